@@ -1,0 +1,64 @@
+"""What the web front may ask of a worker, and the names that both sides and their users agree on.
+
+Celery messages carry no work: a bell says "there is something to claim", the claim itself is made in MongoDB.
+"""
+
+from typing import Final
+
+BELL_TASK: Final = "shelfsight.work"
+"""Name of the one Celery task that a bell starts; it takes no arguments."""
+
+BELL_QUEUE: Final = "shelfsight.bells"
+"""The Redis list that bells wait in."""
+
+AUGMENTATIONS: Final = (
+    "horizontal_flip",
+    "rotate",
+    "random_crop",
+    "perspective",
+    "shear",
+    "color_jitter",
+    "gaussian_blur",
+    "motion_blur",
+    "noise",
+    "grayscale",
+    "equalize",
+    "cutout",
+    "jpeg_artifacts",
+    "low_light",
+)
+"""Every augmentation that a batch may name. ``worker.vision.augment`` implements exactly these (a test compares)."""
+
+DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "gaussian_blur")
+
+THUMB: Final = "thumb"
+BOXES: Final = "boxes"
+
+SIGNATURES: Final = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tiff", "avif": "avif"}
+"""Accepted formats and the file ending of their originals."""
+
+CONTENT_TYPES: Final = {ending: f"image/{name}" for name, ending in SIGNATURES.items()}
+"""File ending of an original to its media type."""
+
+
+def sniff(head: bytes) -> str | None:
+    """Name the image format that the first bytes of a file announce.
+
+    :param head: the first 32 bytes or more of the file.
+    :returns: a key of ``SIGNATURES``, or None for anything else. Sources: the formats' own specifications.
+    """
+    if head[:3] == b"\xff\xd8\xff":
+        return "jpeg"
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return "png"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    if head[:2] == b"BM":
+        return "bmp"
+    if head[:4] in (b"II*\x00", b"MM\x00*"):
+        return "tiff"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return "avif"
+    return None

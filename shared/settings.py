@@ -1,0 +1,126 @@
+"""Every setting, grouped, read from the environment. Built in main functions, never at import."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.contract import DEFAULT_AUGMENTATIONS
+
+MIB = 1024 * 1024
+
+
+class Group(BaseSettings):
+    """Base of the groups: environment only, unknown variables are somebody else's."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+
+class Mongo(Group):
+    """MongoDB: the truth. ``MONGODB_URL``, ``MONGODB_DATABASE``."""
+
+    model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
+    url: str = "mongodb://127.0.0.1:27017/?replicaSet=shelfsight"
+    database: str = "shelfsight"
+    connect_timeout_s: float = 2.0
+    socket_timeout_s: float = Field(30.0, description="An answer that takes longer is taken for a lost server.")
+    server_selection_timeout_s: float = Field(3.0, description="How long a call waits for a primary before it is 503.")
+    commit_deadline_s: float = Field(5.0, description="Limit of one commit transaction, retries included.")
+    query_deadline_s: float = Field(10.0, description="Limit of one listing, kept by the server.")
+
+
+class Redis(Group):
+    """Redis: the doorbell. ``REDIS_URL``."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
+    url: str = "redis://127.0.0.1:6379/0"
+
+
+class Blobs(Group):
+    """Where bytes lie. ``BLOBS_ROOT``, ``BLOBS_MIN_FREE_BYTES``."""
+
+    model_config = SettingsConfigDict(env_prefix="BLOBS_", extra="ignore", frozen=True)
+    root: Path = Path("data/blobs")
+    min_free_bytes: int = Field(1024 * MIB, ge=0, description="Watermark: below it (and what the backlog will still grow to) uploads are 507.")
+    growth: float = Field(2.0, ge=0, description="Bytes that a waiting image's results will still need, per byte of its original.")
+
+
+class Limits(Group):
+    """What an upload may be; shown at ``GET /limits``."""
+
+    model_config = SettingsConfigDict(env_prefix="LIMITS_", extra="ignore", frozen=True)
+    max_body_bytes: int = Field(64 * MIB, gt=0)
+    max_images: int = Field(1000, gt=0, le=65_000)
+    max_image_bytes: int = Field(20 * MIB, gt=0)
+    max_pixels: int = Field(50_000_000, gt=0)
+    max_bytes_in_flight: int = Field(256 * MIB, gt=0, description="Inflated bytes of all uploads in flight in a web process; more is 429.")
+
+
+class Web(Group):
+    """The HTTP side. ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` stand alone; the rest is ``WEB_...``."""
+
+    model_config = SettingsConfigDict(env_prefix="WEB_", extra="ignore", frozen=True, populate_by_name=True)
+    host: str = "127.0.0.1"
+    port: int = 5000
+    threads: int = Field(16, ge=4)
+    public_url: str = Field("", validation_alias="PUBLIC_URL")
+    open_behind_loopback_proxy: bool = Field(False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
+
+
+class Worker(Group):
+    """How a worker works. ``WORKER_...``."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
+    processes: int = Field(1, ge=1, description="Pool children of one worker; one per GPU, a few on CPU.")
+    claim_size: int = Field(32, ge=1, le=256, description="Most images of one claim; what one task fetches, computes and writes at once.")
+    lease_s: float = Field(60.0, gt=0, description="Life of a claim without a renewal; renewed at a third of it.")
+    soft_limit_s: float = Field(300.0, gt=0)
+    hard_limit_s: float = Field(330.0, gt=0)
+    child_memory_bytes: int = Field(2048 * MIB, gt=0, description="Address space that decoding of a suspicious picture may use.")
+    child_timeout_s: float = Field(30.0, gt=0)
+
+
+class Sweep(Group):
+    """How often the sweep looks. ``SWEEP_...``."""
+
+    model_config = SettingsConfigDict(env_prefix="SWEEP_", extra="ignore", frozen=True)
+    interval_s: float = Field(2.0, gt=0)
+    orphan_age_s: float = Field(600.0, gt=0, description="A spool that no batch refers to is deleted when it is older.")
+    clean_interval_s: float = Field(30.0, gt=0, description="Pause between two clean-ups of files.")
+
+
+class Vision(Group):
+    """What is looked for. ``VISION_...``."""
+
+    model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
+    augmentations: tuple[str, ...] | None = Field(None, description="Names done by default; JSON list. Unset: the four of the contract.")
+    threads: int = Field(1, ge=1, description="Threads of the model in one process.")
+
+
+class Telemetry(Group):
+    """``LOG_LEVEL``, ``LOG_FORMAT``."""
+
+    model_config = SettingsConfigDict(env_prefix="LOG_", extra="ignore", frozen=True)
+    level: str = "INFO"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(BaseModel):
+    """All groups. ``Settings()`` reads the environment once, at the moment it is made."""
+
+    mongo: Mongo = Field(default_factory=Mongo)
+    redis: Redis = Field(default_factory=Redis)
+    blobs: Blobs = Field(default_factory=Blobs)
+    limits: Limits = Field(default_factory=Limits)
+    web: Web = Field(default_factory=Web)
+    worker: Worker = Field(default_factory=Worker)
+    sweep: Sweep = Field(default_factory=Sweep)
+    vision: Vision = Field(default_factory=Vision)
+    log: Telemetry = Field(default_factory=Telemetry)
+
+    @cached_property
+    def default_augmentations(self) -> tuple[str, ...]:
+        """Names of the augmentations that an upload gets when it names none."""
+        return DEFAULT_AUGMENTATIONS if self.vision.augmentations is None else self.vision.augmentations

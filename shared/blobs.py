@@ -1,0 +1,218 @@
+"""Where bytes lie: the seam, and the local folder behind it."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+from uuid import uuid4
+
+from shared.errors import DiskFull, StoreAway
+
+Part = bytes | memoryview
+TEMP = "tmp"
+_IOV_MAX = 512
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class BlobMissing(KeyError):
+    """No blob has this key."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStat:
+    """A blob's key, its size in bytes and when it was written (Unix seconds)."""
+
+    key: str
+    size: int
+    modified: float
+
+
+class BlobStore(Protocol):
+    """What the service asks of a place for bytes. Every implementation passes ``tests/contracts/blobs.py``.
+
+    Keys are relative paths of plain names. Errors: ``BlobMissing``; ``DiskFull`` when there is no room; ``StoreAway``
+    (``blobs_unavailable``) for anything else. A blob is whole or not there: no reader ever sees half of one.
+    """
+
+    def write(self, key: str, parts: Sequence[Part]) -> None:
+        """Keep the parts, one after the other, as one blob. On return they survive a power cut."""
+
+    def write_many(self, items: Sequence[tuple[str, Sequence[Part]]]) -> None:
+        """Keep several blobs; on return all of them survive a power cut. After an error any of them may be there."""
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Give ``length`` bytes from ``offset`` on (fewer at the end), or all."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a blob for reading; the caller closes it."""
+
+    def stat(self, key: str) -> BlobStat | None:
+        """Say how large and how old a blob is, or None."""
+
+    def delete(self, key: str) -> None:
+        """Remove a blob; fine if it is not there."""
+
+    def delete_tree(self, prefix: str) -> None:
+        """Remove everything under a folder, and the folder; fine if it is not there."""
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """Walk through all blobs under a folder, in no order."""
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Name the folders right under a folder."""
+
+    def free_bytes(self) -> int:
+        """Say how many bytes there is room for."""
+
+
+class LocalBlobs:
+    """Blobs as files: written to ``tmp/`` first, synced, renamed, and the folder synced, so a crash leaves no half file."""
+
+    def __init__(self, root: Path) -> None:
+        """Use ``root``, which is made when missing."""
+        self._root = root.absolute()
+        self._temp = self._root / TEMP
+        with _disk_errors():
+            self._temp.mkdir(parents=True, exist_ok=True)
+
+    def write(self, key: str, parts: Sequence[Part]) -> None:
+        """See ``BlobStore``."""
+        self.write_many([(key, parts)])
+
+    def write_many(self, items: Sequence[tuple[str, Sequence[Part]]]) -> None:
+        """See ``BlobStore``. One ``fdatasync`` a file and one ``fsync`` a folder."""
+        staged: list[tuple[Path, Path]] = []
+        folders: set[Path] = set()
+        with _disk_errors():
+            try:
+                for key, parts in items:
+                    temp = self._temp / uuid4().hex
+                    staged.append((temp, self._path(key)))
+                    _write_synced(temp, parts)
+                for temp, path in staged:
+                    folders |= self._make_folder(path.parent)
+                    temp.replace(path)
+            except BaseException:
+                for temp, _ in staged:
+                    with suppress(OSError):
+                        temp.unlink(missing_ok=True)
+                raise
+            for folder in folders:
+                _sync_folder(folder)
+
+    def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """See ``BlobStore``."""
+        with self.open(key) as file, _disk_errors():
+            if length is None:
+                file.seek(offset)
+                return file.read()
+            return os.pread(file.fileno(), length, offset)
+
+    def open(self, key: str) -> BinaryIO:
+        """See ``BlobStore``."""
+        with _disk_errors():
+            try:
+                return self._path(key).open("rb", buffering=0)  # type: ignore[return-value]  # FileIO reads, seeks and closes
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                raise BlobMissing(key) from error
+
+    def stat(self, key: str) -> BlobStat | None:
+        """See ``BlobStore``."""
+        with _disk_errors():
+            try:
+                found = self._path(key).stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return BlobStat(key, found.st_size, found.st_mtime)
+
+    def delete(self, key: str) -> None:
+        """See ``BlobStore``."""
+        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):
+            self._path(key).unlink()
+
+    def delete_tree(self, prefix: str) -> None:
+        """See ``BlobStore``."""
+        with _disk_errors(), suppress(FileNotFoundError):
+            shutil.rmtree(self._path(prefix))
+
+    def list(self, prefix: str) -> Iterator[BlobStat]:
+        """See ``BlobStore``."""
+        pending = [self._path(prefix)]
+        while pending:
+            with _disk_errors(), suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(Path(entry.path))
+                        continue
+                    with suppress(FileNotFoundError):
+                        found = entry.stat()
+                        yield BlobStat(str(Path(entry.path).relative_to(self._root)), found.st_size, found.st_mtime)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """See ``BlobStore``."""
+        with _disk_errors(), suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            yield from names
+
+    def free_bytes(self) -> int:
+        """See ``BlobStore``: what an ordinary user may still write."""
+        with _disk_errors():
+            found = os.statvfs(self._root)
+        return found.f_bavail * found.f_frsize
+
+    def _path(self, key: str) -> Path:
+        names = key.split("/")
+        if any(name in {"", ".", ".."} or "\0" in name for name in names):
+            msg = f"not a blob key: {key!r}"
+            raise ValueError(msg)
+        return self._root.joinpath(*names)
+
+    def _make_folder(self, folder: Path) -> set[Path]:
+        """Make a folder and its parents; give every folder whose entries changed or will."""
+        changed = {folder}
+        while not folder.is_dir():
+            changed.add(folder.parent)
+            folder = folder.parent
+        for made in sorted(changed):
+            made.mkdir(exist_ok=True)
+        return changed
+
+
+def _write_synced(path: Path, parts: Sequence[Part]) -> None:
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        while views:
+            written = os.writev(handle, views[:_IOV_MAX])
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(folder: Path) -> None:
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # deleted meanwhile: nothing left to keep
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull("There is no room left for files.", retry_after=30) from error
+        raise StoreAway("The file store does not answer; try again.", code="blobs_unavailable", retry_after=5) from error

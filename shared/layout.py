@@ -1,0 +1,44 @@
+"""Where each file lies in the blob store.
+
+::
+
+    spool/<batch>                                  every original of an upload, one after the other
+    files/<xx>/<batch>/<index>.<ext>               an original, byte for byte
+    files/<xx>/<batch>/<index>/<fence>/<name>.jpg  what one claim made of it: thumb, boxes, rendition, augmentations
+
+``xx`` are the last two digits of the batch id, which are random: 256 folders share the load. The fence keeps the work of
+a worker that lost its claim apart from that of the one that holds it.
+"""
+
+from typing import Final
+
+from shared.ids import batch_of
+
+SPOOL: Final = "spool"
+FILES: Final = "files"
+RENDITION: Final = "rendition"
+
+
+def spool_key(batch_id: str) -> str:
+    """Place of the upload's spool."""
+    return f"{SPOOL}/{batch_id}"
+
+
+def batch_prefix(batch_id: str) -> str:
+    """Folder of everything that belongs to a batch, but its spool."""
+    return f"{FILES}/{batch_id[-2:]}/{batch_id}"
+
+
+def original_key(image_id: str, ext: str) -> str:
+    """Place of an original; ``ext`` is its format's ending."""
+    return f"{batch_prefix(batch_of(image_id))}/{image_id[32:]}.{ext}"
+
+
+def image_prefix(image_id: str) -> str:
+    """Folder of everything made from an image."""
+    return f"{batch_prefix(batch_of(image_id))}/{image_id[32:]}"
+
+
+def variant_key(image_id: str, fence: int, name: str) -> str:
+    """Place of a picture made from an image under the claim with this fence."""
+    return f"{image_prefix(image_id)}/{fence}/{name}.jpg"

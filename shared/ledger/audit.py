@@ -1,0 +1,89 @@
+"""The ledger balances, or shows that it does not."""
+
+from dataclasses import dataclass
+
+from shared.mongo import Db, translated
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits or is being worked on: images, bytes of their originals (whole open batches), age of the oldest in seconds."""
+
+    images: int
+    bytes: int
+    oldest_age_s: float
+
+
+def balance(db: Db) -> dict[str, int]:
+    """Count every image that was ever accepted by what became of it.
+
+    ``received`` and ``deleted`` come from the ledger's own lines, written by the commit and the deletion; the others are
+    counted over the documents. So ``received`` exceeds the sum of the others by the number of documents that somebody
+    removed by hand.
+    """
+    with translated():
+        lines = db.ledger.aggregate(
+            [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}]
+        )
+        sums = next(iter(lines), {"received": 0, "deleted": 0})
+        counts = {state: _count(db, state) for state in ("queued", "processing", "failed", "cancelled", "deleting")}
+        everything = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=[("batch_id", 1), ("index", 1)])
+    return {
+        "received": sums["received"],
+        "done": everything - sum(counts.values()),
+        "failed": counts["failed"],
+        "cancelled": counts["cancelled"],
+        "pending": counts["queued"] + counts["processing"],
+        "deleted": sums["deleted"],
+    }
+
+
+def batch_balance(db: Db, batch_id: str) -> dict[str, int] | None:
+    """Give the balance of one batch, or None when it was never accepted."""
+    with translated():
+        line = db.ledger.find_one({"_id": batch_id, "state": {"$ne": "abandoned"}})
+        if line is None:
+            return None
+        groups = db.images.aggregate([{"$match": {"batch_id": batch_id}}, {"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+        counts = {group["_id"]: group["n"] for group in groups}
+    return {
+        "received": line["received"],
+        "done": counts.get("done", 0),
+        "failed": counts.get("failed", 0),
+        "cancelled": counts.get("cancelled", 0),
+        "pending": counts.get("queued", 0) + counts.get("processing", 0),
+        "deleted": line["deleted"],
+    }
+
+
+def backlog(db: Db) -> Backlog:
+    """Measure what waits. Cost grows with the open batches, not with all."""
+    with translated():
+        images = _count(db, "queued") + _count(db, "processing")
+        groups = db.batches.aggregate(
+            [
+                {"$match": {"open": True}},
+                {
+                    "$group": {
+                        "_id": None,
+                        "bytes": {"$sum": "$bytes"},
+                        "age": {"$max": {"$subtract": ["$$NOW", "$created_at"]}},
+                    }
+                },
+            ]
+        )
+        waiting = next(iter(groups), {"bytes": 0, "age": 0})
+    return Backlog(images, waiting["bytes"], max(0.0, waiting["age"] / 1000))
+
+
+def failures_by_code(db: Db) -> dict[str, int]:
+    """Count the failed images by the code of their error."""
+    with translated():
+        groups = db.images.aggregate(
+            [{"$match": {"status": "failed"}}, {"$group": {"_id": "$error.code", "n": {"$sum": 1}}}, {"$sort": {"n": -1}}]
+        )
+        return {str(group["_id"]): group["n"] for group in groups}
+
+
+def _count(db: Db, status: str) -> int:
+    return db.images.count_documents({"status": status}, hint="unfinished_or_bad")

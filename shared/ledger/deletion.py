@@ -1,0 +1,48 @@
+"""A batch goes: first out of sight with its fences raised, then its files, once more its files, then its documents."""
+
+from pymongo.client_session import ClientSession
+
+from shared.errors import NotFound
+from shared.ledger import ranks
+from shared.mongo import Db, translated
+
+
+def begin_delete(db: Db, batch_id: str) -> None:
+    """Take a batch out of every list and raise its fences, in one transaction with the ledger's line.
+
+    From here on nobody can claim, finish or show its images. The caller removes the files at once; the sweep removes them
+    once more after the longest lease, because a frozen worker may still write one.
+
+    :raises NotFound: unknown, or already deleted.
+    """
+
+    def write(session: ClientSession) -> bool:
+        change = {"$unset": {"listed": "", "open": ""}, "$set": {"deleting": True}, "$currentDate": {"deleting_at": True}}
+        header = db.batches.find_one_and_update({"_id": batch_id, "listed": True}, change, {"stores": 1}, session=session)
+        if header is None:
+            return False
+        images = {"batch_id": batch_id}
+        fenced = {"status": "deleting", "work.owner": None, "work.claim": None, "work.lease_until": None}
+        count = db.images.update_many(images, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session).matched_count
+        db.ledger.update_one({"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session)
+        ranks.forget(db, session, batch_id, header["stores"])
+        return True
+
+    with translated(), db.client.start_session() as session:
+        found = session.with_transaction(write)
+    if not found:
+        raise NotFound("There is no such batch.")
+
+
+def deletable(db: Db, longest_lease_s: float, limit: int = 100) -> list[str]:
+    """Name batches under deletion since longer than any worker may still be writing (sweep)."""
+    old = {"deleting": True, "$expr": {"$lt": ["$deleting_at", {"$subtract": ["$$NOW", int(longest_lease_s * 1000)]}]}}
+    with translated():
+        return [row["_id"] for row in db.batches.find(old, {"_id": 1}).limit(limit)]
+
+
+def finish_delete(db: Db, batch_id: str) -> None:
+    """Remove the documents of a batch whose files are gone; the ledger keeps its line."""
+    with translated():
+        db.images.delete_many({"batch_id": batch_id, "status": "deleting"})
+        db.batches.delete_one({"_id": batch_id, "deleting": True})

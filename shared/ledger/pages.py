@@ -1,0 +1,256 @@
+"""Reading: lists by page or by cursor, one batch, one image. Documents come as stored, less the internals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pymongo import DESCENDING
+
+from shared.errors import Invalid, NotFound
+from shared.ids import is_batch_id
+from shared.ledger import ranks
+from shared.ledger.results import count_images
+from shared.mongo import Db, Document, translated
+from shared.states import CLOSED, BatchState, ImageState, batch_state
+
+_PUBLIC: Final = {"work": 0}
+_VISIBLE: Final = {"$in": [state.value for state in ImageState]}
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What to list. All that are set must hold for one and the same image; ``label`` and ``min_score`` for one detection.
+
+    ``since`` and ``until`` (naive UTC, inclusive) are about the image's ``timestamp``. ``status`` is an image's, or ``partial``.
+    """
+
+    store_name: str | None = None
+    camera_id: str | None = None
+    barcode: str | None = None
+    status: str | None = None
+    label: str | None = None
+    min_score: float | None = None
+    tag: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def by_store_at_most(self) -> bool:
+        """Say whether nothing, or the store alone, is asked for: then page N is found without a walk."""
+        return self == Filters(store_name=self.store_name)
+
+    def query(self) -> dict[str, Any]:
+        """Give the query over images."""
+        query: dict[str, Any] = {"status": _VISIBLE}
+        for name in ("store_name", "camera_id", "barcode"):
+            if getattr(self, name) is not None:
+                query[name] = getattr(self, name)
+        if self.status is not None:
+            query["status"] = ImageState.FAILED.value if self.status == BatchState.PARTIAL else self.status
+        if self.tag is not None:
+            query["tags"] = self.tag
+        if self.label is not None:
+            query["detections.label"] = self.label
+        if self.min_score is not None:
+            wanted: dict[str, Any] = {"score": {"$gte": self.min_score}}
+            if self.label is not None:
+                wanted["label"] = self.label
+            query["detections"] = {"$elemMatch": wanted}
+        if self.since is not None or self.until is not None:
+            span = {"$gte": self.since, "$lte": self.until}
+            query["timestamp"] = {op: value for op, value in span.items() if value is not None}
+        return query
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Batches, newest first. ``total`` and ``pages`` are None for a cursor; ``next_cursor`` is None at the end."""
+
+    batches: list[Document]
+    total: int | None
+    pages: int | None
+    next_cursor: str | None
+
+
+def page_of_batches(db: Db, filters: Filters, page: int, per_page: int, images_per_batch: int, deadline_s: float = 10.0) -> Page:
+    """Give page ``page`` (from 1) and the totals; a page past the end is empty.
+
+    :raises TooSlow: counting took longer than the deadline (never without a filter or by store).
+    """
+    deadline_ms = int(deadline_s * 1000)
+    position = (page - 1) * per_page
+    with translated():
+        if filters.by_store_at_most:
+            place = ranks.locate(db, filters.store_name, position, deadline_ms)
+            total, ids = place.total, []
+            if position < total:
+                ids = _ids_from(db, filters.store_name, place, per_page, deadline_ms)
+        else:
+            total, ids = _count_and_ids(db, filters, position, per_page, deadline_ms)
+        batches = _load(db, ids, images_per_batch)
+    more = bool(ids) and position + len(ids) < total
+    return Page(batches, total, -(-total // per_page), ids[-1] if more else None)
+
+
+def batches_after(
+    db: Db, filters: Filters, cursor: str | None, per_page: int, images_per_batch: int, deadline_s: float = 10.0
+) -> Page:
+    """Give the batches that follow ``cursor`` (None: the newest), without counting.
+
+    :raises Invalid: the cursor is none of ours.
+    """
+    if cursor is not None and not is_batch_id(cursor):
+        raise Invalid("This cursor is none of ours.", code="bad_cursor")
+    deadline_ms = int(deadline_s * 1000)
+    with translated():
+        if filters.by_store_at_most:
+            query = ranks.listed(filters.store_name)
+            if cursor is not None:
+                query["_id"] = {"$lt": cursor}
+            rows = db.batches.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(per_page + 1).max_time_ms(deadline_ms)
+            ids = [row["_id"] for row in rows]
+        else:
+            ids = _matching_after(db, filters, cursor, per_page + 1, deadline_ms)
+        batches = _load(db, ids[:per_page], images_per_batch)
+    return Page(batches, None, None, ids[per_page - 1] if len(ids) > per_page else None)
+
+
+def get_batch(db: Db, batch_id: str) -> Document:
+    """Give one batch with all its images.
+
+    :raises NotFound: unknown, or deleted.
+    """
+    with translated():
+        found = _load(db, [batch_id], None)
+    if not found:
+        raise NotFound("There is no such batch.")
+    return found[0]
+
+
+def batch_progress(db: Db, batch_id: str) -> Document | None:
+    """Give ``{"status", "counts"}`` of a batch, or None; cheap for a finished one."""
+    with translated():
+        header = db.batches.find_one({"_id": batch_id, "listed": True}, {"status": 1, "counts": 1, "total": 1})
+        if header is None:
+            return None
+        if header["counts"] is None:
+            _set_counts(header, count_images(db, [batch_id]).get(batch_id, {}))
+    return {"status": header["status"], "counts": header["counts"]}
+
+
+def is_closed(db: Db, batch_id: str) -> bool:
+    """Say whether a batch is finished or gone: one look-up, for those who wait."""
+    with translated():
+        header = db.batches.find_one({"_id": batch_id, "listed": True}, {"status": 1})
+    return header is None or header["status"] in CLOSED
+
+
+def get_image(db: Db, image_id: str, *, internals: bool = False) -> Document:
+    """Give one image.
+
+    :param internals: with the claim's fields under ``work``.
+    :raises NotFound: unknown, or deleted.
+    """
+    with translated():
+        found = db.images.find_one({"_id": image_id, "status": _VISIBLE}, None if internals else _PUBLIC)
+    if found is None:
+        raise NotFound("There is no such image.")
+    return found
+
+
+def _ids_from(db: Db, store: str | None, place: ranks.Place, per_page: int, deadline_ms: int) -> list[str]:
+    query = ranks.listed(store)
+    if place.newest is not None:
+        query["_id"] = {"$lte": place.newest}
+    rows = db.batches.find(query, {"_id": 1}).sort("_id", DESCENDING).skip(place.skip).limit(per_page)
+    return [row["_id"] for row in rows.max_time_ms(deadline_ms)]
+
+
+def _count_and_ids(db: Db, filters: Filters, position: int, per_page: int, deadline_ms: int) -> tuple[int, list[str]]:
+    groups: list[dict[str, Any]] = [{"$match": filters.query()}, {"$group": {"_id": "$batch_id"}}]
+    if filters.status == BatchState.PARTIAL:
+        groups += [
+            {"$lookup": {"from": "batches", "localField": "_id", "foreignField": "_id", "as": "batch"}},
+            {"$match": {"batch.status": BatchState.PARTIAL.value}},
+        ]
+    options: dict[str, Any] = {"maxTimeMS": deadline_ms, "allowDiskUse": True}
+    counted = list(db.images.aggregate([*groups, {"$count": "n"}], **options))
+    total = int(counted[0]["n"]) if counted else 0
+    if position >= total:
+        return total, []
+    window: list[dict[str, Any]] = [{"$sort": {"_id": -1}}, {"$skip": position}, {"$limit": per_page}, {"$project": {"_id": 1}}]
+    return total, [row["_id"] for row in db.images.aggregate(groups + window, **options)]
+
+
+def _matching_after(db: Db, filters: Filters, cursor: str | None, wanted: int, deadline_ms: int) -> list[str]:
+    """Walk down the images that match, jumping over the rest of a batch once it was met."""
+    query = filters.query()
+    ids: list[str] = []
+    step = 4 * wanted
+    while len(ids) < wanted:
+        if cursor is not None:
+            query["batch_id"] = {"$lt": cursor}
+        rows = db.images.find(query, {"_id": 0, "batch_id": 1}).sort("batch_id", DESCENDING)
+        met = [row["batch_id"] for row in rows.limit(step).batch_size(step).max_time_ms(deadline_ms)]
+        if not met:
+            break
+        cursor = met[-1]
+        fresh = list(dict.fromkeys(met))
+        if filters.status == BatchState.PARTIAL:
+            partial = db.batches.find({"_id": {"$in": fresh}, "status": BatchState.PARTIAL.value}, {"_id": 1})
+            keep = {row["_id"] for row in partial}
+            fresh = [batch_id for batch_id in fresh if batch_id in keep]
+        ids += fresh
+        if len(met) < step:
+            break
+    return ids[:wanted]
+
+
+def _load(db: Db, ids: Sequence[str], images_per_batch: int | None) -> list[Document]:
+    """Load batches in the order of ``ids``, with their first images (None: all)."""
+    if not ids:
+        return []
+    headers = {row["_id"]: row for row in db.batches.find({"_id": {"$in": list(ids)}, "listed": True}).batch_size(len(ids))}
+    batches = [headers[batch_id] for batch_id in ids if batch_id in headers]
+    for batch in batches:
+        batch["images"] = []
+    if images_per_batch != 0:
+        query: dict[str, Any] = {"batch_id": {"$in": list(headers)}, "status": _VISIBLE}
+        if images_per_batch is not None:
+            query["index"] = {"$lt": images_per_batch}
+        for image in db.images.find(query, _PUBLIC).sort([("batch_id", 1), ("index", 1)]).batch_size(20_000):
+            headers[image["batch_id"]]["images"].append(image)
+    for batch in batches:
+        _cut(db, batch, images_per_batch)
+    _complete_counts(db, batches)
+    return batches
+
+
+def _cut(db: Db, batch: Document, images_per_batch: int | None) -> None:
+    """Mark a batch that has more images than are shown; where rejected images left gaps in the indexes, fill up."""
+    if images_per_batch is None:
+        return
+    there = batch["total"] - batch.get("images_deleted", 0)
+    if len(batch["images"]) < min(there, images_per_batch):
+        query = {"batch_id": batch["_id"], "status": _VISIBLE}
+        rows = db.images.find(query, _PUBLIC).sort("index", 1).limit(images_per_batch).batch_size(images_per_batch)
+        batch["images"] = list(rows)
+    if len(batch["images"]) < there:
+        batch["images_more"] = True
+
+
+def _complete_counts(db: Db, batches: list[Document]) -> None:
+    open_ids = [batch["_id"] for batch in batches if batch["counts"] is None]
+    counts = count_images(db, open_ids) if open_ids else {}
+    for batch in batches:
+        if batch["counts"] is None:
+            _set_counts(batch, counts.get(batch["_id"], {}))
+
+
+def _set_counts(batch: Document, counts: dict[str, int]) -> None:
+    """Show an open batch as its images stand; it is shown finished only once it has been closed."""
+    batch["counts"] = {state.value: counts.get(state.value, 0) for state in ImageState}
+    state = batch_state(counts, batch["total"])
+    batch["status"] = BatchState.PROCESSING.value if state in CLOSED else state.value
+

@@ -75,7 +75,7 @@ class Worker(Group):
     model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
     processes: int = Field(1, ge=1, description="Pool children of one worker; one per GPU, a few on CPU.")
     claim_size: int = Field(32, ge=1, le=256, description="Most images of one claim; what one task fetches, computes and writes at once.")
-    lease_s: float = Field(60.0, gt=0, description="Life of a claim without a renewal; renewed at a third of it.")
+    lease_s: float = Field(30.0, gt=0, description="Life of a claim without a renewal; renewed at a third of it.")
     soft_limit_s: float = Field(300.0, gt=0)
     hard_limit_s: float = Field(330.0, gt=0)
     child_memory_bytes: int = Field(2048 * MIB, gt=0, description="Address space that decoding of a suspicious picture may use.")

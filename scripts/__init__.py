@@ -1,0 +1,1 @@
+"""Tools to run, feed, test and measure Shelfsight."""

@@ -1,0 +1,1 @@
+"""One machine: embedded servers, the supervisor, and what it looks after."""

@@ -1,0 +1,64 @@
+"""Fixtures that more than one kind of test needs: real servers, started once, and a database of its own for each test."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared import settings
+from shared.documents import create_indexes
+from shared.mongo import Db, connect
+from tests.servers import Mongod, RedisServer
+
+
+@pytest.fixture(scope="session")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    """A real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""
+    server = Mongod(tmp_path_factory.mktemp("mongod") / "data")
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def mongo_url(mongod: Mongod) -> str:
+    """Address of the shared MongoDB."""
+    return mongod.url
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Redis, shared by all tests."""
+    server = RedisServer(tmp_path_factory.mktemp("redis") / "data")
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_url(redis_server: RedisServer) -> str:
+    """Address of the shared Redis."""
+    return redis_server.url
+
+
+@pytest.fixture
+def mongo(mongo_url: str) -> settings.Mongo:
+    """Settings of a database that is this test's alone."""
+    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def db(mongo: settings.Mongo) -> Iterator[Db]:
+    """A fresh database with all indexes, dropped afterwards."""
+    database = connect(mongo, app="test")
+    create_indexes(database)
+    yield database
+    database.client.drop_database(database.name)
+    database.client.close()
+
+
+@pytest.fixture
+def blobs_root(tmp_path: Path) -> Path:
+    """A folder for blobs that is this test's alone."""
+    return tmp_path / "blobs"

@@ -1,0 +1,1 @@
+"""The workers: the way of one claim, the sweep, and vision."""

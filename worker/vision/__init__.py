@@ -1,0 +1,1 @@
+"""Seeing: decode, measure, read barcodes, detect, augment. Usable without the service; the only place that knows pixels."""

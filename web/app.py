@@ -1,0 +1,58 @@
+"""Wiring only: settings and services go in, blueprints and guards come together."""
+
+import time
+
+from flask import Flask, Response, g, request
+
+from shared import telemetry
+from shared.settings import Settings
+from web import batches, files, guard, health, openapi, pages, problems, uploads
+from web.services import Services
+
+_CSP = "default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Build the web application. Nothing is connected before the first request.
+
+    :param settings: else they are read from the environment.
+    """
+    settings = settings or Settings()
+    telemetry.configure(settings.log, "web")
+    app = Flask(__name__, static_folder=None)
+    app.extensions["shelfsight"] = Services(settings)
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    problems.install(app)
+    guard.install(app, settings.web)
+    for module in (uploads, batches, files, health, openapi, pages):
+        app.register_blueprint(module.blueprint)
+    app.before_request(_begin)
+    app.after_request(_finish)
+    return app
+
+
+def _begin() -> None:
+    g.began = time.perf_counter()
+
+
+def _finish(answer: Response) -> Response:
+    answer.headers["X-Request-ID"] = g.request_id
+    answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if answer.mimetype == "text/html":
+        answer.headers["Content-Security-Policy"] = _CSP
+        answer.headers["Referrer-Policy"] = "same-origin"
+    telemetry.access.info(
+        "%s %s %s",
+        request.method,
+        request.path,
+        answer.status_code,
+        extra={
+            "data": {
+                "request_id": g.request_id,
+                "status": answer.status_code,
+                "ms": round((time.perf_counter() - g.get("began", time.perf_counter())) * 1000, 1),
+                "batch_id": g.get("batch_id"),
+            }
+        },
+    )
+    return answer

@@ -1,0 +1,115 @@
+"""Is it alive, is it ready, does the ledger balance: for machines that watch."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shared.errors import ShelfsightError
+from shared.ledger import audit
+from shared.mongo import translated
+from web import render
+from web.services import Services, services
+
+blueprint = Blueprint("health", __name__)
+WORKER_SILENT_S: Final = 15
+_METRICS_AGE_S: Final = 5.0
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """This process answers."""
+    return render.as_json({"status": "ok"})
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Everything that is needed answers; says which does not."""
+    at_work = services()
+    checks: dict[str, Callable[[Services], str | None]] = {
+        "mongodb": _mongodb,
+        "redis": _redis,
+        "blobs": _blobs,
+        "disk": _disk,
+        "worker": _worker,
+    }
+    found = {}
+    for name, check in checks.items():
+        try:
+            found[name] = check(at_work)
+        except ShelfsightError as error:
+            found[name] = error.detail
+    ready = all(problem is None for problem in found.values())
+    parts = {name: {"ok": problem is None, "detail": problem} for name, problem in found.items()}
+    return render.as_json({"status": "ready" if ready else "not_ready", "checks": parts}, 200 if ready else 503)
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """The ledger and the backlog for Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(_Ledger(services()))
+    return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
+
+
+class _Ledger(Collector):
+    """Gauges read from the database; at most every few seconds, however often they are asked for."""
+
+    _lock = threading.Lock()
+    _known: tuple[float, dict[str, int], audit.Backlog] | None = None
+
+    def __init__(self, at_work: Services) -> None:
+        self._services = at_work
+
+    def collect(self) -> Iterable[Metric]:
+        balance, backlog = self._read()
+        ledger = GaugeMetricFamily(
+            "shelfsight_ledger_images",
+            "Images by what became of them; received is done + failed + cancelled + pending + deleted, or some document is missing.",
+            labels=["state"],
+        )
+        for state, count in balance.items():
+            ledger.add_metric([state], count)
+        yield ledger
+        yield GaugeMetricFamily("shelfsight_backlog_images", "Images that wait or are being worked on.", backlog.images)
+        yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
+
+    def _read(self) -> tuple[dict[str, int], audit.Backlog]:
+        kept = type(self)
+        with kept._lock:
+            if kept._known is None or time.monotonic() - kept._known[0] > _METRICS_AGE_S:
+                db = self._services.db
+                kept._known = (time.monotonic(), audit.balance(db), audit.backlog(db))
+            return kept._known[1], kept._known[2]
+
+
+def _mongodb(at_work: Services) -> str | None:
+    with translated():  # a write, so that a read-only database shows
+        at_work.db.heartbeats.update_one({"_id": "web"}, {"$currentDate": {"seen": True}}, upsert=True)
+    return None
+
+
+def _redis(at_work: Services) -> str | None:
+    return None if at_work.bell.waiting() is not None else "Redis does not answer; uploads are accepted and wait."
+
+
+def _blobs(at_work: Services) -> str | None:
+    at_work.blobs.write("ready/web", [b"ready"])
+    return None
+
+
+def _disk(at_work: Services) -> str | None:
+    at_work.check_room(0)
+    return None
+
+
+def _worker(at_work: Services) -> str | None:
+    fresh = {"$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_SILENT_S * 1000]}]}}
+    with translated():
+        found = at_work.db.workers.find_one(fresh, {"_id": 1})
+    return None if found else "No worker has been heard of lately."

@@ -1,0 +1,266 @@
+"""The OpenAPI 3.1 document, generated from the models that validate, and a page that shows it without any network."""
+
+from typing import Any, Final
+
+from flask import Blueprint, Response, render_template
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from shared.contract import AUGMENTATIONS, BOXES, THUMB
+from shared.states import BatchState, ImageState
+from web import render
+from web.params import STATUSES
+from web.schemas import Envelope, ImageIn, ImageMeta
+
+blueprint = Blueprint("openapi", __name__)
+_REF: Final = "#/components/schemas/{model}"
+_ID: Final = {"batch_id": "^[0-9a-f]{32}$", "image_id": "^[0-9a-f]{36}$"}
+
+
+class FieldProblem(BaseModel):
+    """One bad field."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[FieldProblem] | None = None
+
+
+class Detection(BaseModel):
+    """Something found; ``box`` is x1, y1, x2, y2 in pixels of the upright image."""
+
+    label: str
+    score: float
+    box: list[float]
+
+
+class Image(BaseModel):
+    """An image as it is shown."""
+
+    id: str
+    batch_id: str
+    index: int
+    status: ImageState
+    file_path: str
+    url: str
+    timestamp: str
+    store_name: str
+    camera_id: str
+    barcode: str | None
+    filename: str | None
+    extra: dict[str, Any]
+    content_type: str
+    file_size: int
+    sha256: str
+    width: int | None
+    height: int | None
+    exif: dict[str, Any] | None
+    quality: dict[str, float] | None
+    detections: list[Detection]
+    model: dict[str, str] | None
+    augmentations: list[dict[str, Any]]
+    barcodes: list[dict[str, Any]]
+    barcode_check: str | None
+    tags: list[str]
+    error: dict[str, str] | None
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+
+
+class Batch(BaseModel):
+    """A batch as it is shown."""
+
+    id: str
+    status: BatchState
+    total: int
+    counts: dict[str, int]
+    created_at: str
+    finished_at: str | None
+    images: list[Image]
+    images_more: bool | None = None
+
+
+class BatchPage(BaseModel):
+    """A list of batches; ``page``, ``total`` and ``pages`` are absent with ``cursor=``."""
+
+    per_page: int
+    page: int | None = None
+    total: int | None = None
+    pages: int | None = None
+    next_cursor: str | None
+    batches: list[Batch]
+
+
+class AcceptedImage(BaseModel):
+    """An image's line in the answer to an upload."""
+
+    id: str | None
+    index: int
+    file_path: str | None
+    status: str
+    errors: list[FieldProblem] | None = None
+
+
+class Accepted(BaseModel):
+    """The answer to an upload."""
+
+    batch_id: str
+    status: str
+    total: int
+    images: list[AcceptedImage]
+    links: dict[str, str]
+    accepted: int | None = None
+    rejected: int | None = None
+
+
+@blueprint.get("/openapi.json")
+def openapi_json() -> Response:
+    """Give the document."""
+    return render.as_json(document())
+
+
+@blueprint.get("/docs")
+def docs() -> str:
+    """Show the document to a person."""
+    return render_template("docs.html", api=document())
+
+
+def document() -> dict[str, Any]:
+    """Build the document."""
+    models = [Problem, Batch, BatchPage, Accepted, ImageIn, ImageMeta, Envelope]
+    _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    definitions = schemas["$defs"]
+    definitions["Envelope"]["properties"]["images"]["items"] = {"$ref": _REF.format(model="ImageIn")}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Shelfsight", "version": "0.1.0", "summary": "Image batches from store cameras: accept, keep, look, show."},
+        "paths": _paths(),
+        "components": {"schemas": definitions},
+    }
+
+
+def _paths() -> dict[str, Any]:
+    upload = {
+        "summary": "Upload a batch of images",
+        "parameters": [
+            _parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
+            _parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": [{"type": "array", "items": _ref("ImageIn")}, _ref("Envelope")]}},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["metadata", "file"],
+                        "properties": {
+                            "metadata": {"type": "string", "contentMediaType": "application/json"},
+                            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        },
+                    }
+                },
+            },
+        },
+        "responses": {"202": _json("Accepted", "Accepted")}
+        | _problems(400, 401, 403, 409, 410, 413, 415, 421, 422, 429, 503, 507),
+    }
+    listing = {
+        "summary": "List batches, newest first",
+        "parameters": _list_parameters(),
+        "responses": {"200": _json("A page", "BatchPage")} | _problems(401, 421, 422, 503),
+    }
+    one = {
+        "summary": "Show a batch",
+        "parameters": [_in_path("batch_id"), _parameter("wait", {"type": "integer", "minimum": 0})],
+        "responses": {"200": _json("The batch", "Batch")} | _problems(401, 404, 421, 422, 503),
+    }
+    delete = {
+        "summary": "Delete a batch and its files",
+        "parameters": [_in_path("batch_id")],
+        "responses": {"204": {"description": "Gone"}} | _problems(401, 403, 404, 421, 422, 503),
+    }
+    variants = {"type": "string", "enum": [THUMB, BOXES, *AUGMENTATIONS]}
+    return {
+        "/upload_image_batch": {"post": upload},
+        "/image_batches": {"get": listing},
+        "/image_batches/{batch_id}": {"get": one, "delete": delete},
+        "/uploads/{name}": {"get": _file("The stored image", [_parameter("name", {"type": "string"}, where="path")])},
+        "/uploads/{image_id}/{variant}.jpg": {
+            "get": _file("A picture made from it", [_in_path("image_id"), _parameter("variant", variants, where="path")])
+        },
+        "/limits": {"get": _plain("What an upload may be")},
+        "/healthz": {"get": _plain("This process answers")},
+        "/readyz": {"get": _plain("Everything answers", 503)},
+        "/metrics": {"get": _plain("For Prometheus", media="text/plain")},
+        "/openapi.json": {"get": _plain("This document")},
+        "/docs": {"get": _plain("This document as a page", media="text/html")},
+        "/": {"get": _plain("The start page", media="text/html")},
+        "/batches/{batch_id}": {"get": _plain("A batch as a page", 404, media="text/html", parameters=[_in_path("batch_id")])},
+    }
+
+
+def _list_parameters() -> list[dict[str, Any]]:
+    text = {"type": "string", "minLength": 1, "maxLength": 200}
+    when = {"type": "string", "description": "RFC 3339 or Unix seconds"}
+    schemas: dict[str, dict[str, Any]] = {
+        "page": {"type": "integer", "minimum": 1, "maximum": 10**9},
+        "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "cursor": {"type": "string", "pattern": _ID["batch_id"]},
+        "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
+        "status": {"type": "string", "enum": list(STATUSES)},
+        "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+        "since": when,
+        "until": when,
+        **dict.fromkeys(("store_name", "camera_id", "barcode", "label", "tag"), text),
+    }
+    return [_parameter(name, schema) for name, schema in schemas.items()]
+
+
+def _file(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    binary = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
+    ok["304"] = {"description": "Not modified"}
+    return {"summary": summary, "parameters": parameters, "responses": ok | _problems(401, 404, 416, 421, 503)}
+
+
+def _plain(summary: str, *problems: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
+    answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
+    responses = {"200": answer} | _problems(401, 421, 422, 503) | {str(code): _problems(code)[str(code)] for code in problems if code != 503}
+    if 503 in problems:
+        responses["503"] = answer
+    return {"summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {str(status): {"description": "A problem", "content": content} for status in statuses}
+
+
+def _json(description: str, model: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _ref(model)}}}
+
+
+def _ref(model: str) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model)}
+
+
+def _in_path(name: str) -> dict[str, Any]:
+    return _parameter(name, {"type": "string", "pattern": _ID[name]}, where="path")
+
+
+def _parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
+    return {"name": name, "in": where, "required": where == "path", "schema": schema}

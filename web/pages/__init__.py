@@ -1,0 +1,33 @@
+"""Two plain pages for a person: what came in lately, and one batch."""
+
+from flask import Blueprint, Response, render_template
+
+from shared.errors import NotFound
+from shared.ids import is_batch_id
+from shared.ledger import audit, pages
+from web import params, render
+from web.services import services
+
+blueprint = Blueprint("pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
+
+
+@blueprint.get("/")
+def start() -> str:
+    """Show the newest batches and what waits."""
+    at_work = services()
+    values = params.read({"page": params.PAGING["page"]})
+    page = values.get("page", 1)
+    found = pages.page_of_batches(at_work.db, pages.Filters(), page, 20, 8, at_work.settings.mongo.query_deadline_s)
+    batches = [render.batch(batch, "") for batch in found.batches]
+    backlog = audit.backlog(at_work.db)
+    base = render.base_url(at_work.settings.web.public_url)
+    return render_template("start.html", batches=batches, page=page, pages=found.pages, total=found.total, backlog=backlog, base=base)
+
+
+@blueprint.get("/batches/<batch_id>")
+def batch(batch_id: str) -> Response | str:
+    """Show one batch: its pictures, their states, what was found."""
+    params.read({})
+    if not is_batch_id(batch_id):
+        raise NotFound("There is no such batch.")
+    return render_template("batch.html", batch=render.batch(pages.get_batch(services().db, batch_id), ""))

@@ -1,0 +1,108 @@
+"""Query parameters: each at most once, none unknown, none empty."""
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from flask import request
+from pydantic_core import PydanticCustomError
+
+from shared.errors import FieldError, Invalid
+from shared.ledger.pages import Filters
+from shared.states import BatchState, ImageState
+from web.schemas import parse_time
+
+STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
+_MAX_PAGE: Final = 10**9
+
+
+def read(readers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Read the query by a function a name; what is not given is not in the result.
+
+    :raises Invalid: with an error for each parameter that is unknown, empty, given twice or not readable.
+    """
+    values: dict[str, Any] = {}
+    errors = []
+    for name, given in request.args.lists():
+        if name not in readers:
+            errors.append(FieldError(f"/{name}", "unknown_parameter", f"Known are: {', '.join(sorted(readers))}."))
+        elif len(given) > 1:
+            errors.append(FieldError(f"/{name}", "given_twice", "Give this parameter once."))
+        elif not given[0].strip():
+            errors.append(FieldError(f"/{name}", "empty", "This parameter is empty."))
+        else:
+            try:
+                values[name] = readers[name](given[0].strip())
+            except ValueError as error:
+                errors.append(FieldError(f"/{name}", "bad_value", str(error)))
+    if errors:
+        raise Invalid("The query has parameters that are not acceptable.", errors=errors)
+    return values
+
+
+def whole(least: int, most: int, *, clip: bool = False) -> Callable[[str], int]:
+    """Read a whole number within bounds; ``clip`` takes a larger one for the largest."""
+
+    def reader(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 12):
+            raise ValueError(f"Give a whole number from {least} to {most}.")
+        value = min(int(text), most) if clip else int(text)
+        if not least <= value <= most:
+            raise ValueError(f"Give a whole number from {least} to {most}.")
+        return value
+
+    return reader
+
+
+def _text(text: str) -> str:
+    if len(text) > 200 or "\0" in text:
+        raise ValueError("Give at most 200 characters, no NUL.")
+    return text
+
+
+def _status(text: str) -> str:
+    if text not in STATUSES:
+        raise ValueError(f"Give one of: {', '.join(STATUSES)}.")
+    return text
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError("Give a number from 0 to 1.")
+    return value
+
+
+def _time(text: str) -> datetime:
+    try:
+        return parse_time(float(text)) if text.replace(".", "", 1).lstrip("-").isdigit() else parse_time(text)
+    except PydanticCustomError as error:
+        raise ValueError(error.message()) from None
+
+
+FILTERS: Final[dict[str, Callable[[str], Any]]] = {
+    "store_name": _text,
+    "camera_id": _text,
+    "barcode": _text,
+    "status": _status,
+    "label": _text,
+    "min_score": _score,
+    "tag": _text,
+    "since": _time,
+    "until": _time,
+}
+PAGING: Final[dict[str, Callable[[str], Any]]] = {
+    "page": whole(1, _MAX_PAGE),
+    "per_page": whole(1, 100),
+    "cursor": _text,
+    "images_per_batch": whole(0, 1000),
+}
+
+
+def filters(values: dict[str, Any]) -> Filters:
+    """Pick the filters out of the values read."""
+    return Filters(**{name: values[name] for name in FILTERS if name in values})

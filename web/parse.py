@@ -1,0 +1,261 @@
+"""A body becomes validated images, or a list of everything that is wrong with it.
+
+JSON is parsed once into plain objects, each image is validated alone (so that one bad image can be refused alone), and its
+base64 is decoded while the text of the others still waits; nothing is copied that is not needed.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+import pybase64
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from shared.contract import AUGMENTATIONS, CONTENT_TYPES, SIGNATURES, sniff
+from shared.errors import FieldError, Invalid, MalformedJson, TooLarge
+from shared.settings import Limits
+from web.problems import MAX_ERRORS
+from web.schemas import Envelope, ImageIn, ImageMeta, check_extra
+
+_HEAD: Final = 32
+_WHITE: Final = str.maketrans("", "", " \t\r\n\f\v")
+_KINDS: Final = {
+    "missing": "missing",
+    "string_too_short": "blank",
+    "string_too_long": "too_long",
+    "extra_forbidden": "unknown_field",
+    "bad_timestamp": "bad_timestamp",
+    "bad_text": "bad_text",
+    "list_type": "wrong_type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Good:
+    """An image that may be stored."""
+
+    index: int
+    data: bytes
+    sha256: str
+    ext: str
+    timestamp: datetime
+    store_name: str
+    camera_id: str
+    barcode: str | None
+    filename: str | None
+    extra: dict[str, Any]
+
+    @property
+    def content_type(self) -> str:
+        """Media type, by the file's own signature."""
+        return CONTENT_TYPES[self.ext]
+
+
+@dataclass(slots=True)
+class Parsed:
+    """A request, understood. ``bad`` holds the errors of refused images by index; empty unless lenient."""
+
+    total: int
+    good: list[Good] = field(default_factory=list)
+    bad: dict[int, list[FieldError]] = field(default_factory=dict)
+    augmentations: tuple[str, ...] | None = None
+    detect: bool = True
+
+    def fingerprint(self, *, lenient: bool) -> str:
+        """Digest the request as understood: metadata, options, each image's sha256; not its bytes on the wire."""
+        said = [
+            self.total, lenient, self.augmentations, self.detect, sorted(self.bad),
+            [[i.index, i.sha256, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in self.good],
+        ]  # fmt: skip
+        return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def parse_json(body: bytearray, limits: Limits, *, lenient: bool) -> Parsed:
+    """Read a JSON body. ``body`` is emptied as soon as it is parsed, to keep the peak of memory low.
+
+    :raises MalformedJson: it is none. :raises TooLarge: too many images, or too large ones. :raises Invalid: the rest.
+    """
+    tree = _load(body)
+    body.clear()
+    parsed, items, prefix = _envelope(tree, limits)
+    del tree
+    return _images(parsed, items, prefix, ImageIn, _from_base64, limits, lenient=lenient)
+
+
+def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, bytes]], limits: Limits, *, lenient: bool) -> Parsed:
+    """Read the parts of a form: ``metadata`` as JSON without files, and a ``(name, bytes)`` for each image in order."""
+    if metadata is None:
+        raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
+    parsed, items, prefix = _envelope(_load(metadata.encode()), limits)
+    if len(files) != len(items):
+        detail = f"There are {len(items)} images in metadata and {len(files)} parts named file."
+        raise Invalid(detail, errors=[FieldError("/file", "count_mismatch", detail)])
+
+    def take(index: int, item: dict[str, Any]) -> bytes | FieldError:
+        name, data = files[index]
+        if name and item.get("filename") is None:
+            item["filename"] = name[-255:]
+        return data
+
+    return _images(parsed, items, prefix, ImageMeta, take, limits, lenient=lenient)
+
+
+def _load(body: bytes | bytearray) -> Any:
+    try:
+        return from_json(body, allow_inf_nan=False, cache_strings="keys")
+    except ValueError as error:
+        where = str(error).rsplit(" at ", 1)[-1] if " at line " in str(error) else "an unknown place"
+        raise MalformedJson(f"The body is not JSON (at {where}).") from None
+
+
+def _envelope(tree: Any, limits: Limits) -> tuple[Parsed, list[Any], str]:
+    prefix = ""
+    parsed = Parsed(0)
+    items = tree
+    if isinstance(tree, dict):
+        prefix = "/images"
+        if "webhook_url" in tree:
+            detail = "webhook_url is not part of this version."
+            raise Invalid(detail, code="not_supported", errors=[FieldError("/webhook_url", "not_supported", detail)])
+        items = tree.get("images")
+        if isinstance(items, list):
+            _check_count(items, limits)
+        errors = []
+        try:
+            envelope = Envelope.model_validate(tree)
+            parsed.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
+            parsed.detect = envelope.detect
+            errors = [
+                FieldError(f"/augmentations/{at}", "unknown_augmentation", f"Known are: {', '.join(AUGMENTATIONS)}.")
+                for at, name in enumerate(envelope.augmentations or [])
+                if name not in AUGMENTATIONS
+            ]
+        except ValidationError as error:
+            errors = _field_errors(error, "")
+        if errors:
+            raise Invalid("The request has fields that are not acceptable.", errors=errors)
+    if not isinstance(items, list):
+        raise Invalid("Send a JSON array of images, or an object with images.", errors=[FieldError(prefix, "wrong_type", "This must be an array.")])  # fmt: skip
+    _check_count(items, limits)
+    if not items:
+        raise Invalid("There are no images in this request.", errors=[FieldError(prefix, "empty", "Send at least one image.")])
+    parsed.total = len(items)
+    return parsed, items, prefix
+
+
+def _check_count(items: list[Any], limits: Limits) -> None:
+    if len(items) > limits.max_images:
+        extra = {"limit": "max_images", "value": limits.max_images}
+        raise TooLarge(f"A batch may have {limits.max_images} images.", code="too_many_images", extra=extra)
+
+
+def _images(
+    parsed: Parsed,
+    items: list[Any],
+    prefix: str,
+    model: type[ImageMeta],
+    take: Callable[[int, dict[str, Any]], bytes | FieldError],
+    limits: Limits,
+    *,
+    lenient: bool,
+) -> Parsed:
+    for index, item in enumerate(items):
+        pointer = f"{prefix}/{index}"
+        good, errors = _image(index, item, pointer, model, take, limits)
+        items[index] = None  # the text of the file is no longer needed
+        if good is not None:
+            parsed.good.append(good)
+        else:
+            parsed.bad[index] = errors
+    if not lenient or not parsed.good:
+        _refuse(parsed, limits, lenient=lenient)
+    return parsed
+
+
+def _refuse(parsed: Parsed, limits: Limits, *, lenient: bool) -> None:
+    errors = [error for some in parsed.bad.values() for error in some]
+    large = [error for error in errors if error.code == "image_too_large"]
+    if large and not lenient:
+        extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
+        detail = f"An image may have {limits.max_image_bytes} bytes."
+        raise TooLarge(detail, code="image_too_large", errors=large[:MAX_ERRORS], extra=extra)
+    if errors:
+        raise Invalid(f"{len(parsed.bad)} of {parsed.total} images are not acceptable.", errors=errors[:MAX_ERRORS])
+
+
+def _image(
+    index: int,
+    item: Any,
+    pointer: str,
+    model: type[ImageMeta],
+    take: Callable[[int, dict[str, Any]], bytes | FieldError],
+    limits: Limits,
+) -> tuple[Good | None, list[FieldError]]:
+    if not isinstance(item, dict):
+        return None, [FieldError(pointer, "wrong_type", "An image must be an object.")]
+    data = take(index, item)
+    errors = [FieldError(pointer + data.pointer, data.code, data.detail)] if isinstance(data, FieldError) else []
+    try:
+        meta = model.model_validate(item)
+    except ValidationError as error:
+        return None, errors + _field_errors(error, pointer)
+    extra = meta.kept_extra()
+    wrong = check_extra(extra)
+    if wrong is not None:
+        errors.append(FieldError(f"{pointer}/extra", *wrong))
+    if isinstance(data, FieldError):
+        return None, errors
+    ext, problem = _signature(data, limits)
+    if problem is not None:
+        errors.append(FieldError(f"{pointer}/file", *problem))
+    if errors:
+        return None, errors
+    digest = hashlib.sha256(data).hexdigest()
+    return Good(index, data, digest, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra), []  # fmt: skip
+
+
+def _from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
+    text = item.get("file")
+    if not isinstance(text, str):
+        return FieldError("/file", "missing" if text is None else "wrong_type", "Give the file as base64 text.")
+    item["file"] = ""
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    bad = FieldError("/file", "bad_base64", "This is not base64 in the standard alphabet.")
+    bare = text.translate(_WHITE) if text.isascii() else text
+    if len(bare) == len(text):
+        return bad
+    try:
+        return pybase64.b64decode(bare, validate=True)
+    except ValueError:
+        return bad
+
+
+def _signature(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
+    if not data:
+        return "", ("empty_file", "The file is empty.")
+    if len(data) > limits.max_image_bytes:
+        return "", ("image_too_large", f"An image may have {limits.max_image_bytes} bytes, this has {len(data)}.")
+    kind = sniff(data[:_HEAD])
+    if kind is None:
+        return "", ("unsupported_format", f"The file is none of: {', '.join(SIGNATURES)}.")
+    return SIGNATURES[kind], None
+
+
+def _field_errors(error: ValidationError, pointer: str) -> list[FieldError]:
+    found = []
+    for wrong in error.errors(include_url=False, include_context=False, include_input=False):
+        where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in wrong["loc"])
+        if where == "/file" and pointer:
+            continue  # said already, by who decodes it
+        found.append(FieldError(pointer + where, _KINDS.get(wrong["type"], "wrong_type"), wrong["msg"]))
+    return found
+

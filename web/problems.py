@@ -1,0 +1,88 @@
+"""Every error as ``application/problem+json`` (RFC 9457), and the request's own id."""
+
+import re
+import uuid
+from typing import Final
+
+import orjson
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestedRangeNotSatisfiable
+
+from shared import telemetry
+from shared.errors import ShelfsightError
+
+MEDIA_TYPE: Final = "application/problem+json"
+MAX_ERRORS: Final = 100
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 416: "range_not_satisfiable"}
+
+
+def install(app: Flask) -> None:
+    """Give every request an id and every error its document."""
+    app.before_request(_name_request)
+    app.register_error_handler(ShelfsightError, _domain)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def problem(error: ShelfsightError) -> Response:
+    """Make the answer for a domain error."""
+    body = {
+        "type": f"/docs#{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "instance": request.path,
+        "code": error.code,
+        "request_id": g.request_id,
+        **error.extra,
+    }
+    if error.errors:
+        body["errors"] = [field.as_json() for field in error.errors[:MAX_ERRORS]]
+    answer = Response(orjson.dumps(body), error.status, mimetype=MEDIA_TYPE)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+def _name_request() -> None:
+    given = request.headers.get("X-Request-ID", "")
+    g.request_id = given if _SANE_ID.match(given) else uuid.uuid4().hex
+
+
+def _domain(error: ShelfsightError) -> Response:
+    if error.status >= 500:
+        telemetry.errors.error(
+            "%s: %s", error.code, error.detail, exc_info=error.__cause__, extra={"data": {"request_id": g.request_id}}
+        )
+    return problem(error)
+
+
+def _http(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < 400 and error.response is not None:  # a redirect
+        return Response(error.response.response, status, error.response.headers)  # type: ignore[attr-defined]
+
+    class Plain(ShelfsightError):
+        """An error of the HTTP layer itself."""
+
+    Plain.status, Plain.title = status, error.name
+    answer = problem(Plain(_sentence(error), code=_CODES.get(status, "http_error")))
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    if isinstance(error, RequestedRangeNotSatisfiable):
+        answer.headers["Content-Range"] = f"bytes */{error.length}"
+    return answer
+
+
+def _sentence(error: HTTPException) -> str:
+    if error.code == 404:
+        return "There is nothing at this address."
+    if isinstance(error, RequestEntityTooLarge):
+        return "The body is too large."
+    return str(error.description or error.name)
+
+
+def _unexpected(error: Exception) -> Response:
+    telemetry.errors.error("unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}})
+    return problem(ShelfsightError("Something went wrong here; the request id helps to find it."))

@@ -1,0 +1,39 @@
+"""Documents as the contract shows them. Hot: dictionaries are changed in place, orjson writes the times."""
+
+from typing import Any, Final
+
+import orjson
+from flask import Response, request
+
+from shared.mongo import Document
+
+_OPTIONS: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+_HEADER_ONLY: Final = ("bytes", "stores", "generation", "listed", "open", "spooled", "checked_at", "images_deleted")
+
+
+def image(document: Document, base: str) -> Document:
+    """Show an image; ``base`` is the address that ``url`` begins with."""
+    document["id"] = name = document.pop("_id")
+    document["file_path"] = path = f"/uploads/{name}.jpg"
+    document["url"] = base + path
+    return document
+
+
+def batch(document: Document, base: str) -> Document:
+    """Show a batch with the images that it carries."""
+    document["id"] = document.pop("_id")
+    for name in _HEADER_ONLY:
+        document.pop(name, None)
+    for one in document["images"]:
+        image(one, base)
+    return document
+
+
+def base_url(public_url: str) -> str:
+    """Give the address that links begin with: the setting, else the request's own host."""
+    return public_url.rstrip("/") if public_url else f"{request.scheme}://{request.host}"
+
+
+def as_json(body: Any, status: int = 200) -> Response:
+    """Answer with JSON."""
+    return Response(orjson.dumps(body, option=_OPTIONS), status, mimetype="application/json")

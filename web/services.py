@@ -1,0 +1,90 @@
+"""What the routes work with, made once a process and after the fork."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from flask import current_app
+
+from shared.blobs import BlobStore, LocalBlobs
+from shared.broker import Bell, Ringer
+from shared.errors import DiskFull
+from shared.ledger import audit
+from shared.mongo import Db, connect
+from shared.settings import Settings
+from web.intake import Budget
+
+_BACKLOG_AGE_S = 1.0
+
+
+@dataclass
+class Services:
+    """Settings, stores and bounds of one web process."""
+
+    settings: Settings
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _backlog: tuple[float, int] = (0.0, 0)
+
+    @cached_property
+    def db(self) -> Db:
+        """The database."""
+        return connect(self.settings.mongo, app="web")
+
+    @cached_property
+    def blobs(self) -> BlobStore:
+        """The blob store."""
+        return LocalBlobs(self.settings.blobs.root)
+
+    @cached_property
+    def bell(self) -> Bell:
+        """The doorbell, for counting what waits."""
+        return Bell(self.settings)
+
+    @cached_property
+    def ringer(self) -> Ringer:
+        """The doorbell, for ringing without waiting."""
+        return Ringer(Bell(self.settings))
+
+    @cached_property
+    def budget(self) -> Budget:
+        """Bytes of uploads in flight."""
+        return Budget(self.settings.limits.max_bytes_in_flight)
+
+    @cached_property
+    def waiters(self) -> threading.BoundedSemaphore:
+        """Threads that ``wait=`` may hold: a quarter."""
+        return threading.BoundedSemaphore(max(1, self.settings.web.threads // 4))
+
+    def check_room(self, coming: int) -> None:
+        """Refuse an upload that would leave too little room for what was accepted before it.
+
+        :param coming: bytes of the body.
+        :raises DiskFull: 507.
+        """
+        blobs = self.settings.blobs
+        needed = blobs.min_free_bytes + coming + int(blobs.growth * (self._backlog_bytes() + coming))
+        free = self.blobs.free_bytes()
+        if free < needed:
+            raise DiskFull(
+                "There is too little room on the disk for more images.",
+                retry_after=30,
+                extra={"limit": "free_bytes", "value": needed, "free": free},
+            )
+
+    def _backlog_bytes(self) -> int:
+        at, known = self._backlog
+        if time.monotonic() - at > _BACKLOG_AGE_S and self._lock.acquire(blocking=False):
+            try:
+                known = audit.backlog(self.db).bytes
+                self._backlog = (time.monotonic(), known)
+            finally:
+                self._lock.release()
+        return known
+
+
+def services() -> Services:
+    """Give the services of the app that handles this request."""
+    found = current_app.extensions["shelfsight"]
+    assert isinstance(found, Services)  # noqa: S101 -- set in create_app
+    return found

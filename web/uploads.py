@@ -1,0 +1,198 @@
+"""``POST /upload_image_batch``: understand, keep, commit, ring, answer."""
+
+import io
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.formparser import FormDataParser
+
+from shared import faultpoints
+from shared.errors import BadRequest, CommitUnknown, FieldError, Invalid, ShelfsightError, UnsupportedMedia
+from shared.ids import image_id, new_batch_id
+from shared.layout import spool_key
+from shared.ledger import commits, idempotency
+from web import intake
+from web.parse import Good, Parsed, parse_json, parse_multipart
+from web.problems import MAX_ERRORS
+from web.services import Services, services
+
+blueprint = Blueprint("uploads", __name__)
+_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
+_ACCOUNT = "open"
+
+
+@blueprint.post("/upload_image_batch")
+def upload_image_batch() -> Response:
+    """Accept a batch, or say everything that is wrong with it."""
+    at_work = services()
+    key = _idempotency_key()
+    lenient = _is_lenient()
+    stream = request.environ["wsgi.input"]
+    with at_work.budget.share() as take:
+        try:
+            parsed = _read(at_work, stream, take, lenient=lenient)
+        except ShelfsightError as error:
+            if error.status in {413, 415, 421, 429, 507}:
+                intake.drain(stream)
+            raise
+        return _accept(at_work, parsed, key, lenient=lenient)
+
+
+def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: bool) -> Parsed:
+    limits = at_work.settings.limits
+    kind = request.mimetype
+    if kind not in {"", "application/json", "multipart/form-data"} and not kind.endswith("+json"):
+        accepted = ["application/json", "multipart/form-data"]
+        raise UnsupportedMedia("Send application/json or multipart/form-data.", extra={"accepted": accepted})
+    length = request.content_length
+    if length is not None and length > limits.max_body_bytes:
+        raise intake.too_large(limits.max_body_bytes)
+    at_work.check_room(length or 0)
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        length = 0
+    body = intake.read_body(stream, length, encoding, limits.max_body_bytes, take)
+    if kind != "multipart/form-data":
+        return parse_json(body, limits, lenient=lenient)
+    metadata, files = _form(body, limits.max_images)
+    body.clear()
+    return parse_multipart(metadata, files, limits, lenient=lenient)
+
+
+def _form(body: bytearray, max_images: int) -> tuple[str | None, list[tuple[str | None, bytes]]]:
+    """Take a form apart. Each file is read out of its part, so that the body can go."""
+    parser = FormDataParser(max_form_memory_size=len(body), max_form_parts=max_images + 16, silent=False)
+    try:
+        with io.BytesIO(body) as stream:
+            _, form, files = parser.parse(stream, "multipart/form-data", len(body), request.mimetype_params)
+    except HTTPException:
+        detail = f"A form may have {max_images} files and few other parts."
+        raise Invalid(detail, code="too_many_parts") from None
+    except ValueError:
+        raise BadRequest("The form cannot be taken apart: is its boundary right?", code="malformed_form") from None
+    parts = [(part.filename or None, part.read()) for part in files.getlist("file")]
+    metadata = form.get("metadata")
+    if metadata is None and "metadata" in files:
+        metadata = files["metadata"].read().decode("utf-8", "replace")
+    return metadata, parts
+
+
+def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
+    begun = None
+    if key is not None:
+        taken = idempotency.begin(at_work.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(lenient=lenient))
+        if isinstance(taken, idempotency.Replay):
+            return _accepted(taken.answer)
+        begun = taken
+    try:
+        answer = _keep(at_work, parsed, begun, lenient=lenient)
+    except CommitUnknown:
+        raise
+    except ShelfsightError:
+        if begun is not None:
+            _forget(at_work, begun)
+        raise
+    at_work.ringer.ring()
+    faultpoints.reach("3-rung")
+    return _accepted(answer)
+
+
+def _keep(at_work: Services, parsed: Parsed, begun: idempotency.Begun | None, *, lenient: bool) -> dict[str, Any]:
+    batch_id = new_batch_id()
+    created_at = datetime.now(UTC).replace(tzinfo=None)
+    created_at = created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
+    images = []
+    offset = 0
+    for image in parsed.good:
+        images.append(_new_image(image, offset))
+        offset += len(image.data)
+    default = at_work.settings.default_augmentations
+    names = default if parsed.augmentations is None else parsed.augmentations
+    batch = commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
+    answer = _answer(batch_id, parsed, lenient=lenient)
+    at_work.blobs.write(spool_key(batch_id), [image.data for image in parsed.good])
+    faultpoints.reach("1-spool-written")
+    try:
+        commits.commit_batch(
+            at_work.db, batch, idempotency=begun, answer=answer, deadline_s=at_work.settings.mongo.commit_deadline_s
+        )
+    except CommitUnknown:
+        raise  # the spool may be needed; the sweep finds out
+    except ShelfsightError:
+        at_work.blobs.delete(spool_key(batch_id))
+        raise
+    faultpoints.reach("2-committed")
+    return answer
+
+
+def _forget(at_work: Services, begun: idempotency.Begun) -> None:
+    try:
+        idempotency.forget(at_work.db, begun)
+    except ShelfsightError:
+        return  # it frees itself within a minute
+
+
+def _new_image(image: Good, offset: int) -> commits.NewImage:
+    return commits.NewImage(
+        index=image.index,
+        ext=image.ext,
+        content_type=image.content_type,
+        file_size=len(image.data),
+        sha256=image.sha256,
+        offset=offset,
+        timestamp=image.timestamp,
+        store_name=image.store_name,
+        camera_id=image.camera_id,
+        barcode=image.barcode,
+        filename=image.filename,
+        extra=image.extra,
+    )
+
+
+def _answer(batch_id: str, parsed: Parsed, *, lenient: bool) -> dict[str, Any]:
+    images: list[dict[str, Any]] = []
+    for image in parsed.good:
+        name = image_id(batch_id, image.index)
+        images.append({"id": name, "index": image.index, "file_path": f"/uploads/{name}.jpg", "status": "queued"})
+    for index, errors in parsed.bad.items():
+        shown = [error.as_json() for error in errors[:MAX_ERRORS]]
+        images.append({"id": None, "index": index, "file_path": None, "status": "rejected", "errors": shown})
+    images.sort(key=lambda image: int(image["index"]))
+    answer: dict[str, Any] = {
+        "batch_id": batch_id,
+        "status": "queued",
+        "total": len(parsed.good),
+        "images": images,
+        "links": {"self": f"/image_batches/{batch_id}"},
+    }
+    if lenient:
+        answer |= {"accepted": len(parsed.good), "rejected": len(parsed.bad)}
+    return answer
+
+
+def _accepted(answer: dict[str, Any]) -> Response:
+    response = Response(orjson.dumps(answer), 202, mimetype="application/json")
+    response.headers["Location"] = answer["links"]["self"]
+    if _is_lenient():
+        response.headers["Preference-Applied"] = "handling=lenient"
+    g.batch_id = answer["batch_id"]
+    return response
+
+
+def _is_lenient() -> bool:
+    prefer = ",".join(request.headers.getlist("Prefer"))
+    return any(part.split(";")[0].strip().replace(" ", "").lower() == "handling=lenient" for part in prefer.split(","))
+
+
+def _idempotency_key() -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.match(key):
+        detail = "An Idempotency-Key has 1 to 255 printable ASCII characters."
+        raise Invalid(detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)])
+    return key

@@ -60,8 +60,8 @@ def commit_batch(
     :raises CommitUnknown: MongoDB went away at the commit; ``extra["batch_id"]`` names the batch.
     :raises InFlight: the key was taken over by a later request; nothing was accepted.
     """
-    documents = [_image_document(batch, image) for image in batch.images]
-    header = _batch_document(batch)
+    documents = [image_document(batch, image) for image in batch.images]
+    header = batch_document(batch)
     until = time.monotonic() + deadline_s
     while True:
         left = until - time.monotonic()
@@ -153,7 +153,8 @@ def _settle(db: Db, batch_id: str, cause: Exception) -> None:
         raise StoreAway("The database went away; nothing was accepted.", retry_after=2) from cause
 
 
-def _batch_document(batch: NewBatch) -> Document:
+def batch_document(batch: NewBatch) -> Document:
+    """Give the stored form of a batch as it is accepted."""
     return {
         "_id": batch.id,
         "status": BatchState.QUEUED.value,
@@ -171,7 +172,8 @@ def _batch_document(batch: NewBatch) -> Document:
     }
 
 
-def _image_document(batch: NewBatch, image: NewImage) -> Document:
+def image_document(batch: NewBatch, image: NewImage) -> Document:
+    """Give the stored form of an image as it is accepted."""
     return {
         "_id": image_id(batch.id, image.index),
         "batch_id": batch.id,

@@ -1,0 +1,23 @@
+"""The naive way: Flask parses the body, and the whole of it travels to the worker inside a Celery message."""
+
+import os
+
+from celery import Celery
+from flask import Flask, Response, jsonify, request
+
+QUEUE = "naive"
+
+
+def create_app() -> Flask:
+    """Build it over ``REDIS_URL``."""
+    app = Flask(__name__)
+    celery = Celery("naive", broker=os.environ["REDIS_URL"])
+    celery.conf.task_default_queue = QUEUE
+    celery.conf.task_ignore_result = True
+
+    @app.post("/upload_image_batch")
+    def upload() -> tuple[Response, int]:
+        task = celery.send_task("process_images", args=[request.get_json()])
+        return jsonify(task_id=task.id), 202
+
+    return app

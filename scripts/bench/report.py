@@ -1,0 +1,125 @@
+"""Rows of figures, as a table for people and as JSON for programs. A missed target says so in both."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+_FILE_WIDTH: Final = 140
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound on a row's ratio, or on its value where it has no baseline."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def met(self, figure: float) -> bool:
+        """Say whether a figure keeps within the bound."""
+        return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
+
+    def __str__(self) -> str:
+        """Give the bound as a sign and a number."""
+        bounds = ((">=", self.at_least), ("<=", self.at_most))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. ``baseline`` is in the same unit; ``ratio`` says what the figure is of it, as its name explains."""
+
+    name: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    ratio: float | None = None
+    target: Target | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Say whether the target is met; None without one."""
+        if self.target is None:
+            return None
+        return self.target.met(self.value if self.ratio is None else self.ratio)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the row for ``--json``: full figures, the target as text."""
+        row = asdict(self)
+        row["target"] = None if self.target is None else str(self.target)
+        return row | {"met": self.met}
+
+
+def against(
+    name: str, value: float, unit: str, baseline: float, *, at_least: float | None = None, at_most: float | None = None
+) -> Row:
+    """Make a row whose ratio is ``value / baseline``."""
+    bounded = at_least is not None or at_most is not None
+    return Row(name, value, unit, baseline, value / baseline, Target(at_least, at_most) if bounded else None)
+
+
+class Report:
+    """Collects rows, prints each part as it is done, and tells at the end what was missed."""
+
+    def __init__(self, title: str) -> None:
+        """Begin a report on standard output; progress goes to standard error."""
+        self.rows: list[Row] = []
+        self._title = title
+        self._out = Console(highlight=False)
+        if not self._out.is_terminal:
+            self._out.width = _FILE_WIDTH
+        self._progress = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Tell what is going on."""
+        self._progress.print(f"[dim]{text}[/dim]")
+
+    def part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
+        """Measure one part and print its rows."""
+        self.say(f"{heading} ...")
+        rows = measure()
+        self.rows += rows
+        self._out.print(_table(heading, rows))
+
+    def end(self, file: Path | None) -> int:
+        """Write the JSON and print what was missed.
+
+        :returns: the exit code: 0, or 1 when a target was missed.
+        """
+        if file is not None:
+            file.write_text(json.dumps([row.as_json() for row in self.rows], indent=1) + "\n")
+        targets = [row for row in self.rows if row.met is not None]
+        missed = [row for row in targets if not row.met]
+        self._out.print(f"{self._title}: {len(targets) - len(missed)} of {len(targets)} targets met.")
+        for row in missed:
+            self._out.print(
+                f"[red]MISSED[/red] {row.name}: {_number(row.value if row.ratio is None else row.ratio)}, target {row.target}"
+            )
+        return 1 if missed else 0
+
+
+def _table(heading: str, rows: list[Row]) -> Table:
+    table = Table(title=heading, title_justify="left", title_style="bold")
+    table.add_column("what", overflow="fold", min_width=40)
+    for name in ("value", "unit", "baseline", "ratio", "target"):
+        table.add_column(name, justify="left" if name == "unit" else "right")
+    table.add_column("")
+    for row in rows:
+        verdict = {None: "", True: "[green]met[/green]", False: "[red]MISSED[/red]"}[row.met]
+        target = "" if row.target is None else str(row.target)
+        table.add_row(
+            row.name, _number(row.value), row.unit, _number(row.baseline), _number(row.ratio), target, verdict
+        )
+    return table
+
+
+def _number(figure: float | None) -> str:
+    if figure is None:
+        return ""
+    if abs(figure) >= 1000:
+        return f"{figure:,.0f}"
+    return f"{figure:.3g}"

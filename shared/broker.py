@@ -37,6 +37,7 @@ def make_celery(settings: Settings) -> Celery:
         task_soft_time_limit=settings.worker.soft_limit_s,
         worker_prefetch_multiplier=1,
         worker_pool="prefork",
+        worker_pool_start_method="spawn",  # CUDA does not survive a fork
         worker_concurrency=settings.worker.processes,
         worker_proc_alive_timeout=120,  # the model loads in the child
         worker_enable_remote_control=False,

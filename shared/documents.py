@@ -31,7 +31,6 @@ class Work(me.EmbeddedDocument):
     lease_until = me.DateTimeField(null=True)
     not_before = me.DateTimeField(required=True)
     solo = me.BooleanField(required=True)
-    solo_deaths = me.IntField(required=True, min_value=0)
     releases = me.IntField(required=True, min_value=0)
     released_for = me.StringField()
     augmentations = me.ListField(me.StringField())
@@ -107,6 +106,7 @@ class Batch(me.Document):
     listed = me.BooleanField()
     open = me.BooleanField()
     spooled = me.BooleanField()
+    unswept = me.BooleanField()
     checked_at = me.DateTimeField()
     images_deleted = me.IntField()
     deleting = me.BooleanField()
@@ -119,6 +119,7 @@ class Batch(me.Document):
         IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
         IndexModel([("spooled", 1), ("_id", 1)], partialFilterExpression={"spooled": True}),
+        IndexModel([("unswept", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
     ]
 
 

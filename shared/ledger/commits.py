@@ -168,6 +168,7 @@ def batch_document(batch: NewBatch) -> Document:
         "listed": True,
         "open": True,
         "spooled": True,
+        "unswept": True,
         "checked_at": batch.created_at,
     }
 
@@ -211,7 +212,6 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
             "lease_until": None,
             "not_before": batch.created_at,
             "solo": False,
-            "solo_deaths": 0,
             "releases": 0,
             "augmentations": list(batch.augmentations),
             "detect": batch.detect,

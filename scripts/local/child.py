@@ -1,0 +1,40 @@
+"""``python -m scripts.local.child NAME PIDFILE -- COMMAND``: become COMMAND, with its pid on file, and die with the parent.
+
+A process that ended within a second of its start waits a second before the next one: a service that cannot start must not
+keep a core busy.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_SOON_S: Final = 1.0
+
+
+def main() -> None:
+    """Write the pid file and become the command."""
+    _, pidfile, _, *command = sys.argv[1:]
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        return  # it ended in between
+    path = Path(pidfile)
+    try:
+        since = time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        since = _SOON_S
+    if 0 <= since < _SOON_S:
+        time.sleep(_SOON_S)
+    temp = path.with_suffix(".new")
+    temp.write_text(f"{os.getpid()}\n")
+    temp.replace(path)
+    os.execvp(command[0], command)  # noqa: S606 -- no shell on purpose
+
+
+if __name__ == "__main__":
+    main()

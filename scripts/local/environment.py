@@ -1,0 +1,95 @@
+"""Make ``.venv`` on first use. Runs on a bare Python: only the standard library here.
+
+``python3 scripts/local/environment.py run|dev``: ``run`` holds what the service needs, ``dev`` what its tests need besides.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin/python"
+LOCKS = {"run": "local.txt", "dev": "dev.txt"}
+DISK_NEEDED = 9 * 1024**3
+INDEX_PATIENCE_S = "5"
+
+
+def main() -> None:
+    """Bring the environment up to the locks, or say in one line what is in the way."""
+    level = sys.argv[1]
+    if sys.version_info < (3, 11):
+        sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and run it again.")
+    stamp = VENV / f"shelfsight-{level}.stamp"
+    wanted = _digest(level)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    if shutil.disk_usage(ROOT).free < DISK_NEEDED:
+        sys.exit(f"The environment needs about {DISK_NEEDED // 1024**3} GB of disk under {ROOT}: make room and run it again.")
+    if not PYTHON.exists():
+        _say("making .venv")
+        try:
+            venv.create(VENV, with_pip=True, clear=True)
+        except (subprocess.CalledProcessError, ImportError):
+            sys.exit("This Python cannot make environments: apt-get install python3-venv, then run it again.")
+    _say("installing uv")
+    _run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", _lock("bootstrap.txt")])
+    _say("installing packages (about 350 MB)")
+    _uv(["--require-hashes", "-r", _lock(LOCKS[level])])
+    _torch()
+    stamp.write_text(wanted)
+    _say("the environment is ready")
+
+
+def _torch() -> None:
+    """Install the pair of torch and torchvision: without an NVIDIA GPU the small one from PyTorch's own index, if it answers."""
+    pair = ["torch==2.15.0", "torchvision==0.29.2"]
+    check = "import torch, torchvision; print(torch.__version__.split('+')[0], torchvision.__version__.split('+')[0])"
+    there = subprocess.run([str(PYTHON), "-c", check], capture_output=True, text=True, check=False).stdout.split()
+    if there == [name.split("==")[1] for name in pair]:
+        return
+    if shutil.which("nvidia-smi") is None:
+        _say("installing torch and torchvision for this CPU (PyTorch's own index)")
+        impatient = os.environ | {"UV_HTTP_TIMEOUT": INDEX_PATIENCE_S, "UV_HTTP_RETRIES": "0"}
+        if _uv(["--torch-backend", "cpu", *pair], impatient, quiet=True, must=False):
+            return
+    _say("installing torch and torchvision from the default index (about 3 GB)")
+    _uv(["--require-hashes", "-r", _lock("torch.txt")])
+
+
+def _uv(arguments: list[str], environment: "dict[str, str] | None" = None, *, quiet: bool = False, must: bool = True) -> bool:
+    command = [str(VENV / "bin/uv"), "pip", "install", "--python", str(PYTHON), *arguments]
+    return _run(command, environment, quiet=quiet, must=must)
+
+
+def _run(command: "list[str]", environment: "dict[str, str] | None" = None, *, quiet: bool = False, must: bool = True) -> bool:
+    sink = subprocess.DEVNULL if quiet else None
+    try:
+        code = subprocess.run(command, env=environment, stderr=sink, stdout=sink, check=False, timeout=1800).returncode
+    except subprocess.TimeoutExpired:
+        code = 1
+    if code and must:
+        sys.exit(f"Installing failed ({' '.join(command[:4])} ...): is the package index reachable? Run it again to go on.")
+    return code == 0
+
+
+def _digest(level: str) -> str:
+    names = ["bootstrap.txt", LOCKS[level], "torch.txt"]
+    locks = b"".join((ROOT / "requirements" / name).read_bytes() for name in names)
+    return hashlib.sha256(locks + sys.version.encode()).hexdigest()
+
+
+def _lock(name: str) -> str:
+    return str(ROOT / "requirements" / name)
+
+
+def _say(line: str) -> None:
+    print(f"[environment] {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The way of one claim: read, keep the originals, look, write what was made, store the results, close.
+
+Pictures go through in groups of eight, so that memory stays bounded: one group is decoded in threads, looked at by the
+model as one batch, drawn and encoded in threads, and written while the next is decoded.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from shared import faultpoints
+from shared.blobs import BlobMissing, BlobStore
+from shared.errors import Environment, ShelfsightError
+from shared.ids import batch_of
+from shared.layout import original_key, spool_key, variant_key
+from shared.ledger import claims, results
+from shared.ledger.results import Result
+from shared.mongo import Db, Document
+from shared.settings import Settings
+from worker.isolate import Isolate
+from worker.lease import Lease
+from worker.vision import imaging, look
+from worker.vision.detect import BATCH, Detector
+from worker.vision.errors import VisionError
+from worker.vision.look import Prepared
+
+_log = logging.getLogger("shelfsight.error")
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A claimed image with the bytes of its original, or the fault that it has already."""
+
+    image: Document
+    data: bytes = b""
+    error: tuple[str, str] | None = None
+
+
+class Pipeline:
+    """Does the work of claims for one owner. Not for several threads at once."""
+
+    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> None:
+        """Take what the work needs."""
+        self._settings, self._db, self._blobs, self._detector, self._owner = settings, db, blobs, detector, owner
+        self._lease = Lease(db, owner, settings.worker.lease_s)
+        self._isolate = Isolate(settings.worker.child_memory_bytes, settings.worker.child_timeout_s)
+        self._threads = ThreadPoolExecutor(settings.vision.threads + 1, thread_name_prefix="look")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def claim(self) -> claims.Claim:
+        """Take the next images and begin to keep their leases."""
+        worker = self._settings.worker
+        taken = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
+        self._lease.hold(taken.images, worker.hard_limit_s)
+        if taken.images:
+            faultpoints.reach("4-claimed")
+        return taken
+
+    def work(self, claim: claims.Claim) -> None:
+        """Do a claim's work. What the environment does not let finish is given back, and never counts."""
+        open_images = {image["_id"]: image for image in claim.images}
+        try:
+            self._store(self._look(self._keep(claim.images)), open_images)
+        except ShelfsightError as error:
+            _log.warning("claim given back: %s", error.code, exc_info=error)
+            self._give_back(open_images, error.code, delay=True)
+        except MemoryError:
+            self._give_back(open_images, "out_of_memory", delay=True)
+        except BaseException as error:  # a time limit, a stop, or a fault of ours: the images are innocent
+            self._give_back(open_images, type(error).__name__, delay=isinstance(error, Exception))
+            raise
+        finally:
+            self._lease.drop(claim.images)
+        self._close(claim)
+
+    def stop(self) -> None:
+        """End the helper and the threads."""
+        self._isolate.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._writer.shutdown(wait=False, cancel_futures=True)
+
+    def _keep(self, images: list[Document]) -> list[Loaded]:
+        """Read the originals and keep each under its own name, before anything looks at it."""
+        loaded = [self._load(image) for image in images]
+        missing = [one for one in loaded if one.data and self._blobs.stat(_original(one.image)) is None]
+        self._blobs.write_many([(_original(one.image), [one.data]) for one in missing])
+        faultpoints.reach("5-original-kept")
+        return loaded
+
+    def _load(self, image: Document) -> Loaded:
+        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (_original(image), 0)):
+            try:
+                data = self._blobs.read(key, offset, image["file_size"])
+            except BlobMissing:
+                continue
+            if hashlib.sha256(data).hexdigest() == image["sha256"]:
+                return Loaded(image, data)
+        if not self._lease.holds(image):
+            return Loaded(image, error=("lease_lost", ""))
+        _log.critical("bytes of an accepted image are missing: %s", image["_id"])
+        return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
+
+    def _look(self, loaded: list[Loaded]) -> Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]]:
+        """Look at pictures, group by group: their results, and the files that were made."""
+        for begin in range(0, len(loaded), BATCH):
+            group = [one for one in loaded[begin : begin + BATCH] if self._lease.holds(one.image)]
+            failed: list[Result] = []
+            prepared: list[tuple[Document, Prepared]] = []
+            for one, outcome in zip(group, self._prepare_all(group), strict=True):
+                if isinstance(outcome, Prepared):
+                    prepared.append((one.image, outcome))
+                else:
+                    failed.append(Result(one.image["_id"], one.image["work"]["fence"], {"model": None}, outcome))
+                one.data = b""
+            yield self._finish_all(prepared, failed)
+
+    def _prepare_all(self, group: list[Loaded]) -> list[Prepared | tuple[str, str]]:
+        jobs: list[Future[Prepared | tuple[str, str]] | None] = []
+        for one in group:
+            plain = not one.image["work"]["solo"] and imaging.is_plain_jpeg(one.data, max_pixels=self._settings.limits.max_pixels)
+            jobs.append(self._threads.submit(self._prepare, one, here=True) if plain and one.error is None else None)
+        # The suspicious ones meanwhile, one after the other in the helper.
+        others = {at: one.error or self._prepare(one, here=False) for at, one in enumerate(group) if jobs[at] is None}
+        return [job.result() if job is not None else others[at] for at, job in enumerate(jobs)]
+
+    def _prepare(self, one: Loaded, *, here: bool) -> Prepared | tuple[str, str]:
+        image_id, declared = one.image["_id"], one.image["barcode"]
+        max_pixels = self._settings.limits.max_pixels
+        faultpoints.reach(f"5-looking:{image_id}")
+        try:
+            if here:
+                picture = imaging.decode(one.data, max_pixels=max_pixels)
+                return look.prepare(picture, image_id=image_id, declared=declared)
+            return self._isolate.prepare(one.data, image_id=image_id, declared=declared, max_pixels=max_pixels)
+        except VisionError as error:
+            return error.code, error.detail
+
+    def _finish_all(
+        self, prepared: list[tuple[Document, Prepared]], failed: list[Result]
+    ) -> tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]:
+        seen = [pair for pair in prepared if pair[0]["work"]["detect"]]
+        found = dict(zip((image["_id"] for image, _ in seen), self._detector.predict([one.rgb for _, one in seen]), strict=True))
+        jobs = [
+            self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"])
+            for image, one in prepared
+        ]
+        done = []
+        files = []
+        for (image, _), job in zip(prepared, jobs, strict=True):
+            made = job.result()
+            model = self._detector.info if image["work"]["detect"] else None
+            done.append(Result(image["_id"], image["work"]["fence"], made.fields | {"model": model}))
+            files.append((image, made.files))
+        return failed + done, files
+
+    def _store(
+        self,
+        groups: Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]],
+        open_images: dict[str, Document],
+    ) -> None:
+        """Write the files of each group while the next is looked at; then store all results at once."""
+        ready: list[Result] = []
+        writing: Future[None] | None = None
+        for found, files in groups:
+            if writing is not None:
+                writing.result()
+            writing = self._writer.submit(self._write, files)
+            ready += found
+        if writing is not None:
+            writing.result()
+        faultpoints.reach("5-variants-written")
+        mine = [result for result in ready if result.error is None or result.error[0] != "lease_lost"]
+        mine = [result for result in mine if self._lease.holds(open_images[result.image_id])]
+        faultpoints.reach("6-before-finish")
+        stored = results.finish(self._db, self._owner, mine)
+        faultpoints.reach("6-finished")
+        for image_id in stored:
+            open_images.pop(image_id)
+
+    def _write(self, files: list[tuple[Document, dict[str, bytes]]]) -> None:
+        items: list[tuple[str, list[Any]]] = []
+        for image, made in files:
+            if self._lease.holds(image):
+                items += [(variant_key(image["_id"], image["work"]["fence"], name), [data]) for name, data in made.items()]
+        self._blobs.write_many(items)
+
+    def _give_back(self, images: dict[str, Document], reason: str, *, delay: bool) -> None:
+        held = [(name, image["work"]["fence"]) for name, image in images.items()]
+        try:
+            claims.release(self._db, held, self._owner, reason, delay=delay)
+        except Environment:
+            return  # the lease ends by itself
+
+    def _close(self, claim: claims.Claim) -> None:
+        faultpoints.reach("7-before-close")
+        try:
+            results.close_batches(self._db, {image["batch_id"] for image in claim.images})
+        except Environment:
+            return  # the sweep does it
+
+
+def _original(image: Document) -> str:
+    return original_key(image["_id"], image["work"]["ext"])

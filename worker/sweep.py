@@ -1,0 +1,207 @@
+"""``python -m worker.sweep``: every two seconds, what a crash left undone. Two may run; a lease in MongoDB lets one work."""
+
+import hashlib
+import logging
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from shared import faultpoints, telemetry
+from shared.blobs import TEMP, BlobMissing, BlobStore, LocalBlobs
+from shared.broker import Bell
+from shared.errors import ShelfsightError
+from shared.ids import is_batch_id
+from shared.layout import FILES, SPOOL, batch_prefix, image_prefix, original_key, spool_key
+from shared.ledger import claims, commits, deletion, ranks, results, turns
+from shared.mongo import Db, connect, translated
+from shared.settings import Settings
+from shared.states import TERMINAL
+
+_log = logging.getLogger("shelfsight.error")
+_LEASE: Final = "sweep"
+_MANY: Final = 200
+_TEMP_AGE_S: Final = 3600
+_STEP: Final = 1024 * 1024
+
+
+class Sweep:
+    """One sweep: its stores and what it remembers between two looks."""
+
+    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, bell: Bell) -> None:
+        """Take what it works with."""
+        self._settings, self._db, self._blobs, self._bell = settings, db, blobs, bell
+        self._me = uuid.uuid4().hex
+        self._cleaned = 0.0
+        self._shard = 0
+        self._longest_s = settings.worker.hard_limit_s + settings.worker.lease_s
+
+    def tick(self) -> None:
+        """Do everything that is due. Each part fails alone: the next look comes soon."""
+        if not self._quietly(self._lead):
+            return
+        for part in (self._expire, self._close, self._ring, self._count):
+            self._quietly(part)
+        if time.monotonic() - self._cleaned >= self._settings.sweep.clean_interval_s:
+            self._cleaned = time.monotonic()
+            for part in (self._clean_spools, self._clean_fences, self._clean_orphans, self._finish_deletions):
+                self._quietly(part)
+
+    def _quietly(self, part: Callable[[], bool]) -> bool:
+        try:
+            return part()
+        except ShelfsightError as error:
+            _log.warning("sweep: %s: %s", part.__name__, error.code)
+        except Exception:  # one part's fault must not end the others
+            _log.exception("sweep: %s", part.__name__)
+        return False
+
+    def _lead(self) -> bool:
+        """Take or keep the lead for five looks."""
+        length_ms = int(self._settings.sweep.interval_s * 5000)
+        mine = {"_id": _LEASE, "owner": self._me, "until": {"$add": ["$$NOW", length_ms]}}
+        free = {"$or": [{"$eq": ["$owner", self._me]}, {"$lt": ["$until", "$$NOW"]}]}  # a missing field sorts below
+        take = [{"$replaceWith": {"$cond": [free, mine, "$$ROOT"]}}]
+        with translated():
+            try:
+                lead = self._db.leases.find_one_and_update(
+                    {"_id": _LEASE}, take, upsert=True, return_document=ReturnDocument.AFTER
+                )
+            except DuplicateKeyError:  # two began at once
+                return False
+        return bool(lead["owner"] == self._me)
+
+    def _expire(self) -> bool:
+        ended = claims.expire_leases(self._db)
+        if ended:
+            _log.warning("sweep: %d images of vanished workers are queued again", ended)
+        return bool(ended)
+
+    def _close(self) -> bool:
+        return bool(results.close_batches(self._db, results.find_unclosed(self._db)))
+
+    def _ring(self) -> bool:
+        turns.repair(self._db)
+        if not claims.has_claimable(self._db):
+            return False
+        waiting = self._bell.waiting()
+        return waiting == 0 and self._bell.ring()
+
+    def _count(self) -> bool:
+        ranks.maintain(self._db)
+        wrong = ranks.recount(self._db)
+        if wrong:
+            _log.warning("sweep: %d segment counts were put right", wrong)
+        return bool(wrong)
+
+    def _clean_spools(self) -> bool:
+        """Delete spools whose images are all terminal and whose originals all stand; and spools of no batch, when old."""
+        with translated():
+            done = [row["_id"] for row in self._db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).limit(_MANY)]
+        for batch_id in done:
+            if self._originals_stand(batch_id):
+                faultpoints.reach("9-before-spool-delete")
+                self._blobs.delete(spool_key(batch_id))
+                with translated():
+                    self._db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
+        old = [
+            blob.key.removeprefix(f"{SPOOL}/")
+            for blob in self._blobs.list(SPOOL)
+            if time.time() - blob.modified > self._settings.sweep.orphan_age_s
+        ]
+        for begin in range(0, len(old), _MANY):
+            some = [batch_id for batch_id in old[begin : begin + _MANY] if is_batch_id(batch_id)]
+            known = commits.spooled_batches(self._db, some)
+            for batch_id in some:
+                if batch_id in known:
+                    continue
+                with translated():  # its tombstone first: a late commit must collide instead of losing its bytes
+                    nothing = commits.abandon(self._db, batch_id)
+                if nothing:
+                    self._blobs.delete(spool_key(batch_id))
+        return True
+
+    def _originals_stand(self, batch_id: str) -> bool:
+        """Check, by a majority's view, that all images are terminal and each original has its length and digest."""
+        with translated():
+            images = self._db.images.find({"batch_id": batch_id}, {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1})
+            rows = list(images.batch_size(2000))
+        for image in rows:
+            if image["status"] not in TERMINAL:
+                return False
+            key = original_key(image["_id"], image["work"]["ext"])
+            found = self._blobs.stat(key)
+            if found is None or found.size != image["file_size"] or self._digest(key) != image["sha256"]:
+                _log.critical("sweep: the original of %s does not stand; its spool is kept", image["_id"])
+                return False
+        return bool(rows)
+
+    def _digest(self, key: str) -> str:
+        digest = hashlib.sha256()
+        with suppress(BlobMissing), self._blobs.open(key) as file:
+            while part := file.read(_STEP):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def _clean_fences(self) -> bool:
+        """Remove what lost claims wrote, once no worker can still be writing: folders of fences that are not the valid one."""
+        old = {"$expr": {"$lt": ["$finished_at", {"$subtract": ["$$NOW", int(self._longest_s * 1000)]}]}}
+        with translated():
+            due = [row["_id"] for row in self._db.batches.find({"unswept": True, "open": {"$ne": True}, **old}, {"_id": 1}).limit(_MANY)]
+        for batch_id in due:
+            with translated():
+                rows = list(self._db.images.find({"batch_id": batch_id}, {"work.fence": 1}).batch_size(2000))
+            for image in rows:
+                prefix = image_prefix(image["_id"])
+                for fence in self._blobs.folders(prefix):
+                    if fence != str(image["work"]["fence"]):
+                        self._blobs.delete_tree(f"{prefix}/{fence}")
+            with translated():
+                self._db.batches.update_one({"_id": batch_id}, {"$unset": {"unswept": ""}})
+        return bool(due)
+
+    def _clean_orphans(self) -> bool:
+        """Remove folders of batches that are gone, one of the 256 shards at a time, and old temporary files."""
+        self._shard = (self._shard + 1) % 256
+        shard = f"{FILES}/{self._shard:02x}"
+        folders = [name for name in self._blobs.folders(shard) if is_batch_id(name)]
+        for begin in range(0, len(folders), _MANY):
+            some = folders[begin : begin + _MANY]
+            with translated():
+                known = {row["_id"] for row in self._db.batches.find({"_id": {"$in": some}}, {"_id": 1})}
+                gone = self._db.ledger.find({"_id": {"$in": some}, "state": {"$ne": "accepted"}}, {"_id": 1})
+                for batch_id in {row["_id"] for row in gone} - known:
+                    self._blobs.delete_tree(batch_prefix(batch_id))
+        for blob in self._blobs.list(TEMP):
+            if time.time() - blob.modified > _TEMP_AGE_S:
+                self._blobs.delete(blob.key)
+        return True
+
+    def _finish_deletions(self) -> bool:
+        for batch_id in deletion.deletable(self._db, self._longest_s):
+            self._blobs.delete_tree(batch_prefix(batch_id))
+            self._blobs.delete(spool_key(batch_id))
+            deletion.finish_delete(self._db, batch_id)
+        return True
+
+
+def main() -> None:
+    """Sweep until told to stop."""
+    settings = Settings()
+    telemetry.configure(settings.log, "sweep")
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    sweep = Sweep(settings, connect(settings.mongo, app="sweep"), LocalBlobs(settings.blobs.root), Bell(settings))
+    while not stop.wait(settings.sweep.interval_s):
+        sweep.tick()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a bell starts: one thin task, and what a pool child needs for it."""
+
+import ctypes
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_process_init, worker_process_shutdown
+
+from shared import telemetry
+from shared.blobs import LocalBlobs
+from shared.broker import Bell, make_celery
+from shared.contract import BELL_TASK
+from shared.errors import ShelfsightError
+from shared.mongo import Db, connect, translated
+from shared.settings import Settings
+
+_HEARTBEAT_S: Final = 3.0
+_PR_SET_PDEATHSIG: Final = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """What one pool child works with: made once, after it was started."""
+
+    settings: Settings
+    pipeline: Any
+    bell: Bell
+
+
+_child: Child | None = None
+
+
+def make_worker(settings: Settings) -> Celery:
+    """Set up the Celery application with its one task."""
+    app = make_celery(settings)
+    app.task(name=BELL_TASK, ignore_result=True)(work)
+    worker_process_init.connect(_begin, weak=False)
+    worker_process_shutdown.connect(_end, weak=False)
+    return app
+
+
+def work() -> None:
+    """Claim and work until nothing is claimable, or it is time to let others see that we are alive."""
+    child = _child
+    if child is None:
+        raise RuntimeError("this process was not set up as a pool child")
+    until = time.monotonic() + child.settings.worker.task_s
+    try:
+        while True:
+            claim = child.pipeline.claim()
+            if not claim.images:
+                return
+            if claim.full:
+                child.bell.ring()  # there is likely more, and perhaps a worker that sleeps
+            child.pipeline.work(claim)
+            if time.monotonic() > until:
+                child.bell.ring()
+                return
+    except ShelfsightError as error:
+        telemetry.errors.warning("no claim: %s", error.code)  # the sweep rings again
+    except MemoryError:
+        telemetry.errors.error("out of memory; the task ends, the images are given back")
+    except SoftTimeLimitExceeded:
+        telemetry.errors.error("soft time limit reached; the images are given back")
+
+
+def _begin(**_: Any) -> None:
+    global _child  # noqa: PLW0603 -- one per process is what a pool child is
+    from worker.pipeline import Pipeline  # noqa: PLC0415 -- torch lives in the child only
+    from worker.vision import detect  # noqa: PLC0415
+
+    _die_with_parent()
+    settings = Settings()
+    telemetry.configure(settings.log, "worker")
+    owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    db = connect(settings.mongo, app="worker")
+    detector = detect.load(threads=settings.vision.threads)
+    _child = Child(settings, Pipeline(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings))
+    threading.Thread(target=_beat, args=(db, owner), name="heartbeat", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this child when its parent is killed (prctl(2), Linux): no orphan goes on claiming."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        os._exit(1)
+
+
+def _end(**_: Any) -> None:
+    if _child is not None:
+        _child.pipeline.stop()
+
+
+def _beat(db: Db, owner: str) -> None:
+    seen = [{"$set": {"seen": "$$NOW", "pid": os.getpid(), "host": {"$literal": socket.gethostname()}}}]
+    while True:
+        try:
+            with translated():
+                db.workers.update_one({"_id": owner}, seen, upsert=True)
+                db.workers.delete_many({"$expr": {"$lt": ["$seen", {"$subtract": ["$$NOW", 3_600_000]}]}})
+        except ShelfsightError:
+            pass  # that nothing is heard of us says it
+        time.sleep(_HEARTBEAT_S)

@@ -9,44 +9,48 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.local.data import DEFAULT, Data
+from scripts.local.house import DEFAULT_DATA, House, known
 from scripts.local.start import STOP_LIMIT_S
 
 
 def main() -> None:
-    """Ask the guardian to end and wait for it; clean up after one that was killed."""
+    """Ask the guard to end and wait for it."""
     parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine, in order.")
-    parser.add_argument("--data", type=Path, default=DEFAULT, metavar="DIR", help="the folder given to scripts/start (default: data)")
-    data = Data(parser.parse_args().data)
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
+    data = parser.parse_args().data.resolve()
+    house = known(data)
     try:
-        stopped = stop(data)
+        stopped = house is not None and stop(house)
     except TimeoutError as error:
         sys.exit(f"error: {error}")
-    print("Stopped." if stopped else f"Nothing runs over {data.root}.")
+    print("Stopped." if stopped else f"Nothing runs over {data}.")
 
 
-def stop(data: Data) -> bool:
-    """End the stack of a folder.
+def stop(house: House) -> bool:
+    """End the processes of a folder.
 
     :returns: whether anything ran.
     :raises TimeoutError: it does not end.
     """
-    if not data.run.is_dir():
+    if _is_free(house):
         return False
-    if not data.is_held():
-        return data.end_leftovers() > 0
     until = time.monotonic() + STOP_LIMIT_S
-    asked: int | None = None
+    guard = house.pid("guard")
     with Console(stderr=True).status("Stopping: web, workers, sweep, then the servers ..."):
-        while data.is_held():
-            guardian = data.pid("guardian")
-            if guardian is not None and guardian != asked:
-                os.kill(guardian, signal.SIGTERM)
-                asked = guardian
+        if guard is not None:
+            os.kill(guard, signal.SIGTERM)
+        while not _is_free(house):
             if time.monotonic() > until:
-                raise TimeoutError(f"it does not end within {STOP_LIMIT_S:.0f} s; see {data.log}, or kill pid {asked}")
+                raise TimeoutError(f"it does not end within {STOP_LIMIT_S:.0f} s; see {house.logs}, or kill pid {guard}")
             time.sleep(0.1)  # polling another process; there is nothing to wait on
-    data.end_leftovers()
+    return True
+
+
+def _is_free(house: House) -> bool:
+    lock = house.lock()
+    if lock is None:
+        return False
+    lock.close()
     return True
 
 

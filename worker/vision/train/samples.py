@@ -1,0 +1,82 @@
+"""``python -m worker.vision.train.samples FOLDER``: draw the sample pictures and their manifest."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+import zxingcpp
+
+from worker.vision.imaging import encode_jpeg
+from worker.vision.train import draw
+from worker.vision.train.draw import Picture, Rng
+
+SEED: Final = 20
+WIDTH: Final = 1280
+HEIGHT: Final = 960
+_CODES: Final = {"Milk": "4006381333931", "Juice": "5901234123457", "Yoghurt": "9780201379624"}
+_SHELVES: Final = (
+    ("Apple", "Orange", "Banana"),
+    ("Tomato", "Cucumber", "Carrots"),
+    ("Lemon", "Lime", "Kiwi"),
+    ("Aubergine", "Red-Beet", "Onion"),
+    ("Pear", "Plum", "Potato"),
+    ("Apple", "Tomato", "Lemon"),
+    ("Orange", "Carrots", "Aubergine"),
+    ("Banana", "Cucumber", "Lime"),
+)
+
+
+def main() -> None:
+    """Draw everything."""
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(SEED)
+    rows = []
+    for number, labels in enumerate(_SHELVES, 1):
+        name = f"shelf-{number:02}.jpg"
+        (folder / name).write_bytes(encode_jpeg(shelf(labels, rng), 82))
+        rows.append([name, f"2026-01-15T{8 + number:02}:00:00Z", "drawn", f"camera-{1 + number % 2}", ""])
+    for number, (label, code) in enumerate(_CODES.items(), 1):
+        for side, declared in (("a", code), ("b", "4006381333931")):
+            name = f"carton-{number:02}{side}.jpg"
+            (folder / name).write_bytes(encode_jpeg(cartons(label, code, rng), 82))
+            rows.append([name, f"2026-01-15T18:{number:02}:00Z", "drawn", "camera-3", declared])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "timestamp", "store_name", "camera_id", "barcode"])
+        writer.writerows(rows)
+    print(f"{len(rows)} pictures in {folder}")  # noqa: T201 -- a tool's answer
+
+
+def shelf(labels: tuple[str, ...], rng: Rng) -> Picture:
+    """Draw a shelf with one kind of produce in each part of it."""
+    scene = draw.backdrop(WIDTH, HEIGHT, rng)
+    part = WIDTH // len(labels)
+    for place, label in enumerate(labels):
+        for row in range(2):
+            piece, mask = draw.produce(label, int(rng.uniform(330, 400)), rng)
+            high, wide = mask.shape
+            x = place * part + max(0, (part - wide) // 2) + int(rng.integers(-8, 9))
+            y = row * HEIGHT // 2 + (HEIGHT // 2 - high) // 2
+            draw.paste(scene, piece, mask, min(max(0, x), WIDTH - wide), y)
+    return scene
+
+
+def cartons(label: str, code: str, rng: Rng) -> Picture:
+    """Draw two cartons of one kind, each with its barcode."""
+    scene = draw.backdrop(WIDTH, HEIGHT, rng)
+    bars = zxingcpp.create_barcode(code, zxingcpp.BarcodeFormat.EAN13).to_image(scale=2)
+    picture = np.asarray(bars, np.uint8)
+    picture = np.dstack([picture] * 3) if picture.ndim == 2 else picture
+    quiet = cv2.copyMakeBorder(picture, 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    for place in range(2):
+        piece, mask = draw.carton(label, 800, rng, quiet)
+        draw.paste(scene, piece, mask, 100 + place * 580, 120)
+    return scene
+
+
+if __name__ == "__main__":
+    main()

@@ -109,8 +109,11 @@ class Gunicorn(Process):
 class Servers:
     """A fresh MongoDB and Redis, and the environment of a service over them."""
 
-    def __init__(self, folder: Path) -> None:
-        """Start both over ``folder`` and create the indexes of an empty database."""
+    def __init__(self, folder: Path, *, indexes: bool = True) -> None:
+        """Start both over ``folder``.
+
+        :param indexes: create them at once; without, the caller does after it has filled the database.
+        """
         self.folder = folder
         self.blobs = folder / "blobs"
         self.blobs.mkdir()
@@ -120,7 +123,8 @@ class Servers:
             self.mongod.start()
             self.redis.start()
             self.db = self.connect()
-            create_indexes(self.db)
+            if indexes:
+                create_indexes(self.db)
         except BaseException:
             self.stop()
             raise

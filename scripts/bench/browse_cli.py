@@ -1,0 +1,67 @@
+"""Measure what showing lists costs with a million images: far pages, cursors with every filter, a large page.
+
+Exit code 0 when every target is met, 1 when one is missed.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from scripts.bench import browsing, seed
+from scripts.bench.report import Report
+from scripts.bench.servers import Servers
+
+_BATCHES = 31_250
+_QUICK_BATCHES = 3_125
+_DELETED = 0.05
+
+
+def main() -> int:
+    """Run the bench; give the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/bench/browse", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="100,000 images and fewer rounds; pages nearer in proportion"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument(
+        "--folder", type=Path, help="put the database here (needs 2 GB; default: the system's temporary folder)"
+    )
+    given = parser.parse_args()
+    report = Report("scripts/bench/browse")
+    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=given.folder) as name:
+        servers = Servers(Path(name), indexes=False)
+        try:
+            _measure(report, servers, quick=given.quick)
+        finally:
+            servers.stop()
+    return report.end(given.json)
+
+
+def _measure(report: Report, servers: Servers, *, quick: bool) -> None:
+    batches = _QUICK_BATCHES if quick else _BATCHES
+    rounds = 9 if quick else 25
+    began = time.monotonic()
+    ids = seed.seed(servers.db, batches, report.say)
+    report.say(f"seeded in {time.monotonic() - began:.0f} s")
+    web = browsing.client(servers.settings)
+    images = f"{batches * seed.PER_BATCH:,} images"
+
+    def pages(ids_left: int) -> None:
+        report.part(f"Pages, {ids_left:,} batches", lambda: browsing.pages(web, "all", {}, ids_left, rounds=rounds))
+        of_store = browsing.count_of_store(servers.db)
+        report.part(
+            f"Pages of one store, {of_store:,} batches",
+            lambda: browsing.pages(web, "one store", {"store_name": seed.STORE}, of_store, rounds=rounds),
+        )
+
+    pages(batches)
+    report.part(f"Cursors, {images}", lambda: browsing.cursors(web, ids, rounds=rounds))
+    report.part("A large page", lambda: browsing.large_page(web, servers, rounds=rounds))
+    report.say(f"deleting {_DELETED:.0%} of the batches")
+    pages(browsing.delete_some(servers.db, ids, _DELETED))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,12 +9,12 @@ import pytest
 from shared import settings
 from shared.documents import create_indexes
 from shared.mongo import Db, connect
-from tests.servers import Mongod, RedisServer
+from tests.servers import Mongod, RedisServer, Stack
 
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """A real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""
+    """Run a real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""
     server = Mongod(tmp_path_factory.mktemp("mongod") / "data")
     server.start()
     yield server
@@ -23,13 +23,13 @@ def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
 
 @pytest.fixture(scope="session")
 def mongo_url(mongod: Mongod) -> str:
-    """Address of the shared MongoDB."""
+    """Give the address of the shared MongoDB."""
     return mongod.url
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A real Redis, shared by all tests."""
+    """Run a real Redis, shared by all tests."""
     server = RedisServer(tmp_path_factory.mktemp("redis") / "data")
     server.start()
     yield server
@@ -38,19 +38,30 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="session")
 def redis_url(redis_server: RedisServer) -> str:
-    """Address of the shared Redis."""
+    """Give the address of the shared Redis."""
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run everything, as ``scripts/start`` starts it, shared by the tests that need the whole; one worker."""
+    whole = Stack(tmp_path_factory.mktemp("stack") / "data")
+    try:
+        whole.start()
+        yield whole
+    finally:
+        whole.stop()
 
 
 @pytest.fixture
 def mongo(mongo_url: str) -> settings.Mongo:
-    """Settings of a database that is this test's alone."""
+    """Give settings of a database that is this test's alone."""
     return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture
 def db(mongo: settings.Mongo) -> Iterator[Db]:
-    """A fresh database with all indexes, dropped afterwards."""
+    """Make a fresh database with all indexes, dropped afterwards."""
     database = connect(mongo, app="test")
     create_indexes(database)
     yield database
@@ -60,5 +71,5 @@ def db(mongo: settings.Mongo) -> Iterator[Db]:
 
 @pytest.fixture
 def blobs_root(tmp_path: Path) -> Path:
-    """A folder for blobs that is this test's alone."""
+    """Name a folder for blobs that is this test's alone."""
     return tmp_path / "blobs"

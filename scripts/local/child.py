@@ -33,6 +33,8 @@ def main() -> None:
     temp = path.with_suffix(".new")
     temp.write_text(f"{os.getpid()}\n")
     temp.replace(path)
+    with path.with_suffix(".starts").open("a") as starts:  # one byte a start, for scripts/status
+        starts.write(".")
     os.execvp(command[0], command)  # noqa: S606 -- no shell on purpose
 
 

@@ -22,7 +22,7 @@ INDEX_PATIENCE_S = "5"
 def main() -> None:
     """Bring the environment up to the locks, or say in one line what is in the way."""
     level = sys.argv[1]
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 -- this runs on whatever Python is there
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and run it again.")
     stamp = VENV / f"shelfsight-{level}.stamp"
     wanted = _digest(level)

@@ -36,8 +36,10 @@ def configuration(house: House, ports: dict[str, int]) -> str:
     ``startsecs=0`` with ``autorestart`` never ends in FATAL, however often a process is killed; ``child`` keeps the pace.
     """
     parts = [
-        f"[supervisord]\nlogfile={house.logs}/supervisor.log\nlogfile_maxbytes=10MB\nlogfile_backups=1\n"
-        f"pidfile={house.run}/supervisor.pid\nnodaemon=true\nsilent=true\nminfds=1024\n",
+        (
+            f"[supervisord]\nlogfile={house.logs}/supervisor.log\nlogfile_maxbytes=10MB\nlogfile_backups=1\n"
+            f"pidfile={house.run}/supervisor.pid\nnodaemon=true\nsilent=true\nminfds=1024\n"
+        ),
         f"[unix_http_server]\nfile={house.socket}\nchmod=0600\n",
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]
@@ -101,7 +103,7 @@ class Guard:
         rpc = proxy(house)
         for name in house.commands(ports):
             if name not in _SERVERS:
-                rpc.supervisor.startProcess(name, False)
+                rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes no names
 
     def _pid(self, name: str) -> int:
         """Wait for a process' pid as the supervisor knows it."""
@@ -125,7 +127,7 @@ class Guard:
             names = list(self._house.commands(self._house.ports()))
             for name in names:
                 if name not in _SERVERS:
-                    rpc.supervisor.stopProcess(name, False)
+                    rpc.supervisor.stopProcess(name, False)  # noqa: FBT003 -- the same
             until = time.monotonic() + _STOP_S
             while time.monotonic() < until:
                 states: Any = rpc.supervisor.getAllProcessInfo()
@@ -145,7 +147,7 @@ class Guard:
         raise Stopped
 
 
-def proxy(house: House) -> Any:
+def proxy(house: House) -> Any:  # noqa: ANN401 -- whatever the supervisor offers
     """Talk to the supervisor of a house."""
     return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{house.socket}"))
 
@@ -164,6 +166,8 @@ def main() -> None:
         sys.exit("another process holds this data folder")
     with lock:
         house.remember()
+        for count in house.run.glob("*.starts"):
+            count.unlink()
         (house.run / "guard.pid").write_text(f"{os.getpid()}\n")
         Guard(house).run()
 

@@ -22,6 +22,7 @@ from scripts.local.house import DEFAULT_DATA, ROOT, House, known
 READY_LIMIT_S: Final = 240.0
 """The first start of a worker reads a few hundred MB of libraries; a slow disk takes a while."""
 STOP_LIMIT_S: Final = 180.0
+_ORPHANS_S: Final = 15.0
 _console = Console(stderr=True, highlight=False)
 
 
@@ -95,6 +96,9 @@ def _check(house: House) -> None:
     if lock is None:
         raise _runs_already(house)
     lock.close()
+    until = time.monotonic() + _ORPHANS_S
+    while (house.run / "guard.pid").exists() and not embedded.is_free(house.port) and time.monotonic() < until:
+        time.sleep(0.1)  # after a crash; the last children of a killed process notice within a second or two
     if not embedded.is_free(house.port):
         raise CannotStart(f"port {house.port} is taken; choose another one with --port, or end what listens there")
     if house.own_mongo:

@@ -1,5 +1,6 @@
 """``scripts/start``: what dies comes back, the supervisor too, and a second start says that it runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -90,3 +91,48 @@ def test_everything_listens_on_loopback_only(stack: Stack) -> None:
 
 def test_nothing_runs_over_a_folder_that_was_never_started(tmp_path: Path) -> None:
     assert "Nothing runs" in script("stop", "--data", str(tmp_path)).stdout
+
+
+def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
+    wait_until_ready(stack)
+    said = script("status", "--data", str(stack.data), "--json")
+    assert said.returncode == 0, said.stdout + said.stderr
+    found = json.loads(said.stdout)
+    assert found["running"]
+    assert found["not_ready"] == {}
+    running = {process["name"]: process["pid"] for process in found["processes"]}
+    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "sweep"}
+    assert all(stack.pid(name) == pid for name, pid in running.items())
+    assert found["ledger"]["received"] >= 0
+    assert found["disk_free"] > 0
+
+
+def test_status_counts_restarts(stack: Stack) -> None:
+    wait_until_ready(stack)
+    before = restarts(stack, "sweep")
+    wait_for_another(stack, "sweep", stack.kill("sweep"))
+    assert restarts(stack, "sweep") == before + 1
+
+
+def restarts(stack: Stack, name: str) -> int:
+    found = json.loads(script("status", "--data", str(stack.data), "--json").stdout)
+    counts: dict[str, int] = {process["name"]: process["restarts"] for process in found["processes"]}
+    return counts[name]
+
+
+def test_status_without_a_start_says_what_to_do(tmp_path: Path) -> None:
+    refused = script("status", "--data", str(tmp_path))
+    assert refused.returncode != 0
+    assert "scripts/start" in refused.stderr
+
+
+def test_a_folder_whose_guard_was_killed_starts_clean(tmp_path: Path) -> None:
+    crashed = Stack(tmp_path / "data")
+    try:
+        crashed.start()
+        crashed.kill("guard")
+        crashed.start()
+        wait_until_ready(crashed)
+    finally:
+        crashed.stop()
+    assert not list((tmp_path / "data/run").glob("*.pid"))

@@ -14,7 +14,7 @@ from scripts.bench.baselines import naive
 from scripts.bench.client import Crowd
 from scripts.bench.pictures import Upload
 from scripts.bench.report import Row, Target, against
-from scripts.bench.servers import Gunicorn, Servers, cpu_s, running
+from scripts.bench.servers import WEB, Gunicorn, Servers, cpu_s, running
 from scripts.bench.timing import interleave, median
 from shared.layout import SPOOL
 
@@ -49,7 +49,7 @@ def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int
         READ: "scripts.bench.baselines.bare:read",
         KEEP: "scripts.bench.baselines.bare:keep",
         NAIVE: "scripts.bench.baselines.naive:create_app()",
-        OURS: "web.app:create_app()",
+        OURS: WEB,
     }
     with contextlib.ExitStack() as stack:
         apps: dict[str, Gunicorn] = {}
@@ -123,7 +123,7 @@ def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
 
 def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
     """Measure what a batch leaves in Redis when nobody takes the bells, and what it sends there."""
-    names = {OURS: "web.app:create_app()", NAIVE: "scripts.bench.baselines.naive:create_app()"}
+    names = {OURS: WEB, NAIVE: "scripts.bench.baselines.naive:create_app()"}
     stored: dict[str, float] = {}
     sent: dict[str, float] = {}
     for name, application in names.items():

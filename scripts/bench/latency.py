@@ -8,7 +8,7 @@ from typing import Final
 from scripts.bench.client import Poster
 from scripts.bench.pictures import Upload
 from scripts.bench.report import Row, Target
-from scripts.bench.servers import Gunicorn, Process, Servers, running
+from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from shared.ids import image_id
 
 _LOOK_S: Final = 0.002
@@ -25,7 +25,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     :param idle: uploads on the idle machine; ``outages``: times that Redis is killed and comes back empty.
     """
     environment = servers.environment
-    web = Gunicorn("latency-web", "web.app:create_app()", environment, servers.folder)
+    web = Gunicorn("latency-web", WEB, environment, servers.folder)
     worker = Process("latency-worker", ["worker.main"], environment, servers.folder)
     sweep = Process("latency-sweep", ["worker.sweep"], environment, servers.folder)
     with running(web, worker, sweep):
@@ -34,7 +34,9 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
         quiet = []
         for _ in range(idle):
             time.sleep(1)  # idle means idle
-            quiet.append(_claimed_after(servers, worker, poster.post(upload)["batch_id"], time.perf_counter()))
+            batch_id = poster.post(upload)["batch_id"]
+            quiet.append(_claimed_after(servers, worker, batch_id, time.perf_counter()))
+            _finished(servers, worker, batch_id)
         empty = [_outage(servers, worker, poster, upload) for _ in range(outages)]
         poster.close()
     return [
@@ -46,6 +48,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
 
 def _outage(servers: Servers, worker: Process, poster: Poster, upload: Upload) -> float:
     """Accept a batch while Redis is dead; give the seconds from its coming back, empty, to the claim."""
+    time.sleep(1)  # the worker has nothing more to claim and waits for a bell
     servers.redis.kill()
     shutil.rmtree(servers.redis.folder)
     servers.redis.folder.mkdir()

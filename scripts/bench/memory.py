@@ -5,13 +5,14 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from scripts.bench.client import PATH, Crowd
 from scripts.bench.pictures import Upload
 from scripts.bench.report import Row, Target
-from scripts.bench.servers import Gunicorn, Servers, running
+from scripts.bench.servers import WEB, Gunicorn, Servers, running
 from scripts.local.embedded import LOOPBACK
 
 _AT_MOST: Final = 2.5
@@ -28,14 +29,12 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
     """
     rows = []
     for number, (name, (upload, together)) in enumerate(cases.items()):
-        app = Gunicorn(f"memory-{number}", "web.app:create_app()", servers.environment, servers.folder)
+        app = Gunicorn(f"memory-{number}", WEB, servers.environment, servers.folder)
         with running(app):
             crowd = Crowd.of(1, app.port)
             crowd.burst(small, 3)
             crowd.close()
-            peak = _peak(
-                app.worker_pid, lambda app=app, upload=upload, together=together: _hold(app.port, upload, together)
-            )
+            peak = _peak(app.worker_pid, partial(_hold, app.port, upload, together))
         per_request = peak / together
         rows.append(
             Row(

@@ -20,6 +20,7 @@ from shared.mongo import Db, connect
 from tests.servers import Mongod, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
+WEB = "web.app:create_app()"
 _START_S = 60.0
 _STOP_S = 30.0
 
@@ -77,13 +78,28 @@ class Process:
 
 
 class Gunicorn(Process):
-    """One WSGI application under gunicorn with one worker process, the shipped configuration and the shipped threads."""
+    """One WSGI application under gunicorn with one worker process and as many threads as are shipped."""
 
     def __init__(self, name: str, application: str, environment: Mapping[str, str], logs: Path) -> None:
-        """Start it and wait until it listens and its worker process is there."""
+        """Start it and wait until it listens and its worker process is there.
+
+        The web front gets its own configuration, a baseline gets gunicorn's defaults.
+        """
         self.port = embedded.free_port()
         own = {"WEB_WORKERS": "1", "WEB_PORT": str(self.port)}
-        super().__init__(name, ["gunicorn", "-c", "web/gunicorn_conf.py", application], {**environment, **own}, logs)
+        options = ["-c", "web/gunicorn_conf.py"]
+        if application != WEB:
+            threads = str(settings.Web().threads)
+            options = [
+                "-b",
+                f"{embedded.LOOPBACK}:{self.port}",
+                "-k",
+                "gthread",
+                "--threads",
+                threads,
+                "--no-control-socket",
+            ]
+        super().__init__(name, ["gunicorn", *options, application], {**environment, **own}, logs)
         until = time.monotonic() + _START_S
         while not self._listens():
             self.check()
@@ -183,4 +199,4 @@ def cpu_s(pid: int) -> float:
     """CPU seconds, user and system, used so far by a process and its living children."""
     process = psutil.Process(pid)
     times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
-    return sum(one.user + one.system for one in times)
+    return float(sum(one.user + one.system for one in times))

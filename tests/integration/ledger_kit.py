@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from shared.documents import DOCUMENTS
 from shared.ids import new_batch_id

@@ -1,0 +1,1 @@
+"""Kills, flushes, freezes and full disks, against the real services; one oracle says whether anything was lost."""

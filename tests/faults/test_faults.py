@@ -1,0 +1,131 @@
+"""A short run of every kind of fault against the real services. The long one: ``python -m tests.faults.long``."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from shared.layout import batch_prefix, spool_key
+from shared.ledger import audit
+from tests.faults.chaos import Chaos, Wanted
+from tests.faults.load import Load, Sent
+from tests.faults.oracle import judge, wait_until_terminal
+from tests.faults.pictures import bomb, crasher, good
+from tests.faults.plan import POINTS
+from tests.faults.stack import HARD_LIMIT_S, LEASE_S, Stack
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+SEED = 20
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("faults"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def load(stack: Stack) -> Load:
+    """One load for all tests of this stack: the oracle at the end accounts for everything."""
+    return Load(stack.url, SEED, lambda: audit.backlog(stack.db).images)
+
+
+def until(true: Callable[[], bool], within_s: float, what: str) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, f"{what}: not within {within_s} s"
+        time.sleep(0.1)
+
+
+def is_closed(stack: Stack, sent: Sent) -> bool:
+    return stack.db.batches.count_documents({"_id": sent.batch_id, "open": True}) == 0
+
+
+def files_of(stack: Stack, sent: Sent) -> dict[str, tuple[int, bytes]]:
+    """Every file of a batch by its path: its inode and its bytes, so that even an equal overwrite shows."""
+    root: Path = stack.blobs_root / batch_prefix(sent.batch_id)
+    return {str(path): (path.stat().st_ino, path.read_bytes()) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["finished by another", "deleted"])
+def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load: Load, *, deleted: bool) -> None:
+    point = "5-original-kept"
+    stack.plan.stop_at(point)
+    sent = load.send([good(random.Random(SEED + deleted)) for _ in range(3)])
+    until(lambda: stack.plan.stopped(point) is not None, 30, "a worker freezes")
+    frozen = psutil.Process(stack.plan.stopped(point))
+    (stack.plan.folder / "stopped" / point).unlink()
+    try:
+        until(lambda: is_closed(stack, sent), 60, "another worker takes over after the lease")
+        until(lambda: stack.blobs.stat(spool_key(sent.batch_id)) is None, 30, "the spool is deleted")
+        assert frozen.status() == psutil.STATUS_STOPPED
+        documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
+        assert all(image["work"]["fence"] >= 2 for image in documents)
+        before = files_of(stack, sent)
+        if deleted:
+            assert httpx.delete(f"{stack.url}/image_batches/{sent.batch_id}", timeout=20).status_code == 204
+            documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
+            before = {}
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+    time.sleep(2 * LEASE_S)  # it looks, writes under its own fence, tries to finish
+    assert list(stack.db.images.find({"batch_id": sent.batch_id})) == documents
+    after = files_of(stack, sent)
+    assert {path: after.get(path) for path in before} == before
+    if deleted:
+        until(
+            lambda: (
+                not (stack.blobs_root / batch_prefix(sent.batch_id)).exists()
+                and not stack.db.images.count_documents({"batch_id": sent.batch_id})
+            ),
+            HARD_LIMIT_S + LEASE_S + 20,
+            "the sweep removes what it wrote after the deletion",
+        )
+        load.sent.remove(sent)
+        stack.db.ledger.delete_one({"_id": sent.batch_id})  # out of the oracle's account
+
+
+def test_only_the_poison_fails(stack: Stack, load: Load) -> None:
+    source = random.Random(SEED)
+    poison = [crasher(source, "jpg"), crasher(source, "png"), bomb(source)]
+    for one in poison[:2]:
+        stack.plan.poison(one.sha256)
+    began = time.monotonic()
+    batches = [load.send([good(source), one, good(source)]) for one in poison]
+    for sent in batches:
+        until(lambda sent=sent: is_closed(stack, sent), 120, "a batch with a poison ends")  # type: ignore[misc]
+    assert time.monotonic() - began < 120
+    verdict = judge(stack, load)
+    assert verdict.problems == []
+    assert verdict.poison == 3
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_each_step_loses_nothing(stack: Stack, load: Load, point: str) -> None:
+    before = len(stack.plan.killed())
+    stack.plan.kill_at(point)
+    sent = load.send([good(random.Random(f"{SEED} {point}")) for _ in range(2)])
+    until(lambda: len(stack.plan.killed()) > before, 60, "the step is reached")
+    until(lambda: is_closed(stack, sent), 60, "its batch ends")
+
+
+def test_nothing_is_lost_or_doubled_under_random_faults(stack: Stack, load: Load) -> None:
+    load.start()
+    chaos = Chaos(stack, SEED)
+    chaos.run(Wanted(kills=12, flushes=2, mongo_kills=1, redis_others=1, disk_fills=1), pause_s=1.5, limit_s=90)
+    last = time.monotonic()
+    wait_until_terminal(stack, load, last)
+    verdict = judge(stack, load)
+    assert verdict.problems == []
+    assert verdict.lost == verdict.doubled == verdict.innocents_failed == verdict.files_wrong == 0
+    assert chaos.kills() >= 12

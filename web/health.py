@@ -1,7 +1,5 @@
 """Is it alive, is it ready, does the ledger balance: for machines that watch."""
 
-import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -11,14 +9,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.errors import ShelfsightError
-from shared.ledger import audit
 from shared.mongo import translated
 from web import render
 from web.services import Services, services
 
 blueprint = Blueprint("health", __name__)
 WORKER_SILENT_S: Final = 15
-_METRICS_AGE_S: Final = 5.0
 
 
 @blueprint.get("/healthz")
@@ -58,16 +54,13 @@ def metrics() -> Response:
 
 
 class _Ledger(Collector):
-    """Gauges read from the database; at most every few seconds, however often they are asked for."""
-
-    _lock = threading.Lock()
-    _known: tuple[float, dict[str, int], audit.Backlog] | None = None
+    """The ledger and the backlog as gauges."""
 
     def __init__(self, at_work: Services) -> None:
         self._services = at_work
 
     def collect(self) -> Iterable[Metric]:
-        balance, backlog = self._read()
+        balance, backlog = self._services.ledger()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
             "Images by what became of them; received is done + failed + cancelled + pending + deleted, or some document is missing.",
@@ -78,14 +71,6 @@ class _Ledger(Collector):
         yield ledger
         yield GaugeMetricFamily("shelfsight_backlog_images", "Images that wait or are being worked on.", backlog.images)
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
-
-    def _read(self) -> tuple[dict[str, int], audit.Backlog]:
-        kept = type(self)
-        with kept._lock:
-            if kept._known is None or time.monotonic() - kept._known[0] > _METRICS_AGE_S:
-                db = self._services.db
-                kept._known = (time.monotonic(), audit.balance(db), audit.backlog(db))
-            return kept._known[1], kept._known[2]
 
 
 def _mongodb(at_work: Services) -> str | None:

@@ -16,6 +16,7 @@ from shared.settings import Settings
 from web.intake import Budget
 
 _BACKLOG_AGE_S = 1.0
+_LEDGER_AGE_S = 5.0
 
 
 @dataclass
@@ -24,7 +25,9 @@ class Services:
 
     settings: Settings
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _backlog_lock: threading.Lock = field(default_factory=threading.Lock)
     _backlog: tuple[float, int] = (0.0, 0)
+    _ledger: tuple[float, dict[str, int], audit.Backlog] | None = None
 
     @cached_property
     def db(self) -> Db:
@@ -56,6 +59,20 @@ class Services:
         """Threads that ``wait=`` may hold: a quarter."""
         return threading.BoundedSemaphore(max(1, self.settings.web.threads // 4))
 
+    def close(self) -> None:
+        """Close the connections that were made."""
+        if "db" in self.__dict__:
+            self.db.client.close()
+        if "bell" in self.__dict__:
+            self.bell.close()
+
+    def ledger(self) -> tuple[dict[str, int], audit.Backlog]:
+        """Give the ledger's balance and the backlog, counted at most every few seconds however often they are asked for."""
+        with self._lock:
+            if self._ledger is None or time.monotonic() - self._ledger[0] > _LEDGER_AGE_S:
+                self._ledger = (time.monotonic(), audit.balance(self.db), audit.backlog(self.db))
+            return self._ledger[1], self._ledger[2]
+
     def check_room(self, coming: int) -> None:
         """Refuse an upload that would leave too little room for what was accepted before it.
 
@@ -74,12 +91,12 @@ class Services:
 
     def _backlog_bytes(self) -> int:
         at, known = self._backlog
-        if time.monotonic() - at > _BACKLOG_AGE_S and self._lock.acquire(blocking=False):
+        if time.monotonic() - at > _BACKLOG_AGE_S and self._backlog_lock.acquire(blocking=False):
             try:
                 known = audit.backlog(self.db).bytes
                 self._backlog = (time.monotonic(), known)
             finally:
-                self._lock.release()
+                self._backlog_lock.release()
         return known
 
 

@@ -78,6 +78,8 @@ def _form(body: bytearray, max_images: int) -> tuple[str | None, list[tuple[str 
     metadata = form.get("metadata")
     if metadata is None and "metadata" in files:
         metadata = files["metadata"].read().decode("utf-8", "replace")
+    for _, part in files.items(multi=True):
+        part.close()
     return metadata, parts
 
 

@@ -1,0 +1,162 @@
+"""Lists, one batch, files, health, pages: what a reader gets."""
+
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared import settings
+from shared.mongo import Db
+from tests.integration.http import client, item, picture, post
+
+
+@pytest.fixture
+def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
+    return client(mongo, blobs_root)
+
+
+def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: FlaskClient) -> None:
+    ids = [post(web, [item(store_name=f"store {n % 2}")]).get_json()["batch_id"] for n in range(7)][::-1]
+    first = web.get("/image_batches?per_page=3")
+    body = first.get_json()
+    assert [batch["id"] for batch in body["batches"]] == ids[:3]
+    assert (body["page"], body["per_page"], body["total"], body["pages"]) == (1, 3, 7, 3)
+    assert 'rel="next"' in first.headers["Link"]
+    assert 'rel="prev"' not in first.headers["Link"]
+    walked = [batch["id"] for batch in body["batches"]]
+    while body["next_cursor"]:
+        body = web.get(f"/image_batches?per_page=3&cursor={body['next_cursor']}").get_json()
+        walked += [batch["id"] for batch in body["batches"]]
+    assert walked == ids
+    assert web.get("/image_batches?page=99").get_json()["batches"] == []
+    stored = web.get("/image_batches?store_name=store+1").get_json()
+    assert [batch["id"] for batch in stored["batches"]] == [ids[1], ids[3], ids[5]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001"],
+)  # fmt: skip
+def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
+    assert web.get(f"/image_batches?{query}").status_code == 422
+
+
+def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
+    said = post(web, [item(picture(1), filename="a.jpg")]).get_json()
+    batch = web.get(said["links"]["self"]).get_json()
+    assert set(batch) == {"id", "status", "total", "counts", "created_at", "finished_at", "images"}
+    assert batch["counts"] == {"queued": 1, "processing": 0, "done": 0, "failed": 0, "cancelled": 0}
+    expected = "id batch_id index status file_path url timestamp store_name camera_id barcode extra content_type file_size width height sha256 exif quality detections model augmentations barcodes barcode_check tags error filename created_at updated_at finished_at"
+    assert set(batch["images"][0]) == set(expected.split())
+    assert batch["images"][0]["url"] == f"http://localhost/uploads/{said['images'][0]['id']}.jpg"
+    assert batch["images"][0]["timestamp"] == "2026-01-01T00:00:00Z"
+
+
+def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClient) -> None:
+    post(web, [item() for _ in range(5)])
+    batch = web.get("/image_batches?images_per_batch=2").get_json()["batches"][0]
+    assert ([image["index"] for image in batch["images"]], batch["images_more"], batch["total"]) == ([0, 1], True, 5)
+    assert web.get("/image_batches?images_per_batch=0").get_json()["batches"][0]["images"] == []
+
+
+def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(web: FlaskClient) -> None:
+    data = picture(5)
+    image = post(web, [item(picture(4)), item(data)]).get_json()["images"][1]
+    whole = web.get(image["file_path"])
+    assert whole.data == data
+    assert (whole.headers["Content-Type"], whole.headers["X-Content-Type-Options"]) == ("image/jpeg", "nosniff")
+    assert "immutable" in whole.headers["Cache-Control"]
+    part = web.get(image["file_path"], headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.data, part.headers["Content-Range"]) == (
+        206,
+        data[10:20],
+        f"bytes 10-19/{len(data)}",
+    )
+    beyond = web.get(image["file_path"], headers={"Range": f"bytes={len(data)}-"})
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
+    assert web.get(image["file_path"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    head = web.head(image["file_path"])
+    assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
+
+
+def test_what_is_not_made_yet_is_pending_and_what_never_was_is_not_found(web: FlaskClient) -> None:
+    image = post(web, [item(picture(1, kind="PNG"))]).get_json()["images"][0]["id"]
+    assert web.get(f"/uploads/{image}.png").status_code == 200
+    for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg"):
+        answer = web.get(path)
+        assert (answer.status_code, answer.get_json(force=True)["code"]) == (404, "image_pending")
+        assert answer.headers["Retry-After"]
+    for path in (f"/uploads/{image}.gif", f"/uploads/{image}/nope.jpg", "/uploads/x.jpg", f"/uploads/{'0' * 36}.jpg"):
+        assert web.get(path).get_json(force=True)["code"] == "not_found"
+
+
+def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:
+    said = post(web, [item(), item()]).get_json()
+    assert web.delete(said["links"]["self"]).status_code == 204
+    for path in (said["links"]["self"], said["images"][0]["file_path"], f"/batches/{said['batch_id']}"):
+        assert web.get(path).status_code == 404
+    assert web.delete(said["links"]["self"]).status_code == 404
+    assert web.get("/image_batches").get_json()["total"] == 0
+    metrics = web.get("/metrics").get_data(as_text=True)
+    assert 'shelfsight_ledger_images{state="received"} 2.0' in metrics
+    assert 'shelfsight_ledger_images{state="deleted"} 2.0' in metrics
+
+
+def test_a_document_removed_by_hand_shows_in_the_metric(web: FlaskClient, db: Db) -> None:
+    said = post(web, [item(), item()]).get_json()
+    db.images.delete_one({"_id": said["images"][0]["id"]})
+    metrics = web.get("/metrics").get_data(as_text=True)
+    assert 'state="received"} 2.0' in metrics
+    assert 'state="pending"} 1.0' in metrics
+
+
+def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
+    answer = web.get("/readyz")
+    checks = answer.get_json()["checks"]
+    assert answer.status_code == 503
+    assert {name: check["ok"] for name, check in checks.items()} == {
+        "mongodb": True,
+        "redis": False,
+        "blobs": True,
+        "disk": True,
+        "worker": False,
+    }
+    assert web.get("/healthz").status_code == 200
+
+
+def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:
+    limits = web.get("/limits").get_json()
+    assert set(limits) == {
+        "max_body_bytes",
+        "max_images",
+        "max_image_bytes",
+        "max_pixels",
+        "formats",
+        "augmentations",
+        "default_augmentations",
+    }
+    api = web.get("/openapi.json").get_json()
+    assert api["openapi"].startswith("3.1")
+    assert "/upload_image_batch" in api["paths"]
+    batch = post(web, [item(filename="<script>alert(1)</script>")]).get_json()["batch_id"]
+    for path in ("/", "/docs", f"/batches/{batch}", "/static/style.css"):
+        answer = web.get(path)
+        assert answer.status_code == 200
+        assert b"<script>alert" not in answer.data
+        answer.close()
+
+
+def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
+    missing = web.get("/nothing/here", headers={"X-Request-ID": "mine-1"})
+    assert (missing.status_code, missing.mimetype) == (404, "application/problem+json")
+    assert missing.get_json(force=True)["request_id"] == missing.headers["X-Request-ID"] == "mine-1"
+    wrong = web.put("/image_batches")
+    assert (wrong.status_code, wrong.get_json(force=True)["code"]) == (405, "method_not_allowed")
+    assert "GET" in wrong.headers["Allow"]
+    assert web.get("/image_batches?wait=1").status_code == 422
+
+
+def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
+    said = post(web, [item()]).get_json()
+    assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
+    assert web.get(said["links"]["self"] + "?wait=99x").status_code == 422

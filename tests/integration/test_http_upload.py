@@ -1,0 +1,202 @@
+"""POST /upload_image_batch: what is accepted, what is refused and how."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared import settings
+from shared.blobs import LocalBlobs
+from shared.layout import spool_key
+from shared.mongo import Db
+from tests.integration.http import client, item, picture, post
+
+
+@pytest.fixture
+def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
+    return client(mongo, blobs_root)
+
+
+def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_away(
+    web: FlaskClient, db: Db, blobs_root: Path
+) -> None:
+    first, second = picture(1), picture(2)
+    answer = post(web, [item(first), item(second, barcode=" 4006381333931 ", note={"a": 1})])
+    assert answer.status_code == 202
+    said = answer.get_json()
+    assert said["status"] == "queued"
+    assert said["total"] == 2
+    assert answer.headers["Location"] == said["links"]["self"] == f"/image_batches/{said['batch_id']}"
+    assert [image["index"] for image in said["images"]] == [0, 1]
+    assert LocalBlobs(blobs_root).read(spool_key(said["batch_id"])) == first + second
+    stored = db.images.find_one({"_id": said["images"][1]["id"]})
+    assert stored is not None
+    assert (stored["barcode"], stored["camera_id"], stored["extra"]) == ("4006381333931", "7", {"note": {"a": 1}})
+    assert db.ledger.find_one({"_id": said["batch_id"]})["received"] == 2  # type: ignore[index]
+
+
+def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, db: Db) -> None:
+    answer = post(web, {"images": [item()], "augmentations": ["rotate"], "detect": False})
+    stored = db.images.find_one({"_id": answer.get_json()["images"][0]["id"]})
+    assert stored is not None
+    assert (stored["work"]["augmentations"], stored["work"]["detect"]) == (["rotate"], False)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "pointers"),
+    [
+        ("", 400, "malformed_json", []),
+        ("{", 400, "malformed_json", []),
+        ("[" * 10_000, 400, "malformed_json", []),
+        ('[{"a": NaN}]', 400, "malformed_json", []),
+        (b"\xff\xfe[]", 400, "malformed_json", []),
+        ("[]", 422, "invalid", [""]),
+        ("3", 422, "invalid", [""]),
+        ("{}", 422, "invalid", ["/images"]),
+        ([1, item()], 422, "invalid", ["/0"]),
+        ([item(file="!!!!")], 422, "invalid", ["/0/file"]),
+        ([item(file="")], 422, "invalid", ["/0/file"]),
+        ([item(file=None)], 422, "invalid", ["/0/file"]),
+        ([item(b"hello, no picture")], 422, "invalid", ["/0/file"]),
+        ([item(timestamp="yesterday")], 422, "invalid", ["/0/timestamp"]),
+        ([item(timestamp=1e300)], 422, "invalid", ["/0/timestamp"]),
+        ([item(timestamp=True)], 422, "invalid", ["/0/timestamp"]),
+        ([item(store_name="  ")], 422, "invalid", ["/0/store_name"]),
+        ([item(store_name=5)], 422, "invalid", ["/0/store_name"]),
+        ([item(camera_id=1.5)], 422, "invalid", ["/0/camera_id"]),
+        ([item(barcode="9" * 65)], 422, "invalid", ["/0/barcode"]),
+        ([item(extra={"a": "x" * 5000})], 422, "invalid", ["/0/extra"]),
+        ([item(big=2**70)], 422, "invalid", ["/0/extra"]),
+        ({"images": [item(), item(file="%")]}, 422, "invalid", ["/images/1/file"]),
+        ({"images": [item()], "augmentations": ["swirl"]}, 422, "invalid", ["/augmentations/0"]),
+        ({"images": [item()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
+        ([item()] * 1001, 413, "too_many_images", []),
+    ],
+    ids=lambda value: str(value)[:24] if isinstance(value, str | bytes) else None,
+)
+def test_a_bad_body_is_refused_with_its_pointers_and_nothing_is_kept(
+    web: FlaskClient, db: Db, body: Any, status: int, code: str, pointers: list[str]
+) -> None:
+    answer = post(web, body)
+    assert answer.status_code == status
+    assert answer.mimetype == "application/problem+json"
+    problem = answer.get_json(force=True)
+    assert problem["code"] == code
+    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert [error["pointer"] for error in problem.get("errors", [])] == pointers
+    assert db.batches.count_documents({}) == 0
+
+
+def test_an_image_too_large_is_413_with_the_limit_and_singly_rejected_when_lenient(
+    db: Db, mongo: settings.Mongo, blobs_root: Path
+) -> None:
+    web = client(mongo, blobs_root, max_image_bytes=2000)
+    large = picture(3, (640, 480))
+    refused = post(web, [item(), item(large)])
+    problem = refused.get_json(force=True)
+    assert (refused.status_code, problem["code"], problem["value"]) == (413, "image_too_large", 2000)
+    assert [error["pointer"] for error in problem["errors"]] == ["/1/file"]
+    lenient = post(web, [item(), item(large)], Prefer="handling=lenient").get_json()
+    assert (lenient["accepted"], lenient["rejected"], lenient["total"]) == (1, 1, 1)
+    assert [image["status"] for image in lenient["images"]] == ["queued", "rejected"]
+
+
+def test_lenient_with_nothing_good_is_refused(web: FlaskClient) -> None:
+    assert post(web, [item(file="?")], Prefer="handling=lenient").status_code == 422
+
+
+def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    web = client(mongo, blobs_root, max_body_bytes=100_000)
+    bomb = gzip.compress(b" " * 200_000)
+    for answer in (post(web, b" " * 200_000), post(web, bomb, Content_Encoding="gzip")):
+        problem = answer.get_json(force=True)
+        assert (answer.status_code, problem["code"], problem["limit"]) == (413, "body_too_large", "max_body_bytes")
+
+
+def test_gzip_is_read_and_a_broken_one_refused(web: FlaskClient) -> None:
+    good = gzip.compress(json.dumps([item()]).encode())
+    assert post(web, good, Content_Encoding="gzip").status_code == 202
+    assert post(web, good[:-20], Content_Encoding="gzip").status_code == 400
+    assert post(web, b"no gzip", Content_Encoding="gzip").status_code == 400
+    assert post(web, good, Content_Encoding="br").status_code == 415
+
+
+def test_base64_may_have_a_data_prefix_white_space_and_escaped_slashes(web: FlaskClient) -> None:
+    one = item()
+    one["file"] = "data:image/jpeg;base64," + one["file"][:40] + "\r\n " + one["file"][40:]
+    assert post(web, json.dumps([one]).replace("/", "\\/")).status_code == 202
+
+
+def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
+    said = {name: value for name, value in item().items() if name != "file"}
+    files = [(io.BytesIO(picture(n)), f"shelf {n}.jpg") for n in (1, 2)]
+    answer = web.post("/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": files})
+    assert answer.status_code == 202
+    assert db.images.distinct("filename") == ["shelf 1.jpg", "shelf 2.jpg"]
+    short = web.post(
+        "/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": [(io.BytesIO(picture()), "a.jpg")]}
+    )
+    assert (short.status_code, short.get_json(force=True)["errors"][0]["code"]) == (422, "count_mismatch")
+    assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(picture()), "a.jpg")]}).status_code == 422
+
+
+def test_another_form_type_says_what_to_send(web: FlaskClient) -> None:
+    answer = post(web, "a=b", Content_Type="application/x-www-form-urlencoded")
+    assert (answer.status_code, answer.get_json(force=True)["accepted"]) == (
+        415,
+        ["application/json", "multipart/form-data"],
+    )
+
+
+def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: Db) -> None:
+    body = [item()]
+    first = post(web, body, Idempotency_Key="night-1")
+    again = post(web, gzip.compress(json.dumps(body).encode()), Idempotency_Key="night-1", Content_Encoding="gzip")
+    assert first.get_json() == again.get_json()
+    assert db.batches.count_documents({}) == 1
+    other = post(web, [item(store_name="south")], Idempotency_Key="night-1")
+    assert (other.status_code, other.get_json(force=True)["code"]) == (422, "idempotency_mismatch")
+    assert web.delete(first.headers["Location"]).status_code == 204
+    gone = post(web, body, Idempotency_Key="night-1")
+    assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
+
+
+def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
+    assert post(web, [item(file="?")], Idempotency_Key="k").status_code == 422
+    assert post(web, [item()], Idempotency_Key="k").status_code == 202
+    assert post(web, [item()], Idempotency_Key="").status_code == 422
+
+
+def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    answer = post(client(mongo, blobs_root, min_free_bytes=2**60), [item()])
+    assert (answer.status_code, answer.get_json(force=True)["code"]) == (507, "disk_full")
+    assert answer.headers["Retry-After"]
+
+
+def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path) -> None:
+    away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
+    answer = post(client(away, tmp_path / "blobs"), [item()])
+    assert (answer.status_code, answer.get_json(force=True)["code"]) == (503, "database_unavailable")
+    assert list(LocalBlobs(tmp_path / "blobs").list("spool")) == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"Host": "evil.example"}, 421, "misdirected_request"),
+        ({"Origin": "https://evil.example"}, 403, "foreign_origin"),
+        ({"Sec_Fetch_Site": "cross-site"}, 403, "foreign_origin"),
+        ({"Authorization": "Bearer x"}, 401, "unauthorized"),
+        ({"Origin": "http://localhost:5000"}, 202, None),
+        ({"Host": "[::1]:5000"}, 202, None),
+    ],
+)
+def test_open_mode_answers_this_machine_only(
+    web: FlaskClient, headers: dict[str, str], status: int, code: str | None
+) -> None:
+    answer = post(web, [item()], **headers)
+    assert (answer.status_code, answer.get_json(force=True).get("code")) == (status, code)

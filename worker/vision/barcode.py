@@ -13,10 +13,7 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
     """Find the barcodes of a picture: EAN, UPC, Code 128, QR, Data Matrix; several, turned, with their upright boxes."""
     import zxingcpp  # noqa: PLC0415 -- on first use: this is its one place
 
-    formats = [getattr(zxingcpp.BarcodeFormat, name) for name in _NAMES]
-    wanted = formats[0]
-    for one in formats[1:]:
-        wanted |= one
+    wanted = [getattr(zxingcpp.BarcodeFormat, name) for name in _NAMES]
     found = []
     for code in zxingcpp.read_barcodes(rgb, formats=wanted)[:_MOST]:
         corners = [code.position.top_left, code.position.top_right, code.position.bottom_right, code.position.bottom_left]

@@ -6,6 +6,7 @@ both engines give what the plain torchvision model gives (a test compares).
 
 import hashlib
 import json
+import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,10 @@ class _OpenVino(_Engine):
         import openvino  # noqa: PLC0415 -- on first use: this is its one place
 
         example = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-        model = openvino.convert_model(heads.eval(), example_input=example, input=[(openvino.PartialShape([-1, size, size, 3]))])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # OpenVINO's own way through torch.jit
+            shape = openvino.PartialShape([-1, size, size, 3])
+            model = openvino.convert_model(heads.eval(), example_input=example, input=[shape])
         settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
         self._compiled = openvino.Core().compile_model(model, "CPU", settings)
 

@@ -1,0 +1,113 @@
+"""Decoding: every format upright, every kind of damage with its code."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from worker.vision import imaging
+from worker.vision.errors import VisionError
+
+MAX = 50_000_000
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def noise(size: tuple[int, int] = (64, 48)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+RED = Image.new("RGB", (40, 30), (200, 30, 30))
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        (RED, "JPEG"), (RED.convert("CMYK"), "JPEG"), (RED, "PNG"), (RED.convert("RGBA"), "PNG"), (RED, "WEBP"),
+        (RED, "BMP"), (RED, "TIFF"), (RED, "AVIF"),
+    ],
+)  # fmt: skip
+def test_every_format_and_mode_gives_the_same_red(image: Image.Image, kind: str) -> None:
+    picture = imaging.decode(encoded(image, kind), max_pixels=MAX)
+    assert (picture.format, picture.width, picture.height) == (kind.lower(), 40, 30)
+    assert picture.rgb.flags.c_contiguous
+    assert np.abs(picture.rgb[15, 20].astype(int) - (200, 30, 30)).max() <= 4
+
+
+def test_sixteen_bits_palettes_grey_and_transparency_become_rgb() -> None:
+    deep = imaging.decode(encoded(Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG"), max_pixels=MAX)
+    assert tuple(deep.rgb[0, 0]) == (155, 155, 155)
+    clear = imaging.decode(encoded(Image.new("RGBA", (40, 30), (0, 0, 0, 0)), "PNG"), max_pixels=MAX)
+    assert tuple(clear.rgb[0, 0]) == (255, 255, 255)
+    for mode in ("P", "L", "1", "LA"):
+        assert imaging.decode(encoded(RED.convert(mode), "PNG"), max_pixels=MAX).rgb.shape == (30, 40, 3)
+
+
+def test_an_animation_is_its_first_frame_counted() -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue", "green")]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    picture = imaging.decode(data, max_pixels=MAX)
+    assert picture.frames == 3
+    assert tuple(picture.rgb[5, 5]) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation_is_applied_once(turn: int) -> None:
+    image = noise()
+    exif = Image.Exif()
+    exif[0x112] = turn
+    data = encoded(image, "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert (imaging.decode(data, max_pixels=MAX).rgb == expected).all()
+
+
+def test_exif_keeps_a_white_list_and_says_only_that_a_place_is_known() -> None:
+    exif = Image.Exif()
+    exif[0x10F], exif[0x13B] = "Maker\0", "the photographer"
+    exif.get_ifd(0x8825)[1] = "N"
+    found = imaging.decode(encoded(noise(), "JPEG", exif=exif), max_pixels=MAX).exif
+    assert found == {"Make": "Maker", "has_gps": True}
+
+
+def test_damage_has_its_code() -> None:
+    whole = encoded(noise((320, 240)), "JPEG")
+    cases = {
+        b"": "empty",
+        b"hello": "unsupported_format",
+        whole[: len(whole) // 2]: "truncated",
+        whole[:-2]: "truncated",
+        encoded(noise(), "PNG")[:-200]: "truncated",
+        b"\x89PNG\r\n\x1a\n1234": "corrupt",
+    }
+    for data, code in cases.items():
+        with pytest.raises(VisionError) as caught:
+            imaging.decode(data, max_pixels=MAX)
+        assert caught.value.code == code
+
+
+def test_pixels_are_counted_before_anything_is_decoded() -> None:
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    with pytest.raises(VisionError) as caught:
+        imaging.decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")), max_pixels=MAX)
+    assert caught.value.code == "too_many_pixels"
+
+
+def test_a_thumbnail_is_never_enlarged() -> None:
+    small, large = np.zeros((30, 40, 3), np.uint8), np.zeros((600, 800, 3), np.uint8)
+    assert imaging.thumbnail(small) is small
+    assert imaging.thumbnail(large).shape == (240, 320, 3)
+
+
+def test_only_ordinary_jpegs_are_decoded_in_the_worker() -> None:
+    assert imaging.is_plain_jpeg(encoded(noise(), "JPEG"), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(encoded(noise(), "PNG"), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(encoded(RED.convert("CMYK"), "JPEG"), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(encoded(noise(), "JPEG"), max_pixels=100)

@@ -7,6 +7,7 @@ import argparse
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from scripts.bench import browsing, seed
@@ -48,19 +49,21 @@ def _measure(report: Report, servers: Servers, *, quick: bool) -> None:
     web = browsing.client(servers.settings)
     images = f"{batches * seed.PER_BATCH:,} images"
 
-    def pages(ids_left: int) -> None:
-        report.part(f"Pages, {ids_left:,} batches", lambda: browsing.pages(web, "all", {}, ids_left, rounds=rounds))
-        of_store = browsing.count_of_store(servers.db)
-        report.part(
-            f"Pages of one store, {of_store:,} batches",
-            lambda: browsing.pages(web, "one store", {"store_name": seed.STORE}, of_store, rounds=rounds),
-        )
+    seeded = {"": batches, seed.STORE: browsing.count_of_store(servers.db)}
 
-    pages(batches)
+    def pages(when: str, left: int) -> None:
+        listed = {"": left, seed.STORE: browsing.count_of_store(servers.db)}
+        for store, count in listed.items():
+            query = {"store_name": store} if store else {}
+            numbers = browsing.pages_of(seeded[store], count)
+            heading = f"Pages{' of one store' if store else ''}{when}: {count:,} batches"
+            report.part(heading, partial(browsing.pages, web, query, numbers, count, rounds=rounds))
+
+    pages("", batches)
     report.part(f"Cursors, {images}", lambda: browsing.cursors(web, ids, rounds=rounds))
     report.part("A large page", lambda: browsing.large_page(web, servers, rounds=rounds))
     report.say(f"deleting {_DELETED:.0%} of the batches")
-    pages(browsing.delete_some(servers.db, ids, _DELETED))
+    pages(f" after {_DELETED:.0%} were deleted", browsing.delete_some(servers.db, ids, _DELETED))
 
 
 if __name__ == "__main__":

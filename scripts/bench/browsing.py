@@ -50,16 +50,20 @@ def client(settings: Settings) -> FlaskClient:
     return app.test_client()
 
 
-def pages_of(batches: int) -> list[int]:
-    """Give the pages to look at: those of the target, moved nearer in proportion when there are fewer batches."""
-    return [max(1, page * batches // _FULL_BATCHES) for page in _FULL_PAGES]
+def pages_of(seeded: int, batches: int) -> list[int]:
+    """Give the pages to look at: those of the target, nearer in proportion when fewer batches were seeded.
+
+    :param seeded: batches of the scope before any was deleted; ``batches``: those left. A page past the end becomes the last full one.
+    """
+    return sorted({min(max(1, page * seeded // _FULL_BATCHES), batches // _PER_PAGE) for page in _FULL_PAGES})
 
 
-def pages(web: FlaskClient, name: str, query: dict[str, str], batches: int, *, rounds: int) -> list[Row]:
+def pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
     """Compare far pages with page 1.
 
-    :param batches: how many the query lists.
+    :param numbers: the pages, the first is 1; ``batches``: how many the query lists.
     """
+    name = ", ".join(query.values()) or "all"
 
     def look(page: int) -> Callable[[], float]:
         def run() -> float:
@@ -73,7 +77,6 @@ def pages(web: FlaskClient, name: str, query: dict[str, str], batches: int, *, r
 
         return run
 
-    numbers = pages_of(batches)
     times = interleave({str(page): look(page) for page in numbers}, rounds, warmups=2)
     first = 1000 * median(times["1"])
     return [

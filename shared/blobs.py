@@ -116,7 +116,7 @@ class LocalBlobs:
         """See ``BlobStore``."""
         with _disk_errors():
             try:
-                return self._path(key).open("rb", buffering=0)  # type: ignore[return-value]  # FileIO reads, seeks and closes
+                return self._path(key).open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise BlobMissing(key) from error
 

@@ -41,24 +41,25 @@ CONTENT_TYPES: Final = {ending: f"image/{name}" for name, ending in SIGNATURES.i
 """File ending of an original to its media type."""
 
 
+_MAGIC: Final[dict[str, list[list[tuple[int, bytes]]]]] = {
+    "jpeg": [[(0, b"\xff\xd8\xff")]],
+    "png": [[(0, b"\x89PNG\r\n\x1a\n")]],
+    "webp": [[(0, b"RIFF"), (8, b"WEBP")]],
+    "gif": [[(0, b"GIF87a")], [(0, b"GIF89a")]],
+    "bmp": [[(0, b"BM")]],
+    "tiff": [[(0, b"II*\x00")], [(0, b"MM\x00*")]],
+    "avif": [[(4, b"ftypavif")], [(4, b"ftypavis")]],
+}
+"""What the first bytes of a format are: alternatives, each of parts at their places."""
+
+
 def sniff(head: bytes) -> str | None:
     """Name the image format that the first bytes of a file announce.
 
     :param head: the first 32 bytes or more of the file.
     :returns: a key of ``SIGNATURES``, or None for anything else. Sources: the formats' own specifications.
     """
-    if head[:3] == b"\xff\xd8\xff":
-        return "jpeg"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return "png"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "webp"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "gif"
-    if head[:2] == b"BM":
-        return "bmp"
-    if head[:4] in (b"II*\x00", b"MM\x00*"):
-        return "tiff"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
-        return "avif"
+    for name, begins in _MAGIC.items():
+        if any(all(head[at : at + len(part)] == part for at, part in parts) for parts in begins):
+            return name
     return None

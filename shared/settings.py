@@ -66,7 +66,7 @@ class Web(Group):
     port: int = 5000
     threads: int = Field(16, ge=4)
     public_url: str = Field("", validation_alias="PUBLIC_URL")
-    open_behind_loopback_proxy: bool = Field(False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
+    open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
 
 
 class Worker(Group):

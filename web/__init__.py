@@ -1,0 +1,1 @@
+"""The thin front: one module a resource; a route parses, calls and answers."""

@@ -140,7 +140,7 @@ def docs() -> str:
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    models = [Problem, Batch, BatchPage, Accepted, ImageIn, ImageMeta, Envelope]
+    models: list[type[BaseModel]] = [Problem, Batch, BatchPage, Accepted, ImageIn, ImageMeta, Envelope]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions = schemas["$defs"]
     definitions["Envelope"]["properties"]["images"]["items"] = {"$ref": _REF.format(model="ImageIn")}

@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge, RequestedRangeNotSatisfiable
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable, RequestEntityTooLarge
 
 from shared import telemetry
 from shared.errors import ShelfsightError

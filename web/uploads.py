@@ -78,7 +78,7 @@ def _form(body: bytearray, max_images: int) -> tuple[str | None, list[tuple[str 
     metadata = form.get("metadata")
     if metadata is None and "metadata" in files:
         metadata = files["metadata"].read().decode("utf-8", "replace")
-    for _, part in files.items(multi=True):
+    for part in [part for parts_of_name in files.listvalues() for part in parts_of_name]:
         part.close()
     return metadata, parts
 

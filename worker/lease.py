@@ -37,7 +37,7 @@ class Lease:
     def holds(self, image: Document) -> bool:
         """Say whether an image was still ours when that was last asked."""
         with self._lock:
-            return self._held.get(image["_id"]) == image["work"]["fence"]
+            return bool(self._held.get(image["_id"]) == image["work"]["fence"])
 
     def _run(self) -> None:
         while True:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from shared import faultpoints
 from shared.blobs import BlobMissing, BlobStore

@@ -58,7 +58,7 @@ class Sweep:
             return part()
         except ShelfsightError as error:
             _log.warning("sweep: %s: %s", part.__name__, error.code)
-        except Exception:  # one part's fault must not end the others
+        except Exception:  # noqa: BLE001 -- one part's fault must not end the others
             _log.exception("sweep: %s", part.__name__)
         return False
 
@@ -75,7 +75,7 @@ class Sweep:
                 )
             except DuplicateKeyError:  # two began at once
                 return False
-        return bool(lead["owner"] == self._me)
+        return lead is not None and bool(lead["owner"] == self._me)
 
     def _expire(self) -> bool:
         ended = claims.expire_leases(self._db)

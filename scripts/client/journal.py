@@ -4,7 +4,6 @@ import json
 import os
 import uuid
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 
@@ -38,7 +37,7 @@ class Journal:
             self._append({"run": self.run})
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         if self._file is not None:
             self._file.close()

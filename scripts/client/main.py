@@ -135,7 +135,7 @@ def _row(answer: dict[str, Any], batch: Batch) -> dict[str, Any]:
         bad = [(image["index"], image["errors"][0]) for image in answer["images"] if image["status"] == "rejected"]
         said = [{"path": str(batch.pictures[at].path), "code": wrong["code"], "detail": wrong["detail"]} for at, wrong in bad]
         return {"key": batch.key, "batch_id": answer["batch_id"], "accepted": answer["total"], "rejected": said}
-    by_index = {}
+    by_index: dict[int, dict[str, Any]] = {}
     for wrong in answer.get("errors", []):
         place = wrong["pointer"].strip("/").split("/")[0]
         if place.isdigit():

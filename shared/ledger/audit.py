@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pymongo.client_session import ClientSession
+
 from shared.mongo import Db, translated
 
 
@@ -19,15 +21,19 @@ def balance(db: Db) -> dict[str, int]:
 
     ``received`` and ``deleted`` come from the ledger's own lines, written by the commit and the deletion; the others are
     counted over the documents. So ``received`` exceeds the sum of the others by the number of documents that somebody
-    removed by hand.
+    removed by hand. All is read from one snapshot: counted one after the other, work going on would look like a loss.
     """
-    with translated():
+    with translated(), db.client.start_session(snapshot=True) as session:
         lines = db.ledger.aggregate(
-            [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}]
+            [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}],
+            session=session,
         )
         sums = next(iter(lines), {"received": 0, "deleted": 0})
-        counts = {state: _count(db, state) for state in ("queued", "processing", "failed", "cancelled", "deleting")}
-        everything = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=[("batch_id", 1), ("index", 1)])
+        counts = {
+            state: _count(db, state, session) for state in ("queued", "processing", "failed", "cancelled", "deleting")
+        }
+        by_batch = [("batch_id", 1), ("index", 1)]
+        everything = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=by_batch, session=session)
     return {
         "received": sums["received"],
         "done": everything - sum(counts.values()),
@@ -40,11 +46,12 @@ def balance(db: Db) -> dict[str, int]:
 
 def batch_balance(db: Db, batch_id: str) -> dict[str, int] | None:
     """Give the balance of one batch, or None when it was never accepted."""
-    with translated():
-        line = db.ledger.find_one({"_id": batch_id, "state": {"$ne": "abandoned"}})
+    with translated(), db.client.start_session(snapshot=True) as session:
+        line = db.ledger.find_one({"_id": batch_id, "state": {"$ne": "abandoned"}}, session=session)
         if line is None:
             return None
-        groups = db.images.aggregate([{"$match": {"batch_id": batch_id}}, {"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+        by_status = [{"$match": {"batch_id": batch_id}}, {"$group": {"_id": "$status", "n": {"$sum": 1}}}]
+        groups = db.images.aggregate(by_status, session=session)
         counts = {group["_id"]: group["n"] for group in groups}
     return {
         "received": line["received"],
@@ -80,10 +87,14 @@ def failures_by_code(db: Db) -> dict[str, int]:
     """Count the failed images by the code of their error."""
     with translated():
         groups = db.images.aggregate(
-            [{"$match": {"status": "failed"}}, {"$group": {"_id": "$error.code", "n": {"$sum": 1}}}, {"$sort": {"n": -1}}]
+            [
+                {"$match": {"status": "failed"}},
+                {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
+                {"$sort": {"n": -1}},
+            ]
         )
         return {str(group["_id"]): group["n"] for group in groups}
 
 
-def _count(db: Db, status: str) -> int:
-    return db.images.count_documents({"status": status}, hint="unfinished_or_bad")
+def _count(db: Db, status: str, session: ClientSession | None = None) -> int:
+    return db.images.count_documents({"status": status}, hint="unfinished_or_bad", session=session)

@@ -161,5 +161,5 @@ def _append(db: Db, session: ClientSession, scope: str, count: int, newest: str)
 
 def _id_at(moment: datetime) -> str:
     """Give the smallest batch id of a moment: a UUIDv7 begins with 48 bits of Unix milliseconds."""
-    millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))  # noqa: DTZ001 -- naive UTC throughout
+    millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))
     return f"{millis:012x}{'0' * 20}"

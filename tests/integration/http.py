@@ -15,9 +15,16 @@ from shared import settings
 from web.app import create_app
 from web.services import Services
 
-
 opened: list[Services] = []
 """Services of the clients made by the running test; closed after it."""
+
+
+class BufferedClient(FlaskClient):
+    """Reads and closes every answer, as a server would."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        """See ``FlaskClient``."""
+        return super().open(*args, **{"buffered": True, **kwargs})
 
 
 def picture(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
@@ -44,6 +51,7 @@ def client(mongo: settings.Mongo, blobs: Path, redis_url: str = "redis://127.0.0
         log=settings.Telemetry(level="CRITICAL"),
     )
     app = create_app(made)
+    app.test_client_class = BufferedClient
     opened.append(app.extensions["shelfsight"])
     return app.test_client()
 

@@ -174,7 +174,7 @@ def _exif(exif: Image.Exif) -> dict[str, Any]:
     try:
         named |= {ExifTags.TAGS.get(tag, ""): value for tag, value in exif.get_ifd(ExifTags.IFD.Exif).items()}
         has_gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # a damaged block says nothing, and the picture is fine
+    except Exception:  # noqa: BLE001 -- a damaged block says nothing, and the picture is fine
         has_gps = False
     kept: dict[str, Any] = {}
     for name in _EXIF_KEPT:

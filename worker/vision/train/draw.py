@@ -104,7 +104,8 @@ def backdrop(width: int, height: int, rng: Rng) -> Picture:
     for line in range(int(rng.integers(2, 6))):
         y = int(height * (line + rng.uniform(0.2, 0.8)) / 5)
         picture[y : y + max(2, height // 90)] *= 0.75
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    drawn: Picture = np.clip(picture, 0, 255).astype(np.uint8)
+    return drawn
 
 
 def paste(scene: Picture, piece: Picture, mask: Picture, x: int, y: int) -> None:
@@ -126,7 +127,8 @@ def _shade(mask: Picture, colour: NDArray[np.float32], rng: Rng) -> Picture:
     shine = np.zeros(mask.shape, np.float32)
     cv2.circle(shine, spot, int(high * 0.05), 70.0, -1)
     rgb += cv2.GaussianBlur(shine, (0, 0), high / 28)[..., None]
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    shaded: Picture = np.clip(rgb, 0, 255).astype(np.uint8)
+    return shaded
 
 
 def _details(rgb: Picture, mask: Picture, shape: str, centre: int, radius: int, rng: Rng) -> None:

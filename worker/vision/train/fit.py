@@ -99,7 +99,8 @@ def _detect(
     model: nn.Module, photos: scenes.Photos, plan: Plan, state: dict[str, object], saved: Path, say: Say
 ) -> dict[str, Tensor]:
     optimizer = torch.optim.AdamW(model.parameters(), plan.detect_rate, weight_decay=0.02)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True)
+    moving = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)  # type: ignore[no-untyped-call]  # torch's own gap
+    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
     if "model" in state:
         model.load_state_dict(state["model"])  # type: ignore[arg-type]  # as saved below
         average.module.load_state_dict(state["average"])  # type: ignore[arg-type]

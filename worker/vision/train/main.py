@@ -17,13 +17,14 @@ from worker.vision.train.export import export
 
 def train(arguments: list[str]) -> None:
     """Train; the model lands in ``--out`` as ``grocery.safetensors`` and ``grocery.json``."""
+    usual = fit.Plan()
     parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__)
     parser.add_argument("folder", type=Path, help="photos: train.txt (path, fine class, coarse class) and classes.csv")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log and the final model")
-    parser.add_argument("--classify-minutes", type=float, default=fit.Plan.classify_minutes, help="default: %(default)s")
-    parser.add_argument("--detect-minutes", type=float, default=fit.Plan.detect_minutes, help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=fit.Plan.seed, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=fit.Plan.threads, help="default: %(default)s")
+    parser.add_argument("--classify-minutes", type=float, default=usual.classify_minutes, help="default: %(default)s")
+    parser.add_argument("--detect-minutes", type=float, default=usual.detect_minutes, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=usual.seed, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, default=usual.threads, help="default: %(default)s")
     parser.add_argument("--version", default="0.1", help="written on the model's card (default: %(default)s)")
     parser.add_argument("--threshold", type=float, default=0.3, help="least score of a detection (default: %(default)s)")
     given = parser.parse_args(arguments)

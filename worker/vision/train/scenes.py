@@ -4,7 +4,6 @@ A tile is a part of a photo (its rectangle is the box), a cut-out is an iconic p
 drawing. Everything is drawn from one generator, so a seed gives the same scenes again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,7 +45,7 @@ def load(folder: Path, split: str) -> Photos:
     return Photos(pictures, np.array([int(row[2]) for row in rows]), fine, labels, cutouts)
 
 
-def compose(photos: Photos, members: Sequence[int], size: int, rng: Rng) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
+def compose(photos: Photos, members: NDArray[np.int64], size: int, rng: Rng) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
     """Compose one training scene from the photos whose indexes are ``members``.
 
     :returns: RGB ``[size, size, 3]``, boxes ``[n, 4]`` in pixels, coarse classes ``[n]``.
@@ -72,7 +71,7 @@ def compose(photos: Photos, members: Sequence[int], size: int, rng: Rng) -> tupl
 def judge(photos: Photos, size: int, seed: int) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
     """Compose one scene for judging: 3 to 6 tiles of 15-60% of the frame, overlap up to 0.3, rotation, light, blur."""
     rng = np.random.default_rng(seed)
-    scene = _ground(photos, range(len(photos.pictures)), size, rng)
+    scene = _ground(photos, np.arange(len(photos.pictures)), size, rng)
     boxes: list[list[float]] = []
     labels: list[int] = []
     for _ in range(int(rng.integers(3, 7))):
@@ -92,7 +91,8 @@ def jitter(picture: Picture, rng: Rng) -> Picture:
     """Change light, contrast and tint as cameras do."""
     gain = rng.uniform(0.7, 1.3) * (1 + rng.uniform(-0.08, 0.08, 3))
     shift = rng.uniform(-20, 20)
-    return np.clip(picture * gain.astype(np.float32) + np.float32(shift), 0, 255).astype(np.uint8)
+    lit: Picture = np.clip(picture * gain.astype(np.float32) + np.float32(shift), 0, 255).astype(np.uint8)
+    return lit
 
 
 def crop(picture: Picture, size: int, rng: Rng, least: float = 0.45) -> Picture:
@@ -110,7 +110,8 @@ def _square(path: Path) -> Picture:
     read = cv2.imread(str(path))
     if read is None:
         raise FileNotFoundError(path)
-    return cv2.resize(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), (CACHE_SIDE, CACHE_SIDE), interpolation=cv2.INTER_AREA)
+    square: Picture = cv2.resize(cv2.cvtColor(read, cv2.COLOR_BGR2RGB), (CACHE_SIDE, CACHE_SIDE), interpolation=cv2.INTER_AREA)
+    return square
 
 
 def _free(rgb: Picture) -> tuple[Picture, Picture]:
@@ -126,21 +127,22 @@ def _free(rgb: Picture) -> tuple[Picture, Picture]:
     return np.ascontiguousarray(rgb[part]), cv2.GaussianBlur(np.ascontiguousarray(mask[part]), (3, 3), 0)
 
 
-def _whole(photos: Photos, members: Sequence[int], size: int, rng: Rng) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
+def _whole(photos: Photos, members: NDArray[np.int64], size: int, rng: Rng) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
     member = int(members[rng.integers(len(members))])
     picture = jitter(crop(photos.pictures[member], size, rng), rng)
     box = np.array([[0, 0, size, size]], np.float32)
     return picture, box, photos.coarse[member : member + 1]
 
 
-def _ground(photos: Photos, members: Sequence[int], size: int, rng: Rng) -> Picture:
+def _ground(photos: Photos, members: NDArray[np.int64], size: int, rng: Rng) -> Picture:
     if rng.random() < 0.5:
         return draw.backdrop(size, size, rng)
     blurred = cv2.GaussianBlur(crop(photos.pictures[int(members[rng.integers(len(members))])], size, rng), (0, 0), size / 16)
-    return (blurred * np.float32(rng.uniform(0.4, 0.9))).astype(np.uint8)
+    dimmed: Picture = (blurred * np.float32(rng.uniform(0.4, 0.9))).astype(np.uint8)
+    return dimmed
 
 
-def _piece(photos: Photos, members: Sequence[int], size: int, rng: Rng, *, drawn: bool) -> tuple[Picture, Picture, int]:
+def _piece(photos: Photos, members: NDArray[np.int64], size: int, rng: Rng, *, drawn: bool) -> tuple[Picture, Picture, int]:
     side = int(size * rng.uniform(0.18, 0.6))
     if drawn:
         names = [*draw.PRODUCE, *draw.CARTONS]

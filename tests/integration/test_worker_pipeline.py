@@ -1,0 +1,214 @@
+"""The way of one claim through the real steps: keep, look, write, finish, close, give back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared import settings
+from shared.blobs import LocalBlobs
+from shared.broker import Bell
+from shared.layout import original_key, spool_key, variant_key
+from shared.ledger import claims, deletion
+from shared.mongo import Db
+from shared.settings import Settings
+from tests.integration.http import client, item, picture, post
+from worker import isolate
+from worker.pipeline import Pipeline
+from worker.sweep import Sweep
+from worker.vision import detect
+from worker.vision.errors import VisionError
+
+
+@pytest.fixture(scope="session")
+def detector() -> detect.Detector:
+    return detect.load()
+
+
+@pytest.fixture
+def made(mongo: settings.Mongo, blobs_root: Path) -> Settings:
+    return Settings(
+        mongo=mongo,
+        blobs=settings.Blobs(root=blobs_root, min_free_bytes=0),
+        redis=settings.Redis(url="redis://127.0.0.1:1/0"),
+        worker=settings.Worker(lease_s=2, hard_limit_s=1, child_timeout_s=20),
+        sweep=settings.Sweep(clean_interval_s=0.01, orphan_age_s=0.01),
+    )
+
+
+@pytest.fixture
+def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
+    return client(mongo, blobs_root)
+
+
+@pytest.fixture
+def blobs(blobs_root: Path) -> LocalBlobs:
+    return LocalBlobs(blobs_root)
+
+
+@pytest.fixture
+def pipeline(made: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector) -> Iterator[Pipeline]:
+    line = Pipeline(made, db, blobs, detector, "worker-a")
+    yield line
+    line.stop()
+
+
+def run(pipeline: Pipeline) -> None:
+    while (claim := pipeline.claim()).images:
+        pipeline.work(claim)
+
+
+def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
+    good, png = picture(1, (640, 480)), picture(2, (80, 60), "PNG")
+    bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x01\x86\xa0\x00\x01\x86\xa0\x08\x02\x00\x00\x00" + b"\x94\x5b\x02\xc2"
+    body = {"images": [item(good), item(good[: len(good) // 2]), item(png), item(bomb)], "augmentations": ["rotate"]}
+    said = post(web, body).get_json()
+    run(pipeline)
+    batch = web.get(said["links"]["self"]).get_json()
+    assert batch["status"] == "partial"
+    assert batch["finished_at"]
+    assert [image["status"] for image in batch["images"]] == ["done", "failed", "done", "failed"]
+    first, cut, rendered, refused = batch["images"]
+    assert (first["width"], first["height"], first["model"]["name"]) == (640, 480, "grocery")
+    assert [made["name"] for made in first["augmentations"]] == ["rotate"]
+    assert cut["error"]["code"] == "truncated"
+    assert refused["error"]["code"] in {"too_many_pixels", "corrupt"}
+    for path in (f"/uploads/{first['id']}/thumb.jpg", f"/uploads/{first['id']}/boxes.jpg", f"/uploads/{first['id']}/rotate.jpg", rendered["file_path"]):
+        answer = web.get(path)
+        assert (answer.status_code, answer.data[:3]) == (200, b"\xff\xd8\xff")
+    assert web.get(f"/uploads/{rendered['id']}.png").data == png
+    broken = web.get(f"/uploads/{cut['id']}.jpg")
+    assert (broken.data, broken.headers["Content-Disposition"][:10]) == (good[: len(good) // 2], "attachment")
+    assert web.get(f"/uploads/{cut['id']}/thumb.jpg").get_json(force=True)["code"] == "image_failed"
+    assert web.get(f"/uploads/{first['id']}/shear.jpg").status_code == 404
+
+
+def test_the_sweep_deletes_a_spool_only_when_every_original_stands(
+    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
+) -> None:
+    said = post(web, [item(picture(1)), item(picture(2))]).get_json()
+    run(pipeline)
+    spoiled = said["images"][0]["id"]
+    blobs.write(original_key(spoiled, "jpg"), [b"x" * len(picture(1))])
+    sweep = Sweep(made, db, blobs, Bell(made))
+    sweep.tick()
+    assert blobs.stat(spool_key(said["batch_id"])) is not None
+    blobs.write(original_key(spoiled, "jpg"), [picture(1)])
+    time.sleep(0.02)
+    sweep.tick()
+    assert blobs.stat(spool_key(said["batch_id"])) is None
+    assert web.get(said["images"][0]["file_path"]).data == picture(1)
+
+
+def test_a_spool_of_no_batch_goes_after_its_tombstone_stands(db: Db, blobs: LocalBlobs, made: Settings) -> None:
+    name = "0" * 32
+    blobs.write(spool_key(name), [b"left over"])
+    time.sleep(0.05)
+    Sweep(made, db, blobs, Bell(made)).tick()
+    assert blobs.stat(spool_key(name)) is None
+    assert db.ledger.find_one({"_id": name})["state"] == "abandoned"  # type: ignore[index]
+
+
+def test_a_worker_that_lost_its_lease_overwrites_nothing(
+    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, detector: detect.Detector
+) -> None:
+    said = post(web, [item(picture(1))]).get_json()
+    late = pipeline.claim()
+    time.sleep(3.5)  # its hard limit is over, so the lease was not renewed
+    assert claims.expire_leases(db) == 1
+    other = Pipeline(made, db, blobs, detector, "worker-b")
+    run(other)
+    other.stop()
+    before = db.images.find_one({"_id": said["images"][0]["id"]})
+    assert before is not None
+    assert (before["status"], before["work"]["fence"]) == ("done", 2)
+    pipeline.work(late)
+    assert db.images.find_one({"_id": before["_id"]}) == before
+    assert blobs.stat(variant_key(before["_id"], 2, "thumb")) is not None
+
+
+def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
+    said = post(web, [item(picture(1))]).get_json()
+    claim = pipeline.claim()
+    deletion.begin_delete(db, said["batch_id"])
+    pipeline.work(claim)
+    assert web.get(said["links"]["self"]).status_code == 404
+    assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0
+
+
+def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, pipeline: Pipeline, blobs: LocalBlobs) -> None:
+    said = post(web, [item(picture(1))]).get_json()
+    blobs.delete(spool_key(said["batch_id"]))
+    run(pipeline)
+    image = web.get(said["links"]["self"]).get_json()["images"][0]
+    assert (image["status"], image["error"]["code"]) == ("failed", "bytes_missing")
+
+
+def test_a_full_disk_gives_images_back_and_counts_nothing(
+    web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = post(web, [item(picture(1))]).get_json()
+    (blobs_root / "files").write_text("no folder can be made here")
+    claim = pipeline.claim()
+    pipeline.work(claim)
+    image = db.images.find_one({"_id": said["images"][0]["id"]})
+    assert image is not None
+    assert (image["status"], image["work"]["releases"], image["error"]) == ("queued", 1, None)
+    (blobs_root / "files").unlink()
+    time.sleep(1.1)
+    run(pipeline)
+    assert web.get(said["links"]["self"]).get_json()["status"] == "done"
+
+
+def test_a_helper_that_crashes_three_times_over_a_picture_blames_it_and_one_killed_from_outside_does_not() -> None:
+    for sent, expected in ((signal.SIGSEGV, "decoder_crash"), (signal.SIGKILL, "helper_killed")):
+        helper = isolate.Isolate(2 * 1024**3, 20)
+        starts = 0
+
+        def begin(*args: object, _sent: signal.Signals = sent, **kwargs: object) -> "subprocess.Popen[bytes]":
+            nonlocal starts
+            starts += 1
+            code = f"import os,sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), {int(_sent)})"
+            return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(subprocess, "Popen", _Starter(begin, subprocess.Popen))
+            with pytest.raises(Exception) as caught:  # noqa: PT011 -- two kinds, told apart by their code
+                helper.prepare(picture(), image_id="0" * 36, declared=None, max_pixels=10**6)
+        helper.close()
+        assert caught.value.code == expected  # type: ignore[attr-defined]
+        assert starts == (3 if expected == "decoder_crash" else 1)
+
+
+class _Starter:
+    """Stands in for ``Popen`` where the helper is started; the process it starts is real."""
+
+    def __init__(self, begin: object, real: object) -> None:
+        self._begin, self._real, self._busy = begin, real, False
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        if self._busy:
+            return self._real(*args, **kwargs)  # type: ignore[operator]
+        self._busy = True
+        try:
+            return self._begin(*args, **kwargs)  # type: ignore[operator]
+        finally:
+            self._busy = False
+
+
+def test_a_picture_that_takes_too_much_memory_ends_alone() -> None:
+    helper = isolate.Isolate(700 * 1024**2, 30)
+    try:
+        with pytest.raises(VisionError) as caught:
+            helper.prepare(picture(1, (7000, 6000), "PNG"), image_id="0" * 36, declared=None, max_pixels=50_000_000)
+        assert caught.value.code == "out_of_memory"
+        assert helper.prepare(picture(1), image_id="0" * 36, declared=None, max_pixels=10**6).fields["width"] == 64
+    finally:
+        helper.close()
+    assert os.getpid()

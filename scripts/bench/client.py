@@ -20,7 +20,7 @@ class Poster:
     """One kept connection to one server. Not for several threads at once."""
 
     def __init__(self, port: int) -> None:
-        """Keep the address; the first post connects."""
+        """Keep the address; the first post connects, if ``connect`` has not."""
         self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
 
     def post(self, upload: Upload, headers: dict[str, str] | None = None) -> dict[str, Any]:
@@ -36,6 +36,11 @@ class Poster:
             raise RuntimeError(f"POST was answered {response.status}: {answer[:300]!r}")
         found: dict[str, Any] = json.loads(answer)
         return found
+
+    def connect(self) -> None:
+        """Connect anew: a server may have ended an idle connection by now."""
+        self._connection.close()
+        self._connection.connect()
 
     def close(self) -> None:
         """Close the connection."""
@@ -61,6 +66,7 @@ class Crowd:
         start = threading.Barrier(len(self.posters) + 1)
 
         def run(poster: Poster) -> None:
+            poster.connect()
             start.wait(_TIMEOUT_S)
             for _ in range(each):
                 poster.post(upload)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pymongo.client_session import ClientSession
 
-from shared.mongo import Db, translated
+from shared.mongo import Db, Document, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,10 @@ def batch_balance(db: Db, batch_id: str) -> dict[str, int] | None:
         line = db.ledger.find_one({"_id": batch_id, "state": {"$ne": "abandoned"}}, session=session)
         if line is None:
             return None
-        by_status = [{"$match": {"batch_id": batch_id}}, {"$group": {"_id": "$status", "n": {"$sum": 1}}}]
+        by_status: list[Document] = [
+            {"$match": {"batch_id": batch_id}},
+            {"$group": {"_id": "$status", "n": {"$sum": 1}}},
+        ]
         groups = db.images.aggregate(by_status, session=session)
         counts = {group["_id"]: group["n"] for group in groups}
     return {

@@ -1,6 +1,7 @@
 """An upload script as people write them: many small batches, and blind retries with the same Idempotency-Key until a 202."""
 
 import base64
+import queue
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 import httpx
 
+from shared.errors import StoreAway
 from tests.faults.pictures import Picture, good
 
 _TIMEOUT_S: Final = 15.0
@@ -40,6 +42,7 @@ class Load:
         self.sent: list[Sent] = []
         self.retries: Counter[str] = Counter()
         self.refused: list[str] = []
+        self._planted: queue.SimpleQueue[list[Picture]] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(seed * 1000 + number),), daemon=True)
             for number in range(threads)
@@ -49,6 +52,10 @@ class Load:
         """Begin."""
         for thread in self._threads:
             thread.start()
+
+    def plant(self, pictures: list[Picture]) -> None:
+        """Have one of the threads send these as its next batch."""
+        self._planted.put(pictures)
 
     def finish(self, within_s: float) -> bool:
         """Begin nothing new and wait for the answers that are still out; False when that took too long."""
@@ -97,15 +104,24 @@ class Load:
             raise AssertionError(f"refused for good: {answer.status_code} {answer.text[:500]}")
         return min(_WAIT_AT_MOST_S, float(answer.headers.get("Retry-After", 1))), None
 
+    def _is_enough(self) -> bool:
+        try:
+            return self._waiting() > self._most
+        except StoreAway:  # MongoDB was just killed: uploads go on, that is the point
+            return False
+
     def _count(self, what: str) -> None:
         with self._lock:
             self.retries[what] += 1
 
     def _run(self, source: random.Random) -> None:
-        number = 0
-        while not self._stop.is_set():
-            if self._waiting() > self._most:
+        while not (self._stop.is_set() and self._planted.empty()):
+            try:
+                self.send(self._planted.get_nowait())
+                continue
+            except queue.Empty:
+                pass
+            if self._is_enough():
                 self._stop.wait(0.3)
                 continue
-            number += 1
             self.send([good(source) for _ in range(source.randint(1, 6))], f"store {source.randint(1, 4)}")

@@ -23,13 +23,14 @@ from tests.faults.plan import VARIABLE, Plan
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
-HARD_LIMIT_S: Final = 30
+HARD_LIMIT_S: Final = 20
 _READY_S: Final = 180
 _BLOBS_BYTES: Final = 512 * MIB
 
 _SETTINGS: Final = {
     "WORKER_LEASE_S": str(LEASE_S),
-    "WORKER_SOFT_LIMIT_S": "25",
+    "WORKER_TASK_S": "5",
+    "WORKER_SOFT_LIMIT_S": "15",
     "WORKER_HARD_LIMIT_S": str(HARD_LIMIT_S),
     "WORKER_CLAIM_SIZE": "8",
     "WORKER_CHILD_MEMORY_BYTES": str(640 * MIB),

@@ -48,7 +48,7 @@ def _graft_points(module: ModuleType) -> None:
 def _graft_poison(module: ModuleType) -> None:
     decode: Callable[..., Any] = module.decode
 
-    def crashing(data: bytes, **options: Any) -> Any:  # noqa: ANN401 -- whatever decode takes and gives
+    def crashing(data: bytes, **options: Any) -> Any:
         if os.path.exists(f"{_PLAN}/poison/{hashlib.sha256(data).hexdigest()}"):  # noqa: PTH110
             os.kill(os.getpid(), signal.SIGSEGV)
         return decode(data, **options)

@@ -1,0 +1,40 @@
+"""Formats are told by their first bytes, and by nothing else."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from shared import contract
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"])
+def test_a_real_file_is_told_by_its_head(name: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), (200, 10, 30)).save(buffer, name.upper())
+    assert contract.sniff(buffer.getvalue()[:32]) == name
+    assert contract.SIGNATURES[name] in contract.CONTENT_TYPES
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_told_without_an_error(head: bytes) -> None:
+    assert contract.sniff(head) in {None, *contract.SIGNATURES}
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\xff\xd8", b"%PDF-1.7", b"<svg xmlns=", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x20ftypisom", b"MM\0\x2b"]
+)
+def test_other_files_are_not_images(head: bytes) -> None:
+    assert contract.sniff(head) is None
+
+
+def test_media_types_are_the_registered_ones() -> None:
+    assert contract.CONTENT_TYPES["jpg"] == "image/jpeg"
+    assert contract.CONTENT_TYPES["tiff"] == "image/tiff"
+
+
+def test_default_augmentations_exist_and_no_name_clashes_with_another_variant() -> None:
+    assert set(contract.DEFAULT_AUGMENTATIONS) <= set(contract.AUGMENTATIONS)
+    assert not {contract.THUMB, contract.BOXES, "rendition"} & set(contract.AUGMENTATIONS)

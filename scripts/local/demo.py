@@ -17,7 +17,7 @@ from scripts.local.house import DEFAULT_DATA, ROOT, known
 
 SAMPLES: Final = ROOT / "samples"
 _ANSWER_S: Final = 60
-_SHOWN: Final = 60
+_SHOWN: Final = 500
 
 
 def main() -> None:

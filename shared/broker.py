@@ -14,7 +14,7 @@ from shared.contract import BELL_QUEUE, BELL_TASK
 from shared.settings import Settings
 
 _PUBLISH_TIMEOUT_S: Final = 1.0
-_BREAKER_S: Final = 3.0
+_BREAKER_S: Final = 1.0
 _log = logging.getLogger("shelfsight.error")
 
 

@@ -58,9 +58,19 @@ def repair(db: Db) -> list[str]:
 
     :returns: the stores that were missing.
     """
+    missing = []
     with translated():
-        with_work = db.images.distinct("store_name", {"status": "queued"})
         in_line = {turn["_id"] for turn in db.turns.find({"pending": True}, {"_id": 1})}
-        missing = sorted(set(with_work) - in_line)
+        store = ""
+        while True:
+            # From store to store by one look-up each, however much each has waiting.
+            row = db.images.find_one(
+                {"status": "queued", "store_name": {"$gt": store}}, {"store_name": 1}, sort=[("store_name", 1), ("_id", 1)], hint="claimable"
+            )
+            if row is None:
+                break
+            store = row["store_name"]
+            if store not in in_line:
+                missing.append(store)
         touch(db, missing)
     return missing

@@ -1,19 +1,22 @@
 """A batch goes: first out of sight with its fences raised, then its files, once more its files, then its documents."""
 
+import pymongo
 from pymongo.client_session import ClientSession
 
-from shared.errors import NotFound
+from shared.errors import NotFound, StoreAway, TooSlow
 from shared.ledger import ranks
 from shared.mongo import Db, translated
 
 
-def begin_delete(db: Db, batch_id: str) -> None:
+def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     """Take a batch out of every list and raise its fences, in one transaction with the ledger's line.
 
     From here on nobody can claim, finish or show its images. The caller removes the files at once; the sweep removes them
     once more after the longest lease, because a frozen worker may still write one.
 
+    :param deadline_s: limit of all attempts together; the driver alone would go on for two minutes.
     :raises NotFound: unknown, or already deleted.
+    :raises StoreAway: MongoDB does not answer; the deletion may have taken place, and asking again tells.
     """
 
     def write(session: ClientSession) -> bool:
@@ -28,8 +31,11 @@ def begin_delete(db: Db, batch_id: str) -> None:
         ranks.forget(db, session, batch_id, header["stores"])
         return True
 
-    with translated(), db.client.start_session() as session:
-        found = session.with_transaction(write)
+    try:
+        with translated(), pymongo.timeout(deadline_s), db.client.start_session() as session:
+            found = session.with_transaction(write)
+    except TooSlow as error:  # what the driver calls a transaction that outran its deadline
+        raise StoreAway("The database does not answer; try again.", retry_after=2) from error
     if not found:
         raise NotFound("There is no such batch.")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import pymongo
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
@@ -23,6 +24,7 @@ SEGMENT: Final = 512
 _CHUNK: Final = 256
 _SETTLED_S: Final = 60
 _CURSOR: Final = "cursor"
+_DEADLINE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def _close_chunk(db: Db, limit: str) -> int:
         for scope, (count, newest) in counts.items():
             _append(db, session, scope, count, newest)
 
-    with db.client.start_session() as session:
+    with pymongo.timeout(_DEADLINE_S), db.client.start_session() as session:
         session.with_transaction(write)
     return len(rows)
 

@@ -1,16 +1,18 @@
 """What was received is accounted for, and a batch goes as a whole; what somebody removed by hand shows."""
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
 
-from shared.errors import NotFound
+from shared.errors import NotFound, StoreAway
 from shared.ledger import audit, claims, deletion, pages, results
 from shared.ledger.pages import Filters
 from shared.ledger.results import Result
 from shared.mongo import Db
 from tests.integration.ledger_kit import commit, done, held, now, validate, work_off
+from tests.servers import Mongod
 
 PARTS = ("done", "failed", "cancelled", "pending", "deleted")
 
@@ -155,3 +157,18 @@ def test_of_two_deletions_at_once_one_finds_nothing(db: Db) -> None:
         thread.join()
     assert sorted(said) == ["deleted", *["not found"] * 3]
     assert audit.balance(db)["deleted"] == 3
+
+
+def test_a_deletion_does_not_wait_for_ever_for_a_frozen_server(db: Db, mongod: Mongod) -> None:
+    batch_id = commit(db, 1)
+    mongod.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            deletion.begin_delete(db, batch_id, deadline_s=1)
+        assert time.monotonic() - began < 5
+    finally:
+        mongod.resume()
+        db.client.admin.command("killAllSessions", [])  # else what it had begun holds the batch for a minute
+    assert len(pages.page_of_batches(db, Filters(), 1, 10, 0).batches) == 1
+    deletion.begin_delete(db, batch_id)

@@ -46,9 +46,10 @@ def _measure(report: Report, servers: Servers, images: list[bytes], parts: Seque
     upload, small = pictures.upload(images), pictures.upload(images[:1])
     body = f"{len(images)} images of about {pictures.BYTES // 1000} KB, body {upload.inflated / 1e6:.1f} MB"
     if "rate" in parts:
-        rounds, each = (5, 4) if quick else (15, 8)
+        rounds, requests = (5, 8) if quick else (15, 16)
         report.part(
-            f"Accepting {body}", lambda: accepting.measure(servers, upload, rounds=rounds, clients=(1, 4), each=each)
+            f"Accepting {body}",
+            lambda: accepting.measure(servers, upload, rounds=rounds, clients=(1, 4), requests=requests),
         )
     if "redis" in parts:
         report.part("Redis", lambda: accepting.redis_bytes(servers, upload, batches=10 if quick else 30))

@@ -16,7 +16,7 @@ from shared.ledger import audit
 from tests.faults.chaos import Chaos, Wanted
 from tests.faults.load import Load, Sent
 from tests.faults.oracle import judge, wait_until_terminal
-from tests.faults.pictures import bomb, crasher, good
+from tests.faults.pictures import Picture, bomb, crasher, good
 from tests.faults.plan import POINTS
 from tests.faults.stack import HARD_LIMIT_S, LEASE_S, Stack
 
@@ -47,6 +47,11 @@ def until(true: Callable[[], bool], within_s: float, what: str) -> None:
         time.sleep(0.1)
 
 
+def drawn(seed: str, number: int) -> list[Picture]:
+    source = random.Random(seed)
+    return [good(source) for _ in range(number)]
+
+
 def is_closed(stack: Stack, sent: Sent) -> bool:
     return stack.db.batches.count_documents({"_id": sent.batch_id, "open": True}) == 0
 
@@ -61,7 +66,7 @@ def files_of(stack: Stack, sent: Sent) -> dict[str, tuple[int, bytes]]:
 def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load: Load, *, deleted: bool) -> None:
     point = "5-original-kept"
     stack.plan.stop_at(point)
-    sent = load.send([good(random.Random(SEED + deleted)) for _ in range(3)])
+    sent = load.send(drawn(f"frozen {deleted}", 3))
     until(lambda: stack.plan.stopped(point) is not None, 30, "a worker freezes")
     frozen = psutil.Process(stack.plan.stopped(point))
     (stack.plan.folder / "stopped" / point).unlink()
@@ -129,8 +134,11 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_step_and_at_random(stac
 
 def test_the_oracle_sees_what_was_tampered_with(stack: Stack, load: Load) -> None:
     """Last of all: an oracle that finds nothing wrong here would prove nothing above."""
+    batches = [load.send(drawn(f"{SEED} {number}", 4)) for number in range(5)]
+    until(lambda: all(is_closed(stack, sent) for sent in batches), 60, "they end")
     of_a_batch = {"$group": {"_id": "$batch_id", "image": {"$first": "$$ROOT"}}}
-    good_jpegs = {"$match": {"status": "done", "content_type": "image/jpeg"}}
+    ids = [sent.batch_id for sent in batches]
+    good_jpegs = {"$match": {"batch_id": {"$in": ids}, "status": "done", "content_type": "image/jpeg"}}
     rows = stack.db.images.aggregate([good_jpegs, of_a_batch, {"$limit": 5}])
     removed, again, failed, broken, stranger = (row["image"] for row in rows)
     stack.db.images.delete_one({"_id": removed["_id"]})

@@ -74,13 +74,11 @@ class Parsed:
         return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def parse_json(body: bytearray, limits: Limits, *, lenient: bool) -> Parsed:
-    """Read a JSON body. ``body`` is emptied as soon as it is parsed, to keep the peak of memory low.
+def parse_json(tree: Any, limits: Limits, *, lenient: bool) -> Parsed:
+    """Read what ``load`` gave; it is taken apart on the way, so that each file's text goes as soon as it is decoded.
 
-    :raises MalformedJson: it is none. :raises TooLarge: too many images, or too large ones. :raises Invalid: the rest.
+    :raises TooLarge: too many images, or too large ones. :raises Invalid: the rest.
     """
-    tree = _load(body)
-    body.clear()
     parsed, items, prefix = _envelope(tree, limits)
     del tree
     return _images(parsed, items, prefix, ImageIn, _from_base64, limits, lenient=lenient)
@@ -90,7 +88,7 @@ def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, byte
     """Read the parts of a form: ``metadata`` as JSON without files, and a ``(name, bytes)`` for each image in order."""
     if metadata is None:
         raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
-    parsed, items, prefix = _envelope(_load(metadata.encode()), limits)
+    parsed, items, prefix = _envelope(load(metadata.encode()), limits)
     if len(files) != len(items):
         detail = f"There are {len(items)} images in metadata and {len(files)} parts named file."
         raise Invalid(detail, errors=[FieldError("/file", "count_mismatch", detail)])
@@ -104,7 +102,11 @@ def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, byte
     return _images(parsed, items, prefix, ImageMeta, take, limits, lenient=lenient)
 
 
-def _load(body: bytes | bytearray) -> Any:
+def load(body: bytes) -> Any:
+    """Parse JSON. The caller keeps no name for ``body``, so that it can go before anything is decoded.
+
+    :raises MalformedJson: it is none.
+    """
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:

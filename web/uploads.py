@@ -16,7 +16,7 @@ from shared.ids import image_id, new_batch_id
 from shared.layout import spool_key
 from shared.ledger import commits, idempotency
 from web import intake
-from web.parse import Good, Parsed, parse_json, parse_multipart
+from web.parse import Good, Parsed, load, parse_json, parse_multipart
 from web.problems import MAX_ERRORS
 from web.services import Services, services
 
@@ -55,15 +55,14 @@ def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: boo
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if length is None and not request.environ.get("wsgi.input_terminated"):
         length = 0
-    body = intake.read_body(stream, length, encoding, limits.max_body_bytes, take)
     if kind != "multipart/form-data":
-        return parse_json(body, limits, lenient=lenient)
-    metadata, files = _form(body, limits.max_images)
-    body.clear()
+        tree = load(intake.read_body(stream, length, encoding, limits.max_body_bytes, take))
+        return parse_json(tree, limits, lenient=lenient)
+    metadata, files = _form(intake.read_body(stream, length, encoding, limits.max_body_bytes, take), limits.max_images)
     return parse_multipart(metadata, files, limits, lenient=lenient)
 
 
-def _form(body: bytearray, max_images: int) -> tuple[str | None, list[tuple[str | None, bytes]]]:
+def _form(body: bytes, max_images: int) -> tuple[str | None, list[tuple[str | None, bytes]]]:
     """Take a form apart. Each file is read out of its part, so that the body can go."""
     parser = FormDataParser(max_form_memory_size=len(body), max_form_parts=max_images + 16, silent=False)
     try:

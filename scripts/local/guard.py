@@ -147,7 +147,7 @@ class Guard:
         raise Stopped
 
 
-def proxy(house: House) -> Any:  # noqa: ANN401 -- whatever the supervisor offers
+def proxy(house: House) -> Any:
     """Talk to the supervisor of a house."""
     return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{house.socket}"))
 

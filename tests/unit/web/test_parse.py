@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.errors import BadRequest, MalformedJson
 from shared.settings import Limits
-from web.parse import parse_json
+from web.parse import load, parse_json
 from web.schemas import parse_time
 
 JPEG = b"\xff\xd8\xff\xe0" + b"x" * 40
@@ -25,7 +25,7 @@ RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 
 
 def parse(body: bytes, *, lenient: bool = False) -> Any:
-    return parse_json(bytearray(body), Limits(), lenient=lenient)
+    return parse_json(load(body), Limits(), lenient=lenient)
 
 
 @RELAXED

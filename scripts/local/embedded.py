@@ -94,6 +94,8 @@ def mongod_command(folder: Path, port: int) -> list[str]:
         "--replSet", REPLICA_SET,
         "--wiredTigerCacheSizeGB", "1",
         "--setParameter", "diagnosticDataCollectionEnabled=false",
+        # No transaction of ours waits longer than 10 s; one whose process died must not hold its batch for a minute.
+        "--setParameter", "transactionLifetimeLimitSeconds=15",
         "--nounixsocket",
         "--quiet",
     ]  # fmt: skip

@@ -64,6 +64,7 @@ def test_all_of_a_batch_is_there_and_valid(db: Db) -> None:
     assert validate(db) >= 7
 
 
+@pytest.mark.slow
 def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through: Through) -> None:
     made = batch()
     commits.commit_batch(through("lose_answer"), made)  # no error: it was accepted
@@ -72,6 +73,7 @@ def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through:
     assert len(claims.claim(db, "w", 32, 60).images) == 4
 
 
+@pytest.mark.slow
 def test_a_lost_answer_and_a_server_that_stays_away_names_the_batch(db: Db, through: Through) -> None:
     made = batch()
     begun = idempotency.begin(db, "open:k", "print")
@@ -84,6 +86,7 @@ def test_a_lost_answer_and_a_server_that_stays_away_names_the_batch(db: Db, thro
     assert not commits.abandon(db, made.id)
 
 
+@pytest.mark.slow
 def test_a_commit_that_never_arrived_leaves_nothing_and_is_never_called_accepted(db: Db, through: Through) -> None:
     made = batch()
     with pytest.raises((StoreAway, CommitUnknown)):
@@ -103,6 +106,7 @@ def test_a_tombstone_keeps_a_late_commit_out(db: Db) -> None:
     validate(db)
 
 
+@pytest.mark.slow
 def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through: Through) -> None:
     made = batch()
     late = through("hold_commit", away=True)
@@ -135,6 +139,7 @@ def test_a_batch_with_a_taken_id_changes_nothing(db: Db) -> None:
     assert audit.balance(db)["received"] == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_accepted_when_nobody_answers(mongo: settings.Mongo) -> None:
     nobody = connect(
         mongo.model_copy(

@@ -202,6 +202,7 @@ class _Starter:
             self._busy = False
 
 
+@pytest.mark.slow
 def test_a_picture_that_takes_too_much_memory_ends_alone() -> None:
     helper = isolate.Isolate(700 * 1024**2, 30)
     try:

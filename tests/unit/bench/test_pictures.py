@@ -7,7 +7,7 @@ from PIL import Image
 
 from scripts.bench import pictures
 from shared.settings import Limits
-from web.parse import parse_json
+from web.parse import load, parse_json
 
 
 def test_a_picture_is_a_jpeg_of_about_200_kb_and_every_seed_gives_another() -> None:
@@ -23,7 +23,7 @@ def test_the_front_takes_the_json_body_as_it_is() -> None:
     files = [pictures.jpeg(3), pictures.jpeg(4)]
     upload = pictures.upload(files)
     assert upload.inflated == len(upload.body)
-    parsed = parse_json(bytearray(upload.body), Limits(), lenient=False)
+    parsed = parse_json(load(upload.body), Limits(), lenient=False)
     assert [bytes(image.data) for image in parsed.good] == files
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 from uuid import uuid4
 
+from shared.durable import DurableWriter, Part, sync_folder
 from shared.errors import DiskFull, StoreAway
 
-Part = bytes | memoryview
 TEMP = "tmp"
-_IOV_MAX = 512
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -76,6 +75,7 @@ class LocalBlobs:
         """Use ``root``, which is made when missing."""
         self._root = root.absolute()
         self._temp = self._root / TEMP
+        self._writer = DurableWriter()
         with _disk_errors():
             self._temp.mkdir(parents=True, exist_ok=True)
 
@@ -92,7 +92,7 @@ class LocalBlobs:
                 for key, parts in items:
                     temp = self._temp / uuid4().hex
                     staged.append((temp, self._path(key)))
-                    _write_synced(temp, parts)
+                    self._writer.write(temp, parts)
                 for temp, path in staged:
                     folders |= self._make_folder(path.parent)
                     temp.replace(path)
@@ -102,7 +102,7 @@ class LocalBlobs:
                         temp.unlink(missing_ok=True)
                 raise
             for folder in folders:
-                _sync_folder(folder)
+                sync_folder(folder)
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See ``BlobStore``."""
@@ -180,32 +180,6 @@ class LocalBlobs:
         for made in sorted(changed):
             made.mkdir(exist_ok=True)
         return changed
-
-
-def _write_synced(path: Path, parts: Sequence[Part]) -> None:
-    views = [memoryview(part).cast("B") for part in parts if len(part)]
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    try:
-        while views:
-            written = os.writev(handle, views[:_IOV_MAX])
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if written:
-                views[0] = views[0][written:]
-        os.fdatasync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # deleted meanwhile: nothing left to keep
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
+import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -14,6 +17,7 @@ from shared.contract import BELL_QUEUE, BELL_TASK
 from shared.settings import Settings
 
 _PUBLISH_TIMEOUT_S: Final = 1.0
+_ENOUGH_BELLS: Final = 8
 _BREAKER_S: Final = 1.0
 _log = logging.getLogger("shelfsight.error")
 
@@ -64,7 +68,11 @@ def make_celery(settings: Settings) -> Celery:
 
 
 class Bell:
-    """Rings for workers. Never raises and never takes much longer than a second; after a failure it rests for a while."""
+    """Rings for workers. Never raises and never takes much longer than a second; after a failure it rests for a while.
+
+    A bell says that there is work, not which: while enough of them wait for a worker another would say nothing new, and a
+    look at the queue costs a tenth of a message.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Keep where to ring; the connections of this object have short time limits of their own."""
@@ -80,10 +88,16 @@ class Bell:
             },
             broker_pool_limit=4,
         )
+        self._queue = redis.Redis.from_url(
+            settings.redis.url, socket_timeout=_PUBLISH_TIMEOUT_S, socket_connect_timeout=_PUBLISH_TIMEOUT_S, retry=None
+        )
         self._rests_until = 0.0
 
     def ring(self) -> bool:
         """Say that there is work. False when Redis did not take it: the sweep rings later."""
+        waiting = self.waiting()
+        if waiting is None or waiting >= _ENOUGH_BELLS:
+            return waiting is not None
         return self._guarded(self._send) is not None
 
     def waiting(self) -> int | None:
@@ -92,6 +106,7 @@ class Bell:
 
     def close(self) -> None:
         """Close the connections."""
+        self._queue.close()
         self._app.close()
 
     def _send(self) -> int:
@@ -99,9 +114,8 @@ class Bell:
         return 1
 
     def _count(self) -> int:
-        with self._app.connection_for_write() as connection:
-            client: Any = connection.default_channel.client
-            return int(client.llen(BELL_QUEUE))
+        count: Any = self._queue.llen(BELL_QUEUE)
+        return int(count)
 
     def _guarded(self, call: Any) -> int | None:
         if time.monotonic() < self._rests_until:
@@ -115,20 +129,27 @@ class Bell:
 
 
 class Ringer:
-    """Rings from a thread of its own, so that no request waits for Redis. Many calls at once may become one bell."""
+    """Tells from a thread of its own, so that no request waits, whose work has come. Many calls at once may become one."""
 
-    def __init__(self, bell: Bell) -> None:
-        """Start the thread; it ends with the process."""
-        self._bell = bell
-        self._work = threading.Event()
+    def __init__(self, tell: Callable[[set[str]], object]) -> None:
+        """Start the thread; it ends with the process.
+
+        :param tell: gets the names of stores. It may fail: the sweep finds what waits.
+        """
+        self._tell = tell
+        self._waiting: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="ringer", daemon=True).start()
 
-    def ring(self) -> None:
+    def ring(self, stores: set[str]) -> None:
         """Ring soon."""
-        self._work.set()
+        self._waiting.put(stores)
 
     def _run(self) -> None:
         while True:
-            self._work.wait()
-            self._work.clear()
-            self._bell.ring()
+            stores = self._waiting.get()
+            for _ in range(self._waiting.qsize()):
+                stores |= self._waiting.get()
+            try:
+                self._tell(stores)
+            except Exception as error:  # noqa: BLE001 -- this thread must outlive whatever a ring meets
+                _log.warning("not rung: %s", type(error).__name__)

@@ -7,6 +7,7 @@
     │   ├── MalformedJson          400 malformed_json
     │   ├── Invalid                422 (invalid, or the code of its kind)
     │   ├── TooLarge               413 body_too_large | too_many_images | image_too_large
+    │   ├── SlowBody               408 body_too_slow
     │   ├── UnsupportedMedia       415 unsupported_media_type
     │   ├── Unauthorized           401 unauthorized
     │   ├── Forbidden              403 forbidden
@@ -97,6 +98,14 @@ class TooLarge(BadRequest):
     status = 413
     title = "Too large"
     default_code = "body_too_large"
+
+
+class SlowBody(BadRequest):
+    """The body stalls; nothing of it was kept."""
+
+    status = 408
+    title = "Request timeout"
+    default_code = "body_too_slow"
 
 
 class UnsupportedMedia(BadRequest):

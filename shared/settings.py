@@ -65,6 +65,7 @@ class Web(Group):
     host: str = "127.0.0.1"
     port: int = 5000
     threads: int = Field(16, ge=4)
+    body_patience_s: int = Field(30, gt=0, description="A body of which so many seconds bring less than 64 KB is refused; it holds a thread.")
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
 

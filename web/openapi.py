@@ -176,7 +176,7 @@ def _paths() -> dict[str, Any]:
             },
         },
         "responses": {"202": _json("Accepted", "Accepted")}
-        | _problems(400, 401, 403, 409, 410, 413, 415, 421, 422, 429, 503, 507),
+        | _problems(400, 401, 403, 408, 409, 410, 413, 415, 421, 422, 429, 503, 507),
     }
     listing = {
         "summary": "List batches, newest first",

@@ -40,7 +40,6 @@ class Good:
 
     index: int
     data: bytes
-    sha256: str
     ext: str
     timestamp: datetime
     store_name: str
@@ -65,11 +64,12 @@ class Parsed:
     augmentations: tuple[str, ...] | None = None
     detect: bool = True
 
-    def fingerprint(self, *, lenient: bool) -> str:
-        """Digest the request as understood: metadata, options, each image's sha256; not its bytes on the wire."""
+    def fingerprint(self, digests: list[str], *, lenient: bool) -> str:
+        """Digest the request as understood: metadata, options, each good image's sha256; not its bytes on the wire."""
         said = [
             self.total, lenient, self.augmentations, self.detect, sorted(self.bad),
-            [[i.index, i.sha256, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in self.good],
+            [[i.index, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in self.good],
+            digests,
         ]  # fmt: skip
         return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -216,8 +216,7 @@ def _image(
         errors.append(FieldError(f"{pointer}/file", *problem))
     if errors:
         return None, errors
-    digest = hashlib.sha256(data).hexdigest()
-    return Good(index, data, digest, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra), []  # fmt: skip
+    return Good(index, data, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra), []  # fmt: skip
 
 
 def _from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:

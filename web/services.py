@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,7 +11,7 @@ from flask import current_app
 from shared.blobs import BlobStore, LocalBlobs
 from shared.broker import Bell, Ringer
 from shared.errors import DiskFull
-from shared.ledger import audit
+from shared.ledger import audit, turns
 from shared.mongo import Db, connect
 from shared.settings import Settings
 from web.intake import Budget
@@ -47,7 +48,20 @@ class Services:
     @cached_property
     def ringer(self) -> Ringer:
         """The doorbell, for ringing without waiting."""
-        return Ringer(Bell(self.settings))
+        bell = Bell(self.settings)
+
+        def tell(stores: set[str]) -> None:
+            try:
+                turns.touch(self.db, stores)
+            finally:
+                bell.ring()
+
+        return Ringer(tell)
+
+    @cached_property
+    def writers(self) -> ThreadPoolExecutor:
+        """Threads that write and hash beside a request's own; no request holds more than two."""
+        return ThreadPoolExecutor(2 * self.settings.web.threads, thread_name_prefix="write")
 
     @cached_property
     def budget(self) -> Budget:
@@ -60,7 +74,9 @@ class Services:
         return threading.BoundedSemaphore(max(1, self.settings.web.threads // 4))
 
     def close(self) -> None:
-        """Close the connections that were made."""
+        """End the threads and close the connections that were made."""
+        if "writers" in self.__dict__:
+            self.writers.shutdown()
         if "db" in self.__dict__:
             self.db.client.close()
         if "bell" in self.__dict__:

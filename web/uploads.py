@@ -1,7 +1,9 @@
 """``POST /upload_image_batch``: understand, keep, commit, ring, answer."""
 
+import hashlib
 import io
 import re
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,10 +21,12 @@ from web import intake
 from web.parse import Good, Parsed, load, parse_json, parse_multipart
 from web.problems import MAX_ERRORS
 from web.services import Services, services
+from web.wire import open_wire
 
 blueprint = Blueprint("uploads", __name__)
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
 _ACCOUNT = "open"
+_HASH_ALONE = 1 << 20
 
 
 @blueprint.post("/upload_image_batch")
@@ -31,14 +35,14 @@ def upload_image_batch() -> Response:
     at_work = services()
     key = _idempotency_key()
     lenient = _is_lenient()
-    stream = request.environ["wsgi.input"]
     with at_work.budget.share() as take:
-        try:
-            parsed = _read(at_work, stream, take, lenient=lenient)
-        except ShelfsightError as error:
-            if error.status in {413, 415, 421, 429, 507}:
-                intake.drain(stream)
-            raise
+        with open_wire(request.environ, at_work.settings.web.body_patience_s) as wire:
+            try:
+                parsed = _read(at_work, wire, take, lenient=lenient)
+            except ShelfsightError as error:
+                if error.status in {413, 415, 429, 507}:
+                    wire.drain()
+                raise
         return _accept(at_work, parsed, key, lenient=lenient)
 
 
@@ -83,51 +87,79 @@ def _form(body: bytes, max_images: int) -> tuple[str | None, list[tuple[str | No
 
 
 def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
+    batch_id = new_batch_id()
+    # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
+    # out to be a repetition has its spool deleted again.
+    writing = at_work.writers.submit(at_work.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
     begun = None
-    if key is not None:
-        taken = idempotency.begin(at_work.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(lenient=lenient))
-        if isinstance(taken, idempotency.Replay):
-            return _accepted(taken.answer)
-        begun = taken
     try:
-        answer = _keep(at_work, parsed, begun, lenient=lenient)
+        digests = _digests(at_work, parsed.good)
+        if key is not None:
+            taken = idempotency.begin(at_work.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
+            if isinstance(taken, idempotency.Replay):
+                _discard(at_work, batch_id, writing)
+                return _accepted(taken.answer)
+            begun = taken
+        answer = _answer(batch_id, parsed, lenient=lenient)
+        batch = _new_batch(at_work, batch_id, parsed, digests)
+        commits.commit_batch(
+            at_work.db,
+            batch,
+            idempotency=begun,
+            answer=answer,
+            bytes_kept=lambda: _wait(writing),
+            deadline_s=at_work.settings.mongo.commit_deadline_s,
+        )
     except CommitUnknown:
-        raise
-    except ShelfsightError:
+        raise  # the spool may be needed; the sweep finds out
+    except BaseException:
+        _discard(at_work, batch_id, writing)
         if begun is not None:
             _forget(at_work, begun)
         raise
-    at_work.ringer.ring()
+    faultpoints.reach("2-committed")
+    at_work.ringer.ring({image.store_name for image in parsed.good})
     faultpoints.reach("3-rung")
     return _accepted(answer)
 
 
-def _keep(at_work: Services, parsed: Parsed, begun: idempotency.Begun | None, *, lenient: bool) -> dict[str, Any]:
-    batch_id = new_batch_id()
+def _digests(at_work: Services, images: list[Good]) -> list[str]:
+    """Give the sha256 of each image; two threads share the work when it is much."""
+    middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
+    first = at_work.writers.submit(_hash, images[:middle]) if middle else None
+    rest = _hash(images[middle:])
+    return first.result() + rest if first is not None else rest
+
+
+def _hash(images: list[Good]) -> list[str]:
+    return [hashlib.sha256(image.data).hexdigest() for image in images]
+
+
+def _wait(writing: Future[None]) -> None:
+    writing.result()
+    faultpoints.reach("1-spool-written")
+
+
+def _discard(at_work: Services, batch_id: str, writing: Future[None]) -> None:
+    """Remove the spool of a request that was not accepted."""
+    try:
+        writing.exception()  # wait: what is not written yet would come back
+        at_work.blobs.delete(spool_key(batch_id))
+    except ShelfsightError:
+        return  # the sweep does it
+
+
+def _new_batch(at_work: Services, batch_id: str, parsed: Parsed, digests: list[str]) -> commits.NewBatch:
     created_at = datetime.now(UTC).replace(tzinfo=None)
     created_at = created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
     images = []
     offset = 0
-    for image in parsed.good:
-        images.append(_new_image(image, offset))
+    for image, sha256 in zip(parsed.good, digests, strict=True):
+        images.append(_new_image(image, sha256, offset))
         offset += len(image.data)
     default = at_work.settings.default_augmentations
     names = default if parsed.augmentations is None else parsed.augmentations
-    batch = commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
-    answer = _answer(batch_id, parsed, lenient=lenient)
-    at_work.blobs.write(spool_key(batch_id), [image.data for image in parsed.good])
-    faultpoints.reach("1-spool-written")
-    try:
-        commits.commit_batch(
-            at_work.db, batch, idempotency=begun, answer=answer, deadline_s=at_work.settings.mongo.commit_deadline_s
-        )
-    except CommitUnknown:
-        raise  # the spool may be needed; the sweep finds out
-    except ShelfsightError:
-        at_work.blobs.delete(spool_key(batch_id))
-        raise
-    faultpoints.reach("2-committed")
-    return answer
+    return commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
 
 
 def _forget(at_work: Services, begun: idempotency.Begun) -> None:
@@ -137,13 +169,13 @@ def _forget(at_work: Services, begun: idempotency.Begun) -> None:
         return  # it frees itself within a minute
 
 
-def _new_image(image: Good, offset: int) -> commits.NewImage:
+def _new_image(image: Good, sha256: str, offset: int) -> commits.NewImage:
     return commits.NewImage(
         index=image.index,
         ext=image.ext,
         content_type=image.content_type,
         file_size=len(image.data),
-        sha256=image.sha256,
+        sha256=sha256,
         offset=offset,
         timestamp=image.timestamp,
         store_name=image.store_name,

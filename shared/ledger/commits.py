@@ -1,6 +1,7 @@
 """A batch becomes true in one transaction, or never."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +14,6 @@ from pymongo.write_concern import WriteConcern
 
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
-from shared.ledger import turns
 from shared.ledger.idempotency import KEPT_S, Begun
 from shared.mongo import Db, Document, translated
 from shared.states import BatchState, ImageState
@@ -51,11 +51,20 @@ class NewBatch:
 
 
 def commit_batch(
-    db: Db, batch: NewBatch, *, idempotency: Begun | None = None, answer: dict[str, Any] | None = None, deadline_s: float = 5.0
+    db: Db,
+    batch: NewBatch,
+    *,
+    idempotency: Begun | None = None,
+    answer: dict[str, Any] | None = None,
+    bytes_kept: Callable[[], None] = lambda: None,
+    deadline_s: float = 5.0,
 ) -> None:
     """Write ledger line, batch, images and the key's record in one transaction; on return they are journalled by a majority.
 
+    The stores get their turn by ``turns.touch``, which nobody need wait for: the sweep makes up for one that was lost.
+
     :param answer: body of the 202, kept for replays of the key.
+    :param bytes_kept: called when only the commit is missing; returns once the bytes of the batch are durable, or raises.
     :raises StoreAway: nothing was accepted, and nothing of it ever will be.
     :raises CommitUnknown: MongoDB went away at the commit; ``extra["batch_id"]`` names the batch.
     :raises InFlight: the key was taken over by a later request; nothing was accepted.
@@ -69,7 +78,9 @@ def commit_batch(
             raise StoreAway("The database is busy; nothing was accepted.", retry_after=2)
         try:
             with pymongo.timeout(left), db.client.start_session() as session:
-                _transaction(db, session, batch, header, documents, idempotency, answer)
+                _write(db, session, batch, header, documents, idempotency, answer)
+                bytes_kept()
+                _commit(session)  # whatever is raised before: leaving the session rolls back
             break
         except _UnknownOutcome as error:
             _settle(db, batch.id, error)
@@ -79,10 +90,6 @@ def commit_batch(
                 raise StoreAway("The database refused; nothing was accepted.", retry_after=2) from error
         except PyMongoError as error:  # before the commit was sent: the server rolls back by itself
             raise StoreAway("The database does not answer; nothing was accepted.", retry_after=2) from error
-    try:
-        turns.touch(db, {image.store_name for image in batch.images})
-    except StoreAway:
-        return  # accepted all the same; the sweep gives the store its turn
 
 
 def abandon(db: Db, batch_id: str) -> bool:
@@ -102,7 +109,7 @@ class _UnknownOutcome(Exception):
     """The commit was sent and its answer never came."""
 
 
-def _transaction(
+def _write(
     db: Db,
     session: ClientSession,
     batch: NewBatch,
@@ -112,16 +119,15 @@ def _transaction(
     answer: dict[str, Any] | None,
 ) -> None:
     session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
-    try:
-        line = {"_id": batch.id, "received": len(documents), "deleted": 0, "state": "accepted", "at": batch.created_at}
-        db.ledger.insert_one(line, session=session)
-        db.batches.insert_one(header, session=session)
-        db.images.insert_many(documents, ordered=True, session=session)
-        if idempotency is not None:
-            _keep_key(db, session, batch.id, idempotency, answer)
-    except BaseException:
-        session.abort_transaction()
-        raise
+    line = {"_id": batch.id, "received": len(documents), "deleted": 0, "state": "accepted", "at": batch.created_at}
+    db.ledger.insert_one(line, session=session)
+    db.batches.insert_one(header, session=session)
+    db.images.insert_many(documents, ordered=True, session=session)
+    if idempotency is not None:
+        _keep_key(db, session, batch.id, idempotency, answer)
+
+
+def _commit(session: ClientSession) -> None:
     try:
         session.commit_transaction()
     except PyMongoError as error:

@@ -1,5 +1,6 @@
 """What every blob store must do. A store's test module subclasses ``BlobContract`` and gives the ``store`` fixture."""
 
+import random
 import threading
 
 import pytest
@@ -29,6 +30,15 @@ class BlobContract:
     def test_very_many_parts_are_one_blob(self, store: BlobStore) -> None:
         store.write("parts", [b"%05d" % number for number in range(3000)])
         assert store.read("parts") == b"".join(b"%05d" % number for number in range(3000))
+
+    @pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 2**20 + 4096, 3 * 2**20 + 5])
+    def test_large_blobs_are_kept_to_the_byte(self, store: BlobStore, size: int) -> None:
+        data = random.Random(size).randbytes(size)
+        store.write("large", [data[:10], data[10 : size // 2], memoryview(data)[size // 2 :]])
+        assert store.read("large") == data
+        found = store.stat("large")
+        assert found is not None
+        assert found.size == size
 
     def test_an_empty_blob_is_a_blob(self, store: BlobStore) -> None:
         store.write("empty", [])

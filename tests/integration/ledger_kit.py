@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.documents import DOCUMENTS
 from shared.ids import new_batch_id
-from shared.ledger import claims, commits, results
+from shared.ledger import claims, commits, results, turns
 from shared.ledger.claims import Claim
 from shared.ledger.results import Result
 from shared.mongo import Db
@@ -40,6 +40,7 @@ def commit(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fiel
     """Commit a batch and give its id."""
     made = batch(images, store, **fields)
     commits.commit_batch(db, made)
+    turns.touch(db, {image.store_name for image in made.images})
     return made.id
 
 

@@ -42,6 +42,33 @@ class TestLocalBlobs(BlobContract):
         store.write("short", [b"one ", b"two ", b"three"])
         assert store.read("short") == b"one two three"
 
+    def test_a_full_disk_is_said_past_the_page_cache_too(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(_handle: int, _view: memoryview) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(DiskFull):
+            store.write("large", [bytes(3 << 20)])
+        assert list((blobs_root / TEMP).iterdir()) == []
+
+    def test_a_file_system_without_direct_writes_gets_ordinary_ones(
+        self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written = os.write
+        calls = iter(range(10))
+
+        def refuse(handle: int, view: memoryview) -> int:
+            if next(calls) == 1:  # some take the flag and refuse the write
+                raise OSError(errno.EINVAL, "Invalid argument")
+            return written(handle, view)
+
+        monkeypatch.setattr(os, "write", refuse)
+        data = os.urandom(3 << 20)
+        store.write("large", [data])
+        assert store.read("large") == data
+
     def test_data_and_folders_are_synced_before_a_write_returns(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

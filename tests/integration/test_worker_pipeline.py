@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -59,6 +60,16 @@ def pipeline(made: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detecto
     line.stop()
 
 
+def upload(web: FlaskClient, db: Db, body: Any) -> Any:
+    """Post a batch and wait until its store has a turn, which a thread of the web gives it after the answer."""
+    said = post(web, body).get_json()
+    until = time.monotonic() + 10
+    while db.turns.find_one({"pending": True}) is None:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    return said
+
+
 def run(pipeline: Pipeline) -> None:
     while (claim := pipeline.claim()).images:
         pipeline.work(claim)
@@ -68,7 +79,7 @@ def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient,
     good, png = picture(1, (640, 480)), picture(2, (80, 60), "PNG")
     bomb = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x01\x86\xa0\x00\x01\x86\xa0\x08\x02\x00\x00\x00" + b"\x94\x5b\x02\xc2"
     body = {"images": [item(good), item(good[: len(good) // 2]), item(png), item(bomb)], "augmentations": ["rotate"]}
-    said = post(web, body).get_json()
+    said = upload(web, db, body)
     run(pipeline)
     batch = web.get(said["links"]["self"]).get_json()
     assert batch["status"] == "partial"
@@ -92,7 +103,7 @@ def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient,
 def test_the_sweep_deletes_a_spool_only_when_every_original_stands(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    said = post(web, [item(picture(1)), item(picture(2))]).get_json()
+    said = upload(web, db, [item(picture(1)), item(picture(2))])
     run(pipeline)
     spoiled = said["images"][0]["id"]
     blobs.write(original_key(spoiled, "jpg"), [b"x" * len(picture(1))])
@@ -118,7 +129,7 @@ def test_a_spool_of_no_batch_goes_after_its_tombstone_stands(db: Db, blobs: Loca
 def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, detector: detect.Detector
 ) -> None:
-    said = post(web, [item(picture(1))]).get_json()
+    said = upload(web, db, [item(picture(1))])
     late = pipeline.claim()
     time.sleep(3.5)  # its hard limit is over, so the lease was not renewed
     assert claims.expire_leases(db) == 1
@@ -134,7 +145,7 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
 
 
 def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
-    said = post(web, [item(picture(1))]).get_json()
+    said = upload(web, db, [item(picture(1))])
     claim = pipeline.claim()
     deletion.begin_delete(db, said["batch_id"])
     pipeline.work(claim)
@@ -142,8 +153,8 @@ def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, 
     assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0
 
 
-def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, pipeline: Pipeline, blobs: LocalBlobs) -> None:
-    said = post(web, [item(picture(1))]).get_json()
+def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
+    said = upload(web, db, [item(picture(1))])
     blobs.delete(spool_key(said["batch_id"]))
     run(pipeline)
     image = web.get(said["links"]["self"]).get_json()["images"][0]
@@ -153,7 +164,7 @@ def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, pipeli
 def test_a_full_disk_gives_images_back_and_counts_nothing(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = post(web, [item(picture(1))]).get_json()
+    said = upload(web, db, [item(picture(1))])
     (blobs_root / "files").write_text("no folder can be made here")
     claim = pipeline.claim()
     pipeline.work(claim)

@@ -84,7 +84,7 @@ def test_text_is_trimmed_unknown_keys_are_kept_and_an_object_named_extra_is_merg
 
 
 def test_the_fingerprint_is_of_what_was_understood() -> None:
-    plain = parse(json.dumps([GOOD]).encode()).fingerprint(lenient=False)
-    spaced = parse(json.dumps([GOOD], indent=3).encode()).fingerprint(lenient=False)
-    other = parse(json.dumps([{**GOOD, "camera_id": 4}]).encode()).fingerprint(lenient=False)
+    plain = parse(json.dumps([GOOD]).encode()).fingerprint(["0" * 64], lenient=False)
+    spaced = parse(json.dumps([GOOD], indent=3).encode()).fingerprint(["0" * 64], lenient=False)
+    other = parse(json.dumps([{**GOOD, "camera_id": 4}]).encode()).fingerprint(["0" * 64], lenient=False)
     assert plain == spaced != other

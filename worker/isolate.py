@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any, Final
 
 from shared.errors import Environment
@@ -68,10 +69,9 @@ class Isolate:
         """Give the result, the code of the picture's fault, or None when the helper crashed or hung over it."""
         if self._helper is None or self._helper.poll() is not None:
             self.close()
-            self._helper = subprocess.Popen(  # noqa: S603 -- our own module
-                [sys.executable, "-m", "worker.isolate", str(self._memory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            self._helper = subprocess.Popen(_command(self._memory), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
         helper = self._helper
+        kills = _oom_kills()
         until = time.monotonic() + self._timeout
         try:
             _send(helper.stdin, request)
@@ -84,12 +84,23 @@ class Isolate:
             self.close()
             if -code in _CRASHES:
                 return None
-            if -code == signal.SIGKILL:
+            if -code == signal.SIGKILL and _oom_kills() == kills:
                 raise HelperKilled("The helper was ended from outside.") from error
-            return "out_of_memory"  # Python itself could not go on within the limit
+            return "out_of_memory"  # Python could not go on within the limit, or a container's limit came first
         if not isinstance(answer, Prepared | str):
             raise TypeError(type(answer))
         return answer
+
+
+def _command(memory_bytes: int) -> list[str]:
+    return [sys.executable, "-m", "worker.isolate", str(memory_bytes)]
+
+
+def _oom_kills() -> int:
+    """How many processes this kernel has ended for want of memory (proc(5)): the one SIGKILL that is the picture's fault."""
+    with suppress(OSError, ValueError), Path("/proc/vmstat").open() as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    return 0
 
 
 def _send(pipe: IO[bytes] | None, data: bytes) -> None:

@@ -1,12 +1,14 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
 Pictures go through in groups of eight, so that memory stays bounded: one group is decoded in threads, looked at by the
-model as one batch, drawn and encoded in threads, and written while the next is decoded.
+model as one batch, drawn and encoded in threads, and written while the next is decoded. While the last group of a claim is
+looked at, the next claim is taken, read and kept: never earlier, because other workers may be free.
 """
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,14 @@ _log = logging.getLogger("shelfsight.error")
 
 
 @dataclass(slots=True)
+class Taken:
+    """A claim whose originals stand under their own names. Without images there was nothing to claim."""
+
+    claim: claims.Claim
+    loaded: list["Loaded"]
+
+
+@dataclass(slots=True)
 class Loaded:
     """A claimed image with the bytes of its original, or the fault that it has already."""
 
@@ -49,28 +59,72 @@ class Pipeline:
         self._isolate = Isolate(settings.worker.child_memory_bytes, settings.worker.child_timeout_s)
         self._threads = ThreadPoolExecutor(settings.vision.threads + 1, thread_name_prefix="look")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._taker = ThreadPoolExecutor(1, thread_name_prefix="take")
 
-    def claim(self) -> claims.Claim:
-        """Take the next images and begin to keep their leases."""
+    def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
+        """Claim and work until nothing is claimable or the time is over.
+
+        :param ring: called when there is likely more than one worker can do.
+        :param seconds: after this long no further claim is begun.
+        :returns: True when the time was over and more is likely waiting.
+        :raises ShelfsightError: nothing could be claimed or kept.
+        """
+        until = time.monotonic() + seconds
+
+        def take() -> Taken:
+            taken = self.take()
+            if taken.claim.full:
+                ring()
+            return taken
+
+        ahead: Future[Taken] | None = self._taker.submit(take)
+
+        def take_ahead() -> None:
+            nonlocal ahead
+            if time.monotonic() < until:
+                ahead = self._taker.submit(take)
+
+        try:
+            while ahead is not None:
+                taken, ahead = ahead.result(), None
+                if not taken.claim.images:
+                    return False
+                self.work(taken, take_ahead)
+        finally:
+            if ahead is not None:  # the work ended early; nobody will come for these
+                self._return(ahead)
+        return True
+
+    def take(self) -> Taken:
+        """Claim the next images, begin to keep their leases, and keep their originals."""
         worker = self._settings.worker
-        taken = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
-        self._lease.hold(taken.images, worker.hard_limit_s)
-        if taken.images:
+        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
+        self._lease.hold(claim.images, worker.hard_limit_s)
+        if claim.images:
             faultpoints.reach("4-claimed")
-        return taken
+        try:
+            return Taken(claim, self._keep(claim.images))
+        except BaseException as error:
+            code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
+            self._give_back(claim.images, code, delay=True)
+            raise
 
-    def work(self, claim: claims.Claim) -> None:
-        """Do a claim's work. What the environment does not let finish is given back, and never counts."""
+    def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:
+        """Do a claim's work. What the environment does not let finish is given back, and never counts.
+
+        :param at_last_group: called when the last pictures are about to be looked at.
+        """
+        claim = taken.claim
         open_images = {image["_id"]: image for image in claim.images}
         try:
-            self._store(self._look(self._keep(claim.images)), open_images)
+            self._store(self._look(taken.loaded, at_last_group), open_images)
         except ShelfsightError as error:
             _log.warning("claim given back: %s", error.code, exc_info=error)
-            self._give_back(open_images, error.code, delay=True)
+            self._give_back(open_images.values(), error.code, delay=True)
         except MemoryError:
-            self._give_back(open_images, "out_of_memory", delay=True)
+            self._give_back(open_images.values(), "out_of_memory", delay=True)
         except BaseException as error:  # a time limit, a stop, or a fault of ours: the images are innocent
-            self._give_back(open_images, type(error).__name__, delay=isinstance(error, Exception))
+            self._give_back(open_images.values(), type(error).__name__, delay=isinstance(error, Exception))
             raise
         finally:
             self._lease.drop(claim.images)
@@ -81,6 +135,7 @@ class Pipeline:
         self._isolate.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
+        self._taker.shutdown(wait=False, cancel_futures=True)
 
     def _keep(self, images: list[Document]) -> list[Loaded]:
         """Read the originals and keep each under its own name, before anything looks at it."""
@@ -103,9 +158,11 @@ class Pipeline:
         _log.critical("bytes of an accepted image are missing: %s", image["_id"])
         return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
 
-    def _look(self, loaded: list[Loaded]) -> Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]]:
+    def _look(self, loaded: list[Loaded], at_last_group: Callable[[], None]) -> Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]]:
         """Look at pictures, group by group: their results, and the files that were made."""
         for begin in range(0, len(loaded), BATCH):
+            if begin + BATCH >= len(loaded):
+                at_last_group()
             group = [one for one in loaded[begin : begin + BATCH] if self._lease.holds(one.image)]
             failed: list[Result] = []
             prepared: list[tuple[Document, Prepared]] = []
@@ -187,10 +244,20 @@ class Pipeline:
                 items += [(variant_key(image["_id"], image["work"]["fence"], name), [data]) for name, data in made.items()]
         self._blobs.write_many(items)
 
-    def _give_back(self, images: dict[str, Document], reason: str, *, delay: bool) -> None:
-        held = [(name, image["work"]["fence"]) for name, image in images.items()]
+    def _return(self, ahead: Future[Taken]) -> None:
+        """Give back a claim that was taken ahead and will not be worked on."""
         try:
-            claims.release(self._db, held, self._owner, reason, delay=delay)
+            images = ahead.result(self._settings.worker.lease_s).claim.images
+        except Exception as error:  # noqa: BLE001 -- it gave its images back itself, or their lease ends
+            _log.warning("a claim taken ahead failed: %s", type(error).__name__)
+            return
+        self._give_back(images, "not_begun", delay=False)
+
+    def _give_back(self, images: Iterable[Document], reason: str, *, delay: bool) -> None:
+        given = list(images)
+        self._lease.drop(given)
+        try:
+            claims.release(self._db, [(image["_id"], image["work"]["fence"]) for image in given], self._owner, reason, delay=delay)
         except Environment:
             return  # the lease ends by itself
 

@@ -52,18 +52,9 @@ def work() -> None:
     child = _child
     if child is None:
         raise RuntimeError("this process was not set up as a pool child")
-    until = time.monotonic() + child.settings.worker.task_s
     try:
-        while True:
-            claim = child.pipeline.claim()
-            if not claim.images:
-                return
-            if claim.full:
-                child.bell.ring()  # there is likely more, and perhaps a worker that sleeps
-            child.pipeline.work(claim)
-            if time.monotonic() > until:
-                child.bell.ring()
-                return
+        if child.pipeline.work_off(child.bell.ring, child.settings.worker.task_s):
+            child.bell.ring()
     except ShelfsightError as error:
         telemetry.errors.warning("no claim: %s", error.code)  # the sweep rings again
     except MemoryError:

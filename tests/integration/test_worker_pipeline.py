@@ -1,8 +1,7 @@
 """The way of one claim through the real steps: keep, look, write, finish, close, give back."""
 
-import os
+import itertools
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from flask.testing import FlaskClient
 
 from shared import settings
 from shared.blobs import LocalBlobs
 from shared.broker import Bell
+from shared.errors import StoreAway
 from shared.layout import original_key, spool_key, variant_key
-from shared.ledger import claims, deletion
+from shared.ledger import claims, deletion, results
 from shared.mongo import Db
 from shared.settings import Settings
 from tests.integration.http import client, item, picture, post
@@ -71,8 +72,7 @@ def upload(web: FlaskClient, db: Db, body: Any) -> Any:
 
 
 def run(pipeline: Pipeline) -> None:
-    while (claim := pipeline.claim()).images:
-        pipeline.work(claim)
+    pipeline.work_off(lambda: None, 60)
 
 
 def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
@@ -130,7 +130,7 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, detector: detect.Detector
 ) -> None:
     said = upload(web, db, [item(picture(1))])
-    late = pipeline.claim()
+    late = pipeline.take()
     time.sleep(3.5)  # its hard limit is over, so the lease was not renewed
     assert claims.expire_leases(db) == 1
     other = Pipeline(made, db, blobs, detector, "worker-b")
@@ -146,11 +146,43 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
 
 def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
     said = upload(web, db, [item(picture(1))])
-    claim = pipeline.claim()
+    taken = pipeline.take()
     deletion.begin_delete(db, said["batch_id"])
-    pipeline.work(claim)
+    pipeline.work(taken)
     assert web.get(said["links"]["self"]).status_code == 404
     assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0
+
+
+def test_when_the_time_is_over_no_further_claim_is_begun(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
+    rung: list[None] = []
+    assert pipeline.work_off(lambda: rung.append(None), 0)  # a worker that was told to let go
+    assert count(db) == {"done": 32, "queued": 8}
+    assert rung == [None]  # the claim was full: another worker is called
+    assert not pipeline.work_off(lambda: None, 60)
+    assert count(db) == {"done": 40}
+
+
+def test_a_claim_taken_ahead_goes_back_at_once_when_the_work_is_broken_off(
+    web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
+
+    def over(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(results, "finish", over)
+    with pytest.raises(SoftTimeLimitExceeded):
+        pipeline.work_off(lambda: None, 60)
+    assert count(db) == {"queued": 40}
+    assert db.images.count_documents({"work.released_for": "not_begun"}) == 8
+    assert claims.has_claimable(db)  # these need not wait
+    assert db.images.count_documents({"work.owner": {"$ne": None}}) == 0
+
+
+def count(db: Db) -> dict[str, int]:
+    groups = db.images.aggregate([{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
+    return {group["_id"]: group["n"] for group in groups}
 
 
 def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
@@ -166,8 +198,8 @@ def test_a_full_disk_gives_images_back_and_counts_nothing(
 ) -> None:
     said = upload(web, db, [item(picture(1))])
     (blobs_root / "files").write_text("no folder can be made here")
-    claim = pipeline.claim()
-    pipeline.work(claim)
+    with pytest.raises(StoreAway):
+        pipeline.take()
     image = db.images.find_one({"_id": said["images"][0]["id"]})
     assert image is not None
     assert (image["status"], image["work"]["releases"], image["error"]) == ("queued", 1, None)
@@ -177,40 +209,32 @@ def test_a_full_disk_gives_images_back_and_counts_nothing(
     assert web.get(said["links"]["self"]).get_json()["status"] == "done"
 
 
-def test_a_helper_that_crashes_three_times_over_a_picture_blames_it_and_one_killed_from_outside_does_not() -> None:
-    for sent, expected in ((signal.SIGSEGV, "decoder_crash"), (signal.SIGKILL, "helper_killed")):
-        helper = isolate.Isolate(2 * 1024**3, 20)
-        starts = 0
+@pytest.mark.parametrize(
+    ("sent", "by_kernel", "expected", "starts"),
+    [
+        (signal.SIGSEGV, False, "decoder_crash", 3),
+        (signal.SIGKILL, False, "helper_killed", 1),
+        (signal.SIGKILL, True, "out_of_memory", 1),
+    ],
+)
+def test_how_a_helper_died_says_whether_its_picture_is_to_blame(
+    monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, expected: str, starts: int, *, by_kernel: bool
+) -> None:
+    begun: list[int] = []
+    kills = itertools.count(7) if by_kernel else itertools.repeat(7)
 
-        def begin(*args: object, _sent: signal.Signals = sent, **kwargs: object) -> "subprocess.Popen[bytes]":
-            nonlocal starts
-            starts += 1
-            code = f"import os,sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), {int(_sent)})"
-            return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def command(memory_bytes: int) -> list[str]:
+        begun.append(memory_bytes)
+        return [sys.executable, "-c", f"import os, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), {int(sent)})"]
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(subprocess, "Popen", _Starter(begin, subprocess.Popen))
-            with pytest.raises(Exception) as caught:  # noqa: PT011 -- two kinds, told apart by their code
-                helper.prepare(picture(), image_id="0" * 36, declared=None, max_pixels=10**6)
-        helper.close()
-        assert caught.value.code == expected  # type: ignore[attr-defined]
-        assert starts == (3 if expected == "decoder_crash" else 1)
-
-
-class _Starter:
-    """Stands in for ``Popen`` where the helper is started; the process it starts is real."""
-
-    def __init__(self, begin: object, real: object) -> None:
-        self._begin, self._real, self._busy = begin, real, False
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        if self._busy:
-            return self._real(*args, **kwargs)  # type: ignore[operator]
-        self._busy = True
-        try:
-            return self._begin(*args, **kwargs)  # type: ignore[operator]
-        finally:
-            self._busy = False
+    monkeypatch.setattr(isolate, "_command", command)
+    monkeypatch.setattr(isolate, "_oom_kills", lambda: next(kills))
+    helper = isolate.Isolate(2 * 1024**3, 20)
+    with pytest.raises((VisionError, isolate.HelperKilled)) as caught:
+        helper.prepare(picture(), image_id="0" * 36, declared=None, max_pixels=10**6)
+    helper.close()
+    assert getattr(caught.value, "code", None) == expected
+    assert len(begun) == starts
 
 
 @pytest.mark.slow
@@ -223,4 +247,3 @@ def test_a_picture_that_takes_too_much_memory_ends_alone() -> None:
         assert helper.prepare(picture(1), image_id="0" * 36, declared=None, max_pixels=10**6).fields["width"] == 64
     finally:
         helper.close()
-    assert os.getpid()

@@ -154,6 +154,7 @@ def document() -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     upload = {
+        "operationId": "uploadImageBatch",
         "summary": "Upload a batch of images",
         "parameters": [
             _parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
@@ -168,27 +169,30 @@ def _paths() -> dict[str, Any]:
                         "type": "object",
                         "required": ["metadata", "file"],
                         "properties": {
-                            "metadata": {"type": "string", "contentMediaType": "application/json"},
+                            "metadata": {"type": "string", "contentMediaType": "application/json", "minLength": 2},
                             "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
                         },
                     }
                 },
             },
         },
-        "responses": {"202": _json("Accepted", "Accepted")}
+        "responses": {"202": _json("Accepted", "Accepted") | {"links": _LINKS}}
         | _problems(400, 401, 403, 408, 409, 410, 413, 415, 421, 422, 429, 503, 507),
     }
     listing = {
+        "operationId": "listImageBatches",
         "summary": "List batches, newest first",
         "parameters": _list_parameters(),
         "responses": {"200": _json("A page", "BatchPage")} | _problems(401, 421, 422, 503),
     }
     one = {
+        "operationId": "getImageBatch",
         "summary": "Show a batch",
         "parameters": [_in_path("batch_id"), _parameter("wait", {"type": "integer", "minimum": 0})],
         "responses": {"200": _json("The batch", "Batch")} | _problems(401, 404, 421, 422, 503),
     }
     delete = {
+        "operationId": "deleteImageBatch",
         "summary": "Delete a batch and its files",
         "parameters": [_in_path("batch_id")],
         "responses": {"204": {"description": "Gone"}} | _problems(401, 403, 404, 421, 422, 503),
@@ -198,24 +202,36 @@ def _paths() -> dict[str, Any]:
         "/upload_image_batch": {"post": upload},
         "/image_batches": {"get": listing},
         "/image_batches/{batch_id}": {"get": one, "delete": delete},
-        "/uploads/{name}": {"get": _file("The stored image", [_parameter("name", {"type": "string"}, where="path")])},
+        "/uploads/{name}": {"get": _file("getFile", "The stored image", [_parameter("name", {"type": "string"}, where="path")])},
         "/uploads/{image_id}/{variant}.jpg": {
-            "get": _file("A picture made from it", [_in_path("image_id"), _parameter("variant", variants, where="path")])
+            "get": _file(
+                "getVariant", "A picture made from it", [_in_path("image_id"), _parameter("variant", variants, where="path")]
+            )
         },
-        "/limits": {"get": _plain("What an upload may be")},
-        "/healthz": {"get": _plain("This process answers")},
-        "/readyz": {"get": _plain("Everything answers", 503)},
-        "/metrics": {"get": _plain("For Prometheus", media="text/plain")},
-        "/openapi.json": {"get": _plain("This document")},
-        "/docs": {"get": _plain("This document as a page", media="text/html")},
-        "/": {"get": _plain("The start page", media="text/html")},
-        "/batches/{batch_id}": {"get": _plain("A batch as a page", 404, media="text/html", parameters=[_in_path("batch_id")])},
+        "/limits": {"get": _plain("getLimits", "What an upload may be")},
+        "/healthz": {"get": _plain("getHealth", "This process answers")},
+        "/readyz": {"get": _plain("getReadiness", "Everything answers", 503)},
+        "/metrics": {"get": _plain("getMetrics", "For Prometheus", media="text/plain")},
+        "/openapi.json": {"get": _plain("getOpenApi", "This document")},
+        "/docs": {"get": _plain("getDocs", "This document as a page", media="text/html")},
+        "/": {"get": _plain("getStartPage", "The start page", media="text/html")},
+        "/batches/{batch_id}": {"get": _plain("getBatchPage", "A batch as a page", 404, media="text/html", parameters=[_in_path("batch_id")])},
     }
+
+
+_LINKS: Final[dict[str, Any]] = {
+    "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "thumbnail": {
+        "operationId": "getVariant",
+        "parameters": {"image_id": "$response.body#/images/0/id", "variant": THUMB},
+    },
+}
 
 
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
-    when = {"type": "string", "description": "RFC 3339 or Unix seconds"}
+    when = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
         "page": {"type": "integer", "minimum": 1, "maximum": 10**9},
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
@@ -230,19 +246,20 @@ def _list_parameters() -> list[dict[str, Any]]:
     return [_parameter(name, schema) for name, schema in schemas.items()]
 
 
-def _file(summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
+def _file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
     binary = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
     ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
     ok["304"] = {"description": "Not modified"}
-    return {"summary": summary, "parameters": parameters, "responses": ok | _problems(401, 404, 416, 421, 503)}
+    responses = ok | _problems(401, 404, 416, 421, 503)
+    return {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses}
 
 
-def _plain(summary: str, *problems: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
+def _plain(operation: str, summary: str, *problems: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
     answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
     responses = {"200": answer} | _problems(401, 421, 422, 503) | {str(code): _problems(code)[str(code)] for code in problems if code != 503}
     if 503 in problems:
         responses["503"] = answer
-    return {"summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
+    return {"operationId": operation, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
 
 
 def _problems(*statuses: int) -> dict[str, Any]:

@@ -83,7 +83,14 @@ class ImageMeta(BaseModel):
 class ImageIn(ImageMeta):
     """An image with its file."""
 
-    file: Annotated[str, Field(strict=True, description="base64; a data: prefix and white space are tolerated")]
+    file: Annotated[
+        str,
+        Field(
+            strict=True,
+            description="base64; a data: prefix and white space are tolerated",
+            json_schema_extra={"contentEncoding": "base64", "minLength": 4},
+        ),
+    ]
 
 
 class Envelope(BaseModel):

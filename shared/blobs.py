@@ -72,12 +72,10 @@ class LocalBlobs:
     """Blobs as files: written to ``tmp/`` first, synced, renamed, and the folder synced, so a crash leaves no half file."""
 
     def __init__(self, root: Path) -> None:
-        """Use ``root``, which is made when missing."""
+        """Use ``root``, which is made on first use when missing."""
         self._root = root.absolute()
         self._temp = self._root / TEMP
         self._writer = DurableWriter()
-        with _disk_errors():
-            self._temp.mkdir(parents=True, exist_ok=True)
 
     def write(self, key: str, parts: Sequence[Part]) -> None:
         """See ``BlobStore``."""
@@ -88,6 +86,7 @@ class LocalBlobs:
         staged: list[tuple[Path, Path]] = []
         folders: set[Path] = set()
         with _disk_errors():
+            self._temp.mkdir(parents=True, exist_ok=True)
             try:
                 for key, parts in items:
                     temp = self._temp / uuid4().hex
@@ -161,6 +160,7 @@ class LocalBlobs:
     def free_bytes(self) -> int:
         """See ``BlobStore``: what an ordinary user may still write."""
         with _disk_errors():
+            self._root.mkdir(parents=True, exist_ok=True)
             found = os.statvfs(self._root)
         return found.f_bavail * found.f_frsize
 

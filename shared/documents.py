@@ -84,7 +84,8 @@ class Image(me.Document):
         ),
         IndexModel([("store_name", 1), ("batch_id", -1)]),
         IndexModel([("camera_id", 1), ("batch_id", -1)]),
-        IndexModel([("timestamp", -1)]),
+        # Holds all that a search by time needs, so that an old hour is found without reading its images.
+        IndexModel([("timestamp", -1), ("batch_id", -1), ("status", 1)]),
         IndexModel([("barcode", 1), ("batch_id", -1)], partialFilterExpression={"barcode": {"$gt": ""}}),
         IndexModel([("detections.label", 1), ("batch_id", -1)], partialFilterExpression={"detections.label": {"$gt": ""}}),
         IndexModel([("tags", 1), ("batch_id", -1)], partialFilterExpression={"tags": {"$gt": ""}}),
@@ -108,7 +109,6 @@ class Batch(me.Document):
     spooled = me.BooleanField()
     unswept = me.BooleanField()
     checked_at = me.DateTimeField()
-    images_deleted = me.IntField()
     deleting = me.BooleanField()
     deleting_at = me.DateTimeField()
 
@@ -116,6 +116,7 @@ class Batch(me.Document):
     indexes: ClassVar[list[IndexModel]] = [
         IndexModel([("listed", 1), ("_id", -1)]),
         IndexModel([("stores", 1), ("listed", 1), ("_id", -1)]),
+        IndexModel([("status", 1), ("_id", -1)], partialFilterExpression={"status": BatchState.PARTIAL.value}),
         IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
         IndexModel([("spooled", 1), ("_id", 1)], partialFilterExpression={"spooled": True}),

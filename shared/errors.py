@@ -11,8 +11,7 @@
     │   ├── UnsupportedMedia       415 unsupported_media_type
     │   ├── Unauthorized           401 unauthorized
     │   ├── Forbidden              403 forbidden
-    │   ├── Misdirected            421 misdirected_request
-    │   └── MethodNotAllowed       405 method_not_allowed
+    │   └── Misdirected            421 misdirected_request
     ├── NotFound                   404 not_found | image_pending | image_failed
     ├── Gone                       410 batch_deleted
     ├── Conflict
@@ -49,7 +48,6 @@ class ShelfsightError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
     default_code: ClassVar[str] = "internal_error"
-    retryable: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -140,14 +138,6 @@ class Misdirected(BadRequest):
     default_code = "misdirected_request"
 
 
-class MethodNotAllowed(BadRequest):
-    """The path exists, not with this method."""
-
-    status = 405
-    title = "Method not allowed"
-    default_code = "method_not_allowed"
-
-
 class NotFound(ShelfsightError):
     """Nothing there, or not yet (``image_pending``, with Retry-After)."""
 
@@ -193,7 +183,6 @@ class Busy(ShelfsightError):
     status = 429
     title = "Too many requests"
     default_code = "too_many_requests"
-    retryable = True
 
 
 class Environment(ShelfsightError):
@@ -202,7 +191,6 @@ class Environment(ShelfsightError):
     status = 503
     title = "Service unavailable"
     default_code = "unavailable"
-    retryable = True
 
 
 class StoreAway(Environment):

@@ -27,11 +27,6 @@ def batch_of(image_id: str) -> str:
     return image_id[:32]
 
 
-def index_of(image_id: str) -> int:
-    """Give an image's place in its request."""
-    return int(image_id[32:], 16)
-
-
 def is_batch_id(text: str) -> bool:
     """Say whether a text has the form of a batch id."""
     return bool(_BATCH.match(text))

@@ -50,6 +50,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ExecutionTimeout as error:
-        raise TooSlow("This listing takes too long; use cursor= or a narrower filter.") from error
+        raise TooSlow("This listing takes too long; use cursor=newest or a narrower filter.") from error
     except PyMongoError as error:
         raise StoreAway("The database does not answer; try again.", retry_after=2) from error

@@ -1,15 +1,23 @@
 """Every setting, grouped, read from the environment. Built in main functions, never at import."""
 
+import ipaddress
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.contract import DEFAULT_AUGMENTATIONS
+from shared.contract import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 
 MIB = 1024 * 1024
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Group(BaseSettings):
@@ -55,6 +63,7 @@ class Limits(Group):
     max_images: int = Field(1000, gt=0, le=65_000)
     max_image_bytes: int = Field(20 * MIB, gt=0)
     max_pixels: int = Field(50_000_000, gt=0)
+    max_values: int = Field(200_000, gt=0, description="Values in a JSON body. Each may take fifty times its bytes in memory.")
     max_bytes_in_flight: int = Field(256 * MIB, gt=0, description="Inflated bytes of all uploads in flight in a web process; more is 429.")
 
 
@@ -65,9 +74,19 @@ class Web(Group):
     host: str = "127.0.0.1"
     port: int = 5000
     threads: int = Field(16, ge=4)
-    body_patience_s: int = Field(30, gt=0, description="A body of which so many seconds bring less than 64 KB is refused; it holds a thread.")
+    workers: int = Field(2, ge=1, description="Web processes.")
+    body_patience_s: int = Field(30, gt=0, description="A body that stalls for so long is refused: it holds a thread.")
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
+
+    @model_validator(mode="after")
+    def _loopback_only(self) -> "Web":
+        if not self.open_behind_loopback_proxy and not _is_loopback(self.host):
+            raise ValueError(
+                f"WEB_HOST={self.host} is refused: until accounts exist the web binds loopback only. For a proxy that is itself "
+                "published on loopback set OPEN_BEHIND_LOOPBACK_PROXY=1."
+            )
+        return self
 
 
 class Worker(Group):
@@ -99,6 +118,14 @@ class Vision(Group):
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(None, description="Names done by default; JSON list. Unset: the four of the contract.")
     threads: int = Field(1, ge=1, description="Threads of the model in one process.")
+
+    @field_validator("augmentations")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        unknown = set(names or ()) - set(AUGMENTATIONS)
+        if unknown:
+            raise ValueError(f"unknown augmentations: {', '.join(sorted(unknown))}; known are: {', '.join(AUGMENTATIONS)}")
+        return names
 
 
 class Telemetry(Group):

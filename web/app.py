@@ -6,7 +6,7 @@ from flask import Flask, Response, g, request
 
 from shared import telemetry
 from shared.settings import Settings
-from web import batches, files, guard, health, openapi, pages, problems, uploads
+from web import batches, files, guard, health, openapi, pages, problems, uploads, wire
 from web.services import Services
 
 _CSP = "default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'"
@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
     guard.install(app, settings.web)
+    wire.install(app)
     for module in (uploads, batches, files, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     app.before_request(_begin)

@@ -56,7 +56,7 @@ def list_batches() -> Response:
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
     base = render.base_url(at_work.settings.web.public_url)
-    body["batches"] = [render.batch(batch, base) for batch in found.batches]
+    body["batches"] = render.batches(found.batches, base)
     answer = render.as_json(body)
     _link(answer, base, number, found, by_cursor="cursor" in values)
     return answer

@@ -5,6 +5,7 @@ import re
 from typing import BinaryIO, Final
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import wrap_file
 
 from shared.blobs import BlobMissing
@@ -19,6 +20,7 @@ from web.services import Services, services
 
 blueprint = Blueprint("files", __name__)
 _NAME: Final = re.compile(r"([0-9a-f]{36})\.([a-z]{3,4})\Z")
+_RANGE: Final = re.compile(r"bytes=([0-9]+-[0-9]*|-[0-9]+)\Z")
 _STEP: Final = 256 * 1024
 _FOREVER: Final = "private, max-age=31536000, immutable"
 _CHECK: Final = "private, no-cache"
@@ -79,6 +81,8 @@ def _original(at_work: Services, image: Document) -> tuple[BinaryIO, int]:
     try:
         spooled = at_work.blobs.read(spool_key(batch_of(image["_id"])), image["work"]["offset"], size)
     except BlobMissing:
+        if ImageState(image["status"]) in TERMINAL:
+            raise NotFound("The stored bytes of this image cannot be found.") from None
         raise NotFound("This file is not there yet.", code="image_pending", retry_after=_PENDING_S) from None
     return io.BytesIO(spooled), size
 
@@ -96,10 +100,16 @@ def _variant(at_work: Services, image: Document, name: str, etag: str, cache: st
 
 def _serve(file: BinaryIO, size: int, etag: str, cache: str, content_type: str) -> Response:
     """Serve an open file with ranges and validators; it is closed with the answer."""
-    answer = Response(wrap_file(request.environ, file, _STEP), mimetype=content_type, direct_passthrough=True)
+    environ = dict(request.environ)
+    if not _RANGE.match(environ.get("HTTP_RANGE", "")):
+        environ.pop("HTTP_RANGE", None)  # RFC 9110: what is no single range of bytes is as if it were not there
+    answer = Response(wrap_file(environ, file, _STEP), mimetype=content_type, direct_passthrough=True)
     answer.content_length = size
     answer.set_etag(etag)
     answer.headers["Cache-Control"] = cache
-    answer.headers["X-Content-Type-Options"] = "nosniff"
     answer.call_on_close(file.close)
-    return answer.make_conditional(request.environ, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
+    try:
+        return answer.make_conditional(environ, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
+    except RequestedRangeNotSatisfiable:
+        answer.close()
+        raise

@@ -9,6 +9,7 @@ from shared import settings, telemetry
 from shared.errors import Forbidden, Misdirected, Unauthorized
 
 _SAFE = {"GET", "HEAD", "OPTIONS"}
+_PORTS = {"http": 80, "https": 443}
 
 
 def install(app: Flask, web: settings.Web) -> None:
@@ -22,24 +23,33 @@ def install(app: Flask, web: settings.Web) -> None:
         if request.headers.get("Authorization") is not None:
             raise Unauthorized("Accounts are not part of this version; send no Authorization header.")
         if request.method not in _SAFE:
-            _refuse_foreign_pages(public)
+            _refuse_foreign_pages(web.public_url)
 
     app.before_request(check)
 
 
-def _refuse_foreign_pages(public: str | None) -> None:
-    site = request.headers.get("Sec-Fetch-Site")
+def _refuse_foreign_pages(public_url: str) -> None:
+    """Let a browser change things from our own pages only: another port of this machine is another site too."""
     origin = request.headers.get("Origin")
-    foreign = site == "cross-site"
+    foreign = request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}
     if origin is not None:
-        try:
-            name = urlsplit(origin).hostname
-        except ValueError:
-            name = None
-        foreign = foreign or name is None or not _is_ours(name, public)
+        here = f"{request.scheme}://{request.host}"
+        foreign = foreign or _place(origin) not in {_place(here), _place(public_url)} - {None}
     if foreign:
         telemetry.security.warning("foreign origin", extra={"data": {"origin": (origin or "")[:200]}})
         raise Forbidden("A page of another site may not do this.", code="foreign_origin")
+
+
+def _place(url: str) -> tuple[str, int] | None:
+    """Give host and port of an address, every name of this machine as one; None for what is none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return None
+    if parts.hostname is None or port is None:
+        return None
+    return ("localhost" if _is_ours(parts.hostname, None) else parts.hostname.lower()), port
 
 
 def _host_name(host: str) -> str:

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import os
 from pathlib import Path
 
 from shared.settings import Settings
@@ -10,10 +9,9 @@ from shared.settings import Settings
 _settings = Settings()
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
-# Until accounts exist nothing but loopback is bound; OPEN_BEHIND_LOOPBACK_PROXY is for a proxy that is itself on loopback.
-_host = _settings.web.host if _settings.web.open_behind_loopback_proxy else "127.0.0.1"
-bind = f"{_host}:{_settings.web.port}"
-workers = int(os.environ.get("WEB_WORKERS", "2"))
+bind = f"{_settings.web.host}:{_settings.web.port}"
+workers = _settings.web.workers
+limit_request_line = 8190  # a query with every filter in it
 worker_class = "gthread"
 threads = _settings.web.threads
 preload_app = False  # a MongoClient must be made after the fork

@@ -60,7 +60,7 @@ class _Ledger(Collector):
         self._services = at_work
 
     def collect(self) -> Iterable[Metric]:
-        balance, backlog = self._services.ledger()
+        balance, backlog = self._services.ledger.get(), self._services.backlog.get()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
             "Images by what became of them; received is done + failed + cancelled + pending + deleted, or some document is missing.",

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 from shared.errors import BadRequest, Busy, TooLarge, UnsupportedMedia
 
 _STEP: Final = 256 * 1024
+_MAX_MEMBERS: Final = 10_000
 
 
 class Readable(Protocol):
@@ -99,20 +100,35 @@ def _collect(parts: Iterator[bytes], limit: int, take: Callable[[int], None]) ->
 
 
 def _inflate(stream: Readable, limit: int, take: Callable[[int], None]) -> bytes:
-    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-
-    def parts() -> Iterator[bytes]:
-        for compressed in _steps(stream):
-            rest = compressed
-            while rest and not inflater.eof:
-                yield inflater.decompress(rest, _STEP)
-                rest = inflater.unconsumed_tail
-        yield inflater.flush()
-
+    """Inflate a gzip stream of one or more members; what is read of it is bounded too, whatever comes of it."""
     try:
-        body = _collect(parts(), limit, take)
+        return _collect(_members(_bounded(_steps(stream), limit)), limit, take)
     except zlib.error as error:
         raise BadRequest("The body is no gzip stream.", code="bad_gzip") from error
+
+
+def _bounded(parts: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    size = 0
+    for part in parts:
+        size += len(part)
+        if size > limit:
+            raise too_large(limit)
+        yield part
+
+
+def _members(parts: Iterator[bytes]) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    members = 1
+    for compressed in parts:
+        rest = compressed
+        while rest:
+            if inflater.eof:
+                members += 1
+                if members > _MAX_MEMBERS:
+                    raise BadRequest(f"The gzip stream has more than {_MAX_MEMBERS} members.", code="bad_gzip")
+                inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            yield inflater.decompress(rest, _STEP)
+            rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
+    yield inflater.flush()
     if not inflater.eof:
         raise BadRequest("The gzip stream ends too early.", code="bad_gzip")
-    return body

@@ -7,8 +7,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from shared.contract import AUGMENTATIONS, BOXES, THUMB
+from shared.ledger import pages
 from shared.states import BatchState, ImageState
 from web import render
+from web.codes import CODES
 from web.params import STATUSES
 from web.schemas import Envelope, ImageIn, ImageMeta
 
@@ -36,6 +38,11 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[FieldProblem] | None = None
+    limit: str | None = None
+    value: int | None = None
+    free: int | None = None
+    accepted: list[str] | None = None
+    batch_id: str | None = None
 
 
 class Detection(BaseModel):
@@ -114,6 +121,18 @@ class AcceptedImage(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
+class LimitsShown(BaseModel):
+    """What an upload may be."""
+
+    max_body_bytes: int
+    max_images: int
+    max_image_bytes: int
+    max_pixels: int
+    formats: list[str]
+    augmentations: list[str]
+    default_augmentations: list[str]
+
+
 class Accepted(BaseModel):
     """The answer to an upload."""
 
@@ -135,15 +154,17 @@ def openapi_json() -> Response:
 @blueprint.get("/docs")
 def docs() -> str:
     """Show the document to a person."""
-    return render_template("docs.html", api=document())
+    return render_template("docs.html", api=document(), codes=CODES)
 
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    models: list[type[BaseModel]] = [Problem, Batch, BatchPage, Accepted, ImageIn, ImageMeta, Envelope]
+    models: list[type[BaseModel]] = [Problem, Batch, BatchPage, Accepted, LimitsShown, ImageIn, ImageMeta, Envelope]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions = schemas["$defs"]
-    definitions["Envelope"]["properties"]["images"]["items"] = {"$ref": _REF.format(model="ImageIn")}
+    definitions["Envelope"]["properties"]["images"] = {"type": "array", "items": _ref("ImageIn"), "minItems": 1}
+    definitions["Envelope"]["required"] = ["images"]
+    definitions["Problem"]["properties"]["code"]["enum"] = list(CODES)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Shelfsight", "version": "0.1.0", "summary": "Image batches from store cameras: accept, keep, look, show."},
@@ -159,6 +180,7 @@ def _paths() -> dict[str, Any]:
         "parameters": [
             _parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
             _parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
+            _parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
         ],
         "requestBody": {
             "required": True,
@@ -176,7 +198,7 @@ def _paths() -> dict[str, Any]:
                 },
             },
         },
-        "responses": {"202": _json("Accepted", "Accepted") | {"links": _LINKS}}
+        "responses": {"202": _json("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
         | _problems(400, 401, 403, 408, 409, 410, 413, 415, 421, 422, 429, 503, 507),
     }
     listing = {
@@ -208,7 +230,13 @@ def _paths() -> dict[str, Any]:
                 "getVariant", "A picture made from it", [_in_path("image_id"), _parameter("variant", variants, where="path")]
             )
         },
-        "/limits": {"get": _plain("getLimits", "What an upload may be")},
+        "/limits": {
+            "get": {
+                "operationId": "getLimits",
+                "summary": "What an upload may be",
+                "responses": {"200": _json("The limits", "LimitsShown")} | _problems(401, 421, 422),
+            }
+        },
         "/healthz": {"get": _plain("getHealth", "This process answers")},
         "/readyz": {"get": _plain("getReadiness", "Everything answers", 503)},
         "/metrics": {"get": _plain("getMetrics", "For Prometheus", media="text/plain")},
@@ -219,6 +247,8 @@ def _paths() -> dict[str, Any]:
     }
 
 
+_LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
+_RETRY: Final = {"Retry-After": {"description": "Seconds after which to try again, where that makes sense", "schema": {"type": "integer"}}}
 _LINKS: Final[dict[str, Any]] = {
     "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
     "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
@@ -235,7 +265,7 @@ def _list_parameters() -> list[dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = {
         "page": {"type": "integer", "minimum": 1, "maximum": 10**9},
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-        "cursor": {"type": "string", "pattern": _ID["batch_id"]},
+        "cursor": {"anyOf": [{"const": pages.NEWEST}, {"type": "string", "pattern": _ID["batch_id"]}]},
         "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
         "status": {"type": "string", "enum": list(STATUSES)},
         "min_score": {"type": "number", "minimum": 0, "maximum": 1},
@@ -264,7 +294,14 @@ def _plain(operation: str, summary: str, *problems: int, media: str = "applicati
 
 def _problems(*statuses: int) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": _ref("Problem")}}
-    return {str(status): {"description": "A problem", "content": content} for status in statuses}
+    return {
+        str(status): {
+            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status),
+            "headers": _RETRY,
+            "content": content,
+        }
+        for status in statuses
+    }
 
 
 def _json(description: str, model: str) -> dict[str, Any]:

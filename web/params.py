@@ -1,6 +1,7 @@
 """Query parameters: each at most once, none unknown, none empty."""
 
 import math
+import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -11,10 +12,13 @@ from pydantic_core import PydanticCustomError
 from shared.errors import FieldError, Invalid
 from shared.ledger.pages import Filters
 from shared.states import BatchState, ImageState
+from web.problems import pointer
 from web.schemas import parse_time
 
 STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
 _MAX_PAGE: Final = 10**9
+_DIGITS: Final = 18
+_SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 
 
 def read(readers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -26,16 +30,16 @@ def read(readers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
     errors = []
     for name, given in request.args.lists():
         if name not in readers:
-            errors.append(FieldError(f"/{name}", "unknown_parameter", f"Known are: {', '.join(sorted(readers))}."))
+            errors.append(FieldError(pointer(name), "unknown_parameter", f"Known are: {', '.join(sorted(readers))}."))
         elif len(given) > 1:
-            errors.append(FieldError(f"/{name}", "given_twice", "Give this parameter once."))
+            errors.append(FieldError(pointer(name), "given_twice", "Give this parameter once."))
         elif not given[0].strip():
-            errors.append(FieldError(f"/{name}", "empty", "This parameter is empty."))
+            errors.append(FieldError(pointer(name), "empty", "This parameter is empty."))
         else:
             try:
                 values[name] = readers[name](given[0].strip())
             except ValueError as error:
-                errors.append(FieldError(f"/{name}", "bad_value", str(error)))
+                errors.append(FieldError(pointer(name), "bad_value", str(error)))
     if errors:
         raise Invalid("The query has parameters that are not acceptable.", errors=errors)
     return values
@@ -45,9 +49,10 @@ def whole(least: int, most: int, *, clip: bool = False) -> Callable[[str], int]:
     """Read a whole number within bounds; ``clip`` takes a larger one for the largest."""
 
     def reader(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 12):
+        if not (text.isascii() and text.isdigit()):
             raise ValueError(f"Give a whole number from {least} to {most}.")
-        value = min(int(text), most) if clip else int(text)
+        value = int(text) if len(text) <= _DIGITS else most + 1
+        value = min(value, most) if clip else value
         if not least <= value <= most:
             raise ValueError(f"Give a whole number from {least} to {most}.")
         return value
@@ -79,7 +84,7 @@ def _score(text: str) -> float:
 
 def _time(text: str) -> datetime:
     try:
-        return parse_time(float(text)) if text.replace(".", "", 1).lstrip("-").isdigit() else parse_time(text)
+        return parse_time(float(text)) if _SECONDS.match(text) else parse_time(text)
     except PydanticCustomError as error:
         raise ValueError(error.message()) from None
 

@@ -18,15 +18,17 @@ from pydantic_core import from_json
 from shared.contract import AUGMENTATIONS, CONTENT_TYPES, SIGNATURES, sniff
 from shared.errors import FieldError, Invalid, MalformedJson, TooLarge
 from shared.settings import Limits
-from web.problems import MAX_ERRORS
+from web.problems import MAX_ERRORS, pointer
 from web.schemas import Envelope, ImageIn, ImageMeta, check_extra
 
 _HEAD: Final = 32
-_WHITE: Final = str.maketrans("", "", " \t\r\n\f\v")
+_SPACES: Final = " \t\r\n\f\v"
+_WHITE: Final = str.maketrans("", "", _SPACES)
 _KINDS: Final = {
     "missing": "missing",
     "string_too_short": "blank",
     "string_too_long": "too_long",
+    "too_long": "too_long",
     "extra_forbidden": "unknown_field",
     "bad_timestamp": "bad_timestamp",
     "bad_text": "bad_text",
@@ -56,18 +58,24 @@ class Good:
 
 @dataclass(slots=True)
 class Parsed:
-    """A request, understood. ``bad`` holds the errors of refused images by index; empty unless lenient."""
+    """A request, understood.
+
+    ``bad`` holds the errors of refused images by index; empty unless lenient. ``options_wrong`` is empty once all is read: sizes
+    are said first.
+    """
 
     total: int
     good: list[Good] = field(default_factory=list)
     bad: dict[int, list[FieldError]] = field(default_factory=dict)
+    options_wrong: list[FieldError] = field(default_factory=list)
     augmentations: tuple[str, ...] | None = None
     detect: bool = True
 
     def fingerprint(self, digests: list[str], *, lenient: bool) -> str:
         """Digest the request as understood: metadata, options, each good image's sha256; not its bytes on the wire."""
         said = [
-            self.total, lenient, self.augmentations, self.detect, sorted(self.bad),
+            self.total, lenient, self.augmentations, self.detect,
+            [[index, [error.as_json() for error in errors]] for index, errors in sorted(self.bad.items())],
             [[i.index, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in self.good],
             digests,
         ]  # fmt: skip
@@ -88,12 +96,16 @@ def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, byte
     """Read the parts of a form: ``metadata`` as JSON without files, and a ``(name, bytes)`` for each image in order."""
     if metadata is None:
         raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
-    parsed, items, prefix = _envelope(load(metadata.encode()), limits)
+    parsed, items, prefix = _envelope(load(metadata.encode(), limits), limits)
     if len(files) != len(items):
+        if len(files) > limits.max_images:
+            raise too_many_images(limits.max_images)
         detail = f"There are {len(items)} images in metadata and {len(files)} parts named file."
-        raise Invalid(detail, errors=[FieldError("/file", "count_mismatch", detail)])
+        parsed.options_wrong.append(FieldError("/file", "count_mismatch", detail))
 
     def take(index: int, item: dict[str, Any]) -> bytes | FieldError:
+        if index >= len(files):
+            return FieldError("/file", "missing", "There is no part named file for this image.")
         name, data = files[index]
         if name and item.get("filename") is None:
             item["filename"] = name[-255:]
@@ -102,16 +114,36 @@ def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, byte
     return _images(parsed, items, prefix, ImageMeta, take, limits, lenient=lenient)
 
 
-def load(body: bytes) -> Any:
+def load(body: bytes, limits: Limits) -> Any:
     """Parse JSON. The caller keeps no name for ``body``, so that it can go before anything is decoded.
 
-    :raises MalformedJson: it is none.
+    :raises TooLarge: more values than anyone needs. :raises MalformedJson: it is none.
     """
+    _check_values(body, limits.max_values)
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
         where = str(error).rsplit(" at ", 1)[-1] if " at line " in str(error) else "an unknown place"
         raise MalformedJson(f"The body is not JSON (at {where}).") from None
+
+
+def too_many_images(limit: int) -> TooLarge:
+    """Make the error for a batch of too many images."""
+    extra = {"limit": "max_images", "value": limit}
+    return TooLarge(f"A batch may have {limit} images.", code="too_many_images", extra=extra)
+
+
+def _check_values(body: bytes, most: int) -> None:
+    """Bound the memory that parsing takes: each value follows one of three marks, and base64 has none of them."""
+    left = most
+    for mark in (b",", b"[", b"{"):
+        at = body.find(mark)
+        while at >= 0:
+            left -= 1
+            if left < 0:
+                extra = {"limit": "max_values", "value": most}
+                raise TooLarge(f"The JSON of a request may have {most} values.", code="too_many_values", extra=extra)
+            at = body.find(mark, at + 1)
 
 
 def _envelope(tree: Any, limits: Limits) -> tuple[Parsed, list[Any], str]:
@@ -120,26 +152,8 @@ def _envelope(tree: Any, limits: Limits) -> tuple[Parsed, list[Any], str]:
     items = tree
     if isinstance(tree, dict):
         prefix = "/images"
-        if "webhook_url" in tree:
-            detail = "webhook_url is not part of this version."
-            raise Invalid(detail, code="not_supported", errors=[FieldError("/webhook_url", "not_supported", detail)])
-        items = tree.get("images")
-        if isinstance(items, list):
-            _check_count(items, limits)
-        errors = []
-        try:
-            envelope = Envelope.model_validate(tree)
-            parsed.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
-            parsed.detect = envelope.detect
-            errors = [
-                FieldError(f"/augmentations/{at}", "unknown_augmentation", f"Known are: {', '.join(AUGMENTATIONS)}.")
-                for at, name in enumerate(envelope.augmentations or [])
-                if name not in AUGMENTATIONS
-            ]
-        except ValidationError as error:
-            errors = _field_errors(error, "")
-        if errors:
-            raise Invalid("The request has fields that are not acceptable.", errors=errors)
+        items = tree.pop("images", None)
+        _options(parsed, tree)
     if not isinstance(items, list):
         raise Invalid("Send a JSON array of images, or an object with images.", errors=[FieldError(prefix, "wrong_type", "This must be an array.")])  # fmt: skip
     _check_count(items, limits)
@@ -149,10 +163,29 @@ def _envelope(tree: Any, limits: Limits) -> tuple[Parsed, list[Any], str]:
     return parsed, items, prefix
 
 
+def _options(parsed: Parsed, said: dict[str, Any]) -> None:
+    """Read what an upload in the object form says beside its images; what is wrong is kept for later."""
+    if "webhook_url" in said:
+        parsed.options_wrong.append(FieldError("/webhook_url", "not_supported", "webhook_url is not part of this version."))
+    unknown = [name for name in said if name not in {*Envelope.model_fields, "webhook_url"}]
+    parsed.options_wrong += [FieldError(pointer(name), "unknown_field", "This field is not known.") for name in unknown[:MAX_ERRORS]]
+    try:
+        envelope = Envelope.model_validate({name: said[name] for name in Envelope.model_fields if name in said})
+    except ValidationError as error:
+        parsed.options_wrong += _field_errors(error, "")
+        return
+    parsed.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
+    parsed.detect = envelope.detect
+    parsed.options_wrong += [
+        FieldError(f"/augmentations/{at}", "unknown_augmentation", f"Known are: {', '.join(AUGMENTATIONS)}.")
+        for at, name in enumerate(envelope.augmentations or [])
+        if name not in AUGMENTATIONS
+    ]
+
+
 def _check_count(items: list[Any], limits: Limits) -> None:
     if len(items) > limits.max_images:
-        extra = {"limit": "max_images", "value": limits.max_images}
-        raise TooLarge(f"A batch may have {limits.max_images} images.", code="too_many_images", extra=extra)
+        raise too_many_images(limits.max_images)
 
 
 def _images(
@@ -166,54 +199,57 @@ def _images(
     lenient: bool,
 ) -> Parsed:
     for index, item in enumerate(items):
-        pointer = f"{prefix}/{index}"
-        good, errors = _image(index, item, pointer, model, take, limits)
+        good, errors = _image(index, item, f"{prefix}/{index}", model, take, limits)
         items[index] = None  # the text of the file is no longer needed
         if good is not None:
             parsed.good.append(good)
         else:
             parsed.bad[index] = errors
-    if not lenient or not parsed.good:
+    if not lenient or not parsed.good or parsed.options_wrong:
         _refuse(parsed, limits, lenient=lenient)
     return parsed
 
 
 def _refuse(parsed: Parsed, limits: Limits, *, lenient: bool) -> None:
-    errors = [error for some in parsed.bad.values() for error in some]
+    errors = parsed.options_wrong + [error for some in parsed.bad.values() for error in some]
     large = [error for error in errors if error.code == "image_too_large"]
     if large and not lenient:
         extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
         detail = f"An image may have {limits.max_image_bytes} bytes."
         raise TooLarge(detail, code="image_too_large", errors=large[:MAX_ERRORS], extra=extra)
-    if errors:
-        raise Invalid(f"{len(parsed.bad)} of {parsed.total} images are not acceptable.", errors=errors[:MAX_ERRORS])
+    if not errors:
+        return
+    if any(error.code == "not_supported" for error in parsed.options_wrong):
+        raise Invalid("webhook_url is not part of this version.", code="not_supported", errors=errors[:MAX_ERRORS])
+    what = "The request has fields that are not acceptable." if parsed.options_wrong else ""
+    raise Invalid(what or f"{len(parsed.bad)} of {parsed.total} images are not acceptable.", errors=errors[:MAX_ERRORS])
 
 
 def _image(
     index: int,
     item: Any,
-    pointer: str,
+    where: str,
     model: type[ImageMeta],
     take: Callable[[int, dict[str, Any]], bytes | FieldError],
     limits: Limits,
 ) -> tuple[Good | None, list[FieldError]]:
     if not isinstance(item, dict):
-        return None, [FieldError(pointer, "wrong_type", "An image must be an object.")]
+        return None, [FieldError(where, "wrong_type", "An image must be an object.")]
     data = take(index, item)
-    errors = [FieldError(pointer + data.pointer, data.code, data.detail)] if isinstance(data, FieldError) else []
+    errors = [FieldError(where + data.pointer, data.code, data.detail)] if isinstance(data, FieldError) else []
     try:
         meta = model.model_validate(item)
     except ValidationError as error:
-        return None, errors + _field_errors(error, pointer)
+        return None, errors + _field_errors(error, where)
     extra = meta.kept_extra()
     wrong = check_extra(extra)
     if wrong is not None:
-        errors.append(FieldError(f"{pointer}/extra", *wrong))
+        errors.append(FieldError(f"{where}/extra", *wrong))
     if isinstance(data, FieldError):
         return None, errors
     ext, problem = _signature(data, limits)
     if problem is not None:
-        errors.append(FieldError(f"{pointer}/file", *problem))
+        errors.append(FieldError(f"{where}/file", *problem))
     if errors:
         return None, errors
     return Good(index, data, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra), []  # fmt: skip
@@ -224,13 +260,15 @@ def _from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
     if not isinstance(text, str):
         return FieldError("/file", "missing" if text is None else "wrong_type", "Give the file as base64 text.")
     item["file"] = ""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+    bad = FieldError("/file", "bad_base64", "This is not base64 in the standard alphabet.")
+    if text[:_HEAD].lstrip(_SPACES)[:5].lower() == "data:":
+        _, comma, text = text.partition(",")
+        if not comma:
+            return bad
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
         pass
-    bad = FieldError("/file", "bad_base64", "This is not base64 in the standard alphabet.")
     bare = text.translate(_WHITE) if text.isascii() else text
     if len(bare) == len(text):
         return bad
@@ -251,12 +289,12 @@ def _signature(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None
     return SIGNATURES[kind], None
 
 
-def _field_errors(error: ValidationError, pointer: str) -> list[FieldError]:
+def _field_errors(error: ValidationError, within: str) -> list[FieldError]:
     found = []
     for wrong in error.errors(include_url=False, include_context=False, include_input=False):
-        where = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in wrong["loc"])
-        if where == "/file" and pointer:
+        where = "".join(pointer(str(part)) for part in wrong["loc"])
+        if where == "/file" and within:
             continue  # said already, by who decodes it
-        found.append(FieldError(pointer + where, _KINDS.get(wrong["type"], "wrong_type"), wrong["msg"]))
+        found.append(FieldError(within + where, _KINDS.get(wrong["type"], "wrong_type"), wrong["msg"]))
     return found
 

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from flask import Flask, Response, g, request
@@ -13,6 +13,7 @@ from shared.errors import ShelfsightError
 
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
+_POINTER_MAX: Final = 200
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 416: "range_not_satisfiable"}
 
@@ -27,22 +28,33 @@ def install(app: Flask) -> None:
 
 def problem(error: ShelfsightError) -> Response:
     """Make the answer for a domain error."""
-    body = {
-        "type": f"/docs#{error.code}",
-        "title": error.title,
-        "status": error.status,
-        "detail": error.detail,
-        "instance": request.path,
-        "code": error.code,
-        "request_id": g.request_id,
-        **error.extra,
-    }
+    members = dict(error.extra)
     if error.errors:
-        body["errors"] = [field.as_json() for field in error.errors[:MAX_ERRORS]]
-    answer = Response(orjson.dumps(body), error.status, mimetype=MEDIA_TYPE)
+        members["errors"] = [field.as_json() for field in error.errors[:MAX_ERRORS]]
+    answer = _document(error.status, error.title, error.code, error.detail, members)
     if error.retry_after is not None:
         answer.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
+
+
+def _document(status: int, title: str, code: str, detail: str, members: dict[str, Any]) -> Response:
+    body = {
+        "type": f"/docs#{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.request_id,
+    }
+    return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
+
+
+def pointer(name: str) -> str:
+    """Give one step of a JSON Pointer (RFC 6901); a name without end is cut."""
+    return "/" + name[:_POINTER_MAX].replace("~", "~0").replace("/", "~1")
 
 
 def _name_request() -> None:
@@ -60,14 +72,8 @@ def _domain(error: ShelfsightError) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
-    if status < 400 and error.response is not None:  # a redirect
-        return Response(error.response.response, status, error.response.headers)  # type: ignore[attr-defined]
-
-    class Plain(ShelfsightError):
-        """An error of the HTTP layer itself."""
-
-    Plain.status, Plain.title = status, error.name
-    answer = problem(Plain(_sentence(error), code=_CODES.get(status, "http_error")))
+    code = _CODES.get(status, "bad_request" if status < 500 else "internal_error")
+    answer = _document(status, error.name, code, _sentence(error), {})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if isinstance(error, RequestedRangeNotSatisfiable):

@@ -98,8 +98,7 @@ class Envelope(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    images: list[Any]
-    augmentations: list[Annotated[str, Field(strict=True)]] | None = None
+    augmentations: Annotated[list[Annotated[str, Field(strict=True)]], Field(max_length=100)] | None = None
     detect: Annotated[bool, Field(strict=True)] = True
 
 

@@ -2,9 +2,9 @@
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Generic, TypeVar
 
 from flask import current_app
 
@@ -18,76 +18,38 @@ from web.intake import Budget
 
 _BACKLOG_AGE_S = 1.0
 _LEDGER_AGE_S = 5.0
+T = TypeVar("T")
 
 
-@dataclass
 class Services:
-    """Settings, stores and bounds of one web process."""
+    """Settings, stores and bounds of one web process. Made in one thread; nothing is connected before its first use."""
 
-    settings: Settings
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _backlog_lock: threading.Lock = field(default_factory=threading.Lock)
-    _backlog: tuple[float, int] = (0.0, 0)
-    _ledger: tuple[float, dict[str, int], audit.Backlog] | None = None
-
-    @cached_property
-    def db(self) -> Db:
-        """The database."""
-        return connect(self.settings.mongo, app="web")
-
-    @cached_property
-    def blobs(self) -> BlobStore:
-        """The blob store."""
-        return LocalBlobs(self.settings.blobs.root)
-
-    @cached_property
-    def bell(self) -> Bell:
-        """The doorbell, for counting what waits."""
-        return Bell(self.settings)
-
-    @cached_property
-    def ringer(self) -> Ringer:
-        """The doorbell, for ringing without waiting."""
-        bell = Bell(self.settings)
-
-        def tell(stores: set[str]) -> None:
-            try:
-                turns.touch(self.db, stores)
-            finally:
-                bell.ring()
-
-        return Ringer(tell)
-
-    @cached_property
-    def writers(self) -> ThreadPoolExecutor:
-        """Threads that write and hash beside a request's own; no request holds more than two."""
-        return ThreadPoolExecutor(2 * self.settings.web.threads, thread_name_prefix="write")
-
-    @cached_property
-    def budget(self) -> Budget:
-        """Bytes of uploads in flight."""
-        return Budget(self.settings.limits.max_bytes_in_flight)
-
-    @cached_property
-    def waiters(self) -> threading.BoundedSemaphore:
+    def __init__(self, settings: Settings) -> None:
+        """Make them."""
+        self.settings = settings
+        self.db: Db = connect(settings.mongo, app="web")
+        self.blobs: BlobStore = LocalBlobs(settings.blobs.root)
+        self.bell = Bell(settings)
+        self.budget = Budget(settings.limits.max_bytes_in_flight)
+        self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Threads that ``wait=`` may hold: a quarter."""
-        return threading.BoundedSemaphore(max(1, self.settings.web.threads // 4))
+        self.writers = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="write")
+        """Threads that write and hash beside a request's own; no request holds more than two."""
+        self.ringer = Ringer(self._tell)
+        self.backlog: Kept[audit.Backlog] = Kept(_BACKLOG_AGE_S, lambda: audit.backlog(self.db))
+        self.ledger: Kept[dict[str, int]] = Kept(_LEDGER_AGE_S, lambda: audit.balance(self.db))
+
+    def _tell(self, stores: set[str]) -> None:
+        try:
+            turns.touch(self.db, stores)
+        finally:
+            self.bell.ring()
 
     def close(self) -> None:
-        """End the threads and close the connections that were made."""
-        if "writers" in self.__dict__:
-            self.writers.shutdown()
-        if "db" in self.__dict__:
-            self.db.client.close()
-        if "bell" in self.__dict__:
-            self.bell.close()
-
-    def ledger(self) -> tuple[dict[str, int], audit.Backlog]:
-        """Give the ledger's balance and the backlog, counted at most every few seconds however often they are asked for."""
-        with self._lock:
-            if self._ledger is None or time.monotonic() - self._ledger[0] > _LEDGER_AGE_S:
-                self._ledger = (time.monotonic(), audit.balance(self.db), audit.backlog(self.db))
-            return self._ledger[1], self._ledger[2]
+        """End the threads and close the connections."""
+        self.writers.shutdown()
+        self.bell.close()
+        self.db.client.close()
 
     def check_room(self, coming: int) -> None:
         """Refuse an upload that would leave too little room for what was accepted before it.
@@ -96,7 +58,7 @@ class Services:
         :raises DiskFull: 507.
         """
         blobs = self.settings.blobs
-        needed = blobs.min_free_bytes + coming + int(blobs.growth * (self._backlog_bytes() + coming))
+        needed = blobs.min_free_bytes + coming + int(blobs.growth * (self.backlog.get().bytes + coming))
         free = self.blobs.free_bytes()
         if free < needed:
             raise DiskFull(
@@ -105,15 +67,31 @@ class Services:
                 extra={"limit": "free_bytes", "value": needed, "free": free},
             )
 
-    def _backlog_bytes(self) -> int:
-        at, known = self._backlog
-        if time.monotonic() - at > _BACKLOG_AGE_S and self._backlog_lock.acquire(blocking=False):
-            try:
-                known = audit.backlog(self.db).bytes
-                self._backlog = (time.monotonic(), known)
-            finally:
-                self._backlog_lock.release()
-        return known
+
+class Kept(Generic[T]):
+    """An answer that is expensive to find, found at most once in a while however often it is asked for."""
+
+    def __init__(self, seconds: float, find: Callable[[], T]) -> None:
+        """Keep each answer for ``seconds``."""
+        self._seconds, self._find = seconds, find
+        self._lock = threading.Lock()
+        self._answer: T | None = None
+        self._until = 0.0
+
+    def get(self) -> T:
+        """Give it. While one caller looks for a new one, the others get the last."""
+        answer = self._answer
+        if answer is not None and time.monotonic() < self._until:
+            return answer
+        if not self._lock.acquire(blocking=answer is None) and answer is not None:
+            return answer
+        try:
+            if self._answer is None or time.monotonic() >= self._until:
+                self._answer = self._find()
+                self._until = time.monotonic() + self._seconds
+            return self._answer
+        finally:
+            self._lock.release()
 
 
 def services() -> Services:

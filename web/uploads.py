@@ -5,7 +5,7 @@ import io
 import re
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -18,7 +18,7 @@ from shared.ids import image_id, new_batch_id
 from shared.layout import spool_key
 from shared.ledger import commits, idempotency
 from web import intake
-from web.parse import Good, Parsed, load, parse_json, parse_multipart
+from web.parse import Good, Parsed, load, parse_json, parse_multipart, too_many_images
 from web.problems import MAX_ERRORS
 from web.services import Services, services
 from web.wire import open_wire
@@ -37,12 +37,7 @@ def upload_image_batch() -> Response:
     lenient = _is_lenient()
     with at_work.budget.share() as take:
         with open_wire(request.environ, at_work.settings.web.body_patience_s) as wire:
-            try:
-                parsed = _read(at_work, wire, take, lenient=lenient)
-            except ShelfsightError as error:
-                if error.status in {413, 415, 429, 507}:
-                    wire.drain()
-                raise
+            parsed = _read(at_work, wire, take, lenient=lenient)
         return _accept(at_work, parsed, key, lenient=lenient)
 
 
@@ -60,21 +55,22 @@ def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: boo
     if length is None and not request.environ.get("wsgi.input_terminated"):
         length = 0
     if kind != "multipart/form-data":
-        tree = load(intake.read_body(stream, length, encoding, limits.max_body_bytes, take))
+        tree = load(intake.read_body(stream, length, encoding, limits.max_body_bytes, take), limits)
         return parse_json(tree, limits, lenient=lenient)
     metadata, files = _form(intake.read_body(stream, length, encoding, limits.max_body_bytes, take), limits.max_images)
     return parse_multipart(metadata, files, limits, lenient=lenient)
 
 
 def _form(body: bytes, max_images: int) -> tuple[str | None, list[tuple[str | None, bytes]]]:
-    """Take a form apart. Each file is read out of its part, so that the body can go."""
-    parser = FormDataParser(max_form_memory_size=len(body), max_form_parts=max_images + 16, silent=False)
+    """Take a form apart, in memory: its bytes are counted already. Each file is read out of its part, so that the body can go."""
+    parser = FormDataParser(
+        stream_factory=_in_memory, max_form_memory_size=len(body), max_form_parts=max_images + 16, silent=False
+    )
     try:
         with io.BytesIO(body) as stream:
             _, form, files = parser.parse(stream, "multipart/form-data", len(body), request.mimetype_params)
-    except HTTPException:
-        detail = f"A form may have {max_images} files and few other parts."
-        raise Invalid(detail, code="too_many_parts") from None
+    except HTTPException:  # by the limit on parts: nothing else is left to exceed
+        raise too_many_images(max_images) from None
     except ValueError:
         raise BadRequest("The form cannot be taken apart: is its boundary right?", code="malformed_form") from None
     parts = [(part.filename or None, part.read()) for part in files.getlist("file")]
@@ -84,6 +80,15 @@ def _form(body: bytes, max_images: int) -> tuple[str | None, list[tuple[str | No
     for part in [part for parts_of_name in files.listvalues() for part in parts_of_name]:
         part.close()
     return metadata, parts
+
+
+def _in_memory(  # werkzeug names these, and asks for nothing else of a place for a file
+    total_content_length: int | None,  # noqa: ARG001
+    content_type: str | None,  # noqa: ARG001
+    filename: str | None,  # noqa: ARG001
+    content_length: int | None = None,  # noqa: ARG001
+) -> IO[bytes]:
+    return io.BytesIO()
 
 
 def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:

@@ -1,7 +1,7 @@
-"""A request's body as it comes in: with a limit on waiting, and past gunicorn's own buffers where it has a length.
+"""A request's body as it comes in: with limits on waiting, and past gunicorn's own buffers.
 
-gunicorn copies every piece of a body some five times between its buffers, which is the largest stage of an upload. What it
-holds already is taken from it; the rest comes from the kernel in one call.
+gunicorn copies every piece of a body with a length some five times between its buffers, which is the largest stage of an
+upload. What it holds already is taken from it; the rest comes from the kernel in one call.
 """
 
 import socket
@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from gunicorn.http.body import Body, LengthReader
+from flask import Flask, Response, request
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.errors import ParseException
 
 from shared.errors import BadRequest, SlowBody
 
-_LEAST_BYTES: Final = 64 * 1024
+_SLOWEST: Final = 8 * 1024
+"""Bytes a second that a body must bring on the whole, after the first seconds of patience."""
 _DRAIN_S: Final = 2
 _DRAIN_STEP: Final = 256 * 1024
 
@@ -25,32 +28,42 @@ class Wire:
 
     def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int) -> None:
         """Read from ``stream``, which is the server's; ``sock`` below it, where the server shows it."""
-        self._stream, self._socket = stream, sock
+        self._stream, self._socket, self._patience = stream, sock, patience_s
+        self._began, self._received = time.monotonic(), 0
         self._wait(patience_s)
 
     def read(self, size: int) -> bytes:
-        """Give up to ``size`` bytes, fewer only at the end.
+        """Give ``size`` bytes of a body with a length, fewer only at its end; of a chunked one the next piece, of at most 1 MB.
 
-        :raises SlowBody: the time of patience has brought less than 64 KB. :raises BadRequest: the connection broke.
+        :raises SlowBody: nothing came for as long as patience lasts, or too little since the beginning.
+        :raises BadRequest: the connection broke, or the chunks are none.
         """
+        reader = self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
         try:
-            if self._socket is not None and isinstance(self._stream, Body) and isinstance(self._stream.reader, LengthReader):
-                return self._straight(self._stream.reader, size, self._socket)
-            read: bytes = self._stream.read(size)
-        except OSError as error:
+            if self._socket is not None and isinstance(reader, LengthReader):
+                return self._straight(reader, size, self._socket)
+            part: bytes = _piece(reader) if isinstance(reader, ChunkedReader) else self._stream.read(size)
+            self._count(part)
+        except ParseException:
             self._stream.failed = True  # tells gunicorn to close the connection afterwards
+            raise BadRequest("The body's chunks cannot be taken apart, or end too early.", code="malformed_chunks") from None
+        except OSError as error:
+            self._stream.failed = True
             if isinstance(error, BlockingIOError):
                 raise SlowBody("The body comes too slowly.") from None
             raise BadRequest("The connection broke within the body.", code="incomplete_body") from None
-        return read
+        return part
 
     def drain(self) -> None:
         """Read on for up to two seconds after an early refusal, so that the client sees the answer and not a reset."""
-        self._wait(_DRAIN_S)
+        if getattr(self._stream, "failed", False):
+            return
         until = time.monotonic() + _DRAIN_S
         try:
-            while time.monotonic() < until and self.read(_DRAIN_STEP):
-                pass
+            while (left := until - time.monotonic()) > 0:
+                self._wait(left)
+                if not self.read(_DRAIN_STEP):
+                    return
         except BadRequest:
             return
 
@@ -75,13 +88,23 @@ class Wire:
             wanted -= len(part)
             if not part:
                 break
-            if wanted and len(part) < min(_LEAST_BYTES, wanted):
-                raise BlockingIOError
+            self._count(part)
         return b"".join(parts)
 
-    def _wait(self, seconds: int) -> None:
+    def _count(self, part: bytes) -> None:
+        self._received += len(part)
+        if time.monotonic() - self._began > self._patience + self._received / _SLOWEST:
+            raise BlockingIOError
+
+    def _wait(self, seconds: float) -> None:
         if self._socket is not None:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+            whole = int(seconds)
+            limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+def _piece(reader: Any) -> bytes:
+    return next((piece for piece in reader.parser or () if piece), b"")
 
 
 @contextmanager
@@ -95,3 +118,15 @@ def open_wire(environ: dict[str, Any], patience_s: int) -> Iterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+def install(app: Flask) -> None:
+    """Drain what is left of a body after every refusal, wherever it came from."""
+
+    def drain(answer: Response) -> Response:
+        if answer.status_code >= 400 and request.environ.get("gunicorn.socket") is not None:
+            with open_wire(request.environ, _DRAIN_S) as wire:
+                wire.drain()
+        return answer
+
+    app.after_request(drain)

@@ -35,7 +35,7 @@ def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: Flask
 
 @pytest.mark.parametrize(
     "query",
-    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001"],
+    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001", "since=%C2%B2", "since=--5", "until=1e999", "a/b=1"],
 )  # fmt: skip
 def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
     assert web.get(f"/image_batches?{query}").status_code == 422
@@ -72,6 +72,8 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
         data[10:20],
         f"bytes 10-19/{len(data)}",
     )
+    for ignored in ("lines=0-1", "bytes=0-1,4-5", "junk", "bytes=-"):
+        assert web.get(image["file_path"], headers={"Range": ignored}).data == data
     beyond = web.get(image["file_path"], headers={"Range": f"bytes={len(data)}-"})
     assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
     assert web.get(image["file_path"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304

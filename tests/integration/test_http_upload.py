@@ -118,17 +118,47 @@ def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, 
 
 
 def test_gzip_is_read_and_a_broken_one_refused(web: FlaskClient) -> None:
-    good = gzip.compress(json.dumps([item()]).encode())
+    body = json.dumps([item()]).encode()
+    good = gzip.compress(body)
     assert post(web, good, Content_Encoding="gzip").status_code == 202
+    assert post(web, gzip.compress(body[:9]) + gzip.compress(body[9:]), Content_Encoding="gzip").status_code == 202
+    assert post(web, good + b"and more", Content_Encoding="gzip").status_code == 400
     assert post(web, good[:-20], Content_Encoding="gzip").status_code == 400
     assert post(web, b"no gzip", Content_Encoding="gzip").status_code == 400
     assert post(web, good, Content_Encoding="br").status_code == 415
 
 
-def test_base64_may_have_a_data_prefix_white_space_and_escaped_slashes(web: FlaskClient) -> None:
+def test_what_is_read_of_a_gzip_stream_is_bounded_whatever_comes_of_it(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    web = client(mongo, blobs_root, max_body_bytes=10_000)
+    endless = gzip.compress(b"[]") + gzip.compress(b"") * 1000
+    answer = web.post("/upload_image_batch", input_stream=io.BytesIO(endless), headers={"Content-Encoding": "gzip"}, environ_overrides={"wsgi.input_terminated": True})  # fmt: skip
+    assert (answer.status_code, answer.get_json(force=True)["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("prefix", ["data:image/jpeg;base64,", " \nDATA:;base64,", ""])
+def test_base64_may_have_a_data_prefix_white_space_and_escaped_slashes(web: FlaskClient, prefix: str) -> None:
     one = item()
-    one["file"] = "data:image/jpeg;base64," + one["file"][:40] + "\r\n " + one["file"][40:]
+    one["file"] = prefix + one["file"][:40] + "\r\n " + one["file"][40:]
     assert post(web, json.dumps([one]).replace("/", "\\/")).status_code == 202
+
+
+def test_small_values_without_end_are_413_before_they_fill_the_memory(web: FlaskClient) -> None:
+    for body in (b"[" + b"{}," * 300_000 + b"{}]", b'{"images":[],' + b",".join(b'"a%d":0' % n for n in range(300_000)) + b"}"):
+        problem = post(web, body).get_json(force=True)
+        assert (problem["status"], problem["code"], problem["limit"]) == (413, "too_many_values", "max_values")
+    few = post(web, {"images": [item()], "x" * 5000: 0, **{f"a{n}": 0 for n in range(500)}}).get_json(force=True)
+    assert (few["status"], len(few["errors"]), max(len(error["pointer"]) for error in few["errors"])) == (422, 100, 201)
+
+
+def test_counts_and_sizes_are_said_before_fields(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    web = client(mongo, blobs_root, max_image_bytes=2000, max_images=3)
+    large = item(picture(3, (640, 480)))
+    for body in ({"images": [large], "augmentations": ["blurr"]}, {"images": [large], "webhook_url": "x", "foo": 1}):
+        assert post(web, body).get_json(force=True)["code"] == "image_too_large"
+    assert post(web, {"images": [item()] * 4, "webhook_url": "x"}).get_json(force=True)["code"] == "too_many_images"
+    files = [(io.BytesIO(picture()), "a.jpg") for _ in range(40)]
+    form = web.post("/upload_image_batch", data={"metadata": json.dumps([{}]), "file": files})
+    assert (form.status_code, form.get_json(force=True)["code"]) == (413, "too_many_images")
 
 
 def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
@@ -165,6 +195,13 @@ def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: 
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
 
 
+def test_a_lenient_repetition_with_another_fault_is_another_request(web: FlaskClient) -> None:
+    first = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
+    assert post(web, [item(), item(file="?")], **first).status_code == 202
+    assert post(web, [item(), item(file="?")], **first).status_code == 202
+    assert post(web, [item(), item(store_name="")], **first).status_code == 422
+
+
 def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
     assert post(web, [item(file="?")], Idempotency_Key="k").status_code == 422
     assert post(web, [item()], Idempotency_Key="k").status_code == 202
@@ -191,7 +228,11 @@ def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path) -> N
         ({"Origin": "https://evil.example"}, 403, "foreign_origin"),
         ({"Sec_Fetch_Site": "cross-site"}, 403, "foreign_origin"),
         ({"Authorization": "Bearer x"}, 401, "unauthorized"),
-        ({"Origin": "http://localhost:5000"}, 202, None),
+        ({"Sec_Fetch_Site": "same-site"}, 403, "foreign_origin"),
+        ({"Origin": "http://localhost:9999"}, 403, "foreign_origin"),
+        ({"Origin": "null"}, 403, "foreign_origin"),
+        ({"Origin": "http://localhost", "Sec_Fetch_Site": "same-origin"}, 202, None),
+        ({"Origin": "http://127.0.0.1"}, 202, None),
         ({"Host": "[::1]:5000"}, 202, None),
     ],
 )

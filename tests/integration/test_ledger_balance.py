@@ -169,7 +169,7 @@ def test_a_deletion_does_not_wait_for_ever_for_a_frozen_server(db: Db, mongod: M
         assert time.monotonic() - began < 5
     finally:
         mongod.resume()
-    assert len(pages.page_of_batches(db, Filters(), 1, 10, 0).batches) == 1
+    assert len(list(pages.page_of_batches(db, Filters(), 1, 10, 0).batches)) == 1
     _delete_once_the_server_lets_go(db, batch_id)
     assert audit.balance(db)["deleted"] == 1
 

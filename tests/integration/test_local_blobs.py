@@ -98,7 +98,7 @@ class TestLocalBlobs(BlobContract):
         assert order == ["data", "rename", "folder a/b"]
 
     def test_other_trouble_is_the_stores_and_not_the_callers(self, store: LocalBlobs, blobs_root: Path) -> None:
-        (blobs_root / "file").write_bytes(b"")
+        store.write("file", [b""])
         with pytest.raises(StoreAway) as said:
             store.write("file/below", [b"x"])
         assert said.value.code == "blobs_unavailable"

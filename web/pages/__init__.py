@@ -4,7 +4,7 @@ from flask import Blueprint, Response, render_template
 
 from shared.errors import NotFound
 from shared.ids import is_batch_id
-from shared.ledger import audit, pages
+from shared.ledger import pages
 from web import params, render
 from web.services import services
 
@@ -18,8 +18,8 @@ def start() -> str:
     values = params.read({"page": params.PAGING["page"]})
     page = values.get("page", 1)
     found = pages.page_of_batches(at_work.db, pages.Filters(), page, 20, 8, at_work.settings.mongo.query_deadline_s)
-    batches = [render.batch(batch, "") for batch in found.batches]
-    backlog = audit.backlog(at_work.db)
+    batches = [render.batch(one, "") for one in found.batches]
+    backlog = at_work.backlog.get()
     base = render.base_url(at_work.settings.web.public_url)
     return render_template("start.html", batches=batches, page=page, pages=found.pages, total=found.total, backlog=backlog, base=base)
 

@@ -23,7 +23,7 @@ def test_the_front_takes_the_json_body_as_it_is() -> None:
     files = [pictures.jpeg(3), pictures.jpeg(4)]
     upload = pictures.upload(files)
     assert upload.inflated == len(upload.body)
-    parsed = parse_json(load(upload.body), Limits(), lenient=False)
+    parsed = parse_json(load(upload.body, Limits()), Limits(), lenient=False)
     assert [bytes(image.data) for image in parsed.good] == files
 
 

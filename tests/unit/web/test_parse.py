@@ -25,7 +25,7 @@ RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 
 
 def parse(body: bytes, *, lenient: bool = False) -> Any:
-    return parse_json(load(body), Limits(), lenient=lenient)
+    return parse_json(load(body, Limits()), Limits(), lenient=lenient)
 
 
 @RELAXED

@@ -12,7 +12,7 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from shared.errors import BadRequest, SlowBody
-from web.wire import open_wire
+from web.wire import Wire, open_wire
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -32,6 +32,10 @@ def send(sock: socket.socket, data: bytes) -> threading.Thread:
     thread = threading.Thread(target=sock.sendall, args=(data,))
     thread.start()
     return thread
+
+
+def read_all(wire: Wire) -> bytes:
+    return b"".join(iter(lambda: wire.read(1_000_000), b""))
 
 
 def environ(parser: RequestParser, sock: socket.socket) -> dict[str, Any]:
@@ -66,7 +70,7 @@ def test_a_chunked_body_comes_through_gunicorns_reader(pair: Pair) -> None:
     sender = send(pair[0], head + b"4\r\nwell\r\n5\r\n done\r\n0\r\n\r\n" + request(b"next"))
     parser = RequestParser(Config(), pair[1], ("", 0))
     with open_wire(environ(parser, pair[1]), 5) as wire:
-        assert wire.read(100) == b"well done"
+        assert read_all(wire) == b"well done"
     with open_wire(environ(parser, pair[1]), 5) as wire:
         assert wire.read(100) == b"next"
     sender.join()
@@ -86,14 +90,33 @@ def test_a_client_that_stalls_is_not_waited_for(pair: Pair, *, chunked: bool) ->
     send(pair[0], head if chunked else request(b"hal", length=1000)).join()
     around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
     began = time.monotonic()
-    with open_wire(around, 1) as wire, pytest.raises(SlowBody):
-        wire.read(1000)
+    with open_wire(around, 1) as wire:
+        if chunked:
+            assert wire.read(1000) == b"hal"
+        with pytest.raises(SlowBody):
+            wire.read(1000)
     assert time.monotonic() - began < 5
     assert around["wsgi.input"].failed  # gunicorn then closes the connection
 
 
-def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair) -> None:
-    around = send_head(pair, 1_000_000)
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"4\r\nwell", b"4\r\nwellXX", b"4\r\nwell\r\n0\r\nbad trailer\r\n\r\n", b"-1\r\n"])
+def test_chunks_that_are_none_are_a_bad_request(pair: Pair, broken: bytes) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + broken).join()
+    pair[0].shutdown(socket.SHUT_WR)
+    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    with open_wire(around, 1) as wire, pytest.raises(BadRequest) as said:
+        read_all(wire)
+    assert said.value.code in {"malformed_chunks", "incomplete_body"}
+    assert around["wsgi.input"].failed
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair, *, chunked: bool) -> None:
+    if chunked:
+        send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n").join()
+        around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    else:
+        around = send_head(pair, 1_000_000)
     stop = threading.Event()
 
     def trickle() -> None:
@@ -104,7 +127,7 @@ def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair) -> None:
     trickler.start()
     try:
         with open_wire(around, 1) as wire, pytest.raises(SlowBody):
-            wire.read(1_000_000)
+            read_all(wire)
     finally:
         stop.set()
         trickler.join()

@@ -33,6 +33,7 @@ class Work(me.EmbeddedDocument):
     solo = me.BooleanField(required=True)
     releases = me.IntField(required=True, min_value=0)
     released_for = me.StringField()
+    faults = me.IntField(required=True, min_value=0)
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
     generation = me.IntField(required=True, min_value=0)

@@ -1,18 +1,18 @@
-"""Looking at a suspicious picture in a process of its own, with a limit on memory and time.
+"""Looking at a picture in a process of its own, with a limit on memory and time.
 
-The helper is started on first use, kept while it behaves, and replaced when it dies. How it died is seen here, exactly: a
-crash of the decoder is told apart from somebody's ``kill -9``, which never counts against a picture.
+A suspicious picture is decoded here, and one that is to be tried alone goes all the way through here: what it does to a
+process, it does to the helper. The helper is started on first use, kept while it behaves, and replaced when it dies. How it
+died is seen exactly: a crash is told apart from somebody's ``kill``, which never counts against a picture.
 """
 
 import pickle
-import resource
-import select
 import signal
 import struct
 import subprocess
 import sys
-import time
+import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -21,14 +21,28 @@ from shared.states import SOLO_DEATHS_ALLOWED
 from worker.vision.errors import VisionError
 from worker.vision.look import Prepared
 
-_CRASHES: Final = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE}
+_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _HEADER: Final = struct.Struct("<Q")
+NO_MEMORY: Final = 71
+"""Exit code of a helper that could not go on within its limit."""
 
 
 class HelperKilled(Environment):
     """The helper was ended from outside: nothing is known about the picture."""
 
     default_code = "helper_killed"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is to be done with a picture: decode and prepare it, and with ``names`` finish it too (augmentations, detection)."""
+
+    data: bytes
+    image_id: str
+    declared: str | None
+    max_pixels: int
+    names: list[str] | None = None
+    detect: bool = True
 
 
 class Isolate:
@@ -39,18 +53,25 @@ class Isolate:
         self._memory, self._timeout = memory_bytes, timeout_s
         self._helper: subprocess.Popen[bytes] | None = None
 
-    def prepare(self, data: bytes, *, image_id: str, declared: str | None, max_pixels: int) -> Prepared:
-        """Do what ``look.prepare`` does, elsewhere.
+    def look(self, look: Look) -> Prepared:
+        """Do it elsewhere.
 
         :raises VisionError: the picture's own fault; ``decoder_crash`` after three helpers crashed or hung over it.
         :raises HelperKilled: the helper was killed from outside.
         """
-        request = pickle.dumps((data, image_id, declared, max_pixels), pickle.HIGHEST_PROTOCOL)
+        request = pickle.dumps(look, pickle.HIGHEST_PROTOCOL)
         for _ in range(SOLO_DEATHS_ALLOWED):
-            answer = self._ask(request)
+            try:
+                answer = self._ask(request)
+            except BaseException:  # a time limit, say: an answer left in the pipe would be taken for the next picture's
+                self.close()
+                raise
             if isinstance(answer, Prepared):
+                if answer.image_id != look.image_id:
+                    self.close()
+                    raise RuntimeError("the helper answered for another picture")
                 return answer
-            if isinstance(answer, str):
+            if answer is not None:
                 raise VisionError(answer)
         raise VisionError("decoder_crash")
 
@@ -58,7 +79,7 @@ class Isolate:
         """End the helper."""
         if self._helper is not None:
             self._helper.kill()
-            self._helper.wait(10)
+            self._helper.wait()
             for pipe in (self._helper.stdin, self._helper.stdout):
                 if pipe is not None:
                     with suppress(OSError):
@@ -72,28 +93,36 @@ class Isolate:
             self._helper = subprocess.Popen(_command(self._memory), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
         helper = self._helper
         kills = _oom_kills()
-        until = time.monotonic() + self._timeout
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            helper.kill()
+
+        watch = threading.Timer(self._timeout, end)  # whatever the helper hangs in, and however slowly it reads or answers
+        watch.start()
         try:
-            _send(helper.stdin, request)
-            answer = pickle.loads(_receive(helper.stdout, until))  # noqa: S301 -- our own helper's
-        except TimeoutError:
-            self.close()
-            return None
+            send(helper.stdin, request)
+            answer: Any = pickle.loads(receive(helper.stdout))  # noqa: S301 -- our own helper's
         except (EOFError, OSError) as error:
-            code = helper.wait(10)
+            code = helper.wait()
             self.close()
-            if -code in _CRASHES:
+            if late.is_set():
                 return None
-            if -code == signal.SIGKILL and _oom_kills() == kills:
+            if code == NO_MEMORY or (code == -signal.SIGKILL and _oom_kills() != kills):
+                return "out_of_memory"
+            if -code in _FROM_OUTSIDE:
                 raise HelperKilled("The helper was ended from outside.") from error
-            return "out_of_memory"  # Python could not go on within the limit, or a container's limit came first
+            return None
+        finally:
+            watch.cancel()
         if not isinstance(answer, Prepared | str):
             raise TypeError(type(answer))
         return answer
 
 
 def _command(memory_bytes: int) -> list[str]:
-    return [sys.executable, "-m", "worker.isolate", str(memory_bytes)]
+    return [sys.executable, "-m", "worker.helper", str(memory_bytes)]
 
 
 def _oom_kills() -> int:
@@ -103,17 +132,20 @@ def _oom_kills() -> int:
     return 0
 
 
-def _send(pipe: IO[bytes] | None, data: bytes) -> None:
+def send(pipe: IO[bytes] | None, data: bytes) -> None:
+    """Write one message."""
     assert pipe is not None  # noqa: S101 -- made with PIPE
     pipe.write(_HEADER.pack(len(data)))
     pipe.write(data)
     pipe.flush()
 
 
-def _receive(pipe: IO[bytes] | None, until: float) -> bytes:
+def receive(pipe: IO[bytes] | None) -> bytes:
+    """Read one message.
+
+    :raises EOFError: the other end is gone.
+    """
     assert pipe is not None  # noqa: S101 -- made with PIPE
-    if not select.select([pipe], [], [], max(0.0, until - time.monotonic()))[0]:
-        raise TimeoutError
     (length,) = _HEADER.unpack(_exactly(pipe, _HEADER.size))
     return _exactly(pipe, length)
 
@@ -123,37 +155,3 @@ def _exactly(pipe: IO[bytes], length: int) -> bytes:
     if len(data) < length:
         raise EOFError
     return data
-
-
-def _serve() -> None:
-    """Be the helper: answer requests until the pipe closes."""
-    from worker.vision import imaging, look  # noqa: PLC0415 -- after the limit would be too late to import much
-
-    limit = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    while True:
-        try:
-            (length,) = _HEADER.unpack(_exactly(source, _HEADER.size))
-            data, image_id, declared, max_pixels = pickle.loads(_exactly(source, length))  # noqa: S301 -- our parent's
-        except EOFError:
-            return
-        answer: Any
-        try:
-            answer = look.prepare(imaging.decode(data, max_pixels=max_pixels), image_id=image_id, declared=declared)
-        except VisionError as error:
-            answer = error.code
-        except MemoryError:
-            answer = "out_of_memory"
-        del data
-        try:
-            reply = pickle.dumps(answer, pickle.HIGHEST_PROTOCOL)
-        except MemoryError:
-            reply = pickle.dumps("out_of_memory")
-        del answer
-        _send(sink, reply)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -36,8 +36,12 @@ class Lease:
 
     def holds(self, image: Document) -> bool:
         """Say whether an image was still ours when that was last asked."""
+        return self.still(image["_id"], image["work"]["fence"])
+
+    def still(self, image_id: str, fence: int) -> bool:
+        """Say the same of an image under this fence."""
         with self._lock:
-            return bool(self._held.get(image["_id"]) == image["work"]["fence"])
+            return self._held.get(image_id) == fence
 
     def _run(self) -> None:
         while True:

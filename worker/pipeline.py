@@ -1,7 +1,8 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
-Pictures go through in groups of eight, so that memory stays bounded: one group is decoded in threads, looked at by the
-model as one batch, drawn and encoded in threads, and written while the next is decoded. While the last group of a claim is
+Pictures go through in groups of eight, so that memory stays bounded and what is done is done: one group is decoded in
+threads, looked at by the model as one batch, drawn and encoded in threads; its files are written and its results stored while
+the next is decoded. A picture that is to be tried alone goes all the way through the helper process. While the last group of a claim is
 looked at, the next claim is taken, read and kept: never earlier, because other workers may be free.
 """
 
@@ -13,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 from shared import faultpoints
 from shared.blobs import BlobMissing, BlobStore
 from shared.errors import Environment, ShelfsightError
@@ -22,11 +25,12 @@ from shared.ledger import claims, results
 from shared.ledger.results import Result
 from shared.mongo import Db, Document
 from shared.settings import Settings
-from worker.isolate import Isolate
+from shared.states import SOLO_DEATHS_ALLOWED
+from worker.isolate import Isolate, Look
 from worker.lease import Lease
 from worker.vision import imaging, look
 from worker.vision.detect import BATCH, Detector
-from worker.vision.errors import VisionError
+from worker.vision.errors import CODES, VisionError
 from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
@@ -47,6 +51,14 @@ class Loaded:
     image: Document
     data: bytes = b""
     error: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class Group:
+    """What became of some pictures: their results, and the files that were made of each, by name."""
+
+    results: list[Result]
+    files: list[tuple[Document, dict[str, bytes]]]
 
 
 class Pipeline:
@@ -106,26 +118,35 @@ class Pipeline:
             return Taken(claim, self._keep(claim.images))
         except BaseException as error:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
-            self._give_back(claim.images, code, delay=True)
+            self._give_back(claim.images, code)
             raise
 
     def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:
-        """Do a claim's work. What the environment does not let finish is given back, and never counts.
+        """Do a claim's work, as far as its time goes; the rest is given back.
+
+        What the environment does not let finish never counts. Where something else goes wrong each image is tried alone next,
+        and counts when it was alone already.
 
         :param at_last_group: called when the last pictures are about to be looked at.
         """
         claim = taken.claim
-        open_images = {image["_id"]: image for image in claim.images}
+        left = {image["_id"]: image for image in claim.images}
         try:
-            self._store(self._look(taken.loaded, at_last_group), open_images)
-        except ShelfsightError as error:
+            self._store(self._look(taken.loaded, at_last_group), left)
+        except Environment as error:
             _log.warning("claim given back: %s", error.code, exc_info=error)
-            self._give_back(open_images.values(), error.code, delay=True)
-        except MemoryError:
-            self._give_back(open_images.values(), "out_of_memory", delay=True)
-        except BaseException as error:  # a time limit, a stop, or a fault of ours: the images are innocent
-            self._give_back(open_images.values(), type(error).__name__, delay=isinstance(error, Exception))
+            self._give_back(left.values(), error.code)
+        except SoftTimeLimitExceeded:
+            self._give_back(left.values(), "time_limit", delay=False, solo=True)
             raise
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the images go back and the next claim is worked on
+            _log.exception("claim given back")
+            self._give_back(left.values(), type(error).__name__, solo=True, fault=True)
+        except BaseException as error:  # told to stop
+            self._give_back(left.values(), type(error).__name__, delay=False)
+            raise
+        else:
+            self._give_back(left.values(), "time_over", delay=False)
         finally:
             self._lease.drop(claim.images)
         self._close(claim)
@@ -158,21 +179,43 @@ class Pipeline:
         _log.critical("bytes of an accepted image are missing: %s", image["_id"])
         return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
 
-    def _look(self, loaded: list[Loaded], at_last_group: Callable[[], None]) -> Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]]:
-        """Look at pictures, group by group: their results, and the files that were made."""
+    def _look(self, loaded: list[Loaded], at_last_group: Callable[[], None]) -> Iterator[Group]:
+        """Look at pictures, group by group, until half of the time limit is over."""
+        until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         for begin in range(0, len(loaded), BATCH):
+            if time.monotonic() > until:
+                return
             if begin + BATCH >= len(loaded):
                 at_last_group()
             group = [one for one in loaded[begin : begin + BATCH] if self._lease.holds(one.image)]
+            if group and group[0].image["work"]["solo"]:  # it came alone
+                yield self._alone(group[0])
+                continue
             failed: list[Result] = []
             prepared: list[tuple[Document, Prepared]] = []
             for one, outcome in zip(group, self._prepare_all(group), strict=True):
                 if isinstance(outcome, Prepared):
                     prepared.append((one.image, outcome))
                 else:
-                    failed.append(Result(one.image["_id"], one.image["work"]["fence"], {"model": None}, outcome))
+                    failed.append(_failed(one.image, outcome))
                 one.data = b""
             yield self._finish_all(prepared, failed)
+
+    def _alone(self, one: Loaded) -> Group:
+        image = one.image
+        error = one.error
+        if error is None and image["work"]["faults"] >= SOLO_DEATHS_ALLOWED:
+            error = ("decoder_crash", CODES["decoder_crash"])
+        if error is None:
+            faultpoints.reach(f"5-looking:{image['_id']}")
+            names, detect = image["work"]["augmentations"], image["work"]["detect"]
+            look_at = Look(one.data, image["_id"], image["barcode"], self._settings.limits.max_pixels, names, detect)
+            try:
+                made = self._isolate.look(look_at)
+                return Group([self._done(image, made)], [(image, made.files)])
+            except VisionError as fault:
+                error = (fault.code, fault.detail)
+        return Group([_failed(image, error)], [])
 
     def _prepare_all(self, group: list[Loaded]) -> list[Prepared | tuple[str, str]]:
         jobs: list[Future[Prepared | tuple[str, str]] | None] = []
@@ -191,58 +234,55 @@ class Pipeline:
             if here:
                 picture = imaging.decode(one.data, max_pixels=max_pixels)
                 return look.prepare(picture, image_id=image_id, declared=declared)
-            return self._isolate.prepare(one.data, image_id=image_id, declared=declared, max_pixels=max_pixels)
+            return self._isolate.look(Look(one.data, image_id, declared, max_pixels))
         except VisionError as error:
             return error.code, error.detail
 
-    def _finish_all(
-        self, prepared: list[tuple[Document, Prepared]], failed: list[Result]
-    ) -> tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]:
+    def _finish_all(self, prepared: list[tuple[Document, Prepared]], failed: list[Result]) -> Group:
         seen = [pair for pair in prepared if pair[0]["work"]["detect"]]
         found = dict(zip((image["_id"] for image, _ in seen), self._detector.predict([one.rgb for _, one in seen]), strict=True))
         jobs = [
             self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"])
             for image, one in prepared
         ]
-        done = []
-        files = []
+        group = Group(failed, [])
         for (image, _), job in zip(prepared, jobs, strict=True):
             made = job.result()
-            model = self._detector.info if image["work"]["detect"] else None
-            done.append(Result(image["_id"], image["work"]["fence"], made.fields | {"model": model}))
-            files.append((image, made.files))
-        return failed + done, files
+            group.results.append(self._done(image, made))
+            group.files.append((image, made.files))
+        return group
 
-    def _store(
-        self,
-        groups: Iterator[tuple[list[Result], list[tuple[Document, dict[str, bytes]]]]],
-        open_images: dict[str, Document],
-    ) -> None:
-        """Write the files of each group while the next is looked at; then store all results at once."""
-        ready: list[Result] = []
-        writing: Future[None] | None = None
-        for found, files in groups:
+    def _done(self, image: Document, made: Prepared) -> Result:
+        model = self._detector.info if image["work"]["detect"] else None
+        return Result(image["_id"], image["work"]["fence"], made.fields | {"model": model})
+
+    def _store(self, groups: Iterator[Group], left: dict[str, Document]) -> None:
+        """Write the files and store the results of each group while the next is looked at.
+
+        :param left: the images that have no result yet; each goes when its result stands.
+        """
+        writing: Future[set[str]] | None = None
+        try:
+            for group in groups:
+                if writing is not None:
+                    _without(left, writing.result())
+                writing = self._writer.submit(self._write, group)
+        finally:
             if writing is not None:
-                writing.result()
-            writing = self._writer.submit(self._write, files)
-            ready += found
-        if writing is not None:
-            writing.result()
-        faultpoints.reach("5-variants-written")
-        mine = [result for result in ready if result.error is None or result.error[0] != "lease_lost"]
-        mine = [result for result in mine if self._lease.holds(open_images[result.image_id])]
-        faultpoints.reach("6-before-finish")
-        stored = results.finish(self._db, self._owner, mine)
-        faultpoints.reach("6-finished")
-        for image_id in stored:
-            open_images.pop(image_id)
+                _without(left, writing.result())
 
-    def _write(self, files: list[tuple[Document, dict[str, bytes]]]) -> None:
+    def _write(self, group: Group) -> set[str]:
         items: list[tuple[str, list[Any]]] = []
-        for image, made in files:
+        for image, made in group.files:
             if self._lease.holds(image):
                 items += [(variant_key(image["_id"], image["work"]["fence"], name), [data]) for name, data in made.items()]
         self._blobs.write_many(items)
+        faultpoints.reach("5-variants-written")
+        mine = [result for result in group.results if self._lease.still(result.image_id, result.fence)]
+        faultpoints.reach("6-before-finish")
+        stored = results.finish(self._db, self._owner, mine)
+        faultpoints.reach("6-finished")
+        return stored
 
     def _return(self, ahead: Future[Taken]) -> None:
         """Give back a claim that was taken ahead and will not be worked on."""
@@ -253,11 +293,14 @@ class Pipeline:
             return
         self._give_back(images, "not_begun", delay=False)
 
-    def _give_back(self, images: Iterable[Document], reason: str, *, delay: bool) -> None:
+    def _give_back(
+        self, images: Iterable[Document], reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False
+    ) -> None:
         given = list(images)
         self._lease.drop(given)
+        held = [(image["_id"], image["work"]["fence"]) for image in given]
         try:
-            claims.release(self._db, [(image["_id"], image["work"]["fence"]) for image in given], self._owner, reason, delay=delay)
+            claims.release(self._db, held, self._owner, reason, delay=delay, solo=solo, fault=fault)
         except Environment:
             return  # the lease ends by itself
 
@@ -267,6 +310,15 @@ class Pipeline:
             results.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep does it
+
+
+def _failed(image: Document, error: tuple[str, str]) -> Result:
+    return Result(image["_id"], image["work"]["fence"], {"model": None}, error)
+
+
+def _without(left: dict[str, Document], stored: set[str]) -> None:
+    for image_id in stored:
+        left.pop(image_id, None)
 
 
 def _original(image: Document) -> str:

@@ -1,8 +1,6 @@
 """What a bell starts: one thin task, and what a pool child needs for it."""
 
-import ctypes
 import os
-import signal
 import socket
 import threading
 import time
@@ -23,7 +21,6 @@ from shared.mongo import Db, connect, translated
 from shared.settings import Settings
 
 _HEARTBEAT_S: Final = 3.0
-_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(slots=True)
@@ -65,24 +62,25 @@ def work() -> None:
 
 def _begin(**_: Any) -> None:
     global _child  # noqa: PLW0603 -- one per process is what a pool child is
+    try:
+        _child = _make_child()
+    except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and goes on without it
+        telemetry.errors.exception("a pool child could not begin; the pool starts another")
+        os._exit(1)  # else it would take bells and do nothing
+
+
+def _make_child() -> Child:
     from worker.pipeline import Pipeline  # noqa: PLC0415 -- torch lives in the child only
     from worker.vision import detect  # noqa: PLC0415
 
-    _die_with_parent()
     settings = Settings()
     telemetry.configure(settings.log, "worker")
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     db = connect(settings.mongo, app="worker")
     detector = detect.load(threads=settings.vision.threads)
-    _child = Child(settings, Pipeline(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings))
+    child = Child(settings, Pipeline(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings))
     threading.Thread(target=_beat, args=(db, owner), name="heartbeat", daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel to end this child when its parent is killed (prctl(2), Linux): no orphan goes on claiming."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)
+    return child
 
 
 def _end(**_: Any) -> None:

@@ -15,7 +15,7 @@ from shared.states import ImageState, retry_delay_s
 
 _ROUNDS: Final = 12
 _STORES_PER_CLAIM: Final = 16
-_RENEWABLE_RELEASES: Final = 6
+_GROWING_DELAYS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,29 @@ def renew(db: Db, held: Sequence[tuple[str, int]], owner: str, lease_s: float) -
         return {image["_id"] for image in found if image["work"]["fence"] == fences[image["_id"]]}
 
 
-def release(db: Db, held: Sequence[tuple[str, int]], owner: str, reason: str, *, delay: bool = True) -> int:
-    """Give images back unfinished: the environment failed or the worker is leaving. Never counts against an image.
+def release(
+    db: Db, held: Sequence[tuple[str, int]], owner: str, reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False
+) -> int:
+    """Give images back unfinished: the environment failed, the worker is leaving, or one of them could not be dealt with.
 
     :param reason: a short code, kept beside the image.
     :param delay: wait before the next attempt, longer each time (1 s .. 30 s).
+    :param solo: try each alone next: one of them may be the reason.
+    :param fault: count it against an image that was tried alone; the environment's failures never count.
     :returns: how many were still held.
     """
     waits = {"$switch": {"branches": [
-        {"case": {"$lte": ["$work.releases", n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_RENEWABLE_RELEASES)
-    ], "default": int(retry_delay_s(_RENEWABLE_RELEASES) * 1000)}}  # fmt: skip
-    change = {
+        {"case": {"$lte": ["$work.releases", n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_GROWING_DELAYS)
+    ], "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}  # fmt: skip
+    change: dict[str, Any] = {
         "work.not_before": {"$add": ["$$NOW", waits if delay else 0]},
         "work.releases": {"$add": ["$work.releases", 1]},
         "work.released_for": {"$literal": reason},
     }
+    if solo:
+        change["work.solo"] = True
+    if fault:
+        change["work.faults"] = {"$add": ["$work.faults", {"$cond": ["$work.solo", 1, 0]}]}
     guard = {"$or": [{"_id": image_id, "work.fence": fence} for image_id, fence in held], "work.owner": owner}
     return _requeue(db, guard, change) if held else 0
 

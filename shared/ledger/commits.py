@@ -219,6 +219,7 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
             "not_before": batch.created_at,
             "solo": False,
             "releases": 0,
+            "faults": 0,
             "augmentations": list(batch.augmentations),
             "detect": batch.detect,
             "generation": 0,

@@ -6,7 +6,7 @@ CODES: Final = {
     "unsupported_format": "The file is in none of the supported formats.",
     "truncated": "The file ends too early.",
     "corrupt": "The file is damaged.",
-    "too_many_pixels": "The picture has more pixels than the limit allows.",
+    "too_many_pixels": "The picture has more pixels than the limit allows, or a side longer than a JPEG can have.",
     "empty": "The file is empty.",
     "decoder_crash": "Looking at this picture ended the process.",
     "out_of_memory": "Looking at this picture takes more memory than allowed.",

@@ -24,6 +24,9 @@ except ImportError:  # a machine without it: Pillow does the same, slower
 Rgb = NDArray[np.uint8]
 
 QUALITY: Final = 90
+_SCANS: Final = 32
+_LONGEST: Final = 65_500
+"""Longest side of a JPEG, in which all that is made of a picture is kept (libjpeg's JPEG_MAX_DIMENSION)."""
 THUMB_SIDE: Final = 320
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _EXIF_KEPT: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
@@ -51,7 +54,8 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
     except ValueError:
         return False
-    return space in {"YCbCr", "Gray"} and height * width <= max_pixels
+    # A progressive file may ask for thousands of passes over all pixels.
+    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
@@ -122,7 +126,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     with opened as image:
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > max_pixels or max(image.size) > _LONGEST:
             raise VisionError("too_many_pixels")
         exif = image.getexif()
         turn = exif.get(ExifTags.Base.Orientation, 1)

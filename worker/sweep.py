@@ -12,6 +12,7 @@ from typing import Final
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
+from pymongo.read_concern import ReadConcern
 
 from shared import faultpoints, telemetry
 from shared.blobs import TEMP, BlobMissing, BlobStore, LocalBlobs
@@ -20,7 +21,7 @@ from shared.errors import ShelfsightError
 from shared.ids import is_batch_id
 from shared.layout import FILES, SPOOL, batch_prefix, image_prefix, original_key, spool_key
 from shared.ledger import claims, commits, deletion, ranks, results, turns
-from shared.mongo import Db, connect, translated
+from shared.mongo import Db, Document, connect, translated
 from shared.settings import Settings
 from shared.states import TERMINAL
 
@@ -38,24 +39,30 @@ class Sweep:
         """Take what it works with."""
         self._settings, self._db, self._blobs, self._bell = settings, db, blobs, bell
         self._me = uuid.uuid4().hex
-        self._cleaned = 0.0
+        self._clean_at = self._clean_until = 0.0
         self._shard = 0
         self._longest_s = settings.worker.hard_limit_s + settings.worker.lease_s
 
     def tick(self) -> None:
-        """Do everything that is due. Each part fails alone: the next look comes soon."""
+        """Do everything that is due. Each part fails alone: the next look comes soon.
+
+        Cleaning gets half a look's time, and goes on at the next: hashing what a busy hour left behind must not hold up bells.
+        """
         if not self._quietly(self._lead):
             return
         for part in (self._expire, self._close, self._ring, self._count):
             self._quietly(part)
-        if time.monotonic() - self._cleaned >= self._settings.sweep.clean_interval_s:
-            self._cleaned = time.monotonic()
+        if time.monotonic() >= self._clean_at:
+            more = False
             for part in (self._clean_spools, self._clean_fences, self._clean_orphans, self._finish_deletions):
-                self._quietly(part)
+                self._clean_until = time.monotonic() + self._settings.sweep.interval_s / 8
+                more |= self._quietly(part)
+            if not more:
+                self._clean_at = time.monotonic() + self._settings.sweep.clean_interval_s
 
-    def _quietly(self, part: Callable[[], bool]) -> bool:
+    def _quietly(self, part: Callable[..., bool | None], *about: str) -> bool:
         try:
-            return part()
+            return bool(part(*about))
         except ShelfsightError as error:
             _log.warning("sweep: %s: %s", part.__name__, error.code)
         except Exception:  # noqa: BLE001 -- one part's fault must not end the others
@@ -101,15 +108,17 @@ class Sweep:
         return bool(wrong)
 
     def _clean_spools(self) -> bool:
-        """Delete spools whose images are all terminal and whose originals all stand; and spools of no batch, when old."""
+        """Delete spools whose images are all terminal and whose originals all stand; and spools of no batch, when old.
+
+        :returns: whether the time was over before the work.
+        """
         with translated():
-            done = [row["_id"] for row in self._db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).limit(_MANY)]
+            due = self._db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).sort("_id", 1).limit(_MANY)
+            done = [row["_id"] for row in due]
         for batch_id in done:
-            if self._originals_stand(batch_id):
-                faultpoints.reach("9-before-spool-delete")
-                self._blobs.delete(spool_key(batch_id))
-                with translated():
-                    self._db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
+            if time.monotonic() > self._clean_until:
+                return True
+            self._quietly(self._settle_spool, batch_id)
         old = [
             blob.key.removeprefix(f"{SPOOL}/")
             for blob in self._blobs.list(SPOOL)
@@ -125,22 +134,55 @@ class Sweep:
                     nothing = commits.abandon(self._db, batch_id)
                 if nothing:
                     self._blobs.delete(spool_key(batch_id))
-        return True
+        return len(done) == _MANY
 
-    def _originals_stand(self, batch_id: str) -> bool:
-        """Check, by a majority's view, that all images are terminal and each original has its length and digest."""
+    def _settle_spool(self, batch_id: str) -> None:
+        """Delete a spool of which every byte stands elsewhere; keep one for good of which some does not."""
+        verdict = self._originals_stand(batch_id)
+        if verdict is None:
+            return
+        if verdict:
+            faultpoints.reach("9-before-spool-delete")
+            self._blobs.delete(spool_key(batch_id))
         with translated():
-            images = self._db.images.find({"batch_id": batch_id}, {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1})
-            rows = list(images.batch_size(2000))
-        for image in rows:
-            if image["status"] not in TERMINAL:
-                return False
-            key = original_key(image["_id"], image["work"]["ext"])
-            found = self._blobs.stat(key)
-            if found is None or found.size != image["file_size"] or self._digest(key) != image["sha256"]:
-                _log.critical("sweep: the original of %s does not stand; its spool is kept", image["_id"])
-                return False
-        return bool(rows)
+            self._db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
+
+    def _originals_stand(self, batch_id: str) -> bool | None:
+        """Check, by a majority's view, that all images are terminal and each original has its length and digest.
+
+        :returns: None when some image is not terminal, False when an original is bad and the spool does not mend it.
+        """
+        images = self._db.get_collection("images", read_concern=ReadConcern("majority"))
+        wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "error.code": 1}
+        with translated():
+            rows = list(images.find({"batch_id": batch_id}, wanted).batch_size(2000))
+        if any(image["status"] not in TERMINAL for image in rows):
+            return None
+        lost = [image for image in rows if not self._stands(image) and not self._mend(batch_id, image)]
+        for image in lost:
+            _log.critical("sweep: the original of %s does not stand; its spool is kept", image["_id"])
+        if not rows:
+            _log.critical("sweep: the documents of batch %s are gone; its spool is kept", batch_id)
+        return bool(rows) and not lost
+
+    def _stands(self, image: Document) -> bool:
+        if (image.get("error") or {}).get("code") == "bytes_missing":
+            return True  # said already: no spool had them
+        key = original_key(image["_id"], image["work"]["ext"])
+        found = self._blobs.stat(key)
+        return found is not None and found.size == image["file_size"] and self._digest(key) == image["sha256"]
+
+    def _mend(self, batch_id: str, image: Document) -> bool:
+        """Write an original anew from the spool."""
+        try:
+            data = self._blobs.read(spool_key(batch_id), image["work"]["offset"], image["file_size"])
+        except BlobMissing:
+            return False
+        if hashlib.sha256(data).hexdigest() != image["sha256"]:
+            return False
+        _log.error("sweep: the original of %s was bad and is written anew", image["_id"])
+        self._blobs.write(original_key(image["_id"], image["work"]["ext"]), [data])
+        return True
 
     def _digest(self, key: str) -> str:
         digest = hashlib.sha256()
@@ -155,6 +197,8 @@ class Sweep:
         with translated():
             due = [row["_id"] for row in self._db.batches.find({"unswept": True, "open": {"$ne": True}, **old}, {"_id": 1}).limit(_MANY)]
         for batch_id in due:
+            if time.monotonic() > self._clean_until:
+                return True
             with translated():
                 rows = list(self._db.images.find({"batch_id": batch_id}, {"work.fence": 1}).batch_size(2000))
             for image in rows:
@@ -164,7 +208,7 @@ class Sweep:
                         self._blobs.delete_tree(f"{prefix}/{fence}")
             with translated():
                 self._db.batches.update_one({"_id": batch_id}, {"$unset": {"unswept": ""}})
-        return bool(due)
+        return len(due) == _MANY
 
     def _clean_orphans(self) -> bool:
         """Remove folders of batches that are gone, one of the 256 shards at a time, and old temporary files."""
@@ -181,14 +225,16 @@ class Sweep:
         for blob in self._blobs.list(TEMP):
             if time.time() - blob.modified > _TEMP_AGE_S:
                 self._blobs.delete(blob.key)
-        return True
+        return False
 
     def _finish_deletions(self) -> bool:
         for batch_id in deletion.deletable(self._db, self._longest_s):
+            if time.monotonic() > self._clean_until:
+                return True
             self._blobs.delete_tree(batch_prefix(batch_id))
             self._blobs.delete(spool_key(batch_id))
             deletion.finish_delete(self._db, batch_id)
-        return True
+        return False
 
 
 def main() -> None:

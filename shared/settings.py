@@ -100,7 +100,7 @@ class Worker(Group):
     hard_limit_s: float = Field(330.0, gt=0)
     child_memory_bytes: int = Field(2048 * MIB, gt=0, description="Address space that decoding of a suspicious picture may use.")
     child_timeout_s: float = Field(30.0, gt=0, description="Limit of one such look.")
-    task_s: float = Field(20.0, gt=0, description="After this long a task lets go and rings again, so that a stop is not held up.")
+    task_s: float = Field(4.0, gt=0, description="After this long a task takes no further claim and rings again, so that a stop finds it at its end.")
 
 
 class Sweep(Group):

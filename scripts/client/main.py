@@ -1,201 +1,198 @@
-"""Upload pictures in bulk: files, folders or a CSV manifest (path,timestamp,store_name,camera_id,barcode).
+"""Upload pictures in bulk: files, folders or a CSV manifest (path,timestamp,store_name,camera_id,barcode; UTF-8).
 
-Interrupt it and run it again: what was answered is not sent twice. Exit codes: 0 all accepted (with --wait: and done),
-1 some pictures were rejected or failed, 2 the command cannot be worked with, 3 the service did not take everything,
-130 interrupted.
+A picture that several rows of manifests name is sent once for each row that says something different of it: each is an
+observation. A folder's picture that a manifest names too is sent as the manifest says.
+
+Interrupt it (Ctrl-C lets the requests in flight finish; a second one ends at once) and run the same command again, within 24
+hours: no picture is sent twice, also when files were added or removed meanwhile. A changed file is a new picture.
+
+Exit codes: 0 all accepted (with --wait: and done), 1 some pictures were rejected or failed, 2 the command cannot be worked
+with, 3 the service did not take everything, 4 the same upload is running already, 5 all that could be is accepted but not all
+results came in time, 130 interrupted.
 """
 
 import argparse
-import json
+import hashlib
+import os
 import shlex
+import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
-from scripts.client.journal import Journal
-from scripts.client.plan import Batch, UsageError, cut, find
+from scripts.client.journal import Busy, Journal
+from scripts.client.plan import Picture, UsageError, find
 from scripts.client.send import GaveUp, Sender
+from scripts.client.summary import BUSY, INTERRUPTED, UNUSABLE, Summary
+from scripts.client.upload import Answer, Group, Upload, groups
 
-_OVERHEAD = 64 * 1024
-_SHOWN = 20
+_OVERHEAD: Final = 64 * 1024
+_OVERHEAD_EACH: Final = 2048
+_KEY_LIVES_S: Final = 24 * 3600
+_WAIT_S: Final = 300.0
+_WAIT_EACH_S: Final = 2.0
 
 
-@dataclass
-class Summary:
-    """What became of an upload."""
-
-    found: int = 0
-    accepted: int = 0
-    skipped: int = 0
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    batches: list[str] = field(default_factory=list)
-    gave_up: str | None = None
-    done: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    labels: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def exit_code(self) -> int:
-        """The command's exit code."""
-        if self.gave_up is not None:
-            return 3
-        return 1 if self.rejected or self.failed else 0
+class _Interrupted(Exception):
+    """Ctrl-C, and what was in flight has come to its end."""
 
 
 def main() -> int:
     """Upload what the arguments name."""
     given = _arguments()
-    console = Console(stderr=True)
-    try:
-        pictures = find(given.sources, store=given.store, camera=given.camera, timestamp=given.timestamp)
-        if not pictures:
-            raise UsageError("There are no pictures there.")
-    except (UsageError, OSError) as error:
-        console.print(f"scripts/upload: {error}", style="red", markup=False)
-        return 2
+    console = Console(stderr=True, highlight=False)
+    summary = Summary()
     stop = threading.Event()
-    sender = Sender(given.url, given.token, given.retry_for, stop)
-    summary = Summary(found=len(pictures))
     try:
-        limits = sender.limits()
-        most = min(given.batch_size, limits["max_images"])
-        most_bytes = min(given.batch_bytes, limits["max_body_bytes"] - _OVERHEAD - 2048 * most)
-        with Journal(given.resume) as journal, _progress(console, given) as progress:
-            batches = list(cut(pictures, most=most, most_bytes=most_bytes, salt=f"{given.url} {journal.run}"))
-            _send_all(batches, sender, journal, summary, given.parallel, progress, stop)
-            if given.wait and summary.gave_up is None:
-                _wait_all(sender, summary, progress)
-        if summary.gave_up is None:
-            given.resume.unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        stop.set()
-        again = shlex.join(["scripts/upload", *sys.argv[1:]])
-        console.print(f"\nInterrupted after {summary.accepted} pictures. To go on: {again}", markup=False, soft_wrap=True)
-        return 130
-    except (GaveUp, KeyError, ValueError) as error:
-        summary.gave_up = str(error)
-    finally:
-        stop.set()
-        sender.close()
-    _report(summary, console, given)
+        sender = Sender(given.url, given.token, given.retry_for, stop)
+        try:
+            pictures = find(given.sources, store=given.store, camera=given.camera, timestamp=given.timestamp)
+            if not pictures and not (given.resume and given.resume.exists()):
+                raise UsageError("There are no pictures there.")
+            summary.found = len(pictures)
+            with Journal(given.resume, given.url.rstrip("/")) as journal:
+                _run(pictures, sender, journal, summary, given, console, stop)
+        finally:
+            sender.close()
+    except (UsageError, OSError) as error:
+        console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
+        return UNUSABLE
+    except Busy as error:
+        console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
+        return BUSY
+    except (KeyboardInterrupt, _Interrupted):
+        console.print(f"Interrupted after {summary.accepted} pictures.{_again(given)}", markup=False, soft_wrap=True)
+        return INTERRUPTED
+    summary.show(console, given.url, _again(given), waited=given.wait)
+    if given.json:
+        print(summary.as_json())
     return summary.exit_code
 
 
-def _send_all(
-    batches: list[Batch],
+def _run(
+    pictures: list[Picture],
     sender: Sender,
     journal: Journal,
     summary: Summary,
-    parallel: int,
-    progress: Progress,
+    given: argparse.Namespace,
+    console: Console,
     stop: threading.Event,
 ) -> None:
-    bar = progress.add_task("uploading", total=sum(batch.size for batch in batches), count="")
-    todo: Iterator[Batch] = iter(batches)
-    running: dict[Future[dict[str, Any]], Batch] = {}
+    """Send, and wait if asked to; the journal goes when there is nothing left to go on with."""
+    for row in journal.answers:
+        summary.count(row["batch_id"], row["accepted"], row["rejected"])
+        summary.skipped += row["accepted"] + len(row["rejected"])
+    old = [begun for begun in journal.pending.values() if begun.at < time.time() - _KEY_LIVES_S]
+    if old:
+        count = sum(len(begun.pictures) for begun in old)
+        console.print(f"{count} pictures were in flight over 24 h ago; they are sent again, and may be there twice.", style="red")
+    try:
+        limits = sender.limits()
+    except GaveUp as error:
+        summary.gave_up = str(error)
+        return
+    most = min(given.batch_size, limits["max_images"])
+    most_bytes = min(given.batch_bytes, limits["max_body_bytes"] - _OVERHEAD - _OVERHEAD_EACH * most)
+    todo = list(groups(pictures, journal, most=most, most_bytes=most_bytes))
+    upload = Upload(sender, journal, stop, limits["max_image_bytes"])
+    with _progress(console, given) as progress:
+        _send(upload, todo, summary, given, progress, console, stop)
+        if summary.gave_up is None and given.wait:
+            _wait(sender, summary, given.wait_for, progress)
+    if summary.gave_up is None and summary.wait_over is None:
+        journal.remove()
+
+
+def _send(
+    upload: Upload,
+    todo: list[Group],
+    summary: Summary,
+    given: argparse.Namespace,
+    progress: Progress,
+    console: Console,
+    stop: threading.Event,
+) -> None:
+    whole = sum(len(group.pictures) for group in todo)
+    bar = progress.add_task("uploading", total=sum(group.size for group in todo), count="")
     sent = 0
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while True:
-                while len(running) < parallel and (batch := next(todo, None)) is not None:
-                    if batch.key in journal.answers:
-                        _count(journal.answers[batch.key], batch, summary, resumed=True)
-                        sent += len(batch.pictures)
-                        progress.update(bar, advance=batch.size, count=f"{sent}/{summary.found}")
-                    else:
-                        running[pool.submit(sender.send, batch)] = batch
-                if not running:
-                    return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    batch = running.pop(future)
-                    row = _row(future.result(), batch)
-                    journal.add(row)
-                    _count(row, batch, summary, resumed=False)
-                    sent += len(batch.pictures)
-                    progress.update(bar, advance=batch.size, count=f"{sent}/{summary.found}")
-        except BaseException:
-            stop.set()
-            raise
+
+    def count(group: Group, answer: Answer) -> None:
+        nonlocal sent
+        summary.count(answer.batch_id, answer.accepted, answer.rejected)
+        sent += len(group.pictures)
+        progress.update(bar, advance=group.size, count=f"{sent}/{whole}")
+
+    with _finishing(upload, console, stop, given) as interrupted:
+        summary.gave_up = upload.send(iter(todo), given.parallel, count)
+    if interrupted.is_set():
+        raise _Interrupted
 
 
-def _row(answer: dict[str, Any], batch: Batch) -> dict[str, Any]:
-    """What the journal keeps of an answer: the batch's id, and every picture that was refused with its reason."""
-    if answer["http"] == 202:
-        bad = [(image["index"], image["errors"][0]) for image in answer["images"] if image["status"] == "rejected"]
-        said = [{"path": str(batch.pictures[at].path), "code": wrong["code"], "detail": wrong["detail"]} for at, wrong in bad]
-        return {"key": batch.key, "batch_id": answer["batch_id"], "accepted": answer["total"], "rejected": said}
-    by_index: dict[int, dict[str, Any]] = {}
-    for wrong in answer.get("errors", []):
-        place = wrong["pointer"].strip("/").split("/")[0]
-        if place.isdigit():
-            by_index.setdefault(int(place), wrong)
-    everything = {"code": answer.get("code", "refused"), "detail": answer.get("detail", f"HTTP {answer['http']}")}
-    said = []
-    for at, picture in enumerate(batch.pictures):
-        wrong = by_index.get(at, everything)
-        said.append({"path": str(picture.path), "code": wrong["code"], "detail": wrong["detail"]})
-    return {"key": batch.key, "batch_id": None, "accepted": 0, "rejected": said}
+@contextmanager
+def _finishing(upload: Upload, console: Console, stop: threading.Event, given: argparse.Namespace) -> Iterator[threading.Event]:
+    """Let Ctrl-C end the upload when what is in flight is answered and written down, and a second one at once."""
+    interrupted = threading.Event()
+
+    def interrupt(_signum: int, _frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            begin = "\n\x1b[?25h" if console.is_terminal else ""  # below the bar, and with the cursor that it hides
+            # Not by the console, nor by Python's own buffers: this signal may have come while they write the other line.
+            os.write(2, os.fsencode(f"{begin}Ended at once.{_again(given)}\n"))
+            os._exit(INTERRUPTED)  # what was begun is in the journal; the threads would be waited for
+        interrupted.set()
+        stop.set()
+        console.print(f"Finishing {upload.in_flight} requests in flight; Ctrl-C again ends at once.")
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # in the background of a shell
+        yield interrupted
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
-def _count(row: dict[str, Any], batch: Batch, summary: Summary, *, resumed: bool) -> None:
-    summary.accepted += row["accepted"]
-    summary.rejected += row["rejected"]
-    summary.skipped += len(batch.pictures) if resumed else 0
-    if row["batch_id"]:
-        summary.batches.append(row["batch_id"])
-
-
-def _wait_all(sender: Sender, summary: Summary, progress: Progress) -> None:
+def _wait(sender: Sender, summary: Summary, wait_for: float | None, progress: Progress) -> None:
+    seconds = _WAIT_S + _WAIT_EACH_S * summary.accepted if wait_for is None else wait_for
+    until = time.monotonic() + seconds
     bar = progress.add_task("waiting for results", total=summary.accepted, count="")
-    for batch_id in summary.batches:
-        while (batch := sender.finished(batch_id)) is None:
-            time.sleep(0.2)
-        for image in batch["images"]:
-            if image["status"] == "done":
-                summary.done += 1
-                summary.labels.update({found["label"] for found in image["detections"]})
-            else:
-                summary.failed[(image["error"] or {}).get("code", image["status"])] += 1
-        progress.update(bar, advance=batch["total"], count=f"{summary.done + summary.failed.total()}/{summary.accepted}")
+    for batch_id, size in summary.batches.items():
+        try:
+            while "images" in (batch := sender.batch(batch_id, until)) and not batch["finished_at"] and time.monotonic() < until:
+                time.sleep(0.2)  # the service may answer before it is finished, when too many wait
+        except GaveUp as error:
+            summary.waiting = summary.accepted - summary.done - summary.failed.total()
+            summary.wait_over = f"The results could not be waited for: {error}."
+            return
+        if "images" in batch:
+            summary.count_results(batch)
+        else:
+            summary.failed[batch.get("code", "not_found")] += size
+        progress.update(bar, advance=size, count=f"{summary.done + summary.failed.total()}/{summary.accepted}")
+    if summary.waiting:
+        summary.wait_over = f"{summary.waiting} pictures have no result after {seconds:g} s: do the workers run? The page of the batch shows how far it is."
+
+
+def _again(given: argparse.Namespace) -> str:
+    """Say how to go on, where something is kept to go on with."""
+    if not given.resume or not given.resume.exists():
+        return ""
+    return f" To go on: {shlex.join([os.environ.get('INVOKED_AS', 'scripts/upload'), *sys.argv[1:]])}"
 
 
 def _progress(console: Console, given: argparse.Namespace) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TransferSpeedColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=given.quiet, transient=False)
-
-
-def _report(summary: Summary, console: Console, given: argparse.Namespace) -> None:
-    for wrong in summary.rejected[:_SHOWN]:
-        console.print(f"rejected  {wrong['path']}: {wrong['code']}: {wrong['detail']}", style="red", markup=False, soft_wrap=True)
-    if len(summary.rejected) > _SHOWN:
-        console.print(f"... and {len(summary.rejected) - _SHOWN} more; --json lists all", style="red")
-    table = Table(show_header=False, box=None)
-    table.add_row("pictures found", str(summary.found))
-    table.add_row("accepted", f"{summary.accepted} in {len(summary.batches)} batches" + (f" ({summary.skipped} in an earlier run)" if summary.skipped else ""))
-    table.add_row("rejected", str(len(summary.rejected)))
-    if given.wait:
-        table.add_row("done", str(summary.done))
-        table.add_row("failed", ", ".join(f"{n} {code}" for code, n in summary.failed.most_common()) or "0")
-        table.add_row("seen on", ", ".join(f"{label} {n}" for label, n in summary.labels.most_common(12)) or "nothing")
-    console.print(table)
-    if summary.gave_up:
-        console.print(f"Not everything was taken: {summary.gave_up}. Run the same command again to go on.", style="red", markup=False)
-    for batch_id in summary.batches[:3]:
-        console.print(f"look at   {given.url.rstrip('/')}/batches/{batch_id}", soft_wrap=True)
-    if given.json:
-        said = {name: getattr(summary, name) for name in ("found", "accepted", "skipped", "rejected", "batches", "done", "gave_up")}
-        print(json.dumps(said | {"failed": dict(summary.failed), "labels": dict(summary.labels), "exit_code": summary.exit_code}))
 
 
 def _arguments() -> argparse.Namespace:
@@ -210,11 +207,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-bytes", type=_at_least_one, default=16 * 1024 * 1024, metavar="N", help="bytes a batch (default: 16 MiB)")
     parser.add_argument("--parallel", type=_at_least_one, default=2, metavar="N", help="batches at once (default: %(default)s)")
     parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="patience with one batch (default: %(default)s s)")
-    parser.add_argument("--resume", type=Path, default=Path("shelfsight.upload.jsonl"), metavar="FILE", help="what was answered; removed when all is done (default: %(default)s)")
+    resume = parser.add_mutually_exclusive_group()
+    resume.add_argument("--resume", type=Path, metavar="FILE", help="what was sent and answered; removed when all is done (default: a file here, named for PATHs, --url, --store, --camera and --timestamp)")
+    resume.add_argument("--no-resume", action="store_true", help="keep no such file; another run is another upload")
     parser.add_argument("--wait", action="store_true", help="wait for the results and sum them up")
+    parser.add_argument("--wait-for", type=float, metavar="S", help=f"wait at most so many seconds; implies --wait (default: {_WAIT_S:.0f}, and {_WAIT_EACH_S:.0f} for each picture)")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object on standard output")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    return parser.parse_args()
+    given = parser.parse_intermixed_args()
+    given.wait = given.wait or given.wait_for is not None
+    given.resume = None if given.no_resume else given.resume or _default_resume(given)
+    return given
+
+
+def _default_resume(given: argparse.Namespace) -> Path:
+    """Name the resume file for what is uploaded, so that two uploads never share one; how it is cut does not matter."""
+    what = (sorted(str(source.absolute()) for source in given.sources), given.url.rstrip("/"), given.store, given.camera, given.timestamp)
+    return Path(f"shelfsight-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.upload.jsonl")
 
 
 def _at_least_one(text: str) -> int:

@@ -1,86 +1,71 @@
 """Sending against a peer that misbehaves: busy, failing, hanging up; the key stays the same."""
 
-import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from scripts.client.plan import Batch, Picture
+from scripts.client.plan import Picture, UsageError
 from scripts.client.send import GaveUp, Sender
+from tests.unit.client.peer import Peer, Say
+
+PICTURE = (Picture(Path("a.jpg"), 5, 0, {"store_name": "s", "filename": "a.jpg"}), b"bytes")
 
 
-class Peer(ThreadingHTTPServer):
-    """Answers uploads as its script says: a status, or None to hang up."""
-
-    script: list[int | None]
-    keys: list[str | None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        assert isinstance(self.server, Peer)
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.keys.append(self.headers["Idempotency-Key"])
-        status = self.server.script.pop(0) if len(self.server.script) > 1 else self.server.script[0]
-        if status is None:
-            self.close_connection = True
-            return
-        body = json.dumps({"batch_id": "b", "total": 1, "images": [], "code": "x"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Retry-After", "0")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name is the base class's
-        pass
+@contextmanager
+def sending(peer: Peer, patience: float = 20, settled: float = 20) -> Iterator[Sender]:
+    sender = Sender(peer.url, None, patience, threading.Event(), settled)
+    yield sender
+    sender.close()
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    server = Peer(("127.0.0.1", 0), Handler)
-    server.keys = []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def test_a_busy_slow_failing_and_vanishing_service_is_asked_again_with_the_same_key(peer: Peer) -> None:
+    peer.script = [Say(429), Say(None), Say(408, "body_too_slow"), None]
+    with sending(peer) as sender:
+        assert sender.send("key-1", [PICTURE])["http"] == 202
+    assert [request.key for request in peer.requests] == ["key-1"] * 4
+    assert peer.stored == ["a.jpg"]
 
 
-@pytest.fixture
-def batch(tmp_path: Path) -> Batch:
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"bytes")
-    return Batch("key-1", [Picture(path, 5, {"store_name": "s"})])
+def test_it_waits_as_long_as_the_service_asks(peer: Peer) -> None:
+    peer.script = [Say(503, headers={"Retry-After": "1"}), None]
+    with sending(peer) as sender:
+        sender.send("key-1", [PICTURE])
+    assert peer.requests[1].at - peer.requests[0].at >= 1.0  # of itself it would try again after half a second
 
 
-def sender(peer: Peer, patience: float = 20) -> Sender:
-    return Sender(f"http://127.0.0.1:{peer.server_port}", None, patience, threading.Event())
+@pytest.mark.parametrize("status", [413, 422])
+def test_a_refusal_of_the_pictures_is_final(peer: Peer, status: int) -> None:
+    peer.script = [Say(status, "too_many_values")]
+    with sending(peer) as sender:
+        assert sender.send("key-1", [PICTURE])["http"] == status
+    assert len(peer.requests) == 1
 
 
-def test_a_busy_failing_and_vanishing_service_is_asked_again_with_the_same_key(peer: Peer, batch: Batch) -> None:
-    peer.script = [429, None, 503, 202]
-    sending = sender(peer)
-    assert sending.send(batch)["http"] == 202
-    sending.close()
-    assert peer.keys == ["key-1"] * 4
+@pytest.mark.parametrize("status", [200, 301, 401, 403, 404])
+def test_a_refusal_that_is_not_about_the_pictures_is_said_at_once(peer: Peer, status: int) -> None:
+    peer.script = [Say(status, "the_code")]
+    with sending(peer) as sender, pytest.raises(GaveUp, match=f"HTTP {status} the_code: As the test says."):
+        sender.send("key-1", [PICTURE])
 
 
-def test_a_refusal_is_final(peer: Peer, batch: Batch) -> None:
-    peer.script = [422]
-    sending = sender(peer)
-    assert sending.send(batch)["http"] == 422
-    sending.close()
-    assert len(peer.keys) == 1
+def test_patience_ends_with_what_the_service_said_last(peer: Peer) -> None:
+    peer.script = [Say(507, "disk_full")] * 9
+    with sending(peer, patience=0.7) as sender, pytest.raises(GaveUp, match="disk_full"):
+        sender.send("key-1", [PICTURE])
 
 
-def test_patience_ends(peer: Peer, batch: Batch) -> None:
-    peer.script = [503]
-    sending = sender(peer, patience=0.7)
-    with pytest.raises(GaveUp):
-        sending.send(batch)
-    sending.close()
+def test_a_key_of_another_request_is_asked_again_until_that_one_is_settled(peer: Peer) -> None:
+    mismatch = Say(422, "idempotency_mismatch")
+    peer.script = [mismatch, None, mismatch, mismatch, mismatch, mismatch]
+    with sending(peer, settled=0.2) as sender:
+        assert sender.send("in-flight-then-forgotten", [PICTURE])["http"] == 202
+        assert sender.send("accepted", [PICTURE])["code"] == "idempotency_mismatch"
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:5000", "localhost", "ftp://x", "http://", "http:///x", "http://x:abc", "http://x:99999", ""])
+def test_an_address_that_is_none_is_refused_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(UsageError, match="--url"):
+        Sender(url, None, 1, threading.Event())

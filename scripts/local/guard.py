@@ -1,7 +1,8 @@
 """``python -m scripts.local.guard``: keeps the supervisor, which keeps everything else.
 
 It holds the data folder's lock, starts supervisord, brings the servers up before what needs them, and begins again when
-supervisord is killed (its children die with it). When it is told to stop, it stops the house in order.
+supervisord is killed (its children die with it). When it is told to stop, it stops the house in order; so it does when the
+``scripts/start`` that holds its leash ends without having let it go.
 """
 
 import argparse
@@ -11,19 +12,28 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
-from xmlrpc.client import Fault, ServerProxy
+from xmlrpc.client import Error, Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
 from scripts.local import embedded
-from scripts.local.house import ROOT, House
+from scripts.local.house import ROOT, House, Stage
 
 _STOP_S: Final = 60
+_LOCK_S: Final = 2.0
+"""A process that only tries the lock holds it for a moment."""
 _SERVERS: Final = ("mongod", "redis")
+_DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
+_INDEXES_S: Final = 120
+_NO_ANSWER: Final = (OSError, Error, HTTPException)
+"""What a call to a supervisor raises that is not there, or is killed meanwhile."""
 
 
 class Stopped(Exception):
@@ -69,15 +79,20 @@ class Guard:
             signal.signal(name, self._stop_asked)
         try:
             while True:
-                self._begin()
-                assert self._supervisor is not None  # noqa: S101 -- just started
-                self._supervisor.wait()
-                print("the supervisor has ended; it is started again", flush=True)
+                try:
+                    self._begin().wait()
+                    print("the supervisor has ended; it is started again", flush=True)
+                except (embedded.Unusable, *_NO_ANSWER, subprocess.SubprocessError) as error:
+                    self._again(error)
                 time.sleep(0.5)  # let the children that die with it be gone
         except Stopped:
             self._end()
 
-    def _begin(self) -> None:
+    def _begin(self) -> "subprocess.Popen[bytes]":
+        """Start a supervisor and everything under it.
+
+        :raises Unusable, OSError, Error, SubprocessError: not everything came up.
+        """
         house = self._house
         house.socket.unlink(missing_ok=True)
         ports = house.ports()
@@ -86,30 +101,51 @@ class Guard:
         config.write_text(configuration(house, ports))
         command = [sys.executable, "-m", "scripts.local.child", "supervisor", str(house.run / "supervisor.pid"), "--"]
         self._supervisor = subprocess.Popen([*command, sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], cwd=ROOT)
-        try:
-            self._bring_up(ports)
-        except (embedded.Unusable, OSError, Fault, subprocess.SubprocessError) as error:
-            print(f"not everything came up: {error}; trying again", flush=True)
+        self._bring_up(ports)
+        house.tell(None)
+        return self._supervisor
+
+    def _again(self, error: Exception) -> None:
+        print(f"not everything came up: {error}; trying again", flush=True)
+        with contextlib.suppress(OSError):  # a full disk, perhaps: the log has it, and it may pass
+            self._house.tell(Stage(f"Trying again: {error}"))
+        if self._supervisor is not None:
             self._supervisor.kill()
-            time.sleep(1)
+            self._supervisor.wait()
+        time.sleep(1)
 
     def _bring_up(self, ports: dict[str, int]) -> None:
         house = self._house
         if house.own_mongo:
-            embedded.wait_for_mongod(ports["mongod"], self._pid("mongod"))
+            self._wait_for("mongod", "MongoDB", lambda pid: embedded.wait_for_mongod(ports["mongod"], pid))
         if house.own_redis:
-            embedded.wait_for_redis(ports["redis"], self._pid("redis"))
-        subprocess.run([sys.executable, "-m", "shared.documents"], cwd=ROOT, check=True, timeout=120)
+            self._wait_for("redis", "Redis", lambda pid: embedded.wait_for_redis(ports["redis"], pid))
+        house.tell(Stage("Making the indexes of the database"))
+        if subprocess.run([sys.executable, "-m", "shared.documents"], cwd=ROOT, check=False, timeout=_INDEXES_S).returncode:
+            where = "see mongod.log" if house.own_mongo else "does the MongoDB of MONGODB_URL answer?"
+            raise embedded.Unusable(f"the indexes of the database were not made: {where}")
         rpc = proxy(house)
         for name in house.commands(ports):
             if name not in _SERVERS:
                 rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes no names
 
+    def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
+        """Wait for a server for as long as its process lives, and say so.
+
+        :raises Unusable: there is no such process, or it ended.
+        """
+        pid = self._pid(name)
+        began = time.monotonic()
+        print(f"waiting for {title} (pid {pid}) to be ready, for as long as it lives; {self._house.logs}/{name}.log says more", flush=True)
+        self._house.tell(Stage(f"Waiting for {title} (pid {pid}); after a crash it recovers its data first", began))
+        ready(pid)
+        print(f"{title} is ready after {time.monotonic() - began:.0f} s", flush=True)
+
     def _pid(self, name: str) -> int:
         """Wait for a process' pid as the supervisor knows it."""
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            with contextlib.suppress(OSError, Fault):
+            with contextlib.suppress(*_NO_ANSWER):
                 info: Any = proxy(self._house).supervisor.getProcessInfo(name)
                 if info["pid"]:
                     return int(info["pid"])
@@ -118,33 +154,56 @@ class Guard:
 
     def _end(self) -> None:
         """Stop what needs the servers first, then the servers."""
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if self._supervisor is None or self._supervisor.poll() is not None:
-            return
-        with contextlib.suppress(OSError, Fault):
-            rpc = proxy(self._house)
-            names = list(self._house.commands(self._house.ports()))
-            for name in names:
-                if name not in _SERVERS:
-                    rpc.supervisor.stopProcess(name, False)  # noqa: FBT003 -- the same
-            until = time.monotonic() + _STOP_S
-            while time.monotonic() < until:
-                states: Any = rpc.supervisor.getAllProcessInfo()
-                if all(one["statename"] in {"STOPPED", "EXITED"} for one in states if one["name"] not in _SERVERS):
-                    break
-                time.sleep(0.2)
-        self._supervisor.terminate()
-        try:
-            self._supervisor.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._supervisor.kill()
+        if self._supervisor is not None and self._supervisor.poll() is None:
+            with contextlib.suppress(*_NO_ANSWER):
+                self._stop_clients()
+            self._supervisor.terminate()
+            try:
+                self._supervisor.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._supervisor.kill()
+        self._house.tell(None)
         for pidfile in self._house.run.glob("*.pid"):
             pidfile.unlink(missing_ok=True)
         self._house.socket.unlink(missing_ok=True)
 
+    def _stop_clients(self) -> None:
+        """Stop all but the servers; give up after a while.
+
+        :raises OSError, Error, HTTPException: the supervisor does not answer.
+        """
+        rpc = proxy(self._house)
+        until = time.monotonic() + _STOP_S
+        while time.monotonic() < until:
+            states: Any = rpc.supervisor.getAllProcessInfo()
+            up = [one for one in states if one["name"] not in _SERVERS and one["statename"] not in _DOWN]
+            if not up:
+                return
+            for one in up:
+                if one["statename"] != "STOPPING":
+                    with contextlib.suppress(Fault):  # it ended by itself; when it is started again, the next round ends it
+                        rpc.supervisor.stopProcess(one["name"], False)  # noqa: FBT003 -- the remote call takes no names
+            time.sleep(0.2)  # polling another process; there is nothing to wait on
+
     def _stop_asked(self, _signal: int, _frame: FrameType | None) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # asked twice, it must not be torn out of stopping
         raise Stopped
+
+
+def heed(leash: int) -> None:
+    """Ask this process to stop when the other end of a pipe is closed without a word, whatever its holder died of.
+
+    :param leash: descriptor of the end to read from; one byte through it means that the holder lets go.
+    """
+
+    def listen() -> None:
+        let_go = os.read(leash, 1)
+        os.close(leash)
+        if not let_go:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=listen, name="leash", daemon=True).start()
 
 
 def proxy(house: House) -> Any:
@@ -158,18 +217,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
+    parser.add_argument("--leash", type=int, help="descriptor of a pipe: stop when its other end is closed")
     given = parser.parse_args()
     house = House(given.data, given.port, given.workers)
-    house.prepare()
-    lock = house.lock()
-    if lock is None:
-        sys.exit("another process holds this data folder")
-    with lock:
-        house.remember()
-        for count in house.run.glob("*.starts"):
-            count.unlink()
-        (house.run / "guard.pid").write_text(f"{os.getpid()}\n")
-        Guard(house).run()
+    try:
+        house.prepare()
+        lock = house.lock(_LOCK_S)
+        if lock is None:
+            sys.exit("another process holds this data folder")
+        with lock:
+            house.remember()
+            for count in house.run.glob("*.starts"):
+                count.unlink()
+            (house.run / "guard.pid").write_text(f"{os.getpid()}\n")
+            guard = Guard(house)
+            if given.leash is not None:
+                heed(given.leash)
+            guard.run()
+    except OSError as error:
+        sys.exit(f"{error.filename or house.data}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

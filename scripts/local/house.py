@@ -4,8 +4,10 @@ import fcntl
 import hashlib
 import json
 import os
+import struct
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
@@ -14,17 +16,39 @@ from scripts.local import embedded
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
+REMEMBERED: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
+"""Variables of the start that ``scripts/status`` needs too, in whatever shell it runs."""
+_FLOCK: Final = "hhqqi0q"
+"""``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
+
+
+def _given() -> dict[str, str]:
+    return {name: value for name in REMEMBERED if (value := os.environ.get(name))}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a start is doing now, for people; ``since`` (monotonic seconds) is set while it waits for one living process."""
+
+    text: str
+    since: float | None = None
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that it has waited for that process."""
+        return 0.0 if self.since is None else time.monotonic() - self.since
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """One installation on one machine, living in ``data``."""
+    """One installation on one machine, living in ``data``. ``given`` holds what it was told of ``REMEMBERED``."""
 
     data: Path
     port: int
     workers: int
-    own_mongo: bool = field(default_factory=lambda: "MONGODB_URL" not in os.environ)
-    own_redis: bool = field(default_factory=lambda: "REDIS_URL" not in os.environ)
+    own_mongo: bool = field(default_factory=lambda: not os.environ.get("MONGODB_URL"))
+    own_redis: bool = field(default_factory=lambda: not os.environ.get("REDIS_URL"))
+    given: dict[str, str] = field(default_factory=_given)
 
     @property
     def run(self) -> Path:
@@ -49,17 +73,21 @@ class House:
 
     def ports(self) -> dict[str, int]:
         """Choose the servers' ports once and keep them; one that somebody took meanwhile is chosen anew."""
-        path = self.run / "ports.json"
-        try:
-            known = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            known = {}
+        kept = self.kept_ports()
         ports = {}
         for name in ("mongod", "redis"):
-            port = known.get(name)
-            ports[name] = port if isinstance(port, int) and embedded.is_free(port) else embedded.free_port()
-        path.write_text(json.dumps(ports) + "\n")
+            port = kept.get(name)
+            ports[name] = port if port is not None and embedded.is_free(port) else embedded.free_port()
+        (self.run / "ports.json").write_text(json.dumps(ports) + "\n")
         return ports
+
+    def kept_ports(self) -> dict[str, int]:
+        """Give the servers' ports as they were chosen last; nothing before the first start."""
+        try:
+            kept = json.loads((self.run / "ports.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {name: port for name, port in kept.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
         """Give the variables that every process of this house gets, on top of the caller's own."""
@@ -90,18 +118,62 @@ class House:
         return commands
 
     def remember(self) -> None:
-        """Keep what this house was started with, for ``stop`` and ``status``."""
-        (self.run / "house.json").write_text(json.dumps({"port": self.port, "workers": self.workers}) + "\n")
+        """Keep what this house was started with, for ``stop`` and ``status``; for its owner only, as URLs may hold passwords."""
+        said = {"port": self.port, "workers": self.workers, "given": self.given}
+        temp = self.run / "house.new"
+        temp.unlink(missing_ok=True)  # one that a crash left may have another mode
+        with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(json.dumps(said) + "\n")
+        temp.replace(self.run / "house.json")
 
-    def lock(self) -> IO[str] | None:
-        """Take the folder for this process as long as the file stays open; None when another has it."""
+    def lock(self, patience_s: float = 0.0) -> IO[str] | None:
+        """Take the folder for this process until the file is closed; None when another has it for all of ``patience_s``.
+
+        It is a POSIX lock, so that ``holder`` can ask for it without taking it. Such a lock goes when the process closes *any*
+        descriptor of the file: who holds it must not open the file again.
+        """
+        until = time.monotonic() + patience_s
         file = (self.run / "lock").open("a")
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    file.close()
+                    return None
+                time.sleep(0.05)  # a lock that is tried has no event to wait on
+            else:
+                return file
+
+    def holder(self) -> int | None:
+        """Give the pid of the process that holds the folder, None when none does. Asks only: no start is disturbed.
+
+        The pid is 0 or less when the process is out of sight: in another container, or on another machine.
+        """
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            with (self.run / "lock").open() as file:
+                asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        except FileNotFoundError:
             return None
-        return file
+        return None if kind == fcntl.F_UNLCK else int(pid)
+
+    def tell(self, stage: Stage | None) -> None:
+        """Say what the start is doing, None when it has come up."""
+        path = self.run / "stage.json"
+        if stage is None:
+            path.unlink(missing_ok=True)
+            return
+        temp = path.with_suffix(".new")
+        temp.write_text(json.dumps([stage.text, stage.since]))
+        temp.replace(path)
+
+    def told(self) -> Stage | None:
+        """Read what ``tell`` said last."""
+        try:
+            return Stage(*json.loads((self.run / "stage.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def pid(self, name: str) -> int | None:
         """Give the pid of a process that runs, or None."""
@@ -119,4 +191,5 @@ def known(data: Path) -> House | None:
         said = json.loads((data / "run/house.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    return House(data, said["port"], said["workers"])
+    given = said.get("given", {})
+    return House(data, said["port"], said["workers"], "MONGODB_URL" not in given, "REDIS_URL" not in given, given)

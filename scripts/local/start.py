@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from scripts.local import embedded
 from scripts.local.house import DEFAULT_DATA, ROOT, House, known
+from shared.settings import Settings
 
 READY_LIMIT_S: Final = 240.0
-"""The first start of a worker reads a few hundred MB of libraries; a slow disk takes a while."""
+"""The first start of a worker reads a few hundred MB of libraries; a slow disk takes a while. A server that recovers its data
+has all the time it needs besides."""
 STOP_LIMIT_S: Final = 180.0
 _ORPHANS_S: Final = 15.0
 _console = Console(stderr=True, highlight=False)
@@ -30,23 +34,38 @@ class CannotStart(Exception):
     """One line for the user, with its remedy."""
 
 
+class StoppedElsewhere(Exception):
+    """Somebody ran ``scripts/stop``, or ended the guard in order by a signal."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP; its argument is the signal's number."""
+
+
 def main() -> None:
-    """Start, wait, print the addresses; in the foreground stay until Ctrl-C."""
+    """Start, wait, print the addresses; in the foreground stay until Ctrl-C.
+
+    Exit codes: 0 ready (or, in the foreground, ended in order), 1 not started, 128 + signal when interrupted before it was ready.
+    Unless it exits with 0, nothing is left running.
+    """
     asked = _arguments()
     house = House(asked.data.resolve(), asked.port, asked.workers or len(os.sched_getaffinity(0)))
+    _listen_to_signals()
     try:
-        house.prepare()
         _check(house)
-        guard = _launch(house)
-        if asked.detach:
-            _wait_until_ready(house, guard)
-            _print_addresses(house, detached=True)
-        else:
-            _stay(house, guard)
+        _start(house, detach=asked.detach)
     except (CannotStart, embedded.Unusable) as error:
         sys.exit(f"error: {error}")
+    except StoppedElsewhere:
+        _console.print("Stopped from elsewhere (scripts/stop).")
+        sys.exit(1 if asked.detach else 0)
+    except Interrupted as interrupted:
+        _console.print("error: interrupted before it was ready; nothing is left running")
+        sys.exit(128 + interrupted.args[0])
     except PermissionError as error:
         sys.exit(f"error: {error.filename} belongs to somebody else; choose another folder with --data")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or house.data}: {error.strerror or error}; make room there, or choose another folder with --data")
 
 
 def readiness(url: str) -> dict[str, str] | None:
@@ -89,20 +108,41 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 def _check(house: House) -> None:
     """See what stands in the way, while a line on the terminal can still say it.
 
-    :raises CannotStart: it runs already, or the web port is taken.
+    :raises CannotStart: it runs already, the web port is taken, a setting is wrong, or there is no room.
     :raises embedded.Unusable: the machine lacks something.
+    :raises OSError: the folder cannot be made.
     """
-    lock = house.lock()
-    if lock is None:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CannotStart(f"a setting of {error.title} is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if house.holder() is not None:
         raise _runs_already(house)
-    lock.close()
+    used = known(house.data) is not None
+    house.prepare()
     until = time.monotonic() + _ORPHANS_S
     while (house.run / "guard.pid").exists() and not embedded.is_free(house.port) and time.monotonic() < until:
         time.sleep(0.1)  # after a crash; the last children of a killed process notice within a second or two
     if not embedded.is_free(house.port):
         raise CannotStart(f"port {house.port} is taken; choose another one with --port, or end what listens there")
+    _check_disk(house, settings.blobs.min_free_bytes, used=used)
     if house.own_mongo:
         embedded.check_mongod()
+
+
+def _check_disk(house: House, watermark: int, *, used: bool) -> None:
+    """See whether uploads would be accepted. A folder that holds data is started all the same: what it has can be seen and deleted.
+
+    :raises CannotStart: there is no room for a new installation.
+    """
+    free = shutil.disk_usage(house.data / "blobs").free
+    if free >= watermark:
+        return
+    short = f"only {free / 1e9:.1f} GB are free under {house.data}, and uploads stop below {watermark / 1e9:.1f} GB"
+    if not used:
+        raise CannotStart(f"{short}: make room, choose another folder with --data, or lower BLOBS_MIN_FREE_BYTES")
+    _console.print(f"warning: {short}: make room, delete batches that nobody needs, or lower BLOBS_MIN_FREE_BYTES", soft_wrap=True)
 
 
 def _runs_already(house: House) -> CannotStart:
@@ -114,72 +154,119 @@ def _url(house: House) -> str:
     return f"http://{embedded.LOOPBACK}:{house.port}"
 
 
-def _launch(house: House) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "scripts.local.guard"]
+def _start(house: House, *, detach: bool) -> None:
+    """Bring everything up; in the foreground stay until Ctrl-C, SIGTERM or SIGHUP, and end it then.
+
+    :raises CannotStart: it ended by itself, or is not ready in time.
+    :raises StoppedElsewhere: somebody stopped it.
+    :raises Interrupted: by a signal, before it was ready.
+    """
+    guard, leash = _launch(house)
+    try:
+        _wait_until_ready(house, guard)
+        if detach:
+            os.write(leash, b".")  # from here on it lives without us
+    except BaseException:
+        _end(guard)
+        raise
+    if detach:
+        _print_addresses(house, detached=True)
+        return
+    try:
+        _print_addresses(house, detached=False)
+        if guard.wait() == 0:
+            raise StoppedElsewhere
+        raise CannotStart(f"it has ended; see {house.logs}")
+    except Interrupted:
+        _end(guard)
+        _console.print("Stopped.")
+
+
+def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
+    """Start the guard on a leash.
+
+    :returns: it, and the descriptor that holds it: when that is closed, by whatever end of this process, the guard stops
+        everything; a byte written to it lets the guard go.
+    """
+    house.tell(None)  # what an earlier start said
+    theirs, ours = os.pipe()
+    command = [sys.executable, "-m", "scripts.local.guard", "--leash", str(theirs)]
     command += ["--data", str(house.data), "--port", str(house.port), "--workers", str(house.workers)]
     with (house.logs / "guard.log").open("ab") as log:
-        return subprocess.Popen(
+        guard = subprocess.Popen(
             command,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=[theirs],
             start_new_session=True,  # Ctrl-C is for this process, which passes it on in order
         )
+    os.close(theirs)
+    return guard, ours
 
 
 def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
     """Show what it waits for, until ``/readyz`` says 200.
 
     :raises CannotStart: it ended, or is not ready in time.
+    :raises StoppedElsewhere: somebody stopped it.
     """
     began = time.monotonic()
+    longest = 0.0
+    """The longest wait for one living server so far. That is no reason to give up: it works on its data."""
     with _console.status("Starting ...") as line:
         shown = ""
-        while time.monotonic() - began < READY_LIMIT_S:
+        while (taken := time.monotonic() - began) < READY_LIMIT_S + longest:
             if guard.poll() is not None:
-                raise CannotStart(f"it ended while starting; see {house.logs}")
+                raise _ended(house, guard)
             missing = readiness(_url(house))
-            if missing == {}:
-                _console.print(f"Ready after {time.monotonic() - began:.0f} s.")
+            if missing == {} and house.holder() == guard.pid:  # and not that of a start beside this one
+                _console.print(f"Ready after {taken:.0f} s.")
                 return
-            now = _stage(missing)
-            if now != shown:
-                line.update(now)
-                if not _console.is_terminal:
-                    _console.print(now)
-                shown = now
+            told = house.told()
+            longest = max(longest, told.waited_s if told else 0.0)
+            now = "Waiting for: " + ", ".join(sorted(missing)) if missing else told.text if told else "Starting the servers and the web front"
+            line.update(f"{now} ... {taken:.0f} s")
+            if now != shown and not _console.is_terminal:
+                _console.print(f"{now} ...", soft_wrap=True)
+            shown = now
             time.sleep(0.2)  # polling other processes; there is nothing to wait on
     why = "; ".join(f"{name}: {detail}" for name, detail in (readiness(_url(house)) or {}).items()) or shown
-    raise CannotStart(f"it is not ready after {READY_LIMIT_S:.0f} s ({why}); scripts/status and {house.logs} say more")
+    raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
 
 
-def _stage(missing: dict[str, str] | None) -> str:
-    if missing is None:
-        return "Starting the servers and the web front ..."
-    return "Waiting for: " + ", ".join(sorted(missing))
+def _ended(house: House, guard: "subprocess.Popen[bytes]") -> Exception:
+    if guard.returncode == 0:
+        return StoppedElsewhere()
+    if house.holder() is not None:  # two starts at once, and the other one was first
+        return _runs_already(house)
+    said = (house.logs / "guard.log").read_text(errors="replace").strip().rpartition("\n")[2]
+    return CannotStart(f"it ended while starting ({said}); see {house.logs}")
 
 
-def _stay(house: House, guard: "subprocess.Popen[bytes]") -> None:
-    """Keep the terminal until Ctrl-C or SIGTERM, then end everything in order."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        _wait_until_ready(house, guard)
-        _print_addresses(house, detached=False)
-        guard.wait()
-        raise CannotStart(f"it has ended; see {house.logs}")
-    except KeyboardInterrupt:
-        pass
-    finally:
-        _end(guard)
+def _listen_to_signals() -> None:
+    """Turn the signals that end this program into ``Interrupted``; what the caller ignores (nohup) stays ignored."""
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:  # the terminal is gone, and writing to it would fail in the middle of the stop
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for descriptor in terminals:
+                os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+        raise Interrupted(signum)
 
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) is not signal.SIG_IGN:
+            signal.signal(name, interrupt)
 
 
 def _end(guard: "subprocess.Popen[bytes]") -> None:
+    """Stop everything in order; at once when Ctrl-C comes again."""
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)  # a closed terminal hangs up twice: the shell does, and the kernel
     if guard.poll() is not None:
         return
     guard.terminate()
@@ -189,7 +276,6 @@ def _end(guard: "subprocess.Popen[bytes]") -> None:
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
         guard.kill()  # the kernel ends the rest
         guard.wait(STOP_LIMIT_S)
-    _console.print("Stopped.")
 
 
 def _print_addresses(house: House, *, detached: bool) -> None:

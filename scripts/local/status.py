@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
 from scripts.local import embedded
-from scripts.local.house import DEFAULT_DATA, House, known
+from scripts.local.house import DEFAULT_DATA, REMEMBERED, House, known
 from scripts.local.start import readiness
 from shared import settings
 from shared.errors import ShelfsightError
@@ -47,11 +48,17 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What was found. ``not_ready`` is None when the web front does not answer; the ledger's part when MongoDB does not."""
+    """What was found. ``not_ready`` is None when the web front does not answer; the ledger's part when MongoDB does not.
+
+    ``external`` names the servers that are not ours (by their variables: a URL may hold a password); ``starting`` says what a
+    start is doing right now.
+    """
 
     running: bool
+    starting: str | None
     url: str
     processes: list[Process]
+    external: list[str]
     not_ready: dict[str, str] | None
     disk_free: int
     disk_watermark: int
@@ -67,10 +74,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     asked = parser.parse_args()
-    house = known(asked.data.resolve())
-    if house is None:
-        sys.exit(f"Nothing was ever started over {asked.data}: scripts/start")
-    status = look(house)
+    try:
+        house = known(asked.data.resolve())
+        if house is None:
+            sys.exit(f"Nothing was ever started over {asked.data}: scripts/start")
+        adopt(house)
+        status = look(house)
+    except PermissionError:
+        sys.exit(f"error: {asked.data} belongs to somebody else: ask as that user")
     if asked.json:
         print(json.dumps(asdict(status)))
     else:
@@ -78,16 +89,26 @@ def main() -> None:
     sys.exit(NOT_RUNNING if not status.running else NOT_READY if status.not_ready != {} else 0)
 
 
+def adopt(house: House) -> None:
+    """Let this process read the settings that the house was started with, not those of the shell it is in."""
+    for name in REMEMBERED:
+        os.environ.pop(name, None)
+    os.environ.update(house.given)
+
+
 def look(house: House) -> Status:
     """Find out how a house is doing. Takes a few seconds at most, also when nothing answers."""
-    running = _is_held(house)
+    running = house.holder() is not None
+    told = house.told() if running else None
     url = f"http://{embedded.LOOPBACK}:{house.port}"
     backlog, ledger, failed = _read_ledger(house) if running else (None, None, None)
     blobs = settings.Blobs()
     found = Status(
         running=running,
+        starting=told.text if told else None,
         url=url,
         processes=[_process(house, name) for name in _names(house)] if running else [],
+        external=[name for name, own in (("MONGODB_URL", house.own_mongo), ("REDIS_URL", house.own_redis)) if not own],
         not_ready=readiness(url) if running else None,
         disk_free=shutil.disk_usage(house.data).free,
         disk_watermark=blobs.min_free_bytes,
@@ -113,10 +134,7 @@ def advise(status: Status, house: House) -> list[str]:
     down = [process.name for process in status.processes if process.pid is None]
     if down:
         advice.append(f"Being restarted, or failing again and again: {', '.join(down)}; see {house.logs}/<name>.log")
-    if status.not_ready is None:
-        advice.append(f"The web front does not answer; see {house.logs}/web.log")
-    elif status.not_ready:
-        advice += [f"{name}: {detail}" for name, detail in status.not_ready.items()]
+    advice += _until_ready(status, house)
     if status.ledger is not None and (lost := _missing(status.ledger)):
         advice.append(f"The ledger does not balance: {lost} accepted images have no document. Somebody removed them by hand; restore a backup.")
     if status.backlog is not None and status.backlog.oldest_age_s > _OLD_S:
@@ -127,12 +145,12 @@ def advise(status: Status, house: House) -> list[str]:
     return advice
 
 
-def _is_held(house: House) -> bool:
-    lock = house.lock()
-    if lock is None:
-        return True
-    lock.close()
-    return False
+def _until_ready(status: Status, house: House) -> list[str]:
+    if status.starting:
+        return [f"It is starting: {status.starting}; see {house.logs}/guard.log"]
+    if status.not_ready is None:
+        return [f"The web front does not answer; see {house.logs}/web.log"]
+    return [f"{name}: {detail}" for name, detail in status.not_ready.items()]
 
 
 def _names(house: House) -> list[str]:
@@ -159,14 +177,10 @@ def _process(house: House, name: str) -> Process:
 
 def _read_ledger(house: House) -> tuple[audit.Backlog | None, dict[str, int] | None, dict[str, int] | None]:
     try:
-        port = json.loads((house.run / "ports.json").read_text())["mongod"]
-    except (OSError, ValueError, KeyError):
-        return None, None, None
-    url = os.environ.get("MONGODB_URL") or embedded.mongo_url(port)
-    try:
-        db = connect(settings.Mongo(url=url), app="status")
+        mongo = settings.Mongo(url=embedded.mongo_url(house.kept_ports()["mongod"])) if house.own_mongo else settings.Mongo()
+        db = connect(mongo, app="status")
         return audit.backlog(db), audit.balance(db), audit.failures_by_code(db)
-    except ShelfsightError:
+    except (ShelfsightError, PyMongoError, KeyError):
         return None, None, None
 
 
@@ -185,6 +199,8 @@ def _show(status: Status) -> None:
             state = (str(one.pid), _span(one.up_s)) if one.pid else ("-", "restarting")
             table.add_row(one.name, *state, str(one.restarts), f"{one.memory / 1e6:.0f} MB")
         console.print(table)
+    if status.external:
+        console.print(f"Servers   given from outside by {' and '.join(status.external)}; scripts/stop leaves them alone")
     if status.backlog is not None and status.ledger is not None:
         waiting = f"{status.backlog.images} images wait"
         console.print(f"Backlog   {waiting}, the oldest batch for {_span(status.backlog.oldest_age_s)}" if status.backlog.images else "Backlog   nothing waits")

@@ -1,6 +1,9 @@
 """The embedded servers: another port, a kill, a stranger on the port."""
 
 import os
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +48,24 @@ def test_a_stranger_on_the_port_is_not_taken_for_our_server(own: Mongod, redis_s
         embedded.wait_for_mongod(own.port, os.getpid())
     with pytest.raises(embedded.Unusable, match="another Redis"):
         embedded.wait_for_redis(redis_server.port, os.getpid())
+
+
+def test_a_server_is_waited_for_as_long_as_its_process_lives(own: Mongod) -> None:
+    own.pause()
+    waiting = threading.Thread(target=embedded.wait_for_mongod, args=(own.port, own.pid))
+    waiting.start()
+    waiting.join(5)
+    assert waiting.is_alive()
+    own.resume()
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+def test_a_server_that_ended_is_not_waited_for_even_while_nobody_has_reaped_it() -> None:
+    ended = subprocess.Popen(["/bin/true"])
+    began = time.monotonic()
+    for wait, name in ((embedded.wait_for_mongod, "mongod"), (embedded.wait_for_redis, "redis-server")):
+        with pytest.raises(embedded.Unusable, match=f"{name} ended while starting"):
+            wait(embedded.free_port(), ended.pid)
+    assert time.monotonic() - began < 10
+    ended.wait()

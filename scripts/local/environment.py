@@ -1,14 +1,19 @@
 """Make ``.venv`` on first use. Runs on a bare Python: only the standard library here.
 
 ``python3 scripts/local/environment.py run|dev``: ``run`` holds what the service needs, ``dev`` what its tests need besides.
+It may be interrupted at any point and run again; a second one beside it waits.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,13 +29,26 @@ def main() -> None:
     level = sys.argv[1]
     if sys.version_info < (3, 11):  # noqa: UP036 -- this runs on whatever Python is there
         sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: install one and run it again.")
-    stamp = VENV / f"shelfsight-{level}.stamp"
-    wanted = _digest(level)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
+    try:
+        if not _is_made(level):
+            with _alone():
+                if not _is_made(level):
+                    _make(level)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the environment is not complete; run it again to go on.")
+    except OSError as error:
+        sys.exit(f"The environment cannot be made ({error}): make room or give access under {ROOT}, then run it again.")
+
+
+def _is_made(level: str) -> bool:
+    stamp = _stamp(level)
+    return stamp.exists() and stamp.read_text() == _digest(level)
+
+
+def _make(level: str) -> None:
     if shutil.disk_usage(ROOT).free < DISK_NEEDED:
         sys.exit(f"The environment needs about {DISK_NEEDED // 1024**3} GB of disk under {ROOT}: make room and run it again.")
-    if not PYTHON.exists():
+    if not _has_pip():
         _say("making .venv")
         try:
             venv.create(VENV, with_pip=True, clear=True)
@@ -41,13 +59,36 @@ def main() -> None:
     _say("installing packages (about 350 MB)")
     _uv(["--require-hashes", "-r", _lock(LOCKS[level])])
     _torch()
-    stamp.write_text(wanted)
+    _stamp(level).write_text(_digest(level))
     _say("the environment is ready")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Keep others out meanwhile. The lock is on the folder that ``.venv`` is in: ``.venv`` itself comes and goes."""
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another start is making the environment, waiting")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _has_pip() -> bool:
+    """Say whether the environment can be installed into; one whose making was interrupted has a Python, but no pip that runs."""
+    try:
+        return subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _torch() -> None:
     """Install the pair of torch and torchvision: without an NVIDIA GPU the small one from PyTorch's own index, if it answers."""
-    pair = ["torch==2.15.0", "torchvision==0.29.2"]
+    pair = _pair()
     check = "import torch, torchvision; print(torch.__version__.split('+')[0], torchvision.__version__.split('+')[0])"
     there = subprocess.run([str(PYTHON), "-c", check], capture_output=True, text=True, check=False).stdout.split()
     if there == [name.split("==")[1] for name in pair]:
@@ -59,6 +100,11 @@ def _torch() -> None:
             return
     _say("installing torch and torchvision from the default index (about 3 GB)")
     _uv(["--require-hashes", "-r", _lock("torch.txt")])
+
+
+def _pair() -> "list[str]":
+    """Read the versions of the pair from its lock, as ``name==version``."""
+    return re.findall(r"^(?:torch|torchvision)==[^\s;\\]+", Path(_lock("torch.txt")).read_text(), re.MULTILINE)
 
 
 def _uv(arguments: list[str], environment: "dict[str, str] | None" = None, *, quiet: bool = False, must: bool = True) -> bool:
@@ -81,6 +127,10 @@ def _digest(level: str) -> str:
     names = ["bootstrap.txt", LOCKS[level], "torch.txt"]
     locks = b"".join((ROOT / "requirements" / name).read_bytes() for name in names)
     return hashlib.sha256(locks + sys.version.encode()).hexdigest()
+
+
+def _stamp(level: str) -> Path:
+    return VENV / f"shelfsight-{level}.stamp"
 
 
 def _lock(name: str) -> str:

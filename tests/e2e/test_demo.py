@@ -1,0 +1,111 @@
+"""``scripts/demo`` as a user runs it: from nothing to a table, interrupted, and over workers that do not work."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from scripts.local import embedded
+from scripts.local.house import ROOT
+from tests.servers import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+PATIENCE_S = 280
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three drawn pictures."""
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for name in ("shelf-01.jpg", "shelf-02.jpg", "carton-02a.jpg"):
+        shutil.copy(ROOT / "samples" / name, path)
+    return path
+
+
+def demo(folder: Path, data: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [str(ROOT / "scripts/demo"), str(folder), "--data", str(data), *arguments]
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.Popen(command, cwd=folder.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def stop(data: Path) -> None:
+    subprocess.run([str(ROOT / "scripts/stop"), "--data", str(data)], check=True, capture_output=True, timeout=PATIENCE_S)
+
+
+def uploaded(stack: Stack) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{stack.url}/image_batches?store_name=demo&per_page=100", timeout=10) as answer:
+        batches: list[dict[str, Any]] = json.load(answer)["batches"]
+    return batches
+
+
+@contextmanager
+def nobody_works(stack: Stack) -> Iterator[None]:
+    """Freeze the worker, and have nothing of the demo in the service afterwards."""
+    stack.kill("worker-1", signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for batch in uploaded(stack):
+            gone = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
+            urllib.request.urlopen(gone, timeout=30).close()
+        stack.kill("worker-1", signal.SIGCONT)
+
+
+def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    port = embedded.free_port()
+    try:
+        process = demo(folder, data, "--port", str(port))
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, out + err
+        rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for line in out.splitlines() if len(cells := line.strip("│ ").split("│")) == 5}
+        assert set(rows) == {"shelf-01.jpg", "shelf-02.jpg", "carton-02a.jpg"}
+        assert all(row[0] == "done" for row in rows.values())
+        assert rows["shelf-01.jpg"][1] != "-"
+        assert "(" in rows["carton-02a.jpg"][3]
+        assert f"Start page  http://127.0.0.1:{port}/" in out
+        pids = [int(path.read_text()) for path in (data / "run").glob("*.pid")]
+        started = [process for pid in pids for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))]
+        assert len(pids) >= 6
+    finally:
+        stop(data)
+    assert [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    assert embedded.is_free(port)
+
+
+def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
+    with nobody_works(stack):
+        process = demo(folder, stack.data)
+        until = time.monotonic() + 60
+        while not uploaded(stack) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("Interrupted after ")
+    assert "Traceback" not in err
+    assert "To go on" not in err
+    assert out == ""
+
+
+def test_workers_that_do_not_work_end_it_in_time_and_it_says_where_to_look(stack: Stack, folder: Path) -> None:
+    with nobody_works(stack):
+        began = time.monotonic()
+        process = demo(folder, stack.data, "--wait-for", "2")
+        out, err = process.communicate(timeout=60)
+        assert time.monotonic() - began < 30
+    assert process.returncode == 5
+    assert out.count("queued") == 3
+    assert f"scripts/status --data {stack.data}" in err
+    assert str(stack.data / "logs") in err

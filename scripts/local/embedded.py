@@ -135,6 +135,7 @@ def wait_for_mongod(port: int, pid: int) -> None:
 
     :raises Unusable: it ended, or another server answers on the port.
     """
+    process = _living(pid, "mongod")
     client: MongoClient[dict[str, Any]] = MongoClient(
         LOOPBACK,
         port,
@@ -150,7 +151,7 @@ def wait_for_mongod(port: int, pid: int) -> None:
                     return
             except PyMongoError:
                 pass
-            _pause(pid, "mongod")
+            _pause(process, "mongod")
     finally:
         client.close()
 
@@ -160,13 +161,14 @@ def wait_for_redis(port: int, pid: int) -> None:
 
     :raises Unusable: it ended, or another server answers on the port.
     """
+    process = _living(pid, "redis-server")
     with redis.Redis(LOOPBACK, port, socket_timeout=1, socket_connect_timeout=1) as client:
         while True:
             try:
                 answering = int(client.info("server")["process_id"])
                 client.ping()
             except redis.RedisError:
-                _pause(pid, "redis-server")
+                _pause(process, "redis-server")
                 continue
             if answering != pid:
                 raise Unusable(f"Port {port} is answered by another Redis (pid {answering}).")
@@ -191,13 +193,17 @@ def _is_primary(client: "MongoClient[dict[str, Any]]", port: int, pid: int) -> b
     return bool(client.admin.command("hello").get("isWritablePrimary"))
 
 
-def _pause(pid: int, name: str) -> None:
-    time.sleep(0.05)  # polling a server that is starting; there is nothing to wait on
+def _living(pid: int, name: str) -> psutil.Process:
     try:
-        ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # nobody may have asked for its exit status yet
-    except psutil.NoSuchProcess:
-        ended = True
-    if ended:
+        return psutil.Process(pid)
+    except psutil.NoSuchProcess as error:
+        raise Unusable(f"{name} ended while starting; see its log.") from error
+
+
+def _pause(process: psutil.Process, name: str) -> None:
+    time.sleep(0.05)  # polling a server that is starting; there is nothing to wait on
+    # The pid may be another's by now, and nobody may have asked for the exit status yet.
+    if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
         raise Unusable(f"{name} ended while starting; see its log.")
 
 

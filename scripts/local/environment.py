@@ -79,7 +79,12 @@ def _alone() -> Iterator[None]:
 
 
 def _has_pip() -> bool:
-    """Say whether the environment can be installed into; one whose making was interrupted has a Python, but no pip that runs."""
+    """Say whether the environment can be installed into; one whose making was interrupted has a Python, but no pip that runs.
+
+    Without its configuration ``bin/python`` is the system's Python, whose pip must not be used; ``bin/pip`` is written last.
+    """
+    if not ((VENV / "pyvenv.cfg").exists() and (VENV / "bin/pip").exists()):
+        return False
     try:
         return subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
     except OSError:

@@ -36,8 +36,11 @@ def begin(root: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, env=NO_INDEX, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_an_environment_whose_making_was_interrupted_is_made_anew(root: Path) -> None:
+@pytest.mark.parametrize("left", ["no pip", "no configuration"])
+def test_an_environment_whose_making_was_interrupted_is_made_anew(root: Path, left: str) -> None:
     venv.create(root / ".venv", with_pip=False)
+    if left == "no configuration":
+        (root / ".venv/pyvenv.cfg").unlink()
     out, err = begin(root).communicate(timeout=120)
     assert "making .venv" in out
     assert "Run it again" in err

@@ -386,3 +386,18 @@ def test_a_setting_that_is_wrong_is_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "min_free_bytes" in refused.stderr
+
+
+def test_of_two_starts_at_once_one_says_that_it_runs(front: Callable[..., Front]) -> None:
+    fronts = [front("--detach"), front("--detach")]
+    fronts[1].command[fronts[1].command.index("--data") + 1] = str(fronts[0].data)
+    processes = [one.start() for one in fronts]
+    until(lambda: any(process.poll() is not None for process in processes))
+    lost = next(place for place, process in enumerate(processes) if process.poll() is not None)
+    assert processes[lost].returncode == 1
+    assert "runs already" in fronts[lost].err.read_text().splitlines()[-1]
+    won = fronts[1 - lost]
+    won.look()
+    processes[1 - lost].send_signal(signal.SIGINT)
+    assert processes[1 - lost].wait(60) == 130
+    won.assert_that_nothing_is_left()

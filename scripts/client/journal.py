@@ -143,6 +143,9 @@ def _take(path: Path) -> IO[str]:
         except BlockingIOError:
             file.close()
             raise Busy(f"The same upload is running already (it has {path}).") from None
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
         file.close()  # whoever had it has finished meanwhile and removed it

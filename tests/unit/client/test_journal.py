@@ -1,5 +1,8 @@
 """The resume file: what it knows after an interruption, and whose it is."""
 
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +96,23 @@ def test_two_uploads_never_have_the_same_file(path: Path) -> None:
         with Journal(path, URL) as other:
             other.begin("k", [picture("a")])
     assert path.exists()
+
+
+def test_a_file_that_its_upload_has_just_removed_is_nobodys(path: Path) -> None:
+    until = time.monotonic() + 1.0
+
+    def take_and_remove() -> int:
+        taken = 0
+        while time.monotonic() < until:
+            with contextlib.suppress(Busy), Journal(path, URL) as journal:
+                journal.begin("k", [picture("a")])
+                assert path.read_text().count("begun") == 1
+                journal.remove()
+                taken += 1
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(future.result() for future in [pool.submit(take_and_remove) for _ in range(4)])
 
 
 def test_a_file_in_which_nothing_stands_is_not_left_behind(path: Path) -> None:

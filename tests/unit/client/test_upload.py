@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,13 @@ def test_what_was_begun_is_sent_again_first_and_under_its_key(peer: Peer, folder
     assert Counter(peer.stored) == Counter(["00.jpg", *(f"{number}.jpg" for number in range(6))])
 
 
+def test_keys_that_the_service_has_forgotten_by_now_are_warned_of(peer: Peer, folder: Path) -> None:
+    killed_after_two_groups_came(peer, folder)
+    journal = resume_files(folder)[0]
+    journal.write_text(re.sub(r'"at": [0-9.]+', f'"at": {time.time() - 25 * 3600}', journal.read_text()))
+    assert "4 pictures were in flight over 24 h ago" in upload(peer, folder)[2]
+
+
 def test_a_file_changed_since_is_a_new_picture_and_its_group_is_still_sent_once(peer: Peer, folder: Path) -> None:
     peer.script = [Say(503)] * 9
     code, _, said = upload(peer, folder, "--parallel", "1", "--retry-for", "0.1")
@@ -103,6 +111,17 @@ def test_a_file_changed_since_is_a_new_picture_and_its_group_is_still_sent_once(
     assert Counter(peer.stored) == Counter(f"{number}.jpg" for number in range(6))
     assert peer.requests[1].key == peer.requests[0].key
     assert peer.requests[1].names == ["1.jpg"]
+
+
+def test_a_file_that_was_away_during_one_run_is_sent_when_it_is_back(peer: Peer, folder: Path) -> None:
+    peer.script = [Say(503)] * 9
+    upload(peer, folder, "--parallel", "1", "--retry-for", "0.1")
+    away = (folder / "0.jpg").rename(folder.parent / "0.away")
+    peer.script = [None, Say(403, "forbidden")]
+    upload(peer, folder, "--parallel", "1")
+    away.rename(folder / "0.jpg")
+    assert upload(peer, folder)[0] == 0
+    assert Counter(peer.stored) == Counter(f"{number}.jpg" for number in range(6))
 
 
 def test_a_group_that_was_accepted_whole_is_not_sent_in_part(peer: Peer, folder: Path, tmp_path: Path) -> None:

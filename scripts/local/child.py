@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+PARENT: Final = "SHELFSIGHT_PARENT"
+"""Variable with the pid that the parent of such a process has; each says its own to those that it starts."""
 _PR_SET_PDEATHSIG: Final = 1
 _SOON_S: Final = 1.0
 
@@ -19,10 +21,10 @@ _SOON_S: Final = 1.0
 def main() -> None:
     """Write the pid file and become the command."""
     _, pidfile, _, *command = sys.argv[1:]
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it ended in between
+    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        return  # it ended while this Python was starting: nobody would end us with it, and a mongod would keep the folder for ever
+    os.environ[PARENT] = str(os.getpid())
     path = Path(pidfile)
     try:
         since = time.time() - path.stat().st_mtime

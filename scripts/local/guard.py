@@ -24,6 +24,7 @@ from xmlrpc.client import Error, Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport
 
 from scripts.local import embedded
+from scripts.local.child import PARENT
 from scripts.local.house import ROOT, House, Stage
 
 _STOP_S: Final = 60
@@ -96,7 +97,7 @@ class Guard:
         house = self._house
         house.socket.unlink(missing_ok=True)
         ports = house.ports()
-        os.environ.update(house.environment(ports))
+        os.environ.update(house.environment(ports) | {PARENT: str(os.getpid())})
         config = house.run / "supervisord.conf"
         config.write_text(configuration(house, ports))
         command = [sys.executable, "-m", "scripts.local.child", "supervisor", str(house.run / "supervisor.pid"), "--"]

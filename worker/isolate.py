@@ -1,7 +1,7 @@
 """Looking at a picture in a process of its own, with a limit on memory and time.
 
-A suspicious picture is decoded here, and one that is to be tried alone goes all the way through here: what it does to a
-process, it does to the helper. The helper is started on first use, kept while it behaves, and replaced when it dies. How it
+A suspicious picture is decoded here, and one that is to be tried alone is drawn and augmented here too: what it does to a
+process, it does to the helper. (The model sees a picture reduced to one size: none can do it harm.) The helper is started on first use, kept while it behaves, and replaced when it dies. How it
 died is seen exactly: a crash is told apart from somebody's ``kill``, which never counts against a picture.
 """
 
@@ -35,14 +35,26 @@ class HelperKilled(Environment):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is to be done with a picture: decode and prepare it, and with ``names`` finish it too (augmentations, detection)."""
+    """Decode a picture and prepare it."""
 
     data: bytes
     image_id: str
     declared: str | None
     max_pixels: int
-    names: list[str] | None = None
-    detect: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Draw what was found in a prepared picture, and make its augmentations."""
+
+    prepared: Prepared
+    detections: list[dict[str, Any]]
+    names: list[str]
+
+    @property
+    def image_id(self) -> str:
+        """The picture's image."""
+        return self.prepared.image_id
 
 
 class Isolate:
@@ -53,21 +65,21 @@ class Isolate:
         self._memory, self._timeout = memory_bytes, timeout_s
         self._helper: subprocess.Popen[bytes] | None = None
 
-    def look(self, look: Look) -> Prepared:
+    def do(self, request: Look | Finish) -> Prepared:
         """Do it elsewhere.
 
         :raises VisionError: the picture's own fault; ``decoder_crash`` after three helpers crashed or hung over it.
         :raises HelperKilled: the helper was killed from outside.
         """
-        request = pickle.dumps(look, pickle.HIGHEST_PROTOCOL)
+        message = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
-                answer = self._ask(request)
+                answer = self._ask(message)
             except BaseException:  # a time limit, say: an answer left in the pipe would be taken for the next picture's
                 self.close()
                 raise
             if isinstance(answer, Prepared):
-                if answer.image_id != look.image_id:
+                if answer.image_id != request.image_id:
                     self.close()
                     raise RuntimeError("the helper answered for another picture")
                 return answer

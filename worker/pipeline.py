@@ -26,7 +26,7 @@ from shared.ledger.results import Result
 from shared.mongo import Db, Document
 from shared.settings import Settings
 from shared.states import SOLO_DEATHS_ALLOWED
-from worker.isolate import Isolate, Look
+from worker.isolate import Finish, Isolate, Look
 from worker.lease import Lease
 from worker.vision import imaging, look
 from worker.vision.detect import BATCH, Detector
@@ -208,10 +208,10 @@ class Pipeline:
             error = ("decoder_crash", CODES["decoder_crash"])
         if error is None:
             faultpoints.reach(f"5-looking:{image['_id']}")
-            names, detect = image["work"]["augmentations"], image["work"]["detect"]
-            look_at = Look(one.data, image["_id"], image["barcode"], self._settings.limits.max_pixels, names, detect)
             try:
-                made = self._isolate.look(look_at)
+                prepared = self._isolate.do(Look(one.data, image["_id"], image["barcode"], self._settings.limits.max_pixels))
+                found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
+                made = self._isolate.do(Finish(prepared, found, image["work"]["augmentations"]))
                 return Group([self._done(image, made)], [(image, made.files)])
             except VisionError as fault:
                 error = (fault.code, fault.detail)
@@ -234,7 +234,7 @@ class Pipeline:
             if here:
                 picture = imaging.decode(one.data, max_pixels=max_pixels)
                 return look.prepare(picture, image_id=image_id, declared=declared)
-            return self._isolate.look(Look(one.data, image_id, declared, max_pixels))
+            return self._isolate.do(Look(one.data, image_id, declared, max_pixels))
         except VisionError as error:
             return error.code, error.detail
 

@@ -25,6 +25,8 @@ _VICTIMS: Final = {
 }
 _POINT_SHARE: Final = 0.35
 _FROZEN_S: Final = 3.0
+_PER_POINT_AND_KIND: Final = 100
+"""Of so many kills, at least one is to come at each point and to each kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,17 @@ class Chaos:
         short = {name: number - self.tally[name] for name, number in least.items() if self.tally[name] < number}
         if self.kills() < wanted.kills:
             short["kills"] = wanted.kills - self.kills()
-        return short
+        each = wanted.kills // _PER_POINT_AND_KIND
+        reached = Counter(self._stack.plan.killed())
+        short |= {f"at {point}": each - reached[point] for point in POINTS if reached[point] < each}
+        done = {kind: self.tally[f"kill {kind}"] for kind in _VICTIMS}
+        return short | {f"kills of {kind}": each - number for kind, number in done.items() if number < each}
 
     def _kill_something(self) -> None:
-        if self._source.random() < _POINT_SHARE:
-            self._stack.plan.kill_at(self._source.choice(POINTS))  # counted where it happens
+        if self._source.random() < _POINT_SHARE and not self._stack.plan.armed():
+            # The point that was reached least: else nobody would live to see the late ones. Counted where it happens.
+            reached = Counter(self._stack.plan.killed())
+            self._stack.plan.kill_at(min(POINTS, key=lambda point: (reached[point], self._source.random())))
             return
         kind = self._source.choices(list(_VICTIMS), list(_VICTIMS.values()))[0]
         if self._stack.kill(kind, self._source.randrange(100)):

@@ -124,4 +124,4 @@ class Load:
             if self._is_enough():
                 self._stop.wait(0.3)
                 continue
-            self.send([good(source) for _ in range(source.randint(1, 6))], f"store {source.randint(1, 4)}")
+            self.send([good(source) for _ in range(source.randint(1, 12))], f"store {source.randint(1, 4)}")

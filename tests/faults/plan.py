@@ -58,6 +58,10 @@ class Plan:
         except FileNotFoundError:
             return []
 
+    def armed(self) -> list[str]:
+        """Name the points at which a kill is still due."""
+        return [path.name for path in (self.folder / "kill").iterdir()]
+
     def disarm(self) -> None:
         """Take back the kills that nobody has reached yet."""
         for path in (self.folder / "kill").iterdir():

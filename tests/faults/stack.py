@@ -23,17 +23,17 @@ from tests.faults.plan import VARIABLE, Plan
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
-HARD_LIMIT_S: Final = 20
+HARD_LIMIT_S: Final = 30
 _READY_S: Final = 180
 _BLOBS_BYTES: Final = 512 * MIB
 
 _SETTINGS: Final = {
     "WORKER_LEASE_S": str(LEASE_S),
     "WORKER_TASK_S": "5",
-    "WORKER_SOFT_LIMIT_S": "15",
+    "WORKER_SOFT_LIMIT_S": "25",
     "WORKER_HARD_LIMIT_S": str(HARD_LIMIT_S),
     "WORKER_CLAIM_SIZE": "8",
-    "WORKER_CHILD_MEMORY_BYTES": str(640 * MIB),
+    "WORKER_CHILD_MEMORY_BYTES": str(320 * MIB),
     "SWEEP_CLEAN_INTERVAL_S": "2",
     "BLOBS_MIN_FREE_BYTES": str(8 * MIB),
     "LOG_LEVEL": "WARNING",
@@ -187,7 +187,7 @@ def _kind(process: psutil.Process) -> str:
     by_supervisor = "supervisor.supervisord" in above
     for mark, name in (
         ("supervisor.supervisord", "supervisor"),
-        ("worker.isolate", "helper"),
+        ("worker.helper", "helper"),
         ("worker.sweep", "sweep"),
     ):
         if mark in line:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from flask import current_app
@@ -33,8 +33,7 @@ class Services:
         self.budget = Budget(settings.limits.max_bytes_in_flight)
         self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Threads that ``wait=`` may hold: a quarter."""
-        self.writers = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="write")
-        """Threads that write and hash beside a request's own; no request holds more than two."""
+        self._beside = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="beside")
         self.ringer = Ringer(self._tell)
         self.backlog: Kept[audit.Backlog] = Kept(_BACKLOG_AGE_S, lambda: audit.backlog(self.db))
         self.ledger: Kept[dict[str, int]] = Kept(_LEDGER_AGE_S, lambda: audit.balance(self.db))
@@ -47,9 +46,24 @@ class Services:
 
     def close(self) -> None:
         """End the threads and close the connections."""
-        self.writers.shutdown()
+        self._beside.shutdown()
         self.bell.close()
         self.db.client.close()
+
+    def beside(self, call: Callable[..., T], *args: object) -> Future[T]:
+        """Begin something in a thread beside the request's own; a request has at most two at a time.
+
+        A process that is ending takes no new work for threads, while its last requests still run: then it is done here.
+        """
+        try:
+            return self._beside.submit(call, *args)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(call(*args))
+            except Exception as error:  # noqa: BLE001 -- as a thread's would be: raised by result()
+                done.set_exception(error)
+            return done
 
     def check_room(self, coming: int) -> None:
         """Refuse an upload that would leave too little room for what was accepted before it.

@@ -95,7 +95,7 @@ def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool
     batch_id = new_batch_id()
     # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
     # out to be a repetition has its spool deleted again.
-    writing = at_work.writers.submit(at_work.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
+    writing = at_work.beside(at_work.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
     begun = None
     try:
         digests = _digests(at_work, parsed.good)
@@ -131,7 +131,7 @@ def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool
 def _digests(at_work: Services, images: list[Good]) -> list[str]:
     """Give the sha256 of each image; two threads share the work when it is much."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
-    first = at_work.writers.submit(_hash, images[:middle]) if middle else None
+    first = at_work.beside(_hash, images[:middle]) if middle else None
     rest = _hash(images[middle:])
     return first.result() + rest if first is not None else rest
 

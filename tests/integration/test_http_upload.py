@@ -13,7 +13,7 @@ from shared import settings
 from shared.blobs import LocalBlobs
 from shared.layout import spool_key
 from shared.mongo import Db
-from tests.integration.http import client, item, picture, post
+from tests.integration.http import client, item, opened, picture, post
 
 
 @pytest.fixture
@@ -206,6 +206,12 @@ def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
     assert post(web, [item(file="?")], Idempotency_Key="k").status_code == 422
     assert post(web, [item()], Idempotency_Key="k").status_code == 202
     assert post(web, [item()], Idempotency_Key="").status_code == 422
+
+
+def test_a_process_that_is_ending_still_accepts_what_it_has_begun(web: FlaskClient, db: Db) -> None:
+    opened[-1]._beside.shutdown()  # as the interpreter does at its end, with requests still running
+    assert post(web, [item(picture(1, (1200, 900))) for _ in range(3)]).status_code == 202
+    assert db.images.count_documents({}) == 3
 
 
 def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:

@@ -10,7 +10,7 @@ from pymongo.errors import PyMongoError
 from shared import settings
 from shared.errors import CommitUnknown, StoreAway
 from shared.ids import new_batch_id
-from shared.ledger import audit, claims, commits, idempotency
+from shared.ledger import audit, claims, commits, idempotency, turns
 from shared.mongo import Db, connect
 from tests.integration.cutting_proxy import CuttingProxy, Way
 from tests.integration.ledger_kit import batch, commit, validate
@@ -70,6 +70,7 @@ def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through:
     commits.commit_batch(through("lose_answer"), made)  # no error: it was accepted
     assert through.proxies[0].cuts >= 2  # the driver's own second try was cut as well
     assert traces(db, made.id) == (1, 1, 4)
+    turns.touch(db, {image.store_name for image in made.images})  # as the one who asked for the commit does
     assert len(claims.claim(db, "w", 32, 60).images) == 4
 
 

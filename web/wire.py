@@ -4,6 +4,7 @@ gunicorn copies every piece of a body with a length some five times between its 
 upload. What it holds already is taken from it; the rest comes from the kernel in one call.
 """
 
+import io
 import socket
 import struct
 import time
@@ -43,7 +44,7 @@ class Wire:
             if self._socket is not None and isinstance(reader, LengthReader):
                 return self._straight(reader, size, self._socket)
             part: bytes = _piece(reader) if isinstance(reader, ChunkedReader) else self._stream.read(size)
-            self._count(part)
+            self._count(len(part))
         except ParseException:
             self._stream.failed = True  # tells gunicorn to close the connection afterwards
             raise BadRequest("The body's chunks cannot be taken apart, or end too early.", code="malformed_chunks") from None
@@ -77,22 +78,24 @@ class Wire:
         if len(held) > wanted:
             reader.unreader.unread(held[wanted:])
             held = held[:wanted]
-        parts = [held]
+        # A BytesIO hands its buffer over as bytes: nothing of a large body is copied.
+        body = io.BytesIO(bytes(wanted))
+        body.write(held)
         reader.length -= len(held)
-        wanted -= len(held)
-        while wanted:
-            # The kernel ends this call when all is there, or when it has waited long enough in all.
-            part = sock.recv(wanted, socket.MSG_WAITALL)
-            parts.append(part)
-            reader.length -= len(part)
-            wanted -= len(part)
-            if not part:
-                break
-            self._count(part)
-        return b"".join(parts)
+        with body.getbuffer() as room:
+            while body.tell() < wanted:
+                # The kernel ends this call when all is there, or when it has waited long enough in all.
+                received = sock.recv_into(room[body.tell() :], flags=socket.MSG_WAITALL)
+                reader.length -= received
+                if not received:
+                    break
+                body.seek(received, io.SEEK_CUR)
+                self._count(received)
+        body.truncate()
+        return body.getvalue()
 
-    def _count(self, part: bytes) -> None:
-        self._received += len(part)
+    def _count(self, received: int) -> None:
+        self._received += received
         if time.monotonic() - self._began > self._patience + self._received / _SLOWEST:
             raise BlockingIOError
 

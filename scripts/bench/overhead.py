@@ -16,7 +16,7 @@ from scripts.bench.timing import median, seconds
 from shared.broker import Bell
 from shared.contract import BELL_QUEUE, DEFAULT_AUGMENTATIONS
 from shared.ids import image_id, new_batch_id
-from shared.ledger import claims, commits, results
+from shared.ledger import claims, commits, results, turns
 from shared.ledger.results import Result
 from shared.mongo import Document
 
@@ -39,7 +39,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
             fields[str(number)] = look(data, f"{number:036x}")
 
     one_look()
-    claims_s: dict[str, list[float]] = {"bell": [], "claim": [], "renew": [], "finish": [], "close": []}
+    claims_s: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     looking: list[float] = []
     bell = Bell(servers.settings)
     for number in range(-1, rounds):
@@ -89,7 +89,7 @@ def _one_claim(servers: Servers, bell: Bell, images: list[bytes], fields: list[D
         offset += len(data)
     commits.commit_batch(db, commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=now))
     owner = f"bench:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    took = {"bell": seconds(bell.ring)}
+    took = {"turn": seconds(lambda: turns.touch(db, {"bench"})), "bell": seconds(bell.ring)}
 
     began = time.perf_counter()
     held = claims.claim(db, owner, len(images), 30.0).images

@@ -170,7 +170,7 @@ class Broken:
     def setsockopt(self, *_: object) -> None:
         """Take anything."""
 
-    def recv(self, *_: object) -> bytes:
+    def recv_into(self, *_: object, **__: object) -> int:
         """Fail."""
         raise ConnectionResetError
 

@@ -47,8 +47,9 @@ def test_nothing_to_do_is_an_empty_claim_and_ends_the_stores_turn(db: Db) -> Non
     assert not claims.has_claimable(db)
 
 
+@pytest.mark.slow
 def test_a_small_batch_behind_a_huge_store_is_done_within_three_claims_a_worker(db: Db) -> None:
-    for _ in range(10):  # 10,000 waiting: what the claim sees of a store does not depend on more
+    for _ in range(100):
         commit(db, 1000, "huge")
     workers = ["w1", "w2", "w3"]
     for worker in workers:  # the huge store is being served already

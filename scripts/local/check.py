@@ -19,6 +19,8 @@ _LINTS: Final = {
     "mypy": ["mypy"],
     "imports": ["lint-imports", "--no-cache"],
 }
+_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadgroup"]
+"""Two processes: the tests of the whole stack wait more than they compute, and the others run beside them."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 1800
 
@@ -36,7 +38,7 @@ def main() -> None:
         # pytest comes last, so that its closing line is the last one.
         if failed:
             print(f"failed: {', '.join(failed)}", flush=True)
-        if not _passes("pytest", ["pytest", "-q", *(_FAST if asked.fast else []), *for_pytest]):
+        if not _passes("pytest", [*_PYTEST, *(_FAST if asked.fast else []), *for_pytest]):
             failed.append("pytest")
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 

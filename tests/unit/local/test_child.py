@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from scripts.local.child import PARENT
 from scripts.local.house import ROOT
 
 
-@pytest.mark.parametrize(("parent", "begins"), [(os.getpid(), True), (os.getppid(), False)])
-def test_a_process_whose_parent_ended_before_it_began_does_not_begin(tmp_path: Path, parent: int, begins: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("parent", "begins"), [(os.getpid, True), (os.getppid, False)])
+def test_a_process_whose_parent_ended_before_it_began_does_not_begin(
+    tmp_path: Path,
+    parent: Callable[[], int],
+    begins: bool,  # noqa: FBT001
+) -> None:
     command = [sys.executable, "-m", "scripts.local.child", "one", str(tmp_path / "one.pid"), "--", "touch", str(tmp_path / "began")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), PARENT: str(parent)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), PARENT: str(parent())}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=30)
     assert (tmp_path / "began").exists() == begins
     assert (tmp_path / "one.pid").exists() == begins

@@ -39,6 +39,8 @@ def _begin() -> None:
 def _finish(answer: Response) -> Response:
     answer.headers["X-Request-ID"] = g.request_id
     answer.headers.setdefault("X-Content-Type-Options", "nosniff")
+    if answer.status_code == 204 or request.method == "OPTIONS":
+        answer.headers.pop("Content-Type", None)  # there is nothing that could have one
     if answer.mimetype == "text/html":
         answer.headers["Content-Security-Policy"] = _CSP
         answer.headers["Referrer-Policy"] = "same-origin"

@@ -5,7 +5,8 @@ import re
 from typing import BinaryIO, Final
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.exceptions import PreconditionFailed, RequestedRangeNotSatisfiable
+from werkzeug.http import is_resource_modified, quote_etag
 from werkzeug.wsgi import wrap_file
 
 from shared.blobs import BlobMissing
@@ -20,7 +21,7 @@ from web.services import Services, services
 
 blueprint = Blueprint("files", __name__)
 _NAME: Final = re.compile(r"([0-9a-f]{36})\.([a-z]{3,4})\Z")
-_RANGE: Final = re.compile(r"bytes=([0-9]+-[0-9]*|-[0-9]+)\Z")
+_RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,20})-([0-9]{0,20})|-([0-9]{1,20}))\Z", re.IGNORECASE)
 _STEP: Final = 256 * 1024
 _FOREVER: Final = "private, max-age=31536000, immutable"
 _CHECK: Final = "private, no-cache"
@@ -35,7 +36,7 @@ def original(name: str) -> Response:
         raise NotFound("There is no such file.")
     image_id, ending = match[1], match[2]
     at_work = services()
-    image = pages.get_image(at_work.db, image_id, internals=True)
+    image = pages.get_image(at_work.db, image_id)
     ext = image["work"]["ext"]
     if ending == ext:
         file, size = _original(at_work, image)
@@ -55,7 +56,7 @@ def variant(image_id: str, variant: str) -> Response:
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:
         raise NotFound("There is no such file.")
     at_work = services()
-    image = pages.get_image(at_work.db, image_id, internals=True)
+    image = pages.get_image(at_work.db, image_id)
     _finished_only(image)
     if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
         raise NotFound("This augmentation was not asked for.")
@@ -101,15 +102,37 @@ def _variant(at_work: Services, image: Document, name: str, etag: str, cache: st
 def _serve(file: BinaryIO, size: int, etag: str, cache: str, content_type: str) -> Response:
     """Serve an open file with ranges and validators; it is closed with the answer."""
     environ = dict(request.environ)
-    if not _RANGE.match(environ.get("HTTP_RANGE", "")):
-        environ.pop("HTTP_RANGE", None)  # RFC 9110: what is no single range of bytes is as if it were not there
+    wanted = _one_range(environ.pop("HTTP_RANGE", ""), size)
+    # RFC 9110, 13.2.2: first the conditions, then the range; werkzeug looks at the range first.
+    if wanted is not None and is_resource_modified(environ, quote_etag(etag)):
+        environ["HTTP_RANGE"] = wanted
     answer = Response(wrap_file(environ, file, _STEP), mimetype=content_type, direct_passthrough=True)
     answer.content_length = size
     answer.set_etag(etag)
     answer.headers["Cache-Control"] = cache
     answer.call_on_close(file.close)
     try:
-        return answer.make_conditional(environ, accept_ranges=True, complete_length=size)  # type: ignore[return-value]
-    except RequestedRangeNotSatisfiable:
+        answer.make_conditional(environ, accept_ranges=True, complete_length=size)
+        if answer.status_code == 412:
+            raise PreconditionFailed("The file has another ETag.")
+    except (RequestedRangeNotSatisfiable, PreconditionFailed):
         answer.close()
         raise
+    return answer
+
+
+def _one_range(said: str, size: int) -> str | None:
+    """Read a Range header as RFC 9110, 14.1.2 does; None for what it treats as if it were not there.
+
+    :returns: a range that begins with a position; a suffix longer than the file begins at 0.
+    """
+    match = _RANGE.match(said)
+    if match is None:
+        return None
+    first, last, suffix = match.groups()
+    if suffix is not None:
+        length = int(suffix)
+        return f"bytes={max(0, size - length) if length else size}-"
+    if last and int(last) < int(first):
+        return None
+    return f"bytes={first}-{last}"

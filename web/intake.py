@@ -82,6 +82,12 @@ def too_large(limit: int) -> TooLarge:
     )
 
 
+def too_many_images(limit: int) -> TooLarge:
+    """Make the error for a batch of too many images."""
+    extra = {"limit": "max_images", "value": limit}
+    return TooLarge(f"A batch may have {limit} images.", code="too_many_images", extra=extra)
+
+
 def _steps(stream: Readable) -> Iterator[bytes]:
     while part := stream.read(_STEP):
         yield part

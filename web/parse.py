@@ -5,9 +5,10 @@ base64 is decoded while the text of the others still waits; nothing is copied th
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -18,8 +19,10 @@ from pydantic_core import from_json
 from shared.contract import AUGMENTATIONS, CONTENT_TYPES, SIGNATURES, sniff
 from shared.errors import FieldError, Invalid, MalformedJson, TooLarge
 from shared.settings import Limits
+from web.form import Part
+from web.intake import too_many_images
 from web.problems import MAX_ERRORS, pointer
-from web.schemas import Envelope, ImageIn, ImageMeta, check_extra
+from web.schemas import Envelope, ImageIn, ImageMeta, check_extra, kept_extra
 
 _HEAD: Final = 32
 _SPACES: Final = " \t\r\n\f\v"
@@ -92,24 +95,31 @@ def parse_json(tree: Any, limits: Limits, *, lenient: bool) -> Parsed:
     return _images(parsed, items, prefix, ImageIn, _from_base64, limits, lenient=lenient)
 
 
-def parse_multipart(metadata: str | None, files: Sequence[tuple[str | None, bytes]], limits: Limits, *, lenient: bool) -> Parsed:
-    """Read the parts of a form: ``metadata`` as JSON without files, and a ``(name, bytes)`` for each image in order."""
-    if metadata is None:
+def parse_multipart(parts: Sequence[Part], limits: Limits, *, lenient: bool) -> Parsed:
+    """Read the parts of a form: ``metadata`` as JSON without files, and a ``file`` for each image in order."""
+    metadata = [part.data for part in parts if part.name == "metadata"]
+    files = [part for part in parts if part.name == "file"]
+    if not metadata:
         raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
-    parsed, items, prefix = _envelope(load(metadata.encode(), limits), limits)
+    if len(files) > limits.max_images:
+        raise too_many_images(limits.max_images)
+    parsed, items, prefix = _envelope(load(metadata[0], limits), limits)
+    parsed.options_wrong += _unknown(part.name for part in parts if part.name not in {"metadata", "file"})
+    if len(metadata) > 1:
+        parsed.options_wrong.append(FieldError("/metadata", "given_twice", "Send one part named metadata."))
     if len(files) != len(items):
-        if len(files) > limits.max_images:
-            raise too_many_images(limits.max_images)
         detail = f"There are {len(items)} images in metadata and {len(files)} parts named file."
         parsed.options_wrong.append(FieldError("/file", "count_mismatch", detail))
 
     def take(index: int, item: dict[str, Any]) -> bytes | FieldError:
         if index >= len(files):
             return FieldError("/file", "missing", "There is no part named file for this image.")
-        name, data = files[index]
-        if name and item.get("filename") is None:
-            item["filename"] = name[-255:]
-        return data
+        if "file" in item:
+            return FieldError("/file", "unknown_field", "In a form the file is a part of its own.")
+        part = files[index]
+        if part.filename and item.get("filename") is None:
+            item["filename"] = part.filename[-255:]
+        return part.data
 
     return _images(parsed, items, prefix, ImageMeta, take, limits, lenient=lenient)
 
@@ -125,12 +135,6 @@ def load(body: bytes, limits: Limits) -> Any:
     except ValueError as error:
         where = str(error).rsplit(" at ", 1)[-1] if " at line " in str(error) else "an unknown place"
         raise MalformedJson(f"The body is not JSON (at {where}).") from None
-
-
-def too_many_images(limit: int) -> TooLarge:
-    """Make the error for a batch of too many images."""
-    extra = {"limit": "max_images", "value": limit}
-    return TooLarge(f"A batch may have {limit} images.", code="too_many_images", extra=extra)
 
 
 def _check_values(body: bytes, most: int) -> None:
@@ -158,17 +162,14 @@ def _envelope(tree: Any, limits: Limits) -> tuple[Parsed, list[Any], str]:
         raise Invalid("Send a JSON array of images, or an object with images.", errors=[FieldError(prefix, "wrong_type", "This must be an array.")])  # fmt: skip
     _check_count(items, limits)
     if not items:
-        raise Invalid("There are no images in this request.", errors=[FieldError(prefix, "empty", "Send at least one image.")])
+        parsed.options_wrong.append(FieldError(prefix, "empty", "There are no images in this request."))
     parsed.total = len(items)
     return parsed, items, prefix
 
 
 def _options(parsed: Parsed, said: dict[str, Any]) -> None:
     """Read what an upload in the object form says beside its images; what is wrong is kept for later."""
-    if "webhook_url" in said:
-        parsed.options_wrong.append(FieldError("/webhook_url", "not_supported", "webhook_url is not part of this version."))
-    unknown = [name for name in said if name not in {*Envelope.model_fields, "webhook_url"}]
-    parsed.options_wrong += [FieldError(pointer(name), "unknown_field", "This field is not known.") for name in unknown[:MAX_ERRORS]]
+    parsed.options_wrong += _unknown(name for name in said if name not in Envelope.model_fields)
     try:
         envelope = Envelope.model_validate({name: said[name] for name in Envelope.model_fields if name in said})
     except ValidationError as error:
@@ -180,6 +181,16 @@ def _options(parsed: Parsed, said: dict[str, Any]) -> None:
         FieldError(f"/augmentations/{at}", "unknown_augmentation", f"Known are: {', '.join(AUGMENTATIONS)}.")
         for at, name in enumerate(envelope.augmentations or [])
         if name not in AUGMENTATIONS
+    ]
+
+
+def _unknown(names: Iterable[str]) -> list[FieldError]:
+    """Refuse what is asked for and would not be done."""
+    return [
+        FieldError("/webhook_url", "not_supported", "webhook_url is not part of this version.")
+        if name == "webhook_url"
+        else FieldError(pointer(name), "unknown_field", "This field is not known.")
+        for name in islice(names, MAX_ERRORS)
     ]
 
 
@@ -221,8 +232,13 @@ def _refuse(parsed: Parsed, limits: Limits, *, lenient: bool) -> None:
         return
     if any(error.code == "not_supported" for error in parsed.options_wrong):
         raise Invalid("webhook_url is not part of this version.", code="not_supported", errors=errors[:MAX_ERRORS])
-    what = "The request has fields that are not acceptable." if parsed.options_wrong else ""
-    raise Invalid(what or f"{len(parsed.bad)} of {parsed.total} images are not acceptable.", errors=errors[:MAX_ERRORS])
+    if len(errors) == 1:
+        what = errors[0].detail
+    elif parsed.options_wrong:
+        what = "The request has fields that are not acceptable."
+    else:
+        what = f"{len(parsed.bad)} of {parsed.total} images are not acceptable."
+    raise Invalid(what, errors=errors[:MAX_ERRORS])
 
 
 def _image(
@@ -236,21 +252,22 @@ def _image(
     if not isinstance(item, dict):
         return None, [FieldError(where, "wrong_type", "An image must be an object.")]
     data = take(index, item)
-    errors = [FieldError(where + data.pointer, data.code, data.detail)] if isinstance(data, FieldError) else []
+    if isinstance(data, FieldError):
+        errors = [FieldError(where + data.pointer, data.code, data.detail)]
+        ext = ""
+    else:
+        ext, problem = _signature(data, limits)
+        errors = [] if problem is None else [FieldError(f"{where}/file", *problem)]
     try:
         meta = model.model_validate(item)
     except ValidationError as error:
-        return None, errors + _field_errors(error, where)
-    extra = meta.kept_extra()
+        meta = None
+        errors += _field_errors(error, where)
+    extra = kept_extra(item)
     wrong = check_extra(extra)
     if wrong is not None:
         errors.append(FieldError(f"{where}/extra", *wrong))
-    if isinstance(data, FieldError):
-        return None, errors
-    ext, problem = _signature(data, limits)
-    if problem is not None:
-        errors.append(FieldError(f"{where}/file", *problem))
-    if errors:
+    if errors or meta is None or isinstance(data, FieldError):
         return None, errors
     return Good(index, data, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra), []  # fmt: skip
 

@@ -15,7 +15,14 @@ MEDIA_TYPE: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
 _POINTER_MAX: Final = 200
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 416: "range_not_satisfiable"}
+_CODES: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    412: "precondition_failed",
+    413: "body_too_large",
+    416: "range_not_satisfiable",
+}
 
 
 def install(app: Flask) -> None:
@@ -40,16 +47,21 @@ def problem(error: ShelfsightError) -> Response:
 
 
 def _document(status: int, title: str, code: str, detail: str, members: dict[str, Any]) -> Response:
-    body = {
+    body = document(status, title, code, detail, instance=request.path, request_id=g.request_id)
+    return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
+
+
+def document(status: int, title: str, code: str, detail: str, *, instance: str | None, request_id: str) -> dict[str, Any]:
+    """Give the members that every problem document has."""
+    return {
         "type": f"/docs#{code}",
         "title": title,
         "status": status,
         "detail": detail,
-        "instance": request.path,
+        "instance": instance,
         "code": code,
-        "request_id": g.request_id,
+        "request_id": request_id,
     }
-    return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
 
 
 def pointer(name: str) -> str:
@@ -73,7 +85,7 @@ def _domain(error: ShelfsightError) -> Response:
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
     code = _CODES.get(status, "bad_request" if status < 500 else "internal_error")
-    answer = _document(status, error.name, code, _sentence(error), {})
+    answer = _document(status, error.name.capitalize(), code, _sentence(error), {})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if isinstance(error, RequestedRangeNotSatisfiable):

@@ -1,5 +1,6 @@
 """What a client may send, as pydantic models: they validate, and OpenAPI is generated from them."""
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -69,16 +70,6 @@ class ImageMeta(BaseModel):
     barcode: Barcode | None = None
     filename: Filename | None = None
 
-    def kept_extra(self) -> dict[str, Any]:
-        """Give what is kept under ``extra``: unknown keys, merged with an object sent as ``extra``."""
-        extra = dict(self.model_extra or {})
-        given = extra.pop("extra", None)
-        if isinstance(given, dict):
-            extra = {**given, **extra}
-        elif given is not None:
-            extra["extra"] = given
-        return extra
-
 
 class ImageIn(ImageMeta):
     """An image with its file."""
@@ -102,6 +93,17 @@ class Envelope(BaseModel):
     detect: Annotated[bool, Field(strict=True)] = True
 
 
+def kept_extra(item: dict[str, Any]) -> dict[str, Any]:
+    """Give what is kept of an image under ``extra``: unknown keys, merged with an object sent as ``extra``."""
+    extra = {key: value for key, value in item.items() if key not in ImageIn.model_fields}
+    given = extra.pop("extra", None)
+    if isinstance(given, dict):
+        extra = {**given, **extra}
+    elif given is not None:
+        extra["extra"] = given
+    return extra
+
+
 def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
     """Say what is wrong with an image's extra keys: ``(code, sentence)``, or None."""
     if not extra:
@@ -113,7 +115,7 @@ def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
     if size > EXTRA_MAX_BYTES:
         return "extra_too_large", f"Extra keys may take {EXTRA_MAX_BYTES} bytes as JSON."
     if not _storable(extra, _EXTRA_MAX_DEPTH):
-        return "bad_extra", "Extra keys must be free of NUL and $, at most 16 levels deep, numbers at most 64 bits."
+        return "bad_extra", "Extra keys must be free of NUL and a leading $, at most 16 levels deep, numbers finite and of at most 64 bits."
     return None
 
 
@@ -124,4 +126,6 @@ def _storable(value: object, depth: int) -> bool:
         return all("\0" not in key and not key.startswith("$") and _storable(inner, depth - 1) for key, inner in value.items())
     if isinstance(value, list):
         return all(_storable(inner, depth - 1) for inner in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
     return not (isinstance(value, int) and not -_INT64 <= value < _INT64)

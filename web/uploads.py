@@ -1,25 +1,21 @@
 """``POST /upload_image_batch``: understand, keep, commit, ring, answer."""
 
 import hashlib
-import io
 import re
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import IO, Any, cast
+from typing import Any
 
 import orjson
 from flask import Blueprint, Response, g, request
-from werkzeug.datastructures import FileStorage
-from werkzeug.exceptions import HTTPException
-from werkzeug.formparser import FormDataParser
 
 from shared import faultpoints
-from shared.errors import BadRequest, CommitUnknown, FieldError, Invalid, ShelfsightError, UnsupportedMedia
+from shared.errors import CommitUnknown, FieldError, Invalid, ShelfsightError, UnsupportedMedia
 from shared.ids import image_id, new_batch_id
 from shared.layout import spool_key
 from shared.ledger import commits, idempotency
-from web import intake
-from web.parse import Good, Parsed, load, parse_json, parse_multipart, too_many_images
+from web import form, intake
+from web.parse import Good, Parsed, load, parse_json, parse_multipart
 from web.problems import MAX_ERRORS
 from web.services import Services, services
 from web.wire import open_wire
@@ -58,41 +54,11 @@ def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: boo
     if kind != "multipart/form-data":
         tree = load(intake.read_body(stream, length, encoding, limits.max_body_bytes, take), limits)
         return parse_json(tree, limits, lenient=lenient)
-    metadata, files = _form(intake.read_body(stream, length, encoding, limits.max_body_bytes, take), limits.max_images)
-    return parse_multipart(metadata, files, limits, lenient=lenient)
-
-
-def _form(body: bytes, max_images: int) -> tuple[str | None, list[tuple[str | None, bytes]]]:
-    """Take a form apart, in memory: its bytes are counted already."""
-    parser = FormDataParser(
-        stream_factory=_in_memory, max_form_memory_size=len(body), max_form_parts=max_images + 16, silent=False
-    )
-    try:
-        with io.BytesIO(body) as stream:
-            _, form, files = parser.parse(stream, "multipart/form-data", len(body), request.mimetype_params)
-    except HTTPException:  # by the limit on parts: nothing else is left to exceed
-        raise too_many_images(max_images) from None
-    except ValueError:
-        raise BadRequest("The form cannot be taken apart: is its boundary right?", code="malformed_form") from None
-    parts = [(part.filename or None, _bytes(part)) for part in files.getlist("file")]
-    metadata = form.get("metadata")
-    if metadata is None and "metadata" in files:
-        metadata = _bytes(files["metadata"]).decode("utf-8", "replace")
-    return metadata, parts
-
-
-def _bytes(part: FileStorage) -> bytes:
-    """Give what a part holds: the buffer itself, not a copy of it."""
-    return cast("io.BytesIO", part.stream).getvalue()  # made by ``_in_memory``
-
-
-def _in_memory(  # werkzeug names these, and asks for nothing else of a place for a file
-    total_content_length: int | None,  # noqa: ARG001
-    content_type: str | None,  # noqa: ARG001
-    filename: str | None,  # noqa: ARG001
-    content_length: int | None = None,  # noqa: ARG001
-) -> IO[bytes]:
-    return io.BytesIO()
+    boundary = request.mimetype_params.get("boundary", "")
+    body = intake.read_body(stream, length, encoding, limits.max_body_bytes, take)
+    parts = form.take_apart(body, boundary, max_images=limits.max_images)
+    del body
+    return parse_multipart(parts, limits, lenient=lenient)
 
 
 def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
@@ -226,8 +192,12 @@ def _accepted(answer: dict[str, Any]) -> Response:
 
 
 def _is_lenient() -> bool:
-    prefer = ",".join(request.headers.getlist("Prefer"))
-    return any(part.split(";")[0].strip().replace(" ", "").lower() == "handling=lenient" for part in prefer.split(","))
+    """Say whether the client prefers ``handling=lenient``; of several the first counts (RFC 7240, 2)."""
+    for preference in ",".join(request.headers.getlist("Prefer")).split(","):
+        name, _, value = preference.split(";")[0].partition("=")
+        if name.strip().lower() == "handling":
+            return value.strip().strip('"').lower() == "lenient"
+    return False
 
 
 def _idempotency_key() -> str | None:

@@ -147,7 +147,7 @@ def _check_disk(house: House, watermark: int, *, used: bool) -> None:
 
 def _runs_already(house: House) -> CannotStart:
     running = known(house.data) or house
-    return CannotStart(f"it runs already over {house.data} at {_url(running)}; see scripts/status, end it with scripts/stop, or choose another --data")
+    return CannotStart(f"it runs already over {house.data} at {_url(running)}; see scripts/status, end it with scripts/stop (both with the same --data), or choose another folder")
 
 
 def _url(house: House) -> str:

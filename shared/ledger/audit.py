@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pymongo.client_session import ClientSession
 
-from shared.mongo import Db, Document, translated
+from shared.mongo import Db, translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +41,6 @@ def balance(db: Db) -> dict[str, int]:
         "cancelled": counts["cancelled"],
         "pending": counts["queued"] + counts["processing"],
         "deleted": sums["deleted"],
-    }
-
-
-def batch_balance(db: Db, batch_id: str) -> dict[str, int] | None:
-    """Give the balance of one batch, or None when it was never accepted."""
-    with translated(), db.client.start_session(snapshot=True) as session:
-        line = db.ledger.find_one({"_id": batch_id, "state": {"$ne": "abandoned"}}, session=session)
-        if line is None:
-            return None
-        by_status: list[Document] = [
-            {"$match": {"batch_id": batch_id}},
-            {"$group": {"_id": "$status", "n": {"$sum": 1}}},
-        ]
-        groups = db.images.aggregate(by_status, session=session)
-        counts = {group["_id"]: group["n"] for group in groups}
-    return {
-        "received": line["received"],
-        "done": counts.get("done", 0),
-        "failed": counts.get("failed", 0),
-        "cancelled": counts.get("cancelled", 0),
-        "pending": counts.get("queued", 0) + counts.get("processing", 0),
-        "deleted": line["deleted"],
     }
 
 

@@ -144,14 +144,13 @@ def is_closed(db: Db, batch_id: str) -> bool:
     return header is None or header["status"] in CLOSED
 
 
-def get_image(db: Db, image_id: str, *, internals: bool = False) -> Document:
-    """Give one image.
+def get_image(db: Db, image_id: str) -> Document:
+    """Give one image as stored, with the claim's fields under ``work``.
 
-    :param internals: with the claim's fields under ``work``.
     :raises NotFound: unknown, or deleted.
     """
     with translated():
-        found = db.images.find_one({"_id": image_id, "status": _VISIBLE}, None if internals else _PUBLIC)
+        found = db.images.find_one({"_id": image_id, "status": _VISIBLE})
     if found is None:
         raise NotFound("There is no such image.")
     return found

@@ -72,11 +72,24 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
         data[10:20],
         f"bytes 10-19/{len(data)}",
     )
-    for ignored in ("lines=0-1", "bytes=0-1,4-5", "junk", "bytes=-"):
-        assert web.get(image["file_path"], headers={"Range": ignored}).data == data
-    beyond = web.get(image["file_path"], headers={"Range": f"bytes={len(data)}-"})
-    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
-    assert web.get(image["file_path"], headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    for said, begins in (("bytes=-7", len(data) - 7), (f"Bytes=-{len(data) + 1}", 0), (f"bytes=5-{10**19}", 5)):
+        part = web.get(image["file_path"], headers={"Range": said})
+        assert (part.status_code, part.data) == (206, data[begins:])
+        assert part.headers["Content-Range"] == f"bytes {begins}-{len(data) - 1}/{len(data)}"
+    for ignored in ("lines=0-1", "bytes=0-1,4-5", "junk", "bytes=-", "bytes=5-2"):
+        answer = web.get(image["file_path"], headers={"Range": ignored})
+        assert (answer.status_code, answer.data) == (200, data)
+    for outside in (f"bytes={len(data)}-", "bytes=-0"):
+        beyond = web.get(image["file_path"], headers={"Range": outside})
+        assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
+    etag = whole.headers["ETag"]
+    for headers in ({}, {"Range": "bytes=0-3"}):
+        assert web.get(image["file_path"], headers={"If-None-Match": etag, **headers}).status_code == 304
+        changed = web.get(image["file_path"], headers={"If-Match": '"another"', **headers})
+        assert (changed.status_code, changed.get_json(force=True)["code"]) == (412, "precondition_failed")
+    assert web.get(image["file_path"], headers={"If-Match": etag}).data == data
+    for if_range, status in ((etag, 206), ('"another"', 200)):
+        assert web.get(image["file_path"], headers={"If-Range": if_range, "Range": "bytes=0-3"}).status_code == status
     head = web.head(image["file_path"])
     assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
 

@@ -174,6 +174,61 @@ def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
     assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(picture()), "a.jpg")]}).status_code == 422
 
 
+def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
+    said = json.dumps([{name: value for name, value in item().items() if name != "file"}]).encode()
+    lines = [b"--x", b'Content-Disposition: form-data; name="file"', b"", picture(), b"--x",
+             b'Content-Disposition: form-data; name="metadata"', b"", said, b"--x--", b""]  # fmt: skip
+    answer = post(web, b"\r\n".join(lines), Content_Type="multipart/form-data; boundary=x")
+    assert answer.status_code == 202
+    assert db.images.find_one({})["file_size"] == len(picture())  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "errors"),
+    [
+        ({"webhook_url": "http://x"}, "not_supported", [("/webhook_url", "not_supported")]),
+        ({"detect": "false", "files": "x"}, "invalid", [("/detect", "unknown_field"), ("/files", "unknown_field")]),
+        ({"metadata": ["[]", "[]"]}, "invalid", [("/metadata", "given_twice"), ("", "empty"), ("/file", "count_mismatch")]),
+        ({"metadata": json.dumps([item()])}, "invalid", [("/0/file", "unknown_field")]),
+    ],
+)
+def test_what_a_form_says_in_vain_is_refused(
+    web: FlaskClient, parts: dict[str, Any], code: str, errors: list[tuple[str, str]]
+) -> None:
+    said = json.dumps([{name: value for name, value in item().items() if name != "file"}])
+    form = {"metadata": said, "file": (io.BytesIO(picture()), "a.jpg"), **parts}
+    answer = web.post("/upload_image_batch", data=form)
+    body = answer.get_json(force=True)
+    assert (answer.status_code, body["code"]) == (422, code)
+    assert {(one["pointer"], one["code"]) for one in body["errors"]} == set(errors)
+
+
+def test_every_error_of_an_image_is_said_and_sizes_come_first(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    web = client(mongo, blobs_root, max_image_bytes=2000)
+    bad = {"store_name": "", "x": "y" * 5000}
+    wrong = post(web, [item(b"no picture", **bad)]).get_json(force=True)
+    assert {(one["pointer"], one["code"]) for one in wrong["errors"]} == {
+        ("/0/store_name", "blank"), ("/0/extra", "extra_too_large"), ("/0/file", "unsupported_format"),
+    }  # fmt: skip
+    large = post(web, [item(picture() + bytes(2000), **bad)])
+    assert (large.status_code, large.get_json(force=True)["code"]) == (413, "image_too_large")
+    empty = post(web, {"images": [], "webhook_url": "x"}).get_json(force=True)
+    assert (empty["code"], [one["code"] for one in empty["errors"]]) == ("not_supported", ["not_supported", "empty"])
+
+
+@pytest.mark.parametrize(
+    ("prefer", "status"),
+    [
+        ("handling=lenient", 202),
+        ('respond-async, Handling = "lenient"; x=1', 202),
+        ("handling=strict, handling=lenient", 422),
+        ("lenient", 422),
+    ],
+)
+def test_lenient_is_asked_for_by_a_preference(web: FlaskClient, prefer: str, status: int) -> None:
+    assert post(web, [item(), item(file="?")], Prefer=prefer).status_code == status
+
+
 def test_another_form_type_says_what_to_send(web: FlaskClient) -> None:
     answer = post(web, "a=b", Content_Type="application/x-www-form-urlencoded")
     assert (answer.status_code, answer.get_json(force=True)["accepted"]) == (

@@ -28,7 +28,6 @@ def test_every_image_is_in_one_part_of_the_balance(db: Db) -> None:
     (first, fence), *_ = held(claim)
     results.finish(db, "w", [Result(first, fence, None, ("corrupt", "x")), *done(claim)[1:2]])
     assert audit.balance(db) == {"received": 5, "done": 1, "failed": 1, "cancelled": 0, "pending": 3, "deleted": 0}
-    assert audit.batch_balance(db, first[:32]) == audit.balance(db)
     assert audit.failures_by_code(db) == {"corrupt": 1}
 
 
@@ -39,9 +38,6 @@ def test_a_document_removed_by_hand_shows(db: Db, status: str) -> None:
     assert missing(audit.balance(db)) == 0
     db.images.delete_one({"_id": f"{batch_id}0001"})
     assert missing(audit.balance(db)) == 1
-    balance = audit.batch_balance(db, batch_id)
-    assert balance is not None
-    assert missing(balance) == 1
     deletion.begin_delete(db, batch_id)  # and goes on showing
     deletion.finish_delete(db, batch_id)
     assert missing(audit.balance(db)) == 1
@@ -74,10 +70,6 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
     for thread in threads:
         thread.join()
     assert off == []
-
-
-def test_a_batch_that_was_never_accepted_has_no_balance(db: Db) -> None:
-    assert audit.batch_balance(db, "0" * 32) is None
 
 
 def test_the_backlog_is_what_waits(db: Db) -> None:

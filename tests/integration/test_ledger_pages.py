@@ -226,8 +226,8 @@ def test_an_empty_list_has_no_pages(db: Db) -> None:
         assert (page.total, page.pages, page.next_cursor) == (*totals, None)
 
 
-def test_internals_are_given_on_request_only(db: Db) -> None:
+def test_a_batch_is_shown_without_the_claims_fields(db: Db) -> None:
     batch_id = commit(db, 1)
-    assert "work" not in pages.get_image(db, f"{batch_id}0000")
-    assert pages.get_image(db, f"{batch_id}0000", internals=True)["work"]["fence"] == 0
+    assert "work" not in pages.get_batch(db, batch_id)["images"][0]
+    assert pages.get_image(db, f"{batch_id}0000")["work"]["fence"] == 0
     work_off(db)

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import redis
@@ -19,6 +20,7 @@ from shared.settings import Settings
 _PUBLISH_TIMEOUT_S: Final = 1.0
 _ENOUGH_BELLS: Final = 8
 _BREAKER_S: Final = 1.0
+_UNTOLD: Final = 1000
 _log = logging.getLogger("shelfsight.error")
 
 
@@ -137,12 +139,13 @@ class Ringer:
         :param tell: gets the names of stores. It may fail: the sweep finds what waits.
         """
         self._tell = tell
-        self._waiting: queue.SimpleQueue[set[str]] = queue.SimpleQueue()
+        self._waiting: queue.Queue[set[str]] = queue.Queue(_UNTOLD)
         threading.Thread(target=self._run, name="ringer", daemon=True).start()
 
     def ring(self, stores: set[str]) -> None:
-        """Ring soon."""
-        self._waiting.put(stores)
+        """Ring soon. While nothing can be told for long, later calls are dropped: the sweep finds what waits."""
+        with suppress(queue.Full):
+            self._waiting.put_nowait(stores)
 
     def _run(self) -> None:
         while True:

@@ -6,7 +6,7 @@
     ├── BadRequest                 the client's fault; never retried as it is
     │   ├── MalformedJson          400 malformed_json
     │   ├── Invalid                422 (invalid, or the code of its kind)
-    │   ├── TooLarge               413 body_too_large | too_many_images | image_too_large
+    │   ├── TooLarge               413 body_too_large | too_many_images | too_many_values | image_too_large
     │   ├── SlowBody               408 body_too_slow
     │   ├── UnsupportedMedia       415 unsupported_media_type
     │   ├── Unauthorized           401 unauthorized

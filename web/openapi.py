@@ -280,7 +280,7 @@ def _file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dic
     binary = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
     ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
     ok["304"] = {"description": "Not modified"}
-    responses = ok | _problems(401, 404, 416, 421, 503)
+    responses = ok | _problems(401, 404, 412, 416, 421, 503)
     return {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses}
 
 

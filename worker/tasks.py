@@ -72,7 +72,7 @@ def _begin(**_: Any) -> None:
 
 def _make_child() -> Child:
     from worker.pipeline import Pipeline  # noqa: PLC0415 -- torch lives in the child only
-    from worker.vision import detect  # noqa: PLC0415
+    from worker.vision import detect  # noqa: PLC0415 -- as above
 
     settings = Settings()
     telemetry.configure(settings.log, "worker")

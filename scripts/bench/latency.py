@@ -68,7 +68,7 @@ def _claimed_after(servers: Servers, worker: Process, batch_id: str, since: floa
         if time.perf_counter() - since > _CLAIMED_S:
             worker.check()
             raise RuntimeError(f"Nobody claimed within {_CLAIMED_S:.0f} s; see {worker.log}")
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # polling: this is how exactly the time is known
     return time.perf_counter() - since
 
 
@@ -85,4 +85,4 @@ def _finished(servers: Servers, worker: Process, batch_id: str) -> None:
         worker.check()
         if state == "failed" or time.monotonic() > until:
             raise RuntimeError(f"The image is {state}; see {worker.log}")
-        time.sleep(0.1)
+        time.sleep(0.1)  # polling; nothing is measured here

@@ -31,7 +31,7 @@ def main() -> None:
     except FileNotFoundError:
         since = _SOON_S
     if 0 <= since < _SOON_S:
-        time.sleep(_SOON_S)
+        time.sleep(_SOON_S)  # see above: not a start after the other
     temp = path.with_suffix(".new")
     temp.write_text(f"{os.getpid()}\n")
     temp.replace(path)

@@ -113,7 +113,7 @@ class Guard:
         if self._supervisor is not None:
             self._supervisor.kill()
             self._supervisor.wait()
-        time.sleep(1)
+        time.sleep(1)  # what fails at once must not keep a core busy
 
     def _bring_up(self, ports: dict[str, int]) -> None:
         house = self._house
@@ -150,7 +150,7 @@ class Guard:
                 info: Any = proxy(self._house).supervisor.getProcessInfo(name)
                 if info["pid"]:
                     return int(info["pid"])
-            time.sleep(0.1)
+            time.sleep(0.1)  # polling: the supervisor tells nobody
         raise embedded.Unusable(f"{name} was not started; see {self._house.logs}/supervisor.log.")
 
     def _end(self) -> None:

@@ -50,7 +50,7 @@ def evaluate(arguments: list[str]) -> None:
     detector = detect.load(given.model, threads=2)
     known = scenes.load(given.folder, given.split)
     found = judge.photos(detector, given.folder, given.split, known.labels) | judge.composed(detector, known, 256, given.scenes)
-    print(json.dumps(detector.info | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201
+    print(json.dumps(detector.info | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201 -- the result of a tool
 
 
 if __name__ == "__main__":

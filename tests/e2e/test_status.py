@@ -1,0 +1,59 @@
+"""``scripts/status``: every process, what waits, what was received, and what to do; ``scripts/stop`` where nothing runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.house_kit import ledger, script, send_a_picture, until, wait_for_another, wait_until_ready
+from tests.servers import Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+MIB = 1024 * 1024
+
+
+def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
+    wait_until_ready(stack)
+    said = script("status", "--data", str(stack.data), "--json")
+    assert said.returncode == 0, said.stdout + said.stderr
+    found = json.loads(said.stdout)
+    assert found["running"]
+    assert found["not_ready"] == {}
+    running = {process["name"]: process["pid"] for process in found["processes"]}
+    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "sweep"}
+    assert all(stack.pid(name) == pid for name, pid in running.items())
+    assert found["external"] == []
+    assert found["disk_free"] == pytest.approx(shutil.disk_usage(stack.data).free, abs=256 * MIB)
+    assert found["disk_watermark"] == 1024 * MIB
+
+
+def test_status_counts_what_was_received(stack: Stack) -> None:
+    wait_until_ready(stack)
+    before = ledger(stack.data)
+    assert send_a_picture(stack.url) == 202
+    until(lambda: ledger(stack.data)["done"] > before["done"])
+    assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
+
+
+def test_status_counts_restarts(stack: Stack) -> None:
+    wait_until_ready(stack)
+    before = restarts(stack, "sweep")
+    wait_for_another(stack, "sweep", stack.kill("sweep"))
+    assert restarts(stack, "sweep") == before + 1
+
+
+def restarts(stack: Stack, name: str) -> int:
+    found = json.loads(script("status", "--data", str(stack.data), "--json").stdout)
+    counts: dict[str, int] = {process["name"]: process["restarts"] for process in found["processes"]}
+    return counts[name]
+
+
+def test_status_without_a_start_says_what_to_do(tmp_path: Path) -> None:
+    refused = script("status", "--data", str(tmp_path))
+    assert refused.returncode != 0
+    assert "scripts/start" in refused.stderr
+
+
+def test_nothing_runs_over_a_folder_that_was_never_started(tmp_path: Path) -> None:
+    assert "Nothing runs" in script("stop", "--data", str(tmp_path)).stdout

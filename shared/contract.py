@@ -48,9 +48,11 @@ _MAGIC: Final[dict[str, list[list[tuple[int, bytes]]]]] = {
     "gif": [[(0, b"GIF87a")], [(0, b"GIF89a")]],
     "bmp": [[(0, b"BM")]],
     "tiff": [[(0, b"II*\x00")], [(0, b"MM\x00*")]],
-    "avif": [[(4, b"ftypavif")], [(4, b"ftypavis")]],
 }
 """What the first bytes of a format are: alternatives, each of parts at their places."""
+_AVIF: Final = {b"avif", b"avis"}
+_HEIF: Final = {b"mif1", b"msf1"}
+"""Major brands under which an AVIF may name its own among the compatible ones (ISO/IEC 23000-22)."""
 
 
 def sniff(head: bytes) -> str | None:
@@ -59,6 +61,10 @@ def sniff(head: bytes) -> str | None:
     :param head: the first 32 bytes or more of the file.
     :returns: a key of ``SIGNATURES``, or None for anything else. Sources: the formats' own specifications.
     """
+    if head[4:8] == b"ftyp" and head[8:12] in _AVIF | _HEIF:
+        size = min(len(head), int.from_bytes(head[:4], "big"))
+        brands = {head[at : at + 4] for at in (8, *range(16, size, 4))}
+        return "avif" if brands & _AVIF else None
     for name, begins in _MAGIC.items():
         if any(all(head[at : at + len(part)] == part for at, part in parts) for parts in begins):
             return name

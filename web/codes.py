@@ -36,6 +36,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "headers_too_large": (431, "The headers of the request are too large, or too many."),
     "internal_error": (500, "A fault of the service; the request id helps to find it in its log."),
     "unavailable": (503, "The service cannot do this now; nothing was accepted."),
+    "not_ready": (503, "Something that the service needs is missing; checks says which."),
     "database_unavailable": (503, "MongoDB does not answer; nothing was accepted."),
     "blobs_unavailable": (503, "The file store does not answer; nothing was accepted."),
     "commit_unknown": (503, "MongoDB went away at the commit: batch_id may have been accepted. Retry with the same Idempotency-Key."),

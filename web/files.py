@@ -102,7 +102,8 @@ def _variant(at_work: Services, image: Document, name: str, etag: str, cache: st
 def _serve(file: BinaryIO, size: int, etag: str, cache: str, content_type: str) -> Response:
     """Serve an open file with ranges and validators; it is closed with the answer."""
     environ = dict(request.environ)
-    wanted = _one_range(environ.pop("HTTP_RANGE", ""), size)
+    said = environ.pop("HTTP_RANGE", "")
+    wanted = _one_range(said, size) if request.method == "GET" else None  # RFC 9110, 14.2
     # RFC 9110, 13.2.2: first the conditions, then the range; werkzeug looks at the range first.
     if wanted is not None and is_resource_modified(environ, quote_etag(etag)):
         environ["HTTP_RANGE"] = wanted

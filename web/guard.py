@@ -17,7 +17,7 @@ def install(app: Flask, web: settings.Web) -> None:
     public = urlsplit(web.public_url).hostname if web.public_url else None
 
     def check() -> None:
-        if not _is_ours(_host_name(request.host), public):
+        if not all(_is_ours(name, public) for name in _named_hosts()):
             telemetry.security.warning("foreign host", extra={"data": {"host": request.host[:200]}})
             raise Misdirected("This service answers for localhost, a loopback address or its PUBLIC_URL only.")
         if request.headers.get("Authorization") is not None:
@@ -50,6 +50,13 @@ def _place(url: str) -> tuple[str, int] | None:
     if parts.hostname is None or port is None:
         return None
     return ("localhost" if _is_ours(parts.hostname, None) else parts.hostname.lower()), port
+
+
+def _named_hosts() -> list[str]:
+    """Give the hosts that a request names: in its Host, and in an absolute target (RFC 9112, 3.2.2)."""
+    target = request.environ.get("RAW_URI", "/")
+    absolute = [] if target.startswith("/") else [target.partition("://")[2].partition("/")[0]]
+    return [_host_name(host) for host in (request.environ.get("HTTP_HOST", ""), *absolute)]
 
 
 def _host_name(host: str) -> str:

@@ -23,13 +23,13 @@ _REFUSALS: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A thread worker as gunicorn ships it, but for its error pages."""
 
-    def handle_error(self, _req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
+    def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
         """Answer a request that never reached the application; nothing of it is repeated."""
         _, status, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         request_id = uuid.uuid4().hex
         self.log.warning("%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None)
         title = http.HTTPStatus(status).phrase.capitalize()
-        body = orjson.dumps(document(status, title, code, detail, instance=None, request_id=request_id))
+        body = orjson.dumps(document(status, title, code, detail, instance=getattr(req, "path", None) or "/", request_id=request_id))
         head = [
             f"HTTP/1.1 {status} {title}",
             f"Content-Type: {MEDIA_TYPE}",

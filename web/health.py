@@ -1,6 +1,7 @@
 """Is it alive, is it ready, does the ledger balance: for machines that watch."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 from flask import Blueprint, Response
@@ -8,9 +9,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.errors import ShelfsightError
+from shared.errors import Environment, ShelfsightError, StoreAway
 from shared.mongo import translated
-from web import render
+from web import problems, render
 from web.services import Services, services
 
 blueprint = Blueprint("health", __name__)
@@ -34,15 +35,20 @@ def readyz() -> Response:
         "disk": _disk,
         "worker": _worker,
     }
-    found = {}
+    found: dict[str, str | None] = {}
     for name, check in checks.items():
+        if found.get("mongodb") and name == "worker":  # it would be asked for the same in vain
+            found[name] = "Workers cannot be heard of without MongoDB."
+            continue
         try:
             found[name] = check(at_work)
         except ShelfsightError as error:
             found[name] = error.detail
-    ready = all(problem is None for problem in found.values())
     parts = {name: {"ok": problem is None, "detail": problem} for name, problem in found.items()}
-    return render.as_json({"status": "ready" if ready else "not_ready", "checks": parts}, 200 if ready else 503)
+    missing = [name for name, problem in found.items() if problem is not None]
+    if missing:
+        return problems.problem(Environment(f"Not ready: {', '.join(missing)}.", code="not_ready", extra={"checks": parts}))
+    return render.as_json({"status": "ready", "checks": parts})
 
 
 @blueprint.get("/metrics")
@@ -89,7 +95,10 @@ def _blobs(at_work: Services) -> str | None:
 
 
 def _disk(at_work: Services) -> str | None:
-    at_work.check_room(0)
+    if at_work.blobs.free_bytes() < at_work.settings.blobs.min_free_bytes:
+        return "Free space is below the watermark; uploads are refused."
+    with suppress(StoreAway):  # what waits is not known then; the check of MongoDB says why
+        at_work.check_room(0)
     return None
 
 

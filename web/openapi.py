@@ -238,7 +238,7 @@ def _paths() -> dict[str, Any]:
             }
         },
         "/healthz": {"get": _plain("getHealth", "This process answers")},
-        "/readyz": {"get": _plain("getReadiness", "Everything answers", 503)},
+        "/readyz": {"get": _plain("getReadiness", "Everything answers")},
         "/metrics": {"get": _plain("getMetrics", "For Prometheus", media="text/plain")},
         "/openapi.json": {"get": _plain("getOpenApi", "This document")},
         "/docs": {"get": _plain("getDocs", "This document as a page", media="text/html")},
@@ -286,9 +286,7 @@ def _file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dic
 
 def _plain(operation: str, summary: str, *problems: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
     answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
-    responses = {"200": answer} | _problems(401, 421, 422, 503) | {str(code): _problems(code)[str(code)] for code in problems if code != 503}
-    if 503 in problems:
-        responses["503"] = answer
+    responses = {"200": answer} | _problems(401, 421, 422, 503) | {str(code): _problems(code)[str(code)] for code in problems}
     return {"operationId": operation, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
 
 

@@ -1,6 +1,5 @@
 """Query parameters: each at most once, none unknown, none empty."""
 
-import math
 import re
 from collections.abc import Callable
 from datetime import datetime
@@ -18,6 +17,7 @@ from web.schemas import parse_time
 STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
 _MAX_PAGE: Final = 10**9
 _DIGITS: Final = 18
+_NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0-9]{1,3})?\Z", re.ASCII | re.IGNORECASE)
 _SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 
 
@@ -73,13 +73,9 @@ def _status(text: str) -> str:
 
 
 def _score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
+    if not _NUMBER.match(text) or float(text) > 1:
         raise ValueError("Give a number from 0 to 1.")
-    return value
+    return float(text)
 
 
 def _time(text: str) -> datetime:

@@ -5,6 +5,7 @@ base64 is decoded while the text of the others still waits; nothing is copied th
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,15 +71,16 @@ class Parsed:
     total: int
     good: list[Good] = field(default_factory=list)
     bad: dict[int, list[FieldError]] = field(default_factory=dict)
+    bad_digests: list[str] = field(default_factory=list)
     options_wrong: list[FieldError] = field(default_factory=list)
     augmentations: tuple[str, ...] | None = None
     detect: bool = True
 
     def fingerprint(self, digests: list[str], *, lenient: bool) -> str:
-        """Digest the request as understood: metadata, options, each good image's sha256; not its bytes on the wire."""
+        """Digest the request as understood: metadata, options, each image's file; not its bytes on the wire."""
         said = [
             self.total, lenient, self.augmentations, self.detect,
-            [[index, [error.as_json() for error in errors]] for index, errors in sorted(self.bad.items())],
+            sorted(self.bad), self.bad_digests,
             [[i.index, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in self.good],
             digests,
         ]  # fmt: skip
@@ -99,11 +101,12 @@ def parse_multipart(parts: Sequence[Part], limits: Limits, *, lenient: bool) -> 
     """Read the parts of a form: ``metadata`` as JSON without files, and a ``file`` for each image in order."""
     metadata = [part.data for part in parts if part.name == "metadata"]
     files = [part for part in parts if part.name == "file"]
-    if not metadata:
-        raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
+    tree = load(metadata[0], limits) if metadata else None
     if len(files) > limits.max_images:
         raise too_many_images(limits.max_images)
-    parsed, items, prefix = _envelope(load(metadata[0], limits), limits)
+    if not metadata:
+        raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
+    parsed, items, prefix = _envelope(tree, limits)
     parsed.options_wrong += _unknown(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:
         parsed.options_wrong.append(FieldError("/metadata", "given_twice", "Send one part named metadata."))
@@ -210,15 +213,24 @@ def _images(
     lenient: bool,
 ) -> Parsed:
     for index, item in enumerate(items):
+        given = item.get("file") if isinstance(item, dict) else None
         good, errors = _image(index, item, f"{prefix}/{index}", model, take, limits)
         items[index] = None  # the text of the file is no longer needed
         if good is not None:
             parsed.good.append(good)
         else:
             parsed.bad[index] = errors
+            parsed.bad_digests.append(_digest(item, given if model is ImageIn else take(index, {})))
     if not lenient or not parsed.good or parsed.options_wrong:
         _refuse(parsed, limits, lenient=lenient)
     return parsed
+
+
+def _digest(item: Any, file: object) -> str:
+    """Digest a refused image, so that another request is told apart from a repetition of this one."""
+    digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode())
+    digest.update(file if isinstance(file, bytes) else json.dumps(file, default=str).encode())
+    return digest.hexdigest()
 
 
 def _refuse(parsed: Parsed, limits: Limits, *, lenient: bool) -> None:

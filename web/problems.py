@@ -51,7 +51,7 @@ def _document(status: int, title: str, code: str, detail: str, members: dict[str
     return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
 
 
-def document(status: int, title: str, code: str, detail: str, *, instance: str | None, request_id: str) -> dict[str, Any]:
+def document(status: int, title: str, code: str, detail: str, *, instance: str, request_id: str) -> dict[str, Any]:
     """Give the members that every problem document has."""
     return {
         "type": f"/docs#{code}",

@@ -10,7 +10,7 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from shared import faultpoints
-from shared.errors import CommitUnknown, FieldError, Invalid, ShelfsightError, UnsupportedMedia
+from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, ShelfsightError, UnsupportedMedia
 from shared.ids import image_id, new_batch_id
 from shared.layout import spool_key
 from shared.ledger import commits, idempotency
@@ -30,12 +30,11 @@ _HASH_ALONE = 1 << 20
 def upload_image_batch() -> Response:
     """Accept a batch, or say everything that is wrong with it."""
     at_work = services()
-    key = _idempotency_key()
     lenient = _is_lenient()
     with at_work.budget.share() as take:
         with open_wire(request.environ, at_work.settings.web.body_patience_s) as wire:
             parsed = _read(at_work, wire, take, lenient=lenient)
-        return _accept(at_work, parsed, key, lenient=lenient)
+        return _accept(at_work, parsed, _idempotency_key(), lenient=lenient)
 
 
 def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: bool) -> Parsed:
@@ -47,7 +46,7 @@ def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: boo
     length = request.content_length
     if length is not None and length > limits.max_body_bytes:
         raise intake.too_large(limits.max_body_bytes)
-    at_work.check_room(length or 0)
+    _check_room(at_work, length or 0)
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if length is None and not request.environ.get("wsgi.input_terminated"):
         length = 0
@@ -59,6 +58,16 @@ def _read(at_work: Services, stream: intake.Readable, take: Any, *, lenient: boo
     parts = form.take_apart(body, boundary, max_images=limits.max_images)
     del body
     return parse_multipart(parts, limits, lenient=lenient)
+
+
+def _check_room(at_work: Services, coming: int) -> None:
+    """Refuse what there is no room for; a repetition of what was accepted needs none."""
+    try:
+        at_work.check_room(coming)
+    except DiskFull:
+        key = request.headers.get("Idempotency-Key")
+        if key is None or not idempotency.is_kept(at_work.db, f"{_ACCOUNT}:{key}"):
+            raise
 
 
 def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:

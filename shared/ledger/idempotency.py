@@ -80,6 +80,13 @@ def begin(db: Db, key: str, fingerprint: str) -> Begun | Replay:
         return Replay(record["answer"], record["batch_id"])
 
 
+def is_kept(db: Db, key: str) -> bool:
+    """Say whether a request with this key has been accepted and is still remembered."""
+    remembered = {"_id": key, "state": "kept", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+    with translated():
+        return db.idempotency.find_one(remembered, {"_id": 1}) is not None
+
+
 def forget(db: Db, begun: Begun) -> None:
     """Free the key of a request that was not accepted. Only a 202 is kept."""
     with translated():

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pymongo import DESCENDING
 
-from shared.errors import Invalid, NotFound, TooSlow
+from shared.errors import FieldError, Invalid, NotFound, TooSlow
 from shared.ids import is_batch_id
 from shared.ledger import ranks
 from shared.ledger.results import count_images
@@ -112,7 +112,8 @@ def batches_after(
     :raises Invalid: the cursor is none of ours. :raises TooSlow: no page was found within the deadline.
     """
     if cursor != NEWEST and not is_batch_id(cursor):
-        raise Invalid(f"This cursor is none of ours; begin with cursor={NEWEST}.", code="bad_cursor")
+        detail = f"This cursor is none of ours; begin with cursor={NEWEST}."
+        raise Invalid(detail, code="bad_cursor", errors=[FieldError("/cursor", "bad_value", detail)])
     deadline_ms = int(deadline_s * 1000)
     with translated():
         if filters.by_store_at_most:

@@ -35,7 +35,7 @@ def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: Flask
 
 @pytest.mark.parametrize(
     "query",
-    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001", "since=%C2%B2", "since=--5", "until=1e999", "a/b=1"],
+    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001", "since=%C2%B2", "since=--5", "until=1e999", "a/b=1", "min_score=0_1", "min_score=nan", "min_score=-0"],
 )  # fmt: skip
 def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
     assert web.get(f"/image_batches?{query}").status_code == 422
@@ -90,7 +90,7 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
     assert web.get(image["file_path"], headers={"If-Match": etag}).data == data
     for if_range, status in ((etag, 206), ('"another"', 200)):
         assert web.get(image["file_path"], headers={"If-Range": if_range, "Range": "bytes=0-3"}).status_code == status
-    head = web.head(image["file_path"])
+    head = web.head(image["file_path"], headers={"Range": "bytes=0-9"})  # for GET alone
     assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
 
 
@@ -129,6 +129,8 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
     answer = web.get("/readyz")
     checks = answer.get_json()["checks"]
     assert answer.status_code == 503
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.get_json()["code"] == "not_ready"
     assert {name: check["ok"] for name, check in checks.items()} == {
         "mongodb": True,
         "redis": False,
@@ -137,6 +139,22 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
         "worker": False,
     }
     assert web.get("/healthz").status_code == 200
+
+
+def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.Mongo, blobs_root: Path) -> None:
+    nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
+    checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
+    assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk"]
+    assert "without MongoDB" in checks["worker"]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [("/limits", "localhost", 200), ("/limits", "", 421), ("http://evil.example/limits", "localhost", 421), ("http://127.0.0.1/limits", "localhost", 200)],
+)
+def test_every_host_that_a_request_names_must_be_ours(web: FlaskClient, target: str, host: str, status: int) -> None:
+    around = {"RAW_URI": target, "HTTP_HOST": host}
+    assert web.get("/limits", environ_overrides=around).status_code == status
 
 
 def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:

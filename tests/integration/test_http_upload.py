@@ -250,6 +250,34 @@ def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: 
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
 
 
+def test_a_repetition_needs_no_room(web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    first = post(web, [item()], Idempotency_Key="k")
+    full = client(mongo, blobs_root, min_free_bytes=10**18)
+    assert post(full, [item()], Idempotency_Key="k").get_json() == first.get_json()
+    for key in ("k", "other"):
+        answer = post(full, [item(store_name="south")], Idempotency_Key=key)
+        assert answer.status_code == (422 if key == "k" else 507)
+    assert db.batches.count_documents({}) == 1
+
+
+def test_sizes_and_syntax_are_said_before_the_key(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    web = client(mongo, blobs_root, max_images=1)
+    for body, status in (("{bad", 400), ([item(), item()], 413), ([item()], 422)):
+        assert post(web, body, Idempotency_Key="\t").status_code == status
+    for metadata, status in (({"metadata": "{bad"}, 400), ({}, 413)):
+        files = [(io.BytesIO(picture()), "a.jpg") for _ in range(2)]
+        assert web.post("/upload_image_batch", data={**metadata, "file": files}).status_code == status
+
+
+@pytest.mark.parametrize("change", [{"file": "??"}, {"file": "?", "store_name": "south"}, {"file": "?", "barcode": "9"}])
+def test_another_bad_image_is_another_request(web: FlaskClient, change: dict[str, Any]) -> None:
+    said = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
+    first = post(web, [item(), item(file="?")], **said)
+    assert post(web, [item(), item(file="?")], **said).get_json() == first.get_json()
+    other = post(web, [item(), item(**change)], **said)
+    assert (other.status_code, other.get_json(force=True)["code"]) == (422, "idempotency_mismatch")
+
+
 def test_a_lenient_repetition_with_another_fault_is_another_request(web: FlaskClient) -> None:
     first = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
     assert post(web, [item(), item(file="?")], **first).status_code == 202

@@ -18,6 +18,14 @@ def test_a_real_file_is_told_by_its_head(name: str) -> None:
     assert contract.SIGNATURES[name] in contract.CONTENT_TYPES
 
 
+def test_an_avif_may_come_under_a_general_brand() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "AVIF")
+    head = buffer.getvalue()[:32]
+    assert contract.sniff(head[:8] + b"mif1" + head[12:]) == "avif"
+    assert contract.sniff(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic") is None
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_are_told_without_an_error(head: bytes) -> None:
     assert contract.sniff(head) in {None, *contract.SIGNATURES}

@@ -5,6 +5,7 @@ taken from the header before anything is decoded.
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,6 +26,9 @@ Rgb = NDArray[np.uint8]
 
 QUALITY: Final = 90
 _SCANS: Final = 32
+_SEGMENTS: Final = 10_000
+_MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+"""A marker with a length, or the end: no stuffed zero, restart, fill byte or start of image (ITU T.81, B.1.1)."""
 _LONGEST: Final = 65_500
 """Longest side of a JPEG, in which all that is made of a picture is kept (libjpeg's JPEG_MAX_DIMENSION)."""
 THUMB_SIDE: Final = 320
@@ -144,9 +148,19 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
 
 
 def _check_end(data: bytes) -> None:
-    """A JPEG that is cut short between its scans decodes without a complaint; it lacks its end marker."""
-    if b"\xff\xd9" not in data[-4096:]:
-        raise VisionError("truncated")
+    """A JPEG that is cut short between its scans decodes without a complaint; it lacks its end marker.
+
+    Whatever follows that marker (cameras append films, for one) is no part of the picture.
+    """
+    at = 2
+    for _ in range(_SEGMENTS):
+        marker = _MARKER.search(data, at)
+        if marker is None:
+            raise VisionError("truncated")
+        if marker[0] == b"\xff\xd9":
+            return
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    raise VisionError("corrupt")
 
 
 def _is_known(data: bytes) -> bool:

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from worker.vision.errors import VisionError
 MAX = 50_000_000
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -90,6 +91,16 @@ def test_damage_has_its_code() -> None:
         with pytest.raises(VisionError) as caught:
             imaging.decode(data, max_pixels=MAX)
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_what_follows_a_pictures_end_is_no_part_of_it(options: dict[str, Any]) -> None:
+    whole = encoded(noise((320, 240)), "JPEG", **options)
+    for tail in (bytes(6000), b"\xff\xda" * 3000, b"\xff\xe0\x00" * 3000):
+        assert np.array_equal(imaging.decode(whole + tail, max_pixels=MAX).rgb, imaging.decode(whole, max_pixels=MAX).rgb)
+        with pytest.raises(VisionError) as caught:
+            imaging.decode(whole[: len(whole) // 2] + tail, max_pixels=MAX)
+        assert caught.value.code in {"truncated", "corrupt"}
 
 
 def test_pixels_are_counted_before_anything_is_decoded() -> None:

@@ -76,6 +76,10 @@ def test_times_are_kept_to_the_millisecond_in_utc(moment: datetime) -> None:
     assert parse_time(moment.isoformat(timespec="microseconds") + "+00:00") == kept
 
 
+def test_a_leap_second_is_the_next_second() -> None:
+    assert parse_time("2016-12-31T23:59:60.250Z") == datetime(2017, 1, 1, 0, 0, 0, 250_000)
+
+
 def test_text_is_trimmed_unknown_keys_are_kept_and_an_object_named_extra_is_merged() -> None:
     one = {**GOOD, "id": "mine", "extra": {"aisle": 4}, "status": "odd"}
     image = parse(json.dumps([one]).encode()).good[0]

@@ -1,7 +1,7 @@
 """Named places in the way of an image where a fault test may end or freeze the process.
 
-Nothing outside the process reaches this: no setting, no variable. The fault tests start the services through their own
-entry module, which installs a hook before it calls the real ``main``.
+Nothing of ours reaches this: no setting, no variable. The fault tests start every process with a ``sitecustomize`` of theirs on
+its path, which installs a hook when this module is imported.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Every setting, grouped, read from the environment. Built in main functions, never at import."""
+"""Every setting, grouped, read from the environment.
+
+Built in main functions, never at import, but for the two modules that another program imports as its configuration: ``worker/main.py`` and ``web/gunicorn_conf.py``.
+"""
 
 import ipaddress
 from functools import cached_property
@@ -117,7 +120,7 @@ class Vision(Group):
 
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(None, description="Names done by default; JSON list. Unset: the four of the contract.")
-    threads: int = Field(1, ge=1, description="Threads of the model in one process.")
+    threads: int = Field(1, ge=1, description="Threads of the model in one process; one more decodes and encodes.")
 
     @field_validator("augmentations")
     @classmethod

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.local.servers import Mongod, RedisServer
 from shared import settings
 from shared.documents import create_indexes
 from shared.mongo import Db, connect
-from tests.servers import Mongod, RedisServer, Stack
+from tests.stack import Stack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

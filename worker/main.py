@@ -18,14 +18,12 @@ def main() -> None:
     settings = Settings()
     parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
     parser.add_argument("--name", default="worker", help="name of this worker in the logs (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=settings.worker.processes, help="pool children (default: %(default)s)")
     given = parser.parse_args()
     telemetry.configure(settings.log, given.name)
     app.worker_main(
         [
             "worker",
             f"--hostname={given.name}@%h",
-            f"--concurrency={given.processes}",
             f"--queues={BELL_QUEUE}",
             "--without-gossip",
             "--without-mingle",

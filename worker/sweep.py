@@ -110,7 +110,7 @@ class Sweep:
     def _clean_spools(self) -> bool:
         """Delete spools whose images are all terminal and whose originals all stand; and spools of no batch, when old.
 
-        :returns: whether the time was over before the work.
+        :returns: whether there is more to do.
         """
         with translated():
             due = self._db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).sort("_id", 1).limit(_MANY)
@@ -128,6 +128,8 @@ class Sweep:
             some = [batch_id for batch_id in old[begin : begin + _MANY] if is_batch_id(batch_id)]
             known = commits.spooled_batches(self._db, some)
             for batch_id in some:
+                if time.monotonic() > self._clean_until:
+                    return True
                 if batch_id in known:
                     continue
                 with translated():  # its tombstone first: a late commit must collide instead of losing its bytes
@@ -216,6 +218,8 @@ class Sweep:
         shard = f"{FILES}/{self._shard:02x}"
         folders = [name for name in self._blobs.folders(shard) if is_batch_id(name)]
         for begin in range(0, len(folders), _MANY):
+            if time.monotonic() > self._clean_until:
+                return True
             some = folders[begin : begin + _MANY]
             with translated():
                 known = {row["_id"] for row in self._db.batches.find({"_id": {"$in": some}}, {"_id": 1})}

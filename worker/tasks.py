@@ -46,7 +46,7 @@ def make_worker(settings: Settings) -> Celery:
 
 
 def work() -> None:
-    """Claim and work until nothing is claimable, or it is time to let others see that we are alive."""
+    """Claim and work until nothing is claimable, or ``task_s`` is over, so that a stop finds a task at its end."""
     child = _child
     if child is None:
         raise RuntimeError("this process was not set up as a pool child")

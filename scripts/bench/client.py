@@ -23,12 +23,12 @@ class Poster:
         """Keep the address; the first post connects, if ``connect`` has not."""
         self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
 
-    def post(self, upload: Upload, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    def post(self, upload: Upload) -> dict[str, Any]:
         """Send an upload under a new ``Idempotency-Key`` and give the answer.
 
         :raises RuntimeError: it was not 202.
         """
-        sent = {"Content-Type": upload.content_type, "Idempotency-Key": uuid.uuid4().hex, **(headers or {})}
+        sent = {"Content-Type": upload.content_type, "Idempotency-Key": uuid.uuid4().hex}
         self._connection.request("POST", PATH, upload.body, sent)
         response = self._connection.getresponse()
         answer = response.read()

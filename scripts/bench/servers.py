@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 
 from scripts.local import embedded
+from scripts.local.house import ROOT
+from scripts.local.servers import Mongod, RedisServer
 from shared import settings
 from shared.documents import create_indexes
 from shared.mongo import Db, connect
-from tests.servers import Mongod, RedisServer
 
-ROOT = Path(__file__).resolve().parents[2]
 WEB = "web.app:create_app()"
 _START_S = 60.0
 _STOP_S = 30.0
@@ -46,10 +46,6 @@ class Process:
     def pid(self) -> int:
         """Pid of the process that was started."""
         return self._process.pid
-
-    def cpu_s(self) -> float:
-        """CPU seconds used so far by the process and its children."""
-        return cpu_s(self.pid)
 
     def children(self) -> list[int]:
         """Pids of the living children."""

@@ -26,7 +26,7 @@ _LIMIT_S: Final = 1800
 
 
 def main() -> None:
-    """Run the checks one after the other; end with the number of those that failed."""
+    """Run the checks one after the other; end with 1 and their names when some failed."""
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
     parser.add_argument("--fast", action="store_true", help="lint, unit tests and the quick tests with real servers: under 90 s")
     parser.add_argument("--lint", action="store_true", help="no tests at all")

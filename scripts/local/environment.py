@@ -22,6 +22,7 @@ PYTHON = VENV / "bin/python"
 LOCKS = {"run": "local.txt", "dev": "dev.txt"}
 DISK_NEEDED = 9 * 1024**3
 INDEX_PATIENCE_S = "5"
+CHECK_S = 120
 
 
 def main() -> None:
@@ -86,8 +87,8 @@ def _has_pip() -> bool:
     if not ((VENV / "pyvenv.cfg").exists() and (VENV / "bin/pip").exists()):
         return False
     try:
-        return subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
-    except OSError:
+        return subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True, check=False, timeout=CHECK_S).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
         return False
 
 
@@ -95,7 +96,10 @@ def _torch() -> None:
     """Install the pair of torch and torchvision: without an NVIDIA GPU the small one from PyTorch's own index, if it answers."""
     pair = _pair()
     check = "import torch, torchvision; print(torch.__version__.split('+')[0], torchvision.__version__.split('+')[0])"
-    there = subprocess.run([str(PYTHON), "-c", check], capture_output=True, text=True, check=False).stdout.split()
+    try:
+        there = subprocess.run([str(PYTHON), "-c", check], capture_output=True, text=True, check=False, timeout=CHECK_S).stdout.split()
+    except subprocess.TimeoutExpired:
+        there = []
     if there == [name.split("==")[1] for name in pair]:
         return
     if shutil.which("nvidia-smi") is None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from scripts.local.house import ROOT, House, Stage
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
+_RPC_S: Final = 10.0
 """A process that only tries the lock holds it for a moment."""
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
@@ -220,6 +222,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, required=True)
     parser.add_argument("--leash", type=int, help="descriptor of a pipe: stop when its other end is closed")
     given = parser.parse_args()
+    socket.setdefaulttimeout(_RPC_S)  # the supervisor's client sets none, and a frozen supervisor must not hold up a stop
     house = House(given.data, given.port, given.workers)
     try:
         house.prepare()

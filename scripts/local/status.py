@@ -110,7 +110,7 @@ def look(house: House) -> Status:
         processes=[_process(house, name) for name in _names(house)] if running else [],
         external=[name for name, own in (("MONGODB_URL", house.own_mongo), ("REDIS_URL", house.own_redis)) if not own],
         not_ready=readiness(url) if running else None,
-        disk_free=shutil.disk_usage(house.data).free,
+        disk_free=shutil.disk_usage(house.data / "blobs").free,
         disk_watermark=blobs.min_free_bytes,
         backlog=backlog,
         ledger=ledger,

@@ -15,7 +15,7 @@ import psutil
 
 from scripts.local import embedded
 from scripts.local.house import ROOT
-from tests.servers import Stack
+from tests.stack import Stack
 
 
 def until(found: Callable[[], object], limit_s: float = 60.0) -> None:

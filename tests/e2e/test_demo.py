@@ -17,7 +17,7 @@ import pytest
 
 from scripts.local import embedded
 from scripts.local.house import ROOT
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PATIENCE_S = 280

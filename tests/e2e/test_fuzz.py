@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

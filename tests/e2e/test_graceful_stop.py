@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.integration.http import item, picture
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from scripts.local.house import ROOT
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from scripts.local import embedded
+from scripts.local.servers import Mongod, RedisServer
 from tests.e2e.house_kit import Front, ledger, script, send_a_picture, until
-from tests.servers import Mongod, RedisServer, Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

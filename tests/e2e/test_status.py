@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.house_kit import ledger, script, send_a_picture, until, wait_for_another, wait_until_ready
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MIB = 1024 * 1024

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.house_kit import wait_for_another, wait_until_ready
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scripts.local.house import ROOT
-from tests.servers import Stack
+from tests.stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SAMPLES = ROOT / "samples"

@@ -1,6 +1,5 @@
 """The real services over a folder of their own, as ``scripts/start`` runs them, and a way to reach every process."""
 
-import json
 import os
 import signal
 import subprocess
@@ -175,9 +174,7 @@ class Stack:
         self.mounted = subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0
 
     def _port(self, name: str) -> int:
-        # Not House.ports(), which would take a running server's port for taken and choose another.
-        ports: dict[str, int] = json.loads((self.house.run / "ports.json").read_text())
-        return ports[name]
+        return self.house.kept_ports()[name]
 
 
 def _kind(process: psutil.Process) -> str:

@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
+from scripts.local.servers import Mongod
 from shared.errors import NotFound, StoreAway
 from shared.ledger import audit, claims, deletion, pages, results
 from shared.ledger.pages import Filters
 from shared.ledger.results import Result
 from shared.mongo import Db
 from tests.integration.ledger_kit import commit, done, held, now, validate, work_off
-from tests.servers import Mongod
 
 PARTS = ("done", "failed", "cancelled", "pending", "deleted")
 

@@ -7,6 +7,7 @@ import pymongo
 import pytest
 from pymongo.errors import PyMongoError
 
+from scripts.local.servers import Mongod
 from shared import settings
 from shared.errors import CommitUnknown, StoreAway
 from shared.ids import new_batch_id
@@ -14,7 +15,6 @@ from shared.ledger import audit, claims, commits, idempotency, turns
 from shared.mongo import Db, connect
 from tests.integration.cutting_proxy import CuttingProxy, Way
 from tests.integration.ledger_kit import batch, commit, validate
-from tests.servers import Mongod
 
 
 @pytest.fixture

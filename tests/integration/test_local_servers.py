@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from scripts.local import embedded
-from tests.servers import Mongod, RedisServer
+from scripts.local.servers import Mongod, RedisServer
 
 pytestmark = pytest.mark.slow
 

@@ -27,9 +27,9 @@ def _hook(name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if _taken("stop", point):
         path = f"{_PLAN}/stopped/{point}"
-        with open(f"{path}.new", "w") as file:  # noqa: PTH123
+        with open(f"{path}.new", "w") as file:  # noqa: PTH123 -- as above
             file.write(str(os.getpid()))
-        os.replace(f"{path}.new", path)  # noqa: PTH105
+        os.replace(f"{path}.new", path)  # noqa: PTH105 -- as above
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -49,7 +49,7 @@ def _graft_poison(module: ModuleType) -> None:
     decode: Callable[..., Any] = module.decode
 
     def crashing(data: bytes, **options: Any) -> Any:
-        if os.path.exists(f"{_PLAN}/poison/{hashlib.sha256(data).hexdigest()}"):  # noqa: PTH110
+        if os.path.exists(f"{_PLAN}/poison/{hashlib.sha256(data).hexdigest()}"):  # noqa: PTH110 -- pathlib is not wanted in every process
             os.kill(os.getpid(), signal.SIGSEGV)
         return decode(data, **options)
 

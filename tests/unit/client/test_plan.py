@@ -50,7 +50,7 @@ def test_each_row_that_says_something_different_of_a_picture_is_an_observation(t
 
 
 @pytest.mark.parametrize("manifest_first", [True, False])
-def test_what_a_manifest_says_of_a_folders_picture_is_all_that_is_said(tmp_path: Path, manifest_first: bool) -> None:  # noqa: FBT001
+def test_what_a_manifest_says_of_a_folders_picture_is_all_that_is_said(tmp_path: Path, manifest_first: bool) -> None:  # noqa: FBT001 -- parametrised
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
     sources = [sheet(tmp_path, "path,camera_id\na.jpg,9\n"), tmp_path]

@@ -16,7 +16,7 @@ from scripts.local.house import ROOT
 def test_a_process_whose_parent_ended_before_it_began_does_not_begin(
     tmp_path: Path,
     parent: Callable[[], int],
-    begins: bool,  # noqa: FBT001
+    begins: bool,  # noqa: FBT001 -- parametrised
 ) -> None:
     command = [sys.executable, "-m", "scripts.local.child", "one", str(tmp_path / "one.pid"), "--", "touch", str(tmp_path / "began")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), PARENT: str(parent())}

@@ -1,0 +1,86 @@
+"""The whole stack as ``scripts/start`` runs it, for the tests that need it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from scripts.local import embedded
+from scripts.local.house import ROOT
+
+_RESTART_S = 30
+_SCRIPT_S = 400
+
+
+class Stack:
+    """Everything that ``scripts/start`` starts, over a folder of its own on a free port, its processes known by name."""
+
+    def __init__(self, data: Path, workers: int = 1) -> None:
+        """Choose a port; nothing runs yet."""
+        self.data = data.resolve()
+        self.port = embedded.free_port()
+        self._workers = workers
+
+    @property
+    def url(self) -> str:
+        """Address of the web front."""
+        return f"http://{embedded.LOOPBACK}:{self.port}"
+
+    @property
+    def mongo_url(self) -> str:
+        """Address of its MongoDB."""
+        return embedded.mongo_url(self._ports()["mongod"])
+
+    @property
+    def redis_url(self) -> str:
+        """Address of its Redis."""
+        return embedded.redis_url(self._ports()["redis"])
+
+    def start(self) -> None:
+        """Start it and wait until ``/readyz`` says that all is there."""
+        self._script("start", "--detach", "--port", str(self.port), "--workers", str(self._workers))
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self._script("stop")
+
+    def pid(self, name: str) -> int:
+        """Give the pid of ``mongod``, ``redis``, ``web``, ``worker-1``.., ``sweep``, ``supervisor`` or ``guard``, once it runs."""
+        until = time.monotonic() + _RESTART_S
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError, ValueError):
+                pid = int((self.data / "run" / f"{name}.pid").read_text())
+                os.kill(pid, 0)
+                return pid
+            time.sleep(0.05)  # the supervisor is starting it again
+        raise AssertionError(f"{name} does not run")
+
+    def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to a process of the stack.
+
+        :returns: its pid.
+        """
+        pid = self.pid(name)
+        os.kill(pid, how)
+        return pid
+
+    def _ports(self) -> dict[str, int]:
+        ports: dict[str, int] = json.loads((self.data / "run/ports.json").read_text())
+        return ports
+
+    def _script(self, name: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"scripts.local.{name}", "--data", str(self.data), *arguments]
+        ended = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=_SCRIPT_S,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr

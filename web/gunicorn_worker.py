@@ -24,7 +24,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A thread worker as gunicorn ships it, but for its error pages."""
 
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
-        """Answer a request that never reached the application; nothing of it is repeated."""
+        """Answer a request that never reached the application; of it only the path is repeated."""
         _, status, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         request_id = uuid.uuid4().hex
         self.log.warning("%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None)

@@ -16,7 +16,7 @@ class Readable(Protocol):
     """The body of a request."""
 
     def read(self, size: int, /) -> bytes:
-        """Give ``size`` bytes, fewer only at the end."""
+        """Give ``size`` bytes of a body with a length, fewer only at its end; of any other at most so many, none only at its end."""
 
 
 class Budget:
@@ -40,7 +40,7 @@ class Budget:
             nonlocal mine
             with self._lock:
                 # A single body may always come in, or a small budget would refuse it for ever.
-                if self._used and self._used + more > self._limit:
+                if self._used > mine and self._used + more > self._limit:
                     raise Busy("Too many uploads are in flight; try again in a moment.", retry_after=1)
                 self._used += more
                 mine += more

@@ -64,7 +64,7 @@ class Good:
 class Parsed:
     """A request, understood.
 
-    ``bad`` holds the errors of refused images by index; empty unless lenient. ``options_wrong`` is empty once all is read: sizes
+    ``bad`` holds the errors of refused images by index, ``bad_digests`` what they were; empty unless lenient. ``options_wrong`` is empty once all is read: sizes
     are said first.
     """
 
@@ -93,7 +93,6 @@ def parse_json(tree: Any, limits: Limits, *, lenient: bool) -> Parsed:
     :raises TooLarge: too many images, or too large ones. :raises Invalid: the rest.
     """
     parsed, items, prefix = _envelope(tree, limits)
-    del tree
     return _images(parsed, items, prefix, ImageIn, _from_base64, limits, lenient=lenient)
 
 
@@ -213,14 +212,15 @@ def _images(
     lenient: bool,
 ) -> Parsed:
     for index, item in enumerate(items):
-        given = item.get("file") if isinstance(item, dict) else None
+        given = item.get("file") if lenient and isinstance(item, dict) else None
         good, errors = _image(index, item, f"{prefix}/{index}", model, take, limits)
-        items[index] = None  # the text of the file is no longer needed
+        items[index] = None  # with all that it still holds
         if good is not None:
             parsed.good.append(good)
         else:
             parsed.bad[index] = errors
-            parsed.bad_digests.append(_digest(item, given if model is ImageIn else take(index, {})))
+            if lenient:
+                parsed.bad_digests.append(_digest(item, given if model is ImageIn else take(index, {})))
     if not lenient or not parsed.good or parsed.options_wrong:
         _refuse(parsed, limits, lenient=lenient)
     return parsed
@@ -229,7 +229,10 @@ def _images(
 def _digest(item: Any, file: object) -> str:
     """Digest a refused image, so that another request is told apart from a repetition of this one."""
     digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode())
-    digest.update(file if isinstance(file, bytes) else json.dumps(file, default=str).encode())
+    if isinstance(file, bytes):
+        digest.update(file)
+    else:
+        digest.update(file.encode("utf-8", "surrogatepass") if isinstance(file, str) else str(file).encode())
     return digest.hexdigest()
 
 

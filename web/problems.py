@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from shared import telemetry
 from shared.errors import ShelfsightError
@@ -20,7 +20,6 @@ _CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
     412: "precondition_failed",
-    413: "body_too_large",
     416: "range_not_satisfiable",
 }
 
@@ -96,8 +95,6 @@ def _http(error: HTTPException) -> Response:
 def _sentence(error: HTTPException) -> str:
     if error.code == 404:
         return "There is nothing at this address."
-    if isinstance(error, RequestEntityTooLarge):
-        return "The body is too large."
     return str(error.description or error.name)
 
 

@@ -10,7 +10,7 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from shared import faultpoints
-from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, ShelfsightError, UnsupportedMedia
+from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, ShelfsightError, StoreAway, UnsupportedMedia
 from shared.ids import image_id, new_batch_id
 from shared.layout import spool_key
 from shared.ledger import commits, idempotency
@@ -24,6 +24,7 @@ blueprint = Blueprint("uploads", __name__)
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
 _ACCOUNT = "open"
 _HASH_ALONE = 1 << 20
+_DISCARD_S = 10.0
 
 
 @blueprint.post("/upload_image_batch")
@@ -91,7 +92,7 @@ def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool
             batch,
             idempotency=begun,
             answer=answer,
-            bytes_kept=lambda: _wait(writing),
+            bytes_kept=lambda seconds: _wait(writing, seconds),
             deadline_s=at_work.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
@@ -119,17 +120,20 @@ def _hash(images: list[Good]) -> list[str]:
     return [hashlib.sha256(image.data).hexdigest() for image in images]
 
 
-def _wait(writing: Future[None]) -> None:
-    writing.result()
+def _wait(writing: Future[None], seconds: float) -> None:
+    try:
+        writing.result(max(0.0, seconds))
+    except TimeoutError:
+        raise StoreAway("The disk does not answer; nothing was accepted.", code="blobs_unavailable", retry_after=5) from None
     faultpoints.reach("1-spool-written")
 
 
 def _discard(at_work: Services, batch_id: str, writing: Future[None]) -> None:
-    """Remove the spool of a request that was not accepted."""
+    """Remove the spool of a request that needs none."""
     try:
-        writing.exception()  # wait: what is not written yet would come back
+        writing.exception(_DISCARD_S)  # what is not written yet would come back
         at_work.blobs.delete(spool_key(batch_id))
-    except ShelfsightError:
+    except (ShelfsightError, TimeoutError):
         return  # the sweep does it
 
 

@@ -5,10 +5,11 @@ upload. What it holds already is taken from it; the rest comes from the kernel i
 """
 
 import io
+import math
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -31,7 +32,10 @@ class Wire:
         """Read from ``stream``, which is the server's; ``sock`` below it, where the server shows it."""
         self._stream, self._socket, self._patience = stream, sock, patience_s
         self._began, self._received = time.monotonic(), 0
+        self._until = math.inf
         self._wait(patience_s)
+        if sock is not None and isinstance(stream, Body) and isinstance(stream.reader, ChunkedReader):
+            _count_below(stream, self._count)
 
     def read(self, size: int) -> bytes:
         """Give ``size`` bytes of a body with a length, fewer only at its end; of a chunked one the next piece, of at most 1 MB.
@@ -43,7 +47,9 @@ class Wire:
         try:
             if self._socket is not None and isinstance(reader, LengthReader):
                 return self._straight(reader, size, self._socket)
-            part: bytes = _piece(reader) if isinstance(reader, ChunkedReader) else self._stream.read(size)
+            if isinstance(reader, ChunkedReader):
+                return _piece(reader)
+            part: bytes = self._stream.read(size)
             self._count(len(part))
         except ParseException:
             self._stream.failed = True  # tells gunicorn to close the connection afterwards
@@ -59,9 +65,9 @@ class Wire:
         """Read on for up to two seconds after an early refusal, so that the client sees the answer and not a reset."""
         if getattr(self._stream, "failed", False):
             return
-        until = time.monotonic() + _DRAIN_S
+        self._until = time.monotonic() + _DRAIN_S
         try:
-            while (left := until - time.monotonic()) > 0:
+            while (left := self._until - time.monotonic()) > 0:
                 self._wait(left)
                 if not self.read(_DRAIN_STEP):
                     return
@@ -96,6 +102,8 @@ class Wire:
 
     def _count(self, received: int) -> None:
         self._received += received
+        if time.monotonic() > self._until:
+            raise BlockingIOError
         if time.monotonic() - self._began > self._patience + self._received / _SLOWEST:
             raise BlockingIOError
 
@@ -104,6 +112,33 @@ class Wire:
             whole = int(seconds)
             limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+
+
+class _Counted:
+    """What a chunked body is read from, with every piece that comes in counted, whatever it is a part of.
+
+    Sizes of chunks and trailers are read in a loop of gunicorn's own: one byte now and then would keep it for hours.
+    """
+
+    def __init__(self, unreader: Any) -> None:
+        self._unreader = unreader
+        self.count: Callable[[int], None] = lambda _: None
+
+    def read(self, *size: Any, **options: Any) -> bytes:
+        data: bytes = self._unreader.read(*size, **options)
+        self.count(len(data))
+        return data
+
+    def unread(self, data: bytes) -> None:
+        self._unreader.unread(data)
+
+
+def _count_below(stream: Any, count: Callable[[int], None]) -> None:
+    """Let ``count`` hear of all that is received for a chunked body; a later caller takes the place of an earlier one."""
+    if not hasattr(stream, "counted"):
+        stream.counted = _Counted(stream.reader.req.unreader)
+        stream.reader.parser = stream.reader.parse_chunked(stream.counted)
+    stream.counted.count = count
 
 
 def _piece(reader: Any) -> bytes:

@@ -70,11 +70,6 @@ class Server:
             self._process.kill()
             self._process.wait(_STOP_S)
 
-    def restart(self) -> None:
-        """Stop it in order and start it again on the same port."""
-        self.stop()
-        self.start()
-
     def remove(self) -> None:
         """Stop it and delete its folder."""
         self.kill()

@@ -56,7 +56,7 @@ def commit_batch(
     *,
     idempotency: Begun | None = None,
     answer: dict[str, Any] | None = None,
-    bytes_kept: Callable[[], None] = lambda: None,
+    bytes_kept: Callable[[float], None] = lambda _: None,
     deadline_s: float = 5.0,
 ) -> None:
     """Write ledger line, batch, images and the key's record in one transaction; on return they are journalled by a majority.
@@ -64,7 +64,8 @@ def commit_batch(
     The stores get their turn by ``turns.touch``, which nobody need wait for: the sweep makes up for one that was lost.
 
     :param answer: body of the 202, kept for replays of the key.
-    :param bytes_kept: called when only the commit is missing; returns once the bytes of the batch are durable, or raises.
+    :param bytes_kept: called when only the commit is missing, with the seconds that are left; returns once the bytes of the
+        batch are durable, or raises.
     :raises StoreAway: nothing was accepted, and nothing of it ever will be.
     :raises CommitUnknown: MongoDB went away at the commit; ``extra["batch_id"]`` names the batch.
     :raises InFlight: the key was taken over by a later request; nothing was accepted.
@@ -79,7 +80,7 @@ def commit_batch(
         try:
             with pymongo.timeout(left), db.client.start_session() as session:
                 _write(db, session, batch, header, documents, idempotency, answer)
-                bytes_kept()
+                bytes_kept(until - time.monotonic())
                 _commit(session)  # whatever is raised before: leaving the session rolls back
             break
         except _UnknownOutcome as error:

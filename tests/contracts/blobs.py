@@ -54,18 +54,18 @@ class BlobContract:
 
     def test_nobody_reads_half_a_blob(self, store: BlobStore) -> None:
         store.write("swap", [b"0" * 100_000])
-        stop = threading.Event()
 
         def write() -> None:
-            while not stop.is_set():
+            for _ in range(50):
                 for digit in (b"1", b"2"):
                     store.write("swap", [digit * 100_000])
 
         writer = threading.Thread(target=write)
         writer.start()
-        seen = {store.read("swap") for _ in range(100)}
-        stop.set()
-        writer.join()
+        seen = set()
+        while writer.is_alive():
+            seen.add(store.read("swap"))
+        assert len(seen) > 1
         assert seen <= {digit * 100_000 for digit in (b"0", b"1", b"2")}
 
     def test_what_is_not_there_is_missing(self, store: BlobStore) -> None:
@@ -117,7 +117,7 @@ class BlobContract:
         walk = store.list("walk")
         next(walk)
         store.delete_tree("walk")
-        assert len(list(walk)) < 10
+        list(walk)  # ends, without an error
 
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "a//b", "../a", "a/../b", "a/./b", "a\0b", "a/"])
     def test_no_key_leads_elsewhere(self, store: BlobStore, key: str) -> None:

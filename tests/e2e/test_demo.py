@@ -56,10 +56,12 @@ def nobody_works(stack: Stack) -> Iterator[None]:
     try:
         yield
     finally:
-        for batch in uploaded(stack):
-            gone = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
-            urllib.request.urlopen(gone, timeout=30).close()
-        stack.kill("worker-1", signal.SIGCONT)
+        try:
+            for batch in uploaded(stack):
+                gone = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
+                urllib.request.urlopen(gone, timeout=30).close()
+        finally:
+            stack.kill("worker-1", signal.SIGCONT)
 
 
 def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder: Path, tmp_path: Path) -> None:

@@ -192,6 +192,7 @@ def test_a_setting_that_is_wrong_is_one_line(tmp_path: Path) -> None:
 def test_of_two_starts_at_once_one_says_that_it_runs(front: Callable[..., Front]) -> None:
     fronts = [front("--detach"), front("--detach")]
     fronts[1].command[fronts[1].command.index("--data") + 1] = str(fronts[0].data)
+    fronts[1].data = fronts[0].data
     processes = [one.start() for one in fronts]
     until(lambda: any(process.poll() is not None for process in processes))
     lost = next(place for place, process in enumerate(processes) if process.poll() is not None)

@@ -83,7 +83,7 @@ def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load:
             before = {}
     finally:
         os.kill(frozen.pid, signal.SIGCONT)
-    time.sleep(2 * LEASE_S)  # it looks, writes under its own fence, tries to finish
+    time.sleep(2 * LEASE_S)  # it looks, finds its lease lost, tries to finish
     assert list(stack.db.images.find({"batch_id": sent.batch_id})) == documents
     after = files_of(stack, sent)
     assert {path: after.get(path) for path in before} == before

@@ -1,5 +1,6 @@
 """Lists, one batch, files, health, pages: what a reader gets."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -191,5 +192,7 @@ def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
 
 def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
     said = post(web, [item()]).get_json()
+    began = time.monotonic()
     assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
+    assert 0.9 < time.monotonic() - began < 10
     assert web.get(said["links"]["self"] + "?wait=99x").status_code == 422

@@ -303,9 +303,20 @@ def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, b
     assert answer.headers["Retry-After"]
 
 
-def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path) -> None:
+def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
-    answer = post(client(away, tmp_path / "blobs"), [item()])
+    web = client(away, tmp_path / "blobs")
+    monkeypatch.setattr(opened[-1], "check_room", lambda _coming: None)  # it would ask the database first
+    written: list[str] = []
+    write = LocalBlobs.write
+
+    def seen(self: LocalBlobs, key: str, parts: Any) -> None:
+        write(self, key, parts)
+        written.append(key)
+
+    monkeypatch.setattr(LocalBlobs, "write", seen)
+    answer = post(web, [item()])
+    assert len(written) == 1
     assert (answer.status_code, answer.get_json(force=True)["code"]) == (503, "database_unavailable")
     assert list(LocalBlobs(tmp_path / "blobs").list("spool")) == []
 

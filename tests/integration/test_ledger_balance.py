@@ -50,10 +50,12 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
     ended = threading.Event()
 
     def churn() -> None:
-        while (claim := claims.claim(db, "w", 4, 60)).images:
-            results.finish(db, "w", done(claim))
-            commit(db, 1) if db.images.estimated_document_count() < 260 else None
-        ended.set()
+        try:
+            while (claim := claims.claim(db, "w", 4, 60)).images:
+                results.finish(db, "w", done(claim))
+                commit(db, 1) if db.images.estimated_document_count() < 260 else None
+        finally:
+            ended.set()
 
     def delete() -> None:
         for row in list(db.batches.find({}, {"_id": 1}).limit(5)):
@@ -63,13 +65,16 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
     for thread in threads:
         thread.start()
     off = []
+    looks = 0
     while not ended.is_set():
+        looks += 1
         balance = audit.balance(db)
         if missing(balance):
             off.append(balance)
     for thread in threads:
         thread.join()
     assert off == []
+    assert looks > 1
 
 
 def test_the_backlog_is_what_waits(db: Db) -> None:

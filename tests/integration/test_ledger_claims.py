@@ -139,11 +139,11 @@ def test_images_to_be_tried_alone_do_not_hold_up_the_others(db: Db) -> None:
     assert sorted(got) == [0, 1, 1, 4]
 
 
-def test_the_servers_clock_alone_ends_a_lease(db: Db) -> None:
+def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
     commit(db, 1)
-    claims.claim(db, "w1", 8, 0.2)
+    claims.claim(db, "w1", 8, 1)
     assert claims.expire_leases(db) == 0
-    time.sleep(0.3)
+    time.sleep(1.1)
     assert claims.expire_leases(db) == 1
 
 

@@ -95,6 +95,22 @@ def test_a_commit_that_never_arrived_leaves_nothing_and_is_never_called_accepted
     assert traces(db, made.id) == (0, 0, 0)
 
 
+def test_bytes_that_are_not_kept_keep_the_commit_out(db: Db) -> None:
+    made = batch()
+    left: list[float] = []
+
+    def fail(seconds: float) -> None:
+        left.append(seconds)
+        raise StoreAway("as the test says")
+
+    with pytest.raises(StoreAway):
+        commits.commit_batch(db, made, bytes_kept=fail)
+    assert 0 < left[0] <= 5
+    assert traces(db, made.id) == (0, 0, 0)
+    assert db.write_concern.document["w"] == "majority"
+    assert db.write_concern.document["j"] is True
+
+
 def test_a_tombstone_keeps_a_late_commit_out(db: Db) -> None:
     made = batch()
     assert commits.abandon(db, made.id)  # the sweep is about to delete the spool

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -41,6 +41,7 @@ def test_any_json_but_a_good_one_is_refused_with_pointers(tree: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         parse(json.dumps(tree).encode())
     assert not isinstance(caught.value, MalformedJson)
+    assert caught.value.errors
     assert all(wrong.pointer == "" or wrong.pointer.startswith("/") for wrong in caught.value.errors)
 
 
@@ -74,6 +75,7 @@ def test_times_are_kept_to_the_millisecond_in_utc(moment: datetime) -> None:
     assert parse_time(moment.isoformat(timespec="microseconds")) == kept
     assert parse_time(moment.isoformat(timespec="microseconds") + "Z") == kept
     assert parse_time(moment.isoformat(timespec="microseconds") + "+00:00") == kept
+    assert parse_time(moment.isoformat(timespec="microseconds") + "-02:30") == kept + timedelta(hours=2, minutes=30)
 
 
 def test_a_leap_second_is_the_next_second() -> None:

@@ -133,6 +133,33 @@ def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair, *, chunked:
         trickler.join()
 
 
+@pytest.mark.parametrize("begin", [b"", b"4\r\nwell\r\n0\r\n"], ids=["in a chunk's size", "in a trailer"])
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_client_that_trickles_between_the_chunks_is_not_waited_for(pair: Pair, begin: bytes, *, drained: bool) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin).join()
+    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.1):
+            pair[0].send(b"0")
+
+    trickler = threading.Thread(target=trickle)
+    trickler.start()
+    began = time.monotonic()
+    try:
+        with open_wire(around, 1) as wire:
+            if drained:
+                wire.drain()
+            else:
+                with pytest.raises(SlowBody):
+                    read_all(wire)
+    finally:
+        stop.set()
+        trickler.join()
+    assert time.monotonic() - began < 8
+
+
 def test_a_slow_body_that_goes_on_is_read_to_its_end(pair: Pair) -> None:
     around = send_head(pair, 400_000)
 

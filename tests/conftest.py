@@ -13,6 +13,7 @@ from shared.mongo import Db, connect
 from tests.stack import Stack
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests that run the whole stack in one process, one after the other; the rest may run beside them."""
     for item in items:

@@ -13,14 +13,6 @@ from shared.mongo import Db, connect
 from tests.stack import Stack
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests that run the whole stack in one process, one after the other; the rest may run beside them."""
-    for item in items:
-        if item.get_closest_marker("e2e") or item.get_closest_marker("faults"):
-            item.add_marker(pytest.mark.xdist_group("stack"))
-
-
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """Run a real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""

@@ -19,8 +19,8 @@ _LINTS: Final = {
     "mypy": ["mypy"],
     "imports": ["lint-imports", "--no-cache"],
 }
-_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadgroup"]
-"""Two processes: the tests of the whole stack wait more than they compute, and the others run beside them."""
+_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
+"""Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 1800
 

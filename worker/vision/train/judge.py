@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from worker.vision import imaging
 from worker.vision.detect import BATCH, Detector
-from worker.vision.train import scenes
+from worker.vision.train import exam
+from worker.vision.train.data import Photos
 
 SCENES: Final = 500
 SCENE_SEED: Final = 7_000_000
@@ -33,18 +34,18 @@ def photos(detector: Detector, folder: Path, split: str, labels: list[str]) -> d
     return {"photos": len(rows), "top1": right / len(rows), "top1_low": low, "top1_high": high, "seen": seen / len(rows)}
 
 
-def composed(detector: Detector, known: scenes.Photos, size: int, count: int = SCENES) -> dict[str, float]:
+def composed(detector: Detector, known: Photos, count: int = SCENES) -> dict[str, float]:
     """Judge by composed scenes: mean average precision at an overlap of 0.5, over the labels that occur."""
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
     for number in range(count):
-        scene, boxes, classes = scenes.judge(known, size, SCENE_SEED + number)
-        names = [known.labels[int(one)] for one in classes]
+        scene = exam.scene(known, SCENE_SEED + number)
+        names = [known.labels[int(one)] for one in scene.classes]
         for name in names:
             truths[name] = truths.get(name, 0) + 1
         free = [True] * len(names)
-        for found in detector.predict([scene])[0]:
-            overlaps = [_overlap(found["box"], box) if name == found["label"] and ok else 0.0 for box, name, ok in zip(boxes, names, free, strict=True)]
+        for found in detector.predict([scene.picture])[0]:
+            overlaps = [_overlap(found["box"], box) if name == found["label"] and ok else 0.0 for box, name, ok in zip(scene.boxes, names, free, strict=True)]
             best = int(np.argmax(overlaps)) if overlaps else -1
             hit = best >= 0 and overlaps[best] >= 0.5
             if hit:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 
 from worker.vision import detect
-from worker.vision.train import fit, judge, scenes
+from worker.vision.train import data, fit, judge, scenes
 from worker.vision.train.export import export
 
 
@@ -48,8 +48,8 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--scenes", type=int, default=judge.SCENES, help="composed scenes (default: %(default)s)")
     given = parser.parse_args(arguments)
     detector = detect.load(given.model, threads=2)
-    known = scenes.load(given.folder, given.split)
-    found = judge.photos(detector, given.folder, given.split, known.labels) | judge.composed(detector, known, 256, given.scenes)
+    known = data.read_folder(given.folder, given.split)
+    found = judge.photos(detector, given.folder, given.split, known.labels) | judge.composed(detector, known, given.scenes)
     print(json.dumps(detector.info | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201 -- the result of a tool
 
 

@@ -68,25 +68,6 @@ def compose(photos: Photos, members: NDArray[np.int64], size: int, rng: Rng) -> 
     return _photographed(scene, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
 
 
-def judge(photos: Photos, size: int, seed: int) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
-    """Compose one scene for judging: 3 to 6 tiles of 15-60% of the frame, overlap up to 0.3, rotation, light, blur."""
-    rng = np.random.default_rng(seed)
-    scene = _ground(photos, np.arange(len(photos.pictures)), size, rng)
-    boxes: list[list[float]] = []
-    labels: list[int] = []
-    for _ in range(int(rng.integers(3, 7))):
-        member = int(rng.integers(len(photos.pictures)))
-        side = int(size * rng.uniform(0.15, 0.6))
-        piece, mask = _turned(cv2.resize(photos.pictures[member], (side, side), interpolation=cv2.INTER_AREA), rng)
-        place = _place(piece.shape[1], piece.shape[0], size, boxes, rng)
-        if place is None:
-            continue
-        draw.paste(scene, piece, mask, *place)
-        boxes.append([place[0], place[1], place[0] + piece.shape[1], place[1] + piece.shape[0]])
-        labels.append(int(photos.coarse[member]))
-    return _photographed(scene, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
-
-
 def jitter(picture: Picture, rng: Rng) -> Picture:
     """Change light, contrast and tint as cameras do."""
     gain = rng.uniform(0.7, 1.3) * (1 + rng.uniform(-0.08, 0.08, 3))

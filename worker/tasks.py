@@ -78,7 +78,8 @@ def _make_child() -> Child:
     telemetry.configure(settings.log, "worker")
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     db = connect(settings.mongo, app="worker")
-    detector = detect.load(threads=settings.vision.threads)
+    vision = settings.vision
+    detector = detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
     child = Child(settings, Pipeline(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings))
     threading.Thread(target=_beat, args=(db, owner), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown

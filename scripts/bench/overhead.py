@@ -65,7 +65,7 @@ def _looker() -> Callable[[bytes, str], Document]:
     """Load the model; give the function that does everything the worker does to one picture, less the writing of files."""
     from worker.vision import detect, imaging, look  # noqa: PLC0415 -- torch takes seconds to import: only this part needs it
 
-    detector = detect.load(threads=1)
+    detector = detect.load(threads=1, device="cpu")
 
     def run(data: bytes, name: str) -> Document:
         picture = imaging.decode(data, max_pixels=50_000_000)

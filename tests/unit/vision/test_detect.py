@@ -1,0 +1,222 @@
+"""Detection: every engine answers what the plain torchvision call answers; where models come from; what memory allows.
+
+With ``SHELFSIGHT_PHOTOS=DIR`` the comparison takes the JPEGs below that folder instead of the project's own drawings.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor
+
+from worker.vision import detect, engines, imaging, zoo
+from worker.vision.zoo import Card, ModelUnusable
+
+SAMPLES = Path(__file__).resolve().parents[3] / "samples"
+MAX = 50_000_000
+LABELS = tuple("_abcdefghij")
+
+
+def sample(name: str) -> imaging.Rgb:
+    return imaging.decode((SAMPLES / name).read_bytes(), max_pixels=MAX).rgb
+
+
+@pytest.fixture(scope="module")
+def detector() -> detect.Detector:
+    return detect.load(device="cpu", precision="full")
+
+
+def photos() -> list[imaging.Rgb]:
+    given = os.environ.get("SHELFSIGHT_PHOTOS")
+    if given:
+        found = [imaging.decode(path.read_bytes(), max_pixels=MAX).rgb for path in sorted(Path(given).rglob("*.jpg"))[:64]]
+    else:
+        found = [imaging.thumbnail(sample(path.name), 480) for path in sorted(SAMPLES.glob("*.jpg"))]
+    assert len(found) >= 8
+    return found
+
+
+def plain(model: torch.nn.Module, pictures: list[imaging.Rgb]) -> list[dict[str, Tensor]]:
+    """The call as torchvision documents it."""
+    with torch.inference_mode():
+        return list(model.eval()([torch.from_numpy(rgb).permute(2, 0, 1).float() / 255 for rgb in pictures]))
+
+
+def assert_same(found: list[dict[str, Any]], expected: dict[str, Tensor], least: float) -> None:
+    """Everything that scores above ``least``, but for what lies within the tolerance of it."""
+    sure = [one for one in found if one["score"] >= least + 0.01]
+    scores, boxes = expected["scores"].numpy(), expected["boxes"].numpy()
+    for one in sure:
+        near = np.abs(boxes - one["box"]).max(1) <= 1
+        assert np.abs(scores[near] - one["score"]).min(initial=1.0) <= 1e-2, one
+    assert len([score for score in scores if score >= least + 0.01]) <= len([one for one in found if one["score"] >= least])
+
+
+def test_the_bundled_model_sees_what_was_drawn(detector: detect.Detector) -> None:
+    labels = {found["label"] for found in detector.predict([sample("shelf-01.jpg")])[0]}
+    assert {"Apple", "Orange", "Banana"} <= labels
+    assert detector.predict([sample("carton-02a.jpg")])[0][0]["label"] == "Juice"
+    assert len(detector.info["weights_sha256"]) == 64
+
+
+def test_boxes_lie_in_the_picture_and_scores_fall(detector: detect.Detector) -> None:
+    rgb = sample("shelf-06.jpg")
+    for one, picture in zip(detector.predict([rgb, rgb[:200, :300]], threshold=0.05), (rgb, rgb[:200, :300]), strict=True):
+        assert one
+        assert [found["score"] for found in one] == sorted((found["score"] for found in one), reverse=True)
+        for found in one:
+            x1, y1, x2, y2 = found["box"]
+            assert 0 <= x1 < x2 <= picture.shape[1]
+            assert 0 <= y1 < y2 <= picture.shape[0]
+
+
+def test_full_precision_answers_what_the_plain_torchvision_call_answers(detector: detect.Detector) -> None:
+    pictures = photos()
+    model, _ = zoo.load("grocery")
+    for found, expected in zip(detector.predict(pictures, threshold=0.2), plain(model, pictures), strict=True):
+        assert_same(found, expected, 0.2)
+
+
+def test_a_large_picture_is_reduced_by_area_first(detector: detect.Detector) -> None:
+    large = sample("shelf-01.jpg")
+    reduced = cv2.resize(large, (512, 512), interpolation=cv2.INTER_AREA)
+    for one, other in zip(detector.predict([large])[0], detector.predict([reduced])[0], strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+        assert one["box"] == pytest.approx([side * scale / 512 for side, scale in zip(other["box"], (1280, 960, 1280, 960), strict=True)], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ssdlite320_mobilenet_v3_large", {}),
+        ("fcos_resnet50_fpn", {"min_size": 128, "max_size": 256}),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", {"min_size": 128, "max_size": 256}),
+    ],
+)
+def test_torchvisions_builders_give_the_same_with_random_weights(name: str, options: dict[str, int]) -> None:
+    """One stage and two, fixed size and free: the same structure, the same scores in the same order. It says nothing of real weights."""
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, size, np.uint8) for size in ((240, 320, 3), (300, 200, 3))]
+    torch.manual_seed(3)
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(LABELS), score_thresh=0.0, **options)
+    expected = plain(model, pictures)
+    ours = detect.Detector(model, Card(name, "0", LABELS, 0.0, ""), device="cpu", precision="full", threads=1)
+    for found, wanted in zip(ours.predict(pictures), expected, strict=True):
+        assert len(found) == len(wanted["scores"]) > 0
+        assert np.allclose([one["score"] for one in found], wanted["scores"].numpy(), atol=1e-2)
+        assert {"label", "score", "box"} == set(found[0])
+
+
+def test_half_precision_is_taken_only_where_the_card_says_that_it_loses_little(tmp_path: Path) -> None:
+    if not engines.has_half("cpu"):
+        pytest.skip("this CPU has no bfloat16")
+    for loss, precision in ((None, "full"), (0.006, "full"), (0.004, "half")):
+        weights = checkpoint(tmp_path, half_loss=loss)
+        assert detect.load(str(weights), device="cpu").precision == precision
+    full, half = (detect.load(device="cpu", precision=precision).predict([sample("shelf-01.jpg")])[0] for precision in ("full", "half"))
+    assert half[0]["label"] == full[0]["label"]
+    assert half[0]["score"] == pytest.approx(full[0]["score"], abs=0.1)
+    assert half != full
+
+
+def checkpoint(folder: Path, suffix: str = ".safetensors", **said: Any) -> Path:
+    """Write a small model of three labels with random weights, and its card."""
+    torch.manual_seed(1)
+    weights = zoo.build("grocery", 3, 128).state_dict()
+    path = folder / f"mine{suffix}"
+    if suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    else:
+        torch.save({"model": weights}, path)
+    card = {"name": "mine", "version": "7", "labels": ["a", "b", "c"], "size": 128, "threshold": 0.01} | said
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_checkpoint_of_ones_own_is_loaded_with_its_labels(tmp_path: Path, suffix: str) -> None:
+    mine = detect.load(str(checkpoint(tmp_path, suffix)), device="cpu")
+    assert (mine.info["name"], mine.info["version"]) == ("mine", "7")
+    found = mine.predict([sample("shelf-01.jpg")], threshold=0.0)[0]
+    assert {one["label"] for one in found} <= {"a", "b", "c"}
+    assert found
+
+
+class Evil:
+    """What a pickle may do when it is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:  # noqa: D105 -- the pickle protocol's
+        return (os.system, ("touch evil",))
+
+
+def test_what_is_no_model_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    good = checkpoint(tmp_path)
+    torch.save(Evil(), tmp_path / "evil.pt")
+    (tmp_path / "evil.json").write_text(good.with_suffix(".json").read_text())
+    other = checkpoint(tmp_path, ".pt", labels=["only one"])
+    lonely = tmp_path / "lonely.safetensors"
+    lonely.write_bytes(good.read_bytes())
+    cases = {
+        "resnet50": "There is no model 'resnet50'",
+        str(tmp_path / "missing.pt"): "cannot be read",
+        str(lonely): "lonely.json",
+        str(tmp_path / "evil.pt"): "does not hold the weights",
+        str(other): "does not hold the weights",
+    }
+    for source, sentence in cases.items():
+        with pytest.raises(ModelUnusable, match=sentence):
+            zoo.load(source)
+    assert not (tmp_path / "evil").exists()
+    good.with_suffix(".json").write_text('{"labels": 3}')
+    with pytest.raises(ModelUnusable, match="not a model's card"):
+        zoo.load(str(good))
+
+
+def test_torchvisions_models_come_from_its_cache_and_say_where_to_put_what_cannot_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "ssdlite320_mobilenet_v3_large"
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(ModelUnusable, match=str(tmp_path)):
+        zoo.load(name)
+    file = tmp_path / "hub" / "checkpoints" / "ssdlite320_mobilenet_v3_large_coco-a79551df.pth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(torchvision.models.get_model(name, weights=None, weights_backbone=None).state_dict(), file)
+    _, card = zoo.load(name)
+    assert card.labels[:2] == ("__background__", "person")
+    assert card.version.endswith("COCO_V1")
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_a_picture_that_does_not_is_looked_at_elsewhere(detector: detect.Detector) -> None:
+    pictures = [imaging.thumbnail(sample(f"shelf-0{n}.jpg"), 300 + n) for n in range(1, 8)]
+    expected = detector.predict(pictures)
+
+    class Small(detect.Detector):
+        """A device with room for two pictures, and for none that is wider than 306."""
+
+        def _raw(self, some: list[imaging.Rgb]) -> list[dict[str, Tensor]]:
+            if len(some) > 2 or max(rgb.shape[1] for rgb in some) > 306:
+                raise torch.OutOfMemoryError("no room")
+            return super()._raw(some)
+
+    asked = []
+
+    def instead() -> detect.Detector:
+        asked.append(True)
+        return detector
+
+    small = Small(*zoo.load("grocery"), device="cpu", precision="full", threads=1, instead=instead)
+    assert small.predict(pictures) == expected
+    assert len(asked) == 1
+    alone = Small(*zoo.load("grocery"), device="cpu", precision="full", threads=1)
+    with pytest.raises(torch.OutOfMemoryError):
+        alone.predict(pictures)

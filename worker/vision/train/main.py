@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from worker.vision import detect
+from worker.vision import detect, zoo
 from worker.vision.train import data, fit, judge, scenes
 from worker.vision.train.export import export
 
@@ -43,7 +43,7 @@ def evaluate(arguments: list[str]) -> None:
     """Judge a model on photos that it was not trained on; prints one JSON object."""
     parser = argparse.ArgumentParser(prog="scripts/evaluate", description=__doc__)
     parser.add_argument("folder", type=Path, help="photos: val.txt and classes.csv")
-    parser.add_argument("--model", default=detect.BUNDLED, metavar="NAME", help="the bundled grocery, a torchvision builder, or a checkpoint (default: %(default)s)")
+    parser.add_argument("--model", default=zoo.BUNDLED, metavar="NAME", help="the bundled grocery, a torchvision builder, or a checkpoint (default: %(default)s)")
     parser.add_argument("--split", default="val", help="default: %(default)s")
     parser.add_argument("--scenes", type=int, default=judge.SCENES, help="composed scenes (default: %(default)s)")
     given = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ from shared.contract import SIGNATURES
 from worker.vision.errors import CODES
 
 MAX_PIXELS: Final = 2_000_000
-"""The limit that the corpus is made for: small, so that what keeps just within it is cheap."""
+"""A limit to decode the corpus with. What is to be above one is above the service's own, 50 megapixels, too."""
 SIZE: Final = (96, 64)
 _TURNS: Final = range(1, 9)
 
@@ -107,7 +107,6 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg ycck", _ycck(image), "jpeg"),
         ("jpeg 12000 by 1", encoded(drawn(1, (12_000, 1)), "JPEG"), "jpeg"),
         ("jpeg 1 by 1", encoded(drawn(1, (1, 1)), "JPEG"), "jpeg"),
-        ("jpeg one pixel above the limit", _with_jpeg_size(whole, 2001, 1000), "too_many_pixels"),
         ("jpeg 65535 by 65535", _with_jpeg_size(whole, 65_535, 65_535), "too_many_pixels"),
         ("jpeg without a size", _with_jpeg_size(whole, 0, 0), "corrupt"),
         ("jpeg of 12 bits", whole.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c"), "corrupt"),
@@ -118,7 +117,7 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg with broken exif", _with_segment(whole, 0xE1, b"Exif\0\0MM\0*\0\0\xff\xff"), "jpeg"),
         ("jpeg with exif of nonsense", _with_segment(whole, 0xE1, b"Exif\0\0" + bytes(range(256))), "jpeg"),
         ("jpeg with exif that overlaps", _with_segment(whole, 0xE1, _overlapping_exif()), "jpeg"),
-        ("jpeg with 200 segments of 64 KB", _with_segment(whole, 0xEE, bytes(65_000), 200), "jpeg"),
+        ("jpeg with 30 segments of 64 KB", _with_segment(whole, 0xEE, bytes(65_000), 30), "jpeg"),
         ("jpeg with 11000 segments", _with_segment(whole, 0xEE, b"", 11_000), "corrupt"),
         ("jpeg with a colour profile of nonsense", encoded(image, "JPEG", icc_profile=b"nonsense" * 99), "jpeg"),
         ("jpeg with a colour profile cut short", encoded(image, "JPEG", icc_profile=bytes(3)), "jpeg"),

@@ -54,6 +54,14 @@ def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
         assert is_sound(picture)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
+def test_the_limit_on_pixels_is_exact(kind: str) -> None:
+    data = encoded(drawn(1, (50, 40)), kind)
+    assert is_sound(imaging.decode(data, max_pixels=2000))
+    with pytest.raises(VisionError, match="too_many_pixels"):
+        imaging.decode(data, max_pixels=1999)
+
+
 def test_one_helper_outlives_all_of_them_within_little_memory() -> None:
     helper = Isolate(MEMORY_BYTES, 30)
     try:

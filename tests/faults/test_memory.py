@@ -34,5 +34,5 @@ def test_each_picture_ends_as_it_should_in_one_process_whose_memory_settles(own_
 
 def test_a_leak_would_show_in_the_figures() -> None:
     leaking = Memory({"pool child": [Sample(number, 100_000 + 50 * number, 0) for number in range(10_001)]})
-    assert leaking.median("pool child", 0.9, 1) / leaking.median("pool child", 0.1, 0.2) > 5
+    assert leaking.median("pool child", 0.9, 1) / leaking.median("pool child", 0.1, 0.2) > 3
     assert leaking.slope("pool child") == pytest.approx(50)

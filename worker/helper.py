@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from worker import heap
 from worker.isolate import NO_MEMORY, Finish, Look, receive, send
 from worker.vision import imaging, look
 from worker.vision.errors import VisionError
@@ -42,6 +43,7 @@ def main() -> None:
     """Serve until the pipe closes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: else one that hangs would outlive its parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    heap.settle()
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit(int(sys.argv[1]))
     try:

@@ -20,6 +20,7 @@ from shared.contract import BELL_TASK
 from shared.errors import ShelfsightError
 from shared.mongo import Db, connect, translated
 from shared.settings import Settings
+from worker import heap
 
 _HEARTBEAT_S: Final = 3.0
 
@@ -71,6 +72,7 @@ def _begin(**_: Any) -> None:
 
 
 def _make_child() -> Child:
+    heap.settle()  # before anything large is allocated
     from worker.pipeline import Pipeline  # noqa: PLC0415 -- torch lives in the child only
     from worker.vision import detect  # noqa: PLC0415 -- as above
 

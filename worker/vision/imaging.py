@@ -1,11 +1,11 @@
 """Bytes to upright RGB, strictly, and RGB to JPEG.
 
-A plain JPEG goes through libjpeg-turbo (simplejpeg), which is strict about damage; everything else through Pillow. Sizes are
-taken from the header before anything is decoded.
+A plain JPEG goes through libjpeg-turbo (simplejpeg), which is strict about damage; everything else through Pillow, which is
+not, so that a file is walked to its end first. Sizes are taken from the header before anything is decoded.
 """
 
 import io
-import re
+import logging
 import warnings
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,8 +13,10 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
+from shared.contract import sniff
+from worker.vision import formats
 from worker.vision.errors import VisionError
 
 try:
@@ -24,15 +26,15 @@ except ImportError:  # a machine without it: Pillow does the same, slower
 
 Rgb = NDArray[np.uint8]
 
+_log = logging.getLogger(__name__)
+
 QUALITY: Final = 90
 _SCANS: Final = 32
-_SEGMENTS: Final = 10_000
-_MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-"""A marker with a length, or the end: no stuffed zero, restart, fill byte or start of image (ITU T.81, B.1.1)."""
 _LONGEST: Final = 65_500
 """Longest side of a JPEG, in which all that is made of a picture is kept (libjpeg's JPEG_MAX_DIMENSION)."""
 THUMB_SIDE: Final = 320
-_FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_HEAD: Final = 32
+"""Bytes that a format is told by."""
 _EXIF_KEPT: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
 _EXIF_TEXT: Final = 200
 _GREEN: Final = (25, 224, 127)
@@ -75,14 +77,8 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
             return _decode(data, max_pixels)
         except VisionError:
             raise
-        except MemoryError as error:
-            raise VisionError("out_of_memory") from error
-        except UnidentifiedImageError as error:
-            raise VisionError("corrupt") from error
         except Exception as error:  # decoders raise whatever they like; every kind means damage
-            text = str(error).lower()
-            short = "truncated" in text or "premature" in text or "unexpected end" in text or isinstance(error, EOFError)
-            raise VisionError("truncated" if short else "corrupt") from error
+            raise VisionError(_code(error)) from error
 
 
 def encode_jpeg(rgb: Rgb, quality: int = QUALITY) -> bytes:
@@ -121,50 +117,38 @@ def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:
 
 
 def _decode(data: bytes, max_pixels: int) -> Picture:
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # our own limit holds, and says so with a code
+    kind = sniff(data[:_HEAD])
+    if kind is None:
+        raise VisionError("unsupported_format")
+    # Some decoders allocate the whole canvas as soon as they open a file; Pillow refuses more than twice this before they do.
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        opened = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except UnidentifiedImageError:
-        raise VisionError("corrupt" if _is_known(data) else "unsupported_format") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        opened = Image.open(io.BytesIO(data), formats=(kind,))
+    except Image.DecompressionBombError:
+        raise VisionError("too_many_pixels") from None
+    except Exception:
+        formats.check(kind, data)  # says so when it is only cut short
+        raise
     with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _LONGEST:
             raise VisionError("too_many_pixels")
-        exif = image.getexif()
-        turn = exif.get(ExifTags.Base.Orientation, 1)
-        kept = _exif(exif)
-        name = str(image.format).lower()
-        frames = int(getattr(image, "n_frames", 1))
-        if name == "jpeg" and simplejpeg is not None and image.mode in {"RGB", "L"}:
-            _check_end(data)
+        frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
+        if kind == "jpeg" and simplejpeg is not None and image.mode in {"RGB", "L"}:
             rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
         else:
             image.load()
             rgb = np.asarray(_to_rgb(image))
+        turn, kept = _exif(image)  # last: a PNG's may follow its pixels
         upright = _upright(rgb, turn)
-    return Picture(upright, name, upright.shape[1], upright.shape[0], frames, kept)
+    return Picture(upright, kind, upright.shape[1], upright.shape[0], frames, kept)
 
 
-def _check_end(data: bytes) -> None:
-    """A JPEG that is cut short between its scans decodes without a complaint; it lacks its end marker.
-
-    Whatever follows that marker (cameras append films, for one) is no part of the picture.
-    """
-    at = 2
-    for _ in range(_SEGMENTS):
-        marker = _MARKER.search(data, at)
-        if marker is None:
-            raise VisionError("truncated")
-        if marker[0] == b"\xff\xd9":
-            return
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    raise VisionError("corrupt")
-
-
-def _is_known(data: bytes) -> bool:
-    return data[:3] == b"\xff\xd8\xff" or data[:4] in {b"\x89PNG", b"RIFF", b"GIF8", b"II*\x00", b"MM\x00*"} or data[:2] == b"BM"
+def _code(error: Exception) -> str:
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text:  # the second is what Pillow makes of its decoders' -9
+        return "out_of_memory"
+    short = "truncated" in text or "premature" in text or "unexpected end" in text or isinstance(error, EOFError)
+    return "truncated" if short else "corrupt"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -186,22 +170,27 @@ def _upright(rgb: Rgb, turn: int) -> Rgb:
     return np.ascontiguousarray(np.rot90(rgb, quarter))
 
 
-def _exif(exif: Image.Exif) -> dict[str, Any]:
-    """Keep the fields of a white list; where the picture was taken is only said to be known."""
-    named = {ExifTags.TAGS.get(tag, ""): value for tag, value in exif.items()}
-    try:
-        named |= {ExifTags.TAGS.get(tag, ""): value for tag, value in exif.get_ifd(ExifTags.IFD.Exif).items()}
-        has_gps = bool(exif.get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # noqa: BLE001 -- a damaged block says nothing, and the picture is fine
-        has_gps = False
+def _exif(image: Image.Image) -> tuple[int, dict[str, Any]]:
+    """Give the orientation and the fields of a white list; where the picture was taken is only said to be known.
+
+    A damaged block says nothing, and the picture is fine.
+    """
+    turn: Any = 1
     kept: dict[str, Any] = {}
-    for name in _EXIF_KEPT:
-        value = _plain(named.get(name))
-        if value is not None:
-            kept[name] = value
-    if has_gps:
-        kept["has_gps"] = True
-    return kept
+    try:
+        exif = image.getexif()
+        turn = exif.get(ExifTags.Base.Orientation)
+        inner = exif.get_ifd(ExifTags.IFD.Exif)
+        for name in _EXIF_KEPT:
+            tag = ExifTags.Base[name]
+            value = _plain(inner.get(tag, exif.get(tag)))
+            if value is not None:
+                kept[name] = value
+        if exif.get_ifd(ExifTags.IFD.GPSInfo):
+            kept["has_gps"] = True
+    except Exception as error:  # noqa: BLE001 -- Pillow raises whatever it likes
+        _log.debug("damaged EXIF: %s", type(error).__name__)
+    return turn if isinstance(turn, int) else 1, kept
 
 
 def _plain(value: Any) -> str | int | float | None:

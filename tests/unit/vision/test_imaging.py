@@ -85,7 +85,8 @@ def test_damage_has_its_code() -> None:
         whole[: len(whole) // 2]: "truncated",
         whole[:-2]: "truncated",
         encoded(noise(), "PNG")[:-200]: "truncated",
-        b"\x89PNG\r\n\x1a\n1234": "corrupt",
+        b"\x89PNG\r\n\x1a\n1234": "truncated",
+        b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82": "corrupt",
     }
     for data, code in cases.items():
         with pytest.raises(VisionError) as caught:

@@ -1,0 +1,38 @@
+"""A short run of good and broken pictures through one worker. The long one: ``python -m tests.faults.memory``."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.memory import Memory, Sample, mixture, run
+from tests.stack import Stack
+
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+MOST_GROWTH = 1.15
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A worker that nothing else has used: it must not have grown already."""
+    made = Stack(tmp_path_factory.mktemp("memory") / "data")
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_each_picture_ends_as_it_should_in_one_process_whose_memory_settles(own_stack: Stack) -> None:
+    memory, outcome = run(own_stack, mixture(250, 1))
+    assert outcome.wrong == []
+    assert outcome.pictures == 250
+    assert outcome.done >= 150
+    assert {"truncated", "corrupt", "too_many_pixels"} <= outcome.failed.keys()
+    for kind in ("pool child", "helper", "parent"):
+        assert memory.median(kind, 2 / 3, 1) <= MOST_GROWTH * memory.median(kind, 1 / 3, 2 / 3)
+
+
+def test_a_leak_would_show_in_the_figures() -> None:
+    leaking = Memory({"pool child": [Sample(number, 100_000 + 50 * number, 0) for number in range(10_001)]})
+    assert leaking.median("pool child", 0.9, 1) / leaking.median("pool child", 0.1, 0.2) > 3
+    assert leaking.slope("pool child") == pytest.approx(50)

@@ -1,0 +1,170 @@
+"""Whether the file of a picture is whole, read off its structure; nothing is decoded.
+
+Decoders give what they have of a file that is cut short, or stop reading once the first frame is there. Here each format is
+walked to its end, in time that grows with the file's length at most.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from worker.vision.errors import VisionError
+
+_MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+"""A marker with a length, or the end: no stuffed zero, restart, fill byte or start of image (ITU T.81, B.1.1)."""
+_SEGMENTS: Final = 10_000
+_SCANS: Final = 100
+"""Most scans of a JPEG: each may be a pass over all pixels for a few bytes. Cameras write one, progressive encoders about ten."""
+_PAGES: Final = 10_000
+_ENTRIES: Final = 500_000
+"""Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
+_PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
+"""Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
+
+
+def check(kind: str, data: bytes) -> int:
+    """Walk through a file to its end; what follows that is no part of the picture.
+
+    :param kind: what ``shared.contract.sniff`` says of it.
+    :returns: number of its frames or pages; 0 where the decoder knows it without looking at them.
+    :raises VisionError: ``truncated``; ``corrupt``.
+    """
+    try:
+        return _WALKS[kind](data)
+    except (struct.error, IndexError) as error:  # read behind the last byte
+        raise VisionError("truncated") from error
+
+
+def _jpeg(data: bytes) -> int:
+    """From marker to marker: one that is cut short between its scans decodes without a complaint, but lacks its end marker."""
+    at, scans = 2, 0
+    for _ in range(_SEGMENTS):
+        marker = _MARKER.search(data, at)
+        if marker is None:
+            raise VisionError("truncated")
+        if marker[0] == b"\xff\xd9":
+            return 1
+        scans += marker[0] == b"\xff\xda"
+        if scans > _SCANS:
+            break
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    raise VisionError("corrupt")
+
+
+def _png(data: bytes) -> int:
+    """From chunk to chunk, with the checksums of those that a decoder needs: Pillow skips the pixels' own."""
+    view = memoryview(data)
+    at, frames = 8, 0
+    while True:
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        (checksum,) = struct.unpack_from(">I", data, end)
+        if name[:1].isupper() and zlib.crc32(view[at + 4 : end]) != checksum:
+            raise VisionError("corrupt")
+        if name == b"IEND":
+            return max(1, frames)
+        frames += name == b"fcTL"
+        at = end + 4
+
+
+def _gif(data: bytes) -> int:
+    """From block to block to the trailer."""
+    at, frames = 13 + _colours(data[10]), 0
+    while (kind := data[at]) != 0x3B:
+        if kind == 0x2C:
+            frames += 1
+            at += 11 + _colours(data[at + 9])
+        elif kind == 0x21:
+            at += 2
+        else:
+            raise VisionError("corrupt")
+        while length := data[at]:
+            at += 1 + length
+        at += 1
+    return frames
+
+
+def _colours(flags: int) -> int:
+    """Give the length of a GIF's colour table."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _bmp(data: bytes) -> int:
+    """Its header only: Pillow insists on every row."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    if 14 + header > len(data):
+        raise VisionError("truncated")
+    return 1
+
+
+def _tiff(data: bytes) -> int:
+    """From directory to directory: all strips and tiles lie within the file."""
+    order = {b"I": "<", b"M": ">"}[data[:1]]
+    (at,) = struct.unpack_from(order + "I", data, 4)
+    seen: set[int] = set()
+    entries = 0
+    while at:
+        if at in seen or len(seen) == _PAGES:
+            raise VisionError("corrupt")
+        seen.add(at)
+        (number,) = struct.unpack_from(order + "H", data, at)
+        (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * number)
+        rows = struct.iter_unpack(order + "HHI4s", memoryview(data)[at + 2 : at + 2 + 12 * number])
+        fields = {tag: (kind, count, value) for tag, kind, count, value in rows}
+        entries += number
+        for pair in _PLACES_AND_LENGTHS:
+            entries += sum(fields[tag][1] for tag in pair if tag in fields)
+            if entries > _ENTRIES:
+                raise VisionError("corrupt")
+            places, lengths = (_numbers(data, order, *fields[tag]) if tag in fields else () for tag in pair)
+            if any(place + length > len(data) for place, length in zip(places, lengths, strict=False)):
+                raise VisionError("truncated")
+        at = following
+    return len(seen)
+
+
+def _numbers(data: bytes, order: str, kind: int, count: int, value: bytes) -> tuple[int, ...]:
+    """Read the numbers of a TIFF field: in its entry where they fit, else where that points."""
+    form = f"{order}{count}{ {3: 'H', 4: 'I'}.get(kind, 'B') }"
+    if struct.calcsize(form) <= 4:
+        return struct.unpack_from(form, value)
+    (at,) = struct.unpack(order + "I", value)
+    return struct.unpack_from(form, data, at)
+
+
+def _webp(data: bytes) -> int:
+    """The length that its first chunk says."""
+    (length,) = struct.unpack_from("<I", data, 4)
+    if 8 + length > len(data):
+        raise VisionError("truncated")
+    return 0
+
+
+def _avif(data: bytes) -> int:
+    """From box to box. The last one may say no length; the decoder then misses what is not there."""
+    at = 0
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if length == 0:
+            return 0
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, at + 8)
+        if length < 8:
+            raise VisionError("corrupt")
+        at += length
+    if at > len(data):
+        raise VisionError("truncated")
+    return 0
+
+
+_WALKS: Final[dict[str, Callable[[bytes], int]]] = {
+    "jpeg": _jpeg,
+    "png": _png,
+    "gif": _gif,
+    "bmp": _bmp,
+    "tiff": _tiff,
+    "webp": _webp,
+    "avif": _avif,
+}

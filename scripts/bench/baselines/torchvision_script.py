@@ -1,0 +1,48 @@
+"""The work on a picture as torchvision's documentation would have one write it: v2 transforms on tensors, the eager model."""
+
+from typing import Any
+
+import numpy as np
+import torch
+import zxingcpp
+from torch import Tensor, nn
+from torchvision import tv_tensors
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+from torchvision.utils import draw_bounding_boxes
+
+_QUALITY = 90
+_LAPLACIAN = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
+
+
+class Script:
+    """Decode, detect, measure, read barcodes, thumbnail, boxes drawn, four augmentations with their boxes; all encoded."""
+
+    def __init__(self, model: nn.Module) -> None:
+        """Take a torchvision detector."""
+        self._model: Any = model.eval()
+        self._augmentations: list[Any] = [
+            v2.RandomHorizontalFlip(1.0),
+            v2.RandomRotation(15),
+            v2.ColorJitter(0.3, 0.3, 0.3, 0.05),
+            v2.GaussianBlur(15, (0.8, 2.5)),
+        ]
+
+    @torch.inference_mode()
+    def work(self, data: bytes) -> list[bytes]:
+        """Do the whole work on one JPEG; give the JPEGs that were made."""
+        rgb = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        found = self._model([rgb.float() / 255])[0]
+        kept = found["boxes"][found["scores"] >= 0.3]
+        grey = functional.rgb_to_grayscale(functional.resize(rgb, [480, 640])).float()
+        float(grey.mean()), float(nn.functional.conv2d(grey[None], _LAPLACIAN).var())
+        zxingcpp.read_barcodes(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()))
+        made = [functional.resize(rgb, [240, 320], antialias=True), draw_bounding_boxes(rgb, kept)]
+        boxes = tv_tensors.BoundingBoxes(kept, format="XYXY", canvas_size=rgb.shape[-2:])  # type: ignore[call-overload]  # its own gap
+        made += [one(tv_tensors.Image(rgb), boxes)[0] for one in self._augmentations]
+        return [bytes(encode_jpeg(_plain(one), _QUALITY).numpy()) for one in made]
+
+
+def _plain(picture: Tensor) -> Tensor:
+    return picture.as_subclass(Tensor).contiguous()

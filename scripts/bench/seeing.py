@@ -1,0 +1,159 @@
+"""What a worker does to a picture, without the service: the network alone, and the whole work, on one core."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, Final
+
+import numpy as np
+import psutil
+import torch
+import torchvision
+from torch import nn
+
+from scripts.bench import pictures
+from scripts.bench.baselines.torchvision_script import Script
+from scripts.bench.report import Row, Target, against
+from scripts.bench.timing import interleave, median, seconds
+from shared.contract import DEFAULT_AUGMENTATIONS
+from worker.vision import augment, barcode, detect, engines, imaging, look, quality, zoo
+from worker.vision.zoo import Card
+
+SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
+_CLASSES: Final = 91
+_MAX_PIXELS: Final = 50_000_000
+_BATCH: Final = 8
+MIB: Final = 1024 * 1024
+
+
+def network(*, quick: bool) -> list[Row]:
+    """Measure detection alone: 8 pictures at once, on one thread, beside torch eager."""
+    rows: list[Row] = []
+    rounds = 5 if quick else 15
+    for name, make, targets in ((SSDLITE, _ssdlite, (2.2, 4.0)), (zoo.BUNDLED, _bundled, (None, None))):
+        model, card = make()
+        size = model.transform.fixed_size[0]
+        small = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
+        floats = [torch.from_numpy(one).permute(2, 0, 1).float() / 255 for one in small]
+        subjects = {"eager": _eager(model.eval(), floats)}
+        for precision in ("full", "half") if engines.has_half("cpu") else ("full",):
+            subjects[precision] = _raw(detect.Detector(make()[0], card, device="cpu", precision=precision, threads=1), small)
+        times = interleave({what: _timed(call) for what, call in subjects.items()}, rounds)
+        eager = _BATCH / median(times["eager"])
+        for (precision, said), least in zip((("full", "f32"), ("half", "bf16")), targets, strict=True):
+            if precision in times:
+                rows.append(against(f"{name}, {said}, of torch eager", _BATCH / median(times[precision]), "images/s", eager, at_least=least))
+    return rows
+
+
+def whole(*, quick: bool) -> list[Row]:
+    """Measure the whole work on JPEGs of 1280x960, with the same model in ours and in the plain torchvision script."""
+    files = [pictures.jpeg(seed) for seed in range(_BATCH)]
+    script = Script(_ssdlite()[0])
+    lite = detect.Detector(*_ssdlite(), device="cpu", precision=_precision(), threads=1)
+    bundled = detect.load(device="cpu")
+    subjects: dict[str, Callable[[], object]] = {
+        "script": lambda: [script.work(data) for data in files[:4]],
+        "lite": lambda: work(lite, files),
+        "bundled": lambda: work(bundled, files),
+    }
+    counts = {"script": 4, "lite": _BATCH, "bundled": _BATCH}
+    times = interleave({name: _timed(call) for name, call in subjects.items()}, 3 if quick else 9)
+    rates = {name: counts[name] / median(taken) for name, taken in times.items()}
+    rows = [
+        against(f"whole work with ssdlite320 ({lite.precision} precision), of the torchvision script", rates["lite"], "images/s", rates["script"], at_least=5),
+        against(f"the same with grocery ({bundled.precision} precision)", rates["bundled"], "images/s", rates["script"]),
+    ]
+    return rows + _steps(bundled, files, 5 if quick else 20)
+
+
+def work(detector: detect.Detector, files: list[bytes]) -> list[look.Prepared]:
+    """Do what a worker does with a group of pictures, but for reading and writing them, one after the other."""
+    ready = [
+        look.prepare(imaging.decode(data, max_pixels=_MAX_PIXELS), image_id=str(number), declared=None)
+        for number, data in enumerate(files)
+    ]
+    found = detector.predict([one.rgb for one in ready])
+    return [look.finish(one, some, list(DEFAULT_AUGMENTATIONS)) for one, some in zip(ready, found, strict=True)]
+
+
+def memory(*, quick: bool) -> list[Row]:
+    """Measure the resident memory of a process of its own with the bundled model, before and after work on many pictures."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        first, after = pool.submit(_resident, 5 if quick else 25).result(timeout=600)
+    name = "resident memory with torch, OpenVINO and groups of eight pictures, of that after the first group"
+    return [Row(name, after, "MiB", first, after / first, Target(at_most=1.15))]
+
+
+def _resident(groups: int) -> tuple[float, float]:
+    process = psutil.Process()
+    detector = detect.load(device="cpu")
+    files = [pictures.jpeg(seed) for seed in range(_BATCH)]
+    work(detector, files)
+    first = process.memory_info().rss / MIB
+    for _ in range(groups):
+        work(detector, files)
+    return first, process.memory_info().rss / MIB
+
+
+def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
+    """Tell how the time of the whole work divides."""
+    spent: dict[str, float] = {}
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = call()
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        return result
+
+    for _ in range(rounds):
+        decoded = [timed("decode", lambda data=data: imaging.decode(data, max_pixels=_MAX_PIXELS).rgb) for data in files]
+        for rgb in decoded:
+            timed("barcodes", lambda rgb=rgb: barcode.read(rgb))
+            timed("quality", lambda rgb=rgb: quality.measure(rgb))
+            made = [timed("thumbnail", lambda rgb=rgb: imaging.thumbnail(rgb))]
+            found = timed("detect", lambda rgb=rgb: detector.predict([rgb]))[0]
+            made.append(timed("draw boxes", lambda rgb=rgb, found=found: imaging.draw_boxes(rgb, found)))
+            for name in DEFAULT_AUGMENTATIONS:
+                boxes = [one["box"] for one in found]
+                made.append(timed(name, lambda rgb=rgb, name=name, boxes=boxes: augment.apply(name, rgb, boxes, image_id="bench").rgb))
+            for one in made:
+                timed("encode all six", lambda one=one: imaging.encode_jpeg(one))
+    total = sum(spent.values())
+    count = rounds * len(files)
+    return [Row(f"step: {name}", taken / count * 1e3, "ms an image", total / count * 1e3, taken / total) for name, taken in spent.items()]
+
+
+def _precision() -> engines.Precision:
+    return "half" if engines.has_half("cpu") else "full"
+
+
+def _ssdlite() -> tuple[Any, Card]:
+    """Torchvision's model with seeded weights: the time is that of the trained one, the detections mean nothing."""
+    torch.manual_seed(0)
+    model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
+    with torch.no_grad():  # few anchors stand out, as with trained weights
+        for layers in model.head.classification_head.module_list:
+            layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
+    return model, Card(SSDLITE, "seeded", tuple(str(one) for one in range(_CLASSES)), 0.3, "")
+
+
+def _bundled() -> tuple[Any, Card]:
+    return zoo.load(zoo.BUNDLED)
+
+
+def _eager(model: nn.Module, floats: list[torch.Tensor]) -> Callable[[], object]:
+    def call() -> object:
+        with torch.inference_mode():
+            return model(floats)
+
+    return call
+
+
+def _raw(detector: detect.Detector, small: list[imaging.Rgb]) -> Callable[[], object]:
+    return lambda: detector.predict(small)
+
+
+def _timed(call: Callable[[], object]) -> Callable[[], float]:
+    return lambda: seconds(call)

@@ -1,6 +1,8 @@
 """Augmentations: pixels by OpenCV, boxes by one geometry for all, parameters from a seed.
 
-The seed comes from the image's id, the operation's name and ``RECIPE``, so the same input gives the same bytes again.
+Each does what its counterpart of ``torchvision.transforms.v2.functional`` (or Pillow) does with the reported parameters.
+Coordinates are continuous, as a box's are: the centre of the first pixel lies at (0.5, 0.5). The seed comes from the image's
+id, the operation's name and ``RECIPE``, so the same input gives the same bytes again.
 """
 
 import hashlib
@@ -14,9 +16,12 @@ from numpy.typing import NDArray
 
 from worker.vision.imaging import Rgb, encode_jpeg
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 KEPT_SHARE: Final = 0.25
 """A box of which less than this share remains in the frame is dropped."""
+_HORIZON: Final = 1e-6
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+"""Rec. 601, as Pillow and torchvision weigh red, green and blue."""
 
 Rng = np.random.Generator
 Matrix = NDArray[np.float64]
@@ -49,10 +54,15 @@ def apply(name: str, rgb: Rgb, boxes: list[list[float]], *, image_id: str) -> Au
 
 
 def move_box(box: list[float], matrix: Matrix, width: int, height: int) -> list[float] | None:
-    """Move a box by a 3x3 matrix: the upright frame of its corners, clipped; None when too little remains."""
+    """Move a box by a 3x3 matrix: the upright frame of its corners, clipped.
+
+    :returns: None when less than ``KEPT_SHARE`` of it remains, or when a corner goes to the horizon or behind it.
+    """
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
     moved = matrix @ corners
+    if moved[2].min() <= _HORIZON:
+        return None
     xs, ys = moved[0] / moved[2], moved[1] / moved[2]
     left, top, right, bottom = float(xs.min()), float(ys.min()), float(xs.max()), float(ys.max())
     clipped = [max(0.0, left), max(0.0, top), min(float(width), right), min(float(height), bottom)]
@@ -67,9 +77,12 @@ def move_box(box: list[float], matrix: Matrix, width: int, height: int) -> list[
 _Made = tuple[Rgb, dict[str, Any], Matrix | None]
 
 
-def _warp(rgb: Rgb, matrix: Matrix, params: dict[str, Any]) -> _Made:
-    size = (rgb.shape[1], rgb.shape[0])
-    return cv2.warpPerspective(rgb, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), params, matrix
+def _of_centres(matrix: Matrix) -> Matrix:
+    """Write a matrix of continuous coordinates for OpenCV, which counts from the centre of the first pixel."""
+    to_edge = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    to_centre = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
+    moved: Matrix = to_centre @ matrix @ to_edge
+    return moved
 
 
 def _horizontal_flip(rgb: Rgb, _rng: Rng) -> _Made:
@@ -81,7 +94,7 @@ def _rotate(rgb: Rgb, rng: Rng) -> _Made:
     degrees = round(float(rng.uniform(-15, 15)), 2)
     height, width = rgb.shape[:2]
     matrix = np.vstack([cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0), [0, 0, 1]])
-    return cv2.warpAffine(rgb, matrix[:2], (width, height), flags=cv2.INTER_LINEAR), {"degrees": degrees}, matrix
+    return cv2.warpAffine(rgb, _of_centres(matrix)[:2], (width, height)), {"degrees": degrees}, matrix
 
 
 def _random_crop(rgb: Rgb, rng: Rng) -> _Made:
@@ -97,29 +110,34 @@ def _random_crop(rgb: Rgb, rng: Rng) -> _Made:
 
 def _perspective(rgb: Rgb, rng: Rng) -> _Made:
     height, width = rgb.shape[:2]
-    shifts = rng.uniform(0, 0.12, (4, 2))
+    shifts = rng.uniform(0, 0.12, (4, 2)).round(3)
     signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     moved = (corners + shifts * signs * (width, height)).astype(np.float32)
-    return _warp(rgb, cv2.getPerspectiveTransform(corners, moved), {"shifts": shifts.round(3).tolist()})
+    matrix = cv2.getPerspectiveTransform(corners, moved)
+    made = cv2.warpPerspective(rgb, _of_centres(matrix), (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    return made, {"shifts": shifts.tolist()}, matrix
 
 
 def _shear(rgb: Rgb, rng: Rng) -> _Made:
     factor = round(float(rng.uniform(-0.2, 0.2)), 3)
-    return _warp(rgb, np.array([[1, factor, -factor * rgb.shape[0] / 2], [0, 1, 0], [0, 0, 1.0]]), {"factor": factor})
+    height, width = rgb.shape[:2]
+    matrix = np.array([[1, factor, -factor * height / 2], [0, 1, 0], [0, 0, 1.0]])
+    made = cv2.warpAffine(rgb, _of_centres(matrix)[:2], (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    return made, {"factor": factor}, matrix
 
 
 def _color_jitter(rgb: Rgb, rng: Rng) -> _Made:
     brightness, contrast, saturation = (round(float(rng.uniform(0.7, 1.3)), 3) for _ in range(3))
     hue = round(float(rng.uniform(-0.05, 0.05)), 3)
-    steps = np.arange(256, dtype=np.float32)
-    mean = float(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).mean()) * brightness
-    table = np.clip((steps * brightness - mean) * contrast + mean, 0, 255).astype(np.uint8)
-    hsv = cv2.cvtColor(cv2.LUT(rgb, table), cv2.COLOR_RGB2HSV)
-    identity = np.arange(256, dtype=np.uint8)
-    hues = ((np.arange(256) + round(hue * 180)) % 180).astype(np.uint8)
-    saturations = np.clip(steps * saturation, 0, 255).astype(np.uint8)
-    made = cv2.cvtColor(cv2.LUT(hsv, np.stack([hues, saturations, identity], 1)[:, None]), cv2.COLOR_HSV2RGB)
+    lit = np.clip(np.arange(256) * brightness, 0, 255)
+    mean = float(_LUMA @ cv2.mean(cv2.LUT(rgb, lit.astype(np.uint8)))[:3])
+    contrasted = cv2.LUT(rgb, np.clip((lit - mean) * contrast + mean, 0, 255).round().astype(np.uint8))
+    # Each channel goes towards the luma, or away from it.
+    saturated = cv2.transform(contrasted, np.eye(3) * saturation + (1 - saturation) * _LUMA)
+    hsv = cv2.cvtColor(saturated, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(hue * 256) % 256)  # the circle has 256 steps, so a byte wraps as it does
+    made = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
     return made, {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}, None
 
 
@@ -132,14 +150,15 @@ def _motion_blur(rgb: Rgb, rng: Rng) -> _Made:
     length, degrees = int(rng.integers(7, 19)) | 1, round(float(rng.uniform(0, 180)), 1)
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1
-    kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), degrees, 1), (length, length))
+    turn = cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), degrees, 1)
+    kernel = cv2.warpAffine(kernel, turn, (length, length))
     return cv2.filter2D(rgb, -1, kernel / kernel.sum()), {"length": length, "degrees": degrees}, None
 
 
 def _noise(rgb: Rgb, rng: Rng) -> _Made:
     sigma = round(float(rng.uniform(5, 20)), 2)
     grain = rng.standard_normal(rgb.shape, np.float32) * sigma
-    return np.clip(rgb + grain, 0, 255).astype(np.uint8), {"sigma": sigma}, None
+    return cv2.add(rgb, grain, dtype=cv2.CV_8U), {"sigma": sigma}, None
 
 
 def _grayscale(rgb: Rgb, _rng: Rng) -> _Made:
@@ -147,7 +166,19 @@ def _grayscale(rgb: Rgb, _rng: Rng) -> _Made:
 
 
 def _equalize(rgb: Rgb, _rng: Rng) -> _Made:
-    return np.ascontiguousarray(np.dstack([cv2.equalizeHist(np.ascontiguousarray(rgb[..., channel])) for channel in range(3)])), {}, None
+    tables = [_equalizing(cv2.calcHist([rgb], [channel], None, [256], [0, 256]).ravel()) for channel in range(3)]
+    return cv2.LUT(rgb, np.stack(tables, 1)[:, None]), {}, None
+
+
+def _equalizing(histogram: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Make the table ``[256]`` that spreads a channel's values evenly, as ``PIL.ImageOps.equalize`` does."""
+    counts = histogram.astype(np.int64)
+    step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
+    if step == 0:
+        return np.arange(256, dtype=np.uint8)
+    before = counts.cumsum() - counts
+    table: NDArray[np.uint8] = np.minimum((step // 2 + before) // step, 255).astype(np.uint8)
+    return table
 
 
 def _cutout(rgb: Rgb, rng: Rng) -> _Made:
@@ -171,7 +202,7 @@ def _jpeg_artifacts(rgb: Rgb, rng: Rng) -> _Made:
 def _low_light(rgb: Rgb, rng: Rng) -> _Made:
     gain, sigma = round(float(rng.uniform(0.25, 0.5)), 3), round(float(rng.uniform(3, 8)), 2)
     grain = rng.standard_normal(rgb.shape, np.float32) * sigma
-    return np.clip(rgb * np.float32(gain) + grain, 0, 255).astype(np.uint8), {"gain": gain, "sigma": sigma}, None
+    return cv2.addWeighted(rgb, gain, grain, 1, 0, dtype=cv2.CV_8U), {"gain": gain, "sigma": sigma}, None
 
 
 OPERATIONS: Final[dict[str, Callable[[Rgb, Rng], _Made]]] = {

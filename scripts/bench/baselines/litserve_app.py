@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import litserve  # type: ignore[import-not-found]
 from fastapi import Body  # type: ignore[import-not-found]
 
+from scripts.bench.baselines import end_with_parent
 from scripts.bench.baselines.loop import GROUP, detection
 from scripts.local.embedded import LOOPBACK
 
@@ -35,6 +36,7 @@ class Detection(litserve.LitAPI):  # type: ignore[misc]
 
 def main() -> None:
     """Serve until SIGTERM."""
+    end_with_parent()
     port, workers = map(int, sys.argv[1:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # LitServe ends its processes in order on Ctrl-C only
     api = Detection(max_batch_size=GROUP, batch_timeout=_FILL_S)

@@ -15,7 +15,7 @@ import ray  # type: ignore[import-not-found]
 from ray import serve
 from starlette.requests import Request  # type: ignore[import-not-found]
 
-from scripts.bench.baselines import READY
+from scripts.bench.baselines import READY, end_with_parent
 from scripts.bench.baselines.loop import GROUP, PROCESSES, detection
 from scripts.local.embedded import LOOPBACK
 
@@ -51,6 +51,7 @@ def _stay_on_loopback() -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
+    end_with_parent()
     port = int(sys.argv[1])
     deployment = serve.deployment(
         Detection, num_replicas=PROCESSES, max_ongoing_requests=4 * GROUP, ray_actor_options={"num_cpus": 1}

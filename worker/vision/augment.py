@@ -87,7 +87,7 @@ def _of_centres(matrix: Matrix) -> Matrix:
 
 def _horizontal_flip(rgb: Rgb, _rng: Rng) -> _Made:
     matrix = np.array([[-1.0, 0, rgb.shape[1]], [0, 1, 0], [0, 0, 1]])
-    return np.ascontiguousarray(rgb[:, ::-1]), {}, matrix
+    return cv2.flip(rgb, 1), {}, matrix
 
 
 def _rotate(rgb: Rgb, rng: Rng) -> _Made:

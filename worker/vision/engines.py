@@ -1,14 +1,15 @@
 """What computes a network: OpenVINO on a CPU, torch on a GPU and where OpenVINO is absent.
 
 An engine takes the place of three parts inside a torchvision detector: its transform, its backbone and, where it has
-one, its dense head. What remains (anchors, proposals, suppression) is torchvision's own code, so that every engine answers
-what the plain call answers.
+one, its dense head; an SSD's last step is done by ``suppress``. What remains (anchors, proposals, suppression) is torchvision's
+own code, so that every engine answers what the plain call answers.
 """
 
 import math
 import warnings
 from collections import OrderedDict
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
+
+from worker.vision import suppress
 
 Precision = Literal["full", "half"]
-
-_TWICE: Final = 2.0
 
 
 def has_half(device: str) -> bool:
@@ -50,13 +52,15 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
     parts.backbone = stage = _Backbone(run, network.heads)
     if network.heads:
         parts.head = _Head(stage)
+    if isinstance(model, SSD):
+        parts.postprocess_detections = partial(suppress.postprocess, parts)
 
 
 class _Fit(nn.Module):
-    """Torchvision's ``GeneralizedRCNNTransform`` on bytes: the same sizes, resized by OpenCV before they become float.
+    """Torchvision's ``GeneralizedRCNNTransform`` by OpenCV: the same sizes, the same bilinear values to 1e-3 of a step.
 
-    A float picture of 1280x960 costs nine times as much to resize. One that is more than twice as large as it will be is
-    first reduced by area, since two by two neighbours alone would miss most of its pixels.
+    A float picture of 1280x960 costs nine times as much to resize as bytes do. So a side that is more than twice as long as it
+    will be is first halved by area, as often as that is so, in bytes: two neighbours alone would miss most of its pixels anyway.
     """
 
     def __init__(self, like: Any) -> None:
@@ -64,12 +68,12 @@ class _Fit(nn.Module):
         self._like = like
 
     def forward(self, images: list[Tensor], _targets: None = None) -> tuple[ImageList, None]:
-        """Bring pictures ``[3, H, W]`` (uint8, rows of RGB in memory) to one size; the batch stays uint8."""
+        """Bring pictures ``[3, H, W]`` (uint8, rows of RGB in memory) to one size; the batch is float, from 0 to 255."""
         fitted = [self._resized(image.permute(1, 2, 0).numpy()) for image in images]
         sizes = [(one.shape[0], one.shape[1]) for one in fitted]
         stride = 1 if self._like.fixed_size else self._like.size_divisible
         high, wide = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
-        batch = np.zeros((len(fitted), high, wide, 3), np.uint8)
+        batch = np.zeros((len(fitted), high, wide, 3), np.float32)
         for row, one in zip(batch, fitted, strict=True):
             row[: one.shape[0], : one.shape[1]] = one
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
@@ -78,22 +82,22 @@ class _Fit(nn.Module):
         """Bring boxes back to the pictures' own pixels."""
         return self._like.postprocess(*given)
 
-    def _resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         high, wide = rgb.shape[:2]
         if self._like.fixed_size:
             size = self._like.fixed_size
         else:
             scale = min(self._like.min_size[-1] / min(high, wide), self._like.max_size / max(high, wide))
             size = (max(1, int(wide * scale)), max(1, int(high * scale)))
-        if wide > _TWICE * size[0] or high > _TWICE * size[1]:
-            reduced = (min(wide, 2 * size[0]), min(high, 2 * size[1]))
+        reduced = (_halved(wide, size[0]), _halved(high, size[1]))
+        if reduced != (wide, high):
             rgb = cv2.resize(rgb, reduced, interpolation=cv2.INTER_AREA)
-        fitted: NDArray[np.uint8] = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+        fitted: NDArray[np.float32] = cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
         return fitted
 
 
 class _Network(nn.Module):
-    """The part that is all convolutions: uint8 pictures to feature maps, and the dense head's outputs where there is one.
+    """The part that is all convolutions: pictures to feature maps, and the dense head's outputs where there is one.
 
     With a head only the maps' sizes are needed by what follows: one channel of each is given.
     """
@@ -118,7 +122,7 @@ class _Network(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
         """Compute pictures ``[N, H, W, 3]``."""
-        x = (pictures.permute(0, 3, 1, 2).to(self.mean.dtype) - self.mean) / self.std
+        x = (pictures.permute(0, 3, 1, 2) - self.mean) / self.std
         features = _as_maps(self.backbone(x))
         if self.head is None:
             return tuple(features.values())
@@ -162,7 +166,7 @@ class _TorchRun:
             self._network.half()
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
-        return [one.float() for one in self._network(pictures.to(self._device))]
+        return [one.float() for one in self._network(pictures.to(self._device, self._network.mean.dtype))]
 
 
 class _OpenVinoRun:
@@ -173,7 +177,7 @@ class _OpenVinoRun:
 
         self.maps = network.maps
         wide, high = fixed_size or (-1, -1)
-        example = torch.zeros(2, *((high, wide) if fixed_size else (128, 192)), 3, dtype=torch.uint8)
+        example = torch.zeros(2, *((high, wide) if fixed_size else (128, 192)), 3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OpenVINO's own way through torch.jit, and torch's view of it
             shape = openvino.PartialShape([-1, high, wide, 3])
@@ -189,6 +193,12 @@ class _OpenVinoRun:
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         found = self._compiled(pictures.numpy())
         return [torch.from_numpy(found[at].copy()) for at in range(len(self._compiled.outputs))]
+
+
+def _halved(side: int, target: int) -> int:
+    while side > 2 * target:
+        side = (side + 1) // 2
+    return side
 
 
 def _as_maps(found: "Tensor | dict[str, Tensor]") -> dict[str, Tensor]:

@@ -13,11 +13,12 @@ import torchvision
 from torch import nn
 
 from scripts.bench import pictures
+from scripts.bench.baselines.loop import whole_work
 from scripts.bench.baselines.torchvision_script import Script
 from scripts.bench.report import Row, Target, against
 from scripts.bench.timing import interleave, median, seconds
 from shared.contract import DEFAULT_AUGMENTATIONS
-from worker.vision import augment, barcode, detect, engines, imaging, look, quality, zoo
+from worker.vision import augment, barcode, detect, engines, imaging, quality, zoo
 from worker.vision.zoo import Card
 
 SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
@@ -55,8 +56,8 @@ def whole(*, quick: bool) -> list[Row]:
     bundled = detect.load(device="cpu")
     subjects: dict[str, Callable[[], object]] = {
         "script": lambda: [script.work(data) for data in files[:4]],
-        "lite": lambda: work(lite, files),
-        "bundled": lambda: work(bundled, files),
+        "lite": lambda: whole_work(lite)(files),
+        "bundled": lambda: whole_work(bundled)(files),
     }
     counts = {"script": 4, "lite": _BATCH, "bundled": _BATCH}
     times = interleave({name: _timed(call) for name, call in subjects.items()}, 3 if quick else 9)
@@ -66,16 +67,6 @@ def whole(*, quick: bool) -> list[Row]:
         against(f"the same with grocery ({bundled.precision} precision)", rates["bundled"], "images/s", rates["script"]),
     ]
     return rows + _steps(bundled, files, 5 if quick else 20)
-
-
-def work(detector: detect.Detector, files: list[bytes]) -> list[look.Prepared]:
-    """Do what a worker does with a group of pictures, but for reading and writing them, one after the other."""
-    ready = [
-        look.prepare(imaging.decode(data, max_pixels=_MAX_PIXELS), image_id=str(number), declared=None)
-        for number, data in enumerate(files)
-    ]
-    found = detector.predict([one.rgb for one in ready])
-    return [look.finish(one, some, list(DEFAULT_AUGMENTATIONS)) for one, some in zip(ready, found, strict=True)]
 
 
 def memory(*, quick: bool) -> list[Row]:
@@ -90,10 +81,11 @@ def _resident(groups: int) -> tuple[float, float]:
     process = psutil.Process()
     detector = detect.load(device="cpu")
     files = [pictures.jpeg(seed) for seed in range(_BATCH)]
-    work(detector, files)
+    work = whole_work(detector)
+    work(files)
     first = process.memory_info().rss / MIB
     for _ in range(groups):
-        work(detector, files)
+        work(files)
     return first, process.memory_info().rss / MIB
 
 
@@ -101,28 +93,26 @@ def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[R
     """Tell how the time of the whole work divides."""
     spent: dict[str, float] = {}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+    def timed(step: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         began = time.perf_counter()
-        result = call()
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        result = call(*arguments, **named)
+        spent[step] = spent.get(step, 0.0) + time.perf_counter() - began
         return result
 
     for _ in range(rounds):
-        decoded = [timed("decode", lambda data=data: imaging.decode(data, max_pixels=_MAX_PIXELS).rgb) for data in files]
-        for rgb in decoded:
-            timed("barcodes", lambda rgb=rgb: barcode.read(rgb))
-            timed("quality", lambda rgb=rgb: quality.measure(rgb))
-            made = [timed("thumbnail", lambda rgb=rgb: imaging.thumbnail(rgb))]
-            found = timed("detect", lambda rgb=rgb: detector.predict([rgb]))[0]
-            made.append(timed("draw boxes", lambda rgb=rgb, found=found: imaging.draw_boxes(rgb, found)))
-            for name in DEFAULT_AUGMENTATIONS:
-                boxes = [one["box"] for one in found]
-                made.append(timed(name, lambda rgb=rgb, name=name, boxes=boxes: augment.apply(name, rgb, boxes, image_id="bench").rgb))
+        decoded = [timed("decode", imaging.decode, data, max_pixels=_MAX_PIXELS).rgb for data in files]
+        found = timed("detect", detector.predict, decoded)
+        for rgb, some in zip(decoded, found, strict=True):
+            timed("barcodes", barcode.read, rgb)
+            timed("quality", quality.measure, rgb)
+            made = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, some)]
+            boxes = [one["box"] for one in some]
+            made += [timed(name, augment.apply, name, rgb, boxes, image_id="bench").rgb for name in DEFAULT_AUGMENTATIONS]
             for one in made:
-                timed("encode all six", lambda one=one: imaging.encode_jpeg(one))
+                timed("encode all six", imaging.encode_jpeg, one)
     total = sum(spent.values())
     count = rounds * len(files)
-    return [Row(f"step: {name}", taken / count * 1e3, "ms an image", total / count * 1e3, taken / total) for name, taken in spent.items()]
+    return [Row(f"step: {step}", taken / count * 1e3, "ms an image", total / count * 1e3, taken / total) for step, taken in spent.items()]
 
 
 def _precision() -> engines.Precision:

@@ -35,9 +35,15 @@ def detection() -> Work:
 
 def pipeline() -> Work:
     """Load the model on one thread; give everything that a worker does to pictures by default, less reading and writing."""
-    from worker.vision import detect, imaging, look  # noqa: PLC0415 -- as above
+    from worker.vision import detect  # noqa: PLC0415 -- as above
 
-    detector = detect.load(threads=1)
+    return whole_work(detect.load(threads=1))
+
+
+def whole_work(detector: Any) -> Work:
+    """Give everything that a worker does to pictures by default, less reading and writing, with a ``Detector``."""
+    from worker.vision import imaging, look  # noqa: PLC0415 -- as above
+
     max_pixels = Limits().max_pixels
 
     def run(group: list[bytes]) -> list[Any]:

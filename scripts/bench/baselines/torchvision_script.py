@@ -38,8 +38,8 @@ class Script:
         grey = functional.rgb_to_grayscale(functional.resize(rgb, [480, 640])).float()
         float(grey.mean()), float(nn.functional.conv2d(grey[None], _LAPLACIAN).var())
         zxingcpp.read_barcodes(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()))
-        made = [functional.resize(rgb, [240, 320], antialias=True), draw_bounding_boxes(rgb, kept)]
-        boxes = tv_tensors.BoundingBoxes(kept, format="XYXY", canvas_size=rgb.shape[-2:])  # type: ignore[call-overload]  # its own gap
+        made = [functional.resize(rgb, [240, 320], antialias=True), draw_bounding_boxes(rgb, kept) if len(kept) else rgb]
+        boxes = tv_tensors.BoundingBoxes(kept, format="XYXY", canvas_size=rgb.shape[-2:])
         made += [one(tv_tensors.Image(rgb), boxes)[0] for one in self._augmentations]
         return [bytes(encode_jpeg(_plain(one), _QUALITY).numpy()) for one in made]
 

@@ -45,6 +45,7 @@ def make_celery(settings: Settings) -> Celery:
         worker_pool="prefork",
         worker_pool_start_method="spawn",  # CUDA does not survive a fork
         worker_concurrency=settings.worker.processes,
+        worker_max_memory_per_child=settings.worker.most_memory_bytes // 1024,
         worker_proc_alive_timeout=120,  # the model loads in the child
         worker_enable_remote_control=False,
         worker_send_task_events=False,

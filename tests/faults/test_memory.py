@@ -1,9 +1,11 @@
 """A short run of good and broken pictures through one worker. The long one: ``python -m tests.faults.memory``."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from shared.settings import MIB
 from tests.faults.memory import Memory, Sample, mixture, run
 from tests.stack import Stack
 
@@ -30,6 +32,21 @@ def test_each_picture_ends_as_it_should_in_one_process_whose_memory_settles(own_
     assert {"truncated", "corrupt", "too_many_pixels"} <= outcome.failed.keys()
     for kind in ("pool child", "helper", "parent"):
         assert memory.median(kind, 2 / 3, 1) <= MOST_GROWTH * memory.median(kind, 1 / 3, 2 / 3)
+
+
+def test_a_pool_child_that_grew_too_large_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKER_MOST_MEMORY_BYTES", str(200 * MIB))  # every child is larger
+    stack = Stack(tmp_path / "data")
+    try:
+        stack.start()
+        memory, outcome = run(stack, mixture(160, 2))
+    finally:
+        stack.stop()
+    assert len(memory.pids["pool child"]) >= 2
+    assert [one for one in outcome.wrong if "the pool child was replaced" not in one] == []
+    assert outcome.pictures == 160
 
 
 def test_a_leak_would_show_in_the_figures() -> None:

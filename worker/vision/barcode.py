@@ -1,27 +1,100 @@
 """Reading barcodes, and comparing them with the declared one."""
 
+import re
+from dataclasses import dataclass, replace
 from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from worker.vision.imaging import Rgb
 
 RETAIL: Final = frozenset({"EAN13", "EAN8", "UPCA", "UPCE"})
 _NAMES: Final = {"EAN13": "EAN-13", "EAN8": "EAN-8", "UPCA": "UPC-A", "UPCE": "UPC-E", "Code128": "Code 128", "QRCode": "QR Code", "DataMatrix": "Data Matrix"}  # fmt: skip
+_UPC_E: Final = re.compile("[01][0-9]{7}")
+_LINEAR: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 _MOST: Final = 50
+_PATCHES: Final = 20
+_OVER: Final = 2
+"""How much larger a patch is read than it is: bars of one and a half pixels are then told apart."""
+_PATCH_SIDE: Final = 1200
+"""Pixels of a patch's longer side at the most, so that a large picture costs no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """What was read, with the corners ``[4, 2]`` in pixels of the picture."""
+
+    format: str
+    text: str
+    corners: NDArray[np.float32]
+
+    @property
+    def area(self) -> float:
+        """Give how many pixels it covers."""
+        return float(cv2.contourArea(self.corners))
+
+    def covers(self, other: "_Code") -> bool:
+        """Tell whether the middle of another reading lies on this one."""
+        return bool(cv2.pointPolygonTest(self.corners, other.corners.mean(0).tolist(), measureDist=False) >= 0)
 
 
 def read(rgb: Rgb) -> list[dict[str, Any]]:
-    """Find the barcodes of a picture: EAN, UPC, Code 128, QR, Data Matrix; several, turned, with their upright boxes."""
+    """Find the barcodes of a picture: EAN, UPC, Code 128, QR, Data Matrix; several, turned, with their upright boxes.
+
+    ZXing scans along rows and columns, which misses bars that are far off both and sees but a part of others. So what looks
+    like bars is also cut out, turned straight and read by itself.
+
+    :returns: the largest first.
+    """
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    seen = _decoded(grey, tuple(_NAMES))
+    for turn, size in _bars(grey):
+        back = cv2.invertAffineTransform(turn)
+        patch = cv2.warpAffine(grey, turn, size, borderMode=cv2.BORDER_REPLICATE)
+        seen += [replace(code, corners=cv2.transform(code.corners[None], back)[0]) for code in _decoded(patch, _LINEAR)]
+    found: list[_Code] = []
+    # One place holds one code. A few rows of a code may pass for another one (a UPC-E's check is weak), so the largest stands.
+    for code in sorted(seen, key=lambda code: -code.area):
+        if not any(larger.covers(code) for larger in found):
+            found.append(code)
+    return [{"format": code.format, "text": code.text, "box": _upright(code.corners)} for code in found[:_MOST]]
+
+
+def _decoded(grey: NDArray[np.uint8], names: tuple[str, ...]) -> list[_Code]:
     import zxingcpp  # noqa: PLC0415 -- on first use: this is its one place
 
-    wanted = [getattr(zxingcpp.BarcodeFormat, name) for name in _NAMES]
     found = []
-    for code in zxingcpp.read_barcodes(rgb, formats=wanted)[:_MOST]:
-        corners = [code.position.top_left, code.position.top_right, code.position.bottom_right, code.position.bottom_left]
-        xs, ys = [corner.x for corner in corners], [corner.y for corner in corners]
+    for code in zxingcpp.read_barcodes(grey, formats=[getattr(zxingcpp.BarcodeFormat, name) for name in names]):
+        place = code.position
+        corners = [place.top_left, place.top_right, place.bottom_right, place.bottom_left]
         name = str(code.format).rsplit(".", 1)[-1].replace(" ", "").replace("-", "")
         text = code.text.replace("\0", "")[:1000]
-        found.append({"format": _NAMES.get(name, name), "text": text, "box": [float(min(xs)), float(min(ys)), float(max(xs)), float(max(ys))]})  # fmt: skip
+        found.append(
+            _Code(_NAMES.get(name, name), text, np.array([[corner.x, corner.y] for corner in corners], np.float32))
+        )
     return found
+
+
+def _bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple[int, int]]]:
+    """Find what looks like bars; for each, the 2x3 matrix and the size (width, height) of a patch in which they are upright."""
+    _, rectangles = cv2.barcode.BarcodeDetector().detect(grey)
+    patches = []
+    for corners in rectangles[:_PATCHES] if rectangles is not None else []:
+        centre, (wide, high), degrees = cv2.minAreaRect(corners)
+        margin = min(wide, high) / 2  # the detector cuts off the ends, and the quiet zones have to be seen
+        scale = min(_OVER, _PATCH_SIDE / (max(wide, high) + 2 * margin))
+        size = (round(scale * (wide + 2 * margin)), round(scale * (high + 2 * margin)))
+        turn = cv2.getRotationMatrix2D(centre, degrees, scale)
+        turn[:, 2] += np.array(size) / 2 - centre
+        patches.append((turn, size))
+    return patches
+
+
+def _upright(corners: NDArray[np.float32]) -> list[float]:
+    """Give x1, y1, x2, y2 of the upright frame of corners ``[4, 2]``."""
+    return [round(float(value), 1) for value in (*corners.min(0), *corners.max(0))]
 
 
 def check(declared: str | None, found: list[dict[str, Any]]) -> str:
@@ -31,11 +104,28 @@ def check(declared: str | None, found: list[dict[str, Any]]) -> str:
     """
     if not declared:
         return "not_declared"
-    wanted = _same_form(declared)
-    if any(_same_form(code["text"]) == wanted for code in found):
+    if any(_agrees(declared, code) for code in found):
         return "match"
     retail = any(code["format"].replace("-", "") in RETAIL for code in found)
     return "mismatch" if retail else "not_read"
+
+
+def _agrees(declared: str, code: dict[str, Any]) -> bool:
+    forms = {_same_form(declared)}
+    if code["format"] == "UPC-E" and _UPC_E.fullmatch(declared.strip()):
+        forms.add(_same_form(_expanded(declared.strip())))  # as which it is read
+    return _same_form(code["text"]) in forms
+
+
+def _expanded(short: str) -> str:
+    """Write out the UPC-A that a UPC-E of 8 digits shortens (GS1 General Specifications, 5.2.2.4.2)."""
+    system, digits, last, check = short[0], short[1:6], short[6], short[7]
+    if last in "012":
+        return f"{system}{digits[:2]}{last}0000{digits[2:]}{check}"
+    if last in "34":
+        kept = int(last)
+        return f"{system}{digits[:kept]}{'0' * 5}{digits[kept:]}{check}"
+    return f"{system}{digits}0000{last}{check}"
 
 
 def _same_form(text: str) -> str:

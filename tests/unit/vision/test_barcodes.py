@@ -1,0 +1,108 @@
+"""Barcodes drawn into pictures: read, placed, compared; and the table of what is read how often."""
+
+import numpy as np
+import pytest
+import zxingcpp
+
+from worker.vision import barcode
+from worker.vision.imaging import Rgb
+from worker.vision.train import barcodes
+from worker.vision.train.barcodes import SYMBOLOGIES, Code, Drawn, Rate
+
+
+@pytest.fixture(scope="module")
+def rates() -> list[Rate]:
+    return barcodes.read_rates(1, seed=4)
+
+
+def photographed(codes: list[Code], degrees: float = 0.0, seed: int = 1) -> tuple[Rgb, list[Drawn]]:
+    """Stick labels on a shelf, three in a row, each turned by so much."""
+    scene = barcodes.ground(np.random.default_rng(seed))
+    places = [(x, y) for y in (170, 480, 790) for x in (200, 640, 1080)]
+    return scene, [
+        barcodes.label(scene, code, barcodes.turned(degrees), at) for code, at in zip(codes, places, strict=False)
+    ]
+
+
+def one_of_each(seed: int) -> list[Code]:
+    rng = np.random.default_rng(seed)
+    return [barcodes.random_code(symbology, rng) for symbology in SYMBOLOGIES]
+
+
+def test_every_code_of_a_good_picture_is_read(rates: list[Rate]) -> None:
+    assert rates[0].degradation == "none"
+    assert rates[0].read == rates[0].matched == dict.fromkeys(SYMBOLOGIES, 1)
+
+
+def test_no_code_that_is_not_there_ever_matches(rates: list[Rate]) -> None:
+    assert {rate.degradation for rate in rates} > {
+        "blur",
+        "motion blur",
+        "tilt",
+        "rotation",
+        "glare",
+        "low light",
+        "JPEG",
+        "small",
+    }
+    assert sum(rate.wrong_matches for rate in rates) == 0
+
+
+def test_the_table_has_a_line_for_every_strength() -> None:
+    rate = Rate("blur", "much", 4, wrong=2)
+    rate.read.update(EAN13=4, EAN8=4, UPCA=2, QRCode=2)
+    rate.matched.update(EAN13=4, EAN8=3)
+    assert barcodes.table([rate, rate]).splitlines()[2:] == ["| blur | much | 0.50 | 0.25 | 0.25 | 2 | 0 |"] * 2
+
+
+@pytest.mark.parametrize("degrees", [0, 12, 30, 45, 90, 137, 180, 270, 333])
+def test_several_codes_are_found_once_each_and_where_they_are(degrees: float) -> None:
+    scene, drawn = photographed(one_of_each(int(degrees)), degrees)
+    found = {code["text"]: code["box"] for code in barcode.read(scene)}
+    assert len(barcode.read(scene)) == len(drawn)
+    for one in drawn:
+        assert np.abs(np.array(found[one.code.text]) - one.box).max() <= 6
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_the_same_code_on_two_labels_is_found_twice(degrees: float) -> None:
+    code = barcodes.random_code("EAN13", np.random.default_rng(5))
+    scene, _ = photographed([code, code], degrees)
+    assert [found["text"] for found in barcode.read(scene)] == [code.text] * 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_picture_without_codes_has_none(seed: int) -> None:
+    assert barcode.read(barcodes.ground(np.random.default_rng(seed))) == []
+
+
+def test_a_upc_a_matches_with_and_without_its_leading_zero() -> None:
+    scene, _ = photographed([Code("UPCA", "0036000291452", "", "")])
+    found = barcode.read(scene)
+    assert [barcode.check(declared, found) for declared in ("036000291452", "0036000291452", "00036000291452")] == [
+        "match"
+    ] * 3
+
+
+def test_a_code_that_differs_in_one_digit_is_a_mismatch_even_with_a_valid_check_digit() -> None:
+    scene, _ = photographed([Code("EAN13", "4006381333931", "", "")])
+    found = barcode.read(scene)
+    assert barcode.check("4006381333931", found) == "match"
+    assert barcode.check("4006381333930", found) == "mismatch"
+    assert barcode.check("4006381333948", found) == "mismatch"
+
+
+@pytest.mark.parametrize(
+    "content", ["0425261", "0123450", "0123451", "0123452", "0124563", "0123454", "0123455", "0678919"]
+)
+def test_a_upc_e_matches_as_printed_and_written_out(content: str) -> None:
+    text = zxingcpp.create_barcode(content, zxingcpp.BarcodeFormat.UPCE).text
+    found = [{"format": "UPC-E", "text": text, "box": [0, 0, 1, 1]}]
+    printed = content + text[-1]
+    assert [barcode.check(declared, found) for declared in (printed, text, text[1:])] == ["match"] * 3
+    assert barcode.check(printed[:-1] + str((int(printed[-1]) + 1) % 10), found) == "mismatch"
+
+
+def test_eight_digits_match_a_upc_a_only_when_it_was_read_from_its_short_form() -> None:
+    text = "0042100005264"
+    assert barcode.check("04252614", [{"format": "EAN-13", "text": text, "box": [0, 0, 1, 1]}]) == "mismatch"

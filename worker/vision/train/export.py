@@ -1,4 +1,4 @@
-"""A training's result becomes the bundled model: weights in half precision and a card beside them."""
+"""A training's result becomes a model that a worker can load: weights, a card for programs and one for people."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,29 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 
-def export(checkpoint: Path, folder: Path, *, name: str, version: str, threshold: float, notes: dict[str, Any]) -> None:
-    """Write ``<name>.safetensors`` (f16) and ``<name>.json`` from ``final.pt`` or a detector's ``checkpoint.pt``."""
-    state = torch.load(checkpoint, weights_only=True)
-    weights = state["average"] if "average" in state else state["model"]
+def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
+    """Write ``<name>.safetensors`` in half precision."""
     half = {key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous() for key, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(half, folder / f"{name}.safetensors")
-    card = {"name": name, "version": version, "labels": state["labels"], "size": 256, "threshold": threshold, **notes}
-    (folder / f"{name}.json").write_text(json.dumps(card, indent=1) + "\n")
+    path = folder / f"{name}.safetensors"
+    save_file(half, path)
+    return path
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> Path:
+    """Write ``<name>.json``, see ``worker.vision.zoo``, and the same for people as ``<name>.md``."""
+    path = folder / f"{card['name']}.json"
+    path.write_text(json.dumps(card, indent=1) + "\n")
+    facts = [f"| {name.replace('_', ' ')} | {value} |" for name, value in card.items() if name != "labels"]
+    lines = [f"# {card['name']} {card['version']}", "", "| | |", "|---|---|", *facts, "", f"Labels: {', '.join(card['labels'])}.", ""]
+    path.with_suffix(".md").write_text("\n".join(lines))
+    return path
+
+
+def read_final(path: Path) -> dict[str, Any]:
+    """Read what ``fit.train`` left: ``model``, ``labels``, ``plan``."""
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state

@@ -1,220 +1,283 @@
-"""Fitting: the backbone learns to classify photos, then the detector learns to find things in composed scenes."""
+"""Fitting: the backbone learns to classify photos, then the detector learns to find things in scenes.
+
+Every step draws its pictures and its chances from the seed, the stage and its own number, so a run that was ended goes on
+as if it had not been.
+"""
 
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worker.vision.network import Classifier, detector
-from worker.vision.train import scenes
-from worker.vision.train.draw import Picture
+from worker.vision.network import MEAN, STD, Classifier, detector
+from worker.vision.train import scenes, vary
+from worker.vision.train.data import Photos, Scene
 
 Say = Callable[[str], None]
 Row = TypeVar("Row")
 
+_SMOOTH: Final = 0.1
+_FINE: Final = 0.7
+"""Weight of the fine classes beside the coarse ones."""
+LEAST_SIZE: Final = 128
+"""Pixels, in both stages: below, the last stage convolves a single pixel, whose weights' gradient in bfloat16 oneDNN takes from
+memory that nobody wrote (seen with torch 2.15.0)."""
+_SAVE_S: Final = 60.0
+_SAY_S: Final = 15.0
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training does. Times are wall-clock minutes; learning rates follow one cosine over them."""
+    """What a training does. An epoch shows as many pictures as there are photos; rates follow one cosine over a stage."""
 
     seed: int = 1
     size: int = 256
-    batch: int = 16
-    classify_minutes: float = 12.0
-    detect_minutes: float = 24.0
+    classify_epochs: float = 150.0
     classify_size: int = 128
-    classify_batch: int = 48
-    rate: float = 2e-3
+    classify_batch: int = 64
+    classify_rate: float = 2e-3
+    detect_epochs: float = 60.0
+    detect_batch: int = 16
     detect_rate: float = 1e-3
     threads: int = 2
+    device: str = "cpu"
 
 
-def train(photos: scenes.Photos, plan: Plan, folder: Path, say: Say) -> Path:
+class OtherTraining(Exception):
+    """The folder holds a training of other data or with another plan."""
+
+
+def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> Path:
     """Train the detector; a checkpoint is written every minute, and a run that was ended goes on from it.
 
     :param folder: where ``checkpoint.pt`` and ``log.jsonl`` lie.
     :returns: the file of the final weights (an average over the last part of the training).
+    :raises OtherTraining: ``folder`` belongs to another one.
     """
     torch.set_num_threads(plan.threads)
-    torch.manual_seed(plan.seed)
-    folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "checkpoint.pt"
-    state = torch.load(saved, weights_only=True) if saved.exists() else {"stage": "classify", "spent": 0.0}
-    classifier = Classifier(len(photos.labels), int(photos.fine.max()) + 1).to(memory_format=torch.channels_last)
+    # What may change from run to run is how fast it goes.
+    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "photos": len(photos.pictures)}
+    state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
+    if saved.exists():
+        state = torch.load(saved, map_location="cpu", weights_only=True)
+        if state["identity"] != identity:
+            raise OtherTraining(f"{saved} belongs to other data or other settings. Choose another folder, or the same settings.")
+        say(f"going on with {state['stage']} after step {state['step']}")
+    shown = len(photos.pictures) + len(photos.scenes)
     if state["stage"] == "classify":
-        _classify(classifier, photos, plan, state, saved, say)
-        state = {"stage": "detect", "spent": 0.0, "backbone": classifier.backbone.state_dict()}
-        torch.save(state, saved)
+        torch.manual_seed(plan.seed)
+        stage = _Stage("classify", plan, steps=math.ceil(plan.classify_epochs * shown / plan.classify_batch), rate=plan.classify_rate, saved=saved)
+        stage.run(Classifier(len(photos.labels), int(photos.fine.max()) + 1), state, _classify(photos, plan), say)
+        state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.average("backbone.")}
+        _write(saved, state)
+    torch.manual_seed(plan.seed + 1)
     model = detector(len(photos.labels), plan.size)
-    model.backbone.load_state_dict(state["backbone"])
-    average = _detect(model, photos, plan, state, saved, say)
+    if state["step"] == 0:
+        model.backbone.load_state_dict(state["backbone"])
+    stage = _Stage("detect", plan, steps=math.ceil(plan.detect_epochs * shown / plan.detect_batch), rate=plan.detect_rate, saved=saved)
+    stage.run(model, state, _detect(photos, plan), say)
     final = folder / "final.pt"
-    torch.save({"model": average, "labels": photos.labels, "plan": asdict(plan)}, final)
+    torch.save({"model": stage.average(""), "labels": photos.labels, "plan": asdict(plan)}, final)
     return final
 
 
-def _classify(model: Classifier, photos: scenes.Photos, plan: Plan, state: dict[str, object], saved: Path, say: Say) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), plan.rate, weight_decay=0.05)
-    if "model" in state:
-        model.load_state_dict(state["model"])  # type: ignore[arg-type]  # as saved below
-        optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-    clock = _Clock(float(state["spent"]), plan.classify_minutes * 60)  # type: ignore[arg-type]
-    members = np.arange(len(photos.pictures))
+Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
 
-    def one(rng: np.random.Generator) -> tuple[Picture, int, int]:
-        member = int(members[rng.integers(len(members))])
-        picture = scenes.jitter(scenes.crop(photos.pictures[member], plan.classify_size, rng, 0.25), rng)
-        if rng.random() < 0.5:
-            _erase(picture, rng)
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """How a stage learns: one picture with its truth, the number of them in a batch, and the losses of a batch."""
+
+    one: Callable[[np.random.Generator], Any]
+    batch: int
+    losses: Losses
+
+
+def _classify(photos: Photos, plan: Plan) -> Task:
+    def one(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int, int]:
+        member = int(rng.integers(len(photos.pictures)))
+        picture = vary.light(vary.crop(photos.pictures[member], plan.classify_size, rng, least=0.25), rng)
+        if rng.random() < 0.4:
+            vary.erase(picture, rng)
         return picture, int(photos.coarse[member]), int(photos.fine[member])
 
-    model.train()
-    for step, rows in enumerate(_ahead(one, plan.classify_batch, plan.seed + int(clock.before))):
-        pictures = _tensor(np.stack([row[0] for row in rows]))
-        coarse, fine = (torch.tensor([row[i] for row in rows]) for i in (1, 2))
-        pictures, other, share = _cutmix(pictures)
-        guess, guess_fine = model(pictures.to(memory_format=torch.channels_last))
-        loss = _mixed(guess, coarse, other, share) + 0.7 * _mixed(guess_fine, fine, other, share)
-        _step(optimizer, loss, clock, plan.rate)
-        if step % 50 == 0:
-            correct = (guess.argmax(1) == coarse).float().mean().item()
-            say(f"classify  {clock.line()}  loss {loss.item():.3f}  batch accuracy {correct:.2f}")
-        if clock.save_due() or clock.over():
-            weights = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({"stage": "classify", "spent": clock.spent(), **weights}, saved)
-        if clock.over():
-            return
+    def losses(model: nn.Module, rows: list[tuple[NDArray[np.uint8], int, int]]) -> dict[str, Tensor]:
+        pictures = _tensor(np.stack([row[0] for row in rows]), plan.device)
+        coarse, fine = (torch.tensor([row[at] for row in rows], device=plan.device) for at in (1, 2))
+        mixed, order, share = _cutmix(pictures)
+        guesses = model((mixed - MEAN) / STD)
+        total = {"coarse": _mixed([one[0] for one in guesses], coarse, order, share)}
+        return total | {"fine": _FINE * _mixed([one[1] for one in guesses], fine, order, share)}
+
+    return Task(one, plan.classify_batch, losses)
 
 
-def _detect(
-    model: nn.Module, photos: scenes.Photos, plan: Plan, state: dict[str, object], saved: Path, say: Say
-) -> dict[str, Tensor]:
-    optimizer = torch.optim.AdamW(model.parameters(), plan.detect_rate, weight_decay=0.02)
-    moving = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)  # type: ignore[no-untyped-call]  # torch's own gap
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
-    if "model" in state:
-        model.load_state_dict(state["model"])  # type: ignore[arg-type]  # as saved below
-        average.module.load_state_dict(state["average"])  # type: ignore[arg-type]
-        optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-    clock = _Clock(float(state["spent"]), plan.detect_minutes * 60)  # type: ignore[arg-type]
-    members = np.arange(len(photos.pictures))
+def _detect(photos: Photos, plan: Plan) -> Task:
+    def losses(model: nn.Module, rows: list[Scene]) -> dict[str, Tensor]:
+        pictures = _tensor(np.stack([row.picture for row in rows]), plan.device)
+        targets = [
+            {"boxes": torch.from_numpy(row.boxes).to(plan.device), "labels": torch.from_numpy(row.classes).to(plan.device) + 1}
+            for row in rows
+        ]
+        found: dict[str, Tensor] = model(list(pictures), targets)
+        return found
 
-    def one(rng: np.random.Generator) -> tuple[Picture, NDArray[np.float32], NDArray[np.int64]]:
-        while True:
-            scene = scenes.compose(photos, members, plan.size, rng)
-            if len(scene[1]):
-                return scene
+    return Task(lambda rng: scenes.compose(photos, plan.size, rng), plan.detect_batch, losses)
 
-    model.train()
-    for step, rows in enumerate(_ahead(one, plan.batch, plan.seed + 1000 + int(clock.before))):
-        pictures = [torch.from_numpy(row[0]).permute(2, 0, 1).float() / 255 for row in rows]
-        targets = [{"boxes": torch.from_numpy(row[1]), "labels": torch.from_numpy(row[2]) + 1} for row in rows]
-        losses = model(pictures, targets)
-        loss = sum(losses.values())
-        _step(optimizer, loss, clock, plan.detect_rate)
-        average.update_parameters(model)
-        if step % 25 == 0:
-            parts = "  ".join(f"{name.split('_')[0]} {value.item():.3f}" for name, value in losses.items())
-            say(f"detect    {clock.line()}  loss {loss.item():.3f}  {parts}")
-        if clock.save_due() or clock.over():
-            weights = {"model": model.state_dict(), "average": average.module.state_dict(), "optimizer": optimizer.state_dict()}
-            kept = {"stage": "detect", "spent": clock.spent(), "backbone": state["backbone"], "labels": photos.labels}
-            torch.save({**kept, **weights}, saved)
-        if clock.over():
-            break
-    return dict(average.module.state_dict())
+
+@dataclass(slots=True)
+class _Stage:
+    """One of the two stages: its steps, its rate and where it is kept."""
+
+    name: str
+    plan: Plan
+    steps: int
+    rate: float
+    saved: Path
+    _averaged: Any = field(default=None)
+
+    def run(self, model: nn.Module, state: dict[str, Any], task: Task, say: Say) -> None:
+        """Take the steps that are left."""
+        plan = self.plan
+        model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
+        optimizer = torch.optim.AdamW(_decayed(model, 0.05), self.rate)
+        # Over the last two hundredths of the steps or so: long enough to smooth, short enough to follow.
+        moving = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # as above
+        self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
+        if state["step"]:
+            model.load_state_dict(state["model"])
+            self._averaged.load_state_dict(state["average"])
+            optimizer.load_state_dict(state["optimizer"])
+        model.train()
+        clock = _Clock(state["step"], self.steps)
+        identity = state["identity"]
+        for step, rows in _batches(task, plan, self.name, state["step"], self.steps):
+            torch.manual_seed(hash((plan.seed, step)))
+            with torch.autocast(plan.device, torch.bfloat16):
+                losses = task.losses(model, rows)
+            loss = torch.stack([one.float() for one in losses.values()]).sum()
+            _step(optimizer, loss, self.rate * _schedule(step, self.steps))
+            self._averaged.update_parameters(model)
+            if clock.said(_SAY_S) or step + 1 == self.steps:
+                parts = "  ".join(f"{name.split('_')[0]} {value.item():.3f}" for name, value in losses.items())
+                say(f"{self.name:<9} {clock.line(step + 1)}  {parts}")
+            if clock.saved(_SAVE_S) or step + 1 == self.steps:
+                weights = {"model": model.state_dict(), "average": self._averaged.state_dict(), "optimizer": optimizer.state_dict()}
+                _write(self.saved, {"stage": self.name, "step": step + 1, "identity": identity, **weights})
+
+    def average(self, prefix: str) -> dict[str, Tensor]:
+        """Give the averaged weights whose names begin with ``prefix``, without it."""
+        weights = self._averaged.module.state_dict()
+        return {name.removeprefix(prefix): one.cpu() for name, one in weights.items() if name.startswith(prefix)}
 
 
 class _Clock:
-    """Time of a stage, over several runs."""
+    """Progress of a stage, and when something was last done."""
 
-    def __init__(self, before: float, limit: float) -> None:
-        self.before, self._limit = before, limit
-        self._began = self._saved = time.monotonic()
+    def __init__(self, before: int, steps: int) -> None:
+        self._before, self._steps = before, steps
+        self._began = self._said = self._saved = time.monotonic()
 
-    def spent(self) -> float:
-        return self.before + time.monotonic() - self._began
+    def said(self, every: float) -> bool:
+        due = time.monotonic() - self._said >= every
+        self._said = time.monotonic() if due else self._said
+        return due
 
-    def share(self) -> float:
-        return min(1.0, self.spent() / self._limit)
+    def saved(self, every: float) -> bool:
+        due = time.monotonic() - self._saved >= every
+        self._saved = time.monotonic() if due else self._saved
+        return due
 
-    def over(self) -> bool:
-        return self.spent() >= self._limit
-
-    def save_due(self) -> bool:
-        if time.monotonic() - self._saved < 60:
-            return False
-        self._saved = time.monotonic()
-        return True
-
-    def line(self) -> str:
-        return f"{self.share():4.0%} of {self._limit / 60:.0f} min"
+    def line(self, step: int) -> str:
+        left = (time.monotonic() - self._began) / max(1, step - self._before) * (self._steps - step)
+        return f"{step / self._steps:4.0%}  step {step}/{self._steps}  {left / 60:.1f} min left"
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, clock: _Clock, rate: float) -> None:
-    share = clock.share()
-    warm = min(1.0, share / 0.03)
+def _batches(task: Task, plan: Plan, stage: str, begin: int, end: int) -> Iterator[tuple[int, list[Any]]]:
+    """Make batches in threads beside the model: OpenCV and numpy leave the interpreter free."""
+
+    def make(step: int) -> list[Any]:
+        rng = np.random.default_rng([plan.seed, len(stage), step])
+        return [task.one(rng) for _ in range(task.batch)]
+
+    ahead: deque[Future[list[Any]]] = deque()
+    with ThreadPoolExecutor(max(1, plan.threads // 2)) as pool:
+        steps = iter(range(begin, end))
+        for at in range(begin, end):
+            while len(ahead) < plan.threads and (following := next(steps, None)) is not None:
+                ahead.append(pool.submit(make, following))
+            yield at, ahead.popleft().result()
+
+
+def _decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weights of convolutions and linear layers decay; norms and biases don't."""
+    groups: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for parameter in model.parameters():
+        groups[parameter.ndim > 1].append(parameter)
+    return [{"params": groups[0], "weight_decay": 0.0}, {"params": groups[1], "weight_decay": decay}]
+
+
+def _schedule(step: int, steps: int) -> float:
+    share = step / steps
+    return min(1.0, (share + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate * warm * 0.5 * (1 + math.cos(math.pi * share))
+        group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_((p for group in optimizer.param_groups for p in group["params"]), 5.0)
-    optimizer.step()
+    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 5.0)
+    if torch.isfinite(norm):  # one batch that overflows must not end hours of training
+        optimizer.step()
 
 
 def _cutmix(pictures: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Lay a part of another picture of the batch over each; give the order of the others and the share that stays."""
+    """Lay a part of another picture of the batch over each, three times out of five (Yun et al. 2019).
+
+    :returns: the pictures, the order of the others and the share that stays.
+    """
     size = pictures.shape[-1]
     order = torch.randperm(len(pictures))
-    if np.random.default_rng(int(order.sum() * 7 + order[0])).random() < 0.4:
+    if float(torch.rand(1)) < 0.4:
         return pictures, order, 1.0
-    side = int(size * float(torch.rand(1)) * 0.7)
+    side = int(size * float(torch.rand(1)) * 0.75)
     y, x = (int(torch.randint(0, size - side + 1, (1,))) for _ in range(2))
     mixed = pictures.clone()
     mixed[:, :, y : y + side, x : x + side] = pictures[order, :, y : y + side, x : x + side]
     return mixed, order, 1 - (side / size) ** 2
 
 
-def _mixed(guess: Tensor, truth: Tensor, other: Tensor, share: float) -> Tensor:
-    smooth = 0.05
-    loss = nn.functional.cross_entropy(guess, truth, label_smoothing=smooth) * share
-    return loss + nn.functional.cross_entropy(guess, truth[other], label_smoothing=smooth) * (1 - share)
+def _mixed(guesses: list[Tensor], truth: Tensor, other: Tensor, share: float) -> Tensor:
+    losses = []
+    for guess in guesses:
+        first = nn.functional.cross_entropy(guess.float(), truth, label_smoothing=_SMOOTH)
+        second = nn.functional.cross_entropy(guess.float(), truth[other], label_smoothing=_SMOOTH)
+        losses.append(share * first + (1 - share) * second)
+    return torch.stack(losses).mean()
 
 
-def _erase(picture: Picture, rng: np.random.Generator) -> None:
-    size = picture.shape[0]
-    high, wide = (int(size * rng.uniform(0.1, 0.4)) for _ in range(2))
-    y, x = int(rng.integers(size - high)), int(rng.integers(size - wide))
-    picture[y : y + high, x : x + wide] = rng.integers(0, 256, 3)
+def _tensor(pictures: NDArray[np.uint8], device: str) -> Tensor:
+    """Pictures ``[N, H, W, 3]`` as floats ``[N, 3, H, W]`` from 0 to 1, channels last in memory."""
+    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def _tensor(pictures: NDArray[np.uint8]) -> Tensor:
-    return (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
-
-
-def _ahead(one: Callable[[np.random.Generator], Row], batch: int, seed: int) -> Iterator[list[Row]]:
-    """Make batches in a thread beside the model: OpenCV and numpy leave the interpreter free."""
-    root = np.random.SeedSequence(seed)
-
-    def make(source: np.random.SeedSequence) -> list[Row]:
-        rng = np.random.default_rng(source)
-        return [one(rng) for _ in range(batch)]
-
-    with ThreadPoolExecutor(1) as pool:
-        following = pool.submit(make, root.spawn(1)[0])
-        while True:
-            rows = following.result()
-            following = pool.submit(make, root.spawn(1)[0])
-            yield rows
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Replace a checkpoint as a whole: a run that is killed here keeps the one before."""
+    new = path.with_suffix(".new")
+    torch.save(state, new)
+    new.replace(path)
 
 
 def write_log(folder: Path) -> Say:

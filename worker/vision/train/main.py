@@ -1,57 +1,145 @@
-"""Train and judge the detector on a folder of labelled photos (``train.txt``, ``val.txt``, ``classes.csv``).
+"""Train and judge a detector.
 
-``scripts/train FOLDER --out DIR`` goes on where a run was ended; ``scripts/evaluate FOLDER`` judges a model.
+SOURCE is a folder of photos with one label each (train.txt, val.txt, classes.csv: boxes are made known by composing scenes from them) or a
+COCO JSON file with boxes. docs/models.md describes both.
 """
 
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import cv2
+import torch
 
-from worker.vision import detect, zoo
-from worker.vision.train import data, fit, judge, scenes
-from worker.vision.train.export import export
+from worker.vision import detect, engines, zoo
+from worker.vision.train import barcodes, export, fit, judge, sources
+from worker.vision.train.data import Photos
+
+_BARCODE_SEED: Final = 1
 
 
 def train(arguments: list[str]) -> None:
-    """Train; the model lands in ``--out`` as ``grocery.safetensors`` and ``grocery.json``."""
+    """Train; a run that was ended goes on. The model lands in ``--out`` as ``NAME.safetensors``, ``NAME.json`` and ``NAME.md``."""
     usual = fit.Plan()
-    parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__)
-    parser.add_argument("folder", type=Path, help="photos: train.txt (path, fine class, coarse class) and classes.csv")
+    parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__, epilog="Called again with the same --out, it goes on where it was ended.")
+    parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log and the final model")
-    parser.add_argument("--classify-minutes", type=float, default=usual.classify_minutes, help="default: %(default)s")
-    parser.add_argument("--detect-minutes", type=float, default=usual.detect_minutes, help="default: %(default)s")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures of a COCO file lie (default: beside it)")
+    parser.add_argument("--name", type=_name, default="mine", help="the model's name (default: %(default)s)")
+    parser.add_argument("--version", default="1", help="written on the model's card (default: %(default)s)")
+    parser.add_argument("--classify-epochs", type=float, default=usual.classify_epochs, help="the backbone learns to classify first (default: %(default)s)")
+    parser.add_argument("--detect-epochs", type=float, default=usual.detect_epochs, help="then the whole learns to detect (default: %(default)s)")
+    parser.add_argument("--size", type=_size, default=usual.size, help=f"side of the model's input in pixels, at least {fit.LEAST_SIZE} (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=usual.seed, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=usual.threads, help="default: %(default)s")
-    parser.add_argument("--version", default="0.1", help="written on the model's card (default: %(default)s)")
-    parser.add_argument("--threshold", type=float, default=0.3, help="least score of a detection (default: %(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default here: %(default)s)")
     given = parser.parse_args(arguments)
     cv2.setNumThreads(1)
-    plan = fit.Plan(seed=given.seed, classify_minutes=given.classify_minutes, detect_minutes=given.detect_minutes, threads=given.threads)
+    plan = fit.Plan(
+        seed=given.seed, size=given.size, classify_epochs=given.classify_epochs, detect_epochs=given.detect_epochs, threads=given.threads,
+        device=given.device,
+    )  # fmt: skip
     say = fit.write_log(given.out)
-    say(f"reading {given.folder}")
-    known = scenes.load(given.folder, "train")
-    final = fit.train(known, plan, given.out, say)
-    notes = {"trained_minutes": plan.classify_minutes + plan.detect_minutes, "seed": plan.seed, "photos": len(known.pictures)}
-    export(final, given.out, name="grocery", version=given.version, threshold=given.threshold, notes=notes)
-    say(f"the model is {given.out / 'grocery.safetensors'}")
+    say(f"reading {given.source}")
+    learn, fold = sources.read(given.source, "train", given.images).split()
+    say(f"{len(learn.pictures)} photos and {len(learn.scenes)} scenes to learn from, {len(fold.pictures)} and {len(fold.scenes)} held out")
+    final = fit.train(learn, plan, given.out, say)
+    _finish(final, fold, given, say)
+
+
+def _finish(final: Path, fold: Photos, given: argparse.Namespace, say: fit.Say) -> None:
+    """Write the model; choose its threshold, and measure what half precision costs, on the fold that was held out."""
+    state = export.read_final(final)
+    weights = export.write_weights(state["model"], given.out, given.name)
+    card = {
+        "name": given.name, "version": given.version, "architecture": zoo.BUNDLED, "labels": state["labels"],
+        "size": given.size, "threshold": judge.SEEN, "trained_on": given.source.name, "trained": time.strftime("%Y-%m-%d"), **state["plan"],
+    }  # fmt: skip
+    export.write_card(given.out, card)
+    if not len(fold.pictures):
+        say(f"too little data to hold a fold out: threshold {judge.SEEN}, full precision")
+        return
+    found = {precision: _judge(weights, precision, fold, given.threads) for precision in ("full", "half") if precision == "full" or engines.has_half("cpu")}
+    full = found["full"]
+    card |= {"threshold": round(min(full["threshold"], judge.SEEN), 2), "fold_map50": round(full["map50"], 4)}
+    card["half_loss"] = round(full["map50"] - found["half"]["map50"], 4) if "half" in found else None
+    export.write_card(given.out, card)
+    say(f"on the fold that was held out: {json.dumps(found)}")
+    say(f"the model is {weights}; use it with VISION_MODEL={weights.resolve()}")
+
+
+def _judge(weights: Path, precision: engines.Precision, fold: Photos, threads: int) -> dict[str, float]:
+    detector = detect.load(str(weights), threads=threads, device="cpu", precision=precision)
+    if fold.scenes:
+        return judge.scenes(detector, fold.scenes, len(fold.scenes), fold.labels)
+    found = judge.photos(detector, fold.pictures, [fold.labels[one] for one in fold.coarse])
+    return found | judge.scenes(detector, judge.composed(fold, judge.SCENES), judge.SCENES, fold.labels)
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Judge a model on photos that it was not trained on; prints one JSON object."""
+    """Judge a model on data that it was not trained on; prints one JSON object."""
     parser = argparse.ArgumentParser(prog="scripts/evaluate", description=__doc__)
-    parser.add_argument("folder", type=Path, help="photos: val.txt and classes.csv")
-    parser.add_argument("--model", default=zoo.BUNDLED, metavar="NAME", help="the bundled grocery, a torchvision builder, or a checkpoint (default: %(default)s)")
-    parser.add_argument("--split", default="val", help="default: %(default)s")
-    parser.add_argument("--scenes", type=int, default=judge.SCENES, help="composed scenes (default: %(default)s)")
+    parser.add_argument("source", type=Path, metavar="SOURCE", nargs="?", help="needed unless --barcodes is given")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures of a COCO file lie (default: beside it)")
+    parser.add_argument("--model", default=zoo.BUNDLED, metavar="NAME", help="the bundled grocery, a torchvision builder, or a checkpoint's path (default: %(default)s)")
+    parser.add_argument("--precision", choices=("auto", "full", "half"), default="auto", help="auto is what a worker takes (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    parser.add_argument("--split", default="val", help="of a folder (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=judge.SCENES, help="composed from a folder's photos (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--barcodes", action="store_true", help="instead: read rates of drawn barcodes, degraded as cameras do")
+    parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: of each strength of each kind (default: %(default)s)")
     given = parser.parse_args(arguments)
-    detector = detect.load(given.model, threads=2)
-    known = data.read_folder(given.folder, given.split)
-    found = judge.photos(detector, given.folder, given.split, known.labels) | judge.composed(detector, known, given.scenes)
-    print(json.dumps(detector.info | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201 -- the result of a tool
+    if given.barcodes:
+        print(barcodes.table(barcodes.read_rates(given.pictures, _BARCODE_SEED)))  # noqa: T201 -- the result of a tool
+        return
+    if given.source is None:
+        parser.error("SOURCE is needed")
+    detector = detect.load(given.model, threads=given.threads, device=given.device, precision=given.precision)
+    known = sources.read(given.source, given.split, given.images)
+    if known.scenes:
+        found = judge.scenes(detector, known.scenes, len(known.scenes), known.labels)
+    else:
+        rows = sources.listed(given.source, given.split)
+        found = judge.photos(detector, _whole(rows), [known.labels[coarse] for _, _, coarse in rows])
+        found |= judge.scenes(detector, judge.composed(known, given.scenes), given.scenes, known.labels)
+    del found["threshold"]  # chosen on a fold of train, never here
+    said: dict[str, Any] = {**detector.info, "device": detector.device, "precision": detector.precision}
+    print(json.dumps(said | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201 -- as above
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or not fit.LEAST_SIZE <= int(text) <= 2048:
+        raise argparse.ArgumentTypeError(f"a size is a number of pixels from {fit.LEAST_SIZE} to 2048")
+    return int(text)
+
+
+def _name(text: str) -> str:
+    if not text.replace("-", "").replace("_", "").isalnum():
+        raise argparse.ArgumentTypeError("a name is made of letters, digits, - and _")
+    return text
+
+
+def _whole(rows: list[tuple[Path, int, int]]) -> Iterator[Any]:
+    return (sources.picture(path) for path, _, _ in rows)
+
+
+TOOLS: Final[dict[str, Callable[[list[str]], None]]] = {"train": train, "evaluate": evaluate}
+
+
+def main() -> int:
+    """Run one of the tools; what is wrong with the data or the model is said in a sentence."""
+    try:
+        TOOLS[sys.argv[1]](sys.argv[2:])
+    except (sources.DataUnusable, zoo.ModelUnusable, fit.OtherTraining) as error:
+        print(error, file=sys.stderr)  # noqa: T201 -- as above
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    {"train": train, "evaluate": evaluate}[sys.argv[1]](sys.argv[2:])
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Training: reading labelled data, scenes with their boxes, a model that learned from drawings, and going on after an end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from worker.vision import detect, imaging
+from worker.vision.train import draw, exam, fit, judge, main, scenes, sources
+from worker.vision.train.data import Photos, Scene
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("Banana", "Aubergine", "Carrots")
+
+
+def drawn(seed: int, side: int = 160) -> tuple[imaging.Rgb, list[tuple[list[int], str]]]:
+    """Draw a shelf with one or two things on it; give their boxes as COCO has them."""
+    rng = np.random.default_rng(seed)
+    picture = draw.backdrop(side, side, rng)
+    truths = []
+    for half in range(int(rng.integers(1, 3))):
+        name = NAMES[int(rng.integers(len(NAMES)))]
+        piece, mask = draw.produce(name, int(rng.uniform(60, 76)), rng)
+        x, y = half * side // 2, int(rng.integers(0, side - mask.shape[0]))
+        draw.paste(picture, piece, mask, x, y)
+        truths.append(([x, y, mask.shape[1], mask.shape[0]], name))
+    return picture, truths
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 120 drawn shelves as a user's own data: JPEGs and a COCO file with category numbers of its own."""
+    folder = tmp_path_factory.mktemp("coco")
+    said: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 7 * at + 3, "name": name} for at, name in enumerate(NAMES)]}
+    for number in range(120):
+        picture, truths = drawn(number)
+        (folder / f"{number}.jpg").write_bytes(imaging.encode_jpeg(picture))
+        said["images"].append({"id": number, "file_name": f"{number}.jpg"})
+        said["annotations"] += [{"image_id": number, "category_id": 7 * NAMES.index(name) + 3, "bbox": box} for box, name in truths]
+    path = folder / "shelves.json"
+    path.write_text(json.dumps(said))
+    return path
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "worker.vision.train.main", *map(str, arguments)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_model_learns_from_coco_goes_on_after_a_kill_and_is_used_as_it_lies_there(coco: Path, tmp_path: Path) -> None:
+    """Two minutes of training on drawings: far from good, and far from chance."""
+    out = tmp_path / "out"
+    train = command(
+        "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 4, "--detect-epochs", 20, "--threads", 1, "--device", "cpu"
+    )
+    with subprocess.Popen(train, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        until = time.monotonic() + 200
+        while not (out / "checkpoint.pt").exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        first.send_signal(signal.SIGKILL)
+    assert (out / "checkpoint.pt").exists()
+    second = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "going on with" in second.stdout
+    log = [json.loads(line)["line"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any("detect" in line and "100%" in line for line in log)
+    card = json.loads((out / "shelves.json").read_text())
+    assert card["labels"] == list(NAMES)
+    assert 0 < card["threshold"] <= 0.3
+    assert "shelves 1" in (out / "shelves.md").read_text()
+    judged = subprocess.run(
+        command("evaluate", coco, "--model", out / "shelves.safetensors", "--device", "cpu", "--threads", 1),
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert json.loads(judged.stdout)["map50"] > 0.5
+    unseen = [drawn(seed) for seed in range(9000, 9030)]
+    mine = detect.load(str(out / "shelves.safetensors"), device="cpu")
+    right = sum(found[0]["label"] in {name for _, name in truths} for found, (_, truths) in zip(mine.predict([one for one, _ in unseen]), unseen, strict=True) if found)
+    assert right >= 20
+
+
+class Ended(Exception):
+    """Somebody ends a training."""
+
+
+def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "_SAVE_S", 0.0)
+    monkeypatch.setattr(fit, "_SAY_S", 0.0)
+    photos = sources.read(coco, "train").split()[1]
+    plan = fit.Plan(size=128, classify_epochs=1, classify_batch=8, detect_epochs=0.5, detect_batch=4, threads=1)
+
+    def end_at(stage: str, step: int) -> fit.Say:
+        def say(said: str) -> None:
+            if said.startswith(stage) and f"step {step}/" in said:
+                raise Ended
+
+        return say
+
+    for folder in ("whole", "ended"):
+        (tmp_path / folder).mkdir()
+    for stage, step in (("classify", 3), ("detect", 2), ("detect", 4)):
+        with pytest.raises(Ended):
+            fit.train(photos, plan, tmp_path / "ended", end_at(stage, step))
+    finals = [torch.load(fit.train(photos, plan, tmp_path / folder, lambda _: None), weights_only=True)["model"] for folder in ("whole", "ended")]
+    assert finals[0].keys() == finals[1].keys()
+    assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
+    with pytest.raises(fit.OtherTraining):
+        fit.train(photos, replace(plan, seed=2), tmp_path / "ended", lambda _: None)
+
+
+def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_picture(coco: Path) -> None:
+    photos = sources.read(coco, "train")
+    for number in range(60):
+        one, other = (scenes.compose(photos, 128, np.random.default_rng([4, number])) for _ in range(2))
+        assert (one.picture == other.picture).all()
+        assert (one.boxes == other.boxes).all()
+        assert one.picture.shape == (128, 128, 3)
+        assert len(one.boxes) == len(one.classes) > 0
+        assert (one.boxes >= 0).all()
+        assert (one.boxes <= 128).all()
+        assert (one.boxes[:, 2:] > one.boxes[:, :2]).all()
+
+
+def test_the_examination_does_not_change(coco: Path) -> None:
+    """Whoever changes it changes what every figure in docs/models.md means."""
+    crops = np.stack([cv2.resize(drawn(seed)[0], (256, 256), interpolation=cv2.INTER_NEAREST) for seed in range(8)])
+    photos = Photos(list(NAMES), crops, np.zeros(8, np.int64), np.zeros(8, np.int64))
+    given = exam.scene(photos, judge.SCENE_SEED)
+    assert 1 <= len(given.boxes) <= 6
+    assert given.picture.shape == (256, 256, 3)
+    again = exam.scene(photos, judge.SCENE_SEED)
+    assert (given.picture == again.picture).all()
+    assert (given.boxes == again.boxes).all()
+
+
+def test_coco_boxes_are_read_in_their_own_pixels_and_a_fold_shares_no_picture(coco: Path) -> None:
+    photos = sources.read(coco, "train")
+    _, truths = drawn(5)
+    assert photos.labels == list(NAMES)
+    assert photos.scenes[5].boxes.tolist() == [[x, y, x + wide, y + high] for (x, y, wide, high), _ in truths]
+    assert [NAMES[one] for one in photos.scenes[5].classes] == [name for _, name in truths]
+    learn, fold = photos.split()
+    assert (len(learn.scenes), len(fold.scenes)) == (108, 12)
+    for part in (learn, fold):
+        assert len(part.pictures) == sum(len(one.boxes) for one in part.scenes) == len(part.origin)
+        for crop, number in zip(part.origin, part.coarse, strict=True):
+            assert number in part.scenes[crop].classes
+
+
+def test_a_folder_of_labelled_photos_is_read_and_split_by_bursts(tmp_path: Path) -> None:
+    rows = []
+    for number in range(24):
+        (tmp_path / f"{number}.jpg").write_bytes(imaging.encode_jpeg(drawn(number)[0]))
+        rows.append(f"{number}.jpg, {number // 8}, {number // 16}\n")
+    (tmp_path / "train.txt").write_text("".join(rows))
+    (tmp_path / "classes.csv").write_text("fine,id,coarse,id,iconic\nRed,0,Apple,0,\nGreen,1,Apple,0,\nLong,2,Pear,1,none.jpg\n")
+    photos = sources.read(tmp_path, "train")
+    assert photos.labels == ["Apple", "Pear"]
+    learn, fold = photos.split()
+    assert fold.fine.tolist() == [0, 0, 1, 1, 2, 2]
+    assert len(learn.pictures) == 18
+    assert (fold.pictures[0] == photos.pictures[6]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "JSONDecodeError"),
+        ('{"images": []}', "KeyError: 'categories'"),
+        ('{"images": [], "categories": [], "annotations": []}', "no box to learn from"),
+        ('{"images": [{"id": 1, "file_name": "none.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}', "none.jpg"),
+        ('{"images": [{"id": 1, "file_name": "bad.jpg"}], "categories": [{"id": 1, "name": "a"}], "annotations": []}', "bad.jpg: The file"),
+    ],
+)
+def test_unusable_data_is_said_in_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xffnot a picture")
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(sources.DataUnusable, match=sentence):
+        sources.read(tmp_path / "data.json", "train")
+
+
+def test_the_tools_say_what_is_wrong_and_end_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, sentence in ((["train", tmp_path / "none", "--out", tmp_path / "o"], "none cannot be used"), (["evaluate", tmp_path, "--model", "x"], "no model 'x'")):
+        monkeypatch.setattr(sys, "argv", ["main", *map(str, arguments)])
+        assert main.main() == 1
+        assert sentence in capsys.readouterr().err
+
+
+def test_average_precision_is_that_of_the_curve() -> None:
+    truth = Scene(np.zeros((8, 8, 3), np.uint8), np.array([[0, 0, 10, 10], [20, 0, 30, 10]], np.float32), np.array([0, 0]))
+
+    def box(x: float) -> list[float]:
+        return [x, 0.0, x + 10, 10.0]
+
+    scores = [0.9, 0.8, 0.7, 0.6]
+    found = [{"label": "a", "score": score, "box": box(x)} for score, x in zip(scores, (0, 100, 21, 0), strict=True)]
+    hits = judge.matched(found, truth.boxes, ["a", "a"])
+    assert hits == [True, False, True, False]  # the second on a box that is taken is wrong
+    told = list(zip(scores, hits, strict=True))
+    assert judge._average_precision(told, 2) == pytest.approx((1 + 2 / 3) / 2)
+    assert judge._best_threshold(told, 2) == 0.7

@@ -1,6 +1,6 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
-Pictures go through in groups of eight, so that memory stays bounded and what is done is done: one group is decoded in
+Pictures go through in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and what is done is done: one group is decoded in
 threads, looked at by the model as one batch, drawn and encoded in threads; its files are written and its results stored while
 the next is decoded. A picture that is to be tried alone goes all the way through the helper process. While the last group of a claim is
 looked at, the next claim is taken, read and kept: never earlier, because other workers may be free.
@@ -29,11 +29,14 @@ from shared.states import SOLO_DEATHS_ALLOWED
 from worker.isolate import Finish, Isolate, Look
 from worker.lease import Lease
 from worker.vision import imaging, look
-from worker.vision.detect import BATCH, Detector
+from worker.vision.detect import Detector
 from worker.vision.errors import CODES, VisionError
 from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
+_GROUP_PIXELS = 64_000_000
+"""Most pixels of a group, unless one picture alone has more: 200 MB decoded, and as much again for each thread that draws."""
+_UNKNOWN_PIXELS = _GROUP_PIXELS // 8
 
 
 @dataclass(slots=True)
@@ -182,12 +185,13 @@ class Pipeline:
     def _look(self, loaded: list[Loaded], at_last_group: Callable[[], None]) -> Iterator[Group]:
         """Look at pictures, group by group, until half of the time limit is over."""
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
-        for begin in range(0, len(loaded), BATCH):
+        groups = self._groups(loaded)
+        for number, planned in enumerate(groups, 1):
             if time.monotonic() > until:
                 return
-            if begin + BATCH >= len(loaded):
+            if number == len(groups):
                 at_last_group()
-            group = [one for one in loaded[begin : begin + BATCH] if self._lease.holds(one.image)]
+            group = [one for one in planned if self._lease.holds(one.image)]
             if group and group[0].image["work"]["solo"]:  # it came alone
                 yield self._alone(group[0])
                 continue
@@ -200,6 +204,19 @@ class Pipeline:
                     failed.append(_failed(one.image, outcome))
                 one.data = b""
             yield self._finish_all(prepared, failed)
+
+    def _groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
+        """Divide pictures into what is decoded at once: as many as the model takes together, and no more pixels than are affordable."""
+        groups: list[list[Loaded]] = []
+        pixels = 0
+        for one in loaded:
+            more = imaging.pixels(one.data) or _UNKNOWN_PIXELS
+            if not groups or len(groups[-1]) == self._detector.batch or pixels + more > _GROUP_PIXELS:
+                groups.append([])
+                pixels = 0
+            groups[-1].append(one)
+            pixels += more
+        return groups
 
     def _alone(self, one: Loaded) -> Group:
         image = one.image

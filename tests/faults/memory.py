@@ -37,6 +37,8 @@ _EXOTIC_SHARE: Final = 0.3
 _SIZES: Final = {(640, 480): 0.85, (1280, 960): 0.13, (4000, 3000): 0.02}
 _VARIETY: Final = 12
 _PATIENCE_S: Final = 300.0
+_MOST_GROWTH: Final = 1.15
+"""Of the last tenth beside the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,11 @@ def main() -> None:
             memory, outcome = run(stack, mixture(given.pictures, given.seed))
         finally:
             stack.stop()
+    outcome.wrong += [
+        f"the memory of the {kind} grew"
+        for kind in KINDS
+        if memory.median(kind, 0.9, 1) > _MOST_GROWTH * memory.median(kind, 0.1, 0.2)
+    ]
     text = f"{table(memory, outcome)}\n\nSeed {given.seed}, {time.monotonic() - began:.0f} s in all, {os.cpu_count()} cores."
     sys.stdout.write("\n".join([text, *outcome.wrong[:50], ""]))
     if given.write and not outcome.wrong:

@@ -161,7 +161,8 @@ def _motion_blur(rgb: Rgb, rng: Rng) -> _Made:
 
 def _noise(rgb: Rgb, rng: Rng) -> _Made:
     sigma = round(float(rng.uniform(5, 20)), 2)
-    grain = rng.standard_normal(rgb.shape, np.float32) * sigma
+    grain = rng.standard_normal(rgb.shape, np.float32)
+    grain *= np.float32(sigma)
     return cv2.add(rgb, grain, dtype=cv2.CV_8U), {"sigma": sigma}, None
 
 
@@ -205,7 +206,8 @@ def _jpeg_artifacts(rgb: Rgb, rng: Rng) -> _Made:
 
 def _low_light(rgb: Rgb, rng: Rng) -> _Made:
     gain, sigma = round(float(rng.uniform(0.25, 0.5)), 3), round(float(rng.uniform(3, 8)), 2)
-    grain = rng.standard_normal(rgb.shape, np.float32) * sigma
+    grain = rng.standard_normal(rgb.shape, np.float32)
+    grain *= np.float32(sigma)
     return cv2.addWeighted(rgb, gain, grain, 1, 0, dtype=cv2.CV_8U), {"gain": gain, "sigma": sigma}, None
 
 

@@ -59,7 +59,8 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
     for code in sorted(seen, key=lambda code: -code.area):
         if not any(larger.covers(code) for larger in found):
             found.append(code)
-    return [{"format": code.format, "text": code.text, "box": _upright(code.corners)} for code in found[:_MOST]]
+    high, wide = grey.shape
+    return [{"format": code.format, "text": code.text, "box": _upright(code.corners, wide, high)} for code in found[:_MOST]]
 
 
 def _decoded(grey: NDArray[np.uint8], names: tuple[str, ...]) -> list[_Code]:
@@ -92,9 +93,10 @@ def _bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple[int,
     return patches
 
 
-def _upright(corners: NDArray[np.float32]) -> list[float]:
-    """Give x1, y1, x2, y2 of the upright frame of corners ``[4, 2]``."""
-    return [round(float(value), 1) for value in (*corners.min(0), *corners.max(0))]
+def _upright(corners: NDArray[np.float32], wide: int, high: int) -> list[float]:
+    """Give x1, y1, x2, y2 of the upright frame of corners ``[4, 2]``, within the picture."""
+    inside = corners.clip(0, [wide, high])
+    return [round(float(value), 1) for value in (*inside.min(0), *inside.max(0))]
 
 
 def check(declared: str | None, found: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from worker.vision import engines, zoo
 from worker.vision.imaging import Rgb
-from worker.vision.zoo import BUNDLED, Card
+from worker.vision.zoo import BUNDLED, Card, ModelUnusable
 
 BATCH: Final = 8
 """Pictures at once on a CPU, where 4 to 8 are fastest and 16 are no better."""
@@ -32,9 +32,10 @@ class Detector:
         """
         self._card, self._model = card, model.eval()
         self._instead: Detector | Callable[[], Detector] | None = instead
-        self.device, self.precision = device, precision
-        self._batch = BATCH if device == "cpu" else CUDA_BATCH
-        engines.install(model, device=device, precision=precision, threads=threads)
+        self.device = device
+        self.batch = BATCH if device == "cpu" else CUDA_BATCH
+        """Pictures that are looked at together; fewer after memory was too small for them."""
+        self.precision = engines.install(model, device=device, precision=precision, threads=threads)
 
     @property
     def info(self) -> dict[str, str]:
@@ -50,12 +51,12 @@ class Detector:
         least = self._card.threshold if threshold is None else threshold
         found: list[list[dict[str, Any]]] = []
         while len(found) < len(pictures):
-            some = pictures[len(found) : len(found) + self._batch]
+            some = pictures[len(found) : len(found) + self.batch]
             try:
                 raw = self._raw(some)
             except torch.OutOfMemoryError:
                 if len(some) > 1:
-                    self._batch = len(some) // 2  # and stays so: the next as many would not fit either
+                    self.batch = len(some) // 2  # and stays so: the next as many would not fit either
                     continue
                 if self._instead is None:
                     raise
@@ -87,12 +88,14 @@ def load(
     """Load a model and make it ready.
 
     :param source: see ``zoo.load``.
-    :param threads: threads that torch, OpenCV and the engine may each use in this process; they work one after the other.
+    :param threads: threads that torch, OpenCV and the engine may each use in this process.
     :param device: ``cpu`` or ``cuda``; a GPU where there is one by default.
     :param precision: ``auto`` takes half precision where the device has it and the model's card says that it loses at most
         ``HALF_LOSS`` by it.
-    :raises ModelUnusable: see ``zoo.load``.
+    :raises ModelUnusable: see ``zoo.load``; or a GPU is asked for where there is none.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelUnusable("There is no GPU that torch can use here. Leave the device open, or name cpu.")
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -35,8 +35,13 @@ def has_half(device: str) -> bool:
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def install(model: nn.Module, *, device: str, precision: Precision, threads: int) -> None:
-    """Put an engine into a torchvision detector, in place."""
+def install(model: nn.Module, *, device: str, precision: Precision, threads: int) -> Precision:
+    """Put an engine into a torchvision detector, in place.
+
+    :returns: the precision in which it computes: ``full`` where the device has no other.
+    """
+    if precision == "half" and not has_half(device):
+        precision = "full"
     parts: Any = model
     network = _Network(parts)
     run: _TorchRun | _OpenVinoRun
@@ -44,7 +49,7 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
         try:
             run = _OpenVinoRun(network, parts.transform.fixed_size, precision, threads)
         except ImportError:
-            run = _TorchRun(network, device, "full")
+            run = _TorchRun(network, device, precision)
     else:
         model.to(device)
         run = _TorchRun(network, device, precision)
@@ -54,6 +59,7 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
         parts.head = _Head(stage)
     if isinstance(model, SSD):
         parts.postprocess_detections = partial(suppress.postprocess, parts)
+    return precision
 
 
 class _Fit(nn.Module):
@@ -73,14 +79,18 @@ class _Fit(nn.Module):
         sizes = [(one.shape[0], one.shape[1]) for one in fitted]
         stride = 1 if self._like.fixed_size else self._like.size_divisible
         high, wide = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
-        batch = np.zeros((len(fitted), high, wide, 3), np.float32)
+        # What will be 0 when it is normalised: torchvision pads after that.
+        batch = np.full((len(fitted), high, wide, 3), np.multiply(self._like.image_mean, 255), np.float32)
         for row, one in zip(batch, fitted, strict=True):
             row[: one.shape[0], : one.shape[1]] = one
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
 
-    def postprocess(self, *given: Any) -> Any:
-        """Bring boxes back to the pictures' own pixels."""
-        return self._like.postprocess(*given)
+    def postprocess(self, found: list[dict[str, Tensor]], *sizes: Any) -> Any:
+        """Bring boxes back to the pictures' own pixels. Masks and key points, which nobody asks for here, are left out.
+
+        Of a picture of 50 megapixels a hundred masks would take 19 GB.
+        """
+        return self._like.postprocess([{name: one[name] for name in ("boxes", "scores", "labels")} for one in found], *sizes)
 
     def _resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         high, wide = rgb.shape[:2]

@@ -64,6 +64,17 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
 
 
+def pixels(data: bytes) -> int | None:
+    """Read off a JPEG's header how many pixels it has; None where that takes a decoder that may crash."""
+    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        return None
+    return int(height * width)
+
+
 def decode(data: bytes, *, max_pixels: int) -> Picture:
     """Decode a picture and turn it upright.
 

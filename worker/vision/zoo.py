@@ -9,6 +9,7 @@ are without the background. ``scripts/train`` writes both files.
 """
 
 import hashlib
+import io
 import json
 import socket
 from collections.abc import Iterator
@@ -78,8 +79,9 @@ def _pretrained(name: str) -> tuple[nn.Module, Card]:
     try:
         with _timeout(_DOWNLOAD_TIMEOUT_S):
             model = torchvision.models.get_model(name, weights=weights, progress=False)
-    except (OSError, RuntimeError) as error:  # no connection; a digest that differs
-        raise ModelUnusable(f"The weights of {name} cannot be fetched from {weights.url}. Put the file at {file}.") from error
+    except Exception as error:  # no connection; a digest that differs; whatever unpickling raises
+        damaged = f"{file} is damaged. Remove it" if file.exists() else f"They cannot be fetched from {weights.url}. Put the file at {file}"
+        raise ModelUnusable(f"There are no weights of {name}. {damaged}.") from error
     labels = tuple(weights.meta["categories"])
     return model, Card(name, f"{torchvision.__version__} {weights.name}", labels, _THRESHOLD, _digest(file.read_bytes()))
 
@@ -104,7 +106,7 @@ def _checkpoint(path: Path) -> tuple[nn.Module, Card]:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelUnusable(f"{card} is not a model's card: {error!r}") from error
     except Exception as error:  # unpickling raises what it likes; a state dict of another network a RuntimeError
-        raise ModelUnusable(f"{path} does not hold the weights that its card describes: {error}") from error
+        raise ModelUnusable(f"{path} does not hold the weights that its card describes: {str(error).splitlines()[0]}") from error
     return model, found
 
 
@@ -130,7 +132,7 @@ def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
         found = read(data)
     else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         found = found.get("model", found)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
 

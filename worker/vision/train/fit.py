@@ -4,6 +4,7 @@ Every step draws its pictures and its chances from the seed, the stage and its o
 as if it had not been.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -32,6 +33,8 @@ _FINE: Final = 0.7
 LEAST_SIZE: Final = 128
 """Pixels, in both stages: below, the last stage convolves a single pixel, whose weights' gradient in bfloat16 oneDNN takes from
 memory that nobody wrote (seen with torch 2.15.0)."""
+_STREAMS: Final = {"classify": 8, "detect": 6}
+"""Each stage draws from a stream of its own; other numbers would train another model."""
 _SAVE_S: Final = 60.0
 _SAY_S: Final = 15.0
 
@@ -67,11 +70,11 @@ def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> Path:
     torch.set_num_threads(plan.threads)
     saved = folder / "checkpoint.pt"
     # What may change from run to run is how fast it goes.
-    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "photos": len(photos.pictures)}
+    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": _digest(photos)}
     state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
     if saved.exists():
-        state = torch.load(saved, map_location="cpu", weights_only=True)
-        if state["identity"] != identity:
+        state = _read(saved)
+        if state.get("identity") != identity:
             raise OtherTraining(f"{saved} belongs to other data or other settings. Choose another folder, or the same settings.")
         say(f"going on with {state['stage']} after step {state['step']}")
     shown = len(photos.pictures) + len(photos.scenes)
@@ -208,7 +211,7 @@ def _batches(task: Task, plan: Plan, stage: str, begin: int, end: int) -> Iterat
     """Make batches in threads beside the model: OpenCV and numpy leave the interpreter free."""
 
     def make(step: int) -> list[Any]:
-        rng = np.random.default_rng([plan.seed, len(stage), step])
+        rng = np.random.default_rng([plan.seed, _STREAMS[stage], step])
         return [task.one(rng) for _ in range(task.batch)]
 
     ahead: deque[Future[list[Any]]] = deque()
@@ -271,6 +274,22 @@ def _mixed(guesses: list[Tensor], truth: Tensor, other: Tensor, share: float) ->
 def _tensor(pictures: NDArray[np.uint8], device: str) -> Tensor:
     """Pictures ``[N, H, W, 3]`` as floats ``[N, 3, H, W]`` from 0 to 1, channels last in memory."""
     return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def _digest(photos: Photos) -> str:
+    arrays = [photos.pictures, photos.coarse, photos.fine, *(part for one in photos.scenes for part in (one.picture, one.boxes, one.classes))]
+    digest = hashlib.sha256()
+    for one in arrays:
+        digest.update(np.ascontiguousarray(one).data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises what it likes
+        raise OtherTraining(f"{path} is damaged. Remove it to begin anew.") from error
+    return state
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.vision.detect import BATCH, Detector
+from worker.vision.detect import Detector
 from worker.vision.train import exam
 from worker.vision.train.data import Photos, Scene
 from worker.vision.train.draw import Picture
@@ -30,7 +30,7 @@ def photos(detector: Detector, pictures: Iterable[Picture], labels: list[str]) -
     """
     right = seen = total = 0
     truths = iter(labels)
-    for some in _groups(_told(pictures, len(labels), "photos")):
+    for some in _groups(_told(pictures, len(labels), "photos"), detector.batch):
         for found in detector.predict(some):
             seen += bool(found) and found[0]["score"] >= SEEN
             right += next(truths) == (found[0]["label"] if found else None)
@@ -52,7 +52,7 @@ def scenes(detector: Detector, given: Iterable[Scene], count: int, labels: list[
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
-    for some in _groups(_told(given, count, "scenes")):
+    for some in _groups(_told(given, count, "scenes"), detector.batch):
         for scene, found in zip(some, detector.predict([one.picture for one in some], threshold=0.0), strict=True):
             names = [labels[int(one)] for one in scene.classes]
             for name in names:
@@ -81,11 +81,11 @@ def matched(found: Found, boxes: NDArray[np.float32], names: list[str]) -> list[
     return hits
 
 
-def _groups(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     group: list[Item] = []
     for one in items:
         group.append(one)
-        if len(group) == BATCH:
+        if len(group) == size:
             yield group
             group = []
     if group:

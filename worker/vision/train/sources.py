@@ -118,8 +118,8 @@ def _scene(rgb: Picture, truths: list[tuple[list[float], int]]) -> Scene:
 
 def _afford(size: int) -> None:
     free = psutil.virtual_memory().available
-    if size > 0.7 * free:
-        raise DataUnusable(f"The pictures take about {size / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free. Use a part of them.")
+    if 2 * size > 0.8 * free:  # twice, while they are put together and split
+        raise DataUnusable(f"The pictures take about {2 * size / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free. Use a part of them.")
 
 
 def _free(rgb: Picture) -> tuple[Picture, Picture]:

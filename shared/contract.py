@@ -33,6 +33,7 @@ DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "ga
 
 THUMB: Final = "thumb"
 BOXES: Final = "boxes"
+RENDITION: Final = "rendition"
 
 SIGNATURES: Final = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tiff", "avif": "avif"}
 """Accepted formats and the file ending of their originals."""

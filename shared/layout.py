@@ -16,7 +16,6 @@ from shared.ids import batch_of
 
 SPOOL: Final = "spool"
 FILES: Final = "files"
-RENDITION: Final = "rendition"
 
 
 def spool_key(batch_id: str) -> str:

@@ -10,10 +10,10 @@ from werkzeug.http import is_resource_modified, quote_etag
 from werkzeug.wsgi import wrap_file
 
 from shared.blobs import BlobMissing
-from shared.contract import AUGMENTATIONS, BOXES, CONTENT_TYPES, THUMB
+from shared.contract import AUGMENTATIONS, BOXES, CONTENT_TYPES, RENDITION, THUMB
 from shared.errors import NotFound
 from shared.ids import batch_of, is_image_id
-from shared.layout import RENDITION, original_key, spool_key, variant_key
+from shared.layout import original_key, spool_key, variant_key
 from shared.ledger import pages
 from shared.mongo import Document
 from shared.states import TERMINAL, ImageState

@@ -69,7 +69,7 @@ class Detector:
 
     def _raw(self, pictures: list[Rgb]) -> list[dict[str, Tensor]]:
         with torch.inference_mode():
-            views = [torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1) for rgb in pictures]
+            views = [torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1) for rgb in pictures]
             return list(self._model(views))
 
     def _named(self, raw: dict[str, Tensor], rgb: Rgb, least: float) -> list[dict[str, Any]]:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.contract import BOXES, THUMB
-from shared.layout import RENDITION
+from shared.contract import BOXES, RENDITION, THUMB
 from worker.vision import augment, barcode, imaging, quality
 from worker.vision.imaging import Picture, Rgb
 

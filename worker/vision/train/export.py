@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
     """Write ``<name>.safetensors`` in half precision."""
+    from safetensors.torch import save_file  # noqa: PLC0415 -- a machine that only looks at pictures may lack it
+
     half = {key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous() for key, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"

@@ -16,7 +16,7 @@ import cv2
 import torch
 
 from worker.vision import detect, engines, zoo
-from worker.vision.train import barcodes, export, fit, judge, sources
+from worker.vision.train import export, fit, judge, sources
 from worker.vision.train.data import Photos
 
 _BARCODE_SEED: Final = 1
@@ -95,6 +95,8 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: of each strength of each kind (default: %(default)s)")
     given = parser.parse_args(arguments)
     if given.barcodes:
+        from worker.vision.train import barcodes  # noqa: PLC0415 -- draws with zxing-cpp, which a machine that only trains may lack
+
         print(barcodes.table(barcodes.read_rates(given.pictures, _BARCODE_SEED)))  # noqa: T201 -- the result of a tool
         return
     if given.source is None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
-import psutil
 
 from worker.vision import imaging
 from worker.vision.errors import VisionError
@@ -117,7 +116,8 @@ def _scene(rgb: Picture, truths: list[tuple[list[float], int]]) -> Scene:
 
 
 def _afford(size: int) -> None:
-    free = psutil.virtual_memory().available
+    lines = Path("/proc/meminfo").read_text().splitlines()  # Linux
+    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     if 2 * size > 0.8 * free:  # twice, while they are put together and split
         raise DataUnusable(f"The pictures take about {2 * size / 1e9:.0f} GB of memory; {free / 1e9:.0f} GB are free. Use a part of them.")
 

@@ -1,0 +1,36 @@
+"""A GPU machine may have torch, torchvision, OpenCV and Pillow, and nothing more."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+_LACKING = {
+    "openvino", "simplejpeg", "zxingcpp", "safetensors", "psutil", "uuid_utils", "pydantic", "pymongo", "mongoengine", "celery", "orjson",
+}  # fmt: skip
+_LOOK = f"""
+import sys
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {sorted(_LACKING)!r}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Lacking())
+from pathlib import Path
+from worker.vision import augment, barcode, detect, imaging, look, quality
+from worker.vision.train import exam, export, fit, judge, main, sources
+
+data = Path("samples/shelf-01.jpg").read_bytes()
+rgb = imaging.decode(data, max_pixels=50_000_000).rgb
+found = detect.load(device="cpu").predict([rgb])[0]
+prepared = look.finish(look.Prepared("one", rgb, {{}}), found, ["rotate", "noise"])
+print(sorted(prepared.files), sorted({{one["label"] for one in found}}))
+"""
+
+
+def test_pictures_are_looked_at_with_torch_opencv_and_pillow_alone() -> None:
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", _LOOK], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "['boxes', 'noise', 'rotate']" in ended.stdout
+    assert "Banana" in ended.stdout

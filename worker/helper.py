@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import cv2
-
 from worker import heap
 from worker.isolate import NO_MEMORY, Finish, Look, receive, send
 from worker.vision import imaging, look
@@ -46,7 +44,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: else one that hangs would outlive its parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     heap.settle()
-    cv2.setNumThreads(1)  # beside a model that has its cores already
+    imaging.use_threads(1)  # beside a model that has its cores already
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit(int(sys.argv[1]))
     try:

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from worker.vision import engines, zoo
-from worker.vision.imaging import Rgb
+from worker.vision.imaging import Rgb, use_threads
 from worker.vision.zoo import BUNDLED, Card, ModelUnusable
 
 BATCH: Final = 8
@@ -97,7 +96,7 @@ def load(
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelUnusable("There is no GPU that torch can use here. Leave the device open, or name cpu.")
     torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    use_threads(threads)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, card = zoo.load(source)
     if precision == "auto":

@@ -64,6 +64,11 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
 
 
+def use_threads(count: int) -> None:
+    """Bound the threads that OpenCV may use in this process."""
+    cv2.setNumThreads(count)
+
+
 def pixels(data: bytes) -> int | None:
     """Read off a JPEG's header how many pixels it has; None where that takes a decoder that may crash."""
     if simplejpeg is None or data[:3] != b"\xff\xd8\xff":

@@ -24,5 +24,6 @@ def kept_mb(settle: str) -> int:
 
 
 def test_small_things_that_stay_do_not_keep_the_pages_of_large_ones() -> None:
-    assert kept_mb("") > 50  # else this would show nothing
-    assert kept_mb("from worker import heap; heap.settle()") < 20
+    by_default = kept_mb("")  # 100, or less where the kernel takes idle pages away by itself
+    assert by_default > 10  # else this would show nothing
+    assert kept_mb("from worker import heap; heap.settle()") < by_default / 4

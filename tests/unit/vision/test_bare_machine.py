@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[3]
 _LACKING = {
     "openvino", "simplejpeg", "zxingcpp", "safetensors", "psutil", "uuid_utils", "pydantic", "pymongo", "mongoengine", "celery", "orjson",
@@ -29,6 +31,7 @@ print(sorted(prepared.files), sorted({{one["label"] for one in found}}))
 """
 
 
+@pytest.mark.slow
 def test_pictures_are_looked_at_with_torch_opencv_and_pillow_alone() -> None:
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", _LOOK], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr

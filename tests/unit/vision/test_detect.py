@@ -114,6 +114,7 @@ def spread(model: torch.nn.Module, pictures: list[imaging.Rgb]) -> None:
                 last.weight.mul_(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -143,6 +144,7 @@ def test_torchvisions_builders_give_the_same_with_random_weights(name: str, opti
         assert (other["scores"][:20] - best["scores"]).abs().max() > 0.02
 
 
+@pytest.mark.slow
 def test_half_precision_is_taken_only_where_the_card_says_that_it_loses_little(tmp_path: Path) -> None:
     if not engines.has_half("cpu"):
         pytest.skip("this CPU has no bfloat16")
@@ -225,6 +227,7 @@ def test_torchvisions_models_come_from_its_cache_and_say_where_to_put_what_canno
     assert card.version.endswith("COCO_V1")
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved_and_a_picture_that_does_not_is_looked_at_elsewhere(detector: detect.Detector) -> None:
     pictures = [imaging.thumbnail(sample(f"shelf-0{n}.jpg"), 300 + n) for n in range(1, 8)]
     expected = detector.predict(pictures)

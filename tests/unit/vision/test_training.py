@@ -93,6 +93,7 @@ class Ended(Exception):
     """Somebody ends a training."""
 
 
+@pytest.mark.slow
 def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "_SAVE_S", 0.0)
     monkeypatch.setattr(fit, "_SAY_S", 0.0)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -34,9 +34,9 @@ from worker.vision.errors import CODES, VisionError
 from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
-_GROUP_PIXELS = 64_000_000
+_GROUP_PIXELS: Final = 64_000_000
 """Most pixels of a group, unless one picture alone has more: 200 MB decoded, and as much again for each thread that draws."""
-_UNKNOWN_PIXELS = _GROUP_PIXELS // 8
+_UNKNOWN_PIXELS: Final = _GROUP_PIXELS // 8
 
 
 @dataclass(slots=True)

@@ -21,9 +21,10 @@ import numpy as np
 import psutil
 
 from shared.contract import SIGNATURES, sniff
+from tests.corpus import corpus
+from tests.crafted import drawn, encoded
 from tests.faults.load import Load, Sent
 from tests.faults.pictures import Picture
-from tests.pictures import corpus, drawn, encoded
 from tests.stack import Stack
 
 KINDS: Final = ("pool child", "helper", "parent")

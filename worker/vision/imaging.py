@@ -54,12 +54,10 @@ class Picture:
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     """Say whether a picture is an ordinary JPEG, which may be decoded in the worker itself."""
-    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+    header = _jpeg_header(data)
+    if header is None:
         return False
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError:
-        return False
+    height, width, space = header
     # A progressive file may ask for thousands of passes over all pixels.
     return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
 
@@ -71,13 +69,8 @@ def use_threads(count: int) -> None:
 
 def pixels(data: bytes) -> int | None:
     """Read off a JPEG's header how many pixels it has; None where that takes a decoder that may crash."""
-    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
-        return None
-    try:
-        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError:
-        return None
-    return int(height * width)
+    header = _jpeg_header(data)
+    return None if header is None else header[0] * header[1]
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
@@ -130,6 +123,17 @@ def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:
         cv2.rectangle(drawn, (x1, top), (x1 + wide + 2 * line, top + high + 2 * line), _GREEN, -1)
         cv2.putText(drawn, text, (x1 + line, top + high + line), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), max(1, line // 2), cv2.LINE_AA)  # fmt: skip
     return drawn
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Give height, width and colour space; None where it is no JPEG that simplejpeg reads."""
+    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+    except ValueError:
+        return None
+    return int(height), int(width), str(space)
 
 
 def _decode(data: bytes, max_pixels: int) -> Picture:

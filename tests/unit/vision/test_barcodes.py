@@ -1,13 +1,17 @@
 """Barcodes drawn into pictures: read, placed, compared; and the table of what is read how often."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zxingcpp
 
-from worker.vision import barcode
+from worker.vision import barcode, imaging
 from worker.vision.imaging import Rgb
 from worker.vision.train import barcodes
 from worker.vision.train.barcodes import SYMBOLOGIES, Code, Drawn, Rate
+
+SAMPLES = Path(__file__).resolve().parents[3] / "samples"
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +110,33 @@ def test_a_upc_e_matches_as_printed_and_written_out(content: str) -> None:
 def test_eight_digits_match_a_upc_a_only_when_it_was_read_from_its_short_form() -> None:
     text = "0042100005264"
     assert barcode.check("04252614", [{"format": "EAN-13", "text": text, "box": [0, 0, 1, 1]}]) == "mismatch"
+
+
+def test_several_barcodes_are_read_with_their_boxes() -> None:
+    found = barcode.read(imaging.decode((SAMPLES / "carton-01a.jpg").read_bytes(), max_pixels=50_000_000).rgb)
+    assert [code["text"] for code in found] == ["4006381333931"] * 2
+    assert {code["format"] for code in found} == {"EAN-13"}
+    for code in found:
+        x1, y1, x2, y2 = code["box"]
+        assert x2 - x1 > 100
+        assert y2 > y1
+
+
+@pytest.mark.parametrize(
+    ("declared", "read", "verdict"),
+    [
+        (None, [("EAN-13", "4006381333931")], "not_declared"),
+        ("4006381333931", [], "not_read"),
+        ("4006381333931", [("QR Code", "hello")], "not_read"),
+        ("4006381333931", [("EAN-13", "4006381333931")], "match"),
+        ("4006381333931", [("EAN-13", "5901234123457")], "mismatch"),
+        ("4006381333931", [("EAN-13", "5901234123457"), ("EAN-13", "4006381333931")], "match"),
+        ("036000291452", [("EAN-13", "0036000291452")], "match"),
+        ("0036000291452", [("UPC-A", "036000291452")], "match"),
+        ("036000291453", [("EAN-13", "0036000291453")], "mismatch"),
+        ("shelf 7", [("Code 128", "shelf 7")], "match"),
+    ],
+)
+def test_the_check_says_mismatch_only_when_a_retail_code_disagrees(declared: str | None, read: list[tuple[str, str]], verdict: str) -> None:
+    found = [{"format": kind, "text": text, "box": [0, 0, 1, 1]} for kind, text in read]
+    assert barcode.check(declared, found) == verdict

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pictures import MAX_PIXELS, Form, corpus, drawn, encoded, wholes
+from tests.corpus import MAX_PIXELS, Form, corpus, wholes
+from tests.crafted import drawn, encoded
 from worker.isolate import Isolate, Look
 from worker.vision import imaging
 from worker.vision.errors import VisionError

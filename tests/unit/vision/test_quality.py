@@ -1,4 +1,4 @@
-"""The fingerprint of a picture: near for the same picture taken otherwise, far for another."""
+"""Measures of a picture: dark and blurred ones are told; its fingerprint is near for the same picture taken otherwise, far for another."""
 
 import itertools
 from collections.abc import Callable
@@ -72,3 +72,10 @@ def test_a_fingerprint_of_any_size_is_sixteen_hex_digits() -> None:
         found = quality.perceptual_hash(np.full((*size, 3), 90, np.uint8))
         assert len(found) == 16
         assert int(found, 16) >> 63 == 1  # an even picture has a constant part only
+
+
+def test_quality_tells_dark_from_bright_and_blurred_from_sharp() -> None:
+    rgb = read(SHELVES[0])
+    found = quality.measure(rgb)
+    assert quality.measure((rgb * 0.3).astype(np.uint8))["brightness"] < found["brightness"] / 2
+    assert quality.measure(cv2.GaussianBlur(rgb, (0, 0), 6))["sharpness"] < found["sharpness"] / 4

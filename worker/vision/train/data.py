@@ -1,5 +1,6 @@
 """What a detector learns from and is judged by: labelled photos, cut-outs, pictures with boxes. ``sources`` reads them."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -51,6 +52,14 @@ class Photos:
             members = np.flatnonzero(self.fine == one)
             held[members[-2:] if len(members) > 4 else members[:0]] = True
         return self._only(~held), replace(self._only(held), cutouts=[])
+
+    def digest(self) -> str:
+        """Give the sha256 of all that is learned from."""
+        parts = [self.pictures, self.coarse, self.fine, *(part for one in self.scenes for part in (one.picture, one.boxes, one.classes))]
+        digest = hashlib.sha256()
+        for one in parts:
+            digest.update(np.ascontiguousarray(one).data)
+        return digest.hexdigest()
 
     def _only(self, some: NDArray[np.bool_]) -> "Photos":
         return replace(self, pictures=self.pictures[some], coarse=self.coarse[some], fine=self.fine[some])

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 
@@ -27,9 +26,3 @@ def write_card(folder: Path, card: dict[str, Any]) -> Path:
     lines = [f"# {card['name']} {card['version']}", "", "| | |", "|---|---|", *facts, "", f"Labels: {', '.join(card['labels'])}.", ""]
     path.with_suffix(".md").write_text("\n".join(lines))
     return path
-
-
-def read_final(path: Path) -> dict[str, Any]:
-    """Read what ``fit.train`` left: ``model``, ``labels``, ``plan``."""
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state

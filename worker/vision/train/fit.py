@@ -4,16 +4,13 @@ Every step draws its pictures and its chances from the seed, the stage and its o
 as if it had not been.
 """
 
-import hashlib
-import json
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,11 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.vision.network import MEAN, STD, Classifier, detector
-from worker.vision.train import scenes, vary
+from worker.vision.train import checkpoint, scenes, vary
 from worker.vision.train.data import Photos, Scene
-
-Say = Callable[[str], None]
-Row = TypeVar("Row")
+from worker.vision.train.progress import Clock, Say
 
 _SMOOTH: Final = 0.1
 _FINE: Final = 0.7
@@ -56,26 +51,20 @@ class Plan:
     device: str = "cpu"
 
 
-class OtherTraining(Exception):
-    """The folder holds a training of other data or with another plan."""
-
-
-def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> Path:
+def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> dict[str, Tensor]:
     """Train the detector; a checkpoint is written every minute, and a run that was ended goes on from it.
 
-    :param folder: where ``checkpoint.pt`` and ``log.jsonl`` lie.
-    :returns: the file of the final weights (an average over the last part of the training).
+    :param folder: where ``checkpoint.pt`` lies.
+    :returns: the final weights, an average over the last part of the training.
     :raises OtherTraining: ``folder`` belongs to another one.
     """
     torch.set_num_threads(plan.threads)
     saved = folder / "checkpoint.pt"
     # What may change from run to run is how fast it goes.
-    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": _digest(photos)}
+    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
     state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
     if saved.exists():
-        state = _read(saved)
-        if state.get("identity") != identity:
-            raise OtherTraining(f"{saved} belongs to other data or other settings. Choose another folder, or the same settings.")
+        state = checkpoint.read(saved, identity)
         say(f"going on with {state['stage']} after step {state['step']}")
     shown = len(photos.pictures) + len(photos.scenes)
     if state["stage"] == "classify":
@@ -83,16 +72,14 @@ def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> Path:
         stage = _Stage("classify", plan, steps=math.ceil(plan.classify_epochs * shown / plan.classify_batch), rate=plan.classify_rate, saved=saved)
         stage.run(Classifier(len(photos.labels), int(photos.fine.max()) + 1), state, _classify(photos, plan), say)
         state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.average("backbone.")}
-        _write(saved, state)
+        checkpoint.write(saved, state)
     torch.manual_seed(plan.seed + 1)
     model = detector(len(photos.labels), plan.size)
     if state["step"] == 0:
         model.backbone.load_state_dict(state["backbone"])
     stage = _Stage("detect", plan, steps=math.ceil(plan.detect_epochs * shown / plan.detect_batch), rate=plan.detect_rate, saved=saved)
     stage.run(model, state, _detect(photos, plan), say)
-    final = folder / "final.pt"
-    torch.save({"model": stage.average(""), "labels": photos.labels, "plan": asdict(plan)}, final)
-    return final
+    return stage.average("")
 
 
 Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
@@ -163,7 +150,7 @@ class _Stage:
             self._averaged.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
         model.train()
-        clock = _Clock(state["step"], self.steps)
+        clock = Clock(state["step"], self.steps)
         identity = state["identity"]
         for step, rows in _batches(task, plan, self.name, state["step"], self.steps):
             torch.manual_seed(hash((plan.seed, step)))
@@ -177,34 +164,12 @@ class _Stage:
                 say(f"{self.name:<9} {clock.line(step + 1)}  {parts}")
             if clock.saved(_SAVE_S) or step + 1 == self.steps:
                 weights = {"model": model.state_dict(), "average": self._averaged.state_dict(), "optimizer": optimizer.state_dict()}
-                _write(self.saved, {"stage": self.name, "step": step + 1, "identity": identity, **weights})
+                checkpoint.write(self.saved, {"stage": self.name, "step": step + 1, "identity": identity, **weights})
 
     def average(self, prefix: str) -> dict[str, Tensor]:
         """Give the averaged weights whose names begin with ``prefix``, without it."""
         weights = self._averaged.module.state_dict()
         return {name.removeprefix(prefix): one.cpu() for name, one in weights.items() if name.startswith(prefix)}
-
-
-class _Clock:
-    """Progress of a stage, and when something was last done."""
-
-    def __init__(self, before: int, steps: int) -> None:
-        self._before, self._steps = before, steps
-        self._began = self._said = self._saved = time.monotonic()
-
-    def said(self, every: float) -> bool:
-        due = time.monotonic() - self._said >= every
-        self._said = time.monotonic() if due else self._said
-        return due
-
-    def saved(self, every: float) -> bool:
-        due = time.monotonic() - self._saved >= every
-        self._saved = time.monotonic() if due else self._saved
-        return due
-
-    def line(self, step: int) -> str:
-        left = (time.monotonic() - self._began) / max(1, step - self._before) * (self._steps - step)
-        return f"{step / self._steps:4.0%}  step {step}/{self._steps}  {left / 60:.1f} min left"
 
 
 def _batches(task: Task, plan: Plan, stage: str, begin: int, end: int) -> Iterator[tuple[int, list[Any]]]:
@@ -274,38 +239,3 @@ def _mixed(guesses: list[Tensor], truth: Tensor, other: Tensor, share: float) ->
 def _tensor(pictures: NDArray[np.uint8], device: str) -> Tensor:
     """Pictures ``[N, H, W, 3]`` as floats ``[N, 3, H, W]`` from 0 to 1, channels last in memory."""
     return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
-
-
-def _digest(photos: Photos) -> str:
-    arrays = [photos.pictures, photos.coarse, photos.fine, *(part for one in photos.scenes for part in (one.picture, one.boxes, one.classes))]
-    digest = hashlib.sha256()
-    for one in arrays:
-        digest.update(np.ascontiguousarray(one).data)
-    return digest.hexdigest()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises what it likes
-        raise OtherTraining(f"{path} is damaged. Remove it to begin anew.") from error
-    return state
-
-
-def _write(path: Path, state: dict[str, Any]) -> None:
-    """Replace a checkpoint as a whole: a run that is killed here keeps the one before."""
-    new = path.with_suffix(".new")
-    torch.save(state, new)
-    new.replace(path)
-
-
-def write_log(folder: Path) -> Say:
-    """Give a function that prints a line and keeps it in ``log.jsonl``."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def say(line: str) -> None:
-        print(line, flush=True)  # noqa: T201 -- the progress of a tool
-        with (folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps({"at": time.time(), "line": line}) + "\n")
-
-    return say

@@ -9,15 +9,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import torch
+from torch import Tensor
 
-from worker.vision import detect, engines, zoo
+from worker.vision import detect, engines, imaging, zoo
 from worker.vision.train import export, fit, judge, sources
+from worker.vision.train.checkpoint import OtherTraining
 from worker.vision.train.data import Photos
+from worker.vision.train.progress import Say, write_log
 
 _BARCODE_SEED: Final = 1
 
@@ -36,28 +39,28 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--size", type=_size, default=usual.size, help=f"side of the model's input in pixels, at least {fit.LEAST_SIZE} (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=usual.seed, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=usual.threads, help="default: %(default)s")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default here: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default here: %(default)s)")
     given = parser.parse_args(arguments)
-    cv2.setNumThreads(1)
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no GPU that torch can use here")
+    imaging.use_threads(1)
     plan = fit.Plan(
         seed=given.seed, size=given.size, classify_epochs=given.classify_epochs, detect_epochs=given.detect_epochs, threads=given.threads,
         device=given.device,
     )  # fmt: skip
-    say = fit.write_log(given.out)
+    say = write_log(given.out)
     say(f"reading {given.source}")
     learn, fold = sources.read(given.source, "train", given.images).split()
     say(f"{len(learn.pictures)} photos and {len(learn.scenes)} scenes to learn from, {len(fold.pictures)} and {len(fold.scenes)} held out")
-    final = fit.train(learn, plan, given.out, say)
-    _finish(final, fold, given, say)
+    _finish(fit.train(learn, plan, given.out, say), plan, fold, given, say)
 
 
-def _finish(final: Path, fold: Photos, given: argparse.Namespace, say: fit.Say) -> None:
+def _finish(trained: dict[str, Tensor], plan: fit.Plan, fold: Photos, given: argparse.Namespace, say: Say) -> None:
     """Write the model; choose its threshold, and measure what half precision costs, on the fold that was held out."""
-    state = export.read_final(final)
-    weights = export.write_weights(state["model"], given.out, given.name)
+    weights = export.write_weights(trained, given.out, given.name)
     card = {
-        "name": given.name, "version": given.version, "architecture": zoo.BUNDLED, "labels": state["labels"],
-        "size": given.size, "threshold": judge.SEEN, "trained_on": given.source.name, "trained": time.strftime("%Y-%m-%d"), **state["plan"],
+        "name": given.name, "version": given.version, "architecture": zoo.BUNDLED, "labels": fold.labels,
+        "size": given.size, "threshold": judge.SEEN, "trained_on": given.source.name, "trained": time.strftime("%Y-%m-%d"), **asdict(plan),
     }  # fmt: skip
     export.write_card(given.out, card)
     if not len(fold.pictures):
@@ -137,7 +140,7 @@ def main() -> int:
     """Run one of the tools; what is wrong with the data or the model is said in a sentence."""
     try:
         TOOLS[sys.argv[1]](sys.argv[2:])
-    except (sources.DataUnusable, zoo.ModelUnusable, fit.OtherTraining) as error:
+    except (sources.DataUnusable, zoo.ModelUnusable, OtherTraining) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- as above
         return 1
     return 0

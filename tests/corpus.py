@@ -1,6 +1,5 @@
 """Pictures in every form a camera, a browser or an attacker may send, made by code, each with what must become of it."""
 
-import io
 import random
 import struct
 import zlib
@@ -12,11 +11,32 @@ import numpy as np
 from PIL import Image
 
 from shared.contract import SIGNATURES
+from tests.crafted import (
+    SIZE,
+    bmp,
+    drawn,
+    encoded,
+    interlaced_png,
+    noisy_gif,
+    overlapping_exif,
+    overlapping_tiff,
+    png,
+    png_rows,
+    run_length_bmp,
+    text_bomb,
+    tiff,
+    with_avif_size,
+    with_jpeg_size,
+    with_scans,
+    with_segment,
+    with_wrong_checksum,
+    without_segments,
+    ycck,
+)
 from worker.vision.errors import CODES
 
 MAX_PIXELS: Final = 2_000_000
 """A limit to decode the corpus with. What is to be above one is above the service's own, 50 megapixels, too."""
-SIZE: Final = (96, 64)
 _TURNS: Final = range(1, 9)
 
 
@@ -38,21 +58,6 @@ class Form:
         return self.outcome in SIGNATURES
 
 
-def drawn(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
-    """Draw coloured blocks under some noise: no two rows are alike, so that a missing one shows."""
-    source = np.random.default_rng(seed)
-    blocks = source.integers(0, 224, (8, 8, 3), np.uint8)
-    large = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST))
-    return Image.fromarray(large + source.integers(0, 32, large.shape, np.uint8))
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Encode a picture."""
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def wholes() -> dict[str, bytes]:
     """Give a good file of each way of writing pixels, all of which a cut must be noticed in."""
     image, frames = drawn(), [drawn(seed) for seed in (2, 3)]
@@ -63,14 +68,14 @@ def wholes() -> dict[str, bytes]:
         "jpeg cmyk progressive": encoded(image.convert("CMYK"), "JPEG", progressive=True),
         "png": encoded(image, "PNG"),
         "png palette": encoded(image.quantize(64), "PNG"),
-        "png interlaced": _interlaced_png(),
+        "png interlaced": interlaced_png(),
         "png animated": encoded(image, "PNG", **animated),
         "gif": encoded(image, "GIF", interlace=0),
         "gif interlaced": encoded(image, "GIF", interlace=1),
         "gif animated": encoded(image, "GIF", **animated),
         "bmp": encoded(image, "BMP"),
         "bmp palette": encoded(image.quantize(64), "BMP"),
-        "bmp run lengths": _run_length_bmp(),
+        "bmp run lengths": run_length_bmp(),
         "tiff": encoded(image, "TIFF"),
         "tiff pages": encoded(image, "TIFF", **animated),
         "webp": encoded(image, "WEBP"),
@@ -104,29 +109,29 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg 4:4:4", encoded(image, "JPEG", subsampling=0), "jpeg"),
         ("jpeg kept as rgb", encoded(image, "JPEG", keep_rgb=True), "jpeg"),
         ("jpeg cmyk", encoded(image.convert("CMYK"), "JPEG"), "jpeg"),
-        ("jpeg ycck", _ycck(image), "jpeg"),
+        ("jpeg ycck", ycck(image), "jpeg"),
         ("jpeg 12000 by 1", encoded(drawn(1, (12_000, 1)), "JPEG"), "jpeg"),
         ("jpeg 1 by 1", encoded(drawn(1, (1, 1)), "JPEG"), "jpeg"),
-        ("jpeg 65535 by 65535", _with_jpeg_size(whole, 65_535, 65_535), "too_many_pixels"),
-        ("jpeg without a size", _with_jpeg_size(whole, 0, 0), "corrupt"),
+        ("jpeg 65535 by 65535", with_jpeg_size(whole, 65_535, 65_535), "too_many_pixels"),
+        ("jpeg without a size", with_jpeg_size(whole, 0, 0), "corrupt"),
         ("jpeg of 12 bits", whole.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c"), "corrupt"),
         ("jpeg said to be arithmetic", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc9\x00\x11"), "corrupt"),
         ("jpeg said to be lossless", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc3\x00\x11"), "corrupt"),
         ("jpeg said to be hierarchical", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc5\x00\x11"), "corrupt"),
-        ("jpeg without its tables, as films have them", _without_segments(whole, 0xC4), "jpeg"),
-        ("jpeg with broken exif", _with_segment(whole, 0xE1, b"Exif\0\0MM\0*\0\0\xff\xff"), "jpeg"),
-        ("jpeg with exif of nonsense", _with_segment(whole, 0xE1, b"Exif\0\0" + bytes(range(256))), "jpeg"),
-        ("jpeg with exif that overlaps", _with_segment(whole, 0xE1, _overlapping_exif()), "jpeg"),
-        ("jpeg with 30 segments of 64 KB", _with_segment(whole, 0xEE, bytes(65_000), 30), "jpeg"),
-        ("jpeg with 11000 segments", _with_segment(whole, 0xEE, b"", 11_000), "corrupt"),
+        ("jpeg without its tables, as films have them", without_segments(whole, 0xC4), "jpeg"),
+        ("jpeg with broken exif", with_segment(whole, 0xE1, b"Exif\0\0MM\0*\0\0\xff\xff"), "jpeg"),
+        ("jpeg with exif of nonsense", with_segment(whole, 0xE1, b"Exif\0\0" + bytes(range(256))), "jpeg"),
+        ("jpeg with exif that overlaps", with_segment(whole, 0xE1, overlapping_exif()), "jpeg"),
+        ("jpeg with 30 segments of 64 KB", with_segment(whole, 0xEE, bytes(65_000), 30), "jpeg"),
+        ("jpeg with 11000 segments", with_segment(whole, 0xEE, b"", 11_000), "corrupt"),
         ("jpeg with a colour profile of nonsense", encoded(image, "JPEG", icc_profile=b"nonsense" * 99), "jpeg"),
         ("jpeg with a colour profile cut short", encoded(image, "JPEG", icc_profile=bytes(3)), "jpeg"),
         ("jpeg with several pictures", encoded(image, "MPO", save_all=True, append_images=[drawn(2)]), "jpeg"),
-        ("jpeg with 3000 scans", _with_scans(progressive, 3000), "corrupt"),
+        ("jpeg with 3000 scans", with_scans(progressive, 3000), "corrupt"),
         ("jpeg without its end", whole[:-2], "truncated"),
         ("jpeg with something behind it", whole + b"\xff\xd8\xff" * 1000, "jpeg"),
         ("jpeg behind a second beginning", b"\xff\xd8" + whole, "corrupt"),
-        ("jpeg that is a thumbnail only", _with_segment(whole, 0xE1, b"Exif\0\0" + whole)[: len(whole)], "truncated"),
+        ("jpeg that is a thumbnail only", with_segment(whole, 0xE1, b"Exif\0\0" + whole)[: len(whole)], "truncated"),
         ("jpeg of a beginning and an end", b"\xff\xd8\xff\xd9", "corrupt"),
     )
     for turn in _TURNS:
@@ -146,24 +151,24 @@ def _pngs() -> Iterator[Row]:
         yield f"png palette of {bits} bits", encoded(image.quantize(2**bits), "PNG", bits=bits), "png"
     for mode in ("1", "L", "LA", "RGBA"):
         yield f"png {mode}", encoded(image.convert(mode), "PNG"), "png"
-    rows = _png_rows(image)
+    rows = png_rows(image)
     yield from (
         ("png 16 bits", encoded(deep, "PNG"), "png"),
         ("png palette with transparency", encoded(image.quantize(9), "PNG", transparency=3), "png"),
         ("png rgb with transparency", encoded(image, "PNG", transparency=(1, 2, 3)), "png"),
-        ("png interlaced", _interlaced_png(), "png"),
+        ("png interlaced", interlaced_png(), "png"),
         ("png animated", encoded(image, "PNG", save_all=True, append_images=[drawn(2)]), "png"),
-        ("png with a wrong checksum of its pixels", _with_wrong_checksum(whole, b"IDAT"), "corrupt"),
-        ("png with a wrong checksum of its header", _with_wrong_checksum(whole, b"IHDR"), "corrupt"),
+        ("png with a wrong checksum of its pixels", with_wrong_checksum(whole, b"IDAT"), "corrupt"),
+        ("png with a wrong checksum of its header", with_wrong_checksum(whole, b"IHDR"), "corrupt"),
         ("png without its end", whole[:-12], "truncated"),
-        ("png with a bomb behind its rows", _png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
-        ("png with a bomb of text", _png(SIZE, zlib.compress(rows), _text_bomb()), "corrupt"),
-        ("png 100000 by 100000", _png((100_000, 100_000), b""), "too_many_pixels"),
-        ("png 65501 by 1", _png((65_501, 1), b""), "too_many_pixels"),
-        ("png without a size", _png((0, 0), b""), "corrupt"),
-        ("png of 2^31 columns", _png((2**31, 1), b""), "too_many_pixels"),
-        ("png of an unknown colour type", _png(SIZE, zlib.compress(rows), colours=5), "corrupt"),
-        ("png with pixels of nonsense", _png(SIZE, b"nonsense" * 99), "corrupt"),
+        ("png with a bomb behind its rows", png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
+        ("png with a bomb of text", png(SIZE, zlib.compress(rows), text_bomb()), "corrupt"),
+        ("png 100000 by 100000", png((100_000, 100_000), b""), "too_many_pixels"),
+        ("png 65501 by 1", png((65_501, 1), b""), "too_many_pixels"),
+        ("png without a size", png((0, 0), b""), "corrupt"),
+        ("png of 2^31 columns", png((2**31, 1), b""), "too_many_pixels"),
+        ("png of an unknown colour type", png(SIZE, zlib.compress(rows), colours=5), "corrupt"),
+        ("png with pixels of nonsense", png(SIZE, b"nonsense" * 99), "corrupt"),
         ("png of nothing but an end", whole[:8] + whole[-12:], "corrupt"),
         ("png with something behind it", whole + whole, "png"),
     )
@@ -195,13 +200,13 @@ def _bmps() -> Iterator[Row]:
     for mode in ("1", "L", "P", "RGBA"):
         yield f"bmp {mode}", encoded(image.convert(mode), "BMP"), "bmp"
     yield from (
-        ("bmp 16 bits", _bmp(SIZE, 16, bytes(2 * SIZE[0] * SIZE[1])), "bmp"),
-        ("bmp 4 bits", _bmp(SIZE, 4, bytes(SIZE[0] * SIZE[1] // 2), colours=16), "bmp"),
-        ("bmp top down", _bmp((SIZE[0], -SIZE[1]), 24, bytes(3 * SIZE[0] * SIZE[1])), "bmp"),
-        ("bmp run lengths", _run_length_bmp(), "bmp"),
-        ("bmp run lengths that end early", _bmp(SIZE, 8, b"\x60\1\0\0" * 9, compression=1, colours=256), "corrupt"),
-        ("bmp huge", _bmp((2**31 - 1, 2**31 - 1), 24, b""), "too_many_pixels"),
-        ("bmp without a size", _bmp((0, 0), 24, b""), "corrupt"),
+        ("bmp 16 bits", bmp(SIZE, 16, bytes(2 * SIZE[0] * SIZE[1])), "bmp"),
+        ("bmp 4 bits", bmp(SIZE, 4, bytes(SIZE[0] * SIZE[1] // 2), colours=16), "bmp"),
+        ("bmp top down", bmp((SIZE[0], -SIZE[1]), 24, bytes(3 * SIZE[0] * SIZE[1])), "bmp"),
+        ("bmp run lengths", run_length_bmp(), "bmp"),
+        ("bmp run lengths that end early", bmp(SIZE, 8, b"\x60\1\0\0" * 9, compression=1, colours=256), "corrupt"),
+        ("bmp huge", bmp((2**31 - 1, 2**31 - 1), 24, b""), "too_many_pixels"),
+        ("bmp without a size", bmp((0, 0), 24, b""), "corrupt"),
         ("bmp with its pixels beyond the end", whole[:10] + b"\xff\xff\xff\x7f" + whole[14:], "truncated"),
         ("bmp of 7 bits", whole[:28] + b"\7" + whole[29:], "corrupt"),
         ("bmp of an unknown header", whole[:14] + b"\x11" + whole[15:], "corrupt"),
@@ -223,16 +228,16 @@ def _tiffs() -> Iterator[Row]:
         ("tiff float of no number", encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "tiff"),
         ("tiff cmyk", encoded(image.convert("CMYK"), "TIFF"), "tiff"),
         ("tiff pages", encoded(image, "TIFF", save_all=True, append_images=[drawn(2)]), "tiff"),
-        ("tiff big endian", _tiff(">", one_row), "tiff"),
-        ("tiff little endian", _tiff("<", one_row), "tiff"),
-        ("tiff of 20000 columns and rows", _tiff("<", one_row | {256: 20_000, 257: 20_000}), "too_many_pixels"),
-        ("tiff with its pixels beyond the end", _tiff("<", one_row | {273: 10**9}), "truncated"),
-        ("tiff with directories in a loop", _tiff("<", one_row, following=12), "corrupt"),
-        ("tiff with its next directory beyond the end", _tiff("<", one_row, following=10**9), "truncated"),
+        ("tiff big endian", tiff(">", one_row), "tiff"),
+        ("tiff little endian", tiff("<", one_row), "tiff"),
+        ("tiff of 20000 columns and rows", tiff("<", one_row | {256: 20_000, 257: 20_000}), "too_many_pixels"),
+        ("tiff with its pixels beyond the end", tiff("<", one_row | {273: 10**9}), "truncated"),
+        ("tiff with directories in a loop", tiff("<", one_row, following=12), "corrupt"),
+        ("tiff with its next directory beyond the end", tiff("<", one_row, following=10**9), "truncated"),
         ("tiff with its directory beyond the end", b"II*\0\xff\xff\xff\x7f", "truncated"),
-        ("tiff without a size", _tiff("<", one_row | {256: 0}), "corrupt"),
-        ("tiff of an unknown compression", _tiff("<", one_row | {259: 31_000}), "corrupt"),
-        ("tiff with 400000 overlapping directories", _overlapping_tiff(), "corrupt"),
+        ("tiff without a size", tiff("<", one_row | {256: 0}), "corrupt"),
+        ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "corrupt"),
+        ("tiff with 400000 overlapping directories", overlapping_tiff(), "corrupt"),
         ("tiff cut", whole[: len(whole) // 2], "truncated"),
     )
 
@@ -267,7 +272,7 @@ def _avifs() -> Iterator[Row]:
         ("avif without its last byte", whole[:-1], "truncated"),
         ("avif with pixels of nonsense", whole[:pixels] + b"\x5a" * (len(whole) - pixels), "corrupt"),
         ("avif of one box", whole[:32], "corrupt"),
-        ("avif huge", _with_avif_size(whole, 60_000, 60_000), "corrupt"),
+        ("avif huge", with_avif_size(whole, 60_000, 60_000), "corrupt"),
     )
 
 
@@ -294,129 +299,15 @@ def _strangers() -> Iterator[Row]:
     for name, data in strangers.items():
         yield name, data, "unsupported_format"
     yield "empty", b"", "empty"
-    yield "a jpeg that is a page too", _with_segment(jpeg, 0xFE, b"<script>alert(1)</script>"), "jpeg"
+    yield "a jpeg that is a page too", with_segment(jpeg, 0xFE, b"<script>alert(1)</script>"), "jpeg"
     source = random.Random(1)
     for kilobytes in (1, 10, 100):
         noise = source.randbytes(kilobytes * 1024)
         yield f"{kilobytes} KB of noise", b"\0" + noise, "unsupported_format"
         yield f"{kilobytes} KB of noise as jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as png", b"\x89PNG\r\n\x1a\n" + noise, "truncated"
-        yield f"{kilobytes} KB of noise as gif", _noisy_gif(noise), "corrupt"
+        yield f"{kilobytes} KB of noise as gif", noisy_gif(noise), "corrupt"
         yield f"{kilobytes} KB of noise as bmp", b"BM" + bytes(12) + b"\x28\0\0\0" + noise, "corrupt"
         yield f"{kilobytes} KB of noise as tiff", b"II*\0\x08\0\0\0\2\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as webp", b"RIFF\x10\0\0\0WEBPVP8 " + noise, "corrupt"
         yield f"{kilobytes} KB of noise as avif", b"\0\0\0\x14ftypavif\0\0\0\0avif\xff" + noise, "truncated"
-
-
-def _with_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
-    return jpeg[:2] + (bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload) * times + jpeg[2:]
-
-
-def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give marker, begin and end of each segment before the pixels."""
-    at = 2
-    while jpeg[at + 1] != 0xDA:
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        yield jpeg[at + 1], at, end
-        at = end
-
-
-def _without_segments(jpeg: bytes, marker: int) -> bytes:
-    for _, begin, end in reversed([one for one in _segments(jpeg) if one[0] == marker]):
-        jpeg = jpeg[:begin] + jpeg[end:]
-    return jpeg
-
-
-def _with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
-    at = next(begin for marker, begin, _ in _segments(jpeg) if marker == 0xC0)
-    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
-
-
-def _with_scans(progressive: bytes, times: int) -> bytes:
-    """Repeat the last scan of a progressive JPEG."""
-    at = progressive.rindex(b"\xff\xda")
-    return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
-
-
-def _ycck(image: Image.Image) -> bytes:
-    """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
-    cmyk = encoded(image.convert("CMYK"), "JPEG")
-    at = cmyk.index(b"Adobe")
-    return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
-
-
-def _overlapping_exif() -> bytes:
-    """5000 fields that are all the same 64 KB: 300 MB where each gets a copy."""
-    rows = b"".join(struct.pack("<HHII", 10_000 + tag, 3, 32_000, 0) for tag in range(5000))
-    return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
-
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def _png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, colours: int = 2, interlaced: int = 0) -> bytes:
-    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
-    return b"\x89PNG\r\n\x1a\n" + head + more + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
-
-
-def _png_rows(image: Image.Image) -> bytes:
-    """Filter nothing."""
-    return b"".join(b"\0" + row.tobytes() for row in np.asarray(image))
-
-
-def _interlaced_png() -> bytes:
-    """Adam7, which Pillow reads and does not write (PNG, section 8)."""
-    pixels = np.asarray(drawn())
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    rows = b"".join(_png_rows(Image.fromarray(pixels[y::down, x::right])) for y, x, down, right in passes)
-    return _png(SIZE, zlib.compress(rows), interlaced=1)
-
-
-def _with_wrong_checksum(png: bytes, name: bytes) -> bytes:
-    at = png.index(name)
-    end = at + 4 + int.from_bytes(png[at - 4 : at], "big")
-    return png[:end] + bytes([png[end] ^ 1]) + png[end + 1 :]
-
-
-def _text_bomb() -> bytes:
-    return _chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
-
-
-def _noisy_gif(noise: bytes) -> bytes:
-    """One frame of 300 by 300 whose blocks are noise."""
-    frame = b"GIF89a\x2c\1\x2c\1\0\0\0,\0\0\0\0\x2c\1\x2c\1\0\x08"
-    blocks = b"".join(b"\xff" + noise[at : at + 255] for at in range(0, len(noise) - 255, 255))
-    return frame + blocks + b"\0;"
-
-
-def _bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
-    palette = b"".join(bytes([grey, 255 - grey, grey, 0]) for grey in range(colours))
-    head = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, len(pixels), 2835, 2835, colours, 0)
-    begin = 14 + len(head) + len(palette)
-    return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head + palette + pixels
-
-
-def _run_length_bmp() -> bytes:
-    """Each row one run, then the end of the row; the end of the picture last."""
-    rows = b"".join(bytes([SIZE[0], grey, 0, 0]) for grey in range(SIZE[1]))
-    return _bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
-
-
-def _tiff(order: str, fields: dict[int, int], following: int = 0) -> bytes:
-    """Four bytes of pixels at 8, and one directory at 12."""
-    rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
-    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 12)
-    return head + b"\0\x55\xaa\xff" + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
-
-
-def _overlapping_tiff() -> bytes:
-    """A good first page, then empty directories, each six bytes long, one after the other."""
-    first = _tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
-    chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
-    return first + bytes(126 - len(first)) + chain
-
-
-def _with_avif_size(avif: bytes, width: int, height: int) -> bytes:
-    at = avif.index(b"ispe") + 8
-    return avif[:at] + struct.pack(">II", width, height) + avif[at + 8 :]

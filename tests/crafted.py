@@ -1,0 +1,141 @@
+"""Files of pictures byte by byte, also such as no encoder would write."""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+SIZE: Final = (96, 64)
+
+
+def drawn(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
+    """Draw coloured blocks under some noise: no two rows are alike, so that a missing one shows."""
+    source = np.random.default_rng(seed)
+    blocks = source.integers(0, 224, (8, 8, 3), np.uint8)
+    large = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST))
+    return Image.fromarray(large + source.integers(0, 32, large.shape, np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Encode a picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
+    return jpeg[:2] + (bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload) * times + jpeg[2:]
+
+
+def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give marker, begin and end of each segment before the pixels."""
+    at = 2
+    while jpeg[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        yield jpeg[at + 1], at, end
+        at = end
+
+
+def without_segments(jpeg: bytes, marker: int) -> bytes:
+    for _, begin, end in reversed([one for one in segments(jpeg) if one[0] == marker]):
+        jpeg = jpeg[:begin] + jpeg[end:]
+    return jpeg
+
+
+def with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
+    at = next(begin for marker, begin, _ in segments(jpeg) if marker == 0xC0)
+    return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
+
+
+def with_scans(progressive: bytes, times: int) -> bytes:
+    """Repeat the last scan of a progressive JPEG."""
+    at = progressive.rindex(b"\xff\xda")
+    return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
+
+
+def ycck(image: Image.Image) -> bytes:
+    """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
+    cmyk = encoded(image.convert("CMYK"), "JPEG")
+    at = cmyk.index(b"Adobe")
+    return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
+
+
+def overlapping_exif() -> bytes:
+    """5000 fields that are all the same 64 KB: 300 MB where each gets a copy."""
+    rows = b"".join(struct.pack("<HHII", 10_000 + tag, 3, 32_000, 0) for tag in range(5000))
+    return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, colours: int = 2, interlaced: int = 0) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def png_rows(image: Image.Image) -> bytes:
+    """Filter nothing."""
+    return b"".join(b"\0" + row.tobytes() for row in np.asarray(image))
+
+
+def interlaced_png() -> bytes:
+    """Adam7, which Pillow reads and does not write (PNG, section 8)."""
+    pixels = np.asarray(drawn())
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b"".join(png_rows(Image.fromarray(pixels[y::down, x::right])) for y, x, down, right in passes)
+    return png(SIZE, zlib.compress(rows), interlaced=1)
+
+
+def with_wrong_checksum(png: bytes, name: bytes) -> bytes:
+    at = png.index(name)
+    end = at + 4 + int.from_bytes(png[at - 4 : at], "big")
+    return png[:end] + bytes([png[end] ^ 1]) + png[end + 1 :]
+
+
+def text_bomb() -> bytes:
+    return chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
+
+
+def noisy_gif(noise: bytes) -> bytes:
+    """One frame of 300 by 300 whose blocks are noise."""
+    frame = b"GIF89a\x2c\1\x2c\1\0\0\0,\0\0\0\0\x2c\1\x2c\1\0\x08"
+    blocks = b"".join(b"\xff" + noise[at : at + 255] for at in range(0, len(noise) - 255, 255))
+    return frame + blocks + b"\0;"
+
+
+def bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
+    palette = b"".join(bytes([grey, 255 - grey, grey, 0]) for grey in range(colours))
+    head = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, len(pixels), 2835, 2835, colours, 0)
+    begin = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head + palette + pixels
+
+
+def run_length_bmp() -> bytes:
+    """Each row one run, then the end of the row; the end of the picture last."""
+    rows = b"".join(bytes([SIZE[0], grey, 0, 0]) for grey in range(SIZE[1]))
+    return bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
+
+
+def tiff(order: str, fields: dict[int, int], following: int = 0) -> bytes:
+    """Four bytes of pixels at 8, and one directory at 12."""
+    rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 12)
+    return head + b"\0\x55\xaa\xff" + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
+
+
+def overlapping_tiff() -> bytes:
+    """A good first page, then empty directories, each six bytes long, one after the other."""
+    first = tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
+    chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
+    return first + bytes(126 - len(first)) + chain
+
+
+def with_avif_size(avif: bytes, width: int, height: int) -> bytes:
+    at = avif.index(b"ispe") + 8
+    return avif[:at] + struct.pack(">II", width, height) + avif[at + 8 :]

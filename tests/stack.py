@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.local import embedded
@@ -14,6 +15,17 @@ from scripts.local.house import ROOT
 
 _RESTART_S = 30
 _SCRIPT_S = 400
+
+
+def until(true: Callable[[], object], within_s: float = 60.0, what: str = "it") -> None:
+    """Wait until something is true.
+
+    :raises AssertionError: it was not within ``within_s`` seconds.
+    """
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, f"{what}: not within {within_s} s"
+        time.sleep(0.05)
 
 
 class Stack:

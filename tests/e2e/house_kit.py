@@ -6,8 +6,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -15,35 +13,21 @@ import psutil
 
 from scripts.local import embedded
 from scripts.local.house import ROOT
-from tests.stack import Stack
-
-
-def until(found: Callable[[], object], limit_s: float = 60.0) -> None:
-    end = time.monotonic() + limit_s
-    while not found():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
+from tests.stack import Stack, until
 
 
 def wait_until_ready(stack: Stack, limit_s: float = 60.0) -> None:
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until:
-        try:
-            if httpx.get(f"{stack.url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.2)
-    raise AssertionError("not ready")
+    def ready() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{stack.url}/readyz", timeout=5).status_code == 200
+        return False
+
+    until(ready, limit_s, "the house is ready")
 
 
 def wait_for_another(stack: Stack, name: str, old: int) -> int:
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        if (pid := stack.pid(name)) != old:
-            return pid
-        time.sleep(0.1)
-    raise AssertionError(f"{name} did not come back")
+    until(lambda: stack.pid(name) != old, 30, f"another {name}")
+    return stack.pid(name)
 
 
 def script(name: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -12,8 +12,8 @@ import pytest
 
 from scripts.local import embedded
 from scripts.local.servers import Mongod, RedisServer
-from tests.e2e.house_kit import Front, ledger, script, send_a_picture, until
-from tests.stack import Stack
+from tests.e2e.house_kit import Front, ledger, script, send_a_picture
+from tests.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

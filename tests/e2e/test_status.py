@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.house_kit import ledger, script, send_a_picture, until, wait_for_another, wait_until_ready
-from tests.stack import Stack
+from tests.e2e.house_kit import ledger, script, send_a_picture, wait_for_another, wait_until_ready
+from tests.stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MIB = 1024 * 1024

@@ -139,6 +139,17 @@ def _sample(parent: psutil.Process, memory: Memory, pictures: Callable[[], int],
                     memory.pids[kind].add(process.pid)
 
 
+def pool_children(stack: Stack) -> set[int]:
+    """Give the pids of the worker's pool children, just now."""
+    parent = psutil.Process(stack.pid("worker-1"))
+    found = set()
+    for process in parent.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if _kind(process, parent) == "pool child":
+                found.add(process.pid)
+    return found
+
+
 def _kind(process: psutil.Process, parent: psutil.Process) -> str | None:
     if process == parent:
         return "parent"

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,7 @@ from tests.faults.oracle import judge, wait_until_terminal
 from tests.faults.pictures import Picture, bomb, crasher, good
 from tests.faults.plan import POINTS
 from tests.faults.stack import HARD_LIMIT_S, LEASE_S, Stack
+from tests.stack import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 20
@@ -38,13 +39,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def load(stack: Stack) -> Load:
     """One load for all tests of this stack: the oracle at the end accounts for everything."""
     return Load(stack.url, SEED, lambda: audit.backlog(stack.db).images)
-
-
-def until(true: Callable[[], bool], within_s: float, what: str) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, f"{what}: not within {within_s} s"
-        time.sleep(0.1)
 
 
 def drawn(seed: str, number: int) -> list[Picture]:

@@ -12,7 +12,7 @@ from pymongo import IndexModel
 from pymongo.errors import CollectionInvalid
 
 from shared.mongo import Db, connect, translated
-from shared.settings import Settings
+from shared.settings import read
 from shared.states import BatchState, ImageState
 
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
@@ -194,4 +194,4 @@ def create_indexes(db: Db) -> None:
 
 
 if __name__ == "__main__":
-    create_indexes(connect(Settings().mongo, app="indexes"))
+    create_indexes(connect(read().mongo, app="indexes"))

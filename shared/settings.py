@@ -1,15 +1,24 @@
-"""Every setting, grouped, read from the environment.
+"""Every setting, grouped, read from the environment and from the files of ``SECRETS_DIR``.
 
 Built in main functions, never at import, but for the two modules that another program imports as its configuration: ``worker/main.py`` and ``web/gunicorn_conf.py``.
 """
 
 import ipaddress
+import os
+import sys
+import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from shared.contract import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 
@@ -23,17 +32,48 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class Group(BaseSettings):
-    """Base of the groups: environment only, unknown variables are somebody else's."""
+class SecretFiles(SecretsSettingsSource):
+    """Files named like a variable, in lower case: ``/run/secrets/mongodb_url``. What cannot be read is an error.
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    pydantic-settings only warns of a folder that is missing and of a secret that is a folder, which is what a mount makes of a
+    file that is not there: the service would go on with the default.
+    """
+
+    def __call__(self) -> dict[str, Any]:
+        """Read them.
+
+        :raises SettingsError: the folder, or a file of it that is asked for, cannot be read.
+        """
+        with warnings.catch_warnings(action="error"):
+            try:
+                return super().__call__()
+            except (UserWarning, OSError) as error:
+                raise SettingsError("SECRETS_DIR") from error
+
+
+class Group(BaseSettings):
+    """Base of the groups: a variable wins over a file of ``SECRETS_DIR``, an empty one is none, unknown ones are somebody else's."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- SecretFiles is in its place
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Name the sources, the first one wins."""
+        return init_settings, env_settings, SecretFiles(settings_cls, os.environ.get("SECRETS_DIR") or None)
 
 
 class Mongo(Group):
     """MongoDB: the truth. ``MONGODB_URL``, ``MONGODB_DATABASE``."""
 
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
-    url: str = "mongodb://127.0.0.1:27017/?replicaSet=shelfsight"
+    url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
     database: str = "shelfsight"
     connect_timeout_s: float = 2.0
     socket_timeout_s: float = Field(30.0, description="An answer that takes longer is taken for a lost server.")
@@ -46,7 +86,7 @@ class Redis(Group):
     """Redis: the doorbell. ``REDIS_URL``."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
-    url: str = "redis://127.0.0.1:6379/0"
+    url: str = Field("redis://127.0.0.1:6379/0", min_length=1)
 
 
 class Blobs(Group):
@@ -160,3 +200,20 @@ class Settings(BaseModel):
     def default_augmentations(self) -> tuple[str, ...]:
         """Names of the augmentations that an upload gets when it names none."""
         return DEFAULT_AUGMENTATIONS if self.vision.augmentations is None else self.vision.augmentations
+
+
+def read() -> Settings:
+    """Read the settings of a program that starts; a wrong one ends it with a sentence on standard error."""
+    try:
+        return Settings()
+    except (ValidationError, SettingsError) as error:
+        sys.exit(f"error: {explain(error)}")
+
+
+def explain(error: ValidationError | SettingsError) -> str:
+    """Say in a sentence which setting is wrong and why, without its value: it may be a secret."""
+    if isinstance(error, SettingsError):
+        return f"a setting cannot be read: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"a setting of {error.title} is wrong: {f'{where}: ' if where else ''}{first['msg']}"

@@ -4,9 +4,9 @@ import ctypes
 import gc
 from pathlib import Path
 
-from shared.settings import Settings
+from shared import settings
 
-_settings = Settings()
+_settings = settings.read()
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 bind = f"{_settings.web.host}:{_settings.web.port}"

@@ -4,22 +4,21 @@ import argparse
 
 from celery import Celery
 
-from shared import telemetry
+from shared import settings, telemetry
 from shared.contract import BELL_QUEUE
-from shared.settings import Settings
 from worker.tasks import make_worker
 
 # Made at import, because a pool child is a fresh interpreter that imports this module to find its task.
-app: Celery = make_worker(Settings())
+app: Celery = make_worker(settings.read())
 
 
 def main() -> None:
     """Run until told to stop."""
-    settings = Settings()
+    log = settings.read().log
     parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
     parser.add_argument("--name", default="worker", help="name of this worker in the logs (default: %(default)s)")
     given = parser.parse_args()
-    telemetry.configure(settings.log, given.name)
+    telemetry.configure(log, given.name)
     app.worker_main(
         [
             "worker",
@@ -28,7 +27,7 @@ def main() -> None:
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
-            f"--loglevel={settings.log.level}",
+            f"--loglevel={log.level}",
         ]
     )
 

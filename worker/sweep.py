@@ -22,7 +22,7 @@ from shared.ids import is_batch_id
 from shared.layout import FILES, SPOOL, batch_prefix, image_prefix, original_key, spool_key
 from shared.ledger import claims, commits, deletion, ranks, results, turns
 from shared.mongo import Db, Document, connect, translated
-from shared.settings import Settings
+from shared.settings import Settings, read
 from shared.states import TERMINAL
 
 _log = logging.getLogger("shelfsight.error")
@@ -243,7 +243,7 @@ class Sweep:
 
 def main() -> None:
     """Sweep until told to stop."""
-    settings = Settings()
+    settings = read()
     telemetry.configure(settings.log, "sweep")
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):

@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from rich.console import Console
 
 from scripts.local import embedded
 from scripts.local.house import DEFAULT_DATA, ROOT, House, known
-from shared.settings import Settings
+from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
 """The first start of a worker reads a few hundred MB of libraries; a slow disk takes a while. A server that recovers its data
@@ -114,9 +115,8 @@ def _check(house: House) -> None:
     """
     try:
         settings = Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise CannotStart(f"a setting of {error.title} is wrong: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValidationError, SettingsError) as error:
+        raise CannotStart(explain(error)) from error
     if house.holder() is not None:
         raise _runs_already(house)
     used = known(house.data) is not None

@@ -1,12 +1,20 @@
-"""Settings come from the environment, once, when they are asked for."""
+"""Settings come from the environment and from secret files, once, when they are asked for."""
 
 import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from scripts.local.house import ROOT
 from shared.contract import DEFAULT_AUGMENTATIONS
-from shared.settings import Settings
+from shared.settings import Settings, read
 
 PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "LOG_")
 
@@ -14,7 +22,7 @@ PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
-        if name.startswith(PREFIXES) or name in {"PUBLIC_URL", "OPEN_BEHIND_LOOPBACK_PROXY"}:
+        if name.startswith(PREFIXES) or name in {"PUBLIC_URL", "OPEN_BEHIND_LOOPBACK_PROXY", "SECRETS_DIR"}:
             monkeypatch.delenv(name)
 
 
@@ -63,3 +71,103 @@ def test_default_augmentations_may_be_chosen_and_may_be_none(monkeypatch: pytest
 def test_an_image_number_fits_into_its_id() -> None:
     with pytest.raises(ValidationError):
         Settings().limits.model_validate({"max_images": 65_536})
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of secrets that settings are read from."""
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setenv("SECRETS_DIR", str(folder))
+    return folder
+
+
+@contextmanager
+def as_somebody_else(folder: Path) -> Iterator[None]:
+    """Be the owner of the folder, and one whom file modes bind, also where the tests run as root."""
+    me = os.geteuid()
+    if me == 0:
+        os.chown(folder, 65534, -1)
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+def said_at_the_start() -> str:
+    with pytest.raises(SystemExit) as ended:
+        read()
+    return str(ended.value.code)
+
+
+def test_a_setting_may_come_from_a_file_and_a_variable_wins(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "mongodb_url").write_text("mongodb://user:word@db/\n")
+    (secrets / "redis_url").write_text("redis://:word@cache/0\n")
+    (secrets / "public_url").write_text("https://shelf.example")
+    (secrets / "vision_augmentations").write_text('["rotate"]')
+    (secrets / "somebody_elses").write_text("?")
+    monkeypatch.setenv("REDIS_URL", "redis://elsewhere/0")
+    settings = Settings()
+    assert settings.mongo.url == "mongodb://user:word@db/"
+    assert settings.redis.url == "redis://elsewhere/0"
+    assert settings.web.public_url == "https://shelf.example"
+    assert settings.default_augmentations == ("rotate",)
+    assert settings.limits.max_images == 1000
+
+
+def test_an_empty_variable_is_none(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "redis_url").write_text("redis://cache/0")
+    monkeypatch.setenv("REDIS_URL", "")
+    monkeypatch.setenv("LIMITS_MAX_IMAGES", "")
+    assert (Settings().redis.url, Settings().limits.max_images) == ("redis://cache/0", 1000)
+    monkeypatch.setenv("SECRETS_DIR", "")
+    assert Settings().redis.url == "redis://127.0.0.1:6379/0"
+
+
+@pytest.mark.parametrize(
+    "program", ["worker.main", "worker.sweep", "shared.documents", "gunicorn -c web/gunicorn_conf.py web.app:create_app()"]
+)
+def test_every_program_ends_with_a_sentence_when_its_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRETS_DIR": str(tmp_path / "missing")}
+    command = [sys.executable, "-m", *program.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+
+
+def test_a_folder_of_secrets_that_is_a_file_ends_the_start_with_a_sentence(secrets: Path) -> None:
+    secrets.rmdir()
+    secrets.touch()
+    assert "must reference a directory" in said_at_the_start()
+
+
+def test_a_secret_that_is_a_folder_ends_the_start_with_a_sentence(secrets: Path) -> None:
+    (secrets / "mongodb_url").mkdir()  # what a mount makes of a file that is not there
+    with warnings.catch_warnings(action="ignore"):  # as outside of the tests, where a warning is no error
+        assert "found a directory instead" in said_at_the_start()
+
+
+def test_an_empty_secret_ends_the_start_with_a_sentence(secrets: Path) -> None:
+    (secrets / "mongodb_url").touch()
+    assert said_at_the_start() == "error: a setting of Mongo is wrong: url: String should have at least 1 character"
+
+
+@pytest.mark.parametrize("closed", [".", "mongodb_url"])
+def test_a_secret_that_may_not_be_read_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, as_somebody_else(Path(folder)):
+        (Path(folder) / "mongodb_url").write_text("mongodb://db/")
+        monkeypatch.setenv("SECRETS_DIR", folder)
+        assert Settings().mongo.url == "mongodb://db/"
+        (Path(folder) / closed).chmod(0)
+        said = said_at_the_start()
+        (Path(folder) / closed).chmod(0o700)
+    assert said.startswith("error: a setting cannot be read: ")
+    assert "Permission denied" in said
+
+
+def test_a_wrong_setting_is_told_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIMITS_MAX_IMAGES", "secret")
+    said = said_at_the_start()
+    assert said.startswith("error: a setting of Limits is wrong: max_images: ")
+    assert "secret" not in said

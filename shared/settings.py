@@ -4,16 +4,19 @@ Built in main functions, never at import, but for the two modules that another p
 """
 
 import ipaddress
+import json
 import os
 import sys
 import warnings
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SecretsSettingsSource,
     SettingsConfigDict,
@@ -121,6 +124,21 @@ class Web(Group):
     body_patience_s: int = Field(30, gt=0, description="A body that stalls for so long is refused: it holds a thread.")
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="JSON list of addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, given: object) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Read the JSON here: elsewhere nothing would say what to write instead."""
+        try:
+            listed = json.loads(given) if isinstance(given, str) else given
+            if not isinstance(listed, list | tuple):
+                raise TypeError("it is no list")
+            return tuple(ipaddress.ip_network(str(one)) for one in listed)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5", "172.16.0.0/12", "fd00::/8"]: {error}') from None
 
     @model_validator(mode="after")
     def _loopback_only(self) -> "Web":

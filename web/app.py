@@ -7,6 +7,7 @@ from flask import Flask, Response, g, request
 from shared import telemetry
 from shared.settings import Settings
 from web import batches, files, guard, health, openapi, pages, problems, uploads, wire
+from web.proxy import TrustedProxies
 from web.services import Services
 
 _CSP = "default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'"
@@ -20,6 +21,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings()
     telemetry.configure(settings.log, "web")
     app = Flask(__name__, static_folder=None)
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[method-assign]
     app.extensions["shelfsight"] = Services(settings)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
@@ -52,6 +54,7 @@ def _finish(answer: Response) -> Response:
         extra={
             "data": {
                 "request_id": g.request_id,
+                "client": request.remote_addr,
                 "status": answer.status_code,
                 "ms": round((time.perf_counter() - g.get("began", time.perf_counter())) * 1000, 1),
                 "batch_id": g.get("batch_id"),

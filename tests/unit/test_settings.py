@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_default_augmentations_may_be_chosen_and_may_be_none(monkeypatch: pytest
     assert Settings().default_augmentations == ("rotate",)
     monkeypatch.setenv("VISION_AUGMENTATIONS", "[]")
     assert Settings().default_augmentations == ()
+
+
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().web.trusted_proxies == ()
+    monkeypatch.setenv("WEB_TRUSTED_PROXIES", '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+    assert Settings().web.trusted_proxies == tuple(map(ip_network, ("10.0.0.5/32", "172.16.0.0/12", "fd00::/8")))
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.5", '"10.0.0.5"', "{}", "[5]", '["nginx"]', '["10.0.0.5/8"]', '["10.0.0.256"]'])
+def test_a_proxy_that_is_none_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("WEB_TRUSTED_PROXIES", wrong)
+    assert 'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5",' in said_at_the_start()
 
 
 def test_an_image_number_fits_into_its_id() -> None:

@@ -1,0 +1,40 @@
+"""Who is asking, and by which scheme: a proxy's word counts only where that proxy is named in ``WEB_TRUSTED_PROXIES``."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class TrustedProxies:
+    """WSGI middleware: believes what a trusted peer forwards, and lets nobody see what any other peer says there.
+
+    Of ``X-Forwarded-For`` and ``X-Forwarded-Proto`` the last element counts: the one that the proxy itself has written.
+    ``Host`` is what the proxy sends on; ``X-Forwarded-Host`` is never read.
+    """
+
+    def __init__(self, app: "WSGIApplication", trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
+        """Wrap an application."""
+        self._app, self._trusted = app, trusted
+        self._believing = ProxyFix(app, x_for=1, x_proto=1, x_host=0)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer a request."""
+        if self._trusts(environ.get("REMOTE_ADDR", "")):
+            return self._believing(environ, start_response)
+        for name in [name for name in environ if name == "HTTP_FORWARDED" or name.startswith("HTTP_X_FORWARDED_")]:
+            del environ[name]
+        return self._app(environ, start_response)
+
+    def _trusts(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 peer of a socket that takes both
+            address = address.ipv4_mapped
+        return any(address in network for network in self._trusted)

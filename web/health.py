@@ -2,20 +2,19 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final
 
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shared import signs
 from shared.errors import Environment, ShelfsightError, StoreAway
 from shared.mongo import translated
 from web import problems, render
 from web.services import Services, services
 
 blueprint = Blueprint("health", __name__)
-WORKER_SILENT_S: Final = 15
 
 
 @blueprint.get("/healthz")
@@ -103,7 +102,4 @@ def _disk(at_work: Services) -> str | None:
 
 
 def _worker(at_work: Services) -> str | None:
-    fresh = {"$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_SILENT_S * 1000]}]}}
-    with translated():
-        found = at_work.db.workers.find_one(fresh, {"_id": 1})
-    return None if found else "No worker has been heard of lately."
+    return None if signs.worker_is_heard(at_work.db) else "No worker has been heard of lately."

@@ -23,10 +23,10 @@ from shared.layout import FILES, SPOOL, batch_prefix, image_prefix, original_key
 from shared.ledger import claims, commits, deletion, ranks, results, turns
 from shared.mongo import Db, Document, connect, translated
 from shared.settings import Settings, read
+from shared.signs import SWEEP_LEASE
 from shared.states import TERMINAL
 
 _log = logging.getLogger("shelfsight.error")
-_LEASE: Final = "sweep"
 _MANY: Final = 200
 _TEMP_AGE_S: Final = 3600
 _STEP: Final = 1024 * 1024
@@ -72,13 +72,13 @@ class Sweep:
     def _lead(self) -> bool:
         """Take or keep the lead for five looks."""
         length_ms = int(self._settings.sweep.interval_s * 5000)
-        mine = {"_id": _LEASE, "owner": self._me, "until": {"$add": ["$$NOW", length_ms]}}
+        mine = {"_id": SWEEP_LEASE, "owner": self._me, "until": {"$add": ["$$NOW", length_ms]}}
         free = {"$or": [{"$eq": ["$owner", self._me]}, {"$lt": ["$until", "$$NOW"]}]}  # a missing field sorts below
         take = [{"$replaceWith": {"$cond": [free, mine, "$$ROOT"]}}]
         with translated():
             try:
                 lead = self._db.leases.find_one_and_update(
-                    {"_id": _LEASE}, take, upsert=True, return_document=ReturnDocument.AFTER
+                    {"_id": SWEEP_LEASE}, take, upsert=True, return_document=ReturnDocument.AFTER
                 )
             except DuplicateKeyError:  # two began at once
                 return False

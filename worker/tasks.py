@@ -6,23 +6,22 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_init, worker_process_shutdown
 
-from shared import telemetry
+from shared import signs, telemetry
 from shared.blobs import LocalBlobs
 from shared.broker import Bell, make_celery
 from shared.contract import BELL_TASK
 from shared.errors import ShelfsightError
-from shared.mongo import Db, connect, translated
+from shared.mongo import Db, connect
 from shared.settings import Settings
 from worker import heap
-
-_HEARTBEAT_S: Final = 3.0
 
 
 @dataclass(slots=True)
@@ -99,12 +98,7 @@ def _end(**_: Any) -> None:
 
 
 def _beat(db: Db, owner: str) -> None:
-    seen = [{"$set": {"seen": "$$NOW", "pid": os.getpid(), "host": {"$literal": socket.gethostname()}}}]
     while True:
-        try:
-            with translated():
-                db.workers.update_one({"_id": owner}, seen, upsert=True)
-                db.workers.delete_many({"$expr": {"$lt": ["$seen", {"$subtract": ["$$NOW", 3_600_000]}]}})
-        except ShelfsightError:
-            pass  # that nothing is heard of us says it
-        time.sleep(_HEARTBEAT_S)
+        with suppress(ShelfsightError):  # that nothing is heard of us says it
+            signs.beat(db, owner)
+        time.sleep(signs.BEAT_S)

@@ -1,0 +1,111 @@
+"""The health checks of containers: ``python -m worker.alive`` and ``python -m web.alive``."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from scripts.local import embedded
+from scripts.local.house import ROOT
+from shared import settings, signs
+from shared.blobs import LocalBlobs
+from shared.broker import Bell
+from shared.mongo import Db
+from tests.integration.front import running
+from worker.sweep import Sweep
+
+
+def ask(*command: str, **variables: str) -> tuple[int, str]:
+    """Run a check.
+
+    :returns: its exit code and what it says.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    ended = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == (1 if ended.returncode else 0), ended.stderr
+    return ended.returncode, ended.stderr
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def of_a_worker(mongo: settings.Mongo, *arguments: str) -> tuple[int, str]:
+    return ask("-m", "worker.alive", *arguments, MONGODB_URL=mongo.url, MONGODB_DATABASE=mongo.database)
+
+
+def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings.Mongo, db: Db) -> None:
+    silent = f"error: no worker of {socket.gethostname()} was heard of for 15 s\n"
+    assert of_a_worker(mongo) == (1, silent)
+    signs.beat(db, "one")
+    assert of_a_worker(mongo) == (0, "")
+    db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
+    assert of_a_worker(mongo) == (1, silent)
+
+
+def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) -> None:
+    signs.beat(db, "one")
+    db.workers.update_one({"_id": "one"}, {"$set": {"host": "another"}})
+    assert signs.worker_is_heard(db)
+    assert of_a_worker(mongo)[0] == 1
+
+
+def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:
+    assert of_a_worker(mongo, "--sweep") == (1, "error: no sweep holds the lease\n")
+    around = settings.Settings(mongo=mongo, redis=settings.Redis(url="redis://127.0.0.1:1/0"))
+    Sweep(around, db, LocalBlobs(blobs_root), Bell(around)).tick()
+    assert of_a_worker(mongo, "--sweep") == (0, "")
+    db.leases.update_one({"_id": "sweep"}, [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}])
+    assert of_a_worker(mongo, "--sweep")[0] == 1
+
+
+@pytest.mark.parametrize("asked", [[], ["--sweep"]])
+def test_a_database_that_says_nothing_is_told_within_seconds(silent: int, asked: list[str]) -> None:
+    began = time.monotonic()
+    code, said = ask("-m", "worker.alive", *asked, MONGODB_URL=f"mongodb://127.0.0.1:{silent}/?directConnection=true")
+    assert (code, said) == (1, "error: The database does not answer; try again.\n")
+    assert time.monotonic() - began < 8
+
+
+def test_a_check_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'cv2', 'numpy', 'celery', 'flask'}"
+    assert ask("-c", f"import sys, worker.alive; sys.exit(len({heavy} & set(sys.modules)))")[0] == 0
+    assert ask("-c", f"import sys, web.alive; sys.exit(len(({heavy} | {{'pydantic', 'pymongo'}}) & set(sys.modules)))")[0] == 0
+
+
+def test_a_front_that_answers_is_alive(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
+    with running(mongo, tmp_path) as front:
+        assert ask("-m", "web.alive", WEB_PORT=str(front.port)) == (0, "")
+    code, said = ask("-m", "web.alive", WEB_PORT=str(front.port))
+    assert (code, said) == (1, f"error: nobody answers at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
+
+
+def test_a_front_that_hangs_is_told_within_seconds(silent: int) -> None:
+    began = time.monotonic()
+    assert ask("-m", "web.alive", WEB_PORT=str(silent)) == (1, f"error: nobody answers at 127.0.0.1:{silent}: timed out\n")
+    assert time.monotonic() - began < 6
+
+
+def test_a_front_that_answers_with_an_error_is_not_alive() -> None:
+    class Broken(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", embedded.free_port()), Broken) as server:
+        threading.Thread(target=server.handle_request).start()
+        port = server.server_port
+        assert ask("-m", "web.alive", WEB_PORT=str(port)) == (1, f"error: 127.0.0.1:{port}/healthz says 500\n")

@@ -128,6 +128,8 @@ class Web(Group):
         (), description="JSON list of addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
 
+    drain_file: Path | None = Field(None, description="While this file exists, /readyz says no: nothing new should be sent here.")
+
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _networks(cls, given: object) -> tuple[IPv4Network | IPv6Network, ...]:

@@ -33,6 +33,7 @@ def readyz() -> Response:
         "blobs": _blobs,
         "disk": _disk,
         "worker": _worker,
+        "draining": _draining,
     }
     found: dict[str, str | None] = {}
     for name, check in checks.items():
@@ -103,3 +104,10 @@ def _disk(at_work: Services) -> str | None:
 
 def _worker(at_work: Services) -> str | None:
     return None if signs.worker_is_heard(at_work.db) else "No worker has been heard of lately."
+
+
+def _draining(at_work: Services) -> str | None:
+    file = at_work.settings.web.drain_file
+    if file is None or not file.exists():
+        return None
+    return "This server is being drained (WEB_DRAIN_FILE is there): it still answers everything, but send what is new to another."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from shared import settings
+from shared import settings, signs
 from shared.mongo import Db
 from tests.integration.http import client, item, picture, post
 
@@ -138,14 +138,37 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
         "blobs": True,
         "disk": True,
         "worker": False,
+        "draining": True,
     }
     assert web.get("/healthz").status_code == 200
+
+
+def test_a_server_that_is_drained_is_not_ready_and_serves_on(
+    mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = tmp_path / "drain"
+    monkeypatch.setenv("WEB_DRAIN_FILE", str(drain))
+    signs.beat(db, "a worker")
+    web = client(mongo, blobs_root, redis_url)
+    assert web.get("/readyz").status_code == 200
+    drain.touch()
+    answer = web.get("/readyz")
+    checks = answer.get_json()["checks"]
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "not_ready")
+    assert [name for name, check in checks.items() if not check["ok"]] == ["draining"]
+    assert "drained" in checks["draining"]["detail"]
+    assert str(drain) not in answer.get_data(as_text=True)
+    said = post(web, [item()])
+    assert said.status_code == 202
+    assert all(web.get(path).status_code == 200 for path in (said.headers["Location"], "/image_batches", "/healthz", "/"))
+    drain.unlink()
+    assert web.get("/readyz").status_code == 200
 
 
 def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.Mongo, blobs_root: Path) -> None:
     nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
     checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
-    assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk"]
+    assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]
     assert "without MongoDB" in checks["worker"]["detail"]
 
 

@@ -10,7 +10,13 @@ from scripts.local.servers import Mongod, RedisServer
 from shared import settings
 from shared.documents import create_indexes
 from shared.mongo import Db, connect
-from tests.stack import Stack
+from tests.stack import Service, Stack
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of the whole run against a service that runs already."""
+    about = "address of a running service: the tests of tests/e2e that need no more are run against it, the others are skipped"
+    parser.addoption("--base-url", metavar="URL", help=about)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +58,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield whole
     finally:
         whole.stop()
+
+
+@pytest.fixture(scope="session")
+def service(request: pytest.FixtureRequest) -> Service:
+    """Give a whole service by its address alone: that of ``--base-url``, else the shared ``stack``."""
+    given: str | None = request.config.getoption("--base-url")
+    if given:
+        return Service(given.rstrip("/"))
+    stack: Stack = request.getfixturevalue("stack")
+    return Service(stack.url)
 
 
 @pytest.fixture

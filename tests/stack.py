@@ -1,4 +1,4 @@
-"""The whole stack as ``scripts/start`` runs it, for the tests that need it."""
+"""The whole stack as ``scripts/start`` runs it, for the tests that need it; and any service of which only the address is known."""
 
 import contextlib
 import json
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.local import embedded
@@ -26,6 +27,13 @@ def until(true: Callable[[], object], within_s: float = 60.0, what: str = "it") 
     while not true():
         assert time.monotonic() < end, f"{what}: not within {within_s} s"
         time.sleep(0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running Shelfsight, seen from outside: wherever it runs, there may be a proxy before it and other people's batches in it."""
+
+    url: str
 
 
 class Stack:

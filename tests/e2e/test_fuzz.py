@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Stack
+from tests.stack import Service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -23,9 +23,9 @@ CHECKS = [
 """All but "what the schema allows is accepted": no schema can say that a text is the base64 of a picture."""
 
 
-def test_the_service_does_what_its_document_says(stack: Stack, tmp_path: Path) -> None:
+def test_the_service_does_what_its_document_says(service: Service, tmp_path: Path) -> None:
     command = [
-        str(Path(sys.executable).with_name("schemathesis")), "run", f"{stack.url}/openapi.json",
+        str(Path(sys.executable).with_name("schemathesis")), "run", f"{service.url}/openapi.json",
         "--checks", ",".join(CHECKS), "--max-examples", "40", "--seed", "1", "--generation-database", "none",
         "--request-timeout", "30", "--continue-on-failure", "--no-color",
     ]  # fmt: skip

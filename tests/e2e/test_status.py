@@ -1,11 +1,15 @@
 """``scripts/status``: every process, what waits, what was received, and what to do; ``scripts/stop`` where nothing runs."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.local.house import ROOT
 from tests.e2e.house_kit import ledger, script, send_a_picture, wait_for_another, wait_until_ready
 from tests.stack import Stack, until
 
@@ -34,6 +38,14 @@ def test_status_counts_what_was_received(stack: Stack) -> None:
     assert send_a_picture(stack.url) == 202
     until(lambda: ledger(stack.data)["done"] > before["done"])
     assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
+
+
+@pytest.mark.parametrize("check", [["worker.alive"], ["worker.alive", "--sweep"], ["web.alive"]])
+def test_the_health_checks_of_containers_find_a_whole_house_well(stack: Stack, check: list[str]) -> None:
+    wait_until_ready(stack)
+    around = os.environ | {"PYTHONPATH": str(ROOT), "MONGODB_URL": stack.mongo_url, "WEB_PORT": str(stack.port)}
+    said = subprocess.run([sys.executable, "-m", *check], env=around, capture_output=True, text=True, timeout=30, check=False)
+    assert (said.returncode, said.stderr) == (0, "")
 
 
 def test_status_counts_restarts(stack: Stack) -> None:

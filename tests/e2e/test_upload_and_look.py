@@ -8,20 +8,22 @@ import subprocess
 import sys
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from scripts.local.house import ROOT
-from tests.stack import Stack
+from tests.stack import Service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SAMPLES = ROOT / "samples"
 
 
-def upload(stack: Stack, *arguments: str, cwd: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "scripts.client.main", *arguments, "--url", stack.url, "--json", "--quiet"]
+def upload(service: Service, *arguments: str, cwd: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "scripts.client.main", *arguments, "--url", service.url, "--json", "--quiet"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -31,42 +33,43 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:
     return process.returncode, json.loads(out) if out.strip() else {"stderr": err}
 
 
-def test_the_samples_are_uploaded_seen_and_shown(stack: Stack, tmp_path: Path) -> None:
-    code, said = finish(upload(stack, str(SAMPLES / "manifest.csv"), "--wait", cwd=tmp_path))
+def test_the_samples_are_uploaded_seen_and_shown(service: Service, tmp_path: Path) -> None:
+    code, said = finish(upload(service, str(SAMPLES / "manifest.csv"), "--wait", cwd=tmp_path))
     assert code == 0, said
     assert (said["accepted"], said["done"], said["rejected"]) == (14, 14, [])
     assert {"Apple", "Orange", "Banana", "Milk", "Juice"} <= set(said["labels"])
-    batch = json.load(urllib.request.urlopen(f"{stack.url}/image_batches/{said['batches'][0]}", timeout=10))
+    batch = json.load(urllib.request.urlopen(f"{service.url}/image_batches/{said['batches'][0]}", timeout=10))
     checks = {image["filename"]: image["barcode_check"] for image in batch["images"]}
     assert (checks["carton-02a.jpg"], checks["carton-02b.jpg"]) == ("match", "mismatch")
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium on PATH")
-    for path, expected in (("/", "14 images"), (f"/batches/{batch['id']}", "Juice"), ("/docs", "/upload_image_batch")):
+    for path, expected in (("/", f'href="/batches/{batch["id"]}"'), (f"/batches/{batch['id']}", "Juice"), ("/docs", "/upload_image_batch")):
         flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-        command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=3000", "--dump-dom", stack.url + path]
+        command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=3000", "--dump-dom", service.url + path]
         page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
         assert expected in page
 
 
-def test_an_interrupted_upload_goes_on_where_it_was_and_sends_nothing_twice(stack: Stack, tmp_path: Path) -> None:
+def test_an_interrupted_upload_goes_on_where_it_was_and_sends_nothing_twice(service: Service, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     source = (SAMPLES / "shelf-01.jpg").read_bytes()
     for number in range(24):
         (folder / f"{number:02}.jpg").write_bytes(source)
     (folder / "broken.jpg").write_bytes(b"no picture")
-    arguments = [str(folder), "--batch-size", "2", "--parallel", "1", "--store", "interrupted"]
-    first = upload(stack, *arguments, cwd=tmp_path)
+    store = f"interrupted {uuid.uuid4().hex}"
+    arguments = [str(folder), "--batch-size", "2", "--parallel", "1", "--store", store]
+    first = upload(service, *arguments, cwd=tmp_path)
     until = time.monotonic() + 60
     while time.monotonic() < until and sum(file.read_text().count("batch_id") for file in tmp_path.glob("*.upload.jsonl")) < 3:
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
     code, said = finish(first)
     assert (code, "To go on: " in said["stderr"]) == (130, True)
-    code, said = finish(upload(stack, *arguments, cwd=tmp_path))
+    code, said = finish(upload(service, *arguments, cwd=tmp_path))
     assert (code, said["accepted"], [wrong["code"] for wrong in said["rejected"]]) == (1, 24, ["unsupported_format"])
     assert said["skipped"] >= 6
     assert not list(tmp_path.glob("*.upload.jsonl"))
-    listed = json.load(urllib.request.urlopen(f"{stack.url}/image_batches?store_name=interrupted&per_page=100", timeout=10))
+    listed = json.load(urllib.request.urlopen(f"{service.url}/image_batches?store_name={quote(store)}&per_page=100", timeout=10))
     assert sum(batch["total"] for batch in listed["batches"]) == 24

@@ -105,7 +105,7 @@ def _torch() -> None:
     if shutil.which("nvidia-smi") is None:
         _say("installing torch and torchvision for this CPU (PyTorch's own index)")
         impatient = os.environ | {"UV_HTTP_TIMEOUT": INDEX_PATIENCE_S, "UV_HTTP_RETRIES": "0"}
-        if _uv(["--torch-backend", "cpu", *pair], impatient, quiet=True, must=False):
+        if _uv(["--torch-backend", "cpu", "-r", _lock("torch-cpu.txt")], impatient, quiet=True, must=False):
             return
     _say("installing torch and torchvision from the default index (about 3 GB)")
     _uv(["--require-hashes", "-r", _lock("torch.txt")])
@@ -133,7 +133,7 @@ def _run(command: "list[str]", environment: "dict[str, str] | None" = None, *, q
 
 
 def _digest(level: str) -> str:
-    names = ["bootstrap.txt", LOCKS[level], "torch.txt"]
+    names = ["bootstrap.txt", LOCKS[level], "torch.txt", "torch-cpu.txt"]
     locks = b"".join((ROOT / "requirements" / name).read_bytes() for name in names)
     return hashlib.sha256(locks + sys.version.encode()).hexdigest()
 

@@ -14,6 +14,7 @@ from shared.durable import DurableWriter, Part, sync_folder
 from shared.errors import DiskFull, StoreAway
 
 TEMP = "tmp"
+LIVE = "live"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -23,11 +24,11 @@ class BlobMissing(KeyError):
 
 @dataclass(frozen=True, slots=True)
 class BlobStat:
-    """A blob's key, its size in bytes and when it was written (Unix seconds)."""
+    """A blob's key, its size in bytes and when it was written: whole Unix seconds, cut and not rounded, as HTTP says it."""
 
     key: str
     size: int
-    modified: float
+    modified: int
 
 
 class BlobStore(Protocol):
@@ -46,8 +47,8 @@ class BlobStore(Protocol):
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Give ``length`` bytes from ``offset`` on (fewer at the end), or all."""
 
-    def open(self, key: str) -> BinaryIO:
-        """Open a blob for reading; the caller closes it."""
+    def open(self, key: str) -> tuple[BinaryIO, BlobStat]:
+        """Open a blob for reading, and say what was opened, whatever is written under its key meanwhile; the caller closes it."""
 
     def stat(self, key: str) -> BlobStat | None:
         """Say how large and how old a blob is, or None."""
@@ -63,6 +64,13 @@ class BlobStore(Protocol):
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Name the folders right under a folder."""
+
+    def publish(self, folder: str, version: str) -> None:
+        """Let those who read the store without us find ``folder/version`` as ``folder/live``; fine if the folder is not there.
+
+        It is no blob and no folder to any other method, and need not survive a power cut. Again with the same version is
+        fine, and cheap; a store that nobody else reads does nothing.
+        """
 
     def free_bytes(self) -> int:
         """Say how many bytes there is room for."""
@@ -105,19 +113,21 @@ class LocalBlobs:
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See ``BlobStore``."""
-        with self.open(key) as file, _disk_errors():
+        file, _ = self.open(key)
+        with file, _disk_errors():
             if length is None:
                 file.seek(offset)
                 return file.read()
             return os.pread(file.fileno(), length, offset)
 
-    def open(self, key: str) -> BinaryIO:
+    def open(self, key: str) -> tuple[BinaryIO, BlobStat]:
         """See ``BlobStore``."""
         with _disk_errors():
             try:
-                return self._path(key).open("rb", buffering=0)
+                file = self._path(key).open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise BlobMissing(key) from error
+            return file, _stat(key, os.fstat(file.fileno()))
 
     def stat(self, key: str) -> BlobStat | None:
         """See ``BlobStore``."""
@@ -126,7 +136,7 @@ class LocalBlobs:
                 found = self._path(key).stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        return BlobStat(key, found.st_size, found.st_mtime)
+        return _stat(key, found)
 
     def delete(self, key: str) -> None:
         """See ``BlobStore``."""
@@ -134,9 +144,11 @@ class LocalBlobs:
             self._path(key).unlink()
 
     def delete_tree(self, prefix: str) -> None:
-        """See ``BlobStore``."""
+        """See ``BlobStore``. One rename takes the whole tree out of everybody's reach, so no late write ends that halfway."""
+        tree = self._path(prefix)
         with _disk_errors(), suppress(FileNotFoundError):
-            shutil.rmtree(self._path(prefix))
+            if tree.is_dir() and not tree.is_symlink():
+                shutil.rmtree(self._out_of_reach(tree))
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """See ``BlobStore``."""
@@ -146,16 +158,31 @@ class LocalBlobs:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(Path(entry.path))
+                    if not entry.is_file(follow_symlinks=False):  # a link would show a blob twice
                         continue
                     with suppress(FileNotFoundError):
-                        found = entry.stat()
-                        yield BlobStat(str(Path(entry.path).relative_to(self._root)), found.st_size, found.st_mtime)
+                        yield _stat(str(Path(entry.path).relative_to(self._root)), entry.stat(follow_symlinks=False))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """See ``BlobStore``."""
         with _disk_errors(), suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
             yield from names
+
+    def publish(self, folder: str, version: str) -> None:
+        """See ``BlobStore``: a relative link, made beside its place and renamed. It makes no folder and syncs nothing.
+
+        What the temporary link says is in its name, so one that a crash left, or that another process is about to rename, is
+        as good as our own.
+        """
+        place = self._path(f"{folder}/{version}").parent
+        link, temp = place / LIVE, place / f"{LIVE}.{version}"
+        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):  # deleted, or renamed by another process
+            if link.is_symlink() and str(link.readlink()) == version:
+                return
+            with suppress(FileExistsError):
+                temp.symlink_to(version)
+            temp.replace(link)
 
     def free_bytes(self) -> int:
         """See ``BlobStore``: what an ordinary user may still write."""
@@ -171,6 +198,14 @@ class LocalBlobs:
             raise ValueError(msg)
         return self._root.joinpath(*names)
 
+    def _out_of_reach(self, tree: Path) -> Path:
+        """Move a folder away at one stroke; give where it lies now. Where it cannot be moved (a full disk) it stays."""
+        away = self._temp / uuid4().hex
+        with suppress(OSError):
+            self._temp.mkdir(exist_ok=True)
+            return tree.rename(away)
+        return tree
+
     def _make_folder(self, folder: Path) -> set[Path]:
         """Make a folder and its parents; give every folder whose entries changed or will."""
         changed = {folder}
@@ -180,6 +215,10 @@ class LocalBlobs:
         for made in sorted(changed):
             made.mkdir(exist_ok=True)
         return changed
+
+
+def _stat(key: str, found: os.stat_result) -> BlobStat:
+    return BlobStat(key, found.st_size, found.st_mtime_ns // 1_000_000_000)
 
 
 @contextmanager

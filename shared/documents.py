@@ -112,6 +112,7 @@ class Batch(me.Document):
     checked_at = me.DateTimeField()
     deleting = me.BooleanField()
     deleting_at = me.DateTimeField()
+    uncleared = me.BooleanField()
 
     meta: ClassVar[dict[str, Any]] = {"collection": "batches", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [

@@ -5,9 +5,12 @@
     spool/<batch>                                  every original of an upload, one after the other
     files/<xx>/<batch>/<index>.<ext>               an original, byte for byte
     files/<xx>/<batch>/<index>/<fence>/<name>.jpg  what one claim made of it: thumb, boxes, rendition, augmentations
+    files/<xx>/<batch>/<index>/live                once the image is done: a link to the folder of the fence that is valid
 
 ``xx`` are the last two digits of the batch id, which are random: 256 folders share the load. The fence keeps the work of
-a worker that lost its claim apart from that of the one that holds it.
+a worker that lost its claim apart from that of the one that holds it. Through the link a plain file server finds all that it
+may serve of an image without asking the database: ``live/<name>.jpg``, and the original as ``live/../../<index>.<ext>``, which
+leads nowhere before the image is done, nor ever when it failed.
 """
 
 from typing import Final

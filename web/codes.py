@@ -18,7 +18,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "body_too_slow": (408, "The body stalls, or comes too slowly on the whole."),
     "request_in_flight": (409, "The first request with this Idempotency-Key is being answered; Retry-After says when to ask again."),
     "batch_deleted": (410, "The batch of this Idempotency-Key has been deleted since."),
-    "precondition_failed": (412, "The file has another ETag than If-Match says."),
+    "precondition_failed": (412, "The file is not, or no longer, the one that If-Match or If-Unmodified-Since means."),
     "body_too_large": (413, "More bytes than a body may have, inflated or not; limit and value say how many."),
     "too_many_images": (413, "More images than a batch may have; limit and value say how many."),
     "too_many_values": (413, "More JSON values than a request may have; limit and value say how many."),

@@ -1,15 +1,20 @@
-"""Files: originals byte for byte, renditions, thumbnails and what else was made of an image."""
+"""Files: originals byte for byte, renditions, thumbnails and what else was made of an image.
+
+A file server in front may serve those of images that are done (see ``shared/layout.py``). A client must not notice who answers,
+so ETag and Last-Modified are what nginx makes of the file alone.
+"""
 
 import io
 import re
+from datetime import UTC, datetime
 from typing import BinaryIO, Final
 
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import PreconditionFailed, RequestedRangeNotSatisfiable
-from werkzeug.http import is_resource_modified, quote_etag
+from werkzeug.http import http_date, is_resource_modified, quote_etag
 from werkzeug.wsgi import wrap_file
 
-from shared.blobs import BlobMissing
+from shared.blobs import BlobMissing, BlobStat
 from shared.contract import AUGMENTATIONS, BOXES, CONTENT_TYPES, RENDITION, THUMB
 from shared.errors import NotFound
 from shared.ids import batch_of, is_image_id
@@ -39,15 +44,14 @@ def original(name: str) -> Response:
     image = pages.get_image(at_work.db, image_id)
     ext = image["work"]["ext"]
     if ending == ext:
-        file, size = _original(at_work, image)
-        answer = _serve(file, size, f'{image["sha256"][:32]}', _FOREVER, CONTENT_TYPES[ext])
+        answer = _serve(*_original(at_work, image), _FOREVER, CONTENT_TYPES[ext])
         if image["status"] == ImageState.FAILED:  # nobody could look at it, so no browser should try
             answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return answer
     if ending != "jpg":
         raise NotFound("There is no such file.")
     _finished_only(image)
-    return _variant(at_work, image, RENDITION, f'{image["sha256"][:32]}-jpg', _FOREVER)
+    return _variant(at_work, image, RENDITION, _FOREVER)
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
@@ -60,8 +64,7 @@ def variant(image_id: str, variant: str) -> Response:
     _finished_only(image)
     if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
         raise NotFound("This augmentation was not asked for.")
-    fence = image["work"]["fence"]
-    return _variant(at_work, image, variant, f"{image_id}-{fence}-{variant}", _FOREVER if variant == THUMB else _CHECK)
+    return _variant(at_work, image, variant, _FOREVER if variant == THUMB else _CHECK)
 
 
 def _finished_only(image: Document) -> None:
@@ -72,54 +75,71 @@ def _finished_only(image: Document) -> None:
         raise NotFound("This picture could not be looked at; its original is at its own ending.", code="image_failed")
 
 
-def _original(at_work: Services, image: Document) -> tuple[BinaryIO, int]:
-    """Open an original; until a worker has kept it, it comes out of the upload's spool."""
-    size = int(image["file_size"])
+def _original(at_work: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
+    """Open an original; until a worker has kept it, it comes out of the upload's spool.
+
+    The spool was written before the kept original will be, so the validators change once, with the same bytes behind them.
+    """
+    key = original_key(image["_id"], image["work"]["ext"])
     try:
-        return at_work.blobs.open(original_key(image["_id"], image["work"]["ext"])), size
+        return at_work.blobs.open(key)
     except BlobMissing:
         pass
+    spool = spool_key(batch_of(image["_id"]))
     try:
-        spooled = at_work.blobs.read(spool_key(batch_of(image["_id"])), image["work"]["offset"], size)
+        data = at_work.blobs.read(spool, image["work"]["offset"], image["file_size"])
+        found = at_work.blobs.stat(spool)  # a spool is written once, so this is about what was read
+        if found is None:
+            raise BlobMissing(spool)
     except BlobMissing:
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image cannot be found.") from None
         raise NotFound("This file is not there yet.", code="image_pending", retry_after=_PENDING_S) from None
-    return io.BytesIO(spooled), size
+    return io.BytesIO(data), BlobStat(key, len(data), found.modified)
 
 
-def _variant(at_work: Services, image: Document, name: str, etag: str, cache: str) -> Response:
-    key = variant_key(image["_id"], image["work"]["fence"], name)
-    found = at_work.blobs.stat(key)
+def _variant(at_work: Services, image: Document, name: str, cache: str) -> Response:
     try:
-        if found is None:
-            raise BlobMissing(key)
-        return _serve(at_work.blobs.open(key), found.size, etag, cache, "image/jpeg")
+        opened = at_work.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:
         raise NotFound("There is no such file.") from None
+    return _serve(*opened, cache, "image/jpeg")
 
 
-def _serve(file: BinaryIO, size: int, etag: str, cache: str, content_type: str) -> Response:
+def _serve(file: BinaryIO, stat: BlobStat, cache: str, content_type: str) -> Response:
     """Serve an open file with ranges and validators; it is closed with the answer."""
     environ = dict(request.environ)
-    said = environ.pop("HTTP_RANGE", "")
-    wanted = _one_range(said, size) if request.method == "GET" else None  # RFC 9110, 14.2
+    etag = quote_etag(f"{stat.modified:x}-{stat.size:x}")
+    modified = datetime.fromtimestamp(stat.modified, UTC)
+    said, since = environ.pop("HTTP_RANGE", ""), environ.pop("HTTP_IF_RANGE", None)
+    # RFC 9110, 13.1.5: only the very same validator lets a range be sent; werkzeug takes weak tags and later dates too.
+    same = since in {None, etag, http_date(modified)}
+    wanted = _one_range(said, stat.size) if same and request.method == "GET" else None  # RFC 9110, 14.2
     # RFC 9110, 13.2.2: first the conditions, then the range; werkzeug looks at the range first.
-    if wanted is not None and is_resource_modified(environ, quote_etag(etag)):
+    if wanted is not None and is_resource_modified(environ, etag, last_modified=modified):
         environ["HTTP_RANGE"] = wanted
     answer = Response(wrap_file(environ, file, _STEP), mimetype=content_type, direct_passthrough=True)
-    answer.content_length = size
-    answer.set_etag(etag)
+    answer.content_length = stat.size
+    answer.headers["ETag"] = etag
+    answer.last_modified = modified
     answer.headers["Cache-Control"] = cache
     answer.call_on_close(file.close)
     try:
-        answer.make_conditional(environ, accept_ranges=True, complete_length=size)
+        if _changed_since(modified):
+            raise PreconditionFailed("The file was written later than If-Unmodified-Since says.")
+        answer.make_conditional(environ, accept_ranges=True, complete_length=stat.size)
         if answer.status_code == 412:
             raise PreconditionFailed("The file has another ETag.")
     except (RequestedRangeNotSatisfiable, PreconditionFailed):
         answer.close()
         raise
     return answer
+
+
+def _changed_since(modified: datetime) -> bool:
+    """Read If-Unmodified-Since, which werkzeug does not; an If-Match says it better (RFC 9110, 13.1.4)."""
+    limit = request.if_unmodified_since
+    return limit is not None and not request.if_match and modified > limit
 
 
 def _one_range(said: str, size: int) -> str | None:

@@ -24,7 +24,7 @@ from shared.ledger import claims, commits, deletion, ranks, results, turns
 from shared.mongo import Db, Document, connect, translated
 from shared.settings import Settings, read
 from shared.signs import SWEEP_LEASE
-from shared.states import TERMINAL
+from shared.states import TERMINAL, ImageState
 
 _log = logging.getLogger("shelfsight.error")
 _MANY: Final = 200
@@ -60,7 +60,7 @@ class Sweep:
             if not more:
                 self._clean_at = time.monotonic() + self._settings.sweep.clean_interval_s
 
-    def _quietly(self, part: Callable[..., bool | None], *about: str) -> bool:
+    def _quietly(self, part: Callable[..., bool | None], *about: object) -> bool:
         try:
             return bool(part(*about))
         except ShelfsightError as error:
@@ -139,33 +139,39 @@ class Sweep:
         return len(done) == _MANY
 
     def _settle_spool(self, batch_id: str) -> None:
-        """Delete a spool of which every byte stands elsewhere; keep one for good of which some does not."""
-        verdict = self._originals_stand(batch_id)
-        if verdict is None:
+        """Delete a spool of which every byte stands elsewhere; keep one for good of which some does not. Publish what is done."""
+        images = self._settled_images(batch_id)
+        if images is None:
             return
-        if verdict:
+        self._quietly(self._publish, images)  # that a link is missing costs time alone: no reason to keep a spool
+        if self._originals_stand(batch_id, images):
             faultpoints.reach("9-before-spool-delete")
             self._blobs.delete(spool_key(batch_id))
         with translated():
             self._db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
 
-    def _originals_stand(self, batch_id: str) -> bool | None:
-        """Check, by a majority's view, that all images are terminal and each original has its length and digest.
-
-        :returns: None when some image is not terminal, False when an original is bad and the spool does not mend it.
-        """
+    def _settled_images(self, batch_id: str) -> list[Document] | None:
+        """Read the images of a batch by a majority's view; None when some is not terminal."""
         images = self._db.get_collection("images", read_concern=ReadConcern("majority"))
-        wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "error.code": 1}
+        wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1, "error.code": 1}
         with translated():
             rows = list(images.find({"batch_id": batch_id}, wanted).batch_size(2000))
-        if any(image["status"] not in TERMINAL for image in rows):
-            return None
-        lost = [image for image in rows if not self._stands(image) and not self._mend(batch_id, image)]
+        return rows if all(image["status"] in TERMINAL for image in rows) else None
+
+    def _publish(self, images: list[Document]) -> None:
+        """Make sure that a plain file server finds what was made of each image that is done: its worker may have died before."""
+        for image in images:
+            if image["status"] == ImageState.DONE:
+                self._blobs.publish(image_prefix(image["_id"]), str(image["work"]["fence"]))
+
+    def _originals_stand(self, batch_id: str, images: list[Document]) -> bool:
+        """Check that each original has its length and digest; False when one has not and the spool does not mend it."""
+        lost = [image for image in images if not self._stands(image) and not self._mend(batch_id, image)]
         for image in lost:
             _log.critical("sweep: the original of %s does not stand; its spool is kept", image["_id"])
-        if not rows:
+        if not images:
             _log.critical("sweep: the documents of batch %s are gone; its spool is kept", batch_id)
-        return bool(rows) and not lost
+        return bool(images) and not lost
 
     def _stands(self, image: Document) -> bool:
         if (image.get("error") or {}).get("code") == "bytes_missing":
@@ -188,9 +194,11 @@ class Sweep:
 
     def _digest(self, key: str) -> str:
         digest = hashlib.sha256()
-        with suppress(BlobMissing), self._blobs.open(key) as file:
-            while part := file.read(_STEP):
-                digest.update(part)
+        with suppress(BlobMissing):
+            file, _ = self._blobs.open(key)
+            with file:
+                while part := file.read(_STEP):
+                    digest.update(part)
         return digest.hexdigest()
 
     def _clean_fences(self) -> bool:
@@ -213,7 +221,7 @@ class Sweep:
         return len(due) == _MANY
 
     def _clean_orphans(self) -> bool:
-        """Remove folders of batches that are gone, one of the 256 shards at a time, and old temporary files."""
+        """Remove folders of batches that are gone, one of the 256 shards at a time, and what was left in the temporary folder."""
         self._shard = (self._shard + 1) % 256
         shard = f"{FILES}/{self._shard:02x}"
         folders = [name for name in self._blobs.folders(shard) if is_batch_id(name)]
@@ -226,18 +234,25 @@ class Sweep:
                 gone = self._db.ledger.find({"_id": {"$in": some}, "state": {"$ne": "accepted"}}, {"_id": 1})
                 for batch_id in {row["_id"] for row in gone} - known:
                     self._blobs.delete_tree(batch_prefix(batch_id))
+        for name in self._blobs.folders(TEMP):  # a tree whose removal was broken off
+            if time.monotonic() > self._clean_until:
+                return True
+            self._blobs.delete_tree(f"{TEMP}/{name}")
         for blob in self._blobs.list(TEMP):
             if time.time() - blob.modified > _TEMP_AGE_S:
                 self._blobs.delete(blob.key)
         return False
 
     def _finish_deletions(self) -> bool:
-        for batch_id in deletion.deletable(self._db, self._longest_s):
-            if time.monotonic() > self._clean_until:
-                return True
-            self._blobs.delete_tree(batch_prefix(batch_id))
-            self._blobs.delete(spool_key(batch_id))
-            deletion.finish_delete(self._db, batch_id)
+        """Remove the files of deleted batches: soon, lest a DELETE was broken off; and once more when no worker can still write one."""
+        steps = ((deletion.uncleared(self._db), deletion.cleared), (deletion.deletable(self._db, self._longest_s), deletion.finish_delete))
+        for batch_ids, say in steps:
+            for batch_id in batch_ids:
+                if time.monotonic() > self._clean_until:
+                    return True
+                self._blobs.delete_tree(batch_prefix(batch_id))
+                self._blobs.delete(spool_key(batch_id))
+                say(self._db, batch_id)
         return False
 
 

@@ -2,6 +2,7 @@
 
 import pymongo
 from pymongo.client_session import ClientSession
+from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
 from shared.ledger import ranks
@@ -11,8 +12,9 @@ from shared.mongo import Db, translated
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     """Take a batch out of every list and raise its fences, in one transaction with the ledger's line.
 
-    From here on nobody can claim, finish or show its images. The caller removes the files at once; the sweep removes them
-    once more after the longest lease, because a frozen worker may still write one.
+    From here on nobody can claim, finish or show its images; a file server that does not ask us shows what is published until
+    the files are gone. So the caller removes them at once, the sweep soon after, should the caller have died, and once more
+    after the longest lease, because a frozen worker may still write one.
 
     :param deadline_s: limit of all attempts together; the driver alone would go on for two minutes.
     :raises NotFound: unknown, or already deleted.
@@ -20,7 +22,8 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     """
 
     def write(session: ClientSession) -> bool:
-        change = {"$unset": {"listed": "", "open": ""}, "$set": {"deleting": True}, "$currentDate": {"deleting_at": True}}
+        marks = {"deleting": True, "uncleared": True}
+        change = {"$unset": {"listed": "", "open": ""}, "$set": marks, "$currentDate": {"deleting_at": True}}
         header = db.batches.find_one_and_update({"_id": batch_id, "listed": True}, change, {"stores": 1}, session=session)
         if header is None:
             return False
@@ -38,6 +41,19 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         raise StoreAway("The database does not answer; try again.", retry_after=2) from error
     if not found:
         raise NotFound("There is no such batch.")
+
+
+def uncleared(db: Db, limit: int = 100) -> list[str]:
+    """Name batches under deletion whose files nobody has said to be gone, by a majority's view: no failover brings them back (sweep)."""
+    batches = db.get_collection("batches", read_concern=ReadConcern("majority"))
+    with translated():
+        return [row["_id"] for row in batches.find({"deleting": True, "uncleared": True}, {"_id": 1}).limit(limit)]
+
+
+def cleared(db: Db, batch_id: str) -> None:
+    """Say that the files of a batch under deletion are gone, but for what a frozen worker may still write."""
+    with translated():
+        db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""}})
 
 
 def deletable(db: Db, longest_lease_s: float, limit: int = 100) -> list[str]:

@@ -18,7 +18,8 @@ class BlobContract:
         assert store.read("a/b/c.bin", 4, 3) == b"two"
         assert store.read("a/b/c.bin", 8) == b"three"
         assert store.read("a/b/c.bin", 8, 100) == b"three"
-        with store.open("a/b/c.bin") as file:
+        file, _ = store.open("a/b/c.bin")
+        with file:
             file.seek(4)
             assert file.read(3) == b"two"
 
@@ -87,6 +88,16 @@ class BlobContract:
         assert (old.key, old.size) == ("old", 5)
         assert old.modified <= new.modified
 
+    def test_what_is_opened_is_what_is_said_about_it(self, store: BlobStore) -> None:
+        store.write("said", [b"first"])
+        before = store.stat("said")
+        file, said = store.open("said")
+        with file:
+            store.write("said", [b"the second"])
+            assert said == before
+            assert said.size == len(file.read())
+        assert store.stat("said") != before
+
     def test_a_deleted_blob_is_gone_and_deleting_again_is_fine(self, store: BlobStore) -> None:
         store.write("gone", [b"x"])
         store.delete("gone")
@@ -119,6 +130,24 @@ class BlobContract:
         store.delete_tree("walk")
         list(walk)  # ends, without an error
 
+    def test_what_is_published_is_one_blob_still(self, store: BlobStore) -> None:
+        store.write_many([("public/1/a", [b"1"]), ("public/2/a", [b"22"])])
+        for version in ("1", "2", "2"):
+            store.publish("public", version)
+        assert {(blob.key, blob.size) for blob in store.list("public")} == {("public/1/a", 1), ("public/2/a", 2)}
+        assert sorted(store.folders("public")) == ["1", "2"]
+        store.delete_tree("public/2")
+        assert store.read("public/1/a") == b"1"
+        store.delete_tree("public")
+        assert list(store.list("public")) == []
+
+    def test_publishing_brings_no_folder_back(self, store: BlobStore) -> None:
+        store.write("blob", [b"x"])
+        for folder in ("gone", "far/gone", "blob"):
+            store.publish(folder, "1")
+        assert list(store.folders("gone")) == []
+        assert list(store.folders("far")) == []
+
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "a//b", "../a", "a/../b", "a/./b", "a\0b", "a/"])
     def test_no_key_leads_elsewhere(self, store: BlobStore, key: str) -> None:
         for act in (store.read, store.stat, store.delete, store.delete_tree):
@@ -126,6 +155,10 @@ class BlobContract:
                 act(key)
         with pytest.raises(ValueError, match="not a blob key"):
             store.write(key, [b"x"])
+        with pytest.raises(ValueError, match="not a blob key"):
+            store.publish(key, "1")
+        with pytest.raises(ValueError, match="not a blob key"):
+            store.publish("folder", key)
 
     def test_there_is_room(self, store: BlobStore) -> None:
         assert store.free_bytes() > 0

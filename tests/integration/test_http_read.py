@@ -1,12 +1,16 @@
 """Lists, one batch, files, health, pages: what a reader gets."""
 
+import os
 import time
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from shared import settings, signs
+from shared.blobs import LocalBlobs
+from shared.layout import original_key, spool_key, variant_key
 from shared.mongo import Db
 from tests.integration.http import client, item, picture, post
 
@@ -93,6 +97,89 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
         assert web.get(image["file_path"], headers={"If-Range": if_range, "Range": "bytes=0-3"}).status_code == status
     head = web.head(image["file_path"], headers={"Range": "bytes=0-9"})  # for GET alone
     assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
+
+
+def said_by_a_file_server(path: Path) -> dict[str, str]:
+    """Give the validators that nginx makes of a file."""
+    found = path.stat()
+    seconds = found.st_mtime_ns // 10**9
+    return {"ETag": f'"{seconds:x}-{found.st_size:x}"', "Last-Modified": formatdate(seconds, usegmt=True)}
+
+
+def validators(web: FlaskClient, path: str) -> dict[str, str]:
+    answer = web.get(path)
+    assert answer.status_code == 200
+    return {name: answer.headers[name] for name in ("ETag", "Last-Modified")}
+
+
+def test_validators_are_those_of_a_file_server(web: FlaskClient, db: Db, blobs_root: Path) -> None:
+    image = post(web, [item()]).get_json()["images"][0]["id"]
+    db.images.update_one({"_id": image}, {"$set": {"status": "done", "work.fence": 1}})
+    keys = {f"/uploads/{image}.jpg": original_key(image, "jpg"), f"/uploads/{image}/thumb.jpg": variant_key(image, 1, "thumb")}
+    for number, (path, key) in enumerate(keys.items()):
+        LocalBlobs(blobs_root).write(key, [picture(number)])
+        for nanoseconds in (0, 999_999_999):
+            os.utime(blobs_root / key, ns=(0, 1_700_000_000 * 10**9 + nanoseconds))
+            assert validators(web, path) == said_by_a_file_server(blobs_root / key)
+        assert validators(web, path)["ETag"] == f'"6553f100-{len(picture(number)):x}"'
+
+
+def test_the_validators_of_an_original_change_once_when_it_leaves_the_spool(web: FlaskClient, blobs_root: Path) -> None:
+    data = picture(5)
+    said = post(web, [item(picture(4)), item(data)]).get_json()
+    image = said["images"][1]
+    spool = blobs_root / spool_key(said["batch_id"])
+    os.utime(spool, (1_700_000_000, 1_700_000_000))
+    before = validators(web, image["file_path"])
+    assert before == {"ETag": f'"6553f100-{len(data):x}"', "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"}
+    LocalBlobs(blobs_root).write(original_key(image["id"], "jpg"), [data])
+    after = validators(web, image["file_path"])
+    assert after == said_by_a_file_server(blobs_root / original_key(image["id"], "jpg"))
+    spool.unlink()
+    assert validators(web, image["file_path"]) == after
+    stale = web.get(image["file_path"], headers={"If-None-Match": before["ETag"]})
+    assert (stale.status_code, stale.data) == (200, data)
+
+
+NOW, SOONER, LATER = (f"Tue, 14 Nov 2023 22:13:{second} GMT" for second in (20, 19, 21))
+PART = {"Range": "bytes=0-3"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"If-Modified-Since": NOW}, 304),
+        ({"If-Modified-Since": LATER}, 304),
+        ({"If-Modified-Since": SOONER}, 200),
+        ({"If-Modified-Since": NOW, **PART}, 304),
+        ({"If-None-Match": '"another"', "If-Modified-Since": LATER}, 200),  # the tag knows better
+        ({"If-None-Match": "*"}, 304),
+        ({"If-Unmodified-Since": NOW}, 200),
+        ({"If-Unmodified-Since": SOONER}, 412),
+        ({"If-Unmodified-Since": SOONER, "Range": "bytes=999999-"}, 412),  # the condition comes before the range
+        ({"If-Range": NOW, **PART}, 206),
+        ({"If-Range": SOONER, **PART}, 200),
+        ({"If-Range": LATER, **PART}, 200),
+        ({"If-Range": "W/{etag}", **PART}, 200),
+        ({"If-Range": "{etag}", **PART}, 206),
+        ({"If-Range": '"another"', "Range": "bytes=999999-"}, 200),
+        ({"If-Match": "{etag}", "If-Unmodified-Since": SOONER}, 200),
+    ],
+)
+def test_conditions_are_about_the_time_and_the_tag(
+    web: FlaskClient, blobs_root: Path, headers: dict[str, str], status: int
+) -> None:
+    said = post(web, [item()]).get_json()
+    os.utime(blobs_root / spool_key(said["batch_id"]), (1_700_000_000, 1_700_000_000))
+    path = said["images"][0]["file_path"]
+    known = validators(web, path)
+    answer = web.get(path, headers={name: value.replace("{etag}", known["ETag"]) for name, value in headers.items()})
+    assert answer.status_code == status
+    if status == 304:
+        assert answer.headers["ETag"] == known["ETag"]
+        assert answer.data == b""
+    else:
+        assert len(answer.data) == {200: len(picture()), 206: 4}.get(status, len(answer.data))
 
 
 def test_what_is_not_made_yet_is_pending_and_what_never_was_is_not_found(web: FlaskClient) -> None:

@@ -2,12 +2,14 @@
 
 import errno
 import os
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.blobs import TEMP, LocalBlobs
+from shared.blobs import LIVE, TEMP, LocalBlobs
 from shared.errors import DiskFull, StoreAway
 from tests.contracts.blobs import BlobContract
 
@@ -15,6 +17,10 @@ from tests.contracts.blobs import BlobContract
 @pytest.fixture
 def store(blobs_root: Path) -> LocalBlobs:
     return LocalBlobs(blobs_root)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 class TestLocalBlobs(BlobContract):
@@ -127,3 +133,157 @@ class TestLocalBlobs(BlobContract):
         assert failed == []
         store.delete_tree("busy")
         assert list(store.list("busy")) == []
+
+    def test_times_are_cut_to_seconds_and_not_rounded(self, store: LocalBlobs, blobs_root: Path) -> None:
+        store.write("times/late", [b"x"])
+        os.utime(blobs_root / "times" / "late", ns=(0, 1_700_000_000_999_999_999))  # as a float it is the next second already
+        found = store.stat("times/late")
+        file, opened = store.open("times/late")
+        file.close()
+        assert found is not None
+        assert found == opened
+        assert [found.modified, *(blob.modified for blob in store.list("times"))] == [1_700_000_000, 1_700_000_000]
+
+    def test_what_is_said_of_an_opened_blob_is_not_about_its_successor(
+        self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write("said", [b"first"])
+        opened: Callable[..., object] = Path.open
+
+        def overtaken(self: Path, *how: object, **more: object) -> object:
+            file = opened(self, *how, **more)
+            store.write("said", [b"the second"])
+            return file
+
+        monkeypatch.setattr(Path, "open", overtaken)
+        file, said = store.open("said")
+        with file:
+            assert (said.size, file.read()) == (5, b"first")
+
+    def test_publishing_points_one_relative_link(self, store: LocalBlobs, blobs_root: Path) -> None:
+        store.write_many([("image/1/thumb", [b"1"]), ("image/2/thumb", [b"2"])])
+        for version in ("1", "2"):
+            store.publish("image", version)
+            assert str((blobs_root / "image" / LIVE).readlink()) == version  # relative: the folder may be mounted elsewhere
+            assert (blobs_root / "image" / LIVE / "thumb").read_text() == version
+        assert entries(blobs_root / "image") == ["1", "2", LIVE]
+
+    def test_there_is_no_moment_without_a_link(self, store: LocalBlobs, blobs_root: Path) -> None:
+        store.write_many([("image/1/thumb", [b"1"]), ("image/2/thumb", [b"2"])])
+        store.publish("image", "1")
+        enough = threading.Event()
+
+        def point() -> None:
+            while not enough.is_set():
+                store.publish("image", "2")
+                store.publish("image", "1")
+
+        pointing = threading.Thread(target=point)
+        pointing.start()
+        try:
+            seen = {(blobs_root / "image" / LIVE / "thumb").read_text() for _ in range(3000)}
+        finally:
+            enough.set()
+            pointing.join()
+        assert seen == {"1", "2"}
+
+    def test_a_temporary_link_that_a_crash_left_is_used(self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.write("image/1/thumb", [b"1"])
+
+        def crash(_self: Path, _target: Path) -> Path:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", crash)
+            with pytest.raises(KeyboardInterrupt):
+                store.publish("image", "1")
+        assert not (blobs_root / "image" / LIVE).exists()
+        store.publish("image", "1")
+        assert (blobs_root / "image" / LIVE / "thumb").read_text() == "1"
+        assert entries(blobs_root / "image") == ["1", LIVE]
+
+    def test_several_may_publish_the_same_at_once(self, store: LocalBlobs, blobs_root: Path) -> None:
+        names = [f"image{number}" for number in range(200)]
+        store.write_many([(f"{name}/1/thumb", [b"1"]) for name in names])
+        together = threading.Barrier(3)
+        failed: list[Exception] = []
+
+        def publish() -> None:
+            for name in names:
+                together.wait()
+                try:
+                    store.publish(name, "1")
+                except Exception as error:  # noqa: BLE001 -- handed to the assertion below
+                    failed.append(error)
+
+        threads = [threading.Thread(target=publish) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        assert all(entries(blobs_root / name) == ["1", LIVE] for name in names)
+
+    @pytest.mark.parametrize("before", ["symlink_to", "replace"])
+    def test_a_link_made_late_brings_no_folder_back(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, before: str
+    ) -> None:
+        store.write("batch/0/1/thumb", [b"1"])
+        step: Callable[..., object] = getattr(Path, before)
+
+        def late(self: Path, target: object) -> object:
+            store.delete_tree("batch")
+            return step(self, target)
+
+        monkeypatch.setattr(Path, before, late)
+        store.publish("batch/0", "1")
+        assert not (blobs_root / "batch").exists()
+        assert list((blobs_root / TEMP).iterdir()) == []
+
+    def test_a_file_system_without_links_is_said(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        store.write("image/1/thumb", [b"1"])
+
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "symlink", refuse)
+        with pytest.raises(StoreAway):
+            store.publish("image", "1")
+
+    def test_no_link_is_followed(self, store: LocalBlobs, blobs_root: Path, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "kept").write_text("mine")
+        store.write("tree/a", [b"1"])
+        (blobs_root / "tree" / "folder").symlink_to(tmp_path / "elsewhere")
+        (blobs_root / "tree" / "file").symlink_to(tmp_path / "elsewhere" / "kept")
+        assert [blob.key for blob in store.list("tree")] == ["tree/a"]
+        assert list(store.folders("tree")) == []
+        store.delete_tree("tree/folder")
+        store.delete_tree("tree")
+        assert not (blobs_root / "tree").exists()
+        assert (tmp_path / "elsewhere" / "kept").read_text() == "mine"
+
+    def test_a_removal_that_breaks_off_has_taken_the_tree_out_of_reach(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write_many([("batch/0/1/thumb", [b"1"]), ("batch/1/1/thumb", [b"1"])])
+
+        def break_off(_tree: Path) -> None:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")  # a worker wrote in it meanwhile
+
+        monkeypatch.setattr(shutil, "rmtree", break_off)
+        with pytest.raises(StoreAway):
+            store.delete_tree("batch")
+        assert not (blobs_root / "batch").exists()
+
+    def test_a_tree_that_cannot_be_moved_is_removed_where_it_lies(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store.write("batch/0/1/thumb", [b"1"])
+
+        def full(_self: Path, _target: Path) -> Path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "rename", full)
+        store.delete_tree("batch")
+        assert not (blobs_root / "batch").exists()

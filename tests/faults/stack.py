@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ class Stack:
         self.mounted = False
         self._guard: subprocess.Popen[bytes] | None = None
         self._db: tuple[int, Db] | None = None
+        self._connecting = threading.Lock()
 
     def start(self) -> None:
         """Start everything and wait until it is ready."""
@@ -108,13 +110,14 @@ class Stack:
 
     @property
     def db(self) -> Db:
-        """The database, wherever it listens now."""
+        """The database, wherever it listens now. The threads of a load ask too: one makes the connection."""
         port = self._port("mongod")
-        if self._db is None or self._db[0] != port:
-            if self._db is not None:
-                self._db[1].client.close()
-            self._db = (port, connect(settings.Mongo(url=embedded.mongo_url(port)), app="faults"))
-        return self._db[1]
+        with self._connecting:
+            if self._db is None or self._db[0] != port:
+                if self._db is not None:
+                    self._db[1].client.close()
+                self._db = (port, connect(settings.Mongo(url=embedded.mongo_url(port)), app="faults"))
+            return self._db[1]
 
     def redis(self) -> "redis.Redis":
         """Connect to Redis; the caller closes it."""

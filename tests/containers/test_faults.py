@@ -1,0 +1,49 @@
+"""kill -9 of whole containers while uploads run: nothing lost, nothing doubled."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+import pytest
+
+from scripts.containers.engine import Deployment, EngineError
+from tests.containers.oracle import backlog, ledger, wrongs
+from tests.faults.load import Load
+from tests.stack import until
+
+_BACK_S: Final = 90.0
+
+
+def kill(deployment: Deployment, container: str) -> None:
+    """End everything in a container at once; the engine starts it again by its restart policy."""
+    with contextlib.suppress(EngineError):  # the killer ends with the killed
+        deployment.execute(container, "sh", "-c", "kill -9 -1")
+
+
+def is_healthy(deployment: Deployment, container: str) -> bool:
+    state = deployment.inspect(container)["State"]
+    return bool(state["Running"]) and state.get("Health", {}).get("Status", "healthy") == "healthy"
+
+
+@pytest.mark.parametrize("service", ["worker", "redis", "mongodb", "web", "sweep", "nginx"])
+def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
+    service: str, deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
+) -> None:
+    before = ledger(client)
+    load = Load(url, sum(service.encode()), lambda: backlog(url))
+    load.start()
+    until(lambda: len(load.sent) >= 3, 60, "the load runs")
+    victim = deployment.containers(service)[0]
+    starts = deployment.inspect(victim)["RestartCount"]
+    kill(deployment, victim)
+    until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _BACK_S, f"{service} is started again")
+    sent = len(load.sent)
+    until(lambda: len(load.sent) >= sent + 3, _BACK_S, "uploads go on")
+    until(lambda: is_healthy(deployment, victim), _BACK_S, f"{service} is healthy")
+    assert load.finish(60)
+    began = time.monotonic()
+    assert wrongs(client, load.sent, before) == []
+    assert load.refused == []
+    say(f"{service}: {len(load.sent)} batches, {sum(load.retries.values())} retries, all settled {time.monotonic() - began:.1f} s later")

@@ -1,0 +1,170 @@
+"""nginx serves finished files by itself, in the web's own words."""
+
+import json
+import random
+import time
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from scripts.containers.engine import Deployment
+from tests.containers.oracle import finished
+from tests.faults.load import Load
+from tests.faults.pictures import Picture, good
+from tests.stack import until
+
+_ASK: Final = """
+import http.client, json, sys
+method, path, headers = json.loads(sys.argv[1])
+asked = http.client.HTTPConnection("127.0.0.1", 5000, timeout=10)
+asked.request(method, path, headers={"Host": "localhost"} | headers)
+answer = asked.getresponse()
+body = answer.read()
+print(json.dumps([answer.status, {name.lower(): value for name, value in answer.getheaders()}, body.hex()]))
+"""
+_OF_THE_SERVER: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
+
+
+class Asked:
+    """The same request put to nginx and to a web replica behind it."""
+
+    def __init__(self, client: httpx.Client, deployment: Deployment) -> None:
+        self._client, self._deployment = client, deployment
+        self._web = deployment.containers("web")[0]
+
+    def both(self, method: str, path: str, **headers: str) -> tuple[Any, Any]:
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        there = self._client.request(method, path, headers={"Accept-Encoding": "identity"} | given)
+        status, said, body = json.loads(self._deployment.execute(self._web, "python", "-c", _ASK, json.dumps([method, path, given])))
+        return self._told(there.status_code, dict(there.headers), there.content), self._told(status, said, bytes.fromhex(body))
+
+    @staticmethod
+    def _told(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        return status, {name.lower(): value for name, value in headers.items() if name.lower() not in _OF_THE_SERVER}, body
+
+
+@pytest.fixture(scope="module")
+def images(url: str, deployment: Deployment) -> dict[str, str]:
+    """Upload a JPEG, a PNG and a broken JPEG; give their ids, once all are finished."""
+    source = random.Random(41)
+    jpeg = next(one for one in iter(lambda: good(source), None) if one.ending == "jpg")
+    png = next(one for one in iter(lambda: good(source), None) if one.ending == "png")
+    broken = Picture(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
+    sent = Load(url, 1, lambda: 0).send([jpeg, png, broken])
+    with httpx.Client(base_url=url, timeout=30) as client:
+        batch = finished(client, sent.batch_id)
+    assert [image["status"] for image in batch["images"]] == ["done", "done", "failed"]
+    return dict(zip(("jpeg", "png", "broken"), (image["id"] for image in batch["images"]), strict=True))
+
+
+@pytest.fixture
+def asked(client: httpx.Client, deployment: Deployment) -> Asked:
+    return Asked(client, deployment)
+
+
+def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:
+    paths = [
+        f"/uploads/{images['jpeg']}.jpg",
+        f"/uploads/{images['png']}.png",
+        f"/uploads/{images['png']}.jpg",
+        f"/uploads/{images['jpeg']}/thumb.jpg",
+        f"/uploads/{images['jpeg']}/horizontal_flip.jpg",
+    ]
+    deployment.compose("pause", "web")
+    try:
+        answers = [client.get(path, timeout=5) for path in paths]
+    finally:
+        deployment.compose("unpause", "web")
+    assert [(answer.status_code, answer.headers["content-type"]) for answer in answers] == [
+        (200, "image/jpeg"),
+        (200, "image/png"),
+        (200, "image/jpeg"),
+        (200, "image/jpeg"),
+        (200, "image/jpeg"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/uploads/{jpeg}.jpg", "/uploads/{png}.png", "/uploads/{png}.jpg", "/uploads/{jpeg}/thumb.jpg", "/uploads/{jpeg}/boxes.jpg"])
+def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: Asked) -> None:
+    path = path.format(**images)
+    nginx, web = asked.both("GET", path)
+    assert nginx == web
+    etag, modified = web[1]["etag"], web[1]["last-modified"]
+    for method, headers in (
+        ("HEAD", {}),
+        ("GET", {"If_None_Match": etag}),
+        ("GET", {"If_None_Match": "*"}),
+        ("GET", {"If_None_Match": '"another"'}),
+        ("GET", {"If_Modified_Since": modified}),
+        ("GET", {"Range": "bytes=0-99"}),
+        ("GET", {"Range": "bytes=100-"}),
+        ("GET", {"Range": "bytes=-50"}),
+        ("GET", {"Range": "bytes=0-9,20-29"}),
+        ("GET", {"Range": "bytes=0-99", "If_Range": etag}),
+        ("GET", {"Range": "bytes=0-99", "If_Range": '"another"'}),
+    ):
+        nginx, web = asked.both(method, path, **headers)
+        assert nginx == web, (method, headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "code"),
+    [
+        ("GET", "/uploads/{jpeg}.jpg", {"Range": "bytes=99999999-"}, 416, "range_not_satisfiable"),
+        ("GET", "/uploads/{jpeg}.jpg", {"If-Match": '"another"'}, 412, "precondition_failed"),
+        ("GET", "/uploads/{jpeg}.jpg", {"Authorization": "Bearer x"}, 401, "unauthorized"),
+        ("GET", "/uploads/{jpeg}.jpg", {"Host": "evil.example"}, 421, "misdirected_request"),
+        ("POST", "/uploads/{jpeg}.jpg", {}, 405, "method_not_allowed"),
+        ("GET", "/uploads/{jpeg}.png", {}, 404, "not_found"),
+        ("GET", "/uploads/{jpeg}/rotate_by_hand.jpg", {}, 404, "not_found"),
+        ("GET", "/uploads/{broken}/thumb.jpg", {}, 404, "image_failed"),
+        ("GET", "/uploads/%2e%2e/%2e%2e/etc/passwd", {}, 404, "not_found"),
+    ],
+)
+def test_what_is_refused_is_a_problem_document(
+    method: str, path: str, headers: dict[str, str], status: int, code: str, images: dict[str, str], client: httpx.Client
+) -> None:
+    answer = client.request(method, path.format(**images), headers=headers)
+    assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (status, "application/problem+json", code)
+
+
+def test_the_original_of_a_failed_image_is_an_attachment(images: dict[str, str], client: httpx.Client) -> None:
+    answer = client.get(f"/uploads/{images['broken']}.jpg")
+    assert (answer.status_code, answer.headers["content-disposition"].partition(";")[0]) == (200, "attachment")
+
+
+def test_a_picture_that_waits_is_pending_and_a_deleted_one_is_gone(url: str, client: httpx.Client, deployment: Deployment) -> None:
+    workers = deployment.containers("worker")
+    for worker in workers:
+        deployment.run("pause", worker)
+    try:
+        sent = Load(url, 2, lambda: 0).send([good(random.Random(42))])
+        image_id = client.get(f"/image_batches/{sent.batch_id}").json()["images"][0]["id"]
+        answer = client.get(f"/uploads/{image_id}/thumb.jpg")
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (404, "image_pending", "2")
+    finally:
+        for worker in workers:
+            deployment.run("unpause", worker)
+    finished(client, sent.batch_id)
+    until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail is there")
+    assert client.delete(f"/image_batches/{sent.batch_id}").status_code == 204
+    assert client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 404
+
+
+def test_json_is_compressed_and_requests_keep_their_id(client: httpx.Client) -> None:
+    listed = client.get("/image_batches", params={"per_page": 100}, headers={"Accept-Encoding": "gzip", "X-Request-ID": "of-the-caller"})
+    assert (listed.headers["content-encoding"], listed.headers["x-request-id"]) == ("gzip", "of-the-caller")
+    assert client.get("/healthz", headers={"X-Request-ID": "not sane"}).headers["x-request-id"] != "not sane"
+
+
+def test_a_client_cannot_give_itself_an_address(client: httpx.Client, deployment: Deployment) -> None:
+    request_id = f"address-{time.time_ns()}"
+    client.get("/limits", headers={"X-Forwarded-For": "203.0.113.9", "X-Request-ID": request_id})
+
+    def lines() -> list[str]:
+        return [line for line in deployment.compose("logs", "--no-color", "--no-log-prefix", "--tail", "200", "web").splitlines() if request_id in line]
+
+    until(lines, 10, "the web logs the request")
+    assert not any("203.0.113.9" in line for line in lines())
+    assert any('"client"' in line for line in lines())

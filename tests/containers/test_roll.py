@@ -1,0 +1,75 @@
+"""A rolling restart under load: no request fails."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import httpx
+
+from scripts.containers.engine import Deployment
+from scripts.containers.roll import SERVICES, roll
+from tests.containers.oracle import backlog, ledger, wrongs
+from tests.faults.load import Load
+from tests.faults.pictures import good
+from tests.stack import until
+
+_READERS: Final = 4
+
+
+class Reading:
+    """People who browse without ever trying twice."""
+
+    def __init__(self, url: str, path: str) -> None:
+        self._url, self._path = url, path
+        self._stop = threading.Event()
+        self.answered = 0
+        self.failed: list[str] = []
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(_READERS)]
+        for thread in self._threads:
+            thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._stop.is_set():
+                for path in ("/image_batches", "/", "/limits", self._path):
+                    try:
+                        status = client.get(path).status_code
+                    except httpx.HTTPError as error:
+                        self.failed.append(f"{path}: {type(error).__name__} {error}")
+                        continue
+                    self.answered += 1
+                    if status != 200:
+                        self.failed.append(f"{path}: {status}")
+                self._stop.wait(0.02)
+
+
+def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
+    deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
+) -> None:
+    before = ledger(client)
+    load = Load(url, 77, lambda: backlog(url))
+    first = load.send([good(random.Random(77))])
+    until(lambda: client.get(f"/image_batches/{first.batch_id}").json()["finished_at"], 60, "the first batch is done")
+    image_id = client.get(f"/image_batches/{first.batch_id}").json()["images"][0]["id"]
+    reading = Reading(url, f"/uploads/{image_id}/boxes.jpg")
+    load.start()
+    old = {service: set(deployment.containers(service)) for service in SERVICES}
+    said: list[str] = []
+    roll(deployment, SERVICES, said.append)
+    reading.end()
+    assert load.finish(60)
+    assert reading.failed == []
+    assert load.retries.total() == 0, load.retries
+    assert wrongs(client, load.sent, before) == []
+    for service in SERVICES:
+        new = set(deployment.containers(service))
+        assert len(new) == len(old[service])
+        assert not new & old[service]
+    assert deployment.containers("web-next", running=False) == []
+    say(f"{reading.answered} pages and files, {len(load.sent)} uploads, 0 failed; {said}")

@@ -14,9 +14,10 @@ from tests.stack import Service, Stack
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of the whole run against a service that runs already."""
+    """Let the tests of the whole run against a service that runs already, and those of containers know their deployment."""
     about = "address of a running service: the tests of tests/e2e that need no more are run against it, the others are skipped"
     parser.addoption("--base-url", metavar="URL", help=about)
+    parser.addoption("--deployment", metavar="PROJECT", help="its compose project, for tests/containers: scripts/test-containers says it")
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
         _roll_workers(deployment, say)
     if "sweep" in services:
         say("sweep: replacing it")
-        deployment.compose("up", "--detach", "--no-deps", "--wait", "sweep", limit_s=_START_S)
+        deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "sweep", limit_s=_START_S)
 
 
 def _roll_web(deployment: Deployment, say: Say) -> None:

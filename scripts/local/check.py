@@ -18,6 +18,7 @@ _LINTS: Final = {
     "ruff": ["ruff", "check", "."],
     "mypy": ["mypy"],
     "imports": ["lint-imports", "--no-cache"],
+    "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
 _PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
 """Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""

@@ -25,7 +25,7 @@ def ledger(client: httpx.Client) -> dict[str, int]:
 def backlog(url: str) -> int:
     """Count the images that wait; many while nothing answers, so that a load waits too."""
     try:
-        found = re.search(r"shelfsight_backlog_images (\S+)", httpx.get(f"{url}/metrics", timeout=5).text)
+        found = re.search(r"^shelfsight_backlog_images (\S+)", httpx.get(f"{url}/metrics", timeout=5).text, re.MULTILINE)
     except httpx.HTTPError:
         found = None
     return int(float(found[1])) if found else 1_000_000

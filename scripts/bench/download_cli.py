@@ -1,0 +1,134 @@
+"""Measure downloads: a finished picture of 200 KB through the nginx of docker-compose.yaml beside an nginx that serves the same file.
+
+It needs a Docker engine, and brings up a project of its own (shelfsight-bench), which it removes again. Rates are taken from this
+machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed, 2 without an engine.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from scripts.bench import pictures
+from scripts.bench.downloading import Downloaders, Source
+from scripts.bench.report import Report, Row, against
+from scripts.bench.timing import interleave, median
+from scripts.containers import engine
+from scripts.containers.engine import ROOT, Deployment, EngineError
+from scripts.local.embedded import free_port
+
+_PROJECT: Final = "shelfsight-bench"
+_PLAIN: Final = f"{_PROJECT}-plain"
+_SUBNET: Final = "172.29.79.0/24"
+_UP_S: Final = 3600
+_DONE_S: Final = 60.0
+_AT_LEAST: Final = 0.9
+_MANY: Final = {"processes": 2, "connections": 4}
+
+
+def main() -> int:
+    """Run the bench; give the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/bench/download", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: half a minute, rougher figures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    given = parser.parse_args()
+    if problem := engine.missing():
+        print(f"There is no Docker engine with compose here: {problem}", file=sys.stderr)
+        return 2
+    report = Report("scripts/bench/download")
+    deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET})
+    try:
+        report.say("starting everything in containers ...")
+        deployment.compose("up", "--detach", "--wait", "--build", limit_s=_UP_S)
+        image = _upload(f"http://{deployment.variables['LISTEN']}", pictures.jpeg(1))
+        _start_plain(deployment)
+        report.part(f"Downloads of {pictures.BYTES // 1000} KB", lambda: _measure(deployment, image, quick=given.quick))
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        engine.run(["docker", "rm", "--force", _PLAIN])
+        deployment.compose("--profile", "*", "down", "--volumes", "--timeout", "20", limit_s=_UP_S)
+    return report.end(given.json)
+
+
+def _upload(url: str, picture: bytes) -> str:
+    """Upload one picture and wait until it is done; give its id."""
+    about = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
+    with httpx.Client(base_url=url, timeout=_DONE_S) as client:
+        answer = client.post("/upload_image_batch", data={"metadata": json.dumps(about)}, files={"file": picture}, headers={"Idempotency-Key": uuid.uuid4().hex})
+        image_id = str(answer.raise_for_status().json()["images"][0]["id"])
+        until = time.monotonic() + _DONE_S
+        while (image := _image(client, answer.json()["batch_id"]))["status"] != "done":
+            if time.monotonic() > until:
+                raise EngineError(f"the picture is {image['status']}")
+            time.sleep(0.2)
+    return image_id
+
+
+def _image(client: httpx.Client, batch_id: str) -> Any:
+    return client.get(f"/image_batches/{batch_id}").raise_for_status().json()["images"][0]
+
+
+def _start_plain(deployment: Deployment) -> None:
+    """Start the nginx to compare with: the same image, network and volume, as the same user."""
+    (nginx,) = deployment.containers("nginx")
+    conf = ROOT / "scripts/bench/baselines/nginx_plain.conf"
+    engine.run([
+        "docker", "run", "--detach", "--name", _PLAIN, "--log-driver", "local", "--user", "10001:10001", "--read-only", "--tmpfs", "/tmp", "--network", f"{_PROJECT}_front",  # noqa: S108 -- the container's own
+        "--volumes-from", f"{nginx}:ro", "--volume", f"{conf}:/etc/nginx/plain.conf:ro", "--entrypoint", "nginx",
+        str(deployment.inspect(nginx)["Config"]["Image"]), "-c", "/etc/nginx/plain.conf", "-g", "daemon off;",
+    ])  # fmt: skip
+
+
+def _measure(deployment: Deployment, image: str, *, quick: bool) -> list[Row]:
+    (nginx,) = deployment.containers("nginx")
+    web = deployment.containers("web")[0]
+    shard, batch, index = image[30:32], image[:32], image[32:]
+    file = f"/files/{shard}/{batch}/{index}.jpg"
+    sources = {
+        "plain": (_PLAIN, Source(_address(deployment, _PLAIN), 8080, file)),
+        "silent": (_PLAIN, Source(_address(deployment, _PLAIN), 8081, file)),
+        "ours": (nginx, Source(_address(deployment, nginx), 8080, f"/uploads/{image}.jpg")),
+        "web": (web, Source(_address(deployment, web), 5000, f"/uploads/{image}.jpg")),
+    }
+    seconds, rounds = (1.0, 5) if quick else (3.0, 15)
+    with Downloaders(**_MANY) as downloaders:
+
+        def once(container: str, source: Source) -> tuple[float, float]:
+            began = _cpu(deployment, container)
+            rate = downloaders.per_second(source, seconds)
+            return rate, (_cpu(deployment, container) - began) / (rate * seconds) * 1e6
+
+        found = interleave({name: (lambda one=one: once(*one)) for name, one in sources.items()}, rounds)  # type: ignore[misc]
+    rate = {name: median(one[0] for one in samples) for name, samples in found.items()}
+    cpu = {name: median(one[1] for one in samples) for name, samples in found.items()}
+    return [
+        against("through nginx, of an nginx with the plain file", rate["ours"], "files/s", rate["plain"], at_least=_AT_LEAST),
+        against("the same, of one that keeps no access log", rate["ours"], "files/s", rate["silent"]),
+        against("nginx's CPU a file, of the other's", cpu["ours"], "us", cpu["plain"]),
+        against("from one web replica itself, of the plain file", rate["web"], "files/s", rate["plain"]),
+    ]
+
+
+def _address(deployment: Deployment, container: str) -> str:
+    """Give a container's own address on the network in front."""
+    return str(deployment.inspect(container)["NetworkSettings"]["Networks"][f"{_PROJECT}_front"]["IPAddress"])
+
+
+def _cpu(deployment: Deployment, container: str) -> float:
+    """Read the seconds of CPU that the processes of a container have had (proc(5))."""
+    rows = deployment.execute(container, "sh", "-c", "cat /proc/[0-9]*/stat").splitlines()
+    fields = [row.rpartition(")")[2].split() for row in rows]
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    os.environ.pop("COMPOSE_PROJECT_NAME", None)
+    sys.exit(main())

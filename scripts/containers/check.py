@@ -41,7 +41,7 @@ def main() -> None:
         sys.exit(1 if asked.must else 0)
     port = free_port()
     names = {"WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker", "LISTEN": f"127.0.0.1:{port}", "FRONT_SUBNET": _SUBNET}
-    deployment = Deployment(_PROJECT, names | {"WORKER_REPLICAS": "2"})
+    deployment = Deployment(_PROJECT, names | {"WORKER_REPLICAS": "2", "UPLOAD_BUFFER": "256m"})
     failed = False
     try:
         for name, step in _steps(deployment, f"http://127.0.0.1:{port}", for_pytest).items():

@@ -117,6 +117,7 @@ def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: A
         ("GET", "/uploads/{jpeg}.jpg", {"Authorization": "Bearer x"}, 401, "unauthorized"),
         ("GET", "/uploads/{jpeg}.jpg", {"Host": "evil.example"}, 421, "misdirected_request"),
         ("POST", "/uploads/{jpeg}.jpg", {}, 405, "method_not_allowed"),
+        ("PUT", "/uploads/{jpeg}/thumb.jpg", {}, 405, "method_not_allowed"),
         ("GET", "/uploads/{jpeg}.png", {}, 404, "not_found"),
         ("GET", "/uploads/{jpeg}/rotate_by_hand.jpg", {}, 404, "not_found"),
         ("GET", "/uploads/{broken}/thumb.jpg", {}, 404, "image_failed"),

@@ -2,13 +2,15 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
+import select
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
@@ -18,6 +20,10 @@ _SLOW: Final = 200
 _SLOW_S: Final = 15.0
 _PIECES: Final = 30
 _BROWSES: Final = 40
+_MOST: Final = 512
+"""Uploads at a time: ``limit_conn`` of deploy/nginx/shelfsight.conf."""
+_TOO_MANY: Final = 8
+_LARGE: Final = 60 * 1024 * 1024
 _PATIENCE_S: Final = 3.0
 """A page beside 200 slow uploads, on two cores that everything shares."""
 
@@ -63,16 +69,10 @@ def test_200_slow_uploads_are_all_accepted_and_nobody_waits_for_them(url: str, s
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_sent(url: str) -> None:
-    at = urlsplit(url)
-    with socket.create_connection((str(at.hostname), int(at.port or 80)), timeout=10) as connection:
-        connection.sendall(b"POST /upload_image_batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 67108865\r\n\r\n[")
-        answer = connection.makefile("rb")
-        assert answer.readline().split()[1] == b"413"
-        headers = dict(line.decode().lower().strip().split(": ", 1) for line in iter(answer.readline, b"\r\n"))
-        problem = json.loads(answer.read(int(headers["content-length"])))
-    assert headers["content-type"] == "application/problem+json"
-    assert (problem["code"], problem["limit"], problem["value"]) == ("body_too_large", "max_body_bytes", 67108864)
-    assert problem["request_id"] == headers["x-request-id"]
+    with contextlib.closing(begun(urlsplit(url), 67108865, b"[")) as connection:
+        problem = problem_of(connection)
+    assert (problem["status"], problem["code"], problem["limit"], problem["value"]) == (413, "body_too_large", "max_body_bytes", 67108864)
+    assert problem["request_id"]
 
 
 def test_headers_that_are_too_large_are_refused_in_words(client: httpx.Client) -> None:
@@ -80,3 +80,62 @@ def test_headers_that_are_too_large_are_refused_in_words(client: httpx.Client) -
     assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (431, "application/problem+json", "headers_too_large")
     answer = client.get("/limits?" + "x" * 20_000)
     assert (answer.status_code, answer.json()["code"]) == (414, "uri_too_long")
+
+
+def test_more_uploads_at_once_than_are_taken_are_told_to_come_again(url: str) -> None:
+    at = urlsplit(url)
+    with contextlib.ExitStack() as open_ones:
+        connections = [open_ones.enter_context(contextlib.closing(begun(at, 1000, b"["))) for _ in range(_MOST + _TOO_MANY)]
+        told = [problem_of(connection) for connection in readable(connections, _TOO_MANY)]
+    assert {(problem["status"], problem["code"]) for problem in told} == {(429, "too_many_requests")}
+
+
+def test_bodies_for_which_there_is_no_room_are_refused_and_the_others_go_on(url: str, client: httpx.Client) -> None:
+    at = urlsplit(url)
+    with contextlib.ExitStack() as open_ones:
+        connections = [open_ones.enter_context(contextlib.closing(begun(at, _LARGE + 1, b"["))) for _ in range(5)]  # 300 MB for 256
+        for connection in connections:
+            with contextlib.suppress(ConnectionError):  # refused on the way
+                connection.sendall(b" " * (_LARGE - 1))
+        (refused,) = readable(connections, 1)
+        problem = problem_of(refused)
+        assert (problem["status"], problem["code"]) == (503, "unavailable")
+        other = next(connection for connection in connections if connection is not refused)
+        other.sendall(b"]")
+        assert problem_of(other)["status"] == 422  # an empty array: it was received as a whole
+    assert client.get("/image_batches").status_code == 200
+
+
+def begun(at: SplitResult, length: int, first: bytes) -> socket.socket:
+    """Begin an upload."""
+    connection = socket.create_connection((str(at.hostname), int(at.port or 80)), timeout=20)
+    head = f"POST /upload_image_batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + first)
+    return connection
+
+
+def readable(connections: list[socket.socket], number: int) -> list[socket.socket]:
+    """Wait until so many have been answered, and see that no other is."""
+    answered: list[socket.socket] = []
+    poll = select.poll()  # a thousand descriptors are too many for select
+    by_descriptor = {connection.fileno(): connection for connection in connections}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.POLLIN)
+    until = time.monotonic() + 20
+    while len(answered) < number and time.monotonic() < until:
+        for descriptor, _ in poll.poll(1000):
+            poll.unregister(descriptor)
+            answered.append(by_descriptor[descriptor])
+    assert len(answered) == number
+    assert poll.poll(500) == []
+    return answered
+
+
+def problem_of(connection: socket.socket) -> dict[str, Any]:
+    """Read an answer that is a problem document."""
+    with connection.makefile("rb") as answer:
+        assert answer.readline().startswith(b"HTTP/1.1 ")
+        headers = dict(line.decode().lower().strip().split(": ", 1) for line in iter(answer.readline, b"\r\n"))
+        assert headers["content-type"] == "application/problem+json"
+        problem: dict[str, Any] = json.loads(answer.read(int(headers["content-length"])))
+    return problem

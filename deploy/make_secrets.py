@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from shared.durable import DurableWriter, sync_folder
+
 ROOT: Final = Path("/secrets")
 _MONGODB_UID: Final = 999
 """Of the user ``mongodb`` in MongoDB's image: mongod refuses a key that anybody else may read."""
@@ -25,7 +27,7 @@ def main() -> None:
 
 
 def make(root: Path, give: Callable[[Path, int, int], None]) -> list[str]:
-    """Make the secrets that are missing; each file appears whole or not at all.
+    """Make the secrets that are missing; each file appears whole or not at all, also after a power cut.
 
     :param give: makes a file somebody's, as ``os.chown`` does.
     :returns: the files that were made, relative to ``root``.
@@ -37,10 +39,12 @@ def make(root: Path, give: Callable[[Path, int, int], None]) -> list[str]:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
-            temporary.write_text(text())
+            temporary.unlink(missing_ok=True)
+            DurableWriter().write(temporary, [text().encode()])  # a key that a power cut emptied would be kept for ever
             temporary.chmod(mode)
             give(temporary, uid, uid)
             temporary.replace(path)
+            sync_folder(path.parent)
             made.append(name)
         return path.read_text()
 

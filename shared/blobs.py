@@ -69,7 +69,8 @@ class BlobStore(Protocol):
         """Let those who read the store without us find ``folder/version`` as ``folder/live``; fine if the folder is not there.
 
         It is no blob and no folder to any other method, and need not survive a power cut. Again with the same version is
-        fine, and cheap; a store that nobody else reads does nothing.
+        fine, and cheap; a store that nobody else reads does nothing. Calls with different versions are not ordered here: a version
+        is published once its result stands, and no other may come to stand before what was published for it is taken away.
         """
 
     def free_bytes(self) -> int:

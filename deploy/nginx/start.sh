@@ -3,10 +3,19 @@
 set -eu
 mkdir -p /tmp/nginx
 bytes=${LIMITS_MAX_BODY_BYTES:-67108864}
+case "${LISTEN:-127.0.0.1:5000}" in
+    127.* | localhost:* | "[::1]:"*) ;;
+    *)
+        echo "LISTEN=$LISTEN is refused: until accounts exist the service is published on loopback only, LISTEN=127.0.0.1:5000." >&2
+        exit 1
+        ;;
+esac
+public=${PUBLIC_URL#*://}
+public=${public%%/*}
 cat > /tmp/nginx/installation.conf <<END
-client_max_body_size $bytes;
-map \$host \$max_body_bytes { default $bytes; }
+map \$request_uri \$max_body_bytes { default 65536; "~^/upload_image_batch(\?|\$)" $bytes; }
 set_real_ip_from ${TRUSTED_PROXY:-127.0.0.1};
-map \$host \$is_public_host { default 0; "${PUBLIC_HOST:-localhost}" 1; }
+map \$host \$is_public_host { default 0; "${public%:*}" 1; }
 END
+echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
 exec nginx -c /etc/nginx/shelfsight.conf -g 'daemon off;'

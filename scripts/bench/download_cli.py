@@ -25,7 +25,7 @@ from scripts.local.embedded import free_port
 
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"
-_SUBNET: Final = "172.29.79.0/24"
+_SUBNET: Final = "10.213.79.0/24"
 _UP_S: Final = 3600
 _DONE_S: Final = 60.0
 _AT_LEAST: Final = 0.9
@@ -42,7 +42,7 @@ def main() -> int:
         print(f"There is no Docker engine with compose here: {problem}", file=sys.stderr)
         return 2
     report = Report("scripts/bench/download")
-    deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET})
+    deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET, "WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker"})
     try:
         report.say("starting everything in containers ...")
         deployment.compose("up", "--detach", "--wait", "--build", limit_s=_UP_S)

@@ -19,7 +19,7 @@ from scripts.containers.engine import ROOT, Deployment, EngineError
 from scripts.local.embedded import free_port
 
 _PROJECT: Final = "shelfsight-test"
-_SUBNET: Final = "172.29.78.0/24"
+_SUBNET: Final = "10.213.78.0/24"
 _BUILD_S: Final = 3600
 _UP_S: Final = 300
 _TESTS_S: Final = 1800

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,27 +55,40 @@ def run(command: Sequence[str], *, limit_s: float = _SOON_S, environment: dict[s
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One compose project. ``variables`` stand for what its ``.env`` would say."""
+    """One compose project. ``variables`` stand for what its ``.env`` would say; without ``files`` compose looks for them."""
 
     project: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def compose(self, *arguments: str, limit_s: float = _SOON_S, shown: bool = False) -> str:
         """Run ``docker compose`` on it."""
         project = [] if self.project is None else ["--project-name", self.project]
-        return run(["docker", "compose", *project, *arguments], limit_s=limit_s, environment=self.variables, shown=shown)
+        files = [part for file in self.files for part in ("--file", file)]
+        return run(["docker", "compose", *project, *files, *arguments], limit_s=limit_s, environment=self.variables, shown=shown)
 
     def containers(self, service: str, *, running: bool = True) -> list[str]:
         """Give the ids of a service's containers."""
         return self.compose("--profile", "*", "ps", "--quiet", *([] if running else ["--all"]), service).split()
 
+    def as_started(self) -> "Deployment":
+        """Give it with the files that it was started with, an override for GPUs among them.
+
+        :raises EngineError: its nginx does not run.
+        """
+        found = self.containers("nginx")
+        if not found:
+            raise EngineError("Nothing runs: docker compose up --detach --wait starts it.")
+        said = str(self.inspect(found[0])["Config"]["Labels"]["com.docker.compose.project.config_files"])
+        return replace(self, files=tuple(said.split(",")))
+
     def execute(self, container: str, *command: str, limit_s: float = _SOON_S) -> str:
         """Run a command in a container and give what it printed."""
         return run(["docker", "exec", container, *command], limit_s=limit_s)
 
-    def run(self, command: str, container: str, *, limit_s: float = _SOON_S) -> None:
-        """Let the engine do something to a container: ``stop`` (in its own time), ``rm``, ``pause``..."""
-        run(["docker", command, container], limit_s=limit_s)
+    def run(self, command: str, container: str, *, limit_s: float = _SOON_S) -> str:
+        """Let the engine do something to a container: ``stop`` (in its own time), ``rm``, ``pause``, ``logs``..."""
+        return run(["docker", command, container], limit_s=limit_s)
 
     def inspect(self, thing: str) -> dict[str, Any]:
         """Give what the engine knows of a container or an image."""

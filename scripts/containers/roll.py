@@ -1,8 +1,8 @@
 """Replace what runs by what is built, without a failed request: the web, then the workers one by one, then the sweep.
 
-Others of the new kind (web-next) stand in for the web: they are started and answer before nginx turns to them; then the old ones
-are told not to be ready, finish what they are answering, and are replaced; nginx turns back. A worker that is stopped hands its
-claim back. Ended on the way, it may be run again: it begins anew.
+Others of the new kind (web-next) stand in for the web: they are started and answer; the old ones say that they are not ready, nginx
+turns to the others, the old ones finish what they are answering and are replaced; nginx turns back. A worker that is stopped hands
+its claim back. Ended on the way, it may be run again.
 """
 
 import argparse
@@ -17,8 +17,10 @@ SERVICES: Final = ("web", "worker", "sweep")
 _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
+_INDEXES_S: Final = 3600
+"""An index over millions of images takes a while; the old ones go on meanwhile."""
 _IDLE_S: Final = 90
-"""The web ends a request after 60 s, nginx waits 75 for it."""
+"""nginx waits 75 s for an answer."""
 _NAMES_S: Final = 2.5
 """nginx asks for addresses again after a second, and a request may have got its address just before."""
 _SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- in the container; deploy/nginx/shelfsight.conf looks for it
@@ -34,6 +36,8 @@ def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
 
     :raises EngineError: something did not start, or did not end; what serves goes on serving.
     """
+    say("the indexes that the new ones need")
+    deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "shared.documents", limit_s=_INDEXES_S)
     if "web" in services:
         _roll_web(deployment, say)
     if "worker" in services:
@@ -44,23 +48,45 @@ def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
 
 
 def _roll_web(deployment: Deployment, say: Say) -> None:
-    say("web: starting those that stand in")
-    deployment.compose("--profile", "roll", "up", "--detach", "--no-deps", "--wait", "web-next", limit_s=_START_S)
     (nginx,) = deployment.containers("nginx")
+    if "web-next" in deployment.execute(nginx, "sh", "-c", f"test ! -e {_SWITCH} || echo web-next"):
+        say("web: those that stand in since an earlier roll are relieved")
+        deployment.compose("up", "--detach", "--no-deps", "--wait", "web", limit_s=_START_S)
+        _turn_back(deployment, nginx, say)
+    say("web: starting those that stand in")
+    try:
+        deployment.compose("--profile", "roll", "up", "--detach", "--no-deps", "--wait", "web-next", limit_s=_START_S)
+    except EngineError:
+        _remove_stand_ins(deployment)
+        raise
+    _drain(deployment, "web")
     deployment.execute(nginx, "touch", _SWITCH)
     _let_finish(deployment, "web", say)
     say("web: replacing them")
     deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "web", limit_s=_START_S)
+    _turn_back(deployment, nginx, say)
+
+
+def _turn_back(deployment: Deployment, nginx: str, say: Say) -> None:
+    _drain(deployment, "web-next")
     deployment.execute(nginx, "rm", "-f", _SWITCH)
     _let_finish(deployment, "web-next", say)
+    _remove_stand_ins(deployment)
+
+
+def _remove_stand_ins(deployment: Deployment) -> None:
     deployment.compose("--profile", "roll", "rm", "--stop", "--force", "web-next", limit_s=_STOP_S)
+
+
+def _drain(deployment: Deployment, service: str) -> None:
+    """Let a service's containers say that they are not ready."""
+    for container in deployment.containers(service):
+        deployment.execute(container, "touch", _DRAINING)
 
 
 def _let_finish(deployment: Deployment, service: str, say: Say) -> None:
     """Wait until nothing is connected to a service's containers any more."""
     left = deployment.containers(service)
-    for container in left:
-        deployment.execute(container, "touch", _DRAINING)
     time.sleep(_NAMES_S)
     until = time.monotonic() + _IDLE_S
     while left := [container for container in left if _connections(deployment, container)]:
@@ -78,12 +104,16 @@ def _connections(deployment: Deployment, container: str) -> int:
 
 
 def _roll_workers(deployment: Deployment, say: Say) -> None:
+    """Replace one after the other; in the end there are as many as the compose file says."""
     old = deployment.containers("worker")
     for number, container in enumerate(old, 1):
         say(f"worker {number} of {len(old)}: replacing it")
         deployment.run("stop", container, limit_s=_STOP_S)
         deployment.run("rm", container)
-        deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "--scale", f"worker={len(old)}", "worker", limit_s=_START_S)
+        deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "worker", limit_s=_START_S)
+    if not old:
+        say("worker: none runs, starting them")
+        deployment.compose("up", "--detach", "--no-deps", "--wait", "worker", limit_s=_START_S)
 
 
 def main() -> None:
@@ -100,16 +130,14 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
-    deployment = Deployment(given.project)
     try:
+        deployment = Deployment(given.project).as_started()
         if given.build:
             say("building")
             deployment.compose("build", limit_s=_BUILD_S, shown=True)
-        if not deployment.containers("nginx"):
-            sys.exit("Nothing runs that could be replaced: docker compose up --detach --wait starts it.")
         roll(deployment, given.service or SERVICES, say)
     except EngineError as error:
-        sys.exit(f"{error}\nWhat served before goes on serving; scripts/roll begins anew.")
+        sys.exit(f"{error}\nWhat served before goes on serving; run it again when this is mended.")
     say("done")
 
 

@@ -1,5 +1,6 @@
 """A rolling restart under load: no request fails."""
 
+import asyncio
 import random
 import threading
 from collections.abc import Callable
@@ -10,11 +11,14 @@ import httpx
 from scripts.containers.engine import Deployment
 from scripts.containers.roll import SERVICES, roll
 from tests.containers.oracle import backlog, ledger, wrongs
+from tests.containers.slow import upload_slowly
 from tests.faults.load import Load
 from tests.faults.pictures import good
 from tests.stack import until
 
 _READERS: Final = 4
+_SLOW_S: Final = 12.0
+_SLOW_EVERY_S: Final = 0.5
 
 
 class Reading:
@@ -49,6 +53,31 @@ class Reading:
                 self._stop.wait(0.02)
 
 
+class SlowUploads:
+    """One after the other begins, and each takes so long that some are under way whenever something is replaced."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stop = threading.Event()
+        self._statuses: list[int] = []
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+
+    def end(self) -> list[int]:
+        self._stop.set()
+        self._thread.join(_SLOW_S + 90)
+        assert not self._thread.is_alive()
+        return self._statuses
+
+    async def _run(self) -> None:
+        source = random.Random(78)
+        tasks = []
+        while not self._stop.is_set():
+            tasks.append(asyncio.create_task(upload_slowly(self._url, good(source), _SLOW_S)))
+            await asyncio.sleep(_SLOW_EVERY_S)
+        self._statuses = list(await asyncio.gather(*tasks))
+
+
 def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
 ) -> None:
@@ -59,17 +88,21 @@ def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     image_id = client.get(f"/image_batches/{first.batch_id}").json()["images"][0]["id"]
     reading = Reading(url, f"/uploads/{image_id}/boxes.jpg")
     load.start()
+    slow = SlowUploads(url)
     old = {service: set(deployment.containers(service)) for service in SERVICES}
     said: list[str] = []
-    roll(deployment, SERVICES, said.append)
+    roll(deployment.as_started(), SERVICES, said.append)
     reading.end()
+    statuses = slow.end()
     assert load.finish(60)
     assert reading.failed == []
     assert load.retries.total() == 0, load.retries
-    assert wrongs(client, load.sent, before) == []
+    assert len(statuses) >= 20
+    assert set(statuses) == {202}
+    assert wrongs(client, load.sent, before, others=len(statuses)) == []
     for service in SERVICES:
         new = set(deployment.containers(service))
         assert len(new) == len(old[service])
         assert not new & old[service]
     assert deployment.containers("web-next", running=False) == []
-    say(f"{reading.answered} pages and files, {len(load.sent)} uploads, 0 failed; {said}")
+    say(f"{reading.answered} pages and files, {len(load.sent)} uploads and {len(statuses)} slow ones, 0 failed; {said}")

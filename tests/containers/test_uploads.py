@@ -1,7 +1,6 @@
 """Uploads through nginx: slow ones hold up nobody, large ones are refused in words."""
 
 import asyncio
-import base64
 import contextlib
 import json
 import random
@@ -14,12 +13,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
+from tests.containers.slow import upload_slowly
 from tests.faults.pictures import good
 from tests.stack import until
 
 _SLOW: Final = 200
 _SLOW_S: Final = 15.0
-_PIECES: Final = 30
 _BROWSES: Final = 40
 _MOST: Final = 512
 """Uploads at a time: ``limit_conn`` of deploy/nginx/shelfsight.conf."""
@@ -29,29 +28,11 @@ _PATIENCE_S: Final = 3.0
 """A page beside 200 slow uploads, on two cores that everything shares."""
 
 
-async def slowly(host: str, port: int, body: bytes) -> int:
-    """Send a body in pieces over ``_SLOW_S`` seconds; give the status."""
-    reader, writer = await asyncio.open_connection(host, port)
-    head = f"POST /upload_image_batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
-    step = -(-len(body) // _PIECES)
-    for begin in range(0, len(body), step):
-        writer.write(body[begin : begin + step])
-        await writer.drain()
-        await asyncio.sleep(_SLOW_S / _PIECES)
-    line = await asyncio.wait_for(reader.readline(), 60)
-    writer.close()
-    return int(line.split()[1])
-
-
 def test_200_slow_uploads_are_all_accepted_and_nobody_waits_for_them(url: str, say: Callable[[str], None]) -> None:
-    at = urlsplit(url)
     source = random.Random(200)
-    image = {"timestamp": 1_700_000_000, "store_name": "slow", "camera_id": 1}
-    bodies = [json.dumps([image | {"file": base64.b64encode(good(source).data).decode()}]).encode() for _ in range(_SLOW)]
 
     async def both() -> tuple[list[int], list[float]]:
-        uploads = [asyncio.create_task(slowly(str(at.hostname), int(at.port or 80), body)) for body in bodies]
+        uploads = [asyncio.create_task(upload_slowly(url, good(source), _SLOW_S)) for _ in range(_SLOW)]
         await asyncio.sleep(1)  # all are connected
         seconds = []
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
@@ -138,3 +119,10 @@ def problem_of(connection: socket.socket) -> dict[str, Any]:
         assert headers["content-type"] == "application/problem+json"
         problem: dict[str, Any] = json.loads(answer.read(int(headers["content-length"])))
     return problem
+
+
+def test_only_uploads_may_bring_much(client: httpx.Client) -> None:
+    for path in ("/limits", f"/uploads/{'0' * 36}.jpg"):
+        answer = client.post(path, content=b" " * 70_000)
+        assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+        assert (answer.json()["limit"], answer.json()["value"]) == ("max_body_bytes", 65536)

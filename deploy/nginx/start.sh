@@ -18,4 +18,6 @@ set_real_ip_from ${TRUSTED_PROXY:-127.0.0.1};
 map \$host \$is_public_host { default 0; "${public%:*}" 1; }
 END
 echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
-exec nginx -c /etc/nginx/shelfsight.conf -g 'daemon off;'
+cores=$(nproc)
+workers=$((cores < 4 ? cores : 4)) # four serve any disk; `auto` would start one for each core of a large machine
+exec nginx -c /etc/nginx/shelfsight.conf -g "daemon off; worker_processes $workers;"

@@ -69,6 +69,7 @@ def test_more_uploads_at_once_than_are_taken_are_told_to_come_again(url: str) ->
     with contextlib.ExitStack() as open_ones:
         connections = [open_ones.enter_context(contextlib.closing(begun(at, 1000, b"["))) for _ in range(_MOST + _TOO_MANY)]
         told = [problem_of(connection) for connection in readable(connections, _TOO_MANY)]
+    assert len(told) == _TOO_MANY
     assert {(problem["status"], problem["code"]) for problem in told} == {(429, "too_many_requests")}
 
 
@@ -79,9 +80,8 @@ def test_bodies_for_which_there_is_no_room_are_refused_and_the_room_comes_back(u
         for connection in connections:
             with contextlib.suppress(ConnectionError):  # refused on the way
                 connection.sendall(b" " * (_LARGE - 1))
-        (refused,) = readable(connections, 1)
-        problem = problem_of(refused)
-        assert (problem["status"], problem["code"]) == (503, "unavailable")
+        told = [problem_of(connection) for connection in readable(connections, 1)]
+        assert {(problem["status"], problem["code"]) for problem in told} == {(503, "unavailable")}
         assert client.get("/image_batches").status_code == 200
     until(lambda: client.post("/upload_image_batch", content=b"[" + b" " * _LARGE + b"]").status_code == 422, 60, "there is room again")
 
@@ -95,19 +95,17 @@ def begun(at: SplitResult, length: int, first: bytes) -> socket.socket:
 
 
 def readable(connections: list[socket.socket], number: int) -> list[socket.socket]:
-    """Wait until so many have been answered, and see that no other is."""
+    """Wait until so many have been answered; give these, and who else was within half a second."""
     answered: list[socket.socket] = []
     poll = select.poll()  # a thousand descriptors are too many for select
     by_descriptor = {connection.fileno(): connection for connection in connections}
     for descriptor in by_descriptor:
         poll.register(descriptor, select.POLLIN)
-    end = time.monotonic() + 20
-    while len(answered) < number and time.monotonic() < end:
-        for descriptor, _ in poll.poll(1000):
+    while answered_now := poll.poll(500 if len(answered) >= number else 20_000):
+        for descriptor, _ in answered_now:
             poll.unregister(descriptor)
             answered.append(by_descriptor[descriptor])
-    assert len(answered) == number
-    assert poll.poll(500) == []
+    assert len(answered) >= number
     return answered
 
 

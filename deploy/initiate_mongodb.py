@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure
 
 from shared.documents import create_indexes
+from shared.errors import StoreAway
 from shared.mongo import connect
-from shared.settings import Mongo
+from shared.settings import Mongo, explain
 
 _ADMINISTRATOR: Final = "administrator"
 _PASSWORD: Final = Path("/secrets/mongodb/administrator")
@@ -29,12 +32,15 @@ _USER_EXISTS: Final = 51003
 
 def main() -> None:
     """Do what is missing, or end with a sentence."""
-    mongo = Mongo()
+    try:
+        mongo = Mongo()  # alone: the settings of the web would be refused here
+    except (ValidationError, SettingsError) as error:
+        sys.exit(f"error: {explain(error)}")
     until = time.monotonic() + _LIMIT_S
     while True:
         try:
             _prepare(mongo)
-        except (ConnectionFailure, OperationFailure) as error:
+        except (ConnectionFailure, OperationFailure, StoreAway) as error:
             if time.monotonic() > until:
                 sys.exit(f"MongoDB could not be prepared within {_LIMIT_S:.0f} s: {error}")
             time.sleep(0.2)  # it is starting, or electing itself
@@ -53,7 +59,11 @@ def _prepare(mongo: Mongo) -> None:
     with _locally(username=_ADMINISTRATOR, password=_PASSWORD.read_text()) as known:
         roles = [{"role": "readWrite", "db": mongo.database}, {"role": "dbAdmin", "db": mongo.database}]
         _unless({_USER_EXISTS}, known, "createUser", user, pwd=password, roles=roles)
-    create_indexes(connect(mongo, app="initiate"))
+    db = connect(mongo, app="initiate")
+    try:
+        create_indexes(db)
+    finally:
+        db.client.close()
 
 
 def _locally(**login: str) -> "MongoClient[dict[str, Any]]":

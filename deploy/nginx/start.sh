@@ -20,4 +20,4 @@ END
 echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
 cores=$(nproc)
 workers=$((cores < 4 ? cores : 4)) # four serve any disk; `auto` would start one for each core of a large machine
-exec nginx -c /etc/nginx/shelfsight.conf -g "daemon off; worker_processes $workers;"
+exec nginx -c /etc/shelfsight/shelfsight.conf -g "daemon off; worker_processes $workers;"

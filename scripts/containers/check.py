@@ -8,11 +8,11 @@ import argparse
 import contextlib
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
+
+import httpx
 
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
@@ -58,8 +58,8 @@ def main() -> None:
 
 
 def _steps(deployment: Deployment, url: str, for_pytest: Sequence[str]) -> dict[str, Callable[[], str]]:
-    def tests(folder: str) -> str:
-        command = [sys.executable, "-m", "pytest", "-q", folder, "--base-url", url, "--deployment", _PROJECT, *for_pytest]
+    def tests() -> str:
+        command = [sys.executable, "-m", "pytest", "-q", "tests/e2e", "tests/containers", "--base-url", url, "--deployment", _PROJECT, *for_pytest]
         engine.run(command, limit_s=_TESTS_S, environment=deployment.variables | {"PYTHONPATH": str(ROOT)}, shown=True)
         return ""
 
@@ -68,8 +68,7 @@ def _steps(deployment: Deployment, url: str, for_pytest: Sequence[str]) -> dict[
         "build": lambda: _build(deployment),
         "sizes": lambda: _sizes(deployment),
         "up": lambda: _up(deployment, url),
-        "tests/e2e": lambda: tests("tests/e2e"),
-        "tests/containers": lambda: tests("tests/containers"),
+        "tests/e2e and tests/containers": tests,
     }
 
 
@@ -123,8 +122,8 @@ def _up(deployment: Deployment, url: str) -> str:
 
 
 def _is_ready(url: str) -> bool:
-    with contextlib.suppress(urllib.error.URLError, TimeoutError, ConnectionError), urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 -- our own
-        return int(answer.status) == 200
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
     return False
 
 

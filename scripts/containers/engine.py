@@ -86,7 +86,7 @@ class Deployment:
         """Run a command in a container and give what it printed."""
         return run(["docker", "exec", container, *command], limit_s=limit_s)
 
-    def run(self, command: str, container: str, *, limit_s: float = _SOON_S) -> str:
+    def manage(self, command: str, container: str, *, limit_s: float = _SOON_S) -> str:
         """Let the engine do something to a container: ``stop`` (in its own time), ``rm``, ``pause``, ``logs``..."""
         return run(["docker", command, container], limit_s=limit_s)
 

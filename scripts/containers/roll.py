@@ -49,7 +49,7 @@ def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
 
 def _roll_web(deployment: Deployment, say: Say) -> None:
     (nginx,) = deployment.containers("nginx")
-    if "web-next" in deployment.execute(nginx, "sh", "-c", f"test ! -e {_SWITCH} || echo web-next"):
+    if deployment.execute(nginx, "sh", "-c", f"if [ -e {_SWITCH} ]; then echo turned; fi").strip() == "turned":
         say("web: those that stand in since an earlier roll are relieved")
         deployment.compose("up", "--detach", "--no-deps", "--wait", "web", limit_s=_START_S)
         _turn_back(deployment, nginx, say)
@@ -108,8 +108,8 @@ def _roll_workers(deployment: Deployment, say: Say) -> None:
     old = deployment.containers("worker")
     for number, container in enumerate(old, 1):
         say(f"worker {number} of {len(old)}: replacing it")
-        deployment.run("stop", container, limit_s=_STOP_S)
-        deployment.run("rm", container)
+        deployment.manage("stop", container, limit_s=_STOP_S)
+        deployment.manage("rm", container)
         deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "worker", limit_s=_START_S)
     if not old:
         say("worker: none runs, starting them")

@@ -1,14 +1,17 @@
 """How the containers are closed, and what they keep."""
 
+import json
 import random
+import time
 
 import httpx
 import pytest
 
-from scripts.containers.engine import Deployment
+from scripts.containers.engine import Deployment, EngineError
 from tests.containers.oracle import finished
 from tests.faults.load import Load
 from tests.faults.pictures import good
+from tests.stack import until
 
 SERVICES = ("nginx", "web", "worker", "sweep", "mongodb", "redis")
 _ASK_WITHOUT_A_PASSWORD = """
@@ -24,6 +27,17 @@ try:
     print("redis answers")
 except redis.AuthenticationError:
     print("NOAUTH")
+"""
+
+_ASK_AS_A_PROXY = """
+import http.client, json, sys
+address, path, headers = sys.argv[1:]
+asked = http.client.HTTPConnection(address, 8080, timeout=10)
+try:
+    asked.request("GET", path, headers={"Host": "localhost"} | json.loads(headers))
+    print(json.loads(asked.getresponse().read())["images"][0]["url"])
+except OSError as error:
+    print(error)
 """
 
 
@@ -52,6 +66,34 @@ def test_the_web_has_no_torch_and_the_worker_no_training(deployment: Deployment)
     assert deployment.execute(deployment.containers("web")[0], "python", "-c", find).strip() == "[]"
     worker = deployment.containers("worker")[0]
     assert "train" not in deployment.execute(worker, "ls", "/app/worker/vision").split()
+
+
+def test_nginx_is_published_on_loopback_or_not_at_all(deployment: Deployment) -> None:
+    with pytest.raises(EngineError, match=r"LISTEN=0\.0\.0\.0:5000 is refused"):
+        deployment.compose("run", "--rm", "--no-deps", "--env", "LISTEN=0.0.0.0:5000", "nginx")
+
+
+def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deployment, url: str) -> None:
+    sent = Load(url, 4, lambda: 0).send([good(random.Random(4))])
+    web = deployment.containers("web")[0]
+    networks = deployment.inspect(web)["NetworkSettings"]["Networks"]
+    peer = next(network["IPAddress"] for name, network in networks.items() if name.endswith("_front"))
+    nginx = deployment.compose("run", "--detach", "--rm", "--no-deps", "--env", f"TRUSTED_PROXY={peer}", "nginx").split()[-1]
+    try:
+        address = next(iter(deployment.inspect(nginx)["NetworkSettings"]["Networks"].values()))["IPAddress"]
+
+        def asked(**headers: str) -> str:
+            given = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
+            return deployment.execute(web, "python", "-c", _ASK_AS_A_PROXY, address, f"/image_batches/{sent.batch_id}", given).strip()
+
+        until(lambda: asked().startswith("http://localhost"), 20, "the second nginx answers")
+        mark = f"proxied-{time.time_ns()}"
+        assert asked(X_Forwarded_Proto="https", X_Forwarded_For="203.0.113.9", X_Request_ID=mark).startswith("https://localhost")
+        assert asked(X_Forwarded_Proto="gopher").startswith("http://localhost")
+        logs = "".join(deployment.manage("logs", container) for container in deployment.containers("web"))
+        assert [json.loads(line)["client"] for line in logs.splitlines() if mark in line] == ["203.0.113.9"]
+    finally:
+        deployment.manage("stop", nginx)
 
 
 def test_down_and_up_again_finds_everything_there(url: str, client: httpx.Client, deployment: Deployment) -> None:

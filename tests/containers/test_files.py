@@ -151,7 +151,7 @@ def test_the_original_of_a_failed_image_is_an_attachment(images: dict[str, str],
 def test_a_picture_that_waits_is_pending_and_a_deleted_one_is_gone(url: str, client: httpx.Client, deployment: Deployment) -> None:
     workers = deployment.containers("worker")
     for worker in workers:
-        deployment.run("pause", worker)
+        deployment.manage("pause", worker)
     try:
         sent = Load(url, 2, lambda: 0).send([good(random.Random(42))])
         image_id = client.get(f"/image_batches/{sent.batch_id}").json()["images"][0]["id"]
@@ -159,7 +159,7 @@ def test_a_picture_that_waits_is_pending_and_a_deleted_one_is_gone(url: str, cli
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (404, "image_pending", "2")
     finally:
         for worker in workers:
-            deployment.run("unpause", worker)
+            deployment.manage("unpause", worker)
     finished(client, sent.batch_id)
     until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail is there")
     assert client.delete(f"/image_batches/{sent.batch_id}").status_code == 204
@@ -195,7 +195,7 @@ def test_both_replicas_are_asked(client: httpx.Client, deployment: Deployment) -
         client.get("/limits", headers={"X-Request-ID": f"{mark}-{number}"})
 
     def replicas() -> int:
-        return sum(mark in deployment.run("logs", container) for container in deployment.containers("web"))
+        return sum(mark in deployment.manage("logs", container) for container in deployment.containers("web"))
 
     until(lambda: replicas() == 2, 10, "both have answered some")
 

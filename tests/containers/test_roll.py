@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -91,7 +92,9 @@ def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     slow = SlowUploads(url)
     old = {service: set(deployment.containers(service)) for service in SERVICES}
     said: list[str] = []
-    roll(deployment.as_started(), SERVICES, said.append)
+    started = deployment.as_started()
+    assert [Path(file).name for file in started.files] == ["docker-compose.yaml"]
+    roll(started, SERVICES, said.append)
     reading.end()
     statuses = slow.end()
     assert load.finish(60)
@@ -106,3 +109,21 @@ def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
         assert not new & old[service]
     assert deployment.containers("web-next", running=False) == []
     say(f"{reading.answered} pages and files, {len(load.sent)} uploads and {len(statuses)} slow ones, 0 failed; {said}")
+
+
+def test_a_roll_that_was_broken_off_is_finished_by_the_next(deployment: Deployment, url: str) -> None:
+    deployment.compose("--profile", "roll", "up", "--detach", "--no-deps", "--wait", "web-next", limit_s=120)
+    deployment.execute(deployment.containers("nginx")[0], "touch", "/tmp/nginx/roll")
+    deployment.compose("stop", "web")  # here it was ended: others stand in, the old ones are gone
+    lost, kept = deployment.containers("worker")
+    deployment.manage("stop", lost)
+    deployment.manage("rm", lost)  # and one worker had been taken away
+    reading = Reading(url, "/readyz")
+    roll(deployment.as_started(), ("web", "worker"), lambda _: None)
+    reading.end()
+    assert reading.answered > 100
+    assert [one for one in reading.failed if not one.startswith("/readyz: 503")] == []  # those that drain say so
+    assert deployment.containers("web-next", running=False) == []
+    workers = deployment.containers("worker")
+    assert len(workers) == 2
+    assert kept not in workers

@@ -8,8 +8,8 @@ import signal
 import sys
 from typing import Annotated, Any
 
-import litserve  # type: ignore[import-not-found]
-from fastapi import Body  # type: ignore[import-not-found]
+import litserve
+from fastapi import Body
 
 from scripts.bench.baselines import end_with_parent
 from scripts.bench.baselines.loop import GROUP, detection
@@ -18,7 +18,7 @@ from scripts.local.embedded import LOOPBACK
 _FILL_S = 0.02
 
 
-class Detection(litserve.LitAPI):  # type: ignore[misc]
+class Detection(litserve.LitAPI):
     """Finds things in groups of pictures."""
 
     def setup(self, device: str) -> None:  # noqa: ARG002 -- LitServe's signature

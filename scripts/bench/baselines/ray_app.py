@@ -11,9 +11,9 @@ import sys
 import tempfile
 from typing import Any
 
-import ray  # type: ignore[import-not-found]
+import ray
 from ray import serve
-from starlette.requests import Request  # type: ignore[import-not-found]
+from starlette.requests import Request
 
 from scripts.bench.baselines import READY, end_with_parent
 from scripts.bench.baselines.loop import GROUP, PROCESSES, detection
@@ -31,7 +31,7 @@ class Detection:
         _stay_on_loopback()
         self._work = detection()
 
-    @serve.batch(max_batch_size=GROUP, batch_wait_timeout_s=_FILL_S)  # type: ignore[untyped-decorator]
+    @serve.batch(max_batch_size=GROUP, batch_wait_timeout_s=_FILL_S)
     async def look(self, pictures: list[bytes]) -> list[Any]:
         """Decode a group and look at it; one group at a time."""
         return await asyncio.to_thread(self._work, pictures)
@@ -43,7 +43,7 @@ class Detection:
 
 def _stay_on_loopback() -> None:
     """Let the replica's inner gRPC server, begun after this, listen on loopback only: its address cannot be set."""
-    from ray.serve._private import replica  # type: ignore[import-not-found]  # noqa: PLC0415 -- in the replica only
+    from ray.serve._private import replica  # noqa: PLC0415 -- in the replica only
 
     add_port = replica.add_port_to_grpc_server
     replica.add_port_to_grpc_server = lambda server, _address: add_port(server, f"{LOOPBACK}:0")

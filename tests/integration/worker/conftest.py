@@ -1,0 +1,48 @@
+"""A pipeline over real servers, and what it works with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared import settings
+from shared.blobs import LocalBlobs
+from shared.mongo import Db
+from shared.settings import Settings
+from tests.integration.http import client
+from worker.pipeline import Pipeline
+from worker.vision import detect
+
+
+@pytest.fixture(scope="session")
+def detector() -> detect.Detector:
+    return detect.load()
+
+
+@pytest.fixture
+def made(mongo: settings.Mongo, blobs_root: Path) -> Settings:
+    return Settings(
+        mongo=mongo,
+        blobs=settings.Blobs(root=blobs_root, min_free_bytes=0),
+        redis=settings.Redis(url="redis://127.0.0.1:1/0"),
+        worker=settings.Worker(lease_s=2, hard_limit_s=1, child_timeout_s=20),
+        sweep=settings.Sweep(clean_interval_s=0.01, orphan_age_s=0.01),
+    )
+
+
+@pytest.fixture
+def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
+    return client(mongo, blobs_root)
+
+
+@pytest.fixture
+def blobs(blobs_root: Path) -> LocalBlobs:
+    return LocalBlobs(blobs_root)
+
+
+@pytest.fixture
+def pipeline(made: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector) -> Iterator[Pipeline]:
+    line = Pipeline(made, db, blobs, detector, "worker-a")
+    yield line
+    line.stop()

@@ -1,0 +1,106 @@
+"""The process in which suspicious pictures are looked at: how it ends, and what that says."""
+
+import itertools
+import signal
+import sys
+import time
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+
+from tests.integration.http import picture
+from worker import isolate
+from worker.vision.errors import VisionError
+
+
+def wanted(data: bytes, name: str = "0" * 36) -> isolate.Look:
+    return isolate.Look(data, name, None, 50_000_000)
+
+
+@pytest.mark.parametrize(
+    ("end", "by_kernel", "expected", "starts"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", False, "decoder_crash", 3),
+        ("raise ValueError", False, "decoder_crash", 3),
+        ("time.sleep(60)", False, "decoder_crash", 3),
+        ("os.kill(os.getpid(), signal.SIGKILL)", False, "helper_killed", 1),
+        ("os.kill(os.getpid(), signal.SIGTERM)", False, "helper_killed", 1),
+        ("os.kill(os.getpid(), signal.SIGKILL)", True, "out_of_memory", 1),
+        ("sys.exit(71)", False, "out_of_memory", 1),
+    ],
+)
+def test_how_a_helper_died_says_whether_its_picture_is_to_blame(
+    monkeypatch: pytest.MonkeyPatch, end: str, expected: str, starts: int, *, by_kernel: bool
+) -> None:
+    begun: list[int] = []
+    kills = itertools.count(7) if by_kernel else itertools.repeat(7)
+
+    def command(memory_bytes: int) -> list[str]:
+        begun.append(memory_bytes)
+        return [sys.executable, "-c", f"import os, signal, sys, time; sys.stdin.buffer.read(8); {end}"]
+
+    monkeypatch.setattr(isolate, "_command", command)
+    monkeypatch.setattr(isolate, "_oom_kills", lambda: next(kills))
+    helper = isolate.Isolate(2 * 1024**3, 1)
+    with pytest.raises((VisionError, isolate.HelperKilled)) as caught:
+        helper.do(wanted(picture()))
+    helper.close()
+    assert getattr(caught.value, "code", None) == expected
+    assert len(begun) == starts
+
+
+def test_an_answer_that_nobody_waited_for_never_becomes_another_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = isolate.Isolate(2 * 1024**3, 30)
+    receive = isolate.receive
+
+    def interrupted(_pipe: object) -> bytes:
+        raise SoftTimeLimitExceeded
+
+    try:
+        assert helper.do(wanted(picture(1), "1" * 36)).fields["width"] == 64
+        monkeypatch.setattr(isolate, "receive", interrupted)
+        with pytest.raises(SoftTimeLimitExceeded):
+            helper.do(wanted(picture(2, (80, 40)), "2" * 36))
+        monkeypatch.setattr(isolate, "receive", receive)
+        third = helper.do(wanted(picture(3, (32, 24)), "3" * 36))
+        assert (third.image_id, third.fields["width"]) == ("3" * 36, 32)
+    finally:
+        helper.close()
+
+
+def test_a_frozen_helper_is_waited_for_no_longer_than_its_time() -> None:
+    helper = isolate.Isolate(2 * 1024**3, 2)
+    try:
+        helper.do(wanted(picture(1)))
+        assert helper._helper is not None
+        helper._helper.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert helper.do(wanted(picture(2, (900, 900), "BMP"))).fields["width"] == 900  # more than a pipe holds
+        assert time.monotonic() - began < 20
+    finally:
+        helper.close()
+
+
+@pytest.mark.slow
+def test_a_strip_longer_than_a_jpeg_can_be_is_refused_by_its_size() -> None:
+    helper = isolate.Isolate(2 * 1024**3, 30)
+    try:
+        with pytest.raises(VisionError) as caught:
+            helper.do(wanted(picture(1, (65_501, 8), "PNG")))
+        assert caught.value.code == "too_many_pixels"
+        prepared = helper.do(wanted(picture(1, (65_500, 8), "PNG")))
+        assert helper.do(isolate.Finish(prepared, [], ["rotate"])).files.keys() == {"thumb", "rendition", "boxes", "rotate"}
+    finally:
+        helper.close()
+
+
+@pytest.mark.slow
+def test_a_picture_that_takes_too_much_memory_ends_alone() -> None:
+    helper = isolate.Isolate(250 * 1024**2, 30)
+    try:
+        with pytest.raises(VisionError) as caught:
+            helper.do(wanted(picture(1, (7000, 6000), "PNG")))
+        assert caught.value.code == "out_of_memory"
+        assert helper.do(wanted(picture(1))).fields["width"] == 64
+    finally:
+        helper.close()

@@ -3,13 +3,21 @@
 Celery messages carry no work: a bell says "there is something to claim", the claim itself is made in MongoDB.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
-BELL_TASK: Final = "shelfsight.work"
-"""Name of the one Celery task that a bell starts; it takes no arguments."""
 
-BELL_QUEUE: Final = "shelfsight.bells"
-"""The Redis list that bells wait in."""
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where bells are rung: the Redis list that they wait in, and the Celery task that each starts; it takes no arguments."""
+
+    queue: str
+    task: str
+
+
+BATCHES: Final = Door("shelfsight.bells", "shelfsight.work")
+INSPECTIONS: Final = Door("shelfsight.inspections", "shelfsight.inspect")
+"""A door of its own, with workers of its own: who asks for one picture does not wait behind a million."""
 
 AUGMENTATIONS: Final = (
     "horizontal_flip",
@@ -34,6 +42,11 @@ DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "ga
 THUMB: Final = "thumb"
 BOXES: Final = "boxes"
 RENDITION: Final = "rendition"
+ORIGINAL: Final = "original"
+"""Of an inspection: the picture itself, at most 700 pixels long."""
+DREAM: Final = "deepdream"
+DREAM_LAYERS: Final = range(1, 6)
+"""How deep in the network a dream takes its shapes from: 1 strokes, 5 parts of things."""
 
 SIGNATURES: Final = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tiff", "avif": "avif"}
 """Accepted formats and the file ending of their originals."""

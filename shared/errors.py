@@ -11,22 +11,29 @@
     │   ├── UnsupportedMedia       415 unsupported_media_type
     │   ├── Unauthorized           401 unauthorized
     │   ├── Forbidden              403 forbidden
-    │   └── Misdirected            421 misdirected_request
+    │   ├── Misdirected            421 misdirected_request
+    │   └── UrlRefused             422 bad_url | blocked_host | blocked_address | unresolvable_host
+    ├── NotAnImage                 415 not_an_image
+    ├── BadPicture                 422 the picture's own code: truncated | corrupt | too_many_pixels | ...
     ├── NotFound                   404 not_found | image_pending | image_failed
     ├── Gone                       410 batch_deleted
     ├── Conflict
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
     ├── Busy                       429 too_many_requests, Retry-After
+    ├── UpstreamError              502 upstream_error; somebody else's fault: what a URL names cannot be had
+    │   ├── UpstreamTimeout        504 upstream_timeout
+    │   ├── UpstreamStatus         422 upstream_status, names it
+    │   └── SourceTooLarge         413 source_too_large
     └── Environment                the service's fault; retryable, nothing was accepted
-        ├── StoreAway              503 database_unavailable | blobs_unavailable
+        ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
         ├── CommitUnknown          503 commit_unknown, names the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
         └── DiskFull               507 disk_full
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +52,9 @@ class FieldError:
 class ShelfsightError(Exception):
     """Anything that a client may be told. ``detail`` is a sentence for a person; it never holds raw exception text."""
 
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "Internal error"
-    default_code: ClassVar[str] = "internal_error"
+    status: int = 500
+    title: str = "Internal error"
+    default_code: str = "internal_error"
 
     def __init__(
         self,
@@ -138,6 +145,14 @@ class Misdirected(BadRequest):
     default_code = "misdirected_request"
 
 
+class UrlRefused(BadRequest):
+    """Nothing is fetched from there. The sentence names the rule, never what was found there."""
+
+    status = 422
+    title = "URL refused"
+    default_code = "bad_url"
+
+
 class NotFound(ShelfsightError):
     """Nothing there, or not yet (``image_pending``, with Retry-After)."""
 
@@ -185,6 +200,54 @@ class Busy(ShelfsightError):
     default_code = "too_many_requests"
 
 
+class UpstreamError(ShelfsightError):
+    """What a URL names cannot be had: it is away, or not understood. No sentence quotes it."""
+
+    status = 502
+    title = "Bad source"
+    default_code = "upstream_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """It does not answer in time, or not in full."""
+
+    status = 504
+    title = "Source timeout"
+    default_code = "upstream_timeout"
+
+
+class UpstreamStatus(UpstreamError):
+    """It answers with a status that has no content to take; ``extra['upstream_status']`` is that."""
+
+    status = 422
+    title = "Source answers otherwise"
+    default_code = "upstream_status"
+
+
+class SourceTooLarge(UpstreamError):
+    """It is larger than what is asked for may be; ``extra`` names the limit and its value."""
+
+    status = 413
+    title = "Source too large"
+    default_code = "source_too_large"
+
+
+class NotAnImage(ShelfsightError):
+    """What was sent, or found at a URL, is no picture in a format that is read here."""
+
+    status = 415
+    title = "Not an image"
+    default_code = "not_an_image"
+
+
+class BadPicture(ShelfsightError):
+    """It is a picture, but it cannot be looked at; the code says why."""
+
+    status = 422
+    title = "Picture unusable"
+    default_code = "corrupt"
+
+
 class Environment(ShelfsightError):
     """The machine's fault: nothing was accepted and trying again is right."""
 
@@ -194,7 +257,7 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB or the blob store does not answer."""
+    """MongoDB, the blob store, or Redis where something is counted there, does not answer."""
 
     default_code = "database_unavailable"
 

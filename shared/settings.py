@@ -8,12 +8,13 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,8 +25,12 @@ from pydantic_settings import (
 )
 
 from shared.contract import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
+from shared.fetch import addresses, urls
 
 MIB = 1024 * 1024
+
+Network = IPv4Network | IPv6Network
+One = TypeVar("One")
 
 
 def _is_loopback(host: str) -> bool:
@@ -33,6 +38,17 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _listed(variable: str, given: object, one: Callable[[str], One], like: str) -> tuple[One, ...]:
+    """Read a JSON list here: elsewhere nothing would say what to write instead."""
+    try:
+        listed = json.loads(given) if isinstance(given, str) else given
+        if not isinstance(listed, list | tuple):
+            raise TypeError("it is no list")
+        return tuple(one(str(each)) for each in listed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{variable} must be a JSON list like {like}: {error}") from None
 
 
 class SecretFiles(SecretsSettingsSource):
@@ -124,7 +140,7 @@ class Web(Group):
     body_patience_s: int = Field(30, gt=0, description="A body that stalls for so long is refused: it holds a thread.")
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
-    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
         (), description="JSON list of addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
 
@@ -132,15 +148,8 @@ class Web(Group):
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _networks(cls, given: object) -> tuple[IPv4Network | IPv6Network, ...]:
-        """Read the JSON here: elsewhere nothing would say what to write instead."""
-        try:
-            listed = json.loads(given) if isinstance(given, str) else given
-            if not isinstance(listed, list | tuple):
-                raise TypeError("it is no list")
-            return tuple(ipaddress.ip_network(str(one)) for one in listed)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5", "172.16.0.0/12", "fd00::/8"]: {error}') from None
+    def _networks(cls, given: object) -> tuple[Network, ...]:
+        return _listed("WEB_TRUSTED_PROXIES", given, ipaddress.ip_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
 
     @model_validator(mode="after")
     def _loopback_only(self) -> "Web":
@@ -195,6 +204,54 @@ class Vision(Group):
         return names
 
 
+class Fetch(Group):
+    """What is fetched from somebody else's URL, and within which limits. ``FETCH_...``; each process counts for itself."""
+
+    model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True)
+    resolve_s: float = Field(3.0, gt=0)
+    connect_s: float = Field(5.0, gt=0, description="Over all addresses that are tried, TLS included.")
+    first_byte_s: float = Field(10.0, gt=0, description="From the request to the end of the answer's headers.")
+    whole_s: float = Field(20.0, gt=0, description="Everything, redirects included.")
+    max_redirects: int = Field(3, ge=0, le=10)
+    max_header_bytes: int = Field(32 * 1024, gt=0, description="Of one answer, interim ones included.")
+    max_at_once: int = Field(32, gt=0, description="Fetches in a process; more are 429.")
+    max_per_source: int = Field(4, gt=0, description="Of these from one host, and from one address.")
+    blocked_domains: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list; what is below them is blocked, too. Beats all other lists.")
+    allowed_domains: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list; if there are any, nothing else is fetched from.")
+    permitted_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list of names that may lead to any address, with any port.")
+    blocked_networks: Annotated[tuple[Network, ...], NoDecode] = Field((), description="JSON list: public addresses that are this network's own.")
+    permitted_networks: Annotated[tuple[Network, ...], NoDecode] = Field((), description="JSON list: addresses that need not be public, with any port.")
+    ca_file: Path | None = Field(None, description="PEM of authorities that are believed besides the public ones: an intranet's.")
+
+    @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
+    @classmethod
+    def _names(cls, given: object, info: ValidationInfo) -> tuple[str, ...]:
+        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.name, '["example.org", "images.example.net"]')
+
+    @field_validator("blocked_networks", "permitted_networks", mode="before")
+    @classmethod
+    def _networks(cls, given: object, info: ValidationInfo) -> tuple[Network, ...]:
+        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+
+
+class Inspect(Group):
+    """What is looked at by its URL, and how long it is kept. ``INSPECT_...``."""
+
+    model_config = SettingsConfigDict(env_prefix="INSPECT_", extra="ignore", frozen=True)
+    max_source_bytes: int = Field(4 * MIB, gt=0, description="Bytes of a picture; a larger one is refused.")
+    wait_s: float = Field(10.0, gt=0, description="How long a request waits for its answer before it is 202.")
+    fresh_s: float = Field(300.0, gt=0, description="An answer this young is given without asking its source.")
+    failed_s: float = Field(10.0, gt=0, description="So long a failure is repeated without trying again.")
+    keep_s: float = Field(86_400.0, gt=0, description="Pictures and answers are kept so long after their last use.")
+    max_store_bytes: int = Field(1024 * MIB, gt=0, description="Of all these pictures; what was used least recently goes first.")
+    dreams_per_minute: int = Field(6, gt=0, description="Of these with a dream, which takes seconds of a whole core.")
+    max_pending: int = Field(16, gt=0, description="Inspections that one client began and that are not done; more are 429.")
+    max_waiting: int = Field(1000, gt=0, description="Inspections that wait; more are 429.")
+    per_minute: int = Field(60, gt=0, description="New inspections of one client's address a minute; more are 429.")
+    at_once: int = Field(32, gt=0, description="Inspections that the inspector works on at the same time.")
+    lease_s: float = Field(30.0, gt=0, description="Life of the inspector's claim without a renewal.")
+
+
 class Telemetry(Group):
     """``LOG_LEVEL``, ``LOG_FORMAT``."""
 
@@ -214,6 +271,8 @@ class Settings(BaseModel):
     worker: Worker = Field(default_factory=Worker)
     sweep: Sweep = Field(default_factory=Sweep)
     vision: Vision = Field(default_factory=Vision)
+    fetch: Fetch = Field(default_factory=Fetch)
+    inspect: Inspect = Field(default_factory=Inspect)
     log: Telemetry = Field(default_factory=Telemetry)
 
     @cached_property

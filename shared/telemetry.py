@@ -44,5 +44,5 @@ def configure(log: Telemetry, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log.level.upper())
-    for noisy in ("pymongo", "kombu", "amqp", "urllib3"):
+    for noisy in ("pymongo", "kombu", "amqp", "urllib3", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -17,7 +17,7 @@ from scripts.local.house import ROOT
 from shared.contract import DEFAULT_AUGMENTATIONS
 from shared.settings import Settings, read
 
-PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "LOG_")
+PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "FETCH_", "INSPECT_", "LOG_")
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,31 @@ def test_a_proxy_that_is_none_ends_the_start_with_a_sentence(monkeypatch: pytest
     assert 'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5",' in said_at_the_start()
 
 
+def test_lists_of_what_is_fetched_are_names_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().fetch.blocked_domains == Settings().fetch.permitted_networks == ()
+    monkeypatch.setenv("FETCH_BLOCKED_DOMAINS", '["Example.ORG.", "bücher.example"]')
+    monkeypatch.setenv("FETCH_PERMITTED_NETWORKS", '["10.0.0.5", "fd00::/8"]')
+    fetch = Settings().fetch
+    assert fetch.blocked_domains == ("example.org", "xn--bcher-kva.example")
+    assert fetch.permitted_networks == (ip_network("10.0.0.5/32"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize("name", ["BLOCKED_DOMAINS", "ALLOWED_DOMAINS", "PERMITTED_HOSTS", "BLOCKED_NETWORKS", "PERMITTED_NETWORKS"])
+@pytest.mark.parametrize("wrong", ["example.org", '"example.org"', "{}", '[""]', '["*.example.org"]', '["http://example.org"]', '["127.1"]', '["a b"]', '["::ffff:10.0.0.0/104"]'])
+def test_a_list_of_what_is_fetched_that_is_none_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"FETCH_{name}", wrong)
+    assert f"FETCH_{name} must be a JSON list like " in said_at_the_start()
+
+
+def test_what_is_inspected_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspect = Settings().inspect
+    assert (inspect.max_source_bytes, inspect.max_store_bytes, inspect.per_minute) == (4 << 20, 1 << 30, 60)
+    for name in type(inspect).model_fields:
+        monkeypatch.setenv(f"INSPECT_{name}".upper(), "0")
+        assert f"a setting of Inspect is wrong: {name}: Input should be greater than 0" in said_at_the_start()
+        monkeypatch.delenv(f"INSPECT_{name}".upper())
+
+
 def test_an_image_number_fits_into_its_id() -> None:
     with pytest.raises(ValidationError):
         Settings().limits.model_validate({"max_images": 65_536})
@@ -139,7 +164,7 @@ def test_an_empty_variable_is_none(secrets: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "program", ["worker.main", "worker.sweep", "shared.documents", "gunicorn -c web/gunicorn_conf.py web.app:create_app()"]
+    "program", ["worker.main", "worker.inspector", "worker.sweep", "shared.documents", "gunicorn -c web/gunicorn_conf.py web.app:create_app()"]
 )
 def test_every_program_ends_with_a_sentence_when_its_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRETS_DIR": str(tmp_path / "missing")}

@@ -10,11 +10,11 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worker import heap
-from worker.isolate import NO_MEMORY, Finish, Look, receive, send
-from worker.vision import imaging, look
+from worker.isolate import NO_MEMORY, Reply, Request, receive, send
+from worker.vision import imaging
 from worker.vision.errors import VisionError
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -28,15 +28,11 @@ def _limit(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _answer(request: Look | Finish) -> look.Prepared | str:
-    """Do what is asked; a string is the code of the picture's fault."""
+def _reply(number: int, request: Request[Any]) -> Reply:
     try:
-        if isinstance(request, Finish):
-            return look.finish(request.prepared, request.detections, request.names)
-        picture = imaging.decode(request.data, max_pixels=request.max_pixels)
-        return look.prepare(picture, image_id=request.image_id, declared=request.declared)
+        return Reply(number, request.do())
     except VisionError as error:
-        return error.code
+        return Reply(number, fault=error.code)
 
 
 def main() -> None:
@@ -49,8 +45,8 @@ def main() -> None:
     _limit(int(sys.argv[1]))
     try:
         while True:
-            request: Look | Finish = pickle.loads(receive(source))  # noqa: S301 -- our parent's
-            send(sink, pickle.dumps(_answer(request), pickle.HIGHEST_PROTOCOL))
+            number, request = pickle.loads(receive(source))  # noqa: S301 -- our parent's
+            send(sink, pickle.dumps(_reply(number, request), pickle.HIGHEST_PROTOCOL))
     except EOFError:
         return
     except MemoryError:

@@ -1,7 +1,7 @@
 """Looking at a picture in a process of its own, with a limit on memory and time.
 
-A suspicious picture is decoded here, and one that is to be tried alone is drawn and augmented here too: what it does to a
-process, it does to the helper. (The model sees a picture reduced to one size: none can do it harm.) The helper is started on first use, kept while it behaves, and replaced when it dies. How it
+A suspicious picture is decoded here, one that is to be tried alone is drawn and augmented here too, and so is all that comes by
+URL: what it does to a process, it does to the helper. (The model sees a picture reduced to one size: none can do it harm.) The helper is started on first use, kept while it behaves, and replaced when it dies. How it
 died is seen exactly: a crash is told apart from somebody's ``kill``, which never counts against a picture.
 """
 
@@ -14,11 +14,13 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol, TypeVar
 
 from shared.errors import Environment
 from shared.states import SOLO_DEATHS_ALLOWED
+from worker.vision import imaging, inspect, look
 from worker.vision.errors import VisionError
+from worker.vision.inspect import Inspected
 from worker.vision.look import Prepared
 
 _FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -33,6 +35,19 @@ class HelperKilled(Environment):
     default_code = "helper_killed"
 
 
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Request(Protocol[Answer_co]):
+    """What the helper may be asked: a plain value that knows how it is done there."""
+
+    def do(self) -> Answer_co:
+        """Do it.
+
+        :raises VisionError: the picture's own fault.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """Decode a picture and prepare it."""
@@ -41,6 +56,11 @@ class Look:
     image_id: str
     declared: str | None
     max_pixels: int
+
+    def do(self) -> Prepared:
+        """Decode and measure."""
+        picture = imaging.decode(self.data, max_pixels=self.max_pixels)
+        return look.prepare(picture, image_id=self.image_id, declared=self.declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,40 +71,78 @@ class Finish:
     detections: list[dict[str, Any]]
     names: list[str]
 
-    @property
-    def image_id(self) -> str:
-        """The picture's image."""
-        return self.prepared.image_id
+    def do(self) -> Prepared:
+        """Draw and augment."""
+        return look.finish(self.prepared, self.detections, self.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Augment:
+    """Show a picture and its augmentations."""
+
+    data: bytes
+    names: tuple[str, ...]
+    seed: int
+    max_pixels: int
+
+    def do(self) -> Inspected:
+        """Decode, scale and augment."""
+        return inspect.augmented(self.data, names=self.names, seed=self.seed, max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Describe:
+    """Tell what is known of a picture, and make it ready for the model."""
+
+    data: bytes
+    max_pixels: int
+
+    def do(self) -> Inspected:
+        """Decode and measure."""
+        return inspect.described(self.data, max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the helper says to the request of this number: its answer, or the code of the picture's fault."""
+
+    number: int
+    answer: Any = None
+    fault: str | None = None
 
 
 class Isolate:
-    """One helper process. Not for several threads at once."""
+    """One helper process. Not for several threads: the helper is ended when the thread ends that started it (prctl(2), PR_SET_PDEATHSIG)."""
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
         """Keep the limits; nothing runs yet."""
         self._memory, self._timeout = memory_bytes, timeout_s
+        self._asked = 0
         self._helper: subprocess.Popen[bytes] | None = None
 
-    def do(self, request: Look | Finish) -> Prepared:
+    def do(self, request: Request[Answer_co]) -> Answer_co:
         """Do it elsewhere.
 
         :raises VisionError: the picture's own fault; ``decoder_crash`` after three helpers crashed or hung over it.
         :raises HelperKilled: the helper was killed from outside.
         """
-        message = pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
+        self._asked += 1
+        message = pickle.dumps((self._asked, request), pickle.HIGHEST_PROTOCOL)
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
-                answer = self._ask(message)
+                reply = self._ask(message)
             except BaseException:  # a time limit, say: an answer left in the pipe would be taken for the next picture's
                 self.close()
                 raise
-            if isinstance(answer, Prepared):
-                if answer.image_id != request.image_id:
-                    self.close()
-                    raise RuntimeError("the helper answered for another picture")
-                return answer
-            if answer is not None:
-                raise VisionError(answer)
+            if reply is None:
+                continue
+            if reply.number != self._asked:
+                self.close()
+                raise RuntimeError("the helper answered another request")
+            if reply.fault is not None:
+                raise VisionError(reply.fault)
+            answer: Answer_co = reply.answer
+            return answer
         raise VisionError("decoder_crash")
 
     def close(self) -> None:
@@ -98,8 +156,8 @@ class Isolate:
                         pipe.close()
             self._helper = None
 
-    def _ask(self, request: bytes) -> Prepared | str | None:
-        """Give the result, the code of the picture's fault, or None when the helper crashed or hung over it."""
+    def _ask(self, request: bytes) -> "Reply | None":
+        """Give the helper's reply, or None when it crashed or hung over the picture."""
         if self._helper is None or self._helper.poll() is not None:
             self.close()
             self._helper = subprocess.Popen(_command(self._memory), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
@@ -115,22 +173,22 @@ class Isolate:
         watch.start()
         try:
             send(helper.stdin, request)
-            answer: Any = pickle.loads(receive(helper.stdout))  # noqa: S301 -- our own helper's
+            reply: Any = pickle.loads(receive(helper.stdout))  # noqa: S301 -- our own helper's
         except (EOFError, OSError) as error:
             code = helper.wait()
             self.close()
             if late.is_set():
                 return None
             if code == NO_MEMORY or (code == -signal.SIGKILL and _oom_kills() != kills):
-                return "out_of_memory"
+                return Reply(self._asked, fault="out_of_memory")
             if -code in _FROM_OUTSIDE:
                 raise HelperKilled("The helper was ended from outside.") from error
             return None
         finally:
             watch.cancel()
-        if not isinstance(answer, Prepared | str):
-            raise TypeError(type(answer))
-        return answer
+        if not isinstance(reply, Reply):
+            raise TypeError(type(reply))
+        return reply
 
 
 def _command(memory_bytes: int) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worker.vision import engines, zoo
 from worker.vision.imaging import Rgb, use_threads
-from worker.vision.zoo import BUNDLED, Card, ModelUnusable
+from worker.vision.zoo import BUNDLED, Card
 
 BATCH: Final = 8
 """Pictures at once on a CPU, where 4 to 8 are fastest and 16 are no better."""
@@ -39,7 +39,7 @@ class Detector:
     @property
     def info(self) -> dict[str, str]:
         """Name, version and digest of the weights: kept with every result."""
-        return {"name": self._card.name, "version": self._card.version, "weights_sha256": self._card.weights_sha256}
+        return self._card.info
 
     def predict(self, pictures: list[Rgb], *, threshold: float | None = None) -> list[list[dict[str, Any]]]:
         """Look at pictures ``[H, W, 3]`` of any size.
@@ -93,11 +93,9 @@ def load(
         ``HALF_LOSS`` by it.
     :raises ModelUnusable: see ``zoo.load``; or a GPU is asked for where there is none.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ModelUnusable("There is no GPU that torch can use here. Leave the device open, or name cpu.")
+    chosen = engines.chosen(device)
     torch.set_num_threads(threads)
     use_threads(threads)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, card = zoo.load(source)
     if precision == "auto":
         harmless = card.half_loss is not None and card.half_loss <= HALF_LOSS

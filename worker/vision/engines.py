@@ -20,8 +20,19 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from worker.vision import suppress
+from worker.vision.zoo import ModelUnusable
 
 Precision = Literal["full", "half"]
+
+
+def chosen(device: str | None) -> str:
+    """Give the device to compute on: what is asked for, else a GPU where there is one.
+
+    :raises ModelUnusable: a GPU is asked for where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelUnusable("There is no GPU that torch can use here. Leave the device open, or name cpu.")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_half(device: str) -> bool:

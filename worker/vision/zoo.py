@@ -52,6 +52,11 @@ class Card:
     weights_sha256: str
     half_loss: float | None = None
 
+    @property
+    def info(self) -> dict[str, str]:
+        """Name, version and digest of the weights: kept with every result."""
+        return {"name": self.name, "version": self.version, "weights_sha256": self.weights_sha256}
+
 
 def names() -> list[str]:
     """Give the names of the models that ``load`` knows; it takes a checkpoint's path as well."""

@@ -20,13 +20,16 @@ class Lacking:
 
 sys.meta_path.insert(0, Lacking())
 from pathlib import Path
-from worker.vision import augment, barcode, detect, imaging, look, quality
+from worker.vision import augment, barcode, colors, detect, dream, imaging, inspect, look, quality
 from worker.vision.train import exam, export, fit, judge, main, sources
 
 data = Path("samples/shelf-01.jpg").read_bytes()
 rgb = imaging.decode(data, max_pixels=50_000_000).rgb
 found = detect.load(device="cpu").predict([rgb])[0]
 prepared = look.finish(look.Prepared("one", rgb, {{}}), found, ["rotate", "noise"])
+shown = inspect.augmented(data, names=["shear", "noise"], seed=1, max_pixels=50_000_000)
+dreamt = dream.Dreamer(device="cpu").dream(imaging.thumbnail(rgb, 64), 3, 0.5)
+print(sorted(shown.files), dreamt.shape, colors.dominant(rgb)[0]["hex"])
 print(sorted(prepared.files), sorted({{one["label"] for one in found}}))
 """
 
@@ -37,3 +40,4 @@ def test_pictures_are_looked_at_with_torch_opencv_and_pillow_alone() -> None:
     assert ended.returncode == 0, ended.stderr
     assert "['boxes', 'noise', 'rotate']" in ended.stdout
     assert "Banana" in ended.stdout
+    assert "['noise', 'original', 'shear'] (48, 64, 3) #" in ended.stdout

@@ -5,14 +5,18 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
 
 from worker.vision import imaging
 from worker.vision.errors import VisionError
 
 MAX = 50_000_000
+several = settings(deadline=None, max_examples=200, database=None, derandomize=True)
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -67,6 +71,90 @@ def test_orientation_is_applied_once(turn: int) -> None:
     data = encoded(image, "PNG", exif=exif)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert (imaging.decode(data, max_pixels=MAX).rgb == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "mode"),
+    [
+        (RED, "JPEG", "RGB"), (RED.convert("L"), "JPEG", "L"), (RED.convert("CMYK"), "JPEG", "CMYK"), (RED.convert("P"), "PNG", "P"),
+        (RED.convert("1"), "PNG", "1"), (RED.convert("RGBA"), "PNG", "RGBA"), (RED.convert("LA"), "PNG", "LA"), (RED, "GIF", "P"),
+        (Image.new("RGBA", (40, 30), (0, 0, 0, 9)), "WEBP", "RGBA"), (RED.convert("CMYK"), "TIFF", "CMYK"),
+        (Image.fromarray(np.full((30, 40), 40_000, np.uint16)), "PNG", "I;16"),
+    ],
+)  # fmt: skip
+def test_the_mode_is_the_files_own(image: Image.Image, kind: str, mode: str) -> None:
+    picture = imaging.decode(encoded(image, kind), max_pixels=MAX)
+    assert picture.mode == mode
+    assert picture.rgb.shape == (30, 40, 3)
+
+
+def srgb() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_colour_profile_is_named_as_it_calls_itself(kind: str) -> None:
+    picture = imaging.decode(encoded(RED, kind, icc_profile=srgb()), max_pixels=MAX)
+    assert picture.icc == "sRGB built-in"
+    assert imaging.decode(encoded(RED, kind), max_pixels=MAX).icc is None
+
+
+def described_as(text: bytes) -> bytes:
+    """Write a profile that calls itself so: UTF-16, in a tag of its own at the end (ICC.1:2022, 10.15)."""
+    profile = bytearray(srgb())
+    entry = next(at for at in range(132, len(profile), 12) if profile[at : at + 4] == b"desc")
+    tag = b"mluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, len(text), 28) + text
+    profile[entry + 4 : entry + 12] = struct.pack(">II", len(profile), len(tag))
+    profile += tag + bytes(-len(tag) % 4)
+    profile[:4] = struct.pack(">I", len(profile))
+    return bytes(profile)
+
+
+def test_a_profiles_name_is_short_and_printable() -> None:
+    for text, name in (
+        (" Kamera \0".encode("utf-16-be"), "Kamera"),
+        (("x" * 100_000).encode("utf-16-be"), "x" * 200),
+        ("A\x1b[31m\nB".encode("utf-16-be"), "A[31mB"),
+        (b"\x00 " * 50, None),
+    ):
+        data = encoded(RED, "PNG", icc_profile=described_as(text))
+        assert imaging.decode(data, max_pixels=MAX).icc == name
+
+
+@several
+@given(data=st.data())
+def test_a_hostile_profile_never_harms_the_picture(data: st.DataObject) -> None:
+    damaged = bytearray(described_as(b"\0a" * 20))
+    for _ in range(data.draw(st.integers(0, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(1, len(damaged)))
+    picture = imaging.decode(encoded(RED, "JPEG", icc_profile=bytes(damaged[:cut])), max_pixels=MAX)
+    assert picture.width == 40
+    assert picture.icc is None or 0 < len(picture.icc.encode()) <= 800
+
+
+def test_a_profile_of_more_than_four_megabytes_is_not_looked_into() -> None:
+    large = srgb() + bytes(4 * 1024**2)
+    assert imaging.decode(encoded(RED, "WEBP", icc_profile=large), max_pixels=MAX).icc is None
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_a_large_jpeg_is_decoded_smaller_where_that_will_do_and_keeps_its_size(turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x112] = turn
+    image = noise((60, 45)).resize((2400, 1800))
+    data = encoded(image, "JPEG", exif=exif)
+    whole = imaging.decode(data, max_pixels=MAX)
+    small = imaging.decode(data, max_pixels=MAX, least=700)
+    assert (small.width, small.height) == (whole.width, whole.height) == ((2400, 1800) if turn == 1 else (1800, 2400))
+    assert 700 <= max(small.rgb.shape) < 1400
+    assert small.rgb.shape[0] * whole.width == small.rgb.shape[1] * whole.height
+    size = small.rgb.shape[1::-1]
+    assert np.abs(small.rgb.astype(int) - cv2.resize(whole.rgb, size, interpolation=cv2.INTER_AREA)).mean() < 3
+    slightly = imaging.decode(encoded(image.resize((1300, 975)), "JPEG"), max_pixels=MAX, least=700)
+    assert slightly.rgb.shape == (975, 1300, 3)
+    with pytest.raises(VisionError, match="truncated"):
+        imaging.decode(data[: len(data) // 2], max_pixels=MAX, least=700)
 
 
 def test_exif_keeps_a_white_list_and_says_only_that_a_place_is_known() -> None:

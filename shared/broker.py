@@ -14,7 +14,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from shared.contract import BELL_QUEUE, BELL_TASK
+from shared.contract import Door
 from shared.settings import Settings
 
 _PUBLISH_TIMEOUT_S: Final = 1.0
@@ -24,13 +24,13 @@ _UNTOLD: Final = 1000
 _log = logging.getLogger("shelfsight.error")
 
 
-def make_celery(settings: Settings) -> Celery:
-    """Set Celery up. Nothing is connected before the first use."""
+def make_celery(settings: Settings, door: Door) -> Celery:
+    """Set Celery up for the workers behind a door. Nothing is connected before the first use."""
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")  # a warm stop gives images back instead of finishing everything
     app = Celery("shelfsight", broker=settings.redis.url)
     hard = settings.worker.hard_limit_s
     app.conf.update(
-        task_default_queue=BELL_QUEUE,
+        task_default_queue=door.queue,
         task_serializer="json",
         accept_content=["json"],
         # Results live in MongoDB. A result back end would cost 1.7-2.8 times the time of a task.
@@ -77,11 +77,12 @@ class Bell:
     look at the queue costs a tenth of a message.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, door: Door) -> None:
         """Keep where to ring; the connections of this object have short time limits of their own."""
+        self._door = door
         self._app = Celery("shelfsight-bell", broker=settings.redis.url)
         self._app.conf.update(
-            task_default_queue=BELL_QUEUE,
+            task_default_queue=door.queue,
             task_serializer="json",
             task_ignore_result=True,
             broker_transport_options={
@@ -113,11 +114,11 @@ class Bell:
         self._app.close()
 
     def _send(self) -> int:
-        self._app.send_task(BELL_TASK, queue=BELL_QUEUE, retry=False, ignore_result=True)
+        self._app.send_task(self._door.task, queue=self._door.queue, retry=False, ignore_result=True)
         return 1
 
     def _count(self) -> int:
-        count: Any = self._queue.llen(BELL_QUEUE)
+        count: Any = self._queue.llen(self._door.queue)
         return int(count)
 
     def _guarded(self, call: Any) -> int | None:

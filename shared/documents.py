@@ -178,7 +178,56 @@ class Segment(me.DynamicDocument):
     ]
 
 
-DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment)
+class Inspection(me.Document):
+    """One picture that somebody asked about: its source, what is to be made of it, and how far that is. See ``shared.inspections``."""
+
+    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
+    status = me.StringField(required=True, choices=["queued", "processing", "done", "failed"])
+    url = me.StringField(null=True)
+    upload = me.StringField(null=True, regex=r"^[0-9a-f]{64}$")
+    client = me.StringField()
+    recipe = me.DictField(required=True)
+    asked_by = me.StringField(required=True)
+    asked_at = me.DateTimeField(required=True)
+    not_before = me.DateTimeField(required=True)
+    fresh_until = me.DateTimeField()
+    expires_at = me.DateTimeField(required=True)
+    owner = me.StringField(null=True)
+    fence = me.IntField(required=True, min_value=0)
+    losses = me.IntField(required=True, min_value=0)
+    lease_until = me.DateTimeField()
+    result = me.StringField()
+    error = me.DictField(null=True)
+    seen = me.DictField()
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "inspections", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = [
+        IndexModel([("asked_at", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
+        IndexModel([("client", 1)], name="pending", partialFilterExpression={"status": {"$in": ["queued", "processing"]}}),
+        IndexModel([("lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
+        IndexModel([("expires_at", 1)], expireAfterSeconds=0),
+    ]
+
+
+class InspectionResult(me.Document):
+    """What was made of a picture by a recipe and a model; ``bytes`` are its pictures'. ``going`` is there only while it is being removed."""
+
+    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
+    fields = me.DictField(required=True)
+    folder = me.StringField(required=True, regex=r"^[0-9a-f]{32}$")
+    bytes = me.IntField(required=True, min_value=0)
+    used_at = me.DateTimeField(required=True)
+    going = me.BooleanField()
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "inspection_results", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = [
+        IndexModel([("used_at", 1)]),
+        IndexModel([("folder", 1)]),
+        IndexModel([("going", 1)], partialFilterExpression={"going": True}),
+    ]
+
+
+DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, Inspection, InspectionResult)
 
 
 def create_indexes(db: Db) -> None:

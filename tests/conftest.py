@@ -1,5 +1,6 @@
 """Fixtures that more than one kind of test needs: real servers, started once, and a database of its own for each test."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,18 @@ from scripts.local.servers import Mongod, RedisServer
 from shared import settings
 from shared.documents import create_indexes
 from shared.mongo import Db, connect
+from tests.integration.sources import HERE
 from tests.stack import Service, Stack
+
+INSPECTING = {
+    "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),
+    "FETCH_FIRST_BYTE_S": "3",
+    "INSPECT_FAILED_S": "60",
+    "INSPECT_LEASE_S": "10",
+    "INSPECT_PER_MINUTE": "1000",
+}
+"""How the shared stack looks at single pictures: it may fetch from the tests' sources, neither slow ones nor lost leases are waited for long,
+and a failure stays what it is while it is looked at from all sides."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,7 +65,7 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run everything, as ``scripts/start`` starts it, shared by the tests that need the whole; one worker."""
-    whole = Stack(tmp_path_factory.mktemp("stack") / "data")
+    whole = Stack(tmp_path_factory.mktemp("stack") / "data", settings=INSPECTING)
     try:
         whole.start()
         yield whole

@@ -39,11 +39,15 @@ class Service:
 class Stack:
     """Everything that ``scripts/start`` starts, over a folder of its own on a free port, its processes known by name."""
 
-    def __init__(self, data: Path, workers: int = 1) -> None:
-        """Choose a port; nothing runs yet."""
+    def __init__(self, data: Path, workers: int = 1, settings: dict[str, str] | None = None) -> None:
+        """Choose a port; nothing runs yet.
+
+        :param settings: variables that its processes get besides this one's own.
+        """
         self.data = data.resolve()
         self.port = embedded.free_port()
         self._workers = workers
+        self._settings = settings or {}
 
     @property
     def url(self) -> str:
@@ -69,7 +73,7 @@ class Stack:
         self._script("stop")
 
     def pid(self, name: str) -> int:
-        """Give the pid of ``mongod``, ``redis``, ``web``, ``worker-1``.., ``sweep``, ``supervisor`` or ``guard``, once it runs."""
+        """Give the pid of ``mongod``, ``redis``, ``web``, ``worker-1``.., ``inspector``, ``sweep``, ``supervisor`` or ``guard``, once it runs."""
         until = time.monotonic() + _RESTART_S
         while time.monotonic() < until:
             with contextlib.suppress(OSError, ValueError):
@@ -97,7 +101,7 @@ class Stack:
         ended = subprocess.run(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | self._settings,
             capture_output=True,
             text=True,
             timeout=_SCRIPT_S,

@@ -6,7 +6,7 @@ from flask import Flask, Response, g, request
 
 from shared import telemetry
 from shared.settings import Settings
-from web import batches, files, guard, health, openapi, pages, problems, uploads, wire
+from web import batches, files, guard, health, inspections, openapi, pages, problems, uploads, wire
 from web.proxy import TrustedProxies
 from web.services import Services
 
@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.install(app)
     guard.install(app, settings.web)
     wire.install(app)
-    for module in (uploads, batches, files, health, openapi, pages):
+    for module in (uploads, batches, files, inspections, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     app.before_request(_begin)
     app.after_request(_finish)

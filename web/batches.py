@@ -16,7 +16,6 @@ from web.services import services
 
 blueprint = Blueprint("batches", __name__)
 _LOOK_AGAIN_S: Final = 0.1
-_MAX_WAIT_S: Final = 30
 
 
 @blueprint.get("/limits")
@@ -66,7 +65,7 @@ def list_batches() -> Response:
 def one_batch(batch_id: str) -> Response:
     """Show a batch with all its images; with ``wait=`` as soon as it is finished."""
     at_work = services()
-    values = params.read({"wait": params.whole(0, _MAX_WAIT_S, clip=True)})
+    values = params.read({"wait": params.WAIT})
     _check(batch_id)
     if values.get("wait"):
         _wait(batch_id, values["wait"])

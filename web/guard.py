@@ -23,15 +23,20 @@ def install(app: Flask, web: settings.Web) -> None:
         if request.headers.get("Authorization") is not None:
             raise Unauthorized("Accounts are not part of this version; send no Authorization header.")
         if request.method not in _SAFE:
-            _refuse_foreign_pages(web.public_url)
+            refuse_foreign_pages(web.public_url)
 
     app.before_request(check)
 
 
-def _refuse_foreign_pages(public_url: str) -> None:
-    """Let a browser change things from our own pages only: another port of this machine is another site too."""
-    origin = request.headers.get("Origin")
-    foreign = request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}
+def refuse_foreign_pages(public_url: str) -> None:
+    """Let a browser set things going from our own pages only: another port of this machine is another site too.
+
+    :raises Forbidden: ``foreign_origin``.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    # Browsers say the site to this machine and over https only; elsewhere a picture in a foreign page says where it stands.
+    origin = request.headers.get("Origin") or (request.headers.get("Referer") if site is None else None)
+    foreign = site not in {None, "same-origin", "none"}
     if origin is not None:
         here = f"{request.scheme}://{request.host}"
         foreign = foreign or _place(origin) not in {_place(here), _place(public_url)} - {None}

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared import signs
+from shared.contract import BATCHES
 from shared.errors import Environment, ShelfsightError, StoreAway
 from shared.mongo import translated
 from web import problems, render
@@ -76,6 +77,10 @@ class _Ledger(Collector):
             ledger.add_metric([state], count)
         yield ledger
         yield GaugeMetricFamily("shelfsight_backlog_images", "Images that wait or are being worked on.", backlog.images)
+        inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that wait (queued) or are being worked on (processing).", labels=["state"])
+        for state, count in self._services.pending.get().items():
+            inspections.add_metric([state], count)
+        yield inspections
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
 
 
@@ -103,7 +108,7 @@ def _disk(at_work: Services) -> str | None:
 
 
 def _worker(at_work: Services) -> str | None:
-    return None if signs.worker_is_heard(at_work.db) else "No worker has been heard of lately."
+    return None if signs.worker_is_heard(at_work.db, BATCHES) else "No worker has been heard of lately."
 
 
 def _draining(at_work: Services) -> str | None:

@@ -6,17 +6,19 @@ from flask import Blueprint, Response, render_template
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from shared.contract import AUGMENTATIONS, BOXES, THUMB
+from shared.contract import AUGMENTATIONS, BOXES, DREAM, DREAM_LAYERS, ORIGINAL, THUMB
+from shared.inspections.recipes import MAX_SEED, Dream
 from shared.ledger import pages
 from shared.states import BatchState, ImageState
 from web import render
-from web.codes import CODES
+from web.codes import CODES, OF_SOURCES
 from web.params import STATUSES
-from web.schemas import Envelope, ImageIn, ImageMeta
+from web.schemas import Envelope, ImageIn, ImageMeta, PictureIn
 
 blueprint = Blueprint("openapi", __name__)
 _REF: Final = "#/components/schemas/{model}"
-_ID: Final = {"batch_id": "^[0-9a-f]{32}$", "image_id": "^[0-9a-f]{36}$"}
+_HEX: Final = "^[0-9a-f]{32}$"
+_ID: Final = {"batch_id": _HEX, "image_id": "^[0-9a-f]{36}$", "inspection_id": _HEX, "result_id": _HEX}
 
 
 class FieldProblem(BaseModel):
@@ -43,6 +45,7 @@ class Problem(BaseModel):
     free: int | None = None
     accepted: list[str] | None = None
     batch_id: str | None = None
+    upstream_status: int | None = None
 
 
 class Detection(BaseModel):
@@ -121,6 +124,80 @@ class AcceptedImage(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
+class Picture(BaseModel):
+    """A picture as it was sent, and where it is shown: at most 700 pixels long, as a JPEG."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    bytes: int
+    frames: int
+    sha256: str
+    url: str
+
+
+class Augmented(BaseModel):
+    """A picture that an augmentation made; ``url`` is null where ``error`` says that it could not."""
+
+    name: str
+    params: dict[str, Any] | None = None
+    error: str | None = None
+    url: str | None
+
+
+class Look(BaseModel):
+    """A picture and its augmentations."""
+
+    source: str
+    image: Picture
+    augmentations: list[Augmented]
+    seed: int
+    links: dict[str, str]
+
+
+class Share(BaseModel):
+    """A colour and how much of the picture has it."""
+
+    hex: str
+    share: float
+
+
+class Effect(BaseModel):
+    """What was made of a picture by its effect."""
+
+    name: str
+    layer: int
+    strength: float
+    url: str
+
+
+class Description(Picture):
+    """What is known of a picture and what is in it; ``source`` is null for one that was sent."""
+
+    source: str | None
+    exif: dict[str, Any] | None
+    icc: str | None
+    phash: str
+    brightness: float
+    sharpness: float
+    dominant_colors: list[Share]
+    detections: list[Detection]
+    model: dict[str, str] | None
+    barcodes: list[dict[str, Any]]
+    effect: Effect | None = None
+    links: dict[str, str]
+
+
+class Awaited(BaseModel):
+    """An inspection that is not done yet."""
+
+    id: str
+    status: str
+    source: str | None
+    links: dict[str, str]
+
+
 class LimitsShown(BaseModel):
     """What an upload may be."""
 
@@ -159,7 +236,7 @@ def docs() -> str:
 
 def document() -> dict[str, Any]:
     """Build the document."""
-    models: list[type[BaseModel]] = [Problem, Batch, BatchPage, Accepted, LimitsShown, ImageIn, ImageMeta, Envelope]
+    models: list[type[BaseModel]] = [Problem, Batch, BatchPage, Accepted, LimitsShown, ImageIn, ImageMeta, Envelope, PictureIn, Look, Description, Awaited]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
     definitions = schemas["$defs"]
     definitions["Envelope"]["properties"]["images"] = {"type": "array", "items": _ref("ImageIn"), "minItems": 1}
@@ -210,7 +287,7 @@ def _paths() -> dict[str, Any]:
     one = {
         "operationId": "getImageBatch",
         "summary": "Show a batch",
-        "parameters": [_in_path("batch_id"), _parameter("wait", {"type": "integer", "minimum": 0})],
+        "parameters": [_in_path("batch_id"), _parameter("wait", _WAIT)],
         "responses": {"200": _json("The batch", "Batch")} | _problems(401, 404, 421, 422, 503),
     }
     delete = {
@@ -220,6 +297,7 @@ def _paths() -> dict[str, Any]:
         "responses": {"204": {"description": "Gone"}} | _problems(401, 403, 404, 421, 422, 503),
     }
     variants = {"type": "string", "enum": [THUMB, BOXES, *AUGMENTATIONS]}
+    pictures = {"type": "string", "enum": [ORIGINAL, *AUGMENTATIONS, DREAM]}
     return {
         "/upload_image_batch": {"post": upload},
         "/image_batches": {"get": listing},
@@ -242,13 +320,26 @@ def _paths() -> dict[str, Any]:
         "/metrics": {"get": _plain("getMetrics", "For Prometheus", media="text/plain")},
         "/openapi.json": {"get": _plain("getOpenApi", "This document")},
         "/docs": {"get": _plain("getDocs", "This document as a page", media="text/html")},
-        "/": {"get": _plain("getStartPage", "The start page", media="text/html")},
+        "/": {"get": _start_page()},
+        "/img": {"post": _describe()},
+        "/inspections/{inspection_id}": {"get": _inspection()},
+        "/pictures/{result_id}/{picture}.jpg": {
+            "get": _file("getPicture", "A picture that was made for an inspection", [_in_path("result_id"), _parameter("picture", pictures, where="path")])
+        },
         "/batches/{batch_id}": {"get": _plain("getBatchPage", "A batch as a page", 404, media="text/html", parameters=[_in_path("batch_id")])},
     }
 
 
 _LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
 _RETRY: Final = {"Retry-After": {"description": "Seconds after which to try again, where that makes sense", "schema": {"type": "integer"}}}
+_AWAIT_AT: Final = {"Location": {"description": "Where it is once it is done", "schema": {"type": "string"}}}
+_PAGE: Final = {"type": "integer", "minimum": 1, "maximum": 10**9}
+_URL: Final = {"type": "string", "format": "uri", "description": "http or https, of a public address"}
+_WAIT: Final = {"type": "integer", "minimum": 0, "description": "Seconds; above 30 is taken as 30"}
+_HTML: Final = {"text/html": {"schema": {"type": "string"}}}
+_BINARY: Final = {"type": "string", "format": "binary"}
+_LOOKING: Final = (401, 413, 415, 421, 422, 429, 500, 502, 503, 504, 507)
+"""Statuses of problems that all have who look at a picture: the service's, and those of inspections that failed."""
 _LINKS: Final[dict[str, Any]] = {
     "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
     "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
@@ -259,11 +350,82 @@ _LINKS: Final[dict[str, Any]] = {
 }
 
 
+def _start_page() -> dict[str, Any]:
+    names = "|".join(AUGMENTATIONS)
+    return {
+        "operationId": "getStartPage",
+        "summary": "The start page; with url= a picture and its augmentations",
+        "parameters": [
+            _parameter("page", _PAGE | {"description": "Without url"}),
+            _parameter("url", _URL),
+            _parameter("augmentations", {"type": "string", "pattern": f"^({names})(,({names}))*$", "description": "All of them by default"}),
+            _parameter("seed", {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Of what is drawn by chance"}),
+            _parameter("wait", _WAIT),
+        ],
+        "responses": _awaited("A page; or the same as JSON, where Accept prefers that", _ref("Look")) | _or_pages(_problems(403, 404, *_LOOKING, of_sources=True)),
+    }
+
+
+def _describe() -> dict[str, Any]:
+    return {
+        "operationId": "describePicture",
+        "summary": "What is known of a picture and what is in it; by URL or sent",
+        "description": "One picture: as url, in the JSON or in the query, or in the body. The query may also be the encoded address itself: "
+        "/img?https%3A%2F%2Fexample.org%2Fa.jpg, with other parameters after it.",
+        "parameters": [
+            _parameter("url", _URL),
+            _parameter("effect", {"type": "string", "enum": [DREAM]}),
+            _parameter("layer", {"type": "integer", "minimum": DREAM_LAYERS[0], "maximum": DREAM_LAYERS[-1], "default": Dream().layer, "description": "How deep it dreams"}),
+            _parameter("strength", {"type": "number", "minimum": 0, "maximum": 1, "default": Dream().strength}),
+            _parameter("wait", _WAIT),
+            _parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+        ],
+        "requestBody": {
+            "content": {
+                "application/json": {"schema": _ref("PictureIn")},
+                "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}},
+                "image/*": {"schema": _BINARY},
+                "application/octet-stream": {"schema": _BINARY},
+            },
+        },
+        "responses": _awaited("What is known", _ref("Description"), page=False) | _problems(400, 403, 404, 408, *_LOOKING, of_sources=True),
+    }
+
+
+def _inspection() -> dict[str, Any]:
+    either = {"anyOf": [_ref("Look"), _ref("Description")]}
+    return {
+        "operationId": "getInspection",
+        "summary": "What the call that asked for it would answer",
+        "parameters": [_in_path("inspection_id"), _parameter("wait", _WAIT), _parameter("format", {"type": "string", "enum": ["json"]})],
+        "responses": _awaited("As JSON; what GET /?url= asked for also as a page, where Accept prefers that", either) | _or_pages(_problems(404, *_LOOKING, of_sources=True)),
+    }
+
+
+def _awaited(description: str, schema: dict[str, Any], *, page: bool = True) -> dict[str, Any]:
+    """Give the answers of what is made while one waits, as long as nothing goes wrong."""
+    as_page = _HTML if page else {}
+    done = {"description": description, "content": {"application/json": {"schema": schema}, **as_page}}
+    later = {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}}
+    waiting = {
+        "description": "Not done within the wait",
+        "headers": _RETRY | _AWAIT_AT,
+        "content": {"application/json": {"schema": _ref("Awaited")}, **as_page},
+        "links": later,
+    }
+    return {"200": done, "202": waiting} | ({"304": {"description": "Not modified"}} if page else {})
+
+
+def _or_pages(problems: dict[str, Any]) -> dict[str, Any]:
+    """Say that problems are pages for those who want pages."""
+    return {status: problem | {"content": problem["content"] | _HTML} for status, problem in problems.items()}
+
+
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
     when = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
-        "page": {"type": "integer", "minimum": 1, "maximum": 10**9},
+        "page": _PAGE,
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
         "cursor": {"anyOf": [{"const": pages.NEWEST}, {"type": "string", "pattern": _ID["batch_id"]}]},
         "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
@@ -277,7 +439,7 @@ def _list_parameters() -> list[dict[str, Any]]:
 
 
 def _file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    binary = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    binary = {"image/*": {"schema": _BINARY}}
     ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
     ok["304"] = {"description": "Not modified"}
     responses = ok | _problems(401, 404, 412, 416, 421, 503)
@@ -286,15 +448,16 @@ def _file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dic
 
 def _plain(operation: str, summary: str, *problems: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
     answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
-    responses = {"200": answer} | _problems(401, 421, 422, 503) | {str(code): _problems(code)[str(code)] for code in problems}
+    refusals = _problems(401, 421, 422, 503, *problems)
+    responses = {"200": answer} | (_or_pages(refusals) if media == "text/html" else refusals)
     return {"operationId": operation, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
 
 
-def _problems(*statuses: int) -> dict[str, Any]:
+def _problems(*statuses: int, of_sources: bool = False) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": _ref("Problem")}}
     return {
         str(status): {
-            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status),
+            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status and (of_sources or code not in OF_SOURCES)),
             "headers": _RETRY,
             "content": content,
         }

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flask import request
 from pydantic_core import PydanticCustomError
+from werkzeug.datastructures import MultiDict
 
 from shared.errors import FieldError, Invalid
 from shared.ledger.pages import Filters
@@ -21,14 +22,15 @@ _NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0
 _SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 
 
-def read(readers: dict[str, Callable[[str], Any]]) -> dict[str, Any]:
+def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | None = None) -> dict[str, Any]:
     """Read the query by a function a name; what is not given is not in the result.
 
+    :param query: else it is the request's.
     :raises Invalid: with an error for each parameter that is unknown, empty, given twice or not readable.
     """
     values: dict[str, Any] = {}
     errors = []
-    for name, given in request.args.lists():
+    for name, given in (request.args if query is None else query).lists():
         if name not in readers:
             errors.append(FieldError(pointer(name), "unknown_parameter", f"Known are: {', '.join(sorted(readers))}."))
         elif len(given) > 1:
@@ -72,7 +74,8 @@ def _status(text: str) -> str:
     return text
 
 
-def _score(text: str) -> float:
+def share(text: str) -> float:
+    """Read a number from 0 to 1."""
     if not _NUMBER.match(text) or float(text) > 1:
         raise ValueError("Give a number from 0 to 1.")
     return float(text)
@@ -85,13 +88,15 @@ def _time(text: str) -> datetime:
         raise ValueError(error.message()) from None
 
 
+WAIT: Final = whole(0, 30, clip=True)
+"""Seconds that an answer may wait for what it is about."""
 FILTERS: Final[dict[str, Callable[[str], Any]]] = {
     "store_name": _text,
     "camera_id": _text,
     "barcode": _text,
     "status": _status,
     "label": _text,
-    "min_score": _score,
+    "min_score": share,
     "tag": _text,
     "since": _time,
     "until": _time,

@@ -37,6 +37,9 @@ _KINDS: Final = {
     "bad_timestamp": "bad_timestamp",
     "bad_text": "bad_text",
     "list_type": "wrong_type",
+    "greater_than_equal": "bad_value",
+    "less_than_equal": "bad_value",
+    "literal_error": "bad_value",
 }
 
 
@@ -175,7 +178,7 @@ def _options(parsed: Parsed, said: dict[str, Any]) -> None:
     try:
         envelope = Envelope.model_validate({name: said[name] for name in Envelope.model_fields if name in said})
     except ValidationError as error:
-        parsed.options_wrong += _field_errors(error, "")
+        parsed.options_wrong += field_errors(error, "")
         return
     parsed.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
     parsed.detect = envelope.detect
@@ -277,7 +280,7 @@ def _image(
         meta = model.model_validate(item)
     except ValidationError as error:
         meta = None
-        errors += _field_errors(error, where)
+        errors += field_errors(error, where)
     extra = kept_extra(item)
     wrong = check_extra(extra)
     if wrong is not None:
@@ -321,7 +324,8 @@ def _signature(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None
     return SIGNATURES[kind], None
 
 
-def _field_errors(error: ValidationError, within: str) -> list[FieldError]:
+def field_errors(error: ValidationError, within: str = "") -> list[FieldError]:
+    """Give what a model finds wrong; ``within`` is where in the body it was looking."""
     found = []
     for wrong in error.errors(include_url=False, include_context=False, include_input=False):
         where = "".join(pointer(str(part)) for part in wrong["loc"])

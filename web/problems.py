@@ -24,6 +24,15 @@ _CODES: Final = {
 }
 
 
+class Retold(ShelfsightError):
+    """What an inspection came to, told again to whoever asks. It was logged where it happened."""
+
+    def __init__(self, said: dict[str, Any], retry_after: int) -> None:
+        """Take the members of a problem as ``shared.inspections.jobs`` keeps them."""
+        super().__init__(said["detail"], code=said["code"], extra=said["extra"], retry_after=retry_after)
+        self.status, self.title = said["status"], said["title"]
+
+
 def install(app: Flask) -> None:
     """Give every request an id and every error its document."""
     app.before_request(_name_request)
@@ -74,7 +83,7 @@ def _name_request() -> None:
 
 
 def _domain(error: ShelfsightError) -> Response:
-    if error.status >= 500:
+    if error.status >= 500 and not isinstance(error, Retold):
         telemetry.errors.error(
             "%s: %s", error.code, error.detail, exc_info=error.__cause__, extra={"data": {"request_id": g.request_id}}
         )

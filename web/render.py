@@ -35,6 +35,13 @@ def base_url(public_url: str) -> str:
     return public_url.rstrip("/") if public_url else f"{request.scheme}://{request.host}"
 
 
+def wants_page() -> bool:
+    """Say whether this request is to be answered with a page and not with JSON. Who takes both alike gets a page at ``/``, else JSON."""
+    page, json = "text/html", "application/json"
+    first, second = (page, json) if request.path == "/" else (json, page)
+    return request.accept_mimetypes.best_match([first, second], first) == page
+
+
 def batches(found: Iterable[Document], base: str) -> list[orjson.Fragment]:
     """Show batches, each written as JSON as soon as it was read: a page's text is a tenth of its objects."""
     return [orjson.Fragment(orjson.dumps(batch(one, base), option=_OPTIONS)) for one in found]

@@ -3,11 +3,14 @@
 import math
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
+
+from shared.contract import DREAM_LAYERS
+from shared.fetch.urls import MAX_LENGTH
 
 EXTRA_MAX_BYTES: Final = 4096
 _EXTRA_MAX_DEPTH: Final = 16
@@ -93,6 +96,17 @@ class Envelope(BaseModel):
 
     augmentations: Annotated[list[Annotated[str, Field(strict=True)]], Field(max_length=100)] | None = None
     detect: Annotated[bool, Field(strict=True)] = True
+
+
+class PictureIn(BaseModel):
+    """One picture to be looked at, by its URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_LENGTH)]
+    effect: Literal["deepdream"] | None = None
+    layer: Annotated[int, Field(strict=True, ge=DREAM_LAYERS[0], le=DREAM_LAYERS[-1])] | None = None
+    strength: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
 
 
 def kept_extra(item: dict[str, Any]) -> dict[str, Any]:

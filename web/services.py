@@ -10,14 +10,20 @@ from flask import current_app
 
 from shared.blobs import BlobStore, LocalBlobs
 from shared.broker import Bell, Ringer
+from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import DiskFull
+from shared.inspections import jobs
+from shared.inspections.news import Listener
 from shared.ledger import audit, turns
 from shared.mongo import Db, connect
 from shared.settings import Settings
+from web.answers import Answers
 from web.intake import Budget
+from web.rates import Rates
 
 _BACKLOG_AGE_S = 1.0
 _LEDGER_AGE_S = 5.0
+_PENDING_AGE_S = 0.5
 T = TypeVar("T")
 
 
@@ -29,7 +35,12 @@ class Services:
         self.settings = settings
         self.db: Db = connect(settings.mongo, app="web")
         self.blobs: BlobStore = LocalBlobs(settings.blobs.root)
-        self.bell = Bell(settings)
+        self.bell = Bell(settings, BATCHES)
+        self.inspect_bell = Bell(settings, INSPECTIONS)
+        self.news = Listener(settings)
+        self.pending: Kept[dict[str, int]] = Kept(_PENDING_AGE_S, lambda: jobs.count_pending(self.db))
+        self.rates = Rates(settings)
+        self.answers = Answers()
         self.budget = Budget(settings.limits.max_bytes_in_flight)
         self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Threads that ``wait=`` may hold: a quarter."""
@@ -48,6 +59,8 @@ class Services:
         """End the threads and close the connections."""
         self._beside.shutdown()
         self.bell.close()
+        self.inspect_bell.close()
+        self.rates.close()
         self.db.client.close()
 
     def beside(self, call: Callable[..., T], *args: object) -> Future[T]:

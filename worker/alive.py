@@ -1,4 +1,4 @@
-"""``python -m worker.alive``: see whether a worker of this host is at work; with ``--sweep``, whether a sweep holds its lease.
+"""``python -m worker.alive``: see whether a worker of this host is at work; with ``--inspector`` one for inspections, with ``--sweep`` whether a sweep holds its lease.
 
 For the health check of a container. Exit code 0 is yes; 1 comes with a sentence on standard error. Nothing that sees or moves
 work is imported: it runs every few seconds, beside a worker that wants the processor.
@@ -12,6 +12,7 @@ from typing import Final
 import pymongo
 
 from shared import signs
+from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import ShelfsightError
 from shared.mongo import connect
 from shared.settings import read
@@ -22,17 +23,20 @@ _LIMIT_S: Final = 4.0
 def main() -> None:
     """Look once."""
     parser = argparse.ArgumentParser(prog="python -m worker.alive", description="Exit code 0: it is at work. 1: it is not.")
-    parser.add_argument("--sweep", action="store_true", help="ask for the sweep's lease instead of this host's worker")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--inspector", action="store_true", help="ask for this host's inspector instead of its worker")
+    which.add_argument("--sweep", action="store_true", help="ask for the sweep's lease instead of this host's worker")
     asked = parser.parse_args()
     database = read().mongo.model_copy(update={"socket_timeout_s": _LIMIT_S, "server_selection_timeout_s": _LIMIT_S})
     try:
         with pymongo.timeout(_LIMIT_S):
             db = connect(database, app="alive")
-            found = signs.sweep_is_led(db) if asked.sweep else signs.worker_is_heard(db, socket.gethostname())
+            door = INSPECTIONS if asked.inspector else BATCHES
+            found = signs.sweep_is_led(db) if asked.sweep else signs.worker_is_heard(db, door, socket.gethostname())
     except ShelfsightError as error:
         sys.exit(f"error: {error.detail}")
     if not found:
-        who = "no sweep holds the lease" if asked.sweep else f"no worker of {socket.gethostname()} was heard of for {signs.WORKER_SILENT_S} s"
+        who = "no sweep holds the lease" if asked.sweep else f"no {'inspector' if asked.inspector else 'worker'} of {socket.gethostname()} was heard of for {signs.WORKER_SILENT_S} s"
         sys.exit(f"error: {who}")
 
 

@@ -1,36 +1,25 @@
-"""``python -m worker.main``: one Celery worker with its pool of children."""
+"""``python -m worker.main``: one Celery worker for the images of batches, with its pool of children."""
 
-import argparse
+from typing import Any
 
 from celery import Celery
 
-from shared import settings, telemetry
-from shared.contract import BELL_QUEUE
-from worker.tasks import make_worker
+from shared import settings
+from shared.blobs import BlobStore
+from shared.contract import BATCHES
+from shared.mongo import Db
+from worker.celery_main import run
+from worker.tasks import Work, make_worker
+
+
+def _pipeline(given: settings.Settings, db: Db, blobs: BlobStore, detector: Any, owner: str) -> Work:
+    from worker.pipeline import Pipeline  # noqa: PLC0415 -- in the child only
+
+    return Pipeline(given, db, blobs, detector, owner)
+
 
 # Made at import, because a pool child is a fresh interpreter that imports this module to find its task.
-app: Celery = make_worker(settings.read())
-
-
-def main() -> None:
-    """Run until told to stop."""
-    log = settings.read().log
-    parser = argparse.ArgumentParser(prog="python -m worker.main", description=__doc__)
-    parser.add_argument("--name", default="worker", help="name of this worker in the logs (default: %(default)s)")
-    given = parser.parse_args()
-    telemetry.configure(log, given.name)
-    app.worker_main(
-        [
-            "worker",
-            f"--hostname={given.name}@%h",
-            f"--queues={BELL_QUEUE}",
-            "--without-gossip",
-            "--without-mingle",
-            "--without-heartbeat",
-            f"--loglevel={log.level}",
-        ]
-    )
-
+app: Celery = make_worker(settings.read(), BATCHES, _pipeline)
 
 if __name__ == "__main__":
-    main()
+    run(app, BATCHES, "main")

@@ -17,6 +17,7 @@ from pymongo.read_concern import ReadConcern
 from shared import faultpoints, telemetry
 from shared.blobs import TEMP, BlobMissing, BlobStore, LocalBlobs
 from shared.broker import Bell
+from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import ShelfsightError
 from shared.ids import is_batch_id
 from shared.layout import FILES, SPOOL, batch_prefix, image_prefix, original_key, spool_key
@@ -25,6 +26,7 @@ from shared.mongo import Db, Document, connect, translated
 from shared.settings import Settings, read
 from shared.signs import SWEEP_LEASE
 from shared.states import TERMINAL, ImageState
+from worker.sweep_inspections import InspectionSweep
 
 _log = logging.getLogger("shelfsight.error")
 _MANY: Final = 200
@@ -35,9 +37,11 @@ _STEP: Final = 1024 * 1024
 class Sweep:
     """One sweep: its stores and what it remembers between two looks."""
 
-    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, bell: Bell) -> None:
+    def __init__(self, settings: Settings, db: Db, blobs: BlobStore) -> None:
         """Take what it works with."""
-        self._settings, self._db, self._blobs, self._bell = settings, db, blobs, bell
+        self._settings, self._db, self._blobs = settings, db, blobs
+        self._bell = Bell(settings, BATCHES)
+        self._inspections = InspectionSweep(settings, db, blobs, Bell(settings, INSPECTIONS))
         self._me = uuid.uuid4().hex
         self._clean_at = self._clean_until = 0.0
         self._shard = 0
@@ -50,11 +54,11 @@ class Sweep:
         """
         if not self._quietly(self._lead):
             return
-        for part in (self._expire, self._close, self._ring, self._count):
+        for part in (self._expire, self._close, self._ring, self._inspections.tend, self._count):
             self._quietly(part)
         if time.monotonic() >= self._clean_at:
             more = False
-            for part in (self._clean_spools, self._clean_fences, self._clean_orphans, self._finish_deletions):
+            for part in (self._clean_spools, self._clean_fences, self._clean_orphans, self._finish_deletions, self._clean_inspections):
                 self._clean_until = time.monotonic() + self._settings.sweep.interval_s / 8
                 more |= self._quietly(part)
             if not more:
@@ -137,6 +141,9 @@ class Sweep:
                 if nothing:
                     self._blobs.delete(spool_key(batch_id))
         return len(done) == _MANY
+
+    def _clean_inspections(self) -> bool:
+        return self._inspections.clean(self._clean_until)
 
     def _settle_spool(self, batch_id: str) -> None:
         """Delete a spool of which every byte stands elsewhere; keep one for good of which some does not. Publish what is done."""
@@ -263,7 +270,7 @@ def main() -> None:
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
-    sweep = Sweep(settings, connect(settings.mongo, app="sweep"), LocalBlobs(settings.blobs.root), Bell(settings))
+    sweep = Sweep(settings, connect(settings.mongo, app="sweep"), LocalBlobs(settings.blobs.root))
     while not stop.wait(settings.sweep.interval_s):
         sweep.tick()
 

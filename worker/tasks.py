@@ -1,4 +1,4 @@
-"""What a bell starts: one thin task, and what a pool child needs for it."""
+"""What a bell starts: one thin task, and what a pool child needs for it. The same for every door."""
 
 import os
 import signal
@@ -6,22 +6,42 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_init, worker_process_shutdown
 
 from shared import signs, telemetry
-from shared.blobs import LocalBlobs
+from shared.blobs import BlobStore, LocalBlobs
 from shared.broker import Bell, make_celery
-from shared.contract import BELL_TASK
+from shared.contract import Door
 from shared.errors import ShelfsightError
 from shared.mongo import Db, connect
 from shared.settings import Settings
 from worker import heap
+
+
+class Work(Protocol):
+    """What is behind a door."""
+
+    def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
+        """Claim and work until nothing is claimable or the time is over.
+
+        :param ring: called when there is likely more than one worker can do.
+        :returns: True when the time was over and more is likely waiting.
+        """
+
+    def stop(self) -> None:
+        """End helpers and threads."""
+
+
+MakeWork = Callable[[Settings, Db, BlobStore, Any, str], Work]
+"""Makes it, in the child, of its stores, the detector and its owner's name. It imports what it needs then: torch lives in the child only."""
 
 
 @dataclass(slots=True)
@@ -29,18 +49,18 @@ class Child:
     """What one pool child works with: made once, after it was started."""
 
     settings: Settings
-    pipeline: Any
+    work: Work
     bell: Bell
 
 
 _child: Child | None = None
 
 
-def make_worker(settings: Settings) -> Celery:
+def make_worker(settings: Settings, door: Door, make_work: MakeWork) -> Celery:
     """Set up the Celery application with its one task."""
-    app = make_celery(settings)
-    app.task(name=BELL_TASK, ignore_result=True)(work)
-    worker_process_init.connect(_begin, weak=False)
+    app = make_celery(settings, door)
+    app.task(name=door.task, ignore_result=True)(work)
+    worker_process_init.connect(partial(_begin, door, make_work), weak=False)
     worker_process_shutdown.connect(_end, weak=False)
     return app
 
@@ -51,29 +71,28 @@ def work() -> None:
     if child is None:
         raise RuntimeError("this process was not set up as a pool child")
     try:
-        if child.pipeline.work_off(child.bell.ring, child.settings.worker.task_s):
+        if child.work.work_off(child.bell.ring, child.settings.worker.task_s):
             child.bell.ring()
     except ShelfsightError as error:
         telemetry.errors.warning("no claim: %s", error.code)  # the sweep rings again
     except MemoryError:
-        telemetry.errors.error("out of memory; the task ends, the images are given back")
+        telemetry.errors.error("out of memory; the task ends, its work is given back")
     except SoftTimeLimitExceeded:
-        telemetry.errors.error("soft time limit reached; the images are given back")
+        telemetry.errors.error("soft time limit reached; the work is given back")
 
 
-def _begin(**_: Any) -> None:
+def _begin(door: Door, make_work: MakeWork, **_: Any) -> None:
     global _child  # noqa: PLW0603 -- one per process is what a pool child is
     try:
-        _child = _make_child()
+        _child = _make_child(door, make_work)
     except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and goes on without it
         telemetry.errors.exception("a pool child could not begin; the pool starts another")
         os._exit(1)  # else it would take bells and do nothing
 
 
-def _make_child() -> Child:
+def _make_child(door: Door, make_work: MakeWork) -> Child:
     heap.settle()  # before anything large is allocated
-    from worker.pipeline import Pipeline  # noqa: PLC0415 -- torch lives in the child only
-    from worker.vision import detect  # noqa: PLC0415 -- as above
+    from worker.vision import detect  # noqa: PLC0415 -- torch lives in the child only
 
     settings = Settings()
     telemetry.configure(settings.log, "worker")
@@ -81,8 +100,8 @@ def _make_child() -> Child:
     db = connect(settings.mongo, app="worker")
     vision = settings.vision
     detector = detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
-    child = Child(settings, Pipeline(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings))
-    threading.Thread(target=_beat, args=(db, owner), name="heartbeat", daemon=True).start()
+    child = Child(settings, make_work(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings, door))
+    threading.Thread(target=_beat, args=(db, owner, door), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown
     return child
 
@@ -94,11 +113,11 @@ def _leave(*_: object) -> None:
 
 def _end(**_: Any) -> None:
     if _child is not None:
-        _child.pipeline.stop()
+        _child.work.stop()
 
 
-def _beat(db: Db, owner: str) -> None:
+def _beat(db: Db, owner: str, door: Door) -> None:
     while True:
         with suppress(ShelfsightError):  # that nothing is heard of us says it
-            signs.beat(db, owner)
+            signs.beat(db, owner, door)
         time.sleep(signs.BEAT_S)

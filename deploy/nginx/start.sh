@@ -3,6 +3,7 @@
 set -eu
 mkdir -p /tmp/nginx
 bytes=${LIMITS_MAX_BODY_BYTES:-67108864}
+picture=$((${INSPECT_MAX_SOURCE_BYTES:-4194304} * 2)) # what is a little too large the web refuses, in better words
 case "${LISTEN:-127.0.0.1:5000}" in
     127.* | localhost:* | "[::1]:"*) ;;
     *)
@@ -13,11 +14,12 @@ esac
 public=${PUBLIC_URL#*://}
 public=${public%%/*}
 cat > /tmp/nginx/installation.conf <<END
-map \$request_uri \$max_body_bytes { default 65536; "~^/upload_image_batch(\?|\$)" $bytes; }
+map \$request_uri \$most_bytes { default 65536; "~^/upload_image_batch(\?|\$)" $bytes; "~^/img(\?|\$)" $((picture / 2)); }
 set_real_ip_from ${TRUSTED_PROXY:-127.0.0.1};
 map \$host \$is_public_host { default 0; "${public%:*}" 1; }
 END
 echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
+echo "client_max_body_size $picture;" > /tmp/nginx/picture.conf
 cores=$(nproc)
 workers=$((cores < 4 ? cores : 4)) # four serve any disk; `auto` would start one for each core of a large machine
 exec nginx -c /etc/shelfsight/shelfsight.conf -g "daemon off; worker_processes $workers;"

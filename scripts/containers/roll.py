@@ -1,4 +1,4 @@
-"""Replace what runs by what is built, without a failed request: the web, then the workers one by one, then the sweep.
+"""Replace what runs by what is built, without a failed request: the web, then the workers and inspectors one by one, then the sweep.
 
 Others of the new kind (web-next) stand in for the web: they are started and answer; the old ones say that they are not ready, nginx
 turns to the others, the old ones finish what they are answering and are replaced; nginx turns back. A worker that is stopped hands
@@ -13,7 +13,7 @@ from typing import Final
 
 from scripts.containers.engine import Deployment, EngineError
 
-SERVICES: Final = ("web", "worker", "sweep")
+SERVICES: Final = ("web", "worker", "inspector", "sweep")
 _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
@@ -40,8 +40,9 @@ def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
     deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "shared.documents", limit_s=_INDEXES_S)
     if "web" in services:
         _roll_web(deployment, say)
-    if "worker" in services:
-        _roll_workers(deployment, say)
+    for service in ("worker", "inspector"):
+        if service in services:
+            _roll_workers(deployment, service, say)
     if "sweep" in services:
         say("sweep: replacing it")
         deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "sweep", limit_s=_START_S)
@@ -103,17 +104,17 @@ def _connections(deployment: Deployment, container: str) -> int:
     return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == _PORT and not row[1].startswith("0100007F") for row in rows)
 
 
-def _roll_workers(deployment: Deployment, say: Say) -> None:
+def _roll_workers(deployment: Deployment, service: str, say: Say) -> None:
     """Replace one after the other; in the end there are as many as the compose file says."""
-    old = deployment.containers("worker")
+    old = deployment.containers(service)
     for number, container in enumerate(old, 1):
-        say(f"worker {number} of {len(old)}: replacing it")
+        say(f"{service} {number} of {len(old)}: replacing it")
         deployment.manage("stop", container, limit_s=_STOP_S)
         deployment.manage("rm", container)
-        deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", "worker", limit_s=_START_S)
+        deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", service, limit_s=_START_S)
     if not old:
-        say("worker: none runs, starting them")
-        deployment.compose("up", "--detach", "--no-deps", "--wait", "worker", limit_s=_START_S)
+        say(f"{service}: none runs, starting them")
+        deployment.compose("up", "--detach", "--no-deps", "--wait", service, limit_s=_START_S)
 
 
 def main() -> None:

@@ -114,6 +114,7 @@ class House:
         commands["web"] = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "web/gunicorn_conf.py"), "web.app:create_app()"]
         for number in range(1, self.workers + 1):
             commands[f"worker-{number}"] = [sys.executable, "-m", "worker.main", "--name", f"worker-{number}"]
+        commands["inspector"] = [sys.executable, "-m", "worker.inspector"]
         commands["sweep"] = [sys.executable, "-m", "worker.sweep"]
         return commands
 

@@ -155,7 +155,7 @@ def _until_ready(status: Status, house: House) -> list[str]:
 
 def _names(house: House) -> list[str]:
     servers = [name for name, own in (("mongod", house.own_mongo), ("redis", house.own_redis)) if own]
-    return ["supervisor", *servers, "web", *(f"worker-{number}" for number in range(1, house.workers + 1)), "sweep"]
+    return ["supervisor", *servers, "web", *(f"worker-{number}" for number in range(1, house.workers + 1)), "inspector", "sweep"]
 
 
 def _process(house: House, name: str) -> Process:

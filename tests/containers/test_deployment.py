@@ -13,7 +13,7 @@ from tests.faults.load import Load
 from tests.faults.pictures import good
 from tests.stack import until
 
-SERVICES = ("nginx", "web", "worker", "sweep", "mongodb", "redis")
+SERVICES = ("nginx", "web", "worker", "inspector", "sweep", "mongodb", "redis")
 _ASK_WITHOUT_A_PASSWORD = """
 import pymongo, redis, sys
 from shared.settings import Settings

@@ -192,11 +192,11 @@ def _kind(process: psutil.Process) -> str:
     ):
         if mark in line:
             return name
-    for mark, name in (("gunicorn", "web"), ("worker.main", "worker")):
+    for mark, name in (("gunicorn", "web"), ("worker.main", "worker"), ("worker.inspector", "inspector")):
         if mark in line:
             return name if by_supervisor else f"{name} child"
     if "spawn_main" in line:
-        return "worker child"
+        return "inspector child" if "worker.inspector" in above else "worker child"
     for mark in ("mongod", "redis-server"):
         if mark in line.split(" ", 1)[0]:
             return mark

@@ -41,13 +41,23 @@ def item(data: bytes | None = None, **said: Any) -> dict[str, Any]:
     return {"file": file, "timestamp": "2026-01-01T00:00:00Z", "store_name": "north", "camera_id": 7, **said}
 
 
-def client(mongo: settings.Mongo, blobs: Path, redis_url: str = "redis://127.0.0.1:1/0", **limits: Any) -> FlaskClient:
+def client(
+    mongo: settings.Mongo,
+    blobs: Path,
+    redis_url: str = "redis://127.0.0.1:1/0",
+    *,
+    threads: int = 16,
+    inspect: settings.Inspect | None = None,
+    **limits: Any,
+) -> FlaskClient:
     """Make a client. Unless told otherwise Redis is away: nothing of accepting may need it."""
     made = settings.Settings(
         mongo=mongo,
         redis=settings.Redis(url=redis_url),
         blobs=settings.Blobs(root=blobs, min_free_bytes=limits.pop("min_free_bytes", 0)),
         limits=settings.Limits(**limits),
+        web=settings.Web(threads=threads),
+        inspect=inspect or settings.Inspect(),
         log=settings.Telemetry(level="CRITICAL"),
     )
     app = create_app(made)

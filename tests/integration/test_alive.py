@@ -16,7 +16,7 @@ from scripts.local import embedded
 from scripts.local.house import ROOT
 from shared import settings, signs
 from shared.blobs import LocalBlobs
-from shared.broker import Bell
+from shared.contract import BATCHES
 from shared.mongo import Db
 from tests.integration.front import running
 from worker.sweep import Sweep
@@ -48,23 +48,23 @@ def of_a_worker(mongo: settings.Mongo, *arguments: str) -> tuple[int, str]:
 def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings.Mongo, db: Db) -> None:
     silent = f"error: no worker of {socket.gethostname()} was heard of for 15 s\n"
     assert of_a_worker(mongo) == (1, silent)
-    signs.beat(db, "one")
+    signs.beat(db, "one", BATCHES)
     assert of_a_worker(mongo) == (0, "")
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
     assert of_a_worker(mongo) == (1, silent)
 
 
 def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) -> None:
-    signs.beat(db, "one")
+    signs.beat(db, "one", BATCHES)
     db.workers.update_one({"_id": "one"}, {"$set": {"host": "another"}})
-    assert signs.worker_is_heard(db)
+    assert signs.worker_is_heard(db, BATCHES)
     assert of_a_worker(mongo)[0] == 1
 
 
 def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:
     assert of_a_worker(mongo, "--sweep") == (1, "error: no sweep holds the lease\n")
     around = settings.Settings(mongo=mongo, redis=settings.Redis(url="redis://127.0.0.1:1/0"))
-    Sweep(around, db, LocalBlobs(blobs_root), Bell(around)).tick()
+    Sweep(around, db, LocalBlobs(blobs_root)).tick()
     assert of_a_worker(mongo, "--sweep") == (0, "")
     db.leases.update_one({"_id": "sweep"}, [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}])
     assert of_a_worker(mongo, "--sweep")[0] == 1

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 
 from shared import settings, signs
 from shared.blobs import LocalBlobs
+from shared.contract import BATCHES
 from shared.layout import original_key, spool_key, variant_key
 from shared.mongo import Db
 from tests.integration.http import client, item, picture, post
@@ -235,7 +236,7 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
 ) -> None:
     drain = tmp_path / "drain"
     monkeypatch.setenv("WEB_DRAIN_FILE", str(drain))
-    signs.beat(db, "a worker")
+    signs.beat(db, "a worker", BATCHES)
     web = client(mongo, blobs_root, redis_url)
     assert web.get("/readyz").status_code == 200
     drain.touch()

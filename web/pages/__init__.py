@@ -1,19 +1,22 @@
-"""Two plain pages for a person: what came in lately, and one batch."""
+"""Plain pages for a person: what came in lately, one batch; at the same address as the first, one picture by URL."""
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, Response, render_template, request
 
 from shared.errors import NotFound
 from shared.ids import is_batch_id
 from shared.ledger import pages
-from web import params, render
+from web import edges, inspections, params, render
 from web.services import services
 
 blueprint = Blueprint("pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
+edges.install(blueprint)
 
 
 @blueprint.get("/")
-def start() -> str:
-    """Show the newest batches and what waits."""
+def start() -> Response | str:
+    """Show the newest batches and what waits; with ``url=`` the picture that is there."""
+    if "url" in request.args:
+        return inspections.look()
     at_work = services()
     values = params.read({"page": params.PAGING["page"]})
     page = values.get("page", 1)

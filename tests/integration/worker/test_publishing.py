@@ -9,7 +9,6 @@ from flask.testing import FlaskClient
 
 from shared import faultpoints, settings
 from shared.blobs import LIVE, LocalBlobs
-from shared.broker import Bell
 from shared.errors import StoreAway
 from shared.layout import batch_prefix, image_prefix, spool_key, variant_key
 from shared.ledger import claims, deletion
@@ -116,7 +115,7 @@ def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     assert count(db) == {"done": 2, "failed": 1}
     assert served(blobs_root, missing, "thumb.jpg") is None
     live(blobs_root, wrong).symlink_to("7")
-    Sweep(made, db, blobs, Bell(made)).tick()
+    Sweep(made, db, blobs).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
     assert [str(live(blobs_root, image).readlink()) for image in (missing, wrong)] == ["1", "1"]
     assert served(blobs_root, missing, "thumb.jpg") == web.get(f"/uploads/{missing}/thumb.jpg").data
@@ -133,7 +132,7 @@ def test_a_spool_goes_although_nothing_can_be_published(
 
     monkeypatch.setattr(LocalBlobs, "publish", fail)
     run(pipeline)
-    Sweep(made, db, blobs, Bell(made)).tick()
+    Sweep(made, db, blobs).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
 
 
@@ -168,7 +167,7 @@ def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
     run(pipeline)
     deletion.begin_delete(db, said["batch_id"])  # and here the web was killed
     assert served(blobs_root, image, "jpg") == picture(1)
-    sweep = Sweep(made, db, blobs, Bell(made))
+    sweep = Sweep(made, db, blobs)
     sweep.tick()
     assert not (blobs_root / folder).exists()
     assert db.batches.count_documents({"deleting": True, "uncleared": True}) == 0

@@ -6,7 +6,6 @@ from pathlib import Path
 from flask.testing import FlaskClient
 
 from shared.blobs import TEMP, LocalBlobs
-from shared.broker import Bell
 from shared.layout import original_key, spool_key
 from shared.mongo import Db
 from shared.settings import Settings
@@ -23,7 +22,7 @@ def test_the_sweep_deletes_a_spool_when_every_original_stands_and_mends_one_that
     run(pipeline)
     spoiled = said["images"][0]["id"]
     blobs.write(original_key(spoiled, "jpg"), [b"x" * len(picture(1))])
-    Sweep(made, db, blobs, Bell(made)).tick()
+    Sweep(made, db, blobs).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
     assert web.get(said["images"][0]["file_path"]).data == picture(1)
 
@@ -39,7 +38,7 @@ def test_the_sweep_keeps_a_spool_that_it_cannot_vouch_for_and_goes_on_with_other
     assert web.get(lost["links"]["self"]).get_json()["images"][0]["error"]["code"] == "bytes_missing"
     blobs.write(original_key(bad["images"][0]["id"], "jpg"), [b"spoiled"])
     blobs.write(spool_key(bad["batch_id"]), [b"spoiled too"])
-    sweep = Sweep(made, db, blobs, Bell(made))
+    sweep = Sweep(made, db, blobs)
     for _ in range(2):
         sweep.tick()
         time.sleep(0.02)
@@ -52,12 +51,12 @@ def test_a_spool_of_no_batch_goes_after_its_tombstone_stands(db: Db, blobs: Loca
     name = "0" * 32
     blobs.write(spool_key(name), [b"left over"])
     time.sleep(0.05)
-    Sweep(made, db, blobs, Bell(made)).tick()
+    Sweep(made, db, blobs).tick()
     assert blobs.stat(spool_key(name)) is None
     assert db.ledger.find_one({"_id": name})["state"] == "abandoned"  # type: ignore[index]
 
 
 def test_what_a_broken_off_removal_left_is_removed(db: Db, blobs: LocalBlobs, made: Settings, blobs_root: Path) -> None:
     blobs.write_many([(f"{TEMP}/tree/0/1/thumb", [b"1"]), (f"{TEMP}/being-written", [b"2"])])
-    Sweep(made, db, blobs, Bell(made)).tick()
+    Sweep(made, db, blobs).tick()
     assert [path.name for path in (blobs_root / TEMP).iterdir()] == ["being-written"]

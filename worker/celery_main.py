@@ -1,0 +1,32 @@
+"""How a Celery worker runs, whatever its work."""
+
+import argparse
+import sys
+
+from celery import Celery
+
+from shared import settings, telemetry
+from shared.contract import Door
+
+
+def run(app: Celery, door: Door, program: str) -> None:
+    """Run until told to stop.
+
+    :param program: the last part of the module's name.
+    """
+    log = settings.read().log
+    parser = argparse.ArgumentParser(prog=f"python -m worker.{program}", description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--name", default="worker" if program == "main" else program, help="name of this worker in the logs (default: %(default)s)")
+    given = parser.parse_args()
+    telemetry.configure(log, given.name)
+    app.worker_main(
+        [
+            "worker",
+            f"--hostname={given.name}@%h",
+            f"--queues={door.queue}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            f"--loglevel={log.level}",
+        ]
+    )

@@ -3,7 +3,7 @@
 import socket
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Self
 
@@ -19,6 +19,7 @@ class Source:
     host: str
     port: int
     path: str
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class Downloaders:
@@ -53,7 +54,8 @@ def _download(source: Source, connections: int, seconds: float) -> float:
 
 
 def _over_one(source: Source, seconds: float) -> float:
-    request = f"GET {source.path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    lines = [f"GET {source.path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in source.headers.items())]
+    request = "\r\n".join([*lines, "", ""]).encode()
     buffer = memoryview(bytearray(_BUFFER))
     answers, began = 0, time.perf_counter()
     connection = _connect(source)

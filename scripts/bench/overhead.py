@@ -14,7 +14,7 @@ from scripts.bench.report import Row, against
 from scripts.bench.servers import Process, Servers, cpu_s, running
 from scripts.bench.timing import median, seconds
 from shared.broker import Bell
-from shared.contract import BELL_QUEUE, DEFAULT_AUGMENTATIONS
+from shared.contract import BATCHES, DEFAULT_AUGMENTATIONS
 from shared.ids import image_id, new_batch_id
 from shared.ledger import claims, commits, results, turns
 from shared.ledger.results import Result
@@ -41,7 +41,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
     one_look()
     claims_s: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     looking: list[float] = []
-    bell = Bell(servers.settings)
+    bell = Bell(servers.settings, BATCHES)
     for number in range(-1, rounds):
         took = _one_claim(servers, bell, images, list(fields.values()))
         looked = seconds(one_look)
@@ -114,9 +114,9 @@ def _one_claim(servers: Servers, bell: Bell, images: list[bytes], fields: list[D
 def _task_cpu_s(servers: Servers) -> float:
     """Give the CPU seconds that the real worker spends on a bell that finds nothing."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
-        client.delete(BELL_QUEUE)
+        client.delete(BATCHES.queue)
         worker = Process("overhead-worker", ["worker.main"], servers.environment, servers.folder)
-        bell = Bell(servers.settings)
+        bell = Bell(servers.settings, BATCHES)
         with running(worker):
             _ring_and_wait(client, bell, worker, 5)
             before = cpu_s(worker.pid)
@@ -130,7 +130,7 @@ def _ring_and_wait(client: "redis.Redis", bell: Bell, worker: Process, bells: in
     for _ in range(bells):
         bell.ring()
     until = time.monotonic() + _WAIT_S
-    while client.llen(BELL_QUEUE) or client.hlen("unacked"):
+    while client.llen(BATCHES.queue) or client.hlen("unacked"):
         worker.check()
         if time.monotonic() > until:
             raise RuntimeError(f"The worker did not take {bells} bells within {_WAIT_S:.0f} s; see {worker.log}")

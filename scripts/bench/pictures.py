@@ -14,8 +14,8 @@ BYTES = 200_000
 _TOLERANCE = 0.05
 
 
-def jpeg(seed: int) -> bytes:
-    """Draw a picture of 1280 x 960: soft colours, a few things on a shelf, and as much grain as makes a JPEG of 200 KB +- 5%."""
+def jpeg(seed: int, size: int = BYTES) -> bytes:
+    """Draw a picture of 1280 x 960: soft colours, a few things on a shelf, and as much grain as makes a JPEG of so many bytes +- 5%."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(40, 215, (12, 16, 3), dtype=np.uint8)).resize(SIDES, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(coarse)
@@ -33,9 +33,9 @@ def jpeg(seed: int) -> bytes:
         stream = io.BytesIO()
         Image.fromarray(np.clip(soft + strength * grain, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=85)
         data = stream.getvalue()
-        if abs(len(data) - BYTES) <= _TOLERANCE * BYTES:
+        if abs(len(data) - size) <= _TOLERANCE * size:
             break
-        low, high = (strength, high) if len(data) < BYTES else (low, strength)
+        low, high = (strength, high) if len(data) < size else (low, strength)
     return data
 
 

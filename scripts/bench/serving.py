@@ -61,7 +61,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
             ),
         }
         try:
-            subjects |= _others(packages.folder(), folder, images, count)
+            subjects |= _others(packages.folder("serving"), folder, images, count)
         except packages.NotInstalled as error:
             print(f"LitServe and Ray Serve are left out, they cannot be installed: {error}")
         samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each warms up by itself

@@ -31,4 +31,4 @@ def test_the_service_does_what_its_document_says(service: Service, tmp_path: Pat
     ]  # fmt: skip
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr[-2000:]
-    assert "13 selected / 13 total" in ended.stdout
+    assert "16 selected / 16 total" in ended.stdout

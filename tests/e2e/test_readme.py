@@ -34,9 +34,11 @@ def test_the_lines_of_the_readme_work_as_printed(service: Service) -> None:
     lines = lines.replace("Idempotency-Key: shelf-01", f"Idempotency-Key: {uuid.uuid4().hex}")  # an earlier run has used that one
     ran = subprocess.run(["bash", "-euo", "pipefail", "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    form, body, newest, limits, ready = answers(ran.stdout)
+    form, body, newest, limits, ready, one = answers(ran.stdout)
     assert [image["store_name"] for image in newest["batches"][0]["images"]] == ["Main Street"]
     assert (limits["max_images"] > 0, ready["status"]) == (True, "ready")
+    seen = httpx.get(f"{service.url}{one['links']['self']}?wait=30", timeout=60).json()
+    assert {found["label"] for found in seen["detections"]} >= {"Apple", "Orange", "Banana"}
     until = time.monotonic() + 60
     statuses: list[str] = []
     while statuses != ["done", "done"] and time.monotonic() < until:

@@ -53,7 +53,7 @@ def test_servers_of_ones_own_are_used_shown_and_left_alone(front: Callable[..., 
         mongod.start()
         redis.start()
         assert one.start().wait(120) == 0, one.err.read_text()
-        for name in ("web", "worker-1", "sweep", "guard", "supervisor"):
+        for name in ("web", "worker-1", "inspector", "sweep", "guard", "supervisor"):
             one.seen.add(psutil.Process(one.wait_for(name)))
         assert not [name for name in ("mongod", "redis") if (one.data / "run" / f"{name}.pid").exists()]
         assert send_a_picture(f"http://127.0.0.1:{one.port}") == 202
@@ -62,7 +62,7 @@ def test_servers_of_ones_own_are_used_shown_and_left_alone(front: Callable[..., 
         found = json.loads(said.stdout)
         assert (said.returncode, found["not_ready"], found["advice"]) == (0, {}, [])
         assert found["external"] == ["MONGODB_URL", "REDIS_URL"]
-        assert [process["name"] for process in found["processes"]] == ["supervisor", "web", "worker-1", "sweep"]
+        assert [process["name"] for process in found["processes"]] == ["supervisor", "web", "worker-1", "inspector", "sweep"]
         assert all(process["pid"] for process in found["processes"])
         assert found["backlog"] == {"images": 0, "bytes": 0, "oldest_age_s": 0.0}
         assert found["ledger"]["received"] == 1

@@ -25,7 +25,7 @@ def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
     assert found["running"]
     assert found["not_ready"] == {}
     running = {process["name"]: process["pid"] for process in found["processes"]}
-    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "sweep"}
+    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "inspector", "sweep"}
     assert all(stack.pid(name) == pid for name, pid in running.items())
     assert found["external"] == []
     assert found["disk_free"] == pytest.approx(shutil.disk_usage(stack.data).free, abs=256 * MIB)
@@ -40,7 +40,7 @@ def test_status_counts_what_was_received(stack: Stack) -> None:
     assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
 
 
-@pytest.mark.parametrize("check", [["worker.alive"], ["worker.alive", "--sweep"], ["web.alive"]])
+@pytest.mark.parametrize("check", [["worker.alive"], ["worker.alive", "--inspector"], ["worker.alive", "--sweep"], ["web.alive"]])
 def test_the_health_checks_of_containers_find_a_whole_house_well(stack: Stack, check: list[str]) -> None:
     wait_until_ready(stack)
     around = os.environ | {"PYTHONPATH": str(ROOT), "MONGODB_URL": stack.mongo_url, "WEB_PORT": str(stack.port)}

@@ -10,7 +10,7 @@ from tests.stack import Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", ["web", "worker-1", "sweep", "redis", "mongod", "supervisor"])
+@pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod", "supervisor"])
 def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: str) -> None:
     old = stack.kill(name)
     new = wait_for_another(stack, name, old)
@@ -19,7 +19,7 @@ def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: st
 
 
 def test_no_process_outlives_a_killed_supervisor(stack: Stack) -> None:
-    names = ["mongod", "redis", "web", "worker-1", "sweep"]
+    names = ["mongod", "redis", "web", "worker-1", "inspector", "sweep"]
     before = {name: stack.pid(name) for name in names}
     stack.kill("supervisor")
     after = {name: wait_for_another(stack, name, before[name]) for name in names}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from scripts.local.house import ROOT
+from tests.e2e.browser import Browser
 from tests.stack import Service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -33,7 +33,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:
     return process.returncode, json.loads(out) if out.strip() else {"stderr": err}
 
 
-def test_the_samples_are_uploaded_seen_and_shown(service: Service, tmp_path: Path) -> None:
+def test_the_samples_are_uploaded_seen_and_shown(service: Service, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     code, said = finish(upload(service, str(SAMPLES / "manifest.csv"), "--wait", cwd=tmp_path))
     assert code == 0, said
     assert (said["accepted"], said["done"], said["rejected"]) == (14, 14, [])
@@ -41,14 +41,10 @@ def test_the_samples_are_uploaded_seen_and_shown(service: Service, tmp_path: Pat
     batch = json.load(urllib.request.urlopen(f"{service.url}/image_batches/{said['batches'][0]}", timeout=10))
     checks = {image["filename"]: image["barcode_check"] for image in batch["images"]}
     assert (checks["carton-02a.jpg"], checks["carton-02b.jpg"]) == ("match", "mismatch")
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("no chromium on PATH")
+    browser: Browser = request.getfixturevalue("browser")  # the rest needs none
     for path, expected in (("/", f'href="/batches/{batch["id"]}"'), (f"/batches/{batch['id']}", "Juice"), ("/docs", "/upload_image_batch")):
-        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-        command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=3000", "--dump-dom", service.url + path]
-        page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        assert expected in page
+        browser.open(service.url + path)
+        assert expected in browser.value("document.documentElement.outerHTML")
 
 
 def test_an_interrupted_upload_goes_on_where_it_was_and_sends_nothing_twice(service: Service, tmp_path: Path) -> None:

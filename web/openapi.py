@@ -11,7 +11,7 @@ from shared.inspections.recipes import MAX_SEED, Dream
 from shared.ledger import pages
 from shared.states import BatchState, ImageState
 from web import render
-from web.codes import CODES, OF_SOURCES
+from web.codes import CODES, OF_FILES, OF_SOURCES
 from web.params import STATUSES
 from web.schemas import Envelope, ImageIn, ImageMeta, PictureIn
 
@@ -455,9 +455,10 @@ def _plain(operation: str, summary: str, *problems: int, media: str = "applicati
 
 def _problems(*statuses: int, of_sources: bool = False) -> dict[str, Any]:
     content = {"application/problem+json": {"schema": _ref("Problem")}}
+    others = OF_FILES if of_sources else OF_SOURCES
     return {
         str(status): {
-            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status and (of_sources or code not in OF_SOURCES)),
+            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status and code not in others),
             "headers": _RETRY,
             "content": content,
         }

@@ -17,12 +17,15 @@ from tests.stack import Service, Stack
 INSPECTING = {
     "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),
     "FETCH_FIRST_BYTE_S": "3",
+    "FETCH_RESOLVE_S": "15",
     "INSPECT_FAILED_S": "60",
     "INSPECT_LEASE_S": "10",
     "INSPECT_PER_MINUTE": "1000",
+    "RES_OPTIONS": "timeout:1 attempts:1",
 }
 """How the shared stack looks at single pictures: it may fetch from the tests' sources, neither slow ones nor lost leases are waited for long,
-and a failure stays what it is while it is looked at from all sides."""
+and a failure stays what it is while it is looked at from all sides. A machine whose name server does not answer says so soon
+(resolv.conf(5)), and is given the time for it."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,6 +21,8 @@ from shared.mongo import Db
 from tests.integration.front import running
 from worker.sweep import Sweep
 
+pytestmark = pytest.mark.slow
+
 
 def ask(*command: str, **variables: str) -> tuple[int, str]:
     """Run a check.

@@ -31,6 +31,8 @@ from shared.settings import Fetch
 from tests.integration.sources import HERE, Behaviour, Source, ok, redirect, says
 from tests.unit.fetch import attacks
 
+pytestmark = pytest.mark.slow
+
 MAX = 100_000
 PERMITTED: dict[str, Any] = {"permitted_networks": [HERE]}
 

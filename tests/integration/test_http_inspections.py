@@ -39,6 +39,8 @@ from web.answers import Answers
 from web.edges import EDGES
 from web.openapi import Awaited, Description, Look
 
+pytestmark = pytest.mark.slow
+
 URL = "https://example.org/shelf.jpg"
 IMG = f"/img?{quote(URL, safe='')}"
 LOOK = f"/?url={quote(URL, safe='')}"

@@ -12,6 +12,8 @@ from shared import settings
 from shared.errors import Busy, StoreAway
 from web.rates import Rates
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:

@@ -12,6 +12,8 @@ from tests.integration.http import picture
 from worker import isolate
 from worker.vision.errors import VisionError
 
+pytestmark = pytest.mark.slow
+
 
 def wanted(data: bytes, name: str = "0" * 36) -> isolate.Look:
     return isolate.Look(data, name, None, 50_000_000)

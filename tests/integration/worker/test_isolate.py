@@ -18,6 +18,8 @@ from worker.isolate import Augment, Describe, Finish, HelperKilled, Isolate, Loo
 from worker.vision import inspect
 from worker.vision.errors import VisionError
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = (Path(__file__).resolve().parents[3] / "samples" / "carton-01a.jpg").read_bytes()
 MAX = 50_000_000
 MEMORY_BYTES = 300 * 1024**2

@@ -23,6 +23,8 @@ from worker.pipeline import Pipeline
 from worker.vision import detect, look
 from worker.vision.imaging import Picture
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
     good, png = picture(1, (640, 480)), picture(2, (80, 60), "PNG")

@@ -21,6 +21,8 @@ from worker.pipeline import Pipeline
 from worker.sweep import Sweep
 from worker.vision import detect
 
+pytestmark = pytest.mark.slow
+
 
 def live(blobs_root: Path, image_id: str) -> Path:
     """Name the link through which a file server finds what was made of an image."""

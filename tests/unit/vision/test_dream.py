@@ -17,6 +17,8 @@ from worker.vision.dream import Dreamer
 from worker.vision.imaging import Rgb
 from worker.vision.zoo import ModelUnusable
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).resolve().parents[3] / "samples"
 
 

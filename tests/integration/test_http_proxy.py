@@ -13,6 +13,8 @@ from shared.mongo import Db
 from tests.integration.front import Front, running
 from tests.integration.http import item
 
+pytestmark = pytest.mark.slow
+
 CLIENT, PROXY = "127.0.0.1", "127.0.0.2"
 
 

@@ -15,6 +15,8 @@ from shared.layout import spool_key
 from shared.mongo import Db
 from tests.integration.http import client, item, opened, picture, post
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:

@@ -29,6 +29,8 @@ from tests.integration.ledger_kit import validate
 from tests.stack import until
 from worker.sweep_inspections import InspectionSweep
 
+pytestmark = pytest.mark.slow
+
 HERE = Source(url="http://example.org/shelf.jpg")
 SHA = "a" * 64
 

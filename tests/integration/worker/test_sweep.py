@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import pytest
 from flask.testing import FlaskClient
 
 from shared.blobs import TEMP, LocalBlobs
@@ -13,6 +14,8 @@ from tests.integration.http import item, picture
 from tests.integration.worker.kit import run, upload
 from worker.pipeline import Pipeline
 from worker.sweep import Sweep
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_sweep_deletes_a_spool_when_every_original_stands_and_mends_one_that_does_not(

@@ -21,6 +21,8 @@ from scripts.client.upload import Answer, Upload, groups
 from scripts.local.house import ROOT
 from tests.unit.client.peer import LIMITS, PATIENCE_S, Peer, Say
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

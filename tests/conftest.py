@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scripts.local.servers import Mongod, RedisServer
 from shared import settings
@@ -33,6 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     about = "address of a running service: the tests of tests/e2e that need no more are run against it, the others are skipped"
     parser.addoption("--base-url", metavar="URL", help=about)
     parser.addoption("--deployment", metavar="PROJECT", help="its compose project, for tests/containers: scripts/test-containers says it")
+
+
+@pytest.fixture(autouse=True)
+def _pillows_limit() -> Iterator[None]:
+    """Put Pillow's limit of pixels back, which is one for the process: a picture that was refused in one test is none of the next one's."""
+    before = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = before
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ from tests.integration.inspector import Inspector
 from tests.stack import until
 from web.answers import Answers
 from web.edges import EDGES
-from web.openapi import Awaited, Description, Look
+from web.openapi.models import Awaited, Description, Look
 
 pytestmark = pytest.mark.slow
 

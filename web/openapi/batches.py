@@ -1,0 +1,96 @@
+"""The calls on batches."""
+
+from typing import Any, Final
+
+from shared.contract import THUMB
+from shared.ledger import pages
+from web.openapi import parts
+from web.params import STATUSES
+
+_LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
+_LINKS: Final[dict[str, Any]] = {
+    "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "thumbnail": {
+        "operationId": "getVariant",
+        "parameters": {"image_id": "$response.body#/images/0/id", "variant": THUMB},
+    },
+}
+
+
+def upload() -> dict[str, Any]:
+    """Describe ``POST /upload_image_batch``."""
+    return {
+        "operationId": "uploadImageBatch",
+        "summary": "Upload a batch of images",
+        "parameters": [
+            parts.parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
+            parts.parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
+            parts.parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": [{"type": "array", "items": parts.ref("ImageIn")}, parts.ref("Envelope")]}},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["metadata", "file"],
+                        "properties": {
+                            "metadata": {"type": "string", "contentMediaType": "application/json", "minLength": 2},
+                            "file": {"type": "array", "items": parts.BINARY},
+                        },
+                    }
+                },
+            },
+        },
+        "responses": {"202": parts.as_json("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
+        | parts.problems(400, 401, 403, 408, 409, 410, 413, 415, 421, 422, 429, 503, 507),
+    }
+
+
+def listing() -> dict[str, Any]:
+    """Describe ``GET /image_batches``."""
+    return {
+        "operationId": "listImageBatches",
+        "summary": "List batches, newest first",
+        "parameters": _list_parameters(),
+        "responses": {"200": parts.as_json("A page", "BatchPage")} | parts.problems(401, 421, 422, 503),
+    }
+
+
+def one() -> dict[str, Any]:
+    """Describe ``GET /image_batches/<id>``."""
+    return {
+        "operationId": "getImageBatch",
+        "summary": "Show a batch",
+        "parameters": [parts.in_path("batch_id"), parts.parameter("wait", parts.WAIT)],
+        "responses": {"200": parts.as_json("The batch", "Batch")} | parts.problems(401, 404, 421, 422, 503),
+    }
+
+
+def delete() -> dict[str, Any]:
+    """Describe ``DELETE /image_batches/<id>``."""
+    return {
+        "operationId": "deleteImageBatch",
+        "summary": "Delete a batch and its files",
+        "parameters": [parts.in_path("batch_id")],
+        "responses": {"204": {"description": "Gone"}} | parts.problems(401, 403, 404, 421, 422, 503),
+    }
+
+
+def _list_parameters() -> list[dict[str, Any]]:
+    text = {"type": "string", "minLength": 1, "maxLength": 200}
+    when = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
+    schemas: dict[str, dict[str, Any]] = {
+        "page": parts.PAGE,
+        "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "cursor": {"anyOf": [{"const": pages.NEWEST}, {"type": "string", "pattern": parts.ID["batch_id"]}]},
+        "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
+        "status": {"type": "string", "enum": list(STATUSES)},
+        "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+        "since": when,
+        "until": when,
+        **dict.fromkeys(("store_name", "camera_id", "barcode", "label", "tag"), text),
+    }
+    return [parts.parameter(name, schema) for name, schema in schemas.items()]

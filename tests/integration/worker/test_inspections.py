@@ -108,6 +108,19 @@ def showing(data: bytes, **headers: str) -> Iterator[sources.Source]:
         yield source
 
 
+@contextmanager
+def waiting(data: bytes) -> Iterator[tuple[sources.Source, threading.Event]]:
+    """Serve a picture to who asked for it once the event is set."""
+    released = threading.Event()
+
+    def slow(connection: Any, _: str) -> None:
+        released.wait(20)
+        connection.sendall(sources.ok(data))
+
+    with sources.Source(slow) as source:
+        yield source, released
+
+
 def test_a_picture_by_url_is_shown_with_its_augmentations(desk: Desk, photo: bytes) -> None:
     with showing(photo) as source:
         job = desk.finished(Source(url=f"{source.url}/a.jpg"), Augment(NAMES, seed=4))
@@ -246,13 +259,7 @@ def test_what_is_wrong_with_the_picture_is_told_by_code(recipe: Recipe, desk: De
 
 
 def test_a_slow_source_holds_up_nobody_else(desk: Desk, photo: bytes) -> None:
-    released = threading.Event()
-
-    def slow(connection: Any, _: str) -> None:
-        released.wait(20)
-        connection.sendall(sources.ok(photo))
-
-    with sources.Source(slow) as slowly, showing(photo) as quickly:
+    with waiting(photo) as (slowly, released), showing(photo) as quickly:
         late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
         working = threading.Thread(target=desk.work.work_off, args=(lambda: None, 60))
         working.start()
@@ -266,13 +273,7 @@ def test_a_slow_source_holds_up_nobody_else(desk: Desk, photo: bytes) -> None:
 
 
 def test_a_task_ends_in_its_time_and_what_is_slow_goes_on_beside_the_next(desk: Desk, photo: bytes) -> None:
-    released = threading.Event()
-
-    def slow(connection: Any, _: str) -> None:
-        released.wait(20)
-        connection.sendall(sources.ok(photo))
-
-    with sources.Source(slow) as slowly, showing(photo) as quickly:
+    with waiting(photo) as (slowly, released), showing(photo) as quickly:
         late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
         assert desk.work.work_off(lambda: None, 0.5)  # somebody is to be rung for
         soon = desk.ask(Source(url=f"{quickly.url}/b.jpg"), Augment(NAMES))

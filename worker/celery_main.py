@@ -9,14 +9,15 @@ from shared import settings, telemetry
 from shared.contract import Door
 
 
-def run(app: Celery, door: Door, program: str) -> None:
+def run(app: Celery, door: Door, module: str, name: str) -> None:
     """Run until told to stop.
 
-    :param program: the last part of the module's name.
+    :param module: what is run, as ``python -m`` names it.
+    :param name: the worker's own by default.
     """
     log = settings.read().log
-    parser = argparse.ArgumentParser(prog=f"python -m worker.{program}", description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--name", default="worker" if program == "main" else program, help="name of this worker in the logs (default: %(default)s)")
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--name", default=name, help="name of this worker in the logs (default: %(default)s)")
     given = parser.parse_args()
     telemetry.configure(log, given.name)
     app.worker_main(

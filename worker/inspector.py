@@ -23,4 +23,4 @@ def _inspections(given: settings.Settings, db: Db, blobs: BlobStore, detector: A
 app: Celery = make_worker(settings.read(), INSPECTIONS, _inspections)
 
 if __name__ == "__main__":
-    run(app, INSPECTIONS, "inspector")
+    run(app, INSPECTIONS, "worker.inspector", "inspector")

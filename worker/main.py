@@ -22,4 +22,4 @@ def _pipeline(given: settings.Settings, db: Db, blobs: BlobStore, detector: Any,
 app: Celery = make_worker(settings.read(), BATCHES, _pipeline)
 
 if __name__ == "__main__":
-    run(app, BATCHES, "main")
+    run(app, BATCHES, "worker.main", "worker")

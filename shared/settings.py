@@ -244,10 +244,10 @@ class Inspect(Group):
     failed_s: float = Field(10.0, gt=0, description="So long a failure is repeated without trying again.")
     keep_s: float = Field(86_400.0, gt=0, description="Pictures and answers are kept so long after their last use.")
     max_store_bytes: int = Field(1024 * MIB, gt=0, description="Of all these pictures; what was used least recently goes first.")
+    per_minute: int = Field(60, gt=0, description="New inspections of one client's address a minute; more are 429.")
     dreams_per_minute: int = Field(6, gt=0, description="Of these with a dream, which takes seconds of a whole core.")
     max_pending: int = Field(16, gt=0, description="Inspections that one client began and that are not done; more are 429.")
     max_waiting: int = Field(1000, gt=0, description="Inspections that wait; more are 429.")
-    per_minute: int = Field(60, gt=0, description="New inspections of one client's address a minute; more are 429.")
     at_once: int = Field(32, gt=0, description="Inspections that the inspector works on at the same time.")
     lease_s: float = Field(30.0, gt=0, description="Life of the inspector's claim without a renewal.")
 

@@ -50,6 +50,7 @@ def make_celery(settings: Settings, door: Door) -> Celery:
         worker_enable_remote_control=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,  # in a pool child our handler's stream would be Celery's, which drops what loggers write
         worker_soft_shutdown_timeout=10.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry=True,

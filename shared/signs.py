@@ -2,7 +2,7 @@
 
 import os
 import socket
-from typing import Final
+from typing import Any, Final
 
 from shared.contract import Door
 from shared.mongo import Db, translated
@@ -15,27 +15,43 @@ SWEEP_LEASE: Final = "sweep"
 _FORGOTTEN_S: Final = 3600
 
 
-def beat(db: Db, owner: str, door: Door) -> None:
+def beat(db: Db, owner: str, door: Door, hindrance: str | None = None) -> None:
     """Say that a pool child of this host lives, and forget those that were last heard of an hour ago.
 
     :param owner: its name, another one for each child that ever was.
     :param door: where it takes its work.
+    :param hindrance: code of what keeps it from taking any; its log says more.
     :raises StoreAway: MongoDB does not answer.
     """
-    seen = [{"$set": {"seen": "$$NOW", "pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": door.queue}}]
+    said = {"pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": door.queue, "hindrance": {"$literal": hindrance}}
+    seen = [{"$set": {"seen": "$$NOW"} | said}]
     with translated():
         db.workers.update_one({"_id": owner}, seen, upsert=True)
         db.workers.delete_many({"$expr": {"$lt": ["$seen", {"$subtract": ["$$NOW", _FORGOTTEN_S * 1000]}]}})
 
 
 def worker_is_heard(db: Db, door: Door, host: str | None = None) -> bool:
-    """See whether a worker behind a door has been heard of lately, of this host or of any.
+    """See whether a worker that takes work behind a door has been heard of lately, of this host or of any.
 
     :raises StoreAway: MongoDB does not answer.
     """
-    fresh = {"door": door.queue, "$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_SILENT_S * 1000]}]}}
+    mine = {"hindrance": None} if host is None else {"hindrance": None, "host": host}
     with translated():
-        return db.workers.find_one(fresh if host is None else fresh | {"host": host}, {"_id": 1}) is not None
+        return db.workers.find_one(_lately(door) | mine, {"_id": 1}) is not None
+
+
+def hindrance(db: Db, door: Door) -> str | None:
+    """Give the code of what keeps a worker behind a door from its work, as one has said lately.
+
+    :raises StoreAway: MongoDB does not answer.
+    """
+    with translated():
+        found = db.workers.find_one(_lately(door) | {"hindrance": {"$ne": None}}, {"hindrance": 1}, sort=[("seen", -1)])
+    return None if found is None else str(found["hindrance"])
+
+
+def _lately(door: Door) -> dict[str, Any]:
+    return {"door": door.queue, "$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_SILENT_S * 1000]}]}}
 
 
 def sweep_is_led(db: Db) -> bool:

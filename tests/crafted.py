@@ -1,5 +1,6 @@
 """Files of pictures byte by byte, also such as no encoder would write."""
 
+import base64
 import io
 import struct
 import zlib
@@ -84,12 +85,12 @@ def png_rows(image: Image.Image) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in np.asarray(image))
 
 
-def interlaced_png() -> bytes:
+def interlaced_rows(image: Image.Image, passes: int = 7) -> bytes:
     """Adam7, which Pillow reads and does not write (PNG, section 8)."""
-    pixels = np.asarray(drawn())
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    rows = b"".join(png_rows(Image.fromarray(pixels[y::down, x::right])) for y, x, down, right in passes)
-    return png(SIZE, zlib.compress(rows), interlaced=1)
+    pixels = np.asarray(image)
+    steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)][:passes]
+    parts = [pixels[y::down, x::right] for y, x, down, right in steps]
+    return b"".join(png_rows(Image.fromarray(part)) for part in parts if part.size)
 
 
 def with_wrong_checksum(png: bytes, name: bytes) -> bytes:
@@ -134,6 +135,16 @@ def overlapping_tiff() -> bytes:
     first = tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
     chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
     return first + bytes(126 - len(first)) + chain
+
+
+def deep_avif() -> bytes:
+    """Eight by eight pixels of 10 bits, red and blue: what libavif's ``avifenc -d 10 -y 444`` made of it. Pillow writes 8 bits only."""
+    return base64.b64decode(
+        "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0A"
+        "AAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAC8AAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlwcnAAAABLaXBjbwAA"
+        "ABRpc3BlAAAAAAAAAAgAAAAIAAAAEHBpeGkAAAAAAwoKCgAAAAxhdjFDgSBAAAAAABNjb2xybmNseAABAA0ABoAAAAAXaXBtYQAAAAAAAAABAAEEAQKDBAAAADdt"
+        "ZGF0EgAKCDgIv2MBDQaQMiEWQAkkkkUAQcG93y1UMuQHplcx5xkG3i9J/XdiYlHIsNo="
+    )
 
 
 def with_avif_size(avif: bytes, width: int, height: int) -> bytes:

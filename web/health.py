@@ -34,11 +34,12 @@ def readyz() -> Response:
         "blobs": _blobs,
         "disk": _disk,
         "worker": _worker,
+        "model": _model,
         "draining": _draining,
     }
     found: dict[str, str | None] = {}
     for name, check in checks.items():
-        if found.get("mongodb") and name == "worker":  # it would be asked for the same in vain
+        if found.get("mongodb") and check in {_worker, _model}:  # it would be asked for the same in vain
             found[name] = "Workers cannot be heard of without MongoDB."
             continue
         try:
@@ -109,6 +110,12 @@ def _disk(at_work: Services) -> str | None:
 
 def _worker(at_work: Services) -> str | None:
     return None if signs.worker_is_heard(at_work.db, BATCHES) else "No worker has been heard of lately."
+
+
+def _model(at_work: Services) -> str | None:
+    if signs.hindrance(at_work.db, BATCHES) != "model_unusable" or signs.worker_is_heard(at_work.db, BATCHES):
+        return None  # while others work, the last one of a roll may be hindered
+    return "No worker can use the model that VISION_MODEL names; a worker's log says why."
 
 
 def _draining(at_work: Services) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
@@ -24,6 +24,9 @@ from shared.errors import ShelfsightError
 from shared.mongo import Db, connect
 from shared.settings import Settings
 from worker import heap
+
+_WITHOUT_MODEL_S: Final = 30.0
+"""Between two tries to load a model that cannot be used. Less than ``worker_proc_alive_timeout``."""
 
 
 class Work(Protocol):
@@ -81,29 +84,46 @@ def work() -> None:
         telemetry.errors.error("soft time limit reached; the work is given back")
 
 
-def _begin(door: Door, make_work: MakeWork, **_: Any) -> None:
+def _begin(door: Door, make_work: MakeWork, sender: str, **_: Any) -> None:
     global _child  # noqa: PLW0603 -- one per process is what a pool child is
     try:
-        _child = _make_child(door, make_work)
+        _child = _make_child(door, make_work, sender.partition("@")[0])
     except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and goes on without it
         telemetry.errors.exception("a pool child could not begin; the pool starts another")
         os._exit(1)  # else it would take bells and do nothing
 
 
-def _make_child(door: Door, make_work: MakeWork) -> Child:
+def _make_child(door: Door, make_work: MakeWork, name: str) -> Child:
     heap.settle()  # before anything large is allocated
-    from worker.vision import detect  # noqa: PLC0415 -- torch lives in the child only
-
     settings = Settings()
-    telemetry.configure(settings.log, "worker")
+    telemetry.configure(settings.log, name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     db = connect(settings.mongo, app="worker")
-    vision = settings.vision
-    detector = detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
+    detector = _load_detector(settings, partial(signs.beat, db, owner, door))
     child = Child(settings, make_work(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings, door))
     threading.Thread(target=_beat, args=(db, owner, door), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown
     return child
+
+
+def _load_detector(settings: Settings, beat: Callable[[str], None]) -> Any:
+    """Load the model. Without one the child says so for a while, and ends: the next one finds what was put right meanwhile.
+
+    :param beat: tells the others what hinders this one.
+    """
+    from worker.vision import detect, zoo  # noqa: PLC0415 -- torch lives in the child only
+
+    vision = settings.vision
+    try:
+        return detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
+    except zoo.ModelUnusable as error:
+        telemetry.errors.error("no model: %s", error)  # the sentence says all; where it was raised says nothing
+        until = time.monotonic() + _WITHOUT_MODEL_S
+        while time.monotonic() < until:
+            with suppress(ShelfsightError):  # the log has it
+                beat("model_unusable")
+            time.sleep(signs.BEAT_S)
+        os._exit(1)
 
 
 def _leave(*_: object) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -225,6 +226,8 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
             if missing == {} and house.holder() == guard.pid:  # and not that of a start beside this one
                 _console.print(f"Ready after {taken:.0f} s.")
                 return
+            if missing and "model" in missing:
+                raise CannotStart(f"{_said_of_the_model(house) or missing['model']} ({house.logs}/worker-1.log)")
             told = house.told()
             longest = max(longest, told.waited_s if told else 0.0)
             now = "Waiting for: " + ", ".join(sorted(missing)) if missing else told.text if told else "Starting the servers and the web front"
@@ -235,6 +238,12 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
             time.sleep(0.2)  # polling other processes; there is nothing to wait on
     why = "; ".join(f"{name}: {detail}" for name, detail in (readiness(_url(house)) or {}).items()) or shown
     raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
+
+
+def _said_of_the_model(house: House) -> str | None:
+    """Give what a worker wrote last of its model, without the log's own words."""
+    said = re.findall(r"no model: ([^\n\"]+)", (house.logs / "worker-1.log").read_text(errors="replace"))
+    return f"VISION_MODEL cannot be used: {said[-1]}" if said else None
 
 
 def _ended(house: House, guard: "subprocess.Popen[bytes]") -> Exception:

@@ -148,6 +148,21 @@ def test_a_start_that_is_not_ready_in_time_says_so_and_leaves_nothing(front: Cal
     one.assert_that_nothing_is_left()
 
 
+def test_a_model_that_cannot_be_used_ends_the_start_with_its_name_and_leaves_nothing(front: Callable[..., Front]) -> None:
+    one = front("--detach")
+    one.environment["VISION_MODEL"] = "groceries"
+    process = one.start()
+    one.wait_for("worker-1")
+    assert process.wait(240) == 1
+    said = one.err.read_text().splitlines()[-1]
+    assert said.startswith("error: VISION_MODEL cannot be used: There is no model 'groceries'. Known are grocery, ")
+    assert "worker-1.log" in said
+    log = (one.data / "logs/worker-1.log").read_text()
+    assert '"process": "worker-1", "message": "no model: ' in log
+    assert "Traceback" not in log
+    one.assert_that_nothing_is_left()
+
+
 def test_a_server_that_recovers_is_waited_for_beyond_the_limit(front: Callable[..., Front]) -> None:
     one = front("--detach", limit_s=10)
     process = one.start()

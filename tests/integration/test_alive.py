@@ -16,7 +16,7 @@ from scripts.local import embedded
 from scripts.local.house import ROOT
 from shared import settings, signs
 from shared.blobs import LocalBlobs
-from shared.contract import BATCHES
+from shared.contract import BATCHES, INSPECTIONS
 from shared.mongo import Db
 from tests.integration.front import running
 from worker.sweep import Sweep
@@ -54,6 +54,18 @@ def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings
     assert of_a_worker(mongo) == (0, "")
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
     assert of_a_worker(mongo) == (1, silent)
+
+
+def test_a_worker_that_is_hindered_lives_and_takes_no_work(db: Db) -> None:
+    signs.beat(db, "one", BATCHES, "model_unusable")
+    assert not signs.worker_is_heard(db, BATCHES)
+    assert signs.hindrance(db, BATCHES) == "model_unusable"
+    assert signs.hindrance(db, INSPECTIONS) is None
+    db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
+    assert signs.hindrance(db, BATCHES) is None
+    signs.beat(db, "one", BATCHES)
+    assert signs.worker_is_heard(db, BATCHES)
+    assert signs.hindrance(db, BATCHES) is None
 
 
 def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) -> None:

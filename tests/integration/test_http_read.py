@@ -228,9 +228,21 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
         "blobs": True,
         "disk": True,
         "worker": False,
+        "model": True,
         "draining": True,
     }
     assert web.get("/healthz").status_code == 200
+
+
+def test_readyz_says_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
+    signs.beat(db, "one", BATCHES, "model_unusable")
+    checks = web.get("/readyz").get_json()["checks"]
+    assert {name for name, check in checks.items() if not check["ok"]} >= {"worker", "model"}
+    assert "VISION_MODEL" in checks["model"]["detail"]
+    signs.beat(db, "another", BATCHES)
+    checks = web.get("/readyz").get_json()["checks"]
+    assert checks["worker"]["ok"]
+    assert checks["model"]["ok"]
 
 
 def test_a_server_that_is_drained_is_not_ready_and_serves_on(
@@ -259,7 +271,7 @@ def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.M
     nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
     checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
     assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]
-    assert "without MongoDB" in checks["worker"]["detail"]
+    assert all("without MongoDB" in checks[name]["detail"] for name in ("worker", "model"))
 
 
 @pytest.mark.parametrize(

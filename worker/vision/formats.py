@@ -1,4 +1,4 @@
-"""Whether the file of a picture is whole, read off its structure; nothing is decoded.
+"""Whether the file of a picture is whole, read off its structure; no pixel is decoded.
 
 Decoders give what they have of a file that is cut short, or stop reading once the first frame is there. Here each format is
 walked to its end, in time that grows with the file's length at most.
@@ -7,7 +7,7 @@ walked to its end, in time that grows with the file's length at most.
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from worker.vision.errors import VisionError
@@ -20,6 +20,11 @@ _SCANS: Final = 100
 _PAGES: Final = 10_000
 _ENTRIES: Final = 500_000
 """Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
+_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Values of a pixel by a PNG's colour type (PNG, 11.2.1)."""
+_ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""First column and row of each pass of an interlaced PNG, and the steps to the next ones (PNG, 8.1)."""
+_PIECE: Final = 1 << 20
 _PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
 """Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
 
@@ -55,18 +60,45 @@ def _jpeg(data: bytes) -> int:
 
 def _png(data: bytes) -> int:
     """From chunk to chunk, with the checksums of those that a decoder needs: Pillow skips the pixels' own."""
-    view = memoryview(data)
-    at, frames = 8, 0
-    while True:
-        length, name = struct.unpack_from(">I4s", data, at)
-        end = at + 8 + length
+    view, frames = memoryview(data), 0
+    for name, begin, end in _chunks(data):
         (checksum,) = struct.unpack_from(">I", data, end)
-        if name[:1].isupper() and zlib.crc32(view[at + 4 : end]) != checksum:
+        if name[:1].isupper() and zlib.crc32(view[begin - 4 : end]) != checksum:
             raise VisionError("corrupt")
-        if name == b"IEND":
-            return max(1, frames)
         frames += name == b"fcTL"
-        at = end + 4
+    return max(1, frames)
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Give name, begin and end of the chunks of a PNG, up to its end's own."""
+    at, name = 8, b""
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", data, at)
+        yield name, at + 8, at + 8 + length
+        at += 12 + length
+
+
+def check_filled(png: bytes) -> None:
+    """See that the pixels of a PNG are all there, by inflating them once more, a piece at a time.
+
+    Its one stream may end where it likes and yet be whole in itself. The decoder leaves the rest black, and says nothing.
+
+    :param png: passed ``check``, and its size is within bounds: the time grows with its pixels.
+    :raises VisionError: ``truncated``.
+    """
+    wide, high, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    bits = depth * _SAMPLES[colours]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(wide - x) // right), -(-(high - y) // down)) for x, y, right, down in passes]
+    missing = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
+    stream = zlib.decompressobj()
+    for name, begin, end in _chunks(png):
+        piece = png[begin:end] if name == b"IDAT" else b""
+        while piece and missing > 0:
+            missing -= len(stream.decompress(piece, min(missing, _PIECE)))
+            piece = stream.unconsumed_tail
+    if missing > 0:
+        raise VisionError("truncated")
 
 
 def _gif(data: bytes) -> int:

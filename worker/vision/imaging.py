@@ -198,6 +198,8 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
             rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
         else:
             image.load()
+            if kind == "png":
+                formats.check_filled(data)
             rgb = np.asarray(_to_rgb(image))
         turn, kept = _exif(image)  # last: a PNG's may follow its pixels
         width, height = reversed(image.size) if turn in _QUARTER_TURNS else image.size

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from worker.vision import imaging
+from tests.crafted import chunk, interlaced_rows, png
+from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
 MAX = 50_000_000
@@ -136,6 +137,28 @@ def test_a_hostile_profile_never_harms_the_picture(data: st.DataObject) -> None:
 def test_a_profile_of_more_than_four_megabytes_is_not_looked_into() -> None:
     large = srgb() + bytes(4 * 1024**2)
     assert imaging.decode(encoded(RED, "WEBP", icc_profile=large), max_pixels=MAX).icc is None
+
+
+@settings(several, max_examples=60)
+@given(mode=st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]), wide=st.integers(1, 40), high=st.integers(1, 12))
+def test_a_png_is_whole_with_every_byte_of_its_rows_and_truncated_with_one_less(mode: str, wide: int, high: int) -> None:
+    grey = noise((wide, high)).convert("L")
+    whole = encoded(Image.fromarray(np.asarray(grey).astype(np.uint16)) if mode == "I;16" else grey.convert(mode), "PNG")
+    begin = whole.index(b"IDAT") + 4
+    rows = zlib.decompress(whole[begin : whole.index(b"IEND")])
+    formats.check_filled(whole)
+    short = chunk(b"IDAT", zlib.compress(rows[:-1]))
+    with pytest.raises(VisionError, match="truncated"):
+        formats.check_filled(whole[: begin - 8] + short + chunk(b"IEND", b""))
+
+
+@settings(several, max_examples=60)
+@given(wide=st.integers(1, 20), high=st.integers(1, 20))
+def test_so_is_an_interlaced_one_of_any_size(wide: int, high: int) -> None:
+    rows = interlaced_rows(noise((wide, high)))
+    formats.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
+    with pytest.raises(VisionError, match="truncated"):
+        formats.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
 
 
 @pytest.mark.parametrize("turn", [1, 6])

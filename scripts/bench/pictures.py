@@ -3,10 +3,10 @@
 import base64
 import gzip
 import io
+import json
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 from PIL import Image, ImageDraw, ImageFilter
 
 SIDES = (1280, 960)
@@ -52,7 +52,7 @@ class Upload:
 def upload(images: list[bytes]) -> Upload:
     """Make the JSON body that a camera's script would send."""
     items = [{"file": base64.b64encode(data).decode(), **_metadata(number)} for number, data in enumerate(images)]
-    body = orjson.dumps(items)
+    body = json.dumps(items).encode()
     return Upload(body, "application/json", len(body))
 
 
@@ -60,7 +60,7 @@ def multipart(images: list[bytes]) -> Upload:
     """Make the same upload as a form."""
     border = "bench-border-7d3f"
     parts = [
-        _part(border, 'name="metadata"', "application/json", orjson.dumps([_metadata(n) for n in range(len(images))]))
+        _part(border, 'name="metadata"', "application/json", json.dumps([_metadata(n) for n in range(len(images))]).encode())
     ]
     parts += [_part(border, f'name="file"; filename="{n}.jpg"', "image/jpeg", data) for n, data in enumerate(images)]
     body = b"".join([*parts, f"--{border}--\r\n".encode()])

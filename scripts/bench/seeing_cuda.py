@@ -1,0 +1,183 @@
+"""What a worker's GPU does beside its network: decoding, augmentation and encoding included, on all cores of the machine.
+
+Needs torch, torchvision, OpenCV, Pillow, psutil and rich alone, so that it runs where nothing else is installed. Barcodes, which
+are read on the CPU whatever the network runs on, are left out: ``scripts/bench/vision --only whole`` has them.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from scripts.bench import pictures
+from scripts.bench.report import Row, against
+from scripts.bench.timing import interleave, median, seconds
+from shared.contract import DEFAULT_AUGMENTATIONS
+from worker.vision import detect, imaging, look, zoo
+from worker.vision.imaging import Rgb
+from worker.vision.zoo import Card
+
+_BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
+"""With seeded weights: the time is that of trained ones but for what follows from finding nothing."""
+_LABELS: Final = tuple(str(one) for one in range(91))
+_MAX_PIXELS: Final = 50_000_000
+_AT_LEAST: Final = 0.8
+_LOOK_S: Final = 0.05
+
+
+def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
+    """Compare whole work with the bare network, for the bundled model and three of torchvision's.
+
+    :param device: ``cuda``; ``cpu`` only shows that the bench itself works.
+    """
+    files = [pictures.jpeg(seed) for seed in range(8 if quick else 32)]
+    rows: list[Row] = []
+    for name in (zoo.BUNDLED,) if quick else (zoo.BUNDLED, *_BUILDERS):
+        rows += _model(name, files, device, quick=quick)
+    return rows
+
+
+def _model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
+    detector = detect.Detector(*_made(name), device=device, precision="half", threads=1)
+    decoded = [_decoded(data) for data in files]
+    bare = _Bare(_made(name)[0], decoded, detector.batch, device)
+    count = detector.batch * (2 if quick else 6)
+    rates = interleave(
+        {
+            "bare": lambda: detector.batch / seconds(bare),
+            "predict": lambda: detector.batch / seconds(lambda: detector.predict(_repeated(decoded, detector.batch))),
+            "whole": lambda: count / seconds(lambda: _whole(detector, _repeated(files, count))),
+        },
+        rounds=2 if quick else 7,
+    )
+    bare_rate = median(rates["bare"])
+    with _utilisation(device) as seen:
+        _whole(detector, _repeated(files, count))
+    rows = [
+        against(f"{name}: a Detector, from decoded pictures, of the bare network", median(rates["predict"]), "images/s", bare_rate),
+        against(f"{name}: decoding, augmentation and encoding included, of the bare network", median(rates["whole"]), "images/s", bare_rate, at_least=_AT_LEAST),
+        Row(f"{name}: pictures at once", detector.batch, ""),
+        *_steps(name, detector, files),
+    ]
+    if seen:
+        rows.append(Row(f"{name}: the GPU is busy", sum(seen) / len(seen), "%"))
+    if device == "cuda":
+        rows.append(Row(f"{name}: most memory of the GPU", torch.cuda.max_memory_reserved() / 2**20, "MiB"))
+        torch.cuda.reset_peak_memory_stats()
+    return rows
+
+
+class _Bare:
+    """The plain torchvision call in half precision, over a batch that lies on the device at the network's own size."""
+
+    def __init__(self, model: nn.Module, decoded: list[Rgb], batch: int, device: str) -> None:
+        self._model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
+        self._device = device
+        self._batch = [self._fitted(rgb) for rgb in _repeated(decoded, batch)]
+
+    def __call__(self) -> None:
+        half = torch.float16 if self._device == "cuda" else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(self._device, half):
+            self._model(self._batch)
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+    def _fitted(self, rgb: Rgb) -> Tensor:
+        transform: Any = self._model.transform
+        picture = torch.from_numpy(rgb).permute(2, 0, 1).float().to(self._device) / 255
+        images, _ = transform([picture])
+        high, wide = images.image_sizes[0]
+        fitted: Tensor = nn.functional.interpolate(picture[None], (high, wide), mode="bilinear")[0]
+        return fitted
+
+
+def _whole(detector: detect.Detector, files: list[bytes]) -> None:
+    """Do it all, as the pipeline does: threads decode the next group and finish the last one while the model looks at this one."""
+    groups = _groups(files, detector.batch)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def begin(group: list[bytes]) -> list[Future[Rgb]]:
+            return [pool.submit(_decoded, data) for data in group]
+
+        finishing: list[Future[Any]] = []
+        ahead = begin(next(groups))
+        while ahead:
+            decoded = [job.result() for job in ahead]
+            ahead = begin(next(groups, []))
+            found = detector.predict(decoded)
+            for job in finishing:
+                job.result()  # two groups at the most are in memory
+            finishing = [pool.submit(_finished, rgb, some, detector.device) for rgb, some in zip(decoded, found, strict=True)]
+        for job in finishing:
+            job.result()
+
+
+def _steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
+    """Tell what each step costs a picture by itself, one after the other."""
+    decoded = [_decoded(data) for data in files]
+    found = detector.predict(decoded)
+    calls: dict[str, Callable[[], object]] = {
+        "decode": lambda: [_decoded(data) for data in files],
+        "detect": lambda: detector.predict(decoded),
+        "draw, augment and encode": lambda: [_finished(rgb, some, detector.device) for rgb, some in zip(decoded, found, strict=True)],
+    }
+    times = {step: seconds(call) / len(files) * 1e3 for step, call in calls.items()}
+    total = sum(times.values())
+    return [Row(f"{name}, step: {step}", taken, "ms an image", total, taken / total) for step, taken in times.items()]
+
+
+@contextmanager
+def _utilisation(device: str) -> Iterator[list[int]]:
+    """Collect how many per cent of the time the GPU was busy, as its driver says, until left; nothing where it can't say."""
+    seen: list[int] = []
+    ended = threading.Event()
+
+    def look_at_it() -> None:
+        while not ended.wait(_LOOK_S):
+            try:
+                seen.append(torch.cuda.utilization())
+            except Exception:  # noqa: BLE001 -- the driver's library is not there
+                return
+
+    watcher = threading.Thread(target=look_at_it)
+    if device == "cuda":
+        watcher.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        if device == "cuda":
+            watcher.join()
+
+
+def _made(name: str) -> tuple[nn.Module, Card]:
+    if name == zoo.BUNDLED:
+        return zoo.load(name)
+    torch.manual_seed(0)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(_LABELS))
+    return model, Card(name, "seeded", _LABELS, 0.3, "")
+
+
+def _decoded(data: bytes) -> Rgb:
+    return imaging.decode(data, max_pixels=_MAX_PIXELS).rgb
+
+
+def _finished(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> look.Prepared:
+    return look.finish(look.Prepared("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
+
+
+def _repeated(items: list[Any], count: int) -> list[Any]:
+    return [items[at % len(items)] for at in range(count)]
+
+
+def _groups(items: list[bytes], size: int) -> Iterator[list[bytes]]:
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group

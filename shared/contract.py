@@ -35,7 +35,7 @@ AUGMENTATIONS: Final = (
     "jpeg_artifacts",
     "low_light",
 )
-"""Every augmentation that a batch may name. ``worker.vision.augment`` implements exactly these (a test compares)."""
+"""Every augmentation that a batch may name. ``worker.vision.operations`` implements exactly these (a test compares)."""
 
 DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "gaussian_blur")
 

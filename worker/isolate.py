@@ -73,7 +73,7 @@ class Finish:
 
     def do(self) -> Prepared:
         """Draw and augment."""
-        return look.finish(self.prepared, self.detections, self.names)
+        return look.finish(self.prepared, self.detections, self.names, "cpu")
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,7 +259,7 @@ class Pipeline:
         seen = [pair for pair in prepared if pair[0]["work"]["detect"]]
         found = dict(zip((image["_id"] for image, _ in seen), self._detector.predict([one.rgb for _, one in seen]), strict=True))
         jobs = [
-            self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"])
+            self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"], self._detector.device)
             for image, one in prepared
         ]
         group = Group(failed, [])

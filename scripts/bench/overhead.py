@@ -71,7 +71,7 @@ def _looker() -> Callable[[bytes, str], Document]:
         picture = imaging.decode(data, max_pixels=50_000_000)
         prepared = look.prepare(picture, image_id=name, declared=None)
         (found,) = detector.predict([prepared.rgb])
-        return look.finish(prepared, found, list(DEFAULT_AUGMENTATIONS)).fields | {"model": detector.info}
+        return look.finish(prepared, found, list(DEFAULT_AUGMENTATIONS), detector.device).fields | {"model": detector.info}
 
     return run
 

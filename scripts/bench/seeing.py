@@ -18,7 +18,8 @@ from scripts.bench.baselines.torchvision_script import Script
 from scripts.bench.report import Row, Target, against
 from scripts.bench.timing import interleave, median, seconds
 from shared.contract import DEFAULT_AUGMENTATIONS
-from worker.vision import augment, barcode, detect, engines, imaging, quality, zoo
+from worker.vision import barcode, detect, engines, imaging, quality, zoo
+from worker.vision.augment import Augmenter
 from worker.vision.zoo import Card
 
 SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
@@ -107,7 +108,8 @@ def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[R
             timed("quality", quality.measure, rgb)
             made = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, some)]
             boxes = [one["box"] for one in some]
-            made += [timed(name, augment.apply, name, rgb, boxes, image_id="bench").rgb for name in DEFAULT_AUGMENTATIONS]
+            augmenter = Augmenter(rgb, image_id="bench", device=detector.device)
+            made += [timed(name, augmenter.apply, name, boxes).rgb for name in DEFAULT_AUGMENTATIONS]
             for one in made:
                 timed("encode all six", imaging.encode_jpeg, one)
     total = sum(spent.values())

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.contract import ORIGINAL
-from worker.vision import augment, barcode, colors, imaging, quality
+from worker.vision import barcode, colors, imaging, quality
+from worker.vision.augment import Augmenter
 from worker.vision.imaging import SHOWN_SIDE, Picture, Rgb
 
 _log = logging.getLogger(__name__)
@@ -27,16 +28,17 @@ def augmented(data: bytes, *, names: Iterable[str], seed: int, max_pixels: int) 
     ``fields["augmentations"]`` says for each ``{"name", "params"}``, or ``{"name", "error": "augmentation_failed"}``: the others
     are made all the same. The same bytes, name and seed give the same picture.
 
-    :param names: of ``augment.OPERATIONS``.
+    :param names: of ``operations.OPERATIONS``.
     :raises VisionError: see ``imaging.decode``.
     """
     picture = imaging.decode(data, max_pixels=max_pixels, least=SHOWN_SIDE)
     shown = imaging.shown(picture.rgb)
     files = {ORIGINAL: imaging.encode_jpeg(shown)}
+    augmenter = Augmenter(shown, image_id=str(seed))
     made: list[dict[str, Any]] = []
     for name in names:
         try:
-            one = augment.apply(name, shown, [], image_id=str(seed))
+            one = augmenter.apply(name, [])
             files[name] = imaging.encode_jpeg(one.rgb)
         except Exception:  # noqa: BLE001 -- a fault of ours, and the other pictures are fine
             _log.exception("augmentation %s failed", name)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.contract import BOXES, RENDITION, THUMB
-from worker.vision import augment, barcode, imaging, quality
+from worker.vision import barcode, imaging, quality
+from worker.vision.augment import Augmenter
 from worker.vision.imaging import Picture, Rgb
 
 
@@ -35,14 +36,18 @@ def prepare(picture: Picture, *, image_id: str, declared: str | None) -> Prepare
     return Prepared(image_id, picture.rgb, fields, files)
 
 
-def finish(prepared: Prepared, detections: list[dict[str, Any]], names: list[str]) -> Prepared:
-    """Draw the detections, make the augmentations with their moved boxes; the picture itself is let go."""
+def finish(prepared: Prepared, detections: list[dict[str, Any]], names: list[str], device: str) -> Prepared:
+    """Draw the detections, make the augmentations with their moved boxes; the picture itself is let go.
+
+    :param device: where the pixels of augmentations are made, see ``Augmenter``.
+    """
     rgb = prepared.rgb
     prepared.files[BOXES] = imaging.encode_jpeg(imaging.draw_boxes(rgb, detections))
     boxes = [found["box"] for found in detections]
+    augmenter = Augmenter(rgb, image_id=prepared.image_id, device=device)
     made = []
     for name in names:
-        one = augment.apply(name, rgb, boxes, image_id=prepared.image_id)
+        one = augmenter.apply(name, boxes)
         prepared.files[name] = imaging.encode_jpeg(one.rgb)
         kept = [{"label": detections[at]["label"], "score": detections[at]["score"], "box": box} for at, box in one.boxes]
         path = f"/uploads/{prepared.image_id}/{name}.jpg"

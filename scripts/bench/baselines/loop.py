@@ -50,7 +50,7 @@ def whole_work(detector: Any) -> Work:
         pictures = [imaging.decode(data, max_pixels=max_pixels) for data in group]
         prepared = [look.prepare(picture, image_id=f"{at:036x}", declared=None) for at, picture in enumerate(pictures)]
         found = detector.predict([one.rgb for one in prepared])
-        return [look.finish(*pair, list(DEFAULT_AUGMENTATIONS)) for pair in zip(prepared, found, strict=True)]
+        return [look.finish(*pair, list(DEFAULT_AUGMENTATIONS), detector.device) for pair in zip(prepared, found, strict=True)]
 
     return run
 

@@ -22,6 +22,7 @@ from tests.integration.worker.kit import count, run, upload
 from worker.pipeline import Pipeline
 from worker.vision import detect, look
 from worker.vision.imaging import Picture
+from worker.vision.look import Prepared
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,23 @@ def test_a_full_disk_gives_images_back_and_counts_nothing(
     time.sleep(1.1)
     run(pipeline)
     assert web.get(said["links"]["self"]).get_json()["status"] == "done"
+
+
+def test_pictures_are_augmented_where_the_model_computes(
+    web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(web, db, [item(picture(1, (64, 48)))])
+    finish, asked = look.finish, []
+
+    def finished(prepared: Prepared, found: list[Any], names: list[str], device: str) -> Prepared:
+        asked.append(device)
+        return finish(prepared, found, names, "cpu")
+
+    monkeypatch.setattr(detector, "device", "cuda")
+    monkeypatch.setattr(look, "finish", finished)
+    run(pipeline)
+    assert count(db) == {"done": 1}
+    assert asked == ["cuda"]
 
 
 @pytest.mark.slow

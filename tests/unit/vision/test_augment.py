@@ -1,35 +1,127 @@
-"""Augmentations: the contract's names, the same bytes again, boxes that move along."""
+"""Augmentations: the contract's names, the same bytes again, boxes that move along, on whatever device and at any size."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.contract import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
-from worker.vision import augment
-from worker.vision.imaging import encode_jpeg
+from tests.unit.vision.makers import MAKERS
+from worker.vision import look, operations, pixels_opencv, pixels_torch
+from worker.vision.augment import Augmenter
+from worker.vision.imaging import Rgb, encode_jpeg
+from worker.vision.look import Prepared
+from worker.vision.operations import Matrix, Plan
 
 RGB = np.random.default_rng(2).integers(0, 256, (96, 128, 3), np.uint8)
+SIZES = [(1, 1), (1, 90), (90, 1), (2, 2), (3, 90), (90, 3)]
 
 
 def test_the_worker_knows_exactly_the_names_of_the_contract() -> None:
-    assert tuple(augment.OPERATIONS) == AUGMENTATIONS
+    for known in (operations.OPERATIONS, pixels_opencv.OPERATIONS, pixels_torch.OPERATIONS):
+        assert tuple(known) == AUGMENTATIONS
     assert set(DEFAULT_AUGMENTATIONS) <= set(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_the_same_image_gives_the_same_bytes_and_another_does_not_disturb_it(name: str) -> None:
-    before = RGB.copy()
-    first = augment.apply(name, RGB, [[10, 10, 60, 50]], image_id="a")
-    again = augment.apply(name, RGB, [[10, 10, 60, 50]], image_id="a")
-    assert (first.rgb == again.rgb).all()
+def test_the_same_image_gives_the_same_parameters_and_boxes(name: str) -> None:
+    first, again = (Augmenter(RGB, image_id="a").apply(name, [[10, 10, 60, 50]]) for _ in range(2))
     assert (first.params, first.boxes) == (again.params, again.boxes)
-    assert first.rgb.dtype == np.uint8
-    assert first.rgb.shape == RGB.shape
-    assert (before == RGB).all()
+    assert np.array_equal(first.rgb, again.rgb)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_the_same_plan_gives_the_same_bytes_and_another_does_not_disturb_it(name: str, maker: str) -> None:
+    rgb = RGB.copy()
+    pixels = MAKERS[maker](rgb)
+    plan, other = (operations.draw(name, 96, 128, image_id=image_id) for image_id in "ab")
+    first, between, again = pixels(plan), pixels(other), pixels(plan)
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, MAKERS[maker](RGB)(plan))
+    assert plan.params == other.params or not np.array_equal(first, between)
+    assert first.dtype == np.uint8
+    assert first.shape == RGB.shape
+    assert np.array_equal(rgb, RGB)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_picture_of_any_size_is_augmented(name: str, size: tuple[int, int], maker: str) -> None:
+    height, width = size
+    rgb = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
+    for image_id in "abc":
+        plan = operations.draw(name, height, width, image_id=image_id)
+        made = MAKERS[maker](rgb)(plan)
+        assert made.shape == rgb.shape
+        assert made.dtype == np.uint8
+        for _, (x1, y1, x2, y2) in plan.moved([[0, 0, width, height]]):
+            assert 0 <= x1 <= x2 <= width
+            assert 0 <= y1 <= y2 <= height
+
+
+def test_a_helper_augments_without_torch() -> None:
+    do = "Augmenter(numpy.zeros((9, 9, 3), 'uint8'), image_id='a').apply('rotate', [])"
+    code = f"import numpy, sys, worker.helper; from worker.vision.augment import Augmenter; {do}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3], timeout=120, check=True)
+
+
+def finished(device: str) -> Prepared:
+    found = [{"label": "a", "score": 0.9, "box": [10.0, 10, 60, 50]}, {"label": "b", "score": 0.8, "box": [0.0, 0, 128, 96]}]
+    return look.finish(Prepared("a", RGB, {}), found, list(AUGMENTATIONS), device)
+
+
+def test_a_picture_is_brought_to_its_device_once_and_parameters_and_boxes_are_the_same_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    to_tensor = pixels_torch.to_tensor
+
+    def on_cpu(rgb: Rgb, device: str | torch.device) -> torch.Tensor:
+        asked.append(device)
+        return to_tensor(rgb, "cpu")
+
+    monkeypatch.setattr(pixels_torch, "to_tensor", on_cpu)
+    there, here = finished("cuda"), finished("cpu")
+    assert asked == ["cuda", torch.device("cpu")]  # the second by jpeg_artifacts, which a CPU makes
+    assert there.fields == here.fields
+    assert set(there.files) == {"boxes", *AUGMENTATIONS}
+    assert there.files["noise"] != here.files["noise"]
+
+
+def test_where_a_gpus_memory_does_not_do_opencv_makes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_rgb: Rgb, _device: str) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pixels_torch, "to_tensor", full)
+        there, here = finished("cuda"), finished("cpu")
+    assert (there.files, there.fields) == (here.files, here.fields)
+
+    class Small(pixels_torch.Pixels):
+        """A device with room for the picture, and for none to be warped."""
+
+        asked = 0
+
+        def _made(self, plan: Plan) -> Rgb:
+            self.asked += 1
+            if plan.name == "rotate":
+                raise torch.OutOfMemoryError("no room")
+            return super()._made(plan)
+
+    small = Small(RGB, "cpu")
+    noise, rotate = (operations.draw(name, 96, 128, image_id="a") for name in ("noise", "rotate"))
+    assert np.array_equal(small(noise), pixels_torch.Pixels(RGB, "cpu")(noise))
+    for plan in (rotate, noise):
+        assert np.array_equal(small(plan), pixels_opencv.make(RGB, plan))
+    assert small.asked == 2
 
 
 @pytest.fixture
@@ -46,15 +138,15 @@ def test_any_number_of_threads_makes_the_same_file(name: str, threads: Callable[
     files = []
     for number in (1, 4):
         threads(number)
-        files.append(encode_jpeg(augment.apply(name, large, [], image_id="a").rgb))
+        files.append(encode_jpeg(Augmenter(large, image_id="a").apply(name, []).rgb))
     assert files[0] == files[1]
 
 
 def test_a_box_of_which_little_remains_vanishes() -> None:
     shift = np.array([[1.0, 0, 100], [0, 1, 0], [0, 0, 1]])
-    assert augment.move_box([0, 0, 20, 20], shift, 128, 96) == [100, 0, 120, 20]
-    assert augment.move_box([20, 0, 60, 20], shift, 128, 96) is None
-    assert augment.move_box([60, 0, 80, 20], shift, 128, 96) is None
+    assert operations.move_box([0, 0, 20, 20], shift, 128, 96) == [100, 0, 120, 20]
+    assert operations.move_box([20, 0, 60, 20], shift, 128, 96) is None
+    assert operations.move_box([60, 0, 80, 20], shift, 128, 96) is None
 
 
 IDENTITY = np.eye(3)
@@ -70,12 +162,12 @@ ANY_MATRIX = st.lists(ANY_NUMBER, min_size=9, max_size=9).map(lambda numbers: np
 
 @given(BOXES)
 def test_the_identity_keeps_a_box(box: list[float]) -> None:
-    assert augment.move_box(box, IDENTITY, 128, 96) == pytest.approx(box, abs=0.051)
+    assert operations.move_box(box, IDENTITY, 128, 96) == pytest.approx(box, abs=0.051)
 
 
 @given(BOXES, ANY_MATRIX)
-def test_whatever_the_matrix_a_box_is_inside_the_frame_or_gone(box: list[float], matrix: augment.Matrix) -> None:
-    moved = augment.move_box(box, matrix, 128, 96)
+def test_whatever_the_matrix_a_box_is_inside_the_frame_or_gone(box: list[float], matrix: Matrix) -> None:
+    moved = operations.move_box(box, matrix, 128, 96)
     if moved is not None:
         x1, y1, x2, y2 = moved
         assert 0 <= x1 <= x2 <= 128
@@ -88,16 +180,16 @@ def test_a_box_is_kept_exactly_when_enough_of_it_remains(box: list[float], dx: f
     wide = max(0.0, min(128, x2 + dx) - max(0, x1 + dx))
     high = max(0.0, min(96, y2 + dy) - max(0, y1 + dy))
     share = wide * high / ((x2 - x1) * (y2 - y1))
-    assume(abs(share - augment.KEPT_SHARE) > 1e-6)
-    moved = augment.move_box(box, np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1]]), 128, 96)
-    assert (moved is not None) == (share > augment.KEPT_SHARE)
+    assume(abs(share - operations.KEPT_SHARE) > 1e-6)
+    moved = operations.move_box(box, np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1]]), 128, 96)
+    assert (moved is not None) == (share > operations.KEPT_SHARE)
 
 
 @given(BOXES, AFFINE, st.integers(1, 128), st.integers(1, 96))
 def test_a_larger_frame_loses_nothing_of_what_a_smaller_one_holds(
-    box: list[float], matrix: augment.Matrix, width: int, height: int
+    box: list[float], matrix: Matrix, width: int, height: int
 ) -> None:
-    small, large = augment.move_box(box, matrix, width, height), augment.move_box(box, matrix, 128, 96)
+    small, large = operations.move_box(box, matrix, width, height), operations.move_box(box, matrix, 128, 96)
     if small is not None:
         assert large is not None
         assert large[:2] == small[:2]
@@ -108,9 +200,9 @@ def test_a_larger_frame_loses_nothing_of_what_a_smaller_one_holds(
 @pytest.mark.parametrize("bottom", [[0, 0, 0], [0, 0, -1], [-0.02, 0, 1], [-0.1, 0, 1]])
 def test_a_box_that_reaches_the_horizon_is_gone(bottom: list[float]) -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], bottom], np.float64)
-    assert augment.move_box([10, 10, 50, 50], matrix, 128, 96) is None
+    assert operations.move_box([10, 10, 50, 50], matrix, 128, 96) is None
 
 
 def test_a_box_that_stays_before_the_horizon_is_projected() -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0.01, 0, 1]])
-    assert augment.move_box([0, 0, 100, 60], matrix, 128, 96) == [0, 0, 50, 60]
+    assert operations.move_box([0, 0, 100, 60], matrix, 128, 96) == [0, 0, 50, 60]

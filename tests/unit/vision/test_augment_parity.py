@@ -1,4 +1,4 @@
-"""Every augmentation does what torchvision's or Pillow's counterpart does with the parameters that it reports."""
+"""Every augmentation does what torchvision's or Pillow's counterpart does with the parameters that it reports, whoever makes the pixels."""
 
 import io
 import math
@@ -17,7 +17,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from shared.contract import AUGMENTATIONS
-from worker.vision import augment, imaging
+from tests.unit.vision.makers import MAKERS
+from worker.vision import imaging, operations
+from worker.vision.operations import Plan
 
 SAMPLES: Final = Path(__file__).resolve().parents[3] / "samples"
 RGB: Final = imaging.thumbnail(
@@ -118,6 +120,25 @@ COUNTERPARTS: Final[dict[str, tuple[Counterpart, float, float]]] = {
     "jpeg_artifacts": (compressed, 0.3, 7),  # simplejpeg averages chroma a little otherwise
 }
 GRAINY: Final = ("noise", "low_light")
+BETWEEN: Final[dict[str, tuple[float, float]]] = {
+    # How far the two makers may be from each other, borders and all: as above.
+    "horizontal_flip": (0, 0),
+    "rotate": (0.05, 1),
+    "random_crop": (0.15, 1),
+    "perspective": (0.05, 1),
+    "shear": (0.05, 1),
+    "color_jitter": (2.5, 8),  # hues and saturations are bytes for OpenCV only
+    "gaussian_blur": (0.1, 1),
+    "motion_blur": (0.05, 1),
+    "grayscale": (0.05, 1),
+    "equalize": (0, 0),
+    "cutout": (0, 0),
+    "jpeg_artifacts": (0, 0),
+}
+
+
+def draw(name: str, image_id: str) -> Plan:
+    return operations.draw(name, HEIGHT, WIDTH, image_id=image_id)
 
 
 def as_tensor(rgb: imaging.Rgb) -> Tensor:
@@ -134,12 +155,23 @@ def test_every_operation_has_a_counterpart() -> None:
     assert {*COUNTERPARTS, *GRAINY} == set(AUGMENTATIONS)
 
 
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", COUNTERPARTS)
-def test_pixels_are_those_of_the_counterpart(name: str, image_id: str) -> None:
-    made = augment.apply(name, RGB, [], image_id=image_id)
+def test_pixels_are_those_of_the_counterpart(name: str, image_id: str, maker: str) -> None:
+    plan = draw(name, image_id)
     counterpart, mean, percentile = COUNTERPARTS[name]
-    far = distance(made.rgb, counterpart(as_tensor(RGB), made.params))
+    far = distance(MAKERS[maker](RGB)(plan), counterpart(as_tensor(RGB), plan.params))
+    assert far.mean() <= mean
+    assert np.percentile(far, 99) <= percentile
+
+
+@pytest.mark.parametrize("image_id", IMAGES)
+@pytest.mark.parametrize("name", BETWEEN)
+def test_both_makers_make_one_picture_borders_and_all(name: str, image_id: str) -> None:
+    one, other = (MAKERS[maker](RGB)(draw(name, image_id)).astype(int) for maker in ("opencv", "torch"))
+    mean, percentile = BETWEEN[name]
+    far = np.abs(one - other)
     assert far.mean() <= mean
     assert np.percentile(far, 99) <= percentile
 
@@ -147,29 +179,31 @@ def test_pixels_are_those_of_the_counterpart(name: str, image_id: str) -> None:
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_boxes_are_those_of_torchvision_within_two_pixels(name: str, image_id: str) -> None:
-    made = augment.apply(name, RGB, BOXES, image_id=image_id)
+    plan = draw(name, image_id)
     boxes = tv_tensors.BoundingBoxes(torch.tensor(BOXES), format="XYXY", canvas_size=(HEIGHT, WIDTH))
-    expected = GEOMETRIC[name](boxes, made.params)
-    assert {0, 1} <= {index for index, _ in made.boxes}
-    for index, box in made.boxes:
+    expected = GEOMETRIC[name](boxes, plan.params)
+    moved = plan.moved(BOXES)
+    assert {0, 1} <= {index for index, _ in moved}
+    for index, box in moved:
         assert np.abs(np.array(box) - expected[index].numpy()).max() <= 2
 
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in GEOMETRIC])
 def test_what_moves_no_pixel_moves_no_box(name: str) -> None:
-    assert augment.apply(name, RGB, BOXES, image_id="a").boxes == list(enumerate(BOXES))
+    assert draw(name, "a").moved(BOXES) == list(enumerate(BOXES))
 
 
+@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", GRAINY)
-def test_grain_is_torchvisions_by_its_statistics(name: str, image_id: str) -> None:
+def test_grain_is_torchvisions_by_its_statistics(name: str, image_id: str, maker: str) -> None:
     """The picture without grain is torchvision's; the grain is white, of the reported sigma, and clipped as torchvision's is."""
-    made = augment.apply(name, RGB, [], image_id=image_id)
-    sigma = made.params["sigma"]
+    plan = draw(name, image_id)
+    made, sigma = MAKERS[maker](RGB)(plan), plan.params["sigma"]
     torch.manual_seed(1)
-    still = tv.adjust_brightness(as_tensor(RGB).float() / 255, made.params.get("gain", 1.0))
+    still = tv.adjust_brightness(as_tensor(RGB).float() / 255, plan.params.get("gain", 1.0))
     expected = (tv.gaussian_noise(still, 0, sigma / 255) - still).numpy() * 255
-    grain = made.rgb.transpose(2, 0, 1) - still.numpy() * 255
+    grain = made.transpose(2, 0, 1) - still.numpy() * 255
     assert abs(grain.mean() - expected.mean()) <= 0.1
     assert grain.std() == pytest.approx(expected.std(), rel=0.02)
     unclipped = (still.numpy() * 255 > 5 * sigma) & (still.numpy() * 255 < 255 - 5 * sigma)

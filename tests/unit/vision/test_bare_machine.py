@@ -26,7 +26,7 @@ from worker.vision.train import exam, export, fit, judge, main, sources
 data = Path("samples/shelf-01.jpg").read_bytes()
 rgb = imaging.decode(data, max_pixels=50_000_000).rgb
 found = detect.load(device="cpu").predict([rgb])[0]
-prepared = look.finish(look.Prepared("one", rgb, {{}}), found, ["rotate", "noise"])
+prepared = look.finish(look.Prepared("one", rgb, {{}}), found, ["rotate", "noise"], "cpu")
 shown = inspect.augmented(data, names=["shear", "noise"], seed=1, max_pixels=50_000_000)
 dreamt = dream.Dreamer(device="cpu").dream(imaging.thumbnail(rgb, 64), 3, 0.5)
 print(sorted(shown.files), dreamt.shape, colors.dominant(rgb)[0]["hex"])

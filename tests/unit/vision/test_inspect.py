@@ -3,7 +3,6 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from PIL import Image, ImageCms
 
 from shared.contract import AUGMENTATIONS
 from tests.crafted import drawn, encoded
-from worker.vision import augment, imaging, inspect
+from worker.vision import imaging, inspect, pixels_opencv
 from worker.vision.errors import VisionError
 from worker.vision.imaging import Rgb
+from worker.vision.operations import Plan
 
 SAMPLE = (Path(__file__).resolve().parents[3] / "samples" / "carton-01a.jpg").read_bytes()
 MAX = 50_000_000
@@ -94,10 +94,10 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:
 def test_an_augmentation_that_fails_is_named_and_the_others_are_made(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def failing(_rgb: Rgb, _rng: np.random.Generator) -> Any:
+    def failing(_rgb: Rgb, _plan: Plan) -> Rgb:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(augment.OPERATIONS, "shear", failing)
+    monkeypatch.setitem(pixels_opencv.OPERATIONS, "shear", failing)
     with caplog.at_level(logging.ERROR):
         made = augmented(SAMPLE, ("rotate", "shear", "noise"))
     assert made.fields["augmentations"][1] == {"name": "shear", "error": "augmentation_failed"}

@@ -40,13 +40,14 @@ def worker_is_heard(db: Db, door: Door, host: str | None = None) -> bool:
         return db.workers.find_one(_lately(door) | mine, {"_id": 1}) is not None
 
 
-def hindrance(db: Db, door: Door) -> str | None:
-    """Give the code of what keeps a worker behind a door from its work, as one has said lately.
+def hindrance(db: Db, door: Door, host: str | None = None) -> str | None:
+    """Give the code of what keeps a worker behind a door from its work, as one has said lately, of this host or of any.
 
     :raises StoreAway: MongoDB does not answer.
     """
+    mine = {"hindrance": {"$ne": None}} if host is None else {"hindrance": {"$ne": None}, "host": host}
     with translated():
-        found = db.workers.find_one(_lately(door) | {"hindrance": {"$ne": None}}, {"hindrance": 1}, sort=[("seen", -1)])
+        found = db.workers.find_one(_lately(door) | mine, {"hindrance": 1}, sort=[("seen", -1)])
     return None if found is None else str(found["hindrance"])
 
 

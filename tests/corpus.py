@@ -14,6 +14,7 @@ from shared.contract import SIGNATURES
 from tests.crafted import (
     SIZE,
     bmp,
+    chunk,
     deep_avif,
     drawn,
     encoded,
@@ -161,6 +162,7 @@ def _pngs() -> Iterator[Row]:
         ("png animated", encoded(image, "PNG", save_all=True, append_images=[drawn(2)]), "png"),
         ("png whose stream ends before its last row", png(SIZE, zlib.compress(rows[: -len(rows) // SIZE[1]])), "truncated"),
         ("png whose stream is one byte short", png(SIZE, zlib.compress(rows[:-1])), "truncated"),
+        ("png with a short stream and 100000 pieces behind it", png(SIZE, zlib.compress(rows[:-1]), behind=chunk(b"IDAT", b"\0") * 100_000), "truncated"),
         ("png interlaced whose stream ends before its last pass", png(SIZE, zlib.compress(interlaced_rows(image, passes=6)), interlaced=1), "truncated"),
         ("png with a wrong checksum of its pixels", with_wrong_checksum(whole, b"IDAT"), "corrupt"),
         ("png with a wrong checksum of its header", with_wrong_checksum(whole, b"IHDR"), "corrupt"),

@@ -75,9 +75,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, colours: int = 2, interlaced: int = 0) -> bytes:
+def png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, behind: bytes = b"", colours: int = 2, interlaced: int = 0) -> bytes:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
-    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", pixels) + behind + chunk(b"IEND", b"")
 
 
 def png_rows(image: Image.Image) -> bytes:

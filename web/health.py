@@ -109,7 +109,9 @@ def _disk(at_work: Services) -> str | None:
 
 
 def _worker(at_work: Services) -> str | None:
-    return None if signs.worker_is_heard(at_work.db, BATCHES) else "No worker has been heard of lately."
+    if signs.worker_is_heard(at_work.db, BATCHES):
+        return None
+    return "Those workers that live cannot work." if signs.hindrance(at_work.db, BATCHES) else "No worker has been heard of lately."
 
 
 def _model(at_work: Services) -> str | None:

@@ -12,9 +12,9 @@ from typing import Final
 import pymongo
 
 from shared import signs
-from shared.contract import BATCHES, INSPECTIONS
+from shared.contract import BATCHES, INSPECTIONS, Door
 from shared.errors import ShelfsightError
-from shared.mongo import connect
+from shared.mongo import Db, connect
 from shared.settings import read
 
 _LIMIT_S: Final = 4.0
@@ -31,13 +31,23 @@ def main() -> None:
     try:
         with pymongo.timeout(_LIMIT_S):
             db = connect(database, app="alive")
-            door = INSPECTIONS if asked.inspector else BATCHES
-            found = signs.sweep_is_led(db) if asked.sweep else signs.worker_is_heard(db, door, socket.gethostname())
+            if asked.sweep:
+                missing = None if signs.sweep_is_led(db) else "no sweep holds the lease"
+            else:
+                missing = _missing_worker(db, *((INSPECTIONS, "inspector") if asked.inspector else (BATCHES, "worker")))
     except ShelfsightError as error:
         sys.exit(f"error: {error.detail}")
-    if not found:
-        who = "no sweep holds the lease" if asked.sweep else f"no {'inspector' if asked.inspector else 'worker'} of {socket.gethostname()} was heard of for {signs.WORKER_SILENT_S} s"
-        sys.exit(f"error: {who}")
+    if missing:
+        sys.exit(f"error: {missing}")
+
+
+def _missing_worker(db: Db, door: Door, name: str) -> str | None:
+    host = socket.gethostname()
+    if signs.worker_is_heard(db, door, host):
+        return None
+    if hindrance := signs.hindrance(db, door, host):
+        return f"the {name} of {host} cannot work ({hindrance}); its log says why"
+    return f"no {name} of {host} was heard of for {signs.WORKER_SILENT_S} s"
 
 
 if __name__ == "__main__":

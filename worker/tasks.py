@@ -26,7 +26,7 @@ from shared.settings import Settings
 from worker import heap
 
 _WITHOUT_MODEL_S: Final = 30.0
-"""Between two tries to load a model that cannot be used. Less than ``worker_proc_alive_timeout``."""
+"""Between two tries to load a model that cannot be used. Celery ends a child that takes ``worker_proc_alive_timeout`` to begin; it is one more try then."""
 
 
 class Work(Protocol):

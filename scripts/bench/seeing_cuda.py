@@ -1,14 +1,14 @@
 """What a worker's GPU does beside its network: decoding, augmentation and encoding included, on all cores of the machine.
 
-Needs torch, torchvision, OpenCV, Pillow, psutil and rich alone, so that it runs where nothing else is installed. Barcodes, which
-are read on the CPU whatever the network runs on, are left out: ``scripts/bench/vision --only whole`` has them.
+It is the library's bound: its threads decode and encode beside the model all the time, where the service's pipeline ends a group before it
+begins the next. Needs torch, torchvision, OpenCV, Pillow and rich alone. Barcodes, which are read on the CPU whatever the network runs
+on, are left out: ``scripts/bench/vision --only whole`` has them.
 """
 
 import os
-import threading
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
@@ -29,7 +29,10 @@ _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2"
 _LABELS: Final = tuple(str(one) for one in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
-_LOOK_S: Final = 0.05
+_CALLS: Final = 4
+"""Batches in one measurement of the bare network: the casts of its weights are kept from one to the next."""
+_BUSY: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
+_END_S: Final = 10.0
 
 
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
@@ -37,6 +40,7 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
     :param device: ``cuda``; ``cpu`` only shows that the bench itself works.
     """
+    imaging.use_threads(1)  # OpenCV's of each thread: there is one for each core
     files = [pictures.jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (zoo.BUNDLED,) if quick else (zoo.BUNDLED, *_BUILDERS):
@@ -46,46 +50,46 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
 def _model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
     detector = detect.Detector(*_made(name), device=device, precision="half", threads=1)
-    decoded = [_decoded(data) for data in files]
-    bare = _Bare(_made(name)[0], decoded, detector.batch, device)
-    count = detector.batch * (2 if quick else 6)
+    many = _repeated(files, detector.batch * (2 if quick else 6))
+    rows = _beside_bare(name, detector, many, rounds=2 if quick else 7) + _steps(name, detector, files)
+    return rows + (_on_gpu(name, detector, many) if device == "cuda" else [])
+
+
+def _beside_bare(name: str, detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
+    batch = detector.batch
+    decoded = [_decoded(data) for data in files[:batch]]
+    bare = _Bare(_made(name)[0], decoded, detector.device)
     rates = interleave(
         {
-            "bare": lambda: detector.batch / seconds(bare),
-            "predict": lambda: detector.batch / seconds(lambda: detector.predict(_repeated(decoded, detector.batch))),
-            "whole": lambda: count / seconds(lambda: _whole(detector, _repeated(files, count))),
+            "bare": lambda: batch * _CALLS / seconds(bare),
+            "predict": lambda: batch / seconds(lambda: detector.predict(decoded)),
+            "whole": lambda: len(files) / seconds(lambda: _whole(detector, files)),
         },
-        rounds=2 if quick else 7,
+        rounds,
     )
+    if detector.batch != batch:
+        raise RuntimeError(f"{name}: {batch} pictures at once did not fit into the GPU's memory; these figures compare nothing.")
     bare_rate = median(rates["bare"])
-    with _utilisation(device) as seen:
-        _whole(detector, _repeated(files, count))
-    rows = [
-        against(f"{name}: a Detector, from decoded pictures, of the bare network", median(rates["predict"]), "images/s", bare_rate),
-        against(f"{name}: decoding, augmentation and encoding included, of the bare network", median(rates["whole"]), "images/s", bare_rate, at_least=_AT_LEAST),
-        Row(f"{name}: pictures at once", detector.batch, ""),
-        *_steps(name, detector, files),
+    return [
+        against(f"{name}: a Detector, from decoded pictures, of the plain half-precision call", median(rates["predict"]), "images/s", bare_rate),
+        against(f"{name}: decoding, augmentation and encoding included, of the same", median(rates["whole"]), "images/s", bare_rate, at_least=_AT_LEAST),
+        Row(f"{name}: pictures at once", batch, ""),
     ]
-    if seen:
-        rows.append(Row(f"{name}: the GPU is busy", sum(seen) / len(seen), "%"))
-    if device == "cuda":
-        rows.append(Row(f"{name}: most memory of the GPU", torch.cuda.max_memory_reserved() / 2**20, "MiB"))
-        torch.cuda.reset_peak_memory_stats()
-    return rows
 
 
 class _Bare:
-    """The plain torchvision call in half precision, over a batch that lies on the device at the network's own size."""
+    """The plain torchvision call under half-precision autocast, over a batch that lies on the device at the network's own size."""
 
-    def __init__(self, model: nn.Module, decoded: list[Rgb], batch: int, device: str) -> None:
+    def __init__(self, model: nn.Module, batch: list[Rgb], device: str) -> None:
         self._model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
         self._device = device
-        self._batch = [self._fitted(rgb) for rgb in _repeated(decoded, batch)]
+        self._batch = [self._fitted(rgb) for rgb in batch]
 
     def __call__(self) -> None:
         half = torch.float16 if self._device == "cuda" else torch.bfloat16
-        with torch.inference_mode(), torch.autocast(self._device, half):
-            self._model(self._batch)
+        with torch.no_grad(), torch.autocast(self._device, half):
+            for _ in range(_CALLS):
+                self._model(self._batch)
         if self._device == "cuda":
             torch.cuda.synchronize()
 
@@ -93,13 +97,12 @@ class _Bare:
         transform: Any = self._model.transform
         picture = torch.from_numpy(rgb).permute(2, 0, 1).float().to(self._device) / 255
         images, _ = transform([picture])
-        high, wide = images.image_sizes[0]
-        fitted: Tensor = nn.functional.interpolate(picture[None], (high, wide), mode="bilinear")[0]
+        fitted: Tensor = nn.functional.interpolate(picture[None], images.image_sizes[0], mode="bilinear")[0]
         return fitted
 
 
 def _whole(detector: detect.Detector, files: list[bytes]) -> None:
-    """Do it all, as the pipeline does: threads decode the next group and finish the last one while the model looks at this one."""
+    """Do it all: threads decode the next group and finish the last one while the model looks at this one."""
     groups = _groups(files, detector.batch)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -113,7 +116,7 @@ def _whole(detector: detect.Detector, files: list[bytes]) -> None:
             ahead = begin(next(groups, []))
             found = detector.predict(decoded)
             for job in finishing:
-                job.result()  # two groups at the most are in memory
+                job.result()  # three groups at the most are in memory
             finishing = [pool.submit(_finished, rgb, some, detector.device) for rgb, some in zip(decoded, found, strict=True)]
         for job in finishing:
             job.result()
@@ -133,28 +136,21 @@ def _steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row
     return [Row(f"{name}, step: {step}", taken, "ms an image", total, taken / total) for step, taken in times.items()]
 
 
-@contextmanager
-def _utilisation(device: str) -> Iterator[list[int]]:
-    """Collect how many per cent of the time the GPU was busy, as its driver says, until left; nothing where it can't say."""
-    seen: list[int] = []
-    ended = threading.Event()
-
-    def look_at_it() -> None:
-        while not ended.wait(_LOOK_S):
-            try:
-                seen.append(torch.cuda.utilization())
-            except Exception:  # noqa: BLE001 -- the driver's library is not there
-                return
-
-    watcher = threading.Thread(target=look_at_it)
-    if device == "cuda":
-        watcher.start()
-    try:
-        yield seen
-    finally:
-        ended.set()
-        if device == "cuda":
-            watcher.join()
+def _on_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
+    """Tell how busy the GPU is over one round of the whole work, by its driver's own tool, and what memory that takes."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with subprocess.Popen(_BUSY, stdout=subprocess.PIPE, text=True) as watcher:
+        try:
+            _whole(detector, files)
+        finally:
+            watcher.terminate()
+            said, _ = watcher.communicate(timeout=_END_S)
+    busy = [int(line) for line in said.split()]
+    return [
+        Row(f"{name}: the GPU is busy, on average", sum(busy) / len(busy), "%"),
+        Row(f"{name}: most memory of the GPU", torch.cuda.max_memory_reserved() / 2**20, "MiB"),
+    ]
 
 
 def _made(name: str) -> tuple[nn.Module, Card]:

@@ -1,18 +1,25 @@
 """Measure what the workers do to a picture: the network, the whole work, the service beside a bare loop, other servers.
 
-Exit code 0 when every target is met, 1 when one is missed.
+On a machine that has torch and little more: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every target is met, 1 when one is missed.
 """
 
 import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from scripts.bench.report import Report, Row
 
+_MEASURES: Final = {
+    "network": ("seeing", "network"), "whole": ("seeing", "whole"), "memory": ("seeing", "memory"),
+    "service": ("service", "measure"), "serving": ("serving", "measure"), "cuda": ("seeing_cuda", "measure"),
+}  # fmt: skip
+"""Module and function of each part."""
 HEADINGS: Final = {
     "network": "Detection alone, 8 pictures at once, one thread",
     "whole": "Whole work on a JPEG of 1280x960, one core",
@@ -31,37 +38,26 @@ def main() -> int:
     parser.add_argument("--only", choices=HEADINGS, action="append", help="measure this part only (may be given again)")
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread, as in a worker
+    if given.only and "cuda" in given.only and not _has_gpu():
+        parser.error("there is no GPU that torch can use here")
     report = Report("scripts/bench/vision")
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-") as name:
-        for part in given.only or _usual():
+        for part in given.only or [part for part in HEADINGS if part != "cuda" or _has_gpu()]:
             report.part(HEADINGS[part], partial(_measure, part, Path(name), quick=given.quick))
     return report.end(given.json)
 
 
-def _usual() -> list[str]:
+def _has_gpu() -> bool:
     import torch  # noqa: PLC0415 -- after OMP_NUM_THREADS is set
 
-    return [part for part in HEADINGS if part != "cuda" or torch.cuda.is_available()]
+    return torch.cuda.is_available()
 
 
 def _measure(part: str, folder: Path, *, quick: bool) -> list[Row]:
-    """Measure a part. What it imports it needs alone: a GPU machine may have torch and little more."""
-    if part == "cuda":
-        from scripts.bench import seeing_cuda  # noqa: PLC0415 -- as it says
-
-        return seeing_cuda.measure(quick=quick)
-    if part == "service":
-        from scripts.bench import service  # noqa: PLC0415 -- as it says
-
-        return service.measure(folder, quick=quick)
-    if part == "serving":
-        from scripts.bench import serving  # noqa: PLC0415 -- as it says
-
-        return serving.measure(folder, quick=quick)
-    from scripts.bench import seeing  # noqa: PLC0415 -- as it says
-
-    measures = {"network": seeing.network, "whole": seeing.whole, "memory": seeing.memory}
-    return measures[part](quick=quick)
+    """Measure a part. Its module is imported now: a GPU machine may lack what the others need."""
+    module, function = _MEASURES[part]
+    measure: Callable[..., list[Row]] = getattr(import_module(f"scripts.bench.{module}"), function)
+    return measure(*((folder,) if part in {"service", "serving"} else ()), quick=quick)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -162,9 +161,10 @@ def _start(house: House, *, detach: bool) -> None:
     :raises StoppedElsewhere: somebody stopped it.
     :raises Interrupted: by a signal, before it was ready.
     """
+    model = _ModelTrouble(house.logs / "worker-1.log")
     guard, leash = _launch(house)
     try:
-        _wait_until_ready(house, guard)
+        _wait_until_ready(house, guard, model)
         if detach:
             os.write(leash, b".")  # from here on it lives without us
     except BaseException:
@@ -208,7 +208,7 @@ def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
     return guard, ours
 
 
-def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
+def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "_ModelTrouble") -> None:
     """Show what it waits for, until ``/readyz`` says 200.
 
     :raises CannotStart: it ended, or is not ready in time.
@@ -226,8 +226,8 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
             if missing == {} and house.holder() == guard.pid:  # and not that of a start beside this one
                 _console.print(f"Ready after {taken:.0f} s.")
                 return
-            if missing and "model" in missing:
-                raise CannotStart(f"{_said_of_the_model(house) or missing['model']} ({house.logs}/worker-1.log)")
+            if missing and "model" in missing and (trouble := model.said()):
+                raise CannotStart(f"VISION_MODEL cannot be used: {trouble} ({model.log})")
             told = house.told()
             longest = max(longest, told.waited_s if told else 0.0)
             now = "Waiting for: " + ", ".join(sorted(missing)) if missing else told.text if told else "Starting the servers and the web front"
@@ -240,10 +240,31 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]") -> None:
     raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
 
 
-def _said_of_the_model(house: House) -> str | None:
-    """Give what a worker wrote last of its model, without the log's own words."""
-    said = re.findall(r"no model: ([^\n\"]+)", (house.logs / "worker-1.log").read_text(errors="replace"))
-    return f"VISION_MODEL cannot be used: {said[-1]}" if said else None
+class _ModelTrouble:
+    """What a worker of this start writes of a model that it cannot use. Others' signs, and those of the last start, say nothing of this one."""
+
+    def __init__(self, log: Path) -> None:
+        """Remember where the log ends before anything is started."""
+        self.log = log
+        self._begin = log.stat().st_size if log.exists() else 0
+
+    def said(self) -> str | None:
+        """Give the last such sentence."""
+        if not self.log.exists():
+            return None
+        with self.log.open("rb") as log:
+            log.seek(self._begin)
+            lines = log.read().decode(errors="replace").splitlines()
+        said = [_message(line).partition("no model: ")[2] for line in lines if "no model: " in line]
+        return said[-1] if said else None
+
+
+def _message(line: str) -> str:
+    """Give the message of a line of a log, whose format is a setting."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _ended(house: House, guard: "subprocess.Popen[bytes]") -> Exception:

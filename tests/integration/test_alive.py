@@ -56,8 +56,10 @@ def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings
     assert of_a_worker(mongo) == (1, silent)
 
 
-def test_a_worker_that_is_hindered_lives_and_takes_no_work(db: Db) -> None:
+def test_a_worker_that_is_hindered_lives_and_takes_no_work(mongo: settings.Mongo, db: Db) -> None:
     signs.beat(db, "one", BATCHES, "model_unusable")
+    assert of_a_worker(mongo) == (1, f"error: the worker of {socket.gethostname()} cannot work (model_unusable); its log says why\n")
+    assert signs.hindrance(db, BATCHES, "another") is None
     assert not signs.worker_is_heard(db, BATCHES)
     assert signs.hindrance(db, BATCHES) == "model_unusable"
     assert signs.hindrance(db, INSPECTIONS) is None

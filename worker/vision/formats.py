@@ -83,7 +83,7 @@ def check_filled(png: bytes) -> None:
 
     Its one stream may end where it likes and yet be whole in itself. The decoder leaves the rest black, and says nothing.
 
-    :param png: passed ``check``, and its size is within bounds: the time grows with its pixels.
+    :param png: passed ``check``, and its size is within bounds: the time grows with its pixels and its length.
     :raises VisionError: ``truncated``.
     """
     wide, high, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
@@ -94,7 +94,7 @@ def check_filled(png: bytes) -> None:
     stream = zlib.decompressobj()
     for name, begin, end in _chunks(png):
         piece = png[begin:end] if name == b"IDAT" else b""
-        while piece and missing > 0:
+        while piece and missing > 0 and not stream.eof:  # behind its end a stream would keep what it is given, and copy it each time
             missing -= len(stream.decompress(piece, min(missing, _PIECE)))
             piece = stream.unconsumed_tail
     if missing > 0:

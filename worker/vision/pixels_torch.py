@@ -21,7 +21,7 @@ from worker.vision.operations import Matrix, Plan
 
 
 class Pixels:
-    """Makes the pixels of one picture's operations on a device, to which it is brought once, with the first of them.
+    """Makes the pixels of one picture's operations on a device, to which it is brought once, with the first of them in ``OPERATIONS``.
 
     Where memory is too small there OpenCV makes this one and the others. Not for several threads at once.
     """
@@ -34,7 +34,7 @@ class Pixels:
 
     def __call__(self, plan: Plan) -> Rgb:
         """Make the pixels of an operation."""
-        if self._fits:
+        if self._fits and plan.name in OPERATIONS:
             try:
                 return self._made(plan)
             except torch.OutOfMemoryError:
@@ -48,7 +48,7 @@ class Pixels:
 
 
 def make(picture: Tensor, plan: Plan) -> Tensor:
-    """Make the pixels of an operation.
+    """Make the pixels of one of ``OPERATIONS``.
 
     :param picture: ``[3, H, W]``, uint8, on any device; it stays as it is.
     :returns: another of its shape, on its device; the same bytes each time there.
@@ -163,14 +163,6 @@ def _cutout(picture: Tensor, plan: Plan) -> Tensor:
     return made
 
 
-def _jpeg_artifacts(picture: Tensor, plan: Plan) -> Tensor:
-    """Write and read a JPEG on the CPU.
-
-    On CUDA torchvision's ``encode_jpeg`` keeps colours at full size (4:4:4), so that other artifacts come of it; since 0.29 it is deprecated.
-    """
-    return to_tensor(pixels_opencv.make(to_rgb(picture), plan), picture.device)
-
-
 def _low_light(picture: Tensor, plan: Plan) -> Tensor:
     return _bytes(picture * plan.params["gain"] + _grain(picture, plan))
 
@@ -188,6 +180,7 @@ OPERATIONS: Final[dict[str, Callable[[Tensor, Plan], Tensor]]] = {
     "grayscale": _grayscale,
     "equalize": _equalize,
     "cutout": _cutout,
-    "jpeg_artifacts": _jpeg_artifacts,
     "low_light": _low_light,
 }
+"""Without ``jpeg_artifacts``, which OpenCV makes of the picture as it came. On CUDA torchvision's ``encode_jpeg`` keeps colours at full size
+(4:4:4), so that other artifacts come of it; since 0.29 it is deprecated."""

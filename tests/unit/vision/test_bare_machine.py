@@ -20,7 +20,8 @@ class Lacking:
 
 sys.meta_path.insert(0, Lacking())
 from pathlib import Path
-from worker.vision import augment, barcode, colors, detect, dream, imaging, inspect, look, quality
+from scripts.bench import seeing_cuda, vision_cli
+from worker.vision import augment, barcode, colors, detect, dream, imaging, inspect, look, pixels_torch, quality
 from worker.vision.train import exam, export, fit, judge, main, sources
 
 data = Path("samples/shelf-01.jpg").read_bytes()

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from worker.vision import detect, imaging
-from worker.vision.train import draw, exam, fit, judge, main, scenes, sources
+from worker.vision import detect, imaging, network
+from worker.vision.train import draw, exam, finer, fit, judge, main, scenes, sources
 from worker.vision.train.checkpoint import OtherTraining
-from worker.vision.train.data import Photos, Scene
+from worker.vision.train.data import UNKNOWN, Photos, Scene
 from worker.vision.train.progress import Say
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -133,10 +133,57 @@ def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_picture(coc
         assert (one.picture == other.picture).all()
         assert (one.boxes == other.boxes).all()
         assert one.picture.shape == (128, 128, 3)
-        assert len(one.boxes) == len(one.classes) > 0
+        assert one.fine is not None
+        assert len(one.boxes) == len(one.classes) == len(one.fine) > 0
         assert (one.boxes >= 0).all()
         assert (one.boxes <= 128).all()
         assert (one.boxes[:, 2:] > one.boxes[:, :2]).all()
+
+
+def test_a_class_is_drawn_as_often_as_the_root_of_its_photos() -> None:
+    coarse = np.array([0] * 64 + [1] * 4)
+    photos = Photos(["many", "few"], np.zeros((68, 1, 1, 3), np.uint8), coarse, coarse)
+    rng = np.random.default_rng(1)
+    members = np.array([photos.draw(rng) for _ in range(5000)])
+    assert (coarse[members] == 1).mean() == pytest.approx(2 / (8 + 2), abs=0.02)
+    assert set(members) == set(range(68))
+
+
+def test_the_detector_learns_from_small_scenes_first_and_sees_each_as_large_as_it_is(coco: Path) -> None:
+    task = fit._detect(sources.read(coco, "train"), fit.Plan(size=160))
+    model = finer.learner(network.detector(len(NAMES), 160), len(NAMES), 1.0).train()
+    seen: list[tuple[int, ...]] = []
+    model.backbone.register_forward_pre_hook(lambda _module, given: seen.append(given[0].shape))
+    for done in (0.0, 0.6, 0.7):
+        rows = [task.one(np.random.default_rng([1, number]), done) for number in range(2)]
+        with torch.no_grad():
+            assert task.losses(model, rows).keys() == {"bbox_regression", "classification", "fine"}
+    assert seen == [(2, 3, 128, 128), (2, 3, 128, 128), (2, 3, 160, 160)]
+
+
+def test_a_cutout_of_a_kind_that_no_photo_shows_has_no_fine_class(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(imaging.encode_jpeg(drawn(1)[0]))
+    (tmp_path / "train.txt").write_text("photo.jpg, 0, 0\n")
+    (tmp_path / "classes.csv").write_text("fine,id,coarse,id,iconic\nRed,0,Apple,0,photo.jpg\nGreen,7,Apple,0,photo.jpg\n")
+    photos = sources.read(tmp_path, "train")
+    assert [(coarse, fine) for coarse, fine, _, _ in photos.cutouts] == [(0, 0), (0, UNKNOWN)]
+
+
+def test_the_learners_second_head_asks_for_known_fine_classes_and_is_left_behind() -> None:
+    torch.manual_seed(1)
+    plain = network.detector(2, 128).state_dict()
+    learner = finer.learner(network.detector(2, 128), 5, 0.5).train()
+    assert finer.without(learner.state_dict()).keys() == plain.keys()
+
+    def loss(*fine: int) -> float:
+        boxes = torch.tensor([[0.0, 0, 60, 60], [50, 50, 128, 128]])[: len(fine)]
+        target = {"boxes": boxes, "labels": torch.ones(len(fine), dtype=torch.int64), "fine": torch.tensor(fine)}
+        with torch.no_grad():
+            return float(learner([torch.zeros(3, 128, 128), torch.ones(3, 128, 128)], [target] * 2)["fine"])
+
+    assert loss(UNKNOWN) == 0
+    assert loss(3) == pytest.approx(0.5 * np.log(5), rel=0.5)  # it knows nothing yet
+    assert loss(3, UNKNOWN) == pytest.approx(loss(3), rel=0.1)
 
 
 def test_the_examination_does_not_change() -> None:

@@ -8,26 +8,32 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.vision.train.draw import Picture
+from worker.vision.train.draw import Picture, Rng
 
+UNKNOWN: Final = -1
+"""The fine class of a thing that has none."""
 SIDE: Final = 256
 """Photos are kept as squares of this many pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture ``[H, W, 3]`` whose boxes ``[n, 4]`` (x1, y1, x2, y2 in pixels) and classes ``[n]`` are known."""
+    """A picture ``[H, W, 3]`` whose boxes ``[n, 4]`` (x1, y1, x2, y2 in pixels) and classes ``[n]`` are known.
+
+    ``fine`` are the fine classes ``[n]``, ``UNKNOWN`` where there is none; None where nobody asks.
+    """
 
     picture: Picture
     boxes: NDArray[np.float32]
     classes: NDArray[np.int64]
+    fine: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Photos:
     """Photos ``[n, SIDE, SIDE, 3]`` with their coarse and fine classes ``[n]``.
 
-    ``cutouts`` are (class, picture, mask). Where the data has boxes, ``scenes`` are its pictures, the photos are what lies in
+    ``cutouts`` are (coarse class, fine class or ``UNKNOWN``, picture, mask). Where the data has boxes, ``scenes`` are its pictures, the photos are what lies in
     their boxes, and ``origin`` says for each photo which scene it is from.
     """
 
@@ -35,9 +41,19 @@ class Photos:
     pictures: NDArray[np.uint8]
     coarse: NDArray[np.int64]
     fine: NDArray[np.int64]
-    cutouts: list[tuple[int, Picture, Picture]] = field(default_factory=list)
+    cutouts: list[tuple[int, int, Picture, Picture]] = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     origin: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    _reach: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out how often each photo is drawn."""
+        counts = np.bincount(self.coarse)[self.coarse]
+        object.__setattr__(self, "_reach", np.cumsum(counts**-0.5))
+
+    def draw(self, rng: Rng) -> int:
+        """Draw a photo's number, a class as often as the root of its photos: the rare are shown more often than they occur."""
+        return int(np.searchsorted(self._reach, rng.random() * self._reach[-1], side="right"))
 
     def split(self) -> tuple["Photos", "Photos"]:
         """Hold out a fold: every tenth scene, or the last two photos of every fine class (those of a burst lie together).
@@ -55,7 +71,7 @@ class Photos:
 
     def digest(self) -> str:
         """Give the sha256 of all that is learned from."""
-        parts = [self.pictures, self.coarse, self.fine, *(part for one in self.scenes for part in (one.picture, one.boxes, one.classes))]
+        parts = [self.pictures, self.coarse, self.fine, *(part for one in self.cutouts for part in one[2:]), *(part for one in self.scenes for part in (one.picture, one.boxes, one.classes))]
         digest = hashlib.sha256()
         for one in parts:
             digest.update(np.ascontiguousarray(one).data)

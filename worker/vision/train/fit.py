@@ -18,16 +18,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.vision.network import MEAN, STD, Classifier, detector
-from worker.vision.train import checkpoint, scenes, vary
+from worker.vision.train import checkpoint, finer, scenes, vary
 from worker.vision.train.data import Photos, Scene
 from worker.vision.train.progress import Clock, Say
 
 _SMOOTH: Final = 0.1
 _FINE: Final = 0.7
-"""Weight of the fine classes beside the coarse ones."""
+"""Weight of the fine classes beside the coarse ones, in both stages."""
 LEAST_SIZE: Final = 128
 """Pixels, in both stages: below, the last stage convolves a single pixel, whose weights' gradient in bfloat16 oneDNN takes from
 memory that nobody wrote (seen with torch 2.15.0)."""
+_DECAY: Final = {"classify": 0.3, "detect": 0.15}
+"""Of the weights, by each stage's optimizer. It acts times the rate, over all steps: with the 0.05 of long runs these short ones would not
+feel it (Wang and Aitchison 2024)."""
+_SMALL_UNTIL: Final = 0.65
+_SMALL: Final = 0.8
+"""Up to that share of its steps the detector learns from scenes of this part of its size. They take less time, and crops make things
+look as large in them as they are in whole pictures of the full size (Touvron et al. 2019)."""
+_RECIPE: Final = 2
+"""Raised with every change of what a training does with the same plan and data: one that began by another recipe must not go on by this."""
 _STREAMS: Final = {"classify": 8, "detect": 6}
 """Each stage draws from a stream of its own; other numbers would train another model."""
 _SAVE_S: Final = 60.0
@@ -39,12 +48,12 @@ class Plan:
     """What a training does. An epoch shows as many pictures as there are photos; rates follow one cosine over a stage."""
 
     seed: int = 1
-    size: int = 256
-    classify_epochs: float = 150.0
+    size: int = 320
+    classify_epochs: float = 240.0
     classify_size: int = 128
     classify_batch: int = 64
     classify_rate: float = 2e-3
-    detect_epochs: float = 60.0
+    detect_epochs: float = 50.0
     detect_batch: int = 16
     detect_rate: float = 1e-3
     threads: int = 2
@@ -61,7 +70,7 @@ def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> dict[str, Tenso
     torch.set_num_threads(plan.threads)
     saved = folder / "checkpoint.pt"
     # What may change from run to run is how fast it goes.
-    identity = {"plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
+    identity = {"recipe": _RECIPE, "plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
     state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
     if saved.exists():
         state = checkpoint.read(saved, identity)
@@ -74,12 +83,12 @@ def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> dict[str, Tenso
         state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.average("backbone.")}
         checkpoint.write(saved, state)
     torch.manual_seed(plan.seed + 1)
-    model = detector(len(photos.labels), plan.size)
+    model = finer.learner(detector(len(photos.labels), plan.size), int(photos.fine.max()) + 1, _FINE)
     if state["step"] == 0:
         model.backbone.load_state_dict(state["backbone"])
     stage = _Stage("detect", plan, steps=math.ceil(plan.detect_epochs * shown / plan.detect_batch), rate=plan.detect_rate, saved=saved)
     stage.run(model, state, _detect(photos, plan), say)
-    return stage.average("")
+    return finer.without(stage.average(""))
 
 
 Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
@@ -87,17 +96,20 @@ Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How a stage learns: one picture with its truth, the number of them in a batch, and the losses of a batch."""
+    """How a stage learns: one picture with its truth, the number of them in a batch, and the losses of a batch.
 
-    one: Callable[[np.random.Generator], Any]
+    A picture is made for how much of the stage is done, from 0 to 1.
+    """
+
+    one: Callable[[np.random.Generator, float], Any]
     batch: int
     losses: Losses
 
 
 def _classify(photos: Photos, plan: Plan) -> Task:
-    def one(rng: np.random.Generator) -> tuple[NDArray[np.uint8], int, int]:
-        member = int(rng.integers(len(photos.pictures)))
-        picture = vary.light(vary.crop(photos.pictures[member], plan.classify_size, rng, least=0.25), rng)
+    def one(rng: np.random.Generator, _done: float) -> tuple[NDArray[np.uint8], int, int]:
+        member = photos.draw(rng)
+        picture = vary.light(vary.crop(photos.pictures[member], plan.classify_size, rng, least=0.15), rng)
         if rng.random() < 0.4:
             vary.erase(picture, rng)
         return picture, int(photos.coarse[member]), int(photos.fine[member])
@@ -114,16 +126,22 @@ def _classify(photos: Photos, plan: Plan) -> Task:
 
 
 def _detect(photos: Photos, plan: Plan) -> Task:
-    def losses(model: nn.Module, rows: list[Scene]) -> dict[str, Tensor]:
+    small = max(LEAST_SIZE, round(_SMALL * plan.size / 32) * 32)
+
+    def one(rng: np.random.Generator, done: float) -> Scene:
+        return scenes.compose(photos, small if done < _SMALL_UNTIL else plan.size, rng)
+
+    def losses(model: Any, rows: list[Scene]) -> dict[str, Tensor]:
         pictures = _tensor(np.stack([row.picture for row in rows]), plan.device)
         targets = [
-            {"boxes": torch.from_numpy(row.boxes).to(plan.device), "labels": torch.from_numpy(row.classes).to(plan.device) + 1}
+            {name: torch.from_numpy(part).to(plan.device) for name, part in (("boxes", row.boxes), ("labels", row.classes + 1), ("fine", row.fine))}
             for row in rows
         ]
+        model.transform.fixed_size = pictures.shape[:1:-1]
         found: dict[str, Tensor] = model(list(pictures), targets)
         return found
 
-    return Task(lambda rng: scenes.compose(photos, plan.size, rng), plan.detect_batch, losses)
+    return Task(one, plan.detect_batch, losses)
 
 
 @dataclass(slots=True)
@@ -141,7 +159,7 @@ class _Stage:
         """Take the steps that are left."""
         plan = self.plan
         model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
-        optimizer = torch.optim.AdamW(_decayed(model, 0.05), self.rate)
+        optimizer = torch.optim.AdamW(_decayed(model, _DECAY[self.name]), self.rate)
         # Over the last two hundredths of the steps or so: long enough to smooth, short enough to follow.
         moving = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # as above
         self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
@@ -177,7 +195,7 @@ def _batches(task: Task, plan: Plan, stage: str, begin: int, end: int) -> Iterat
 
     def make(step: int) -> list[Any]:
         rng = np.random.default_rng([plan.seed, _STREAMS[stage], step])
-        return [task.one(rng) for _ in range(task.batch)]
+        return [task.one(rng, step / end) for _ in range(task.batch)]
 
     ahead: deque[Future[list[Any]]] = deque()
     with ThreadPoolExecutor(max(1, plan.threads // 2)) as pool:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from worker.vision.train import draw, vary
-from worker.vision.train.data import Photos, Scene
+from worker.vision.train.data import UNKNOWN, Photos, Scene
 from worker.vision.train.draw import Picture, Rng
 from worker.vision.train.exam import place, turned
 
@@ -38,24 +38,24 @@ def _scene(photos: Photos, size: int, rng: Rng) -> Scene:
     picture = _ground(photos, size, rng)
     drawn = rng.random() < _DRAWN
     boxes: list[list[float]] = []
-    classes: list[int] = []
+    classes: list[tuple[int, int]] = []
     for _ in range(int(rng.integers(1, 7))):
-        piece, mask, label = _piece(photos, int(size * rng.uniform(0.14, 0.62)), rng, drawn=drawn)
+        piece, mask, coarse, fine = _piece(photos, int(size * rng.uniform(0.14, 0.62)), rng, drawn=drawn)
         at = place(piece.shape[1], piece.shape[0], size, boxes, rng)
         if at is None:
             continue
         draw.paste(picture, piece, mask, *at)
         boxes.append([at[0], at[1], at[0] + piece.shape[1], at[1] + piece.shape[0]])
-        classes.append(label)
-    return Scene(vary.light(picture, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int64))
+        classes.append((coarse, fine))
+    return Scene(vary.light(picture, rng), np.array(boxes, np.float32).reshape(-1, 4), *np.array(classes, np.int64).reshape(-1, 2).T)
 
 
 def _whole(photos: Photos, size: int, rng: Rng) -> Scene:
-    member = int(rng.integers(len(photos.pictures)))
-    picture = vary.light(vary.crop(photos.pictures[member], size, rng, least=0.35), rng)
+    member = photos.draw(rng)
+    picture = vary.light(vary.crop(photos.pictures[member], size, rng, least=0.25), rng)
     if rng.random() < 0.3:
         vary.erase(picture, rng)
-    return Scene(picture, np.array([[0, 0, size, size]], np.float32), photos.coarse[member : member + 1])
+    return Scene(picture, np.array([[0, 0, size, size]], np.float32), photos.coarse[member : member + 1], photos.fine[member : member + 1])
 
 
 def _real(scene: Scene, size: int, rng: Rng) -> Scene:
@@ -73,7 +73,8 @@ def _real(scene: Scene, size: int, rng: Rng) -> Scene:
     if rng.random() < 0.5:
         picture = np.ascontiguousarray(picture[:, ::-1])
         kept = np.stack([size - kept[:, 2], kept[:, 1], size - kept[:, 0], kept[:, 3]], 1)
-    return Scene(vary.light(picture, rng), kept.astype(np.float32), scene.classes[enough])
+    classes = scene.classes[enough]
+    return Scene(vary.light(picture, rng), kept.astype(np.float32), classes, classes)  # as ``sources`` has it for what lies in the boxes
 
 
 def _ground(photos: Photos, size: int, rng: Rng) -> Picture:
@@ -85,19 +86,20 @@ def _ground(photos: Photos, size: int, rng: Rng) -> Picture:
     return dimmed
 
 
-def _piece(photos: Photos, side: int, rng: Rng, *, drawn: bool) -> tuple[Picture, Picture, int]:
+def _piece(photos: Photos, side: int, rng: Rng, *, drawn: bool) -> tuple[Picture, Picture, int, int]:
+    """Give a piece with its mask, its coarse and its fine class."""
     if drawn:
         names = [name for name in (*draw.PRODUCE, *draw.CARTONS) if name in photos.labels]
         if names:
             label = names[rng.integers(len(names))]
             piece, mask = (draw.produce if label in draw.PRODUCE else draw.carton)(label, side, rng)
-            return vary.light(piece, rng), mask, photos.labels.index(label)
+            return vary.light(piece, rng), mask, photos.labels.index(label), UNKNOWN
     if photos.cutouts and rng.random() < _CUTOUT:
-        coarse, piece, mask = photos.cutouts[rng.integers(len(photos.cutouts))]
+        coarse, fine, piece, mask = photos.cutouts[rng.integers(len(photos.cutouts))]
         scale = side / max(mask.shape)
         wide, high = max(8, int(mask.shape[1] * scale)), max(8, int(mask.shape[0] * scale))
-        return vary.light(cv2.resize(piece, (wide, high)), rng), cv2.resize(mask, (wide, high)), coarse
-    member = int(rng.integers(len(photos.pictures)))
-    tile = vary.light(vary.crop(photos.pictures[member], side, rng, least=0.5), rng)
+        return vary.light(cv2.resize(piece, (wide, high)), rng), cv2.resize(mask, (wide, high)), coarse, fine
+    member = photos.draw(rng)
+    tile = vary.light(vary.crop(photos.pictures[member], side, rng, least=0.4), rng)
     piece, mask = turned(tile, float(rng.uniform(-12, 12)) if rng.random() < 0.5 else 0.0)
-    return piece, mask, int(photos.coarse[member])
+    return piece, mask, int(photos.coarse[member]), int(photos.fine[member])

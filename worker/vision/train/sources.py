@@ -16,7 +16,7 @@ import numpy as np
 
 from worker.vision import imaging
 from worker.vision.errors import VisionError
-from worker.vision.train.data import SIDE, Photos, Scene, square
+from worker.vision.train.data import SIDE, UNKNOWN, Photos, Scene, square
 from worker.vision.train.draw import Picture
 
 _MAX_PIXELS: Final = 100_000_000
@@ -69,12 +69,14 @@ def _folder(folder: Path, split: str) -> Photos:
     with (folder / "classes.csv").open(newline="") as file:
         table = list(csv.reader(file))[1:]
     labels = [""] * (max(int(row[3]) for row in table) + 1)
+    shown = {fine for _, fine, _ in rows}
     cutouts = []
     for row in table:
         labels[int(row[3])] = row[2]
         iconic = folder / row[4].lstrip("/")
         if row[4] and iconic.exists():
-            cutouts.append((int(row[3]), *_free(picture(iconic))))
+            kind = int(row[1]) if int(row[1]) in shown else UNKNOWN  # what no photo shows is no class to tell from others
+            cutouts.append((int(row[3]), kind, *_free(picture(iconic))))
     pictures = np.stack([square(picture(path)) for path, _, _ in rows])
     fine, coarse = (np.array([row[at] for row in rows]) for at in (1, 2))
     if coarse.min() < 0 or coarse.max() >= len(labels) or fine.min() < 0:

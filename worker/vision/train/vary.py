@@ -33,7 +33,7 @@ def crop(picture: Picture, size: int, rng: Rng, *, least: float) -> Picture:
 
 def light(picture: Picture, rng: Rng) -> Picture:
     """Change exposure, contrast, gamma, tint and saturation; now and then blur, grain, loss of colour or of detail."""
-    gain = rng.uniform(0.65, 1.35) * (1 + rng.uniform(-0.1, 0.1, 3))
+    gain = rng.uniform(0.6, 1.4) * (1 + rng.uniform(-0.14, 0.14, 3))
     values = 255 * (_STEPS / 255) ** np.exp(rng.uniform(-0.3, 0.3))
     table = (values - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-15, 15)
     lit: Picture = cv2.LUT(picture, np.clip(table * gain, 0, 255).astype(np.uint8)[:, None])

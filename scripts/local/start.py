@@ -161,7 +161,7 @@ def _start(house: House, *, detach: bool) -> None:
     :raises StoppedElsewhere: somebody stopped it.
     :raises Interrupted: by a signal, before it was ready.
     """
-    model = _ModelTrouble(house.logs / "worker-1.log")
+    model = ModelTrouble(house.logs / "worker-1.log")
     guard, leash = _launch(house)
     try:
         _wait_until_ready(house, guard, model)
@@ -208,7 +208,7 @@ def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
     return guard, ours
 
 
-def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "_ModelTrouble") -> None:
+def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "ModelTrouble") -> None:
     """Show what it waits for, until ``/readyz`` says 200.
 
     :raises CannotStart: it ended, or is not ready in time.
@@ -240,7 +240,7 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "_M
     raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
 
 
-class _ModelTrouble:
+class ModelTrouble:
     """What a worker of this start writes of a model that it cannot use. Others' signs, and those of the last start, say nothing of this one."""
 
     def __init__(self, log: Path) -> None:

@@ -113,7 +113,7 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_step_and_at_random(stac
     for point in POINTS:
         stack.plan.kill_at(point)
     load.start()
-    until(lambda: set(stack.plan.killed()) == set(POINTS), 90, "every step is reached")
+    until(lambda: set(stack.plan.killed()) == set(POINTS), 240, "every step is reached")
     at_steps = len(stack.plan.killed())
     chaos = Chaos(stack, SEED)
     wanted = Wanted(kills=at_steps + 10, flushes=2, mongo_kills=1, redis_others=1, disk_fills=1)

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from scripts.local import embedded
 from scripts.local.house import DEFAULT_DATA, ROOT, House, known
+from scripts.local.model_trouble import ModelTrouble
 from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
@@ -208,7 +209,7 @@ def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
     return guard, ours
 
 
-def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "ModelTrouble") -> None:
+def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: ModelTrouble) -> None:
     """Show what it waits for, until ``/readyz`` says 200.
 
     :raises CannotStart: it ended, or is not ready in time.
@@ -238,33 +239,6 @@ def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: "Mo
             time.sleep(0.2)  # polling other processes; there is nothing to wait on
     why = "; ".join(f"{name}: {detail}" for name, detail in (readiness(_url(house)) or {}).items()) or shown
     raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
-
-
-class ModelTrouble:
-    """What a worker of this start writes of a model that it cannot use. Others' signs, and those of the last start, say nothing of this one."""
-
-    def __init__(self, log: Path) -> None:
-        """Remember where the log ends before anything is started."""
-        self.log = log
-        self._begin = log.stat().st_size if log.exists() else 0
-
-    def said(self) -> str | None:
-        """Give the last such sentence."""
-        if not self.log.exists():
-            return None
-        with self.log.open("rb") as log:
-            log.seek(self._begin)
-            lines = log.read().decode(errors="replace").splitlines()
-        said = [_message(line).partition("no model: ")[2] for line in lines if "no model: " in line]
-        return said[-1] if said else None
-
-
-def _message(line: str) -> str:
-    """Give the message of a line of a log, whose format is a setting."""
-    try:
-        return str(json.loads(line)["message"])
-    except (ValueError, KeyError, TypeError):
-        return line
 
 
 def _ended(house: House, guard: "subprocess.Popen[bytes]") -> Exception:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.start import ModelTrouble
+from scripts.local.model_trouble import ModelTrouble
 
 SENTENCE = 'There is no model "shelves".'
 FORMS = {

@@ -71,7 +71,11 @@ class Photos:
 
     def digest(self) -> str:
         """Give the sha256 of all that is learned from."""
-        parts = [self.pictures, self.coarse, self.fine, *(part for one in self.cutouts for part in one[2:]), *(part for one in self.scenes for part in (one.picture, one.boxes, one.classes))]
+        parts = [self.pictures, self.coarse, self.fine]
+        for coarse, fine, picture, mask in self.cutouts:
+            parts += [np.array([coarse, fine]), picture, mask]
+        for scene in self.scenes:
+            parts += [scene.picture, scene.boxes, scene.classes]
         digest = hashlib.sha256()
         for one in parts:
             digest.update(np.ascontiguousarray(one).data)

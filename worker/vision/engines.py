@@ -11,6 +11,8 @@ from collections import OrderedDict
 from functools import partial
 from typing import Any, Literal
 
+import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+
 import cv2
 import numpy as np
 import torch
@@ -185,6 +187,8 @@ class _TorchRun:
         self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if precision == "half":
             self._network.half()
+        elif device == "cuda":
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch's own gap; else cudnn computes in TF32
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         return [one.float() for one in self._network(pictures.to(self._device, self._network.mean.dtype))]
@@ -202,7 +206,9 @@ class _OpenVinoRun:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # OpenVINO's own way through torch.jit, and torch's view of it
             shape = openvino.PartialShape([-1, high, wide, 3])
-            model = openvino.convert_model(network.eval(), example_input=example, input=[shape])
+            # OpenVINO would have the trace compared, and for that torch imports its compiler and computes twice.
+            traced = torch.jit.trace(network.eval(), example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]  # torch's own gap
+            model = openvino.convert_model(traced, input=[shape])
         settings = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "half" else "f32",

@@ -8,6 +8,8 @@ convolutions and ``randn`` with a generator of its own forwards; ``scatter_add``
 from collections.abc import Callable
 from typing import Final
 
+import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+
 import numpy as np
 import torch
 from torch import Tensor

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+
 import torch
 from torch import Tensor
 from torchvision.ops import boxes as box_ops

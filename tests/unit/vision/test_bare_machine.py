@@ -42,3 +42,23 @@ def test_pictures_are_looked_at_with_torch_opencv_and_pillow_alone() -> None:
     assert "['boxes', 'noise', 'rotate']" in ended.stdout
     assert "Banana" in ended.stdout
     assert "['noise', 'original', 'shear'] (48, 64, 3) #" in ended.stdout
+
+
+_LEAN = """
+import sys
+from worker.vision import detect
+
+detect.load(device="cpu")
+print(sorted({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
+import torch._dynamo.utils
+from torchvision.ops import roi_align
+print(roi_align.__globals__["is_compile_supported"]("cpu") == torch._dynamo.utils.is_compile_supported("cpu"))
+"""
+
+
+@pytest.mark.slow
+def test_a_model_is_loaded_without_torchs_compiler_which_is_there_for_who_asks() -> None:
+    """Half of a worker's start was its import, once by torchvision and once by a comparison of traces."""
+    pytest.importorskip("openvino")
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", _LEAN], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout.split() == ["[]", "True"]

@@ -7,6 +7,8 @@ asks the backbone for both, as the classifier did (Xie et al. 2015), and is left
 from collections.abc import Callable
 from typing import Any, Final
 
+import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD, SSDScoringHead

@@ -1,0 +1,34 @@
+"""Import torchvision without torch's compiler. Imported before torchvision wherever that is.
+
+One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: half of a worker's start and a tenth of its
+memory, for what nothing here calls. While torchvision is imported something light stands in its place; whoever calls it gets the compiler's own answer.
+"""
+
+import sys
+from types import ModuleType
+from typing import Final
+
+import torch  # noqa: F401 -- it must be whole before a part of it is replaced
+
+_NAMES: Final = ("torch._dynamo", "torch._dynamo.utils")
+
+
+def _is_compile_supported(device: str) -> bool:
+    from torch._dynamo.utils import is_compile_supported  # noqa: PLC0415 -- what is avoided until somebody asks
+
+    return bool(is_compile_supported(device))
+
+
+def _import_torchvision() -> None:
+    package, utils = (ModuleType(name) for name in _NAMES)
+    utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
+    sys.modules.update(zip(_NAMES, (package, utils), strict=True))
+    try:
+        import torchvision  # noqa: F401, PLC0415 -- within the exchange
+    finally:
+        for name in _NAMES:
+            del sys.modules[name]
+
+
+if not {"torchvision", *_NAMES} & sys.modules.keys():
+    _import_torchvision()

@@ -2,6 +2,7 @@
 
 ::
 
+    bond                                           the mark that says to which database all this belongs, see ``shared.bond``
     spool/<batch>                                  every original of an upload, one after the other
     files/<xx>/<batch>/<index>.<ext>               an original, byte for byte
     files/<xx>/<batch>/<index>/<fence>/<name>.jpg  what one claim made of it: thumb, boxes, rendition, augmentations
@@ -19,6 +20,7 @@ from typing import Final
 
 from shared.ids import batch_of
 
+MARK: Final = "bond"
 SPOOL: Final = "spool"
 FILES: Final = "files"
 INSPECTIONS: Final = "inspections"

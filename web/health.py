@@ -96,6 +96,7 @@ def _redis(at_work: Services) -> str | None:
 
 
 def _blobs(at_work: Services) -> str | None:
+    at_work.bond.check()
     at_work.blobs.write("ready/web", [b"ready"])
     return None
 

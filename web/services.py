@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from flask import current_app
 
 from shared.blobs import BlobStore, LocalBlobs
+from shared.bond import Bond
 from shared.broker import Bell, Ringer
 from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import DiskFull
@@ -35,6 +36,7 @@ class Services:
         self.settings = settings
         self.db: Db = connect(settings.mongo, app="web")
         self.blobs: BlobStore = LocalBlobs(settings.blobs.root)
+        self.bond = Bond(self.db, self.blobs)
         self.bell = Bell(settings, BATCHES)
         self.inspect_bell = Bell(settings, INSPECTIONS)
         self.news = Listener(settings)
@@ -79,11 +81,13 @@ class Services:
             return done
 
     def check_room(self, coming: int) -> None:
-        """Refuse an upload that would leave too little room for what was accepted before it.
+        """Refuse an upload that would leave too little room for what was accepted before it, or for which the store is not the right one.
 
         :param coming: bytes of the body.
         :raises DiskFull: 507.
+        :raises StoreAway: 503.
         """
+        self.bond.check()
         blobs = self.settings.blobs
         needed = blobs.min_free_bytes + coming + int(blobs.growth * (self.backlog.get().bytes + coming))
         free = self.blobs.free_bytes()

@@ -18,6 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from shared import faultpoints
 from shared.blobs import BlobMissing, BlobStore
+from shared.bond import Bond
 from shared.errors import Environment, ShelfsightError
 from shared.ids import batch_of
 from shared.layout import image_prefix, original_key, spool_key, variant_key
@@ -70,6 +71,7 @@ class Pipeline:
     def __init__(self, settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> None:
         """Take what the work needs."""
         self._settings, self._db, self._blobs, self._detector, self._owner = settings, db, blobs, detector, owner
+        self._bond = Bond(db, blobs)
         self._lease = Lease(db, owner, settings.worker.lease_s)
         self._isolate = Isolate(settings.worker.child_memory_bytes, settings.worker.child_timeout_s)
         self._threads = ThreadPoolExecutor(settings.vision.threads + 1, thread_name_prefix="look")
@@ -112,6 +114,7 @@ class Pipeline:
 
     def take(self) -> Taken:
         """Claim the next images, begin to keep their leases, and keep their originals."""
+        self._bond.check()
         worker = self._settings.worker
         claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
         self._lease.hold(claim.images, worker.hard_limit_s)
@@ -179,6 +182,7 @@ class Pipeline:
                 return Loaded(image, data)
         if not self._lease.holds(image):
             return Loaded(image, error=("lease_lost", ""))
+        self._bond.check()  # else the store is missing, and not these bytes
         _log.critical("bytes of an accepted image are missing: %s", image["_id"])
         return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
 

@@ -16,6 +16,7 @@ from pymongo.read_concern import ReadConcern
 
 from shared import faultpoints, telemetry
 from shared.blobs import TEMP, BlobMissing, BlobStore, LocalBlobs
+from shared.bond import Bond
 from shared.broker import Bell
 from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import ShelfsightError
@@ -40,6 +41,7 @@ class Sweep:
     def __init__(self, settings: Settings, db: Db, blobs: BlobStore) -> None:
         """Take what it works with."""
         self._settings, self._db, self._blobs = settings, db, blobs
+        self._bond = Bond(db, blobs)
         self._bell = Bell(settings, BATCHES)
         self._inspections = InspectionSweep(settings, db, blobs, Bell(settings, INSPECTIONS))
         self._me = uuid.uuid4().hex
@@ -56,7 +58,7 @@ class Sweep:
             return
         for part in (self._expire, self._close, self._ring, self._inspections.tend, self._count):
             self._quietly(part)
-        if time.monotonic() >= self._clean_at:
+        if time.monotonic() >= self._clean_at and self._quietly(self._knows_the_store):
             more = False
             for part in (self._clean_spools, self._clean_fences, self._clean_orphans, self._finish_deletions, self._clean_inspections):
                 self._clean_until = time.monotonic() + self._settings.sweep.interval_s / 8
@@ -87,6 +89,10 @@ class Sweep:
             except DuplicateKeyError:  # two began at once
                 return False
         return lead is not None and bool(lead["owner"] == self._me)
+
+    def _knows_the_store(self) -> bool:
+        self._bond.check()
+        return True
 
     def _expire(self) -> bool:
         ended = claims.expire_leases(self._db)
@@ -160,7 +166,7 @@ class Sweep:
     def _settled_images(self, batch_id: str) -> list[Document] | None:
         """Read the images of a batch by a majority's view; None when some is not terminal."""
         images = self._db.get_collection("images", read_concern=ReadConcern("majority"))
-        wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1, "error.code": 1}
+        wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1}
         with translated():
             rows = list(images.find({"batch_id": batch_id}, wanted).batch_size(2000))
         return rows if all(image["status"] in TERMINAL for image in rows) else None
@@ -181,8 +187,6 @@ class Sweep:
         return bool(images) and not lost
 
     def _stands(self, image: Document) -> bool:
-        if (image.get("error") or {}).get("code") == "bytes_missing":
-            return True  # said already: no spool had them
         key = original_key(image["_id"], image["work"]["ext"])
         found = self._blobs.stat(key)
         return found is not None and found.size == image["file_size"] and self._digest(key) == image["sha256"]

@@ -18,6 +18,7 @@ from celery.signals import worker_process_init, worker_process_shutdown
 
 from shared import signs, telemetry
 from shared.blobs import BlobStore, LocalBlobs
+from shared.bond import Bond
 from shared.broker import Bell, make_celery
 from shared.contract import Door
 from shared.errors import ShelfsightError
@@ -100,8 +101,9 @@ def _make_child(door: Door, make_work: MakeWork, name: str) -> Child:
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     db = connect(settings.mongo, app="worker")
     detector = _load_detector(settings, partial(signs.beat, db, owner, door))
-    child = Child(settings, make_work(settings, db, LocalBlobs(settings.blobs.root), detector, owner), Bell(settings, door))
-    threading.Thread(target=_beat, args=(db, owner, door), name="heartbeat", daemon=True).start()
+    blobs = LocalBlobs(settings.blobs.root)
+    child = Child(settings, make_work(settings, db, blobs, detector, owner), Bell(settings, door))
+    threading.Thread(target=_beat, args=(db, owner, door, Bond(db, blobs)), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown
     return child
 
@@ -136,8 +138,16 @@ def _end(**_: Any) -> None:
         _child.work.stop()
 
 
-def _beat(db: Db, owner: str, door: Door) -> None:
+def _beat(db: Db, owner: str, door: Door, bond: Bond) -> None:
     while True:
         with suppress(ShelfsightError):  # that nothing is heard of us says it
-            signs.beat(db, owner, door)
+            signs.beat(db, owner, door, _hindrance(bond))
         time.sleep(signs.BEAT_S)
+
+
+def _hindrance(bond: Bond) -> str | None:
+    try:
+        bond.check()
+    except ShelfsightError as error:
+        return error.code
+    return None

@@ -120,6 +120,29 @@ def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, db: Db
     assert (image["status"], image["error"]["code"]) == ("failed", "bytes_missing")
 
 
+def test_a_store_that_is_not_mounted_fails_no_image(web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(web, db, [item(picture(1))])
+    away = blobs_root.with_name("away")
+
+    def unmount(*given: Any) -> claims.Claim:
+        taken = claim(*given)
+        blobs_root.rename(away)
+        return taken
+
+    claim = claims.claim
+    with monkeypatch.context() as during:
+        during.setattr(claims, "claim", unmount)  # it goes in the middle of a claim
+        with pytest.raises(StoreAway):
+            run(pipeline)
+    assert db.images.count_documents({"status": "queued", "work.released_for": "blobs_unavailable", "work.faults": 0}) == 1
+    with pytest.raises(StoreAway):
+        run(pipeline)  # nothing is claimed any more
+    away.rename(blobs_root)
+    time.sleep(1.1)
+    run(pipeline)
+    assert count(db) == {"done": 1}
+
+
 def test_a_full_disk_gives_images_back_and_counts_nothing(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

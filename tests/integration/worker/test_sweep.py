@@ -7,7 +7,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared.blobs import TEMP, LocalBlobs
-from shared.layout import original_key, spool_key
+from shared.layout import MARK, original_key, spool_key
 from shared.mongo import Db
 from shared.settings import Settings
 from tests.integration.http import item, picture
@@ -46,8 +46,35 @@ def test_the_sweep_keeps_a_spool_that_it_cannot_vouch_for_and_goes_on_with_other
         sweep.tick()
         time.sleep(0.02)
     assert blobs.stat(spool_key(bad["batch_id"])) is not None
+    assert blobs.stat(spool_key(lost["batch_id"])) is not None
     assert blobs.stat(spool_key(good["batch_id"])) is None
     assert db.batches.count_documents({"spooled": True}) == 0  # not asked again for ever
+
+
+def test_bytes_that_were_called_missing_and_are_in_the_spool_after_all_are_kept(
+    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
+) -> None:
+    said = upload(web, db, [item(picture(1)), item(picture(2))])
+    whole = blobs.read(spool_key(said["batch_id"]))
+    blobs.delete(spool_key(said["batch_id"]))
+    run(pipeline)
+    blobs.write(spool_key(said["batch_id"]), [whole])
+    Sweep(made, db, blobs).tick()
+    images = web.get(said["links"]["self"]).get_json()["images"]
+    assert [image["error"]["code"] for image in images] == ["bytes_missing"] * 2
+    assert [web.get(image["file_path"]).data for image in images] == [picture(1), picture(2)]
+    assert blobs.stat(spool_key(said["batch_id"])) is None
+
+
+def test_nothing_is_cleaned_in_a_store_that_is_not_the_databases(db: Db, blobs: LocalBlobs, made: Settings) -> None:
+    sweep = Sweep(made, db, blobs)
+    sweep.tick()
+    blobs.write(MARK, [b"another"])
+    blobs.write(spool_key("0" * 32), [b"accepted by another database"])
+    time.sleep(0.05)
+    sweep.tick()
+    assert blobs.stat(spool_key("0" * 32)) is not None
+    assert db.ledger.count_documents({}) == 0
 
 
 def test_a_spool_of_no_batch_goes_after_its_tombstone_stands(db: Db, blobs: LocalBlobs, made: Settings) -> None:

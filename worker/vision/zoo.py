@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import detection
+from torchvision.models.detection.ssd import SSD
 
-from worker.vision.network import detector
+from worker.vision.network import detector, fill
 
 BUNDLED: Final = "grocery"
 _FOLDER: Final = Path(__file__).parent / "models"
@@ -102,8 +105,13 @@ def _checkpoint(path: Path) -> tuple[nn.Module, Card]:
         raise ModelUnusable(f"{path} or its card {card.name} cannot be read: {error}") from error
     try:
         labels = tuple(str(label) for label in said["labels"])
-        model = build(str(said.get("architecture", BUNDLED)), len(labels), int(said.get("size", 256)))
-        model.load_state_dict(_tensors(path, data))
+        architecture = str(said.get("architecture", BUNDLED))
+        model = build(architecture, len(labels), int(said.get("size", 256)))
+        weights = _tensors(path, data)
+        if isinstance(model, SSD) and architecture == BUNDLED:
+            fill(model, weights)
+        else:
+            model.load_state_dict(weights)
         loss = said.get("half_loss")
         found = Card(
             str(said["name"]), str(said["version"]), ("", *labels), float(said.get("threshold", _THRESHOLD)), _digest(data),

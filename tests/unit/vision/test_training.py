@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from worker.vision import detect, imaging, network
-from worker.vision.train import draw, exam, finer, fit, judge, main, scenes, sources
+from worker.vision import detect, imaging, network, zoo
+from worker.vision.train import draw, exam, finer, fit, judge, main, scenes, sources, start
 from worker.vision.train.checkpoint import OtherTraining
 from worker.vision.train.data import UNKNOWN, Photos, Scene
 from worker.vision.train.progress import Say
@@ -113,17 +113,52 @@ def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(coco: Path, tmp
         (tmp_path / folder).mkdir()
     for stage, step in (("classify", 3), ("detect", 2), ("detect", 4)):
         with pytest.raises(Ended):
-            fit.train(photos, plan, tmp_path / "ended", end_at(stage, step))
-    finals = [fit.train(photos, plan, tmp_path / folder, lambda _: None) for folder in ("whole", "ended")]
+            fit.train(photos, plan, tmp_path / "ended", end_at(stage, step), {})
+    finals = [fit.train(photos, plan, tmp_path / folder, lambda _: None, {}) for folder in ("whole", "ended")]
     assert finals[0].keys() == finals[1].keys()
     assert all(torch.equal(finals[0][name], finals[1][name]) for name in finals[0])
     brighter = replace(photos, pictures=photos.pictures + 1)
     for other, settings in ((photos, replace(plan, seed=2)), (brighter, plan)):
         with pytest.raises(OtherTraining, match="other data or other settings"):
-            fit.train(other, settings, tmp_path / "ended", lambda _: None)
+            fit.train(other, settings, tmp_path / "ended", lambda _: None, {})
     (tmp_path / "ended" / "checkpoint.pt").write_bytes(b"PK\3\4 half of it")
     with pytest.raises(OtherTraining, match="damaged"):
-        fit.train(photos, plan, tmp_path / "ended", lambda _: None)
+        fit.train(photos, plan, tmp_path / "ended", lambda _: None, {})
+
+
+def test_a_training_begins_from_another_models_weights_as_far_as_they_name_the_same_classes(coco: Path, tmp_path: Path) -> None:
+    bundled, card = zoo.load(zoo.BUNDLED)
+    said, whole = start.read(zoo.BUNDLED, list(card.labels[1:]))
+    assert said == f"grocery {card.version}, sha256 {card.weights_sha256}"
+    assert whole.keys() == bundled.state_dict().keys()
+    _, other = start.read(zoo.BUNDLED, list(NAMES))
+    assert {".".join(name.split(".")[:2]) for name in whole.keys() - other.keys()} == {"head.classification_head"}
+    photos = sources.read(coco, "train").split()[1]
+    plan = fit.Plan(size=128, classify_epochs=0, detect_epochs=0.01, detect_batch=2, threads=1)  # a single step, of a small rate
+    trained = fit.train(photos, plan, tmp_path, lambda _: None, other)
+    assert all(torch.allclose(trained[name], one, atol=1e-3) for name, one in other.items() if name.endswith("weight"))
+    assert trained["head.classification_head.module_list.0.weight"].shape[0] == (len(NAMES) + 1) * 4
+
+
+def test_only_the_same_kind_of_network_can_be_begun_from(tmp_path: Path) -> None:
+    (tmp_path / "theirs.json").write_text(json.dumps({"name": "theirs", "version": "1", "architecture": "ssdlite320_mobilenet_v3_large", "labels": ["a"]}))
+    torch.save(zoo.build("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")
+    with pytest.raises(zoo.ModelUnusable, match="another kind of network"):
+        start.read(str(tmp_path / "theirs.pt"), ["a"])
+
+
+def test_weights_of_before_the_second_blocks_give_what_they_gave() -> None:
+    torch.manual_seed(1)
+    whole = network.detector(2, 128).eval()
+    before = {name: one for name, one in whole.state_dict().items() if ".2.second." not in name and ".2.first." not in name}
+    assert len(before) < len(whole.state_dict())
+    filled = network.detector(2, 128).eval()
+    network.fill(filled, before)
+    picture = torch.rand(1, 3, 128, 128)
+    with torch.no_grad():
+        assert all(torch.equal(one, filled.backbone(picture)[name]) for name, one in whole.backbone(picture).items())
+    with pytest.raises(RuntimeError, match="Missing key"):
+        network.fill(filled, {name: one for name, one in before.items() if "stages.4" not in name})
 
 
 def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_picture(coco: Path) -> None:

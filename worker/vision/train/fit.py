@@ -35,7 +35,7 @@ _SMALL_UNTIL: Final = 0.65
 _SMALL: Final = 0.8
 """Up to that share of its steps the detector learns from scenes of this part of its size. They take less time, and crops make things
 look as large in them as they are in whole pictures of the full size (Touvron et al. 2019)."""
-_RECIPE: Final = 2
+_RECIPE: Final = 3
 """Raised with every change of what a training does with the same plan and data: one that began by another recipe must not go on by this."""
 _STREAMS: Final = {"classify": 8, "detect": 6}
 """Each stage draws from a stream of its own; other numbers would train another model."""
@@ -58,12 +58,15 @@ class Plan:
     detect_rate: float = 1e-3
     threads: int = 2
     device: str = "cpu"
+    start: str = ""
+    """Whose weights it begins from; empty for random ones."""
 
 
-def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> dict[str, Tensor]:
+def train(photos: Photos, plan: Plan, folder: Path, say: Say, start: dict[str, Tensor]) -> dict[str, Tensor]:
     """Train the detector; a checkpoint is written every minute, and a run that was ended goes on from it.
 
     :param folder: where ``checkpoint.pt`` lies.
+    :param start: weights of such a detector, or a part of them, to begin from; random ones take the place of what is missing.
     :returns: the final weights, an average over the last part of the training.
     :raises OtherTraining: ``folder`` belongs to another one.
     """
@@ -79,16 +82,24 @@ def train(photos: Photos, plan: Plan, folder: Path, say: Say) -> dict[str, Tenso
     if state["stage"] == "classify":
         torch.manual_seed(plan.seed)
         stage = _Stage("classify", plan, steps=math.ceil(plan.classify_epochs * shown / plan.classify_batch), rate=plan.classify_rate, saved=saved)
-        stage.run(Classifier(len(photos.labels), int(photos.fine.max()) + 1), state, _classify(photos, plan), say)
+        classifier = Classifier(len(photos.labels), int(photos.fine.max()) + 1)
+        classifier.load_state_dict(_part(start, "backbone."), strict=False)
+        stage.run(classifier, state, _classify(photos, plan), say)
         state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.average("backbone.")}
         checkpoint.write(saved, state)
     torch.manual_seed(plan.seed + 1)
-    model = finer.learner(detector(len(photos.labels), plan.size), int(photos.fine.max()) + 1, _FINE)
+    model = detector(len(photos.labels), plan.size)
     if state["step"] == 0:
+        model.load_state_dict(_part(start, "head."), strict=False)
         model.backbone.load_state_dict(state["backbone"])
+    model = finer.learner(model, int(photos.fine.max()) + 1, _FINE)
     stage = _Stage("detect", plan, steps=math.ceil(plan.detect_epochs * shown / plan.detect_batch), rate=plan.detect_rate, saved=saved)
     stage.run(model, state, _detect(photos, plan), say)
     return finer.without(stage.average(""))
+
+
+def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: one for name, one in weights.items() if name.startswith(prefix)}
 
 
 Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]

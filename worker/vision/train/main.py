@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from worker.vision import detect, engines, imaging, zoo
-from worker.vision.train import export, fit, judge, sources
+from worker.vision.train import export, fit, judge, sources, start
 from worker.vision.train.checkpoint import OtherTraining
 from worker.vision.train.data import Photos
 from worker.vision.train.progress import Say, write_log
@@ -34,7 +34,8 @@ def train(arguments: list[str]) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures of a COCO file lie (default: beside it)")
     parser.add_argument("--name", type=_name, default="mine", help="the model's name (default: %(default)s)")
     parser.add_argument("--version", default="1", help="written on the model's card (default: %(default)s)")
-    parser.add_argument("--classify-epochs", type=float, default=usual.classify_epochs, help="the backbone learns to classify first (default: %(default)s)")
+    parser.add_argument("--start", metavar="MODEL", help="begin from this model's weights: the bundled grocery, or a checkpoint's path (default: random ones)")
+    parser.add_argument("--classify-epochs", type=float, help=f"the backbone learns to classify first (default: {usual.classify_epochs}; with --start 0)")
     parser.add_argument("--detect-epochs", type=float, default=usual.detect_epochs, help="then the whole learns to detect (default: %(default)s)")
     parser.add_argument("--size", type=_size, default=usual.size, help=f"side of the model's input in pixels, at least {fit.LEAST_SIZE} (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=usual.seed, help="default: %(default)s")
@@ -44,15 +45,18 @@ def train(arguments: list[str]) -> None:
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU that torch can use here")
     imaging.use_threads(1)
-    plan = fit.Plan(
-        seed=given.seed, size=given.size, classify_epochs=given.classify_epochs, detect_epochs=given.detect_epochs, threads=given.threads,
-        device=given.device,
-    )  # fmt: skip
+    if given.classify_epochs is None:
+        given.classify_epochs = 0.0 if given.start else usual.classify_epochs
     say = write_log(given.out)
     say(f"reading {given.source}")
     learn, fold = sources.read(given.source, "train", given.images).split()
     say(f"{len(learn.pictures)} photos and {len(learn.scenes)} scenes to learn from, {len(fold.pictures)} and {len(fold.scenes)} held out")
-    _finish(fit.train(learn, plan, given.out, say), plan, fold, given, say)
+    name, weights = start.read(given.start, learn.labels) if given.start else ("", {})
+    plan = fit.Plan(
+        seed=given.seed, size=given.size, classify_epochs=given.classify_epochs, detect_epochs=given.detect_epochs, threads=given.threads,
+        device=given.device, start=name,
+    )  # fmt: skip
+    _finish(fit.train(learn, plan, given.out, say, weights), plan, fold, given, say)
 
 
 def _finish(trained: dict[str, Tensor], plan: fit.Plan, fold: Photos, given: argparse.Namespace, say: Say) -> None:

@@ -4,6 +4,8 @@ A tile is a part of a photo (its rectangle is the box), a cut-out is an iconic p
 drawing. Everything is drawn from one generator, so a seed gives the same scenes again.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -14,10 +16,14 @@ from worker.vision.train.exam import place, turned
 
 _REAL = 0.6
 """Share of pictures with boxes of their own, where there are any."""
-_WHOLE = 0.45
+_WHOLE = 0.35
 """Share of the others that are one photo, filling the frame."""
 _DRAWN = 0.08
 _CUTOUT = 0.15
+_COVERED = 0.3
+"""Share of photos, whole ones and tiles, of which parts are covered with a colour."""
+_ENLARGED = 0.3
+"""Share of all pictures that are composed at four fifths of the size and enlarged: many cameras' pictures are softer than reduced photos."""
 _LEAST_SHARE = 0.4
 """Of a box, in a cropped picture: with less it is not asked for."""
 
@@ -25,9 +31,10 @@ _LEAST_SHARE = 0.4
 def compose(photos: Photos, size: int, rng: Rng) -> Scene:
     """Make one scene of ``size`` pixels each way, with at least one box."""
     while True:
-        scene = _scene(photos, size, rng)
+        made = size * 4 // 5 if rng.random() < _ENLARGED else size
+        scene = _scene(photos, made, rng)
         if len(scene.boxes):
-            return scene
+            return scene if made == size else _enlarged(scene, size)
 
 
 def _scene(photos: Photos, size: int, rng: Rng) -> Scene:
@@ -50,10 +57,15 @@ def _scene(photos: Photos, size: int, rng: Rng) -> Scene:
     return Scene(vary.light(picture, rng), np.array(boxes, np.float32).reshape(-1, 4), *np.array(classes, np.int64).reshape(-1, 2).T)
 
 
+def _enlarged(scene: Scene, size: int) -> Scene:
+    picture = cv2.resize(scene.picture, (size, size), interpolation=cv2.INTER_LINEAR)
+    return replace(scene, picture=picture, boxes=scene.boxes * np.float32(size / scene.picture.shape[0]))
+
+
 def _whole(photos: Photos, size: int, rng: Rng) -> Scene:
     member = photos.draw(rng)
     picture = vary.light(vary.crop(photos.pictures[member], size, rng, least=0.25), rng)
-    if rng.random() < 0.3:
+    if rng.random() < _COVERED:
         vary.erase(picture, rng)
     return Scene(picture, np.array([[0, 0, size, size]], np.float32), photos.coarse[member : member + 1], photos.fine[member : member + 1])
 
@@ -101,5 +113,7 @@ def _piece(photos: Photos, side: int, rng: Rng, *, drawn: bool) -> tuple[Picture
         return vary.light(cv2.resize(piece, (wide, high)), rng), cv2.resize(mask, (wide, high)), coarse, fine
     member = photos.draw(rng)
     tile = vary.light(vary.crop(photos.pictures[member], side, rng, least=0.4), rng)
+    if rng.random() < _COVERED:
+        vary.erase(tile, rng)
     piece, mask = turned(tile, float(rng.uniform(-12, 12)) if rng.random() < 0.5 else 0.0)
     return piece, mask, int(photos.coarse[member]), int(photos.fine[member])

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from worker.vision.imaging import Rgb
 
-RETAIL: Final = frozenset({"EAN13", "EAN8", "UPCA", "UPCE"})
 _NAMES: Final = {"EAN13": "EAN-13", "EAN8": "EAN-8", "UPCA": "UPC-A", "UPCE": "UPC-E", "Code128": "Code 128", "QRCode": "QR Code", "DataMatrix": "Data Matrix"}  # fmt: skip
+_RETAIL: Final = frozenset({"EAN-13", "EAN-8", "UPC-A"})
 _UPC_E: Final = re.compile("[01][0-9]{7}")
+_SHORTENED: Final = re.compile("00[01]([0-9]{2}[012]0{4}[0-9]{3}|[0-9]{3}0{5}[0-9]{2}|[0-9]{4}0{5}[0-9]|[0-9]{5}0{4}[5-9])[0-9]")
+"""Fourteen digits for which a UPC-E can stand (GS1 General Specifications, 5.2.2.4.2)."""
 _LINEAR: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 _MOST: Final = 50
 _PATCHES: Final = 20
@@ -102,21 +104,30 @@ def _upright(corners: NDArray[np.float32], wide: int, high: int) -> list[float]:
 def check(declared: str | None, found: list[dict[str, Any]]) -> str:
     """Compare what was declared with what was read.
 
+    A few bars of another code may pass for a UPC-E, whose check is weak: it speaks against what was declared only where that could have been printed as one.
+
     :returns: ``not_declared``; ``match``; ``mismatch`` only when a retail code was read and none agrees; else ``not_read``.
     """
     if not declared:
         return "not_declared"
     if any(_agrees(declared, code) for code in found):
         return "match"
-    retail = any(code["format"].replace("-", "") in RETAIL for code in found)
-    return "mismatch" if retail else "not_read"
+    bare = _bare(declared)
+    telling = _RETAIL | {"UPC-E"} if _UPC_E.fullmatch(bare) or _SHORTENED.fullmatch(bare.zfill(14)) else _RETAIL
+    return "mismatch" if any(code["format"] in telling for code in found) else "not_read"
 
 
 def _agrees(declared: str, code: dict[str, Any]) -> bool:
+    return _same_form(code["text"]) in _forms(declared, code["format"])
+
+
+def _forms(declared: str, read_as: str) -> set[str]:
+    """Give what a code of that format may read where this was declared: a UPC-E is read as the UPC-A that it shortens."""
+    bare = _bare(declared)
     forms = {_same_form(declared)}
-    if code["format"] == "UPC-E" and _UPC_E.fullmatch(declared.strip()):
-        forms.add(_same_form(_expanded(declared.strip())))  # as which it is read
-    return _same_form(code["text"]) in forms
+    if _UPC_E.fullmatch(bare) and (read_as == "UPC-E" or not _has_check_digit(bare)):  # else the eight digits are those of an EAN-8
+        forms.add(_same_form(_expanded(bare)))
+    return forms
 
 
 def _expanded(short: str) -> str:
@@ -132,10 +143,15 @@ def _expanded(short: str) -> str:
 
 def _same_form(text: str) -> str:
     """Write a GTIN with 14 digits (a UPC-A is an EAN-13 with a leading zero); leave anything else as it is."""
-    bare = text.strip().replace(" ", "").replace("-", "")
+    bare = _bare(text)
     if bare.isascii() and bare.isdigit() and len(bare) in {8, 12, 13, 14} and _has_check_digit(bare):
         return bare.zfill(14)
     return text.strip()
+
+
+def _bare(text: str) -> str:
+    """Leave out what is printed between the digits."""
+    return text.strip().replace(" ", "").replace("-", "")
 
 
 def _has_check_digit(digits: str) -> bool:

@@ -103,13 +103,38 @@ def test_a_upc_e_matches_as_printed_and_written_out(content: str) -> None:
     text = zxingcpp.create_barcode(content, zxingcpp.BarcodeFormat.UPCE).text
     found = [{"format": "UPC-E", "text": text, "box": [0, 0, 1, 1]}]
     printed = content + text[-1]
-    assert [barcode.check(declared, found) for declared in (printed, text, text[1:])] == ["match"] * 3
+    apart = f"{printed[0]}-{printed[1:7]}-{printed[7]}"
+    assert [barcode.check(declared, found) for declared in (printed, text, text[1:], apart, apart.replace("-", " "))] == ["match"] * 5
     assert barcode.check(printed[:-1] + str((int(printed[-1]) + 1) % 10), found) == "mismatch"
 
 
-def test_eight_digits_match_a_upc_a_only_when_it_was_read_from_its_short_form() -> None:
-    text = "0042100005264"
-    assert barcode.check("04252614", [{"format": "EAN-13", "text": text, "box": [0, 0, 1, 1]}]) == "mismatch"
+def test_eight_digits_that_are_no_ean_8_match_the_upc_a_that_they_shorten() -> None:
+    assert barcode.check("04252614", [{"format": "EAN-13", "text": "0042100005264", "box": [0, 0, 1, 1]}]) == "match"
+
+
+def test_eight_digits_that_are_an_ean_8_match_a_upc_a_only_when_it_was_read_from_its_short_form() -> None:
+    both, expanded = "10000052", "0100000000052"
+    assert barcode.check(both, [{"format": "EAN-13", "text": expanded, "box": [0, 0, 1, 1]}]) == "mismatch"
+    assert barcode.check(both, [{"format": "UPC-E", "text": expanded, "box": [0, 0, 1, 1]}]) == "match"
+
+
+@pytest.mark.parametrize(
+    ("declared", "verdict"),
+    [
+        ("4006381333931", "not_read"),  # an EAN-13 has no short form
+        ("036000291452", "not_read"),  # nor has this UPC-A
+        ("042100005264", "mismatch"),
+        ("0042100005264", "mismatch"),
+        ("042100005265", "mismatch"),
+        ("04252614", "mismatch"),
+        ("96385074", "not_read"),
+    ],
+)
+def test_a_upc_e_speaks_against_a_code_only_where_that_could_be_one(declared: str, verdict: str) -> None:
+    """Half of an EAN-13 under glare was read as this."""
+    stray = {"format": "UPC-E", "text": "0103043000058", "box": [0, 0, 122, 1]}
+    assert barcode.check(declared, [stray]) == verdict
+    assert barcode.check(declared, [stray, {"format": "EAN-13", "text": "5901234123457", "box": [0, 0, 1, 1]}]) == "mismatch"
 
 
 def test_several_barcodes_are_read_with_their_boxes() -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 RECIPE: Final = 2
 KEPT_SHARE: Final = 0.25
-"""A box of which less than this share remains in the frame is dropped."""
+"""A box of which less than this share remains, in the frame and beside holes, is dropped."""
 _HORIZON: Final = 1e-6
 _STILL: Final = np.eye(3)
 
@@ -41,7 +41,8 @@ class Plan:
     def moved(self, boxes: list[list[float]]) -> list[tuple[int, list[float]]]:
         """Move boxes along; those that remain, each with its index in ``boxes`` (x1, y1, x2, y2 in pixels)."""
         if (self.matrix == _STILL).all():
-            return [(index, list(box)) for index, box in enumerate(boxes)]
+            holes = self.params.get("holes", [])
+            return [(index, list(box)) for index, box in enumerate(boxes) if shown(box, holes) >= KEPT_SHARE]
         moved = [(index, move_box(box, self.matrix, self.width, self.height)) for index, box in enumerate(boxes)]
         return [(index, box) for index, box in moved if box is not None]
 
@@ -76,6 +77,18 @@ def move_box(box: list[float], matrix: Matrix, width: int, height: int) -> list[
     if (clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) / area < KEPT_SHARE:
         return None
     return [round(value, 1) for value in clipped]
+
+
+def shown(box: list[float], holes: list[list[int]]) -> float:
+    """Give the share of a box that no hole covers, though holes may overlap: all are x1, y1, x2, y2."""
+    edges = np.array([box, *holes], np.float64)
+    xs, ys = (np.unique(edges[:, [at, at + 2]].clip(box[at], box[at + 2])) for at in (0, 1))
+    x, y = (xs[1:] + xs[:-1]) / 2, (ys[1:] + ys[:-1]) / 2
+    free = np.ones((len(y), len(x)), bool)
+    for x1, y1, x2, y2 in holes:
+        free &= ~(((y1 < y) & (y < y2))[:, None] & ((x1 < x) & (x < x2)))
+    areas = np.diff(ys)[:, None] * np.diff(xs)
+    return float(areas[free].sum() / max(1e-9, areas.sum())) if holes else 1.0
 
 
 _Drawn = tuple[dict[str, Any], Matrix]

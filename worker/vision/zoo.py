@@ -107,11 +107,6 @@ def _checkpoint(path: Path) -> tuple[nn.Module, Card]:
         labels = tuple(str(label) for label in said["labels"])
         architecture = str(said.get("architecture", BUNDLED))
         model = build(architecture, len(labels), int(said.get("size", 256)))
-        weights = _tensors(path, data)
-        if isinstance(model, SSD) and architecture == BUNDLED:
-            fill(model, weights)
-        else:
-            model.load_state_dict(weights)
         loss = said.get("half_loss")
         found = Card(
             str(said["name"]), str(said["version"]), ("", *labels), float(said.get("threshold", _THRESHOLD)), _digest(data),
@@ -119,8 +114,14 @@ def _checkpoint(path: Path) -> tuple[nn.Module, Card]:
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise ModelUnusable(f"{card} is not a model's card: {error!r}") from error
-    except Exception as error:  # unpickling raises what it likes; a state dict of another network a RuntimeError
-        raise ModelUnusable(f"{path} does not hold the weights that its card describes: {str(error).splitlines()[0]}") from error
+    try:
+        weights = _tensors(path, data)
+        if isinstance(model, SSD) and architecture == BUNDLED:
+            fill(model, weights)
+        else:
+            model.load_state_dict(weights)
+    except Exception as error:  # unpickling raises what it likes; a file that is cut a ValueError; a state dict of another network a RuntimeError
+        raise ModelUnusable(f"{path} does not hold the weights that its card describes: {(str(error).splitlines() or [repr(error)])[0]}") from error
     return model, found
 
 

@@ -33,6 +33,25 @@ def test_the_worker_knows_exactly_the_names_of_the_contract() -> None:
     assert set(DEFAULT_AUGMENTATIONS) <= set(AUGMENTATIONS)
 
 
+@pytest.mark.parametrize(
+    ("holes", "share"),
+    [
+        ([], 1.0),
+        ([[0, 0, 100, 100]], 0.0),
+        ([[20, 10, 30, 30]], 0.75),
+        ([[20, 10, 30, 30], [25, 0, 35, 20]], 0.75 - 10 * 10 / 800 + 5 * 10 / 800),
+        ([[0, 0, 5, 5], [60, 10, 80, 30]], 1.0),
+    ],
+)
+def test_what_holes_leave_of_a_box_is_counted_once(holes: list[list[int]], share: float) -> None:
+    assert operations.shown([10, 10, 50, 30], holes) == pytest.approx(share)
+
+
+def test_a_box_that_is_cut_out_vanishes() -> None:
+    cutout = Plan("cutout", 100, 100, {"holes": [[10, 10, 50, 30]]}, np.eye(3), 1)
+    assert cutout.moved([[12, 12, 50, 30], [0, 0, 60, 60]]) == [(1, [0, 0, 60, 60])]
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_the_same_image_gives_the_same_parameters_and_boxes(name: str) -> None:
     first, again = (Augmenter(RGB, image_id="a").apply(name, [[10, 10, 60, 50]]) for _ in range(2))

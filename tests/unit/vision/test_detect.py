@@ -159,6 +159,7 @@ def test_half_precision_is_taken_only_where_the_card_says_that_it_loses_little(t
 
 def checkpoint(folder: Path, suffix: str = ".safetensors", **said: Any) -> Path:
     """Write a small model of three labels with random weights, and its card."""
+    folder.mkdir(exist_ok=True)
     torch.manual_seed(1)
     weights = zoo.build("grocery", 3, 128).state_dict()
     path = folder / f"mine{suffix}"
@@ -195,7 +196,12 @@ def test_what_is_no_model_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pyt
     other = checkpoint(tmp_path, ".pt", labels=["only one"])
     lonely = tmp_path / "lonely.safetensors"
     lonely.write_bytes(good.read_bytes())
+    cut, page = checkpoint(tmp_path / "cut"), checkpoint(tmp_path / "page")
+    cut.write_bytes(good.read_bytes()[:1000])
+    page.write_bytes(b"<!DOCTYPE html>\n<title>404</title>")
     cases = {
+        str(cut): "does not hold the weights",
+        str(page): "does not hold the weights",
         "resnet50": "There is no model 'resnet50'",
         str(tmp_path / "missing.pt"): "cannot be read",
         str(lonely): "lonely.json",

@@ -70,17 +70,18 @@ def _finish(trained: dict[str, Tensor], plan: fit.Plan, fold: Photos, given: arg
     if not len(fold.pictures):
         say(f"too little data to hold a fold out: threshold {judge.SEEN}, full precision")
         return
-    found = {precision: _judge(weights, precision, fold, given.threads) for precision in ("full", "half") if precision == "full" or engines.has_half("cpu")}
-    full = found["full"]
+    found = {"full": _judge(weights, "cpu", "full", fold, given.threads)}
+    found |= {f"half on {device}": _judge(weights, device, "half", fold, given.threads) for device in sorted({"cpu", given.device}) if engines.has_half(device)}
+    full = found.pop("full")
     card |= {"threshold": round(min(full["threshold"], judge.SEEN), 2), "fold_map50": round(full["map50"], 4)}
-    card["half_loss"] = round(full["map50"] - found["half"]["map50"], 4) if "half" in found else None
+    card["half_loss"] = max((round(full["map50"] - half["map50"], 4) for half in found.values()), default=None)
     export.write_card(given.out, card)
-    say(f"on the fold that was held out: {json.dumps(found)}")
+    say(f"on the fold that was held out: {json.dumps({'full': full} | found)}")
     say(f"the model is {weights}; use it with VISION_MODEL={weights.resolve()}")
 
 
-def _judge(weights: Path, precision: engines.Precision, fold: Photos, threads: int) -> dict[str, float]:
-    detector = detect.load(str(weights), threads=threads, device="cpu", precision=precision)
+def _judge(weights: Path, device: str, precision: engines.Precision, fold: Photos, threads: int) -> dict[str, float]:
+    detector = detect.load(str(weights), threads=threads, device=device, precision=precision)
     if fold.scenes:
         return judge.scenes(detector, fold.scenes, len(fold.scenes), fold.labels)
     found = judge.photos(detector, fold.pictures, [fold.labels[one] for one in fold.coarse])

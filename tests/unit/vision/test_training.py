@@ -140,6 +140,15 @@ def test_a_training_begins_from_another_models_weights_as_far_as_they_name_the_s
     assert trained["head.classification_head.module_list.0.weight"].shape[0] == (len(NAMES) + 1) * 4
 
 
+@pytest.mark.slow
+def test_the_card_says_whose_weights_a_training_began_from(coco: Path, tmp_path: Path) -> None:
+    main.train([str(coco), "--out", str(tmp_path), "--start", "grocery", "--size", "128", "--detect-epochs", "0.05", "--threads", "1", "--device", "cpu"])
+    card = json.loads((tmp_path / "mine.json").read_text())
+    assert card["start"].startswith("grocery 1.")
+    assert (card["classify_epochs"], card["labels"]) == (0, list(NAMES))
+    assert detect.load(str(tmp_path / "mine.safetensors"), device="cpu").predict([drawn(1)[0]])
+
+
 def test_only_the_same_kind_of_network_can_be_begun_from(tmp_path: Path) -> None:
     (tmp_path / "theirs.json").write_text(json.dumps({"name": "theirs", "version": "1", "architecture": "ssdlite320_mobilenet_v3_large", "labels": ["a"]}))
     torch.save(zoo.build("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")

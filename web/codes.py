@@ -16,7 +16,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "image_failed": (404, "The image could not be looked at, so this was never made; its original is at its own ending."),
     "method_not_allowed": (405, "The address exists, not with this method; Allow says which."),
     "body_too_slow": (408, "The body stalls, or comes too slowly on the whole."),
-    "request_in_flight": (409, "The first request with this Idempotency-Key is being answered; Retry-After says when to ask again."),
+    "request_in_flight": (409, "The first request with this Idempotency-Key is being answered, or is not known to be kept yet; Retry-After says when to ask again."),
     "batch_deleted": (410, "The batch of this Idempotency-Key has been deleted since."),
     "precondition_failed": (412, "The file is not, or no longer, the one that If-Match or If-Unmodified-Since means."),
     "body_too_large": (413, "More bytes than a body may have, inflated or not; limit and value say how many."),

@@ -19,6 +19,8 @@ from shared.mongo import Db, Document, proven, translated
 from shared.states import BatchState, ImageState
 
 _SETTLE_S: Final = 5.0
+_AT_ONCE: Final = datetime(1970, 1, 1)
+"""Claims compare it with MongoDB's clock; by that of a web host which is ahead, what it accepted would wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,7 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
             "owner": None,
             "claim": None,
             "lease_until": None,
-            "not_before": batch.created_at,
+            "not_before": _AT_ONCE,
             "solo": False,
             "releases": 0,
             "faults": 0,

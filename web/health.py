@@ -26,7 +26,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Everything that is needed answers; says which does not."""
+    """What accepting batches and working on them needs is there; says what is not. Inspector and sweep are asked for by ``worker.alive``."""
     at_work = services()
     checks: dict[str, Callable[[Services], str | None]] = {
         "mongodb": _mongodb,

@@ -65,7 +65,7 @@ def _paths() -> dict[str, Any]:
             }
         },
         "/healthz": {"get": parts.plain("getHealth", "This process answers")},
-        "/readyz": {"get": parts.plain("getReadiness", "Everything answers")},
+        "/readyz": {"get": parts.plain("getReadiness", "What batches need is there: MongoDB, Redis, files, disk, a worker and its model; and no drain")},
         "/metrics": {"get": parts.plain("getMetrics", "For Prometheus", media="text/plain")},
         "/openapi.json": {"get": parts.plain("getOpenApi", "This document")},
         "/docs": {"get": parts.plain("getDocs", "This document as a page", media="text/html")},

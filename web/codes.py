@@ -73,6 +73,3 @@ OF_SOURCES: Final = frozenset(
     }
 )  # fmt: skip
 """Codes of calls that look at one picture; no other call answers with them."""
-
-OF_FILES: Final = frozenset({"image_pending", "image_failed"})
-"""Codes of the files of a batch's images; looking at one picture has none of them."""

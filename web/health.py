@@ -96,7 +96,11 @@ def _redis(at_work: Services) -> str | None:
 
 
 def _blobs(at_work: Services) -> str | None:
-    at_work.bond.check()
+    try:
+        at_work.bond.check()
+    except StoreAway as error:
+        if error.code != StoreAway.default_code:  # else whose store it is is not known; the check of MongoDB says why
+            raise
     at_work.blobs.write("ready/web", [b"ready"])
     return None
 

@@ -74,7 +74,7 @@ class Bond:
             self._refused = True
             has = f"says {found}" if found else "is missing"
             if self._mark is None:
-                _log.critical("BLOBS_ROOT bears the mark of another database: its file %r %s. Is MONGO_URL the right one? If so, remove the file.", MARK, has)
+                _log.critical("BLOBS_ROOT bears the mark of another database: its file %r %s. Is MONGODB_URL the right one? If so, remove the file.", MARK, has)
             else:
                 _log.critical(
                     "BLOBS_ROOT is not the folder that belongs to this database: its file %r should say %s and %s. Is its volume mounted? "

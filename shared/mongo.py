@@ -44,6 +44,15 @@ def connect(mongo: settings.Mongo, *, app: str) -> Db:
     )
 
 
+def proven(db: Db) -> Db:
+    """Give the database to read one document by its id, as a majority holds it while it is read. A read waits for that: bound it.
+
+    Any other read shows what this one server has. A primary that is cut off from the others does not know it yet, and what it shows
+    may be rolled back. A majority's latest snapshot (read concern "majority") would be old there, and say so of nothing.
+    """
+    return db.with_options(read_concern=ReadConcern("linearizable"))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn the driver's errors into ours; the cause stays attached for the log and is never shown to a client."""

@@ -16,7 +16,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "image_failed": (404, "The image could not be looked at, so this was never made; its original is at its own ending."),
     "method_not_allowed": (405, "The address exists, not with this method; Allow says which."),
     "body_too_slow": (408, "The body stalls, or comes too slowly on the whole."),
-    "request_in_flight": (409, "The first request with this Idempotency-Key is being answered; Retry-After says when to ask again."),
+    "request_in_flight": (409, "The first request with this Idempotency-Key is being answered, or is not known to be kept yet; Retry-After says when to ask again."),
     "batch_deleted": (410, "The batch of this Idempotency-Key has been deleted since."),
     "precondition_failed": (412, "The file is not, or no longer, the one that If-Match or If-Unmodified-Since means."),
     "body_too_large": (413, "More bytes than a body may have, inflated or not; limit and value say how many."),
@@ -51,6 +51,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "internal_error": (500, "A fault of the service; the request id helps to find it in its log."),
     "inspection_lost": (500, "Those who looked at the picture vanished, one after the other."),
     "upstream_error": (502, "The source of the URL is away, its certificate is not in order, or it is not understood."),
+    "no_answer": (502, "nginx, in containers, also with 504: no web process answered; what was asked for may have been done or not."),
     "unavailable": (503, "The service cannot do this now; nothing was accepted."),
     "not_ready": (503, "Something that the service needs is missing; checks says which."),
     "database_unavailable": (503, "MongoDB does not answer; nothing was accepted."),
@@ -58,6 +59,7 @@ CODES: Final[dict[str, tuple[int, str]]] = {
     "redis_unavailable": (503, "Redis does not answer, where what each client begins is counted; nothing was begun, what is known is still given."),
     "commit_unknown": (503, "MongoDB went away at the commit: batch_id may have been accepted. Retry with the same Idempotency-Key."),
     "query_too_slow": (503, "A listing outran its time limit; use cursor=newest or a narrower filter."),
+    "helper_killed": (503, "What looked at the picture was ended from outside, again and again; nothing is known about the picture."),
     "upstream_timeout": (504, "The source of the URL did not answer in full in time."),
     "disk_full": (507, "Free space is below the watermark and what the accepted images will still need."),
 }
@@ -67,10 +69,7 @@ OF_SOURCES: Final = frozenset(
         "no_source", "bad_url", "blocked_host", "blocked_address", "unresolvable_host",
         "source_too_large", "upstream_status", "upstream_error", "upstream_timeout",
         "not_an_image", "truncated", "corrupt", "too_many_pixels", "out_of_memory", "decoder_crash", "bytes_missing",
-        "inspection_lost", "redis_unavailable",
+        "inspection_lost", "helper_killed", "redis_unavailable",
     }
 )  # fmt: skip
 """Codes of calls that look at one picture; no other call answers with them."""
-
-OF_FILES: Final = frozenset({"image_pending", "image_failed"})
-"""Codes of the files of a batch's images; looking at one picture has none of them."""

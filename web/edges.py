@@ -46,6 +46,7 @@ EDGES: Final[dict[str, Edge]] = {
     "blobs_unavailable": Edge("The service is not all there", _AGAIN),
     "unavailable": Edge("The service is not all there", _AGAIN),
     "query_too_slow": Edge("This took too long", "Try again in a moment."),
+    "helper_killed": Edge("Looking at this picture was broken off", _AGAIN),
     "disk_full": Edge("There is no room left", "Tell who runs this service."),
     "inspection_lost": Edge("Looking at this picture went wrong", _ANOTHER),
     "internal_error": Edge("Something went wrong here", _REPORT),

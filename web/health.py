@@ -26,7 +26,7 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Everything that is needed answers; says which does not."""
+    """What accepting batches and working on them needs is there; says what is not. Inspector and sweep are asked for by ``worker.alive``."""
     at_work = services()
     checks: dict[str, Callable[[Services], str | None]] = {
         "mongodb": _mongodb,
@@ -96,7 +96,11 @@ def _redis(at_work: Services) -> str | None:
 
 
 def _blobs(at_work: Services) -> str | None:
-    at_work.bond.check()
+    try:
+        at_work.bond.check()
+    except StoreAway as error:
+        if error.code != StoreAway.default_code:  # else whose store it is is not known; the check of MongoDB says why
+            raise
     at_work.blobs.write("ready/web", [b"ready"])
     return None
 

@@ -71,7 +71,7 @@ class ImageMeta(BaseModel):
 
     timestamp: Moment
     store_name: Name
-    camera_id: Annotated[Name, BeforeValidator(_camera, json_schema_input_type=str | int)]
+    camera_id: Annotated[Name, BeforeValidator(_camera, json_schema_input_type=Name | int)]
     barcode: Barcode | None = None
     filename: Filename | None = None
 

@@ -15,10 +15,12 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
 from shared.ledger.idempotency import KEPT_S, Begun
-from shared.mongo import Db, Document, translated
+from shared.mongo import Db, Document, proven, translated
 from shared.states import BatchState, ImageState
 
 _SETTLE_S: Final = 5.0
+_AT_ONCE: Final = datetime(1970, 1, 1)
+"""Claims compare it with MongoDB's clock; by that of a web host which is ahead, what it accepted would wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +98,17 @@ def commit_batch(
 def abandon(db: Db, batch_id: str) -> bool:
     """Make sure that a batch which is not there can never come: insert its tombstone.
 
-    :returns: True when no such batch exists or ever will; False when it had been committed.
+    :returns: True when no such batch exists or ever will; False when it had been committed. Either is held by a majority.
+    :raises PyMongoError: it cannot be said within five seconds.
     """
-    try:
-        db.ledger.insert_one({"_id": batch_id, "received": 0, "deleted": 0, "state": "abandoned", "at": None})
-    except DuplicateKeyError:
-        line = db.ledger.find_one({"_id": batch_id}, {"state": 1})
-        return line is not None and line["state"] == "abandoned"
+    with pymongo.timeout(_SETTLE_S):
+        try:
+            db.ledger.insert_one({"_id": batch_id, "received": 0, "deleted": 0, "state": "abandoned", "at": None})
+        except DuplicateKeyError:  # by what one server holds, which may yet be rolled back
+            line = proven(db).ledger.find_one({"_id": batch_id}, {"state": 1})
+            if line is None:
+                raise
+            return bool(line["state"] == "abandoned")
     return True
 
 
@@ -148,8 +154,7 @@ def _keep_key(db: Db, session: ClientSession, batch_id: str, begun: Begun, answe
 def _settle(db: Db, batch_id: str, cause: Exception) -> None:
     """Find out whether a commit without an answer took place, by trying to make it impossible."""
     try:
-        with pymongo.timeout(_SETTLE_S):
-            nothing_accepted = abandon(db, batch_id)
+        nothing_accepted = abandon(db, batch_id)
     except PyMongoError:
         raise CommitUnknown(
             "The database went away at the commit: the batch may have been accepted. Retry with the same Idempotency-Key.",
@@ -217,7 +222,7 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
             "owner": None,
             "claim": None,
             "lease_until": None,
-            "not_before": batch.created_at,
+            "not_before": _AT_ONCE,
             "solo": False,
             "releases": 0,
             "faults": 0,

@@ -8,16 +8,18 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pymongo
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.errors import Gone, IdempotencyMismatch, InFlight
-from shared.mongo import Db, translated
+from shared.mongo import Db, Document, proven, translated
 
 IN_FLIGHT_S: Final = 60
 KEPT_S: Final = 24 * 3600
 _RETRY_AFTER_S: Final = 2
+_PROOF_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def begin(db: Db, key: str, fingerprint: str) -> Begun | Replay:
     :param key: account and key, joined by the caller.
     :param fingerprint: digest of the parsed request.
     :raises IdempotencyMismatch: the key belongs to another request.
-    :raises InFlight: the first request with it has not been answered yet.
+    :raises InFlight: the first request with it has not been answered yet, or it cannot be proven now that its batch is kept for good.
     :raises Gone: its batch has been deleted since.
     :raises StoreAway: MongoDB does not answer.
     """
@@ -75,9 +77,22 @@ def begin(db: Db, key: str, fingerprint: str) -> Begun | Replay:
             raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
         if record["state"] == "in_flight":
             raise InFlight("The first request with this key is being answered.", retry_after=_RETRY_AFTER_S)
-        if db.batches.find_one({"_id": record["batch_id"], "listed": True}, {"_id": 1}) is None:
-            raise Gone("The batch of this request has been deleted.", extra={"batch_id": record["batch_id"]})
-        return Replay(record["answer"], record["batch_id"])
+    return _replay(db, record)
+
+
+def _replay(db: Db, seen: Document) -> Replay:
+    """Give the first answer again, once it is proven that it stays: to say 202 is a promise, the second time too."""
+    try:
+        with pymongo.timeout(_PROOF_S):
+            record = proven(db).idempotency.find_one({"_id": seen["_id"], "token": seen["token"], "state": "kept"})
+            batch = record and proven(db).batches.find_one({"_id": record["batch_id"], "listed": True}, {"_id": 1})
+    except PyMongoError as error:  # neither "nothing was accepted" nor "it was" would be true for sure
+        raise InFlight("The first request with this key is not known to be kept yet.", retry_after=_RETRY_AFTER_S) from error
+    if record is None:  # a majority never had it, or it has expired
+        raise InFlight("The first request with this key has come to nothing; send it again.", retry_after=_RETRY_AFTER_S)
+    if batch is None:
+        raise Gone("The batch of this request has been deleted.", extra={"batch_id": record["batch_id"]})
+    return Replay(record["answer"], record["batch_id"])
 
 
 def is_kept(db: Db, key: str) -> bool:

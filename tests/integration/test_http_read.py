@@ -1,19 +1,26 @@
 """Lists, one batch, files, health, pages: what a reader gets."""
 
 import os
+import re
+import threading
 import time
+from contextlib import ExitStack
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from shared import settings, signs
 from shared.blobs import LocalBlobs
 from shared.contract import BATCHES
 from shared.layout import original_key, spool_key, variant_key
+from shared.ledger import pages, turns
 from shared.mongo import Db
-from tests.integration.http import client, item, picture, post
+from tests.integration.http import client, item, opened, picture, post
+from tests.integration.ledger_kit import work_off
+from web import batches
 
 pytestmark = pytest.mark.slow
 
@@ -313,6 +320,80 @@ def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
     assert (wrong.status_code, wrong.get_json(force=True)["code"]) == (405, "method_not_allowed")
     assert "GET" in wrong.headers["Allow"]
     assert web.get("/image_batches?wait=1").status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/image_batches/{batch}", "/batches/{batch}", "/image_batches"])
+def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    batch = post(web, [item()]).get_json()["batch_id"]
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(f"a secret in {__file__}")
+
+    for call in ("get_batch", "page_of_batches"):
+        monkeypatch.setattr(pages, call, fails)
+    answer = web.get(path.format(batch=batch), headers={"X-Request-ID": "mine-2"})
+    assert (answer.status_code, answer.mimetype, answer.headers["X-Request-ID"]) == (500, "application/problem+json", "mine-2")
+    assert answer.get_json(force=True) == {
+        "type": "/docs#internal_error",
+        "title": "Internal error",
+        "status": 500,
+        "detail": "Something went wrong here; the request id helps to find it.",
+        "instance": path.format(batch=batch),
+        "code": "internal_error",
+        "request_id": "mine-2",
+    }
+
+
+def links(answer: TestResponse) -> dict[str, str]:
+    return {name: where for where, name in re.findall(r'<([^>]+)>; rel="(\w+)"', answer.headers.get("Link", ""))}
+
+
+def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) -> None:
+    for _ in range(5):
+        post(web, [item(store_name="a b")])
+    query = "per_page=2&store_name=a+b"
+
+    def to(page: int) -> str:
+        return f"http://localhost/image_batches?{query}&page={page}"
+
+    assert links(web.get(f"/image_batches?{query}")) == {"first": to(1), "last": to(3), "next": to(2)}
+    assert links(web.get(f"/image_batches?{query}&page=2")) == {"first": to(1), "last": to(3), "prev": to(1), "next": to(3)}
+    assert links(web.get(f"/image_batches?{query}&page=3")) == {"first": to(1), "last": to(3), "prev": to(2)}
+    assert links(web.get(f"/image_batches?{query}&page=9")) == {"first": to(1), "last": to(3), "prev": to(3)}
+    body = web.get(to(2)).get_json()
+    assert (body["page"], len(body["batches"])) == (2, 2)
+    by_cursor = web.get(f"/image_batches?{query}&cursor=newest")
+    assert links(by_cursor) == {"next": f"http://localhost/image_batches?{query}&cursor={by_cursor.get_json()['next_cursor']}"}
+
+
+def test_a_longer_wait_than_half_a_minute_is_half_a_minute(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batches, "_wait", lambda _batch_id, seconds: asked.append(seconds))
+    said = post(web, [item()]).get_json()
+    for seconds in (0, 30, 31, 10**30):
+        assert web.get(f"{said['links']['self']}?wait={seconds}").status_code == 200
+    assert asked == [30, 30, 30]
+
+
+def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
+    said = post(web, [item()]).get_json()
+    turns.repair(db)
+    worker = threading.Timer(1, work_off, [db])
+    worker.start()
+    began = time.monotonic()
+    assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "done"
+    assert 0.9 < time.monotonic() - began < 15
+    worker.join()
+
+
+def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClient) -> None:
+    said = post(web, [item()]).get_json()
+    with ExitStack() as others:
+        for _ in range(4):  # a quarter of 16 threads
+            others.enter_context(opened[-1].waiters)
+        began = time.monotonic()
+        assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
+        assert time.monotonic() - began < 15
 
 
 def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:

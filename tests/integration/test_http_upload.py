@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from scripts.local.servers import Mongod
 from shared import settings
 from shared.blobs import LocalBlobs
 from shared.layout import spool_key
+from shared.ledger import commits
 from shared.mongo import Db
+from tests.integration.cutting_proxy import CuttingProxy
 from tests.integration.http import client, item, opened, picture, post
 
 pytestmark = pytest.mark.slow
@@ -250,6 +253,37 @@ def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: 
     assert web.delete(first.headers["Location"]).status_code == 204
     gone = post(web, body, Idempotency_Key="night-1")
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
+
+
+def test_a_repetition_of_what_is_being_answered_is_told_to_come_back(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, early = commits.commit_batch, []
+
+    def while_another_asks(*about: Any, **more: Any) -> None:
+        early.append(post(web.application.test_client(), [item()], Idempotency_Key="k"))
+        commit(*about, **more)
+
+    monkeypatch.setattr(commits, "commit_batch", while_another_asks)
+    first = post(web, [item()], Idempotency_Key="k")
+    assert first.status_code == 202
+    assert [(answer.status_code, answer.get_json(force=True)["code"], answer.headers["Retry-After"]) for answer in early] == [(409, "request_in_flight", "2")]
+    assert post(web, [item()], Idempotency_Key="k").get_json() == first.get_json()
+    assert db.batches.count_documents({}) == 1
+
+
+def test_a_database_that_goes_away_at_the_commit_is_503_with_the_batch_that_the_key_then_shows(
+    web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
+) -> None:
+    proxy = CuttingProxy(mongod.port, "lose_answer", away=True)
+    cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "server_selection_timeout_s": 1.0})
+    answer = post(client(cut, blobs_root), [item()], Idempotency_Key="k")
+    problem = answer.get_json(force=True)
+    assert (answer.status_code, problem["code"], answer.headers["Retry-After"]) == (503, "commit_unknown", "5")
+    assert LocalBlobs(blobs_root).read(spool_key(problem["batch_id"])) == picture()  # it may have been accepted, and it was
+    again = post(web, [item()], Idempotency_Key="k")
+    assert (again.status_code, again.get_json()["batch_id"]) == (202, problem["batch_id"])
+    assert db.batches.count_documents({}) == 1
+    opened.pop().close()  # before what it talks through
+    proxy.close()
 
 
 def test_a_repetition_needs_no_room(web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:

@@ -2,13 +2,14 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from shared.ledger import claims, results, turns
+from shared.ledger import claims, commits, results, turns
 from shared.mongo import Db
-from tests.integration.ledger_kit import commit, done, end_lease, held, now, validate, work_off
+from tests.integration.ledger_kit import batch, commit, done, end_lease, held, now, validate, work_off
 
 
 def one(db: Db, name: str) -> dict[str, object]:
@@ -159,6 +160,13 @@ def test_a_renewed_lease_goes_on_and_a_lost_one_is_said_to_be_lost(db: Db) -> No
     assert claims.renew(db, held(claim), "w1", 60) == {kept}
     claims.claim(db, "w1", 8, 60)  # the same owner under a new fence does not make the old claim good
     assert claims.renew(db, held(claim), "w1", 60) == {kept}
+
+
+def test_what_a_host_with_a_fast_clock_accepted_is_claimed_at_once(db: Db) -> None:
+    ahead = replace(batch(2), created_at=now() + timedelta(hours=1))
+    commits.commit_batch(db, ahead)
+    turns.repair(db)
+    assert len(claims.claim(db, "w", 4, 60).images) == 2
 
 
 def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:

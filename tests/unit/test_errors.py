@@ -7,7 +7,10 @@ import pytest
 
 from scripts.local.house import ROOT
 from shared import errors
+from web import parse
 from web.codes import CODES
+from worker.isolate import HelperKilled
+from worker.vision import errors as vision
 
 
 def leaves(kind: type[errors.ShelfsightError]) -> Iterator[type[errors.ShelfsightError]]:
@@ -25,16 +28,32 @@ def test_each_error_is_complete_and_drawn_in_the_tree(kind: type[errors.Shelfsig
     assert (said.code, said.detail, str(said)) == (kind.default_code, "A sentence.", "A sentence.")
 
 
-def test_every_code_that_is_raised_is_explained_with_its_status() -> None:
-    for kind in leaves(errors.ShelfsightError):
+def named(pattern: str, *folders: str) -> set[str]:
+    """Give what a pattern finds in the source."""
+    return {code for folder in folders for path in (ROOT / folder).rglob("*.py") for code in re.findall(pattern, path.read_text())}
+
+
+def test_every_code_that_reaches_a_client_is_explained_with_its_status() -> None:
+    kinds: list[type[errors.ShelfsightError]] = [*leaves(errors.ShelfsightError), HelperKilled]  # an inspection that ends so says so
+    for kind in kinds:
         if kind.default_code not in {"conflict", "forbidden"}:  # these two are only ever raised with codes of their kinds
             assert CODES[kind.default_code][0] == kind.status
-    named = re.compile(r"(?<![A-Za-z_])code=\"([a-z_]+)\"")
-    raised = {code for folder in ("web", "shared") for path in (ROOT / folder).rglob("*.py") for code in named.findall(path.read_text())}
-    assert len(raised) > 10
-    assert raised <= CODES.keys()
+    raised = named(r"\bcode=\"([a-z_]+)\"", "web", "shared", "worker") | named(r"\"code\": \"([a-z_]+)\"", "web", "shared", "worker")
+    kept = named(r"\bdefault_code = \"([a-z_]+)\"", "web", "shared", "worker") - {"conflict", "forbidden"}
+    of_pictures = vision.CODES.keys() - {"unsupported_format", "empty"}  # of an inspection these are not_an_image
+    nginx = (ROOT / "deploy/nginx/shelfsight.conf").read_text()
+    by_nginx = set(re.findall(r"^ +\w+ ([a-z_]+);$", nginx.partition("map $status $problem_code {")[2].partition("}")[0], re.MULTILINE))
+    assert min(map(len, (raised, kept, of_pictures, by_nginx))) >= 5
+    assert raised | kept | of_pictures | by_nginx <= CODES.keys()
     documented = (ROOT / "docs/api.md").read_text()
     assert [code for code in CODES if f"`{code}`" not in documented] == []
+
+
+def test_every_code_of_a_field_and_of_an_image_is_documented() -> None:
+    listed = (ROOT / "docs/api.md").read_text().partition("Codes in `errors`:")[2]
+    of_fields = named(r"FieldError\([^)]*?, \"([a-z_]+)\",", "web", "shared") | set(parse._KINDS.values())
+    assert len(of_fields) > 10
+    assert [code for code in of_fields | vision.CODES.keys() if not re.search(rf"\b{code}\b", listed)] == []
 
 
 def test_codes_are_not_used_twice() -> None:

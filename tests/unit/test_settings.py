@@ -1,6 +1,7 @@
 """Settings come from the environment and from secret files, once, when they are asked for."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from scripts.local.house import ROOT
 from shared.contract import DEFAULT_AUGMENTATIONS
@@ -32,6 +33,16 @@ def test_the_defaults_are_the_contracts_limits() -> None:
     assert (limits.max_body_bytes, limits.max_images) == (64 * 1024 * 1024, 1000)
     assert (limits.max_image_bytes, limits.max_pixels) == (20 * 1024 * 1024, 50_000_000)
     assert Settings().web.host == "127.0.0.1"
+
+
+def test_the_example_lists_every_setting_with_its_default() -> None:
+    example = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    for group in dict(Settings()).values():
+        for name, field in type(group).model_fields.items():
+            variable = str(field.validation_alias or f"{group.model_config['env_prefix']}{name}".upper())
+            assert variable in example
+            if isinstance(field.default, int | float | str | Path):
+                assert TypeAdapter(field.annotation).validate_python(example[variable]) == field.default, variable
 
 
 def test_the_environment_is_read_when_settings_are_made(monkeypatch: pytest.MonkeyPatch) -> None:

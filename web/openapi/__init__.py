@@ -51,22 +51,28 @@ def _paths() -> dict[str, Any]:
         "/upload_image_batch": {"post": batches.upload()},
         "/image_batches": {"get": batches.listing()},
         "/image_batches/{batch_id}": {"get": batches.one(), "delete": batches.delete()},
-        "/uploads/{name}": {"get": parts.file("getFile", "The stored image", [parts.parameter("name", {"type": "string"}, where="path")])},
+        "/uploads/{name}": {
+            "get": parts.file("getFile", "The stored image", [parts.parameter("name", {"type": "string"}, where="path")], "image_pending", "image_failed")
+        },
         "/uploads/{image_id}/{variant}.jpg": {
             "get": parts.file(
-                "getVariant", "A picture made from it", [parts.in_path("image_id"), parts.parameter("variant", variants, where="path")]
+                "getVariant",
+                "A picture made from it",
+                [parts.in_path("image_id"), parts.parameter("variant", variants, where="path")],
+                "image_pending",
+                "image_failed",
             )
         },
         "/limits": {
             "get": {
                 "operationId": "getLimits",
                 "summary": "What an upload may be",
-                "responses": {"200": parts.as_json("The limits", "LimitsShown")} | parts.problems(401, 421, 422),
+                "responses": {"200": parts.as_json("The limits", "LimitsShown")} | parts.problems("invalid"),
             }
         },
         "/healthz": {"get": parts.plain("getHealth", "This process answers")},
-        "/readyz": {"get": parts.plain("getReadiness", "Everything answers")},
-        "/metrics": {"get": parts.plain("getMetrics", "For Prometheus", media="text/plain")},
+        "/readyz": {"get": parts.plain("getReadiness", "What batches need is there: MongoDB, Redis, files, disk, a worker and its model; and no drain", "not_ready")},
+        "/metrics": {"get": parts.plain("getMetrics", "For Prometheus", "database_unavailable", media="text/plain")},
         "/openapi.json": {"get": parts.plain("getOpenApi", "This document")},
         "/docs": {"get": parts.plain("getDocs", "This document as a page", media="text/html")},
         "/": {"get": inspections.look()},
@@ -75,5 +81,5 @@ def _paths() -> dict[str, Any]:
         "/pictures/{result_id}/{picture}.jpg": {
             "get": parts.file("getPicture", "A picture that was made for an inspection", [parts.in_path("result_id"), parts.parameter("picture", pictures, where="path")])
         },
-        "/batches/{batch_id}": {"get": parts.plain("getBatchPage", "A batch as a page", 404, media="text/html", parameters=[parts.in_path("batch_id")])},
+        "/batches/{batch_id}": {"get": parts.plain("getBatchPage", "A batch as a page", "not_found", "invalid", "database_unavailable", "query_too_slow", media="text/html", parameters=[parts.in_path("batch_id")])},
     }

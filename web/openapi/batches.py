@@ -45,8 +45,11 @@ def upload() -> dict[str, Any]:
             },
         },
         "responses": {"202": parts.as_json("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
-        | parts.problems(400, 401, 403, 408, 409, 410, 413, 415, 421, 422, 429, 503, 507),
-    }
+        | parts.problems(
+            *parts.BODY, "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
+            "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
+        ),
+    }  # fmt: skip
 
 
 def listing() -> dict[str, Any]:
@@ -55,7 +58,7 @@ def listing() -> dict[str, Any]:
         "operationId": "listImageBatches",
         "summary": "List batches, newest first",
         "parameters": _list_parameters(),
-        "responses": {"200": parts.as_json("A page", "BatchPage")} | parts.problems(401, 421, 422, 503),
+        "responses": {"200": parts.as_json("A page", "BatchPage")} | parts.problems("invalid", "bad_cursor", "database_unavailable", "query_too_slow"),
     }
 
 
@@ -65,7 +68,7 @@ def one() -> dict[str, Any]:
         "operationId": "getImageBatch",
         "summary": "Show a batch",
         "parameters": [parts.in_path("batch_id"), parts.parameter("wait", parts.WAIT)],
-        "responses": {"200": parts.as_json("The batch", "Batch")} | parts.problems(401, 404, 421, 422, 503),
+        "responses": {"200": parts.as_json("The batch", "Batch")} | parts.problems("not_found", "invalid", "database_unavailable", "query_too_slow"),
     }
 
 
@@ -75,7 +78,7 @@ def delete() -> dict[str, Any]:
         "operationId": "deleteImageBatch",
         "summary": "Delete a batch and its files",
         "parameters": [parts.in_path("batch_id")],
-        "responses": {"204": {"description": "Gone"}} | parts.problems(401, 403, 404, 421, 422, 503),
+        "responses": {"204": {"description": "Gone"}} | parts.problems("foreign_origin", "not_found", "invalid", "database_unavailable"),
     }
 
 

@@ -4,11 +4,15 @@ from typing import Any, Final
 
 from shared.contract import AUGMENTATIONS, DREAM, DREAM_LAYERS
 from shared.inspections.recipes import MAX_SEED, Dream
+from web.codes import OF_SOURCES
 from web.openapi import parts
 
 _URL: Final = {"type": "string", "format": "uri", "description": "http or https, of a public address"}
-_LOOKING: Final = (401, 413, 415, 421, 422, 429, 500, 502, 503, 504, 507)
-"""Statuses of problems that all have who look at a picture: the service's, and those of inspections that failed."""
+_LOOKING: Final = (
+    *OF_SOURCES, "not_found", "invalid", "too_many_requests", "internal_error",
+    "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
+)  # fmt: skip
+"""Codes of problems that all have who look at a picture: the service's, and those of inspections that failed."""
 
 
 def look() -> dict[str, Any]:
@@ -24,7 +28,7 @@ def look() -> dict[str, Any]:
             parts.parameter("seed", {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Of what is drawn by chance"}),
             parts.parameter("wait", parts.WAIT),
         ],
-        "responses": parts.awaited("A page; or the same as JSON, where Accept prefers that", parts.ref("Look")) | parts.or_pages(parts.problems(403, 404, *_LOOKING, of_sources=True)),
+        "responses": parts.awaited("A page; or the same as JSON, where Accept prefers that", parts.ref("Look")) | parts.or_pages(parts.problems("foreign_origin", "query_too_slow", *_LOOKING)),
     }
 
 
@@ -51,7 +55,7 @@ def describe() -> dict[str, Any]:
                 "application/octet-stream": {"schema": parts.BINARY},
             },
         },
-        "responses": parts.awaited("What is known", parts.ref("Description"), page=False) | parts.problems(400, 403, 404, 408, *_LOOKING, of_sources=True),
+        "responses": parts.awaited("What is known", parts.ref("Description"), page=False) | parts.problems(*parts.BODY, *_LOOKING),
     }
 
 
@@ -62,5 +66,5 @@ def inspection() -> dict[str, Any]:
         "operationId": "getInspection",
         "summary": "What the call that asked for it would answer",
         "parameters": [parts.in_path("inspection_id"), parts.parameter("wait", parts.WAIT), parts.parameter("format", {"type": "string", "enum": ["json"]})],
-        "responses": parts.awaited("As JSON; what GET /?url= asked for also as a page, where Accept prefers that", either) | parts.or_pages(parts.problems(404, *_LOOKING, of_sources=True)),
+        "responses": parts.awaited("As JSON; what GET /?url= asked for also as a page, where Accept prefers that", either) | parts.or_pages(parts.problems(*_LOOKING)),
     }

@@ -2,14 +2,21 @@
 
 from typing import Any, Final
 
-from web.codes import CODES, OF_FILES, OF_SOURCES
+from web.codes import CODES
 
 REF: Final = "#/components/schemas/{model}"
 _HEX: Final = "^[0-9a-f]{32}$"
 ID: Final = {"batch_id": _HEX, "image_id": "^[0-9a-f]{36}$", "inspection_id": _HEX, "result_id": _HEX}
 PAGE: Final = {"type": "integer", "minimum": 1, "maximum": 10**9}
-WAIT: Final = {"type": "integer", "minimum": 0, "description": "Seconds; above 30 is taken as 30"}
+WAIT: Final = {"type": "integer", "minimum": 0, "description": "Seconds; above 30 is taken as 30, and none while many wait already"}
 BINARY: Final = {"type": "string", "format": "binary"}
+BODY: Final = (
+    "bad_request", "malformed_json", "incomplete_body", "malformed_chunks", "bad_gzip", "malformed_form", "foreign_origin", "body_too_slow",
+    "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "too_many_requests", "unavailable",
+)  # fmt: skip
+"""Codes of calls that read a body."""
+
+_ALWAYS: Final = ("unauthorized", "misdirected_request")
 _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 _RETRY: Final = {"Retry-After": {"description": "Seconds after which to try again, where that makes sense", "schema": {"type": "integer"}}}
 _AWAIT_AT: Final = {"Location": {"description": "Where it is once it is done", "schema": {"type": "string"}}}
@@ -34,41 +41,36 @@ def or_pages(answers: dict[str, Any]) -> dict[str, Any]:
     return {status: problem | {"content": problem["content"] | _HTML} for status, problem in answers.items()}
 
 
-def file(operation: str, summary: str, parameters: list[dict[str, Any]]) -> dict[str, Any]:
-    """Describe a call that gives a file."""
+def file(operation: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
+    """Describe a call that gives a file.
+
+    :param codes: of its problems, beside those that every file has.
+    """
     binary = {"image/*": {"schema": BINARY}}
     ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
     ok["304"] = {"description": "Not modified"}
-    responses = ok | problems(401, 404, 412, 416, 421, 503)
+    responses = ok | problems("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
     return {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses}
 
 
-def plain(operation: str, summary: str, *statuses: int, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
+def plain(operation: str, summary: str, *codes: str, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
     """Describe a call that gives a text, a page or JSON of no fixed form.
 
-    :param statuses: of its problems, beside those that every call has.
+    :param codes: of its problems, beside those that every call has.
     """
     answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
-    refusals = problems(401, 421, 422, 503, *statuses)
+    refusals = problems(*codes)
     responses = {"200": answer} | (or_pages(refusals) if media == "text/html" else refusals)
     return {"operationId": operation, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
 
 
-def problems(*statuses: int, of_sources: bool = False) -> dict[str, Any]:
-    """Describe the problems of these statuses, with the codes that each may have.
-
-    :param of_sources: the call looks at one picture.
-    """
+def problems(*codes: str) -> dict[str, Any]:
+    """Describe the problems of a call by their status: those with these codes, and those that every call has."""
+    by_status: dict[str, list[str]] = {}
+    for code in sorted({*codes, *_ALWAYS}, key=list(CODES).index):
+        by_status.setdefault(str(CODES[code][0]), []).append(code)
     content = {"application/problem+json": {"schema": ref("Problem")}}
-    others = OF_FILES if of_sources else OF_SOURCES
-    return {
-        str(status): {
-            "description": "One of: " + ", ".join(code for code, (its, _) in CODES.items() if its == status and code not in others),
-            "headers": _RETRY,
-            "content": content,
-        }
-        for status in statuses
-    }
+    return {status: {"description": f"One of: {', '.join(those)}", "headers": _RETRY, "content": content} for status, those in by_status.items()}
 
 
 def as_json(description: str, model: str) -> dict[str, Any]:

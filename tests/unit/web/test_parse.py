@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import BadRequest, MalformedJson
+from shared.errors import BadRequest, MalformedJson, TooLarge
 from shared.settings import Limits
 from web.parse import load, parse_json
 from web.schemas import parse_time
@@ -33,6 +33,32 @@ def parse(body: bytes, *, lenient: bool = False) -> Any:
 def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(body)
+
+
+def test_text_is_one_value_whatever_it_holds() -> None:
+    note = '"a", [l], {r}\\, ' * 150
+    items = [{**GOOD, "note": note} for _ in range(300)]
+    assert len(parse(json.dumps(items).encode()).good) == 300
+
+
+@RELAXED
+@given(JSON)
+def test_a_value_more_than_may_be_is_one_too_many(tree: Any) -> None:
+    def marks(value: Any) -> int:
+        inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+        return 0 if inner is None else max(1, len(inner)) + sum(map(marks, inner))
+
+    body, most = json.dumps({"": tree}).encode(), marks({"": tree})
+    load(body, Limits(max_values=most))
+    if most > 1:
+        with pytest.raises(TooLarge):
+            load(body, Limits(max_values=most - 1))
+
+
+@pytest.mark.parametrize("body", [b'["' + b"," * 9, b'["\\', b'["a" "b,c,d,e" ",,,', b'["\\",,,,,"'])
+def test_text_without_an_end_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedJson):
+        load(body, Limits(max_values=3))
 
 
 @RELAXED

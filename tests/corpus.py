@@ -126,6 +126,8 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg with exif that overlaps", with_segment(whole, 0xE1, overlapping_exif()), "jpeg"),
         ("jpeg with 30 segments of 64 KB", with_segment(whole, 0xEE, bytes(65_000), 30), "jpeg"),
         ("jpeg with 11000 segments", with_segment(whole, 0xEE, b"", 11_000), "corrupt"),
+        ("jpeg with 4000 segments of exif", with_segment(whole, 0xE1, b"Exif\0\0" + bytes(500), 4000), "corrupt"),
+        ("jpeg with 5 MB of fill bytes", whole[:2] + b"\xff" * 5_000_000 + whole[2:], "jpeg"),
         ("jpeg with a colour profile of nonsense", encoded(image, "JPEG", icc_profile=b"nonsense" * 99), "jpeg"),
         ("jpeg with a colour profile cut short", encoded(image, "JPEG", icc_profile=bytes(3)), "jpeg"),
         ("jpeg with several pictures", encoded(image, "MPO", save_all=True, append_images=[drawn(2)]), "jpeg"),

@@ -1,7 +1,7 @@
-"""Whether the file of a picture is whole, read off its structure; no pixel is decoded.
+"""What is read off the structure of a picture's file, before a decoder has it: whether it is whole, and what of it is needed.
 
-Decoders give what they have of a file that is cut short, or stop reading once the first frame is there. Here each format is
-walked to its end, in time that grows with the file's length at most.
+Decoders give what they have of a file that is cut short, or stop reading once the first frame is there; and some take their time
+over what is no part of the picture. Here each format is walked to its end, in time that grows with the file's length at most.
 """
 
 import re
@@ -14,9 +14,16 @@ from worker.vision.errors import VisionError
 
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A marker with a length, or the end: no stuffed zero, restart, fill byte or start of image (ITU T.81, B.1.1)."""
-_SEGMENTS: Final = 10_000
-_SCANS: Final = 100
-"""Most scans of a JPEG: each may be a pass over all pixels for a few bytes. Cameras write one, progressive encoders about ten."""
+_START_OF_SCAN: Final = 0xDA
+_END: Final = 0xD9
+_UNREAD: Final = {0xC8, *range(0xF0, 0xFE)}
+"""Markers for extensions that nobody wrote. Pillow takes what such a segment holds for more segments."""
+_MOST_SEGMENTS: Final = 512
+"""Of a JPEG: Pillow joins those of Exif one by one, each time anew. A colour profile may take 255 (ICC.1:2022, B.4), a camera about 20."""
+_MOST_SCANS: Final = 100
+"""Of a JPEG: each may be a pass over all pixels for a few bytes. Cameras write one, progressive encoders about ten."""
+_PLAIN_SEGMENTS: Final = 100
+_PLAIN_SCANS: Final = 32
 _PAGES: Final = 10_000
 _ENTRIES: Final = 500_000
 """Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
@@ -42,20 +49,55 @@ def check(kind: str, data: bytes) -> int:
         raise VisionError("truncated") from error
 
 
+def is_plain_jpeg(data: bytes) -> bool:
+    """Say whether a JPEG is whole and has no more segments and scans than cameras and ordinary encoders write."""
+    try:
+        markers = [marker for marker, _, _ in _segments(data)]
+    except VisionError:
+        return False
+    return len(markers) <= _PLAIN_SEGMENTS and markers.count(_START_OF_SCAN) <= _PLAIN_SCANS
+
+
+def needed(kind: str, data: bytes) -> bytes:
+    """Give what Pillow needs of a file; all of it where nothing else would do harm.
+
+    :raises VisionError: ``truncated``; ``corrupt``.
+    """
+    return _needed_of_jpeg(data) if kind == "jpeg" else data
+
+
 def _jpeg(data: bytes) -> int:
     """From marker to marker: one that is cut short between its scans decodes without a complaint, but lacks its end marker."""
-    at, scans = 2, 0
-    for _ in range(_SEGMENTS):
-        marker = _MARKER.search(data, at)
-        if marker is None:
+    if sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data)) > _MOST_SCANS:
+        raise VisionError("corrupt")
+    return 1
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Give marker, begin and end of the segments of a JPEG, up to its end's own. A scan's pixels follow its segment."""
+    at = 2
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, at)
+        if found is None:
             raise VisionError("truncated")
-        if marker[0] == b"\xff\xd9":
-            return 1
-        scans += marker[0] == b"\xff\xda"
-        if scans > _SCANS:
-            break
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        marker, at = found[0][1], found.end()
+        if marker != _END:
+            at += int.from_bytes(data[at : at + 2], "big")
+        yield marker, found.start(), at
+        if marker == _END:
+            return
     raise VisionError("corrupt")
+
+
+def _needed_of_jpeg(data: bytes) -> bytes:
+    """Leave out what lies between the segments in front of the pixels: Pillow reads that byte by byte."""
+    kept = bytearray(data[:2])
+    for marker, begin, end in _segments(data):
+        if marker == _START_OF_SCAN:
+            return bytes(kept) + data[begin:]
+        if marker not in _UNREAD:
+            kept += data[begin:end]
+    return bytes(kept)
 
 
 def _png(data: bytes) -> int:

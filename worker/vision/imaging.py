@@ -29,7 +29,6 @@ Rgb = NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 
 QUALITY: Final = 90
-_SCANS: Final = 32
 _LONGEST: Final = 65_500
 """Longest side of a JPEG, in which all that is made of a picture is kept (libjpeg's JPEG_MAX_DIMENSION)."""
 THUMB_SIDE: Final = 320
@@ -80,8 +79,7 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     if header is None:
         return False
     height, width, space = header
-    # A progressive file may ask for thousands of passes over all pixels.
-    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
+    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and formats.is_plain_jpeg(data)
 
 
 def use_threads(count: int) -> None:
@@ -183,7 +181,7 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
     # Some decoders allocate the whole canvas as soon as they open a file; Pillow refuses more than twice this before they do.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        opened = Image.open(io.BytesIO(data), formats=(kind,))
+        opened = Image.open(io.BytesIO(formats.needed(kind, data)), formats=(kind,))
     except Image.DecompressionBombError:
         raise VisionError("too_many_pixels") from None
     except Exception:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from tests.crafted import chunk, interlaced_rows, png
+from tests.crafted import chunk, interlaced_rows, png, with_scans, with_segment
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -234,3 +234,33 @@ def test_only_ordinary_jpegs_are_decoded_in_the_worker() -> None:
     assert not imaging.is_plain_jpeg(encoded(noise(), "PNG"), max_pixels=MAX)
     assert not imaging.is_plain_jpeg(encoded(RED.convert("CMYK"), "JPEG"), max_pixels=MAX)
     assert not imaging.is_plain_jpeg(encoded(noise(), "JPEG"), max_pixels=100)
+
+
+def test_a_jpeg_with_more_segments_or_scans_than_a_cameras_is_not_decoded_in_the_worker() -> None:
+    whole, progressive = encoded(noise(), "JPEG"), encoded(noise(), "JPEG", progressive=True)
+    exif = b"Exif\0\0" + bytes(2000)
+    assert imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 30), max_pixels=MAX)
+    assert imaging.is_plain_jpeg(progressive, max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 255), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_scans(progressive, 40), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(whole[:-2], max_pixels=MAX)
+
+
+def test_what_follows_a_jpegs_end_does_not_make_it_less_plain() -> None:
+    assert imaging.is_plain_jpeg(encoded(noise(), "JPEG") + b"\xff\xda\0\2" * 1000, max_pixels=MAX)
+
+
+def test_a_decoder_gets_no_more_segments_of_a_jpeg_than_a_colour_profile_and_a_camera_need() -> None:
+    whole = encoded(noise(), "JPEG")
+    profile = srgb() + bytes(254 * 65_519)
+    assert imaging.decode(encoded(noise(), "JPEG", icc_profile=profile), max_pixels=MAX).profile == profile
+    with pytest.raises(VisionError, match="corrupt"):
+        imaging.decode(with_segment(whole, 0xE1, b"Exif\0\0" + bytes(2000), 5000), max_pixels=MAX)
+
+
+def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> None:
+    whole = encoded(noise(), "JPEG")
+    assert formats.needed("jpeg", whole) == whole
+    assert formats.needed("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
+    hiding = with_segment(whole, 0xF0, with_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
+    assert formats.needed("jpeg", hiding) == whole

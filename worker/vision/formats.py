@@ -32,6 +32,10 @@ _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row of each pass of an interlaced PNG, and the steps to the next ones (PNG, 8.1)."""
 _PIECE: Final = 1 << 20
+_HEADER: Final = 1 << 16
+"""Bytes that a size is looked for in. A GIF may begin with texts; to walk through many short ones takes its time."""
+_OLDEST_BMP: Final = 12
+"""Length of the header that tells it."""
 _PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
 """Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
 
@@ -64,6 +68,14 @@ def needed(kind: str, data: bytes) -> bytes:
     :raises VisionError: ``truncated``; ``corrupt``.
     """
     return _needed_of_jpeg(data) if kind == "jpeg" else data
+
+
+def size(kind: str | None, data: bytes) -> tuple[int, int] | None:
+    """Read width and height off the header; None where that takes a decoder, or the format is not known."""
+    try:
+        return _SIZES[kind](data[:_HEADER]) if kind in _SIZES else None
+    except (struct.error, IndexError, StopIteration, VisionError):  # there is no header, or no frame
+        return None
 
 
 def _jpeg(data: bytes) -> int:
@@ -145,10 +157,15 @@ def check_filled(png: bytes) -> None:
 
 def _gif(data: bytes) -> int:
     """From block to block to the trailer."""
-    at, frames = 13 + _colours(data[10]), 0
+    return sum(1 for _ in _gif_frames(data))
+
+
+def _gif_frames(data: bytes) -> Iterator[int]:
+    """Give the place of each frame's descriptor."""
+    at = 13 + _colours(data[10])
     while (kind := data[at]) != 0x3B:
         if kind == 0x2C:
-            frames += 1
+            yield at
             at += 11 + _colours(data[at + 9])
         elif kind == 0x21:
             at += 2
@@ -157,7 +174,6 @@ def _gif(data: bytes) -> int:
         while length := data[at]:
             at += 1 + length
         at += 1
-    return frames
 
 
 def _colours(flags: int) -> int:
@@ -233,6 +249,44 @@ def _avif(data: bytes) -> int:
     return 0
 
 
+def _png_size(data: bytes) -> tuple[int, int]:
+    return struct.unpack_from(">II", data, 16)
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """The screen, and what of the first frame reaches beyond it."""
+    left, top, width, height = struct.unpack_from("<HHHH", data, next(_gif_frames(data)) + 1)
+    across, down = struct.unpack_from("<HH", data, 6)
+    return max(across, left + width), max(down, top + height)
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    """The oldest header has numbers of 16 bits; in others a height below zero says that rows go down."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == _OLDEST_BMP else "<ii", data, 18)
+    return abs(width), abs(height)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """A canvas, a lossless picture or a lossy one (RFC 9649, 2.7, 3.4; RFC 6386, 9.1)."""
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+_SIZES: Final[dict[str, Callable[[bytes], tuple[int, int] | None]]] = {
+    "png": _png_size,
+    "gif": _gif_size,
+    "bmp": _bmp_size,
+    "webp": _webp_size,
+}
 _WALKS: Final[dict[str, Callable[[bytes], int]]] = {
     "jpeg": _jpeg,
     "png": _png,

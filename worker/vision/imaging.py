@@ -88,9 +88,10 @@ def use_threads(count: int) -> None:
 
 
 def pixels(data: bytes) -> int | None:
-    """Read off a JPEG's header how many pixels it has; None where that takes a decoder that may crash."""
+    """Read off a picture's header how many pixels it has; None where that takes a decoder that may crash."""
     header = _jpeg_header(data)
-    return None if header is None else header[0] * header[1]
+    size = header[:2] if header is not None else formats.size(sniff(data[:_HEAD]), data)
+    return None if size is None else size[0] * size[1]
 
 
 def decode(data: bytes, *, max_pixels: int, least: int | None = None) -> Picture:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from tests.crafted import chunk, interlaced_rows, png, with_scans, with_segment
+from tests.crafted import bmp, chunk, interlaced_rows, png, with_scans, with_segment
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -264,3 +264,32 @@ def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> No
     assert formats.needed("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
     hiding = with_segment(whole, 0xF0, with_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
     assert formats.needed("jpeg", hiding) == whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+        ("WEBP", {"save_all": True, "append_images": [RED.resize((64, 48))]}),
+    ],
+)  # fmt: skip
+def test_pixels_are_counted_off_the_header(kind: str, options: dict[str, Any]) -> None:
+    data = encoded(noise((64, 48)), kind, **options)
+    assert imaging.pixels(data) == 64 * 48
+    assert imaging.pixels(data[:12]) is None
+
+
+def test_rows_that_go_down_and_the_oldest_header_of_a_bmp_are_counted_too() -> None:
+    assert imaging.pixels(bmp((64, -48), 24, b"")) == 64 * 48
+    assert imaging.pixels(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 64, 48, 1, 24)) == 64 * 48
+
+
+def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
+    small_screen = b"GIF89a\1\0\1\0\0\0\0" + b"!\xfe\1x\0" + b"," + struct.pack("<HHHH", 4, 8, 60, 40) + b"\0\2\2D\1\0;"
+    assert imaging.pixels(small_screen) == 64 * 48
+    assert imaging.pixels(small_screen[:13] + b"!\xfe" + b"\1x" * 50_000 + b"\0" + small_screen[18:]) is None
+
+
+def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
+    for data in (encoded(noise(), "TIFF"), encoded(noise(), "AVIF"), b"", b"text", b"RIFF\4\0\0\0WEBP"):
+        assert imaging.pixels(data) is None

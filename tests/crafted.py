@@ -58,6 +58,11 @@ def with_scans(progressive: bytes, times: int) -> bytes:
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
+def closed(jpeg: bytes) -> bytes:
+    """Cut a file in half, and end it as if it were whole."""
+    return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
+
+
 def ycck(image: Image.Image) -> bytes:
     """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
     cmyk = encoded(image.convert("CMYK"), "JPEG")

@@ -193,7 +193,10 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
             raise VisionError("too_many_pixels")
         mode = image.mode  # of the file: reading frames or pixels may change it
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
-        if kind == "jpeg" and simplejpeg is not None and mode in {"RGB", "L"}:
+        if kind == "jpeg" and simplejpeg is not None and mode == "CMYK":
+            inks = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)  # inverted, as Adobe writes them
+            rgb = np.asarray(_to_rgb(Image.frombytes("CMYK", image.size, (255 - inks).tobytes())))
+        elif kind == "jpeg" and simplejpeg is not None:
             rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
         else:
             image.load()

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from tests.crafted import bmp, chunk, interlaced_rows, png, with_scans, with_segment
+from tests.crafted import bmp, chunk, interlaced_rows, png, with_scans, with_segment, ycck
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -159,6 +160,12 @@ def test_so_is_an_interlaced_one_of_any_size(wide: int, high: int) -> None:
     formats.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
     with pytest.raises(VisionError, match="truncated"):
         formats.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
+
+
+@pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), ycck])
+def test_inks_become_the_colours_that_pillow_makes_of_them(make: Callable[[Image.Image], bytes]) -> None:
+    data = make(noise())
+    assert np.array_equal(imaging.decode(data, max_pixels=MAX).rgb, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 @pytest.mark.parametrize("turn", [1, 6])

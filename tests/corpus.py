@@ -29,6 +29,7 @@ from tests.crafted import (
     text_bomb,
     tiff,
     with_avif_size,
+    with_half,
     with_jpeg_size,
     with_scans,
     with_segment,
@@ -233,7 +234,14 @@ def _tiffs() -> Iterator[Row]:
     deep = np.asarray(image.convert("L"), np.uint16) * 257
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "lzma", "zstd"):
         yield f"tiff {compression}", encoded(image, "TIFF", compression=compression), "tiff"
+    strips = {"strip_size": 3 * 8 * SIZE[0]}
+    for name, options in {"": {}, " of lzw": {"compression": "tiff_lzw"}, " of jpeg": {"compression": "jpeg"}}.items():
+        striped = encoded(image, "TIFF", **strips, **options)
+        yield f"tiff strips{name}", striped, "tiff"
+        yield f"tiff with half of its strips{name}", with_half(striped, 273), "truncated"
     one_row = {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}
+    planes = one_row | {256: 2, 257: 2, 262: 2, 277: 3, 278: 2, 284: 2}
+    tile = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16, 324: 8, 325: 256}
     yield from (
         ("tiff group 4", encoded(image.convert("1"), "TIFF", compression="group4"), "tiff"),
         ("tiff 16 bits", encoded(Image.fromarray(deep), "TIFF"), "tiff"),
@@ -250,6 +258,14 @@ def _tiffs() -> Iterator[Row]:
         ("tiff with its directory beyond the end", b"II*\0\xff\xff\xff\x7f", "truncated"),
         ("tiff without a size", tiff("<", one_row | {256: 0}), "corrupt"),
         ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "corrupt"),
+        ("tiff with one strip of twice its rows", tiff("<", one_row | {257: 2, 278: 1}), "truncated"),
+        ("tiff with strips of no rows", tiff("<", one_row | {278: 0}), "corrupt"),
+        ("tiff with half of its bytes", with_half(whole, 279, values=True), "truncated"),
+        ("tiff with half of a jpeg", with_half(encoded(image, "TIFF", compression="jpeg"), 279, values=True), "truncated"),
+        ("tiff with one plane of three", tiff("<", planes), "truncated"),
+        ("tiff with one tile", tiff("<", tile, pixels=bytes(256)), "tiff"),
+        ("tiff with one tile of two", tiff("<", tile | {256: 17}, pixels=bytes(256)), "truncated"),
+        ("tiff with half of a tile", tiff("<", tile | {325: 128}, pixels=bytes(256)), "truncated"),
         ("tiff with 400000 overlapping directories", overlapping_tiff(), "corrupt"),
         ("tiff cut", whole[: len(whole) // 2], "truncated"),
     )

@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from worker.vision.errors import VisionError
@@ -38,6 +39,7 @@ _OLDEST_BMP: Final = 12
 """Length of the header that tells it."""
 _PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
 """Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
+_BYTE, _SHORT, _LONG = 1, 3, 4
 
 
 def check(kind: str, data: bytes) -> int:
@@ -190,10 +192,11 @@ def _bmp(data: bytes) -> int:
 
 
 def _tiff(data: bytes) -> int:
-    """From directory to directory: all strips and tiles lie within the file."""
+    """From directory to directory: all strips and tiles lie within the file, and those of the first make the whole picture."""
     order = {b"I": "<", b"M": ">"}[data[:1]]
     (at,) = struct.unpack_from(order + "I", data, 4)
     seen: set[int] = set()
+    first: _Page | None = None
     entries = 0
     while at:
         if at in seen or len(seen) == _PAGES:
@@ -203,25 +206,72 @@ def _tiff(data: bytes) -> int:
         (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * number)
         rows = struct.iter_unpack(order + "HHI4s", memoryview(data)[at + 2 : at + 2 + 12 * number])
         fields = {tag: (kind, count, value) for tag, kind, count, value in rows}
-        entries += number
+        entries += number + sum(fields[tag][1] for pair in _PLACES_AND_LENGTHS for tag in pair if tag in fields)
+        if entries > _ENTRIES:
+            raise VisionError("corrupt")
+        page = _Page(data, order, fields)
         for pair in _PLACES_AND_LENGTHS:
-            entries += sum(fields[tag][1] for tag in pair if tag in fields)
-            if entries > _ENTRIES:
-                raise VisionError("corrupt")
-            places, lengths = (_numbers(data, order, *fields[tag]) if tag in fields else () for tag in pair)
-            if any(place + length > len(data) for place, length in zip(places, lengths, strict=False)):
+            if any(place + length > len(data) for place, length in zip(*map(page.all, pair), strict=False)):
                 raise VisionError("truncated")
+        first = first or page
         at = following
+    if first is None:
+        raise VisionError("corrupt")
+    first.check_whole()
     return len(seen)
 
 
-def _numbers(data: bytes, order: str, kind: int, count: int, value: bytes) -> tuple[int, ...]:
-    """Read the numbers of a TIFF field: in its entry where they fit, else where that points."""
-    form = f"{order}{count}{ {3: 'H', 4: 'I'}.get(kind, 'B') }"
-    if struct.calcsize(form) <= 4:
-        return struct.unpack_from(form, value)
-    (at,) = struct.unpack(order + "I", value)
-    return struct.unpack_from(form, data, at)
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A directory of a TIFF: type, count and value of each field, by its tag."""
+
+    data: bytes
+    order: str
+    fields: dict[int, tuple[int, int, bytes]]
+
+    def all(self, tag: int) -> tuple[int, ...]:
+        """Read the numbers of a field: in its entry where they fit, else where that points; none where it is lacking."""
+        kind, count, value = self.fields.get(tag, (_BYTE, 0, b""))
+        if count > _ENTRIES:
+            raise VisionError("corrupt")
+        form = f"{self.order}{count}{ {_SHORT: 'H', _LONG: 'I'}.get(kind, 'B') }"
+        if struct.calcsize(form) <= 4:
+            return struct.unpack_from(form, value)
+        (at,) = struct.unpack(self.order + "I", value)
+        return struct.unpack_from(form, self.data, at)
+
+    def one(self, tag: int, default: int) -> int:
+        """Read the first number of a field."""
+        return (*self.all(tag), default)[0]
+
+    def check_whole(self) -> None:
+        """See that there are as many strips or tiles as the picture takes, and that no cut shows in them.
+
+        Decoders leave black what has none. libtiff insists on every row of what is compressed, unless that is a JPEG.
+
+        :raises VisionError: ``truncated``; ``corrupt``.
+        """
+        width, height = self.one(256, 0), self.one(257, 0)
+        tiled = 322 in self.fields
+        across, down = (self.one(322, 0), self.one(323, 0)) if tiled else (width, min(height, self.one(278, height)))
+        places, lengths = map(self.all, _PLACES_AND_LENGTHS[tiled])
+        if 0 in {width, height, across, down}:
+            raise VisionError("corrupt")
+        samples, bits = self.one(277, 1), self.all(258) or (1,)
+        planes = samples if self.one(284, 1) == 2 else 1
+        if len(places) < -(-width // across) * -(-height // down) * planes:
+            raise VisionError("truncated")
+        compression = self.one(259, 1)
+        if compression == 1 and lengths:
+            depth = (sum(bits) if len(bits) == samples else bits[0] * samples) // planes
+            rows = -(-width // across) * (-(-height // down) * down if tiled else height) * planes
+            if sum(lengths) < rows * -(-across * depth // 8):
+                raise VisionError("truncated")
+        if compression == 7:
+            if sum(lengths) > len(self.data):  # they overlap: walking through them would take more than the file's length
+                raise VisionError("corrupt")
+            for place, length in zip(places, lengths, strict=False):
+                _jpeg(self.data[place : place + length])
 
 
 def _webp(data: bytes) -> int:

@@ -176,7 +176,10 @@ def _pngs() -> Iterator[Row]:
         ("png with a wrong checksum of its header", with_wrong_checksum(whole, b"IHDR"), "corrupt"),
         ("png without its end", whole[:-12], "truncated"),
         ("png with a bomb behind its rows", png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
-        ("png with a bomb of text", png(SIZE, zlib.compress(rows), text_bomb()), "corrupt"),
+        ("png with a bomb of text", png(SIZE, zlib.compress(rows), text_bomb()), "png"),
+        ("png with a long packed text", png(SIZE, zlib.compress(rows), chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))), "png"),
+        ("png with a bomb for a colour profile", png(SIZE, zlib.compress(rows), chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000)))), "png"),
+        ("png with two headers", png(SIZE, zlib.compress(rows), whole[8:33]), "corrupt"),
         ("png 100000 by 100000", png((100_000, 100_000), b""), "too_many_pixels"),
         ("png 65501 by 1", png((65_501, 1), b""), "too_many_pixels"),
         ("png without a size", png((0, 0), b""), "corrupt"),
@@ -186,6 +189,11 @@ def _pngs() -> Iterator[Row]:
         ("png of nothing but an end", whole[:8] + whole[-12:], "corrupt"),
         ("png with something behind it", whole + whole, "png"),
     )
+    for name in (b"iCCP", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"fcTL"):
+        for nonsense in (b"", b"k\0\7nonsense"):
+            odd = chunk(name, nonsense)
+            yield f"png with {name.decode()} of {len(nonsense)} bytes", png(SIZE, zlib.compress(rows), odd), "png"
+            yield f"png with a wrong checksum of {name.decode()}, {len(nonsense)} bytes", png(SIZE, zlib.compress(rows), with_wrong_checksum(odd, name)), "png"
 
 
 def _gifs() -> Iterator[Row]:

@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +29,9 @@ _PLAIN_SCANS: Final = 32
 _PAGES: Final = 10_000
 _ENTRIES: Final = 500_000
 """Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
+_PNG_HEAD: Final = 16
+"""Where the data of its first chunk begin."""
+_OF_PIXELS: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Values of a pixel by a PNG's colour type (PNG, 11.2.1)."""
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -69,7 +73,8 @@ def needed(kind: str, data: bytes) -> bytes:
 
     :raises VisionError: ``truncated``; ``corrupt``.
     """
-    return _needed_of_jpeg(data) if kind == "jpeg" else data
+    needed_of = {"jpeg": _needed_of_jpeg, "png": _needed_of_png}.get(kind)
+    return data if needed_of is None else needed_of(data)
 
 
 def size(kind: str | None, data: bytes) -> tuple[int, int] | None:
@@ -121,8 +126,35 @@ def _png(data: bytes) -> int:
         (checksum,) = struct.unpack_from(">I", data, end)
         if name[:1].isupper() and zlib.crc32(view[begin - 4 : end]) != checksum:
             raise VisionError("corrupt")
+        if name == b"IHDR" and begin != _PNG_HEAD:  # of two sizes a decoder may take the other
+            raise VisionError("corrupt")
         frames += name == b"fcTL"
     return max(1, frames)
+
+
+def _needed_of_png(data: bytes) -> bytes:
+    """Leave out what says nothing of the pixels and how they are turned: Pillow fails over a text that is long or a gamma that is short."""
+    view, kept = memoryview(data), bytearray(data[:8])
+    with suppress(struct.error):  # cut short: `check` says so
+        for name, begin, end in _chunks(data):
+            (checksum,) = struct.unpack_from(">I", data, end)
+            if name in _OF_PIXELS or (name == b"eXIf" and zlib.crc32(view[begin - 4 : end]) == checksum):
+                kept += view[begin - 8 : end + 4]
+    return bytes(kept)
+
+
+def profile_of_png(data: bytes, most: int) -> bytes:
+    """Inflate the colour profile (PNG, 11.3.2.3); nothing where there is none, it is damaged, or longer than ``most`` bytes.
+
+    :param data: passed ``check``.
+    """
+    packed = next((data[begin:end] for name, begin, end in _chunks(data) if name == b"iCCP"), b"")
+    stream = zlib.decompressobj()
+    try:
+        profile = stream.decompress(packed.partition(b"\0")[2][1:], most)
+    except zlib.error:
+        return b""
+    return profile if stream.eof else b""
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -142,7 +174,7 @@ def check_filled(png: bytes) -> None:
     :param png: passed ``check``, and its size is within bounds: the time grows with its pixels and its length.
     :raises VisionError: ``truncated``.
     """
-    wide, high, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    wide, high, depth, colours, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, _PNG_HEAD)
     bits = depth * _SAMPLES[colours]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     sizes = [(-(-(wide - x) // right), -(-(high - y) // down)) for x, y, right, down in passes]
@@ -300,7 +332,7 @@ def _avif(data: bytes) -> int:
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
-    return struct.unpack_from(">II", data, 16)
+    return struct.unpack_from(">II", data, _PNG_HEAD)
 
 
 def _gif_size(data: bytes) -> tuple[int, int]:

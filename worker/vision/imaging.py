@@ -205,7 +205,7 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
             rgb = np.asarray(_to_rgb(image))
         turn, kept = _exif(image)  # last: a PNG's may follow its pixels
         width, height = reversed(image.size) if turn in _QUARTER_TURNS else image.size
-        profile = image.info.get("icc_profile")
+        profile = formats.profile_of_png(data, _MOST_PROFILE) if kind == "png" else image.info.get("icc_profile")
     return Picture(_upright(rgb, turn), kind, mode, width, height, frames, kept, profile if isinstance(profile, bytes) else b"")
 
 

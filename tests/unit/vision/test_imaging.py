@@ -135,9 +135,16 @@ def test_a_hostile_profile_never_harms_the_picture(data: st.DataObject) -> None:
     assert picture.icc is None or 0 < len(picture.icc.encode()) <= 800
 
 
+def test_a_profile_of_more_than_one_megabyte_is_named_in_a_png_too() -> None:
+    profile = srgb() + bytes(1024**2)
+    picture = imaging.decode(encoded(RED, "PNG", icc_profile=profile), max_pixels=MAX)
+    assert (picture.profile, picture.icc) == (profile, "sRGB built-in")
+
+
 def test_a_profile_of_more_than_four_megabytes_is_not_looked_into() -> None:
     large = srgb() + bytes(4 * 1024**2)
-    assert imaging.decode(encoded(RED, "WEBP", icc_profile=large), max_pixels=MAX).icc is None
+    for kind in ("WEBP", "PNG"):
+        assert imaging.decode(encoded(RED, kind, icc_profile=large), max_pixels=MAX).icc is None
 
 
 @settings(several, max_examples=60)

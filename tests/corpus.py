@@ -230,8 +230,11 @@ def _bmps() -> Iterator[Row]:
         ("bmp huge", bmp((2**31 - 1, 2**31 - 1), 24, b""), "too_many_pixels"),
         ("bmp without a size", bmp((0, 0), 24, b""), "corrupt"),
         ("bmp with its pixels beyond the end", whole[:10] + b"\xff\xff\xff\x7f" + whole[14:], "truncated"),
-        ("bmp of 7 bits", whole[:28] + b"\7" + whole[29:], "corrupt"),
-        ("bmp of an unknown header", whole[:14] + b"\x11" + whole[15:], "corrupt"),
+        ("bmp of 7 bits", whole[:28] + b"\7" + whole[29:], "unsupported_format"),
+        ("bmp of 64 bits", bmp(SIZE, 64, bytes(8 * SIZE[0] * SIZE[1])), "unsupported_format"),
+        ("bmp with a jpeg inside", bmp(SIZE, 0, encoded(image, "JPEG"), compression=4), "unsupported_format"),
+        ("bmp with a png inside", bmp(SIZE, 0, encoded(image, "PNG"), compression=5), "unsupported_format"),
+        ("bmp of an unknown header", whole[:14] + b"\x11" + whole[15:], "unsupported_format"),
         ("bmp cut", whole[: len(whole) // 2], "truncated"),
     )
 
@@ -248,6 +251,7 @@ def _tiffs() -> Iterator[Row]:
         yield f"tiff strips{name}", striped, "tiff"
         yield f"tiff with half of its strips{name}", with_half(striped, 273), "truncated"
     one_row = {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}
+    rgb = one_row | {256: 1, 262: 2, 277: 3}
     planes = one_row | {256: 2, 257: 2, 262: 2, 277: 3, 278: 2, 284: 2}
     tile = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16, 324: 8, 325: 256}
     yield from (
@@ -265,12 +269,19 @@ def _tiffs() -> Iterator[Row]:
         ("tiff with its next directory beyond the end", tiff("<", one_row, following=10**9), "truncated"),
         ("tiff with its directory beyond the end", b"II*\0\xff\xff\xff\x7f", "truncated"),
         ("tiff without a size", tiff("<", one_row | {256: 0}), "corrupt"),
-        ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "corrupt"),
+        ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "unsupported_format"),
+        ("tiff rgb of floats", tiff("<", rgb | {258: 32, 279: 12, 339: 3}, pixels=bytes(12)), "unsupported_format"),
+        ("tiff rgb of 32 bits", tiff("<", rgb | {258: 32, 279: 12}, pixels=bytes(12)), "unsupported_format"),
+        ("tiff grey of floats of 64 bits", tiff("<", one_row | {258: 64, 279: 32, 339: 3}, pixels=bytes(32)), "unsupported_format"),
+        ("tiff grey of 7 bits", tiff("<", one_row | {258: 7}), "unsupported_format"),
+        ("tiff grey with alpha in it", tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "unsupported_format"),
+        ("tiff of colours for two pixels each", tiff("<", rgb | {256: 2, 262: 6, 530: 2}), "unsupported_format"),
         ("tiff with one strip of twice its rows", tiff("<", one_row | {257: 2, 278: 1}), "truncated"),
         ("tiff with strips of no rows", tiff("<", one_row | {278: 0}), "corrupt"),
         ("tiff with half of its bytes", with_half(whole, 279, values=True), "truncated"),
         ("tiff with half of a jpeg", with_half(encoded(image, "TIFF", compression="jpeg"), 279, values=True), "truncated"),
         ("tiff with one plane of three", tiff("<", planes), "truncated"),
+        ("tiff with planes of 16 bits", tiff("<", planes | {258: 16}), "unsupported_format"),
         ("tiff with one tile", tiff("<", tile, pixels=bytes(256)), "tiff"),
         ("tiff with one tile of two", tiff("<", tile | {256: 17}, pixels=bytes(256)), "truncated"),
         ("tiff with half of a tile", tiff("<", tile | {325: 128}, pixels=bytes(256)), "truncated"),
@@ -345,7 +356,7 @@ def _strangers() -> Iterator[Row]:
         yield f"{kilobytes} KB of noise as jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as png", b"\x89PNG\r\n\x1a\n" + noise, "truncated"
         yield f"{kilobytes} KB of noise as gif", noisy_gif(noise), "corrupt"
-        yield f"{kilobytes} KB of noise as bmp", b"BM" + bytes(12) + b"\x28\0\0\0" + noise, "corrupt"
+        yield f"{kilobytes} KB of noise as bmp", b"BM" + bytes(12) + b"\x28\0\0\0" + noise, "unsupported_format"
         yield f"{kilobytes} KB of noise as tiff", b"II*\0\x08\0\0\0\2\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as webp", b"RIFF\x10\0\0\0WEBPVP8 " + noise, "corrupt"
         yield f"{kilobytes} KB of noise as avif", b"\0\0\0\x14ftypavif\0\0\0\0avif\xff" + noise, "truncated"

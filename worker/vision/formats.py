@@ -44,6 +44,8 @@ _OLDEST_BMP: Final = 12
 _PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
 """Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
+_YCC: Final = 6
+"""A TIFF's colours are kept as brightness and two differences, which may be of several pixels together (TIFF 6.0, section 21)."""
 
 
 def check(kind: str, data: bytes) -> int:
@@ -51,7 +53,7 @@ def check(kind: str, data: bytes) -> int:
 
     :param kind: what ``shared.contract.sniff`` says of it.
     :returns: number of its frames or pages; 0 where the decoder knows it without looking at them.
-    :raises VisionError: ``truncated``; ``corrupt``.
+    :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     """
     try:
         return _WALKS[kind](data)
@@ -281,7 +283,7 @@ class _Page:
 
         Decoders leave black what has none. libtiff insists on every row of what is compressed, unless that is a JPEG.
 
-        :raises VisionError: ``truncated``; ``corrupt``.
+        :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
         """
         width, height = self.one(256, 0), self.one(257, 0)
         tiled = 322 in self.fields
@@ -291,9 +293,12 @@ class _Page:
             raise VisionError("corrupt")
         samples, bits = self.one(277, 1), self.all(258) or (1,)
         planes = samples if self.one(284, 1) == 2 else 1
+        compression = self.one(259, 1)
+        shared = self.one(262, 0) == _YCC and self.all(530) not in {(), (1, 1)}
+        if compression == 1 and (shared or (planes > 1 and max(bits) > 8)):
+            raise VisionError("unsupported_format")  # Pillow takes them for colours of every pixel, and for planes of 8 bits
         if len(places) < -(-width // across) * -(-height // down) * planes:
             raise VisionError("truncated")
-        compression = self.one(259, 1)
         if compression == 1 and lengths:
             depth = (sum(bits) if len(bits) == samples else bits[0] * samples) // planes
             rows = -(-width // across) * (-(-height // down) * down if tiled else height) * planes

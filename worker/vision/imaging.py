@@ -13,7 +13,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from shared.contract import sniff
 from worker.vision import formats
@@ -185,8 +185,10 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
         opened = Image.open(io.BytesIO(formats.needed(kind, data)), formats=(kind,))
     except Image.DecompressionBombError:
         raise VisionError("too_many_pixels") from None
-    except Exception:
+    except Exception as error:
         formats.check(kind, data)  # says so when it is only cut short
+        if kind == "tiff" and isinstance(error, UnidentifiedImageError):  # whole, but kept in a way that Pillow does not know
+            raise VisionError("unsupported_format") from error
         raise
     with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _LONGEST:
@@ -220,6 +222,8 @@ def _code(error: Exception) -> str:
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text:  # the second is what Pillow makes of its decoders' -9
         return "out_of_memory"
+    if "unsupported bmp" in text or "not supported" in text:
+        return "unsupported_format"
     short = "truncated" in text or "premature" in text or "unexpected end" in text or isinstance(error, EOFError)
     return "truncated" if short else "corrupt"
 

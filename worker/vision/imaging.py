@@ -7,13 +7,14 @@ not, so that a file is walked to its end first. Sizes are taken from the header 
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from shared.contract import sniff
 from worker.vision import formats
@@ -25,6 +26,7 @@ except ImportError:  # a machine without it: Pillow does the same, slower
     simplejpeg = None
 
 Rgb = NDArray[np.uint8]
+Grey = NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
@@ -229,14 +231,27 @@ def _code(error: Exception) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bit and more: the high byte, or the value's own range
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(1e-9, float(np.nanmax(values)))
-        return Image.fromarray(np.clip(np.nan_to_num(values) / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_grey(image)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Grey:
+    """Bring grey of more than 8 bits down to 8: white is the most that 16 bits or fewer can hold, else the most that there is."""
+    tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    values = np.asarray(image)
+    if image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow keeps what has no sign as if it had one
+    if image.mode.startswith("I;16"):
+        white = 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    else:
+        white = max(1e-9, float(np.nanmax(values)))
+    grey: Grey = np.clip(np.nan_to_num(values.astype(np.float32)) / white * 255, 0, 255).astype(np.uint8)
+    zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0  # Pillow turns 8 bits and fewer only
+    return 255 - grey if zero_is_white else grey
 
 
 def _upright(rgb: Rgb, turn: int) -> Rgb:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from tests.crafted import bmp, chunk, interlaced_rows, png, with_scans, with_segment, ycck
+from tests.crafted import bmp, chunk, interlaced_rows, png, tiff, with_scans, with_segment, ycck
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -55,6 +55,24 @@ def test_sixteen_bits_palettes_grey_and_transparency_become_rgb() -> None:
     assert tuple(clear.rgb[0, 0]) == (255, 255, 255)
     for mode in ("P", "L", "1", "LA"):
         assert imaging.decode(encoded(RED.convert(mode), "PNG"), max_pixels=MAX).rgb.shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("bits", "form", "zero", "values", "grey"),
+    [
+        (12, 1, "black", b"\xff\xff\xff\x80\x00\x00", [255, 255, 127, 0]),
+        (16, 1, "black", struct.pack("<4H", 65535, 32768, 256, 0), [255, 127, 0, 0]),
+        (16, 1, "white", struct.pack("<4H", 65535, 32768, 256, 0), [0, 128, 255, 255]),
+        (16, 2, "black", struct.pack("<4h", 255, 128, 1, 0), [255, 128, 1, 0]),
+        (32, 2, "black", struct.pack("<4i", 255, 128, 1, 0), [255, 128, 1, 0]),
+        (32, 1, "black", struct.pack("<4I", 2**32 - 1, 2**31, 2**24, 0), [255, 127, 0, 0]),
+        (32, 3, "black", struct.pack("<4f", 2, 1, 0.5, 0), [255, 127, 63, 0]),
+        (32, 3, "white", struct.pack("<4f", 2, 1, 0.5, 0), [0, 128, 192, 255]),
+    ],
+)
+def test_grey_of_many_bits_becomes_as_bright_as_it_was_meant(bits: int, form: int, zero: str, values: bytes, grey: list[int]) -> None:
+    fields = {256: 4, 257: 1, 258: bits, 259: 1, 262: 0 if zero == "white" else 1, 273: 8, 277: 1, 278: 1, 279: len(values), 339: form}
+    assert imaging.decode(tiff("<", fields, pixels=values), max_pixels=MAX).rgb[0, :, 0].tolist() == grey
 
 
 def test_an_animation_is_its_first_frame_counted() -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from shared.contract import sniff
 from worker.vision import formats
@@ -85,8 +85,9 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
 
 
 def use_threads(count: int) -> None:
-    """Bound the threads that OpenCV may use in this process."""
+    """Bound the threads that OpenCV and Pillow's decoder of AVIF, which takes all cores otherwise, may use in this process."""
     cv2.setNumThreads(count)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = count
 
 
 def pixels(data: bytes) -> int | None:

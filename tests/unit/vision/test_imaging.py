@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import AvifImagePlugin, Image, ImageCms, ImageOps, _avif
 
 from tests.crafted import bmp, chunk, interlaced_rows, png, tiff, with_scans, with_segment, ycck
 from worker.vision import formats, imaging
@@ -325,3 +325,21 @@ def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
 def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
     for data in (encoded(noise(), "TIFF"), encoded(noise(), "AVIF"), b"", b"text", b"RIFF\4\0\0\0WEBP"):
         assert imaging.pixels(data) is None
+
+
+def test_the_decoder_of_avif_takes_no_more_threads_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, asked = _avif.AvifDecoder, []
+
+    def spy(data: bytes, codec: str, threads: int) -> Any:
+        asked.append(threads)
+        return decoder(data, codec, threads)
+
+    monkeypatch.setattr(_avif, "AvifDecoder", spy)
+    monkeypatch.setattr(AvifImagePlugin, "DEFAULT_MAX_THREADS", 0)  # and back to what it was
+    before = cv2.getNumThreads()
+    imaging.use_threads(3)
+    try:
+        imaging.decode(encoded(RED, "AVIF"), max_pixels=MAX)
+    finally:
+        cv2.setNumThreads(before)
+    assert asked == [3]

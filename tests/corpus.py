@@ -15,6 +15,7 @@ from tests.crafted import (
     SIZE,
     bmp,
     chunk,
+    closed,
     deep_avif,
     drawn,
     encoded,
@@ -28,6 +29,7 @@ from tests.crafted import (
     text_bomb,
     tiff,
     with_avif_size,
+    with_half,
     with_jpeg_size,
     with_scans,
     with_segment,
@@ -112,6 +114,10 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg kept as rgb", encoded(image, "JPEG", keep_rgb=True), "jpeg"),
         ("jpeg cmyk", encoded(image.convert("CMYK"), "JPEG"), "jpeg"),
         ("jpeg ycck", ycck(image), "jpeg"),
+        ("jpeg cmyk cut and closed", closed(encoded(image.convert("CMYK"), "JPEG")), "truncated"),
+        ("jpeg ycck cut and closed", closed(ycck(image)), "truncated"),
+        ("jpeg cut and closed", closed(whole), "truncated"),
+        ("jpeg grey cut and closed", closed(encoded(image.convert("L"), "JPEG")), "truncated"),
         ("jpeg 12000 by 1", encoded(drawn(1, (12_000, 1)), "JPEG"), "jpeg"),
         ("jpeg 1 by 1", encoded(drawn(1, (1, 1)), "JPEG"), "jpeg"),
         ("jpeg 65535 by 65535", with_jpeg_size(whole, 65_535, 65_535), "too_many_pixels"),
@@ -126,6 +132,8 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg with exif that overlaps", with_segment(whole, 0xE1, overlapping_exif()), "jpeg"),
         ("jpeg with 30 segments of 64 KB", with_segment(whole, 0xEE, bytes(65_000), 30), "jpeg"),
         ("jpeg with 11000 segments", with_segment(whole, 0xEE, b"", 11_000), "corrupt"),
+        ("jpeg with 4000 segments of exif", with_segment(whole, 0xE1, b"Exif\0\0" + bytes(500), 4000), "corrupt"),
+        ("jpeg with 5 MB of fill bytes", whole[:2] + b"\xff" * 5_000_000 + whole[2:], "jpeg"),
         ("jpeg with a colour profile of nonsense", encoded(image, "JPEG", icc_profile=b"nonsense" * 99), "jpeg"),
         ("jpeg with a colour profile cut short", encoded(image, "JPEG", icc_profile=bytes(3)), "jpeg"),
         ("jpeg with several pictures", encoded(image, "MPO", save_all=True, append_images=[drawn(2)]), "jpeg"),
@@ -168,7 +176,10 @@ def _pngs() -> Iterator[Row]:
         ("png with a wrong checksum of its header", with_wrong_checksum(whole, b"IHDR"), "corrupt"),
         ("png without its end", whole[:-12], "truncated"),
         ("png with a bomb behind its rows", png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
-        ("png with a bomb of text", png(SIZE, zlib.compress(rows), text_bomb()), "corrupt"),
+        ("png with a bomb of text", png(SIZE, zlib.compress(rows), text_bomb()), "png"),
+        ("png with a long packed text", png(SIZE, zlib.compress(rows), chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))), "png"),
+        ("png with a bomb for a colour profile", png(SIZE, zlib.compress(rows), chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000)))), "png"),
+        ("png with two headers", png(SIZE, zlib.compress(rows), whole[8:33]), "corrupt"),
         ("png 100000 by 100000", png((100_000, 100_000), b""), "too_many_pixels"),
         ("png 65501 by 1", png((65_501, 1), b""), "too_many_pixels"),
         ("png without a size", png((0, 0), b""), "corrupt"),
@@ -178,6 +189,11 @@ def _pngs() -> Iterator[Row]:
         ("png of nothing but an end", whole[:8] + whole[-12:], "corrupt"),
         ("png with something behind it", whole + whole, "png"),
     )
+    for name in (b"iCCP", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"fcTL"):
+        for nonsense in (b"", b"k\0\7nonsense"):
+            odd = chunk(name, nonsense)
+            yield f"png with {name.decode()} of {len(nonsense)} bytes", png(SIZE, zlib.compress(rows), odd), "png"
+            yield f"png with a wrong checksum of {name.decode()}, {len(nonsense)} bytes", png(SIZE, zlib.compress(rows), with_wrong_checksum(odd, name)), "png"
 
 
 def _gifs() -> Iterator[Row]:
@@ -214,8 +230,11 @@ def _bmps() -> Iterator[Row]:
         ("bmp huge", bmp((2**31 - 1, 2**31 - 1), 24, b""), "too_many_pixels"),
         ("bmp without a size", bmp((0, 0), 24, b""), "corrupt"),
         ("bmp with its pixels beyond the end", whole[:10] + b"\xff\xff\xff\x7f" + whole[14:], "truncated"),
-        ("bmp of 7 bits", whole[:28] + b"\7" + whole[29:], "corrupt"),
-        ("bmp of an unknown header", whole[:14] + b"\x11" + whole[15:], "corrupt"),
+        ("bmp of 7 bits", whole[:28] + b"\7" + whole[29:], "unsupported_format"),
+        ("bmp of 64 bits", bmp(SIZE, 64, bytes(8 * SIZE[0] * SIZE[1])), "unsupported_format"),
+        ("bmp with a jpeg inside", bmp(SIZE, 0, encoded(image, "JPEG"), compression=4), "unsupported_format"),
+        ("bmp with a png inside", bmp(SIZE, 0, encoded(image, "PNG"), compression=5), "unsupported_format"),
+        ("bmp of an unknown header", whole[:14] + b"\x11" + whole[15:], "unsupported_format"),
         ("bmp cut", whole[: len(whole) // 2], "truncated"),
     )
 
@@ -226,7 +245,15 @@ def _tiffs() -> Iterator[Row]:
     deep = np.asarray(image.convert("L"), np.uint16) * 257
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "lzma", "zstd"):
         yield f"tiff {compression}", encoded(image, "TIFF", compression=compression), "tiff"
+    strips = {"strip_size": 3 * 8 * SIZE[0]}
+    for name, options in {"": {}, " of lzw": {"compression": "tiff_lzw"}, " of jpeg": {"compression": "jpeg"}}.items():
+        striped = encoded(image, "TIFF", **strips, **options)
+        yield f"tiff strips{name}", striped, "tiff"
+        yield f"tiff with half of its strips{name}", with_half(striped, 273), "truncated"
     one_row = {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}
+    rgb = one_row | {256: 1, 262: 2, 277: 3}
+    planes = one_row | {256: 2, 257: 2, 262: 2, 277: 3, 278: 2, 284: 2}
+    tile = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16, 324: 8, 325: 256}
     yield from (
         ("tiff group 4", encoded(image.convert("1"), "TIFF", compression="group4"), "tiff"),
         ("tiff 16 bits", encoded(Image.fromarray(deep), "TIFF"), "tiff"),
@@ -242,7 +269,22 @@ def _tiffs() -> Iterator[Row]:
         ("tiff with its next directory beyond the end", tiff("<", one_row, following=10**9), "truncated"),
         ("tiff with its directory beyond the end", b"II*\0\xff\xff\xff\x7f", "truncated"),
         ("tiff without a size", tiff("<", one_row | {256: 0}), "corrupt"),
-        ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "corrupt"),
+        ("tiff of an unknown compression", tiff("<", one_row | {259: 31_000}), "unsupported_format"),
+        ("tiff rgb of floats", tiff("<", rgb | {258: 32, 279: 12, 339: 3}, pixels=bytes(12)), "unsupported_format"),
+        ("tiff rgb of 32 bits", tiff("<", rgb | {258: 32, 279: 12}, pixels=bytes(12)), "unsupported_format"),
+        ("tiff grey of floats of 64 bits", tiff("<", one_row | {258: 64, 279: 32, 339: 3}, pixels=bytes(32)), "unsupported_format"),
+        ("tiff grey of 7 bits", tiff("<", one_row | {258: 7}), "unsupported_format"),
+        ("tiff grey with alpha in it", tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "unsupported_format"),
+        ("tiff of colours for two pixels each", tiff("<", rgb | {256: 2, 262: 6, 530: 2}), "unsupported_format"),
+        ("tiff with one strip of twice its rows", tiff("<", one_row | {257: 2, 278: 1}), "truncated"),
+        ("tiff with strips of no rows", tiff("<", one_row | {278: 0}), "corrupt"),
+        ("tiff with half of its bytes", with_half(whole, 279, values=True), "truncated"),
+        ("tiff with half of a jpeg", with_half(encoded(image, "TIFF", compression="jpeg"), 279, values=True), "truncated"),
+        ("tiff with one plane of three", tiff("<", planes), "truncated"),
+        ("tiff with planes of 16 bits", tiff("<", planes | {258: 16}), "unsupported_format"),
+        ("tiff with one tile", tiff("<", tile, pixels=bytes(256)), "tiff"),
+        ("tiff with one tile of two", tiff("<", tile | {256: 17}, pixels=bytes(256)), "truncated"),
+        ("tiff with half of a tile", tiff("<", tile | {325: 128}, pixels=bytes(256)), "truncated"),
         ("tiff with 400000 overlapping directories", overlapping_tiff(), "corrupt"),
         ("tiff cut", whole[: len(whole) // 2], "truncated"),
     )
@@ -314,7 +356,7 @@ def _strangers() -> Iterator[Row]:
         yield f"{kilobytes} KB of noise as jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as png", b"\x89PNG\r\n\x1a\n" + noise, "truncated"
         yield f"{kilobytes} KB of noise as gif", noisy_gif(noise), "corrupt"
-        yield f"{kilobytes} KB of noise as bmp", b"BM" + bytes(12) + b"\x28\0\0\0" + noise, "corrupt"
+        yield f"{kilobytes} KB of noise as bmp", b"BM" + bytes(12) + b"\x28\0\0\0" + noise, "unsupported_format"
         yield f"{kilobytes} KB of noise as tiff", b"II*\0\x08\0\0\0\2\0" + noise, "truncated"
         yield f"{kilobytes} KB of noise as webp", b"RIFF\x10\0\0\0WEBPVP8 " + noise, "corrupt"
         yield f"{kilobytes} KB of noise as avif", b"\0\0\0\x14ftypavif\0\0\0\0avif\xff" + noise, "truncated"

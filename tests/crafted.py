@@ -58,6 +58,11 @@ def with_scans(progressive: bytes, times: int) -> bytes:
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
+def closed(jpeg: bytes) -> bytes:
+    """Cut a file in half, and end it as if it were whole."""
+    return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
+
+
 def ycck(image: Image.Image) -> bytes:
     """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
     cmyk = encoded(image.convert("CMYK"), "JPEG")
@@ -123,11 +128,20 @@ def run_length_bmp() -> bytes:
     return bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
 
 
-def tiff(order: str, fields: dict[int, int], following: int = 0) -> bytes:
-    """Four bytes of pixels at 8, and one directory at 12."""
+def tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
+    """Pixels at 8, four bytes of them unless said otherwise, and one directory behind them."""
     rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
-    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 12)
-    return head + b"\0\x55\xaa\xff" + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8 + len(pixels))
+    return head + pixels + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
+
+
+def with_half(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
+    """Halve the number of values that a field has, or the one value."""
+    (at,) = struct.unpack_from("<I", tiff, 4)
+    while struct.unpack_from("<H", tiff, at + 2)[0] != tag:
+        at += 12
+    at += 10 if values else 6
+    return tiff[:at] + struct.pack("<I", struct.unpack_from("<I", tiff, at)[0] // 2) + tiff[at + 4 :]
 
 
 def overlapping_tiff() -> bytes:

@@ -37,7 +37,6 @@ from worker.vision.look import Prepared
 _log = logging.getLogger("shelfsight.error")
 _GROUP_PIXELS: Final = 64_000_000
 """Most pixels of a group, unless one picture alone has more: 200 MB decoded, and as much again for each thread that draws."""
-_UNKNOWN_PIXELS: Final = _GROUP_PIXELS // 8
 
 
 @dataclass(slots=True)
@@ -214,7 +213,7 @@ class Pipeline:
         groups: list[list[Loaded]] = []
         pixels = 0
         for one in loaded:
-            more = imaging.pixels(one.data) or _UNKNOWN_PIXELS
+            more = imaging.pixels(one.data) or self._settings.limits.max_pixels
             if not groups or len(groups[-1]) == self._detector.batch or pixels + more > _GROUP_PIXELS:
                 groups.append([])
                 pixels = 0

@@ -7,13 +7,14 @@ not, so that a file is walked to its end first. Sizes are taken from the header 
 import io
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms
+from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 from shared.contract import sniff
 from worker.vision import formats
@@ -25,11 +26,11 @@ except ImportError:  # a machine without it: Pillow does the same, slower
     simplejpeg = None
 
 Rgb = NDArray[np.uint8]
+Grey = NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
 
 QUALITY: Final = 90
-_SCANS: Final = 32
 _LONGEST: Final = 65_500
 """Longest side of a JPEG, in which all that is made of a picture is kept (libjpeg's JPEG_MAX_DIMENSION)."""
 THUMB_SIDE: Final = 320
@@ -80,19 +81,20 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     if header is None:
         return False
     height, width, space = header
-    # A progressive file may ask for thousands of passes over all pixels.
-    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and data.count(b"\xff\xda") <= _SCANS
+    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and formats.is_plain_jpeg(data)
 
 
 def use_threads(count: int) -> None:
-    """Bound the threads that OpenCV may use in this process."""
+    """Bound the threads that OpenCV and Pillow's decoder of AVIF, which takes all cores otherwise, may use in this process."""
     cv2.setNumThreads(count)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = count
 
 
 def pixels(data: bytes) -> int | None:
-    """Read off a JPEG's header how many pixels it has; None where that takes a decoder that may crash."""
+    """Read off a picture's header how many pixels it has; None where that takes a decoder that may crash."""
     header = _jpeg_header(data)
-    return None if header is None else header[0] * header[1]
+    size = header[:2] if header is not None else formats.size(sniff(data[:_HEAD]), data)
+    return None if size is None else size[0] * size[1]
 
 
 def decode(data: bytes, *, max_pixels: int, least: int | None = None) -> Picture:
@@ -183,18 +185,23 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
     # Some decoders allocate the whole canvas as soon as they open a file; Pillow refuses more than twice this before they do.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        opened = Image.open(io.BytesIO(data), formats=(kind,))
+        opened = Image.open(io.BytesIO(formats.needed(kind, data)), formats=(kind,))
     except Image.DecompressionBombError:
         raise VisionError("too_many_pixels") from None
-    except Exception:
+    except Exception as error:
         formats.check(kind, data)  # says so when it is only cut short
+        if kind == "tiff" and isinstance(error, UnidentifiedImageError):  # whole, but kept in a way that Pillow does not know
+            raise VisionError("unsupported_format") from error
         raise
     with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _LONGEST:
             raise VisionError("too_many_pixels")
         mode = image.mode  # of the file: reading frames or pixels may change it
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
-        if kind == "jpeg" and simplejpeg is not None and mode in {"RGB", "L"}:
+        if kind == "jpeg" and simplejpeg is not None and mode == "CMYK":
+            inks = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)  # inverted, as Adobe writes them
+            rgb = np.asarray(_to_rgb(Image.frombytes("CMYK", image.size, (255 - inks).tobytes())))
+        elif kind == "jpeg" and simplejpeg is not None:
             rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
         else:
             image.load()
@@ -203,7 +210,7 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
             rgb = np.asarray(_to_rgb(image))
         turn, kept = _exif(image)  # last: a PNG's may follow its pixels
         width, height = reversed(image.size) if turn in _QUARTER_TURNS else image.size
-        profile = image.info.get("icc_profile")
+        profile = formats.profile_of_png(data, _MOST_PROFILE) if kind == "png" else image.info.get("icc_profile")
     return Picture(_upright(rgb, turn), kind, mode, width, height, frames, kept, profile if isinstance(profile, bytes) else b"")
 
 
@@ -218,19 +225,34 @@ def _code(error: Exception) -> str:
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text:  # the second is what Pillow makes of its decoders' -9
         return "out_of_memory"
+    if "unsupported bmp" in text or "not supported" in text:
+        return "unsupported_format"
     short = "truncated" in text or "premature" in text or "unexpected end" in text or isinstance(error, EOFError)
     return "truncated" if short else "corrupt"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # 16 bit and more: the high byte, or the value's own range
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(1e-9, float(np.nanmax(values)))
-        return Image.fromarray(np.clip(np.nan_to_num(values) / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_grey(image)).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Grey:
+    """Bring grey of more than 8 bits down to 8: white is the most that 16 bits or fewer can hold, else the most that there is."""
+    tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    values = np.asarray(image)
+    if image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
+        values = values.view(np.uint32)  # Pillow keeps what has no sign as if it had one
+    if image.mode.startswith("I;16"):
+        white = 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+    else:
+        white = max(1e-9, float(np.nanmax(values)))
+    grey: Grey = np.clip(np.nan_to_num(values.astype(np.float32)) / white * 255, 0, 255).astype(np.uint8)
+    zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0  # Pillow turns 8 bits and fewer only
+    return 255 - grey if zero_is_white else grey
 
 
 def _upright(rgb: Rgb, turn: int) -> Rgb:

@@ -53,6 +53,7 @@ def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
     else:
         assert picture.format == form.outcome
         assert is_sound(picture)
+        assert imaging.pixels(form.data) in {None, picture.height * picture.width}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])

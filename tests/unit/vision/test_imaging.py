@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -10,9 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import AvifImagePlugin, Image, ImageCms, ImageOps, _avif
 
-from tests.crafted import chunk, interlaced_rows, png
+from tests.crafted import bmp, chunk, interlaced_rows, png, tiff, with_scans, with_segment, ycck
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -54,6 +55,24 @@ def test_sixteen_bits_palettes_grey_and_transparency_become_rgb() -> None:
     assert tuple(clear.rgb[0, 0]) == (255, 255, 255)
     for mode in ("P", "L", "1", "LA"):
         assert imaging.decode(encoded(RED.convert(mode), "PNG"), max_pixels=MAX).rgb.shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize(
+    ("bits", "form", "zero", "values", "grey"),
+    [
+        (12, 1, "black", b"\xff\xff\xff\x80\x00\x00", [255, 255, 127, 0]),
+        (16, 1, "black", struct.pack("<4H", 65535, 32768, 256, 0), [255, 127, 0, 0]),
+        (16, 1, "white", struct.pack("<4H", 65535, 32768, 256, 0), [0, 128, 255, 255]),
+        (16, 2, "black", struct.pack("<4h", 255, 128, 1, 0), [255, 128, 1, 0]),
+        (32, 2, "black", struct.pack("<4i", 255, 128, 1, 0), [255, 128, 1, 0]),
+        (32, 1, "black", struct.pack("<4I", 2**32 - 1, 2**31, 2**24, 0), [255, 127, 0, 0]),
+        (32, 3, "black", struct.pack("<4f", 2, 1, 0.5, 0), [255, 127, 63, 0]),
+        (32, 3, "white", struct.pack("<4f", 2, 1, 0.5, 0), [0, 128, 192, 255]),
+    ],
+)
+def test_grey_of_many_bits_becomes_as_bright_as_it_was_meant(bits: int, form: int, zero: str, values: bytes, grey: list[int]) -> None:
+    fields = {256: 4, 257: 1, 258: bits, 259: 1, 262: 0 if zero == "white" else 1, 273: 8, 277: 1, 278: 1, 279: len(values), 339: form}
+    assert imaging.decode(tiff("<", fields, pixels=values), max_pixels=MAX).rgb[0, :, 0].tolist() == grey
 
 
 def test_an_animation_is_its_first_frame_counted() -> None:
@@ -134,9 +153,16 @@ def test_a_hostile_profile_never_harms_the_picture(data: st.DataObject) -> None:
     assert picture.icc is None or 0 < len(picture.icc.encode()) <= 800
 
 
+def test_a_profile_of_more_than_one_megabyte_is_named_in_a_png_too() -> None:
+    profile = srgb() + bytes(1024**2)
+    picture = imaging.decode(encoded(RED, "PNG", icc_profile=profile), max_pixels=MAX)
+    assert (picture.profile, picture.icc) == (profile, "sRGB built-in")
+
+
 def test_a_profile_of_more_than_four_megabytes_is_not_looked_into() -> None:
     large = srgb() + bytes(4 * 1024**2)
-    assert imaging.decode(encoded(RED, "WEBP", icc_profile=large), max_pixels=MAX).icc is None
+    for kind in ("WEBP", "PNG"):
+        assert imaging.decode(encoded(RED, kind, icc_profile=large), max_pixels=MAX).icc is None
 
 
 @settings(several, max_examples=60)
@@ -159,6 +185,12 @@ def test_so_is_an_interlaced_one_of_any_size(wide: int, high: int) -> None:
     formats.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
     with pytest.raises(VisionError, match="truncated"):
         formats.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
+
+
+@pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), ycck])
+def test_inks_become_the_colours_that_pillow_makes_of_them(make: Callable[[Image.Image], bytes]) -> None:
+    data = make(noise())
+    assert np.array_equal(imaging.decode(data, max_pixels=MAX).rgb, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
 @pytest.mark.parametrize("turn", [1, 6])
@@ -234,3 +266,80 @@ def test_only_ordinary_jpegs_are_decoded_in_the_worker() -> None:
     assert not imaging.is_plain_jpeg(encoded(noise(), "PNG"), max_pixels=MAX)
     assert not imaging.is_plain_jpeg(encoded(RED.convert("CMYK"), "JPEG"), max_pixels=MAX)
     assert not imaging.is_plain_jpeg(encoded(noise(), "JPEG"), max_pixels=100)
+
+
+def test_a_jpeg_with_more_segments_or_scans_than_a_cameras_is_not_decoded_in_the_worker() -> None:
+    whole, progressive = encoded(noise(), "JPEG"), encoded(noise(), "JPEG", progressive=True)
+    exif = b"Exif\0\0" + bytes(2000)
+    assert imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 30), max_pixels=MAX)
+    assert imaging.is_plain_jpeg(progressive, max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 255), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_scans(progressive, 40), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(whole[:-2], max_pixels=MAX)
+
+
+def test_what_follows_a_jpegs_end_does_not_make_it_less_plain() -> None:
+    assert imaging.is_plain_jpeg(encoded(noise(), "JPEG") + b"\xff\xda\0\2" * 1000, max_pixels=MAX)
+
+
+def test_a_decoder_gets_no_more_segments_of_a_jpeg_than_a_colour_profile_and_a_camera_need() -> None:
+    whole = encoded(noise(), "JPEG")
+    profile = srgb() + bytes(254 * 65_519)
+    assert imaging.decode(encoded(noise(), "JPEG", icc_profile=profile), max_pixels=MAX).profile == profile
+    with pytest.raises(VisionError, match="corrupt"):
+        imaging.decode(with_segment(whole, 0xE1, b"Exif\0\0" + bytes(2000), 5000), max_pixels=MAX)
+
+
+def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> None:
+    whole = encoded(noise(), "JPEG")
+    assert formats.needed("jpeg", whole) == whole
+    assert formats.needed("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
+    hiding = with_segment(whole, 0xF0, with_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
+    assert formats.needed("jpeg", hiding) == whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
+        ("WEBP", {"save_all": True, "append_images": [RED.resize((64, 48))]}),
+    ],
+)  # fmt: skip
+def test_pixels_are_counted_off_the_header(kind: str, options: dict[str, Any]) -> None:
+    data = encoded(noise((64, 48)), kind, **options)
+    assert imaging.pixels(data) == 64 * 48
+    assert imaging.pixels(data[:12]) is None
+
+
+def test_rows_that_go_down_and_the_oldest_header_of_a_bmp_are_counted_too() -> None:
+    assert imaging.pixels(bmp((64, -48), 24, b"")) == 64 * 48
+    assert imaging.pixels(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 64, 48, 1, 24)) == 64 * 48
+
+
+def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
+    small_screen = b"GIF89a\1\0\1\0\0\0\0" + b"!\xfe\1x\0" + b"," + struct.pack("<HHHH", 4, 8, 60, 40) + b"\0\2\2D\1\0;"
+    assert imaging.pixels(small_screen) == 64 * 48
+    assert imaging.pixels(small_screen[:13] + b"!\xfe" + b"\1x" * 50_000 + b"\0" + small_screen[18:]) is None
+
+
+def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
+    for data in (encoded(noise(), "TIFF"), encoded(noise(), "AVIF"), b"", b"text", b"RIFF\4\0\0\0WEBP"):
+        assert imaging.pixels(data) is None
+
+
+def test_the_decoder_of_avif_takes_no_more_threads_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, asked = _avif.AvifDecoder, []
+
+    def spy(data: bytes, codec: str, threads: int) -> Any:
+        asked.append(threads)
+        return decoder(data, codec, threads)
+
+    monkeypatch.setattr(_avif, "AvifDecoder", spy)
+    monkeypatch.setattr(AvifImagePlugin, "DEFAULT_MAX_THREADS", 0)  # and back to what it was
+    before = cv2.getNumThreads()
+    imaging.use_threads(3)
+    try:
+        imaging.decode(encoded(RED, "AVIF"), max_pixels=MAX)
+    finally:
+        cv2.setNumThreads(before)
+    assert asked == [3]

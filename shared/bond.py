@@ -6,15 +6,15 @@ cleaned up by a process whose store does not bear its database's mark.
 """
 
 import logging
-from typing import Final
+from typing import Final, NoReturn
 from uuid import uuid4
 
 from pymongo import ReturnDocument
 
 from shared.blobs import BlobMissing, BlobStore
-from shared.errors import ShelfsightError, StoreAway
-from shared.layout import MARK
-from shared.mongo import Db, translated
+from shared.errors import StoreAway
+from shared.layout import MARK, spool_key
+from shared.mongo import Db, Document, translated
 
 _ID: Final = "blobs"
 _log = logging.getLogger("shelfsight.error")
@@ -35,10 +35,8 @@ class Bond:
         :raises StoreAway: it does not (``blobs_unavailable``), or one of them does not answer.
         """
         found = self._found()
-        if self._mark is None:
-            self._mark = self._known() or self._begin(found)
-        if found != self._mark and self._found() != self._mark:  # a second look: another process may just have begun
-            self._refuse(found)
+        if found is None or found != self._mark:
+            self._mark = self._agreed()
         self._refused = False
 
     def _found(self) -> str | None:
@@ -47,37 +45,38 @@ class Bond:
         except BlobMissing:
             return None
 
-    def _known(self) -> str | None:
+    def _agreed(self) -> str:
+        """Ask the database. Until it knows that the store has its mark, a store without one gets it: whoever drew it may have ended before."""
         with translated():
-            bond = self._db.bonds.find_one({"_id": _ID})
-        return None if bond is None else str(bond["mark"])
+            bond = self._db.bonds.find_one({"_id": _ID}) or self._begin()
+        mark, found = str(bond["mark"]), self._found()  # the file after the database: who says "kept" there has written it
+        if found is None and not bond["kept"]:
+            self._blobs.write(MARK, [mark.encode()])
+            found = mark
+        if found != mark:
+            self._refuse("BLOBS_ROOT is not the folder that belongs to this database: its file %r should say %r and %s. Is its volume mounted? "
+                         "If it is the right folder, write that into the file.", MARK, mark, "is missing" if found is None else f"says {found!r}")  # fmt: skip
+        if not bond["kept"]:
+            with translated():
+                self._db.bonds.update_one({"_id": _ID, "mark": mark}, {"$set": {"kept": True}})
+        return mark
 
-    def _begin(self, found: str | None) -> str:
-        """Mark a database and a store that are both new, or both older than marks."""
-        if found is not None:
-            self._refuse(found)
-        mine = uuid4().hex
-        with translated():
-            bond = self._db.bonds.find_one_and_update({"_id": _ID}, {"$setOnInsert": {"mark": mine}}, upsert=True, return_document=ReturnDocument.AFTER)
+    def _begin(self) -> Document:
+        """Draw a mark for a database that has none: it is new, or older than marks."""
+        found = self._found()
+        if found is not None and self._db.bonds.find_one({"_id": _ID}) is None:  # else another process has just begun
+            self._refuse("BLOBS_ROOT belongs to another database: its file %r says %r. Is MONGODB_URL the right one? If it is, remove the file.", MARK, found)
+        spooled = self._db.batches.find_one({"spooled": True}, {"_id": 1})
+        if spooled is not None and self._blobs.stat(spool_key(spooled["_id"])) is None:
+            self._refuse("BLOBS_ROOT has no spool of batch %s, which this database knows. Is its volume mounted? If it is the right folder and the spool "
+                         "is lost, unset the field `spooled` of that batch.", spooled["_id"])  # fmt: skip
+        draw = {"$setOnInsert": {"mark": uuid4().hex, "kept": False}}
+        bond = self._db.bonds.find_one_and_update({"_id": _ID}, draw, upsert=True, return_document=ReturnDocument.AFTER)
         assert bond is not None  # noqa: S101 -- an upsert gives what stands then
-        if bond["mark"] == mine:
-            try:
-                self._blobs.write(MARK, [mine.encode()])
-            except ShelfsightError:  # a full disk, say: begin again later
-                with translated():
-                    self._db.bonds.delete_one({"_id": _ID, "mark": mine})
-                raise
-        return str(bond["mark"])
+        return bond
 
-    def _refuse(self, found: str | None) -> None:
+    def _refuse(self, why: str, *about: str) -> NoReturn:
         if not self._refused:
             self._refused = True
-            has = f"says {found}" if found else "is missing"
-            if self._mark is None:
-                _log.critical("BLOBS_ROOT bears the mark of another database: its file %r %s. Is MONGODB_URL the right one? If so, remove the file.", MARK, has)
-            else:
-                _log.critical(
-                    "BLOBS_ROOT is not the folder that belongs to this database: its file %r should say %s and %s. Is its volume mounted? "
-                    "If it is the right folder, write that into the file.", MARK, self._mark, has,
-                )  # fmt: skip
+            _log.critical(why, *about)
         raise StoreAway("The file store that is there does not belong to the database; the server's log says more.", code="blobs_unavailable", retry_after=30)

@@ -86,6 +86,7 @@ def _original(at_work: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
         if found is None:
             raise BlobMissing(spool)
     except BlobMissing:
+        at_work.bond.check()  # else the store is missing, and not this file
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image cannot be found.") from None
         raise NotFound("This file is not there yet.", code="image_pending", retry_after=_PENDING_S) from None
@@ -96,5 +97,6 @@ def _variant(at_work: Services, image: Document, name: str, cache: str) -> Respo
     try:
         opened = at_work.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:
+        at_work.bond.check()  # as above
         raise NotFound("There is no such file.") from None
     return serve(*opened, cache, "image/jpeg")

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from shared.blobs import BlobMissing, BlobStore
+from shared.bond import Bond
 from shared.contract import DREAM
 from shared.errors import BadPicture, Busy, Environment, NotAnImage, ShelfsightError, StoreAway
 from shared.fetch.client import Fetcher
@@ -63,6 +64,7 @@ class Inspections:
     def __init__(self, settings: Settings, db: Db, blobs: BlobStore, detector: Detector, fetcher: Fetcher, owner: str) -> None:
         """Take what the work needs."""
         self._settings, self._db, self._blobs, self._owner = settings, db, blobs, owner
+        self._bond = Bond(db, blobs)
         self._detector, self._fetcher, self._teller = detector, fetcher, Teller(settings)
         worker = settings.worker
         self._helpers = [isolate.Isolate(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
@@ -90,6 +92,7 @@ class Inspections:
         """
         inspect = self._settings.inspect
         until = time.monotonic() + seconds
+        self._bond.check()
         try:
             while time.monotonic() < until:
                 self._changed.clear()
@@ -201,6 +204,7 @@ class Inspections:
         try:
             data = self._blobs.read(incoming_key(job.id))
         except BlobMissing:
+            self._bond.check()  # else the store is missing, and not these bytes
             raise BadPicture("The bytes of this picture are no longer here: send it again.", code="bytes_missing") from None
         return _Bytes(data, Seen(hashlib.sha256(data).hexdigest()))
 

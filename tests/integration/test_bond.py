@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,52 @@ def test_a_disk_that_was_full_at_the_beginning_leaves_no_mark_behind(db: Db, tmp
     Bond(db, blobs).check()
 
 
+def test_a_beginning_that_was_broken_off_is_ended_by_the_next(db: Db, tmp_path: Path) -> None:
+    db.bonds.insert_one({"_id": "blobs", "mark": "a" * 32, "kept": False})
+    blobs = LocalBlobs(tmp_path / "blobs")
+    Bond(db, blobs).check()
+    assert blobs.read(MARK) == b"a" * 32
+    assert db.bonds.count_documents({"kept": True}) == 1
+
+
+def test_a_mark_that_was_changed_by_hand_in_both_is_taken_without_a_restart(db: Db, tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path / "blobs")
+    bond = Bond(db, blobs)
+    bond.check()
+    db.bonds.update_one({}, {"$set": {"mark": "b" * 32}})
+    blobs.write(MARK, [b"b" * 32 + b"\n"])
+    bond.check()
+
+
+def test_many_processes_that_begin_at_once_agree(db: Db, tmp_path: Path) -> None:
+    bonds = [Bond(db, LocalBlobs(tmp_path / "blobs")) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        for job in [threads.submit(bond.check) for bond in bonds]:
+            job.result()
+    assert db.bonds.count_documents({"kept": True}) == 1
+
+
+def test_a_database_older_than_marks_is_not_bound_to_a_folder_without_its_spools(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+    assert post(client(mongo, blobs_root), [item(picture(1))]).status_code == 202
+    db.bonds.delete_many({})
+    LocalBlobs(blobs_root).delete(MARK)
+    away = blobs_root.with_name("away")
+    blobs_root.rename(away)
+    with pytest.raises(StoreAway):
+        Bond(db, LocalBlobs(blobs_root)).check()
+    assert db.bonds.count_documents({}) == 0
+    Bond(db, LocalBlobs(away)).check()
+
+
 def test_nothing_is_accepted_into_a_store_that_is_not_the_databases(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root)
-    assert post(web, [item(picture(1))]).status_code == 202
+    accepted = post(web, [item(picture(1))])
+    assert accepted.status_code == 202
     shutil.rmtree(blobs_root)
     refused = post(web, [item(picture(2))])
     assert (refused.status_code, refused.get_json()["code"]) == (503, "blobs_unavailable")
     assert db.batches.count_documents({}) == 1
+    shown = web.get(accepted.get_json()["images"][0]["file_path"])
+    assert (shown.status_code, shown.get_json()["code"]) == (503, "blobs_unavailable")
     checks = web.get("/readyz").get_json()["checks"]
     assert not checks["blobs"]["ok"]

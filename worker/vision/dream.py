@@ -107,7 +107,7 @@ class Dreamer:
     def _gradient(self, picture: Tensor, layer: int) -> Tensor:
         """Give the direction ``[1, 3, H, W]`` in which a picture excites the layer more; 0 where it is no number."""
         picture = picture.contiguous(memory_format=torch.channels_last).requires_grad_()
-        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = self._maps((picture - self._mean.to(picture.device)) / self._std.to(picture.device), layer)
             (gradient,) = torch.autograd.grad(maps.square().mean(), picture)
         return gradient.nan_to_num(0, 0, 0)

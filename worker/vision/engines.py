@@ -188,7 +188,7 @@ class _TorchRun:
         if precision == "half":
             self._network.half()
         elif device == "cuda":
-            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # torch's own gap; else cudnn computes in TF32
+            torch.backends.cudnn.allow_tf32 = False  # else full precision would not be full
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         return [one.float() for one in self._network(pictures.to(self._device, self._network.mean.dtype))]

@@ -200,7 +200,8 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
         if kind == "jpeg" and simplejpeg is not None and mode == "CMYK":
             inks = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)  # inverted, as Adobe writes them
-            rgb = np.asarray(_to_rgb(Image.frombytes("CMYK", image.size, (255 - inks).tobytes())))
+            np.subtract(255, inks, out=inks)
+            rgb = np.asarray(_to_rgb(Image.frombuffer("CMYK", image.size, inks, "raw", "CMYK", 0, 1)))
         elif kind == "jpeg" and simplejpeg is not None:
             rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
         else:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from shared import settings
 from shared.blobs import LocalBlobs
+from shared.bond import Bond
 from shared.contract import DREAM, ORIGINAL
 from shared.errors import DiskFull
 from shared.fetch.client import Fetcher
@@ -326,6 +327,7 @@ def test_a_full_disk_is_waited_for(desk: Desk, photo: bytes, monkeypatch: pytest
     def full(_: Any) -> None:
         raise DiskFull("There is no room left for files.")
 
+    Bond(desk.db, desk.blobs).check()  # the disk is not full from the beginning
     with showing(photo) as source:
         with monkeypatch.context() as patch:
             patch.setattr(desk.blobs, "write_many", full)

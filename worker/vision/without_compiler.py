@@ -22,6 +22,8 @@ def _is_compile_supported(device: str) -> bool:
 
 def _of_the_compiler(name: str) -> object:
     """Give what else a torchvision may import from there: then the compiler is imported after all."""
+    if name.startswith("__"):  # what the import itself asks of every module
+        raise AttributeError(name)
     for module in _NAMES:
         sys.modules.pop(module, None)
     return getattr(importlib.import_module(_NAMES[-1]), name)

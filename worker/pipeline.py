@@ -36,7 +36,7 @@ from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
 _GROUP_PIXELS: Final = 64_000_000
-"""Most pixels of a group, unless one picture alone has more: 200 MB decoded, and as much again for each thread that draws."""
+"""Most pixels of a group, unless one picture alone has more: 200 MB decoded. A thread that draws takes up to five times its picture's own bytes beside that (grain)."""
 
 
 @dataclass(slots=True)

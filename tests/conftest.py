@@ -47,10 +47,8 @@ def _pillows_limit() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
     """Run a real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""
-    server = Mongod(tmp_path_factory.mktemp("mongod") / "data")
-    server.start()
-    yield server
-    server.remove()
+    with Mongod(tmp_path_factory.mktemp("mongod") / "data") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +60,8 @@ def mongo_url(mongod: Mongod) -> str:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Run a real Redis, shared by all tests."""
-    server = RedisServer(tmp_path_factory.mktemp("redis") / "data")
-    server.start()
-    yield server
-    server.remove()
+    with RedisServer(tmp_path_factory.mktemp("redis") / "data") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from scripts.local import embedded
 
@@ -28,6 +28,19 @@ class Server:
         self.name = name
         self._command, self._ready = command, ready
         self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start it; whatever comes then, it is removed."""
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See ``remove``."""
+        self.remove()
 
     @property
     def pid(self) -> int:

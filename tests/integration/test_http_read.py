@@ -1,33 +1,21 @@
-"""Lists, one batch, files, health, pages: what a reader gets."""
+"""Lists, one batch, waiting, pages, documents: what a reader gets."""
 
-import os
 import re
 import threading
 import time
 from contextlib import ExitStack
-from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from shared import settings, signs
-from shared.blobs import LocalBlobs
-from shared.contract import BATCHES
-from shared.layout import original_key, spool_key, variant_key
 from shared.ledger import pages, turns
 from shared.mongo import Db
-from tests.integration.http import client, item, opened, picture, post
+from tests.integration.http import item, opened, picture, post
 from tests.integration.ledger_kit import work_off
 from web import batches
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
-    return client(mongo, blobs_root)
 
 
 def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: FlaskClient) -> None:
@@ -74,135 +62,6 @@ def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClie
     assert web.get("/image_batches?images_per_batch=0").get_json()["batches"][0]["images"] == []
 
 
-def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(web: FlaskClient) -> None:
-    data = picture(5)
-    image = post(web, [item(picture(4)), item(data)]).get_json()["images"][1]
-    whole = web.get(image["file_path"])
-    assert whole.data == data
-    assert (whole.headers["Content-Type"], whole.headers["X-Content-Type-Options"]) == ("image/jpeg", "nosniff")
-    assert "immutable" in whole.headers["Cache-Control"]
-    part = web.get(image["file_path"], headers={"Range": "bytes=10-19"})
-    assert (part.status_code, part.data, part.headers["Content-Range"]) == (
-        206,
-        data[10:20],
-        f"bytes 10-19/{len(data)}",
-    )
-    for said, begins in (("bytes=-7", len(data) - 7), (f"Bytes=-{len(data) + 1}", 0), (f"bytes=5-{10**19}", 5)):
-        part = web.get(image["file_path"], headers={"Range": said})
-        assert (part.status_code, part.data) == (206, data[begins:])
-        assert part.headers["Content-Range"] == f"bytes {begins}-{len(data) - 1}/{len(data)}"
-    for ignored in ("lines=0-1", "bytes=0-1,4-5", "junk", "bytes=-", "bytes=5-2"):
-        answer = web.get(image["file_path"], headers={"Range": ignored})
-        assert (answer.status_code, answer.data) == (200, data)
-    for outside in (f"bytes={len(data)}-", "bytes=-0"):
-        beyond = web.get(image["file_path"], headers={"Range": outside})
-        assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
-    etag = whole.headers["ETag"]
-    for headers in ({}, {"Range": "bytes=0-3"}):
-        assert web.get(image["file_path"], headers={"If-None-Match": etag, **headers}).status_code == 304
-        changed = web.get(image["file_path"], headers={"If-Match": '"another"', **headers})
-        assert (changed.status_code, changed.get_json(force=True)["code"]) == (412, "precondition_failed")
-    assert web.get(image["file_path"], headers={"If-Match": etag}).data == data
-    for if_range, status in ((etag, 206), ('"another"', 200)):
-        assert web.get(image["file_path"], headers={"If-Range": if_range, "Range": "bytes=0-3"}).status_code == status
-    head = web.head(image["file_path"], headers={"Range": "bytes=0-9"})  # for GET alone
-    assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
-
-
-def said_by_a_file_server(path: Path) -> dict[str, str]:
-    """Give the validators that nginx makes of a file."""
-    found = path.stat()
-    seconds = found.st_mtime_ns // 10**9
-    return {"ETag": f'"{seconds:x}-{found.st_size:x}"', "Last-Modified": formatdate(seconds, usegmt=True)}
-
-
-def validators(web: FlaskClient, path: str) -> dict[str, str]:
-    answer = web.get(path)
-    assert answer.status_code == 200
-    return {name: answer.headers[name] for name in ("ETag", "Last-Modified")}
-
-
-def test_validators_are_those_of_a_file_server(web: FlaskClient, db: Db, blobs_root: Path) -> None:
-    image = post(web, [item()]).get_json()["images"][0]["id"]
-    db.images.update_one({"_id": image}, {"$set": {"status": "done", "work.fence": 1}})
-    keys = {f"/uploads/{image}.jpg": original_key(image, "jpg"), f"/uploads/{image}/thumb.jpg": variant_key(image, 1, "thumb")}
-    for number, (path, key) in enumerate(keys.items()):
-        LocalBlobs(blobs_root).write(key, [picture(number)])
-        for nanoseconds in (0, 999_999_999):
-            os.utime(blobs_root / key, ns=(0, 1_700_000_000 * 10**9 + nanoseconds))
-            assert validators(web, path) == said_by_a_file_server(blobs_root / key)
-        assert validators(web, path)["ETag"] == f'"6553f100-{len(picture(number)):x}"'
-
-
-def test_the_validators_of_an_original_change_once_when_it_leaves_the_spool(web: FlaskClient, blobs_root: Path) -> None:
-    data = picture(5)
-    said = post(web, [item(picture(4)), item(data)]).get_json()
-    image = said["images"][1]
-    spool = blobs_root / spool_key(said["batch_id"])
-    os.utime(spool, (1_700_000_000, 1_700_000_000))
-    before = validators(web, image["file_path"])
-    assert before == {"ETag": f'"6553f100-{len(data):x}"', "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"}
-    LocalBlobs(blobs_root).write(original_key(image["id"], "jpg"), [data])
-    after = validators(web, image["file_path"])
-    assert after == said_by_a_file_server(blobs_root / original_key(image["id"], "jpg"))
-    spool.unlink()
-    assert validators(web, image["file_path"]) == after
-    stale = web.get(image["file_path"], headers={"If-None-Match": before["ETag"]})
-    assert (stale.status_code, stale.data) == (200, data)
-
-
-NOW, SOONER, LATER = (f"Tue, 14 Nov 2023 22:13:{second} GMT" for second in (20, 19, 21))
-PART = {"Range": "bytes=0-3"}
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({"If-Modified-Since": NOW}, 304),
-        ({"If-Modified-Since": LATER}, 304),
-        ({"If-Modified-Since": SOONER}, 200),
-        ({"If-Modified-Since": NOW, **PART}, 304),
-        ({"If-None-Match": '"another"', "If-Modified-Since": LATER}, 200),  # the tag knows better
-        ({"If-None-Match": "*"}, 304),
-        ({"If-Unmodified-Since": NOW}, 200),
-        ({"If-Unmodified-Since": SOONER}, 412),
-        ({"If-Unmodified-Since": SOONER, "Range": "bytes=999999-"}, 412),  # the condition comes before the range
-        ({"If-Range": NOW, **PART}, 206),
-        ({"If-Range": SOONER, **PART}, 200),
-        ({"If-Range": LATER, **PART}, 200),
-        ({"If-Range": "W/{etag}", **PART}, 200),
-        ({"If-Range": "{etag}", **PART}, 206),
-        ({"If-Range": '"another"', "Range": "bytes=999999-"}, 200),
-        ({"If-Match": "{etag}", "If-Unmodified-Since": SOONER}, 200),
-    ],
-)
-def test_conditions_are_about_the_time_and_the_tag(
-    web: FlaskClient, blobs_root: Path, headers: dict[str, str], status: int
-) -> None:
-    said = post(web, [item()]).get_json()
-    os.utime(blobs_root / spool_key(said["batch_id"]), (1_700_000_000, 1_700_000_000))
-    path = said["images"][0]["file_path"]
-    known = validators(web, path)
-    answer = web.get(path, headers={name: value.replace("{etag}", known["ETag"]) for name, value in headers.items()})
-    assert answer.status_code == status
-    if status == 304:
-        assert answer.headers["ETag"] == known["ETag"]
-        assert answer.data == b""
-    else:
-        assert len(answer.data) == {200: len(picture()), 206: 4}.get(status, len(answer.data))
-
-
-def test_what_is_not_made_yet_is_pending_and_what_never_was_is_not_found(web: FlaskClient) -> None:
-    image = post(web, [item(picture(1, kind="PNG"))]).get_json()["images"][0]["id"]
-    assert web.get(f"/uploads/{image}.png").status_code == 200
-    for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg"):
-        answer = web.get(path)
-        assert (answer.status_code, answer.get_json(force=True)["code"]) == (404, "image_pending")
-        assert answer.headers["Retry-After"]
-    for path in (f"/uploads/{image}.gif", f"/uploads/{image}/nope.jpg", "/uploads/x.jpg", f"/uploads/{'0' * 36}.jpg"):
-        assert web.get(path).get_json(force=True)["code"] == "not_found"
-
-
 def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:
     said = post(web, [item(), item()]).get_json()
     assert web.delete(said["links"]["self"]).status_code == 204
@@ -213,72 +72,6 @@ def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(we
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'shelfsight_ledger_images{state="received"} 2.0' in metrics
     assert 'shelfsight_ledger_images{state="deleted"} 2.0' in metrics
-
-
-def test_a_document_removed_by_hand_shows_in_the_metric(web: FlaskClient, db: Db) -> None:
-    said = post(web, [item(), item()]).get_json()
-    db.images.delete_one({"_id": said["images"][0]["id"]})
-    metrics = web.get("/metrics").get_data(as_text=True)
-    assert 'state="received"} 2.0' in metrics
-    assert 'state="pending"} 1.0' in metrics
-
-
-def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
-    answer = web.get("/readyz")
-    checks = answer.get_json()["checks"]
-    assert answer.status_code == 503
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.get_json()["code"] == "not_ready"
-    assert {name: check["ok"] for name, check in checks.items()} == {
-        "mongodb": True,
-        "redis": False,
-        "blobs": True,
-        "disk": True,
-        "worker": False,
-        "model": True,
-        "draining": True,
-    }
-    assert web.get("/healthz").status_code == 200
-
-
-def test_readyz_says_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
-    signs.beat(db, "one", BATCHES, "model_unusable")
-    checks = web.get("/readyz").get_json()["checks"]
-    assert {name for name, check in checks.items() if not check["ok"]} >= {"worker", "model"}
-    assert "VISION_MODEL" in checks["model"]["detail"]
-    signs.beat(db, "another", BATCHES)
-    checks = web.get("/readyz").get_json()["checks"]
-    assert checks["worker"]["ok"]
-    assert checks["model"]["ok"]
-
-
-def test_a_server_that_is_drained_is_not_ready_and_serves_on(
-    mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drain = tmp_path / "drain"
-    monkeypatch.setenv("WEB_DRAIN_FILE", str(drain))
-    signs.beat(db, "a worker", BATCHES)
-    web = client(mongo, blobs_root, redis_url)
-    assert web.get("/readyz").status_code == 200
-    drain.touch()
-    answer = web.get("/readyz")
-    checks = answer.get_json()["checks"]
-    assert (answer.status_code, answer.get_json()["code"]) == (503, "not_ready")
-    assert [name for name, check in checks.items() if not check["ok"]] == ["draining"]
-    assert "drained" in checks["draining"]["detail"]
-    assert str(drain) not in answer.get_data(as_text=True)
-    said = post(web, [item()])
-    assert said.status_code == 202
-    assert all(web.get(path).status_code == 200 for path in (said.headers["Location"], "/image_batches", "/healthz", "/"))
-    drain.unlink()
-    assert web.get("/readyz").status_code == 200
-
-
-def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.Mongo, blobs_root: Path) -> None:
-    nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
-    checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
-    assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]
-    assert all("without MongoDB" in checks[name]["detail"] for name in ("worker", "model"))
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,6 @@ from tests.integration.http import client, item, opened, picture, post
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
-    return client(mongo, blobs_root)
-
-
 def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_away(
     web: FlaskClient, db: Db, blobs_root: Path
 ) -> None:

@@ -72,10 +72,8 @@ class Asked(CommandListener):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    alone = Mongod(tmp_path_factory.mktemp("cut") / "data")
-    alone.start()
-    yield alone
-    alone.remove()
+    with Mongod(tmp_path_factory.mktemp("cut") / "data") as alone:
+        yield alone
 
 
 @pytest.fixture

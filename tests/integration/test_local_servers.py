@@ -18,10 +18,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Mongod]:
-    server = Mongod(tmp_path / "mongo")
-    server.start()
-    yield server
-    server.remove()
+    with Mongod(tmp_path / "mongo") as server:
+        yield server
 
 
 def test_a_database_whose_port_was_taken_moves_to_another_with_its_data(own: Mongod) -> None:

@@ -18,10 +18,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     """Run a Redis that is this test's alone: it is frozen and ended."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.remove()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -341,11 +341,8 @@ def test_a_use_is_noted_once_a_minute(db: Db) -> None:
 
 @pytest.fixture
 def redis() -> Iterator[RedisServer]:
-    with tempfile.TemporaryDirectory() as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
         yield server
-        server.remove()
 
 
 def test_news_reach_all_who_wait_for_it_and_come_again_when_redis_does(redis: RedisServer) -> None:

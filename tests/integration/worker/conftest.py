@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flask.testing import FlaskClient
 
 from shared import settings
 from shared.blobs import LocalBlobs
 from shared.mongo import Db
 from shared.settings import Settings
-from tests.integration.http import client
 from worker.pipeline import Pipeline
 from worker.vision import detect
 
@@ -29,11 +27,6 @@ def made(mongo: settings.Mongo, blobs_root: Path) -> Settings:
         worker=settings.Worker(lease_s=2, hard_limit_s=1, child_timeout_s=20),
         sweep=settings.Sweep(clean_interval_s=0.01, orphan_age_s=0.01),
     )
-
-
-@pytest.fixture
-def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
-    return client(mongo, blobs_root)
 
 
 @pytest.fixture

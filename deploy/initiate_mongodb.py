@@ -66,7 +66,7 @@ def _prepare(mongo: Mongo) -> None:
         db.client.close()
 
 
-def _locally(**login: str) -> "MongoClient[dict[str, Any]]":
+def _locally(**login: Any) -> "MongoClient[dict[str, Any]]":
     return MongoClient("127.0.0.1", 27017, directConnection=True, serverSelectionTimeoutMS=_TIMEOUT_MS, socketTimeoutMS=_TIMEOUT_MS, **login)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from worker.vision import detect, imaging, network, zoo
-from worker.vision.train import draw, exam, finer, fit, judge, main, scenes, sources, start
+from worker.vision.train import draw, exam, finer, fit, judge, main, scenes, sources, start, vary
 from worker.vision.train.checkpoint import OtherTraining
 from worker.vision.train.data import UNKNOWN, Photos, Scene
 from worker.vision.train.progress import Say
@@ -182,6 +182,28 @@ def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_picture(coc
         assert (one.boxes >= 0).all()
         assert (one.boxes <= 128).all()
         assert (one.boxes[:, 2:] > one.boxes[:, :2]).all()
+
+
+def test_what_lies_before_a_whole_photo_is_told_apart_from_it() -> None:
+    shades = np.array([40, 120, 200])
+    photos = Photos(list(NAMES), np.full((3, 64, 64, 3), shades[:, None, None, None], np.uint8), np.arange(3), np.arange(3))
+    crowds = []
+    for number in range(200):
+        scene = scenes.compose(photos, 128, np.random.default_rng([5, number]))
+        whole = (scene.boxes == [0, 0, 128, 128]).all(1)
+        if whole.any() and len(whole) > 1:
+            assert whole.tolist() == [True] + [False] * (len(whole) - 1)
+            assert len(whole) <= 3
+            crowds.append(scene)
+    assert 200 * 0.45 * 0.3 * 0.5 < len(crowds) < 200 * 0.45 * 0.3 * 1.5
+
+
+def test_a_small_crop_of_a_large_photo_does_not_alias() -> None:
+    rng = np.random.default_rng(6)
+    grain = rng.integers(0, 256, (352, 352, 3)).astype(np.uint8)
+    for size in (44, 88, 160):
+        spread = vary.crop(grain, size, rng, least=0.95).std() / grain.std()
+        assert spread < 1.5 * size / 352  # as of means of (352 / size)^2 pixels
 
 
 def test_a_class_is_drawn_as_often_as_the_root_of_its_photos() -> None:

@@ -12,8 +12,8 @@ from worker.vision.train.draw import Picture, Rng
 
 UNKNOWN: Final = -1
 """The fine class of a thing that has none."""
-SIDE: Final = 256
-"""Photos are kept as squares of this many pixels."""
+LEARNED_SIDE: Final = 352
+"""Photos to learn from are kept as squares of this many pixels: parts of them still fill a detector's input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Photos:
-    """Photos ``[n, SIDE, SIDE, 3]`` with their coarse and fine classes ``[n]``.
+    """Photos ``[n, side, side, 3]`` with their coarse and fine classes ``[n]``.
 
     ``cutouts`` are (coarse class, fine class or ``UNKNOWN``, picture, mask). Where the data has boxes, ``scenes`` are its pictures, the photos are what lies in
     their boxes, and ``origin`` says for each photo which scene it is from.
@@ -90,7 +90,7 @@ class Photos:
         return replace(self._only(kept), scenes=scenes, origin=(np.cumsum(some) - 1)[self.origin[kept]])
 
 
-def square(picture: Picture) -> Picture:
-    """Bring a picture to ``SIDE`` pixels each way."""
-    made: Picture = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+def square(picture: Picture, side: int) -> Picture:
+    """Bring a picture to ``side`` pixels each way."""
+    made: Picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
     return made

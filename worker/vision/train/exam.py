@@ -12,7 +12,7 @@ from worker.vision.train.data import Photos, Scene
 from worker.vision.train.draw import Picture, Rng
 
 SIDE = 256
-"""Pixels of a scene each way."""
+"""Pixels of a scene each way, and of the photos from which it is composed."""
 
 
 def scene(photos: Photos, seed: int) -> Scene:

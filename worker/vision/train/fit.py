@@ -35,7 +35,7 @@ _SMALL_UNTIL: Final = 0.65
 _SMALL: Final = 0.8
 """Up to that share of its steps the detector learns from scenes of this part of its size. They take less time, and crops make things
 look as large in them as they are in whole pictures of the full size (Touvron et al. 2019)."""
-_RECIPE: Final = 3
+_RECIPE: Final = 4
 """Raised with every change of what a training does with the same plan and data: one that began by another recipe must not go on by this."""
 _STREAMS: Final = {"classify": 8, "detect": 6}
 """Each stage draws from a stream of its own; other numbers would train another model."""

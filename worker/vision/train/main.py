@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from worker.vision import detect, engines, imaging, zoo
-from worker.vision.train import export, fit, judge, sources, start
+from worker.vision.train import exam, export, fit, judge, sources, start
 from worker.vision.train.checkpoint import OtherTraining
 from worker.vision.train.data import Photos
 from worker.vision.train.progress import Say, write_log
@@ -110,7 +110,7 @@ def evaluate(arguments: list[str]) -> None:
     if given.source is None:
         parser.error("SOURCE is needed")
     detector = detect.load(given.model, threads=given.threads, device=given.device, precision=given.precision)
-    known = sources.read(given.source, given.split, given.images)
+    known = sources.read(given.source, given.split, given.images, exam.SIDE)
     if known.scenes:
         found = judge.scenes(detector, known.scenes, len(known.scenes), known.labels)
     else:

@@ -16,8 +16,10 @@ from worker.vision.train.exam import place, turned
 
 _REAL = 0.6
 """Share of pictures with boxes of their own, where there are any."""
-_WHOLE = 0.35
+_WHOLE = 0.45
 """Share of the others that are one photo, filling the frame."""
+_SHARED = 0.3
+"""Share of those before which one or two tiles of others lie: what is seen of either has to do (CutMix, Yun et al. 2019)."""
 _DRAWN = 0.08
 _CUTOUT = 0.15
 _COVERED = 0.3
@@ -44,17 +46,9 @@ def _scene(photos: Photos, size: int, rng: Rng) -> Scene:
         return _whole(photos, size, rng)
     picture = _ground(photos, size, rng)
     drawn = rng.random() < _DRAWN
-    boxes: list[list[float]] = []
-    classes: list[tuple[int, int]] = []
-    for _ in range(int(rng.integers(1, 7))):
-        piece, mask, coarse, fine = _piece(photos, int(size * rng.uniform(0.14, 0.62)), rng, drawn=drawn)
-        at = place(piece.shape[1], piece.shape[0], size, boxes, rng)
-        if at is None:
-            continue
-        draw.paste(picture, piece, mask, *at)
-        boxes.append([at[0], at[1], at[0] + piece.shape[1], at[1] + piece.shape[0]])
-        classes.append((coarse, fine))
-    return Scene(vary.light(picture, rng), np.array(boxes, np.float32).reshape(-1, 4), *np.array(classes, np.int64).reshape(-1, 2).T)
+    sides = [int(size * rng.uniform(0.14, 0.62)) for _ in range(int(rng.integers(1, 7)))]
+    boxes, kinds = _lay(picture, photos, sides, rng, drawn=drawn)
+    return _known(vary.light(picture, rng), boxes, kinds)
 
 
 def _enlarged(scene: Scene, size: int) -> Scene:
@@ -67,7 +61,34 @@ def _whole(photos: Photos, size: int, rng: Rng) -> Scene:
     picture = vary.light(vary.crop(photos.pictures[member], size, rng, least=0.25), rng)
     if rng.random() < _COVERED:
         vary.erase(picture, rng)
-    return Scene(picture, np.array([[0, 0, size, size]], np.float32), photos.coarse[member : member + 1], photos.fine[member : member + 1])
+    boxes, kinds = [[0.0, 0.0, size, size]], [(int(photos.coarse[member]), int(photos.fine[member]))]
+    if rng.random() < _SHARED:
+        sides = [int(size * rng.uniform(0.2, 0.45)) for _ in range(int(rng.integers(1, 3)))]
+        others = _lay(picture, photos, sides, rng, drawn=False)
+        boxes, kinds = boxes + others[0], kinds + others[1]
+    return _known(picture, boxes, kinds)
+
+
+def _lay(picture: Picture, photos: Photos, sides: list[int], rng: Rng, *, drawn: bool) -> tuple[list[list[float]], list[tuple[int, int]]]:
+    """Lay pieces with these sides on a picture, in place; one for which there is no room beside the others is left out.
+
+    :returns: the boxes, and coarse and fine class of each.
+    """
+    boxes: list[list[float]] = []
+    kinds: list[tuple[int, int]] = []
+    for side in sides:
+        piece, mask, coarse, fine = _piece(photos, side, rng, drawn=drawn)
+        at = place(piece.shape[1], piece.shape[0], picture.shape[0], boxes, rng)
+        if at is None:
+            continue
+        draw.paste(picture, piece, mask, *at)
+        boxes.append([at[0], at[1], at[0] + piece.shape[1], at[1] + piece.shape[0]])
+        kinds.append((coarse, fine))
+    return boxes, kinds
+
+
+def _known(picture: Picture, boxes: list[list[float]], kinds: list[tuple[int, int]]) -> Scene:
+    return Scene(picture, np.array(boxes, np.float32).reshape(-1, 4), *np.array(kinds, np.int64).reshape(-1, 2).T)
 
 
 def _real(scene: Scene, size: int, rng: Rng) -> Scene:

@@ -16,7 +16,7 @@ import numpy as np
 
 from worker.vision import imaging
 from worker.vision.errors import VisionError
-from worker.vision.train.data import SIDE, UNKNOWN, Photos, Scene, square
+from worker.vision.train.data import LEARNED_SIDE, UNKNOWN, Photos, Scene, square
 from worker.vision.train.draw import Picture
 
 _MAX_PIXELS: Final = 100_000_000
@@ -31,18 +31,19 @@ class DataUnusable(Exception):
     """Labelled data is missing or damaged; the sentence says where."""
 
 
-def read(source: Path, split: str, images: Path | None = None) -> Photos:
+def read(source: Path, split: str, images: Path | None = None, side: int = LEARNED_SIDE) -> Photos:
     """Read labelled data.
 
     :param source: a folder, or a COCO JSON file.
     :param split: which ``<split>.txt`` of a folder.
     :param images: where the pictures of a COCO file lie; beside it by default.
+    :param side: pixels of the squares as which photos are kept.
     :raises DataUnusable: something is missing or damaged, or there is too much of it for the memory.
     """
     try:
         if source.is_file():
-            return _coco(json.loads(source.read_text()), images or source.parent)
-        return _folder(source, split)
+            return _coco(json.loads(source.read_text()), images or source.parent, side)
+        return _folder(source, split, side)
     except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
         raise DataUnusable(f"{source} cannot be used: {type(error).__name__}: {error}") from error
 
@@ -61,11 +62,11 @@ def picture(path: Path) -> Picture:
         raise DataUnusable(f"{path}: {error.detail}") from error
 
 
-def _folder(folder: Path, split: str) -> Photos:
+def _folder(folder: Path, split: str, side: int) -> Photos:
     rows = listed(folder, split)
     if not rows:
         raise DataUnusable(f"{folder / split}.txt lists no photo.")
-    _afford(len(rows) * SIDE * SIDE * 3)
+    _afford(len(rows) * side * side * 3)
     with (folder / "classes.csv").open(newline="") as file:
         table = list(csv.reader(file))[1:]
     labels = [""] * (max(int(row[3]) for row in table) + 1)
@@ -77,14 +78,14 @@ def _folder(folder: Path, split: str) -> Photos:
         if row[4] and iconic.exists():
             kind = int(row[1]) if int(row[1]) in shown else UNKNOWN  # what no photo shows is no class to tell from others
             cutouts.append((int(row[3]), kind, *_free(picture(iconic))))
-    pictures = np.stack([square(picture(path)) for path, _, _ in rows])
+    pictures = np.stack([square(picture(path), side) for path, _, _ in rows])
     fine, coarse = (np.array([row[at] for row in rows]) for at in (1, 2))
     if coarse.min() < 0 or coarse.max() >= len(labels) or fine.min() < 0:
         raise DataUnusable(f"{folder / split}.txt names a class that classes.csv does not have.")
     return Photos(labels, pictures, coarse, fine, cutouts)
 
 
-def _coco(said: dict[str, Any], images: Path) -> Photos:
+def _coco(said: dict[str, Any], images: Path, side: int) -> Photos:
     categories = sorted(said["categories"], key=lambda one: one["id"])
     numbers = {one["id"]: at for at, one in enumerate(categories)}
     boxes: dict[Any, list[tuple[list[float], int]]] = {one["id"]: [] for one in said["images"]}
@@ -92,13 +93,13 @@ def _coco(said: dict[str, Any], images: Path) -> Photos:
         if not one.get("iscrowd"):
             x, y, wide, high = (float(value) for value in one["bbox"])
             boxes[one["image_id"]].append(([x, y, x + wide, y + high], numbers[one["category_id"]]))
-    _afford(len(said["images"]) * _LONGEST * _LONGEST * 2 + sum(len(some) for some in boxes.values()) * SIDE * SIDE * 3)
+    _afford(len(said["images"]) * _LONGEST * _LONGEST * 2 + sum(len(some) for some in boxes.values()) * side * side * 3)
     scenes: list[Scene] = []
     crops, classes, origin = [], [], []
     for one in said["images"]:
         scene = _scene(picture(images / one["file_name"]), boxes[one["id"]])
         for box, number in zip(scene.boxes.astype(int), scene.classes, strict=True):
-            crops.append(square(scene.picture[box[1] : box[3] + 1, box[0] : box[2] + 1]))
+            crops.append(square(scene.picture[box[1] : box[3] + 1, box[0] : box[2] + 1], side))
             classes.append(number)
             origin.append(len(scenes))
         scenes.append(scene)

@@ -13,8 +13,9 @@ def crop(picture: Picture, size: int, rng: Rng, *, least: float) -> Picture:
 
     :param least: the smallest share of the area that is taken.
     """
-    high, wide = picture.shape[:2]
     area, ratio = rng.uniform(least, 1.0), np.exp(rng.uniform(-0.29, 0.29))
+    picture = _reduced(picture, np.sqrt(area) / size)
+    high, wide = picture.shape[:2]
     h, w = min(high, high * np.sqrt(area / ratio)), min(wide, wide * np.sqrt(area * ratio))
     y, x = rng.uniform(0, high - h), rng.uniform(0, wide - w)
     turn = np.deg2rad(rng.uniform(-20, 20)) if rng.random() < 0.5 else 0.0
@@ -24,10 +25,20 @@ def crop(picture: Picture, size: int, rng: Rng, *, least: float) -> Picture:
     linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.array([[mirror, shear], [0, 1]]) @ np.diag([w / size, h / size])
     middle = np.array([x + w / 2, y + h / 2])
     matrix = np.hstack([linear, (middle - linear @ [size / 2, size / 2])[:, None]])
-    if max(w, h) > 1.5 * size:  # bilinear sampling alone would alias
-        picture = cv2.blur(picture, (2, 2))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     made: Picture = cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    return made
+
+
+def _reduced(picture: Picture, share: float) -> Picture:
+    """Reduce a picture by area so far that a pixel of the crop is about one of its own: bilinear sampling alone would alias.
+
+    :param share: of the picture's sides, for one pixel of the crop.
+    """
+    times = round(min(picture.shape[:2]) * share)
+    if times < 2:
+        return picture
+    made: Picture = cv2.resize(picture, (picture.shape[1] // times, picture.shape[0] // times), interpolation=cv2.INTER_AREA)
     return made
 
 

@@ -19,6 +19,7 @@ from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, TiffImagePlugin, Uni
 from shared.contract import sniff
 from worker.vision import formats
 from worker.vision.errors import VisionError
+from worker.vision.formats import jpeg, png
 
 try:
     import simplejpeg
@@ -81,7 +82,7 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
     if header is None:
         return False
     height, width, space = header
-    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and formats.is_plain_jpeg(data)
+    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and jpeg.is_plain(data)
 
 
 def use_threads(count: int) -> None:
@@ -207,11 +208,11 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
         else:
             image.load()
             if kind == "png":
-                formats.check_filled(data)
+                png.check_filled(data)
             rgb = np.asarray(_to_rgb(image))
         turn, kept = _exif(image)  # last: a PNG's may follow its pixels
         width, height = reversed(image.size) if turn in _QUARTER_TURNS else image.size
-        profile = formats.profile_of_png(data, _MOST_PROFILE) if kind == "png" else image.info.get("icc_profile")
+        profile = png.profile(data, _MOST_PROFILE) if kind == "png" else image.info.get("icc_profile")
     return Picture(_upright(rgb, turn), kind, mode, width, height, frames, kept, profile if isinstance(profile, bytes) else b"")
 
 

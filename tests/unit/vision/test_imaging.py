@@ -172,19 +172,19 @@ def test_a_png_is_whole_with_every_byte_of_its_rows_and_truncated_with_one_less(
     whole = encoded(Image.fromarray(np.asarray(grey).astype(np.uint16)) if mode == "I;16" else grey.convert(mode), "PNG")
     begin = whole.index(b"IDAT") + 4
     rows = zlib.decompress(whole[begin : whole.index(b"IEND")])
-    formats.check_filled(whole)
+    formats.png.check_filled(whole)
     short = chunk(b"IDAT", zlib.compress(rows[:-1]))
     with pytest.raises(VisionError, match="truncated"):
-        formats.check_filled(whole[: begin - 8] + short + chunk(b"IEND", b""))
+        formats.png.check_filled(whole[: begin - 8] + short + chunk(b"IEND", b""))
 
 
 @settings(several, max_examples=60)
 @given(wide=st.integers(1, 20), high=st.integers(1, 20))
 def test_so_is_an_interlaced_one_of_any_size(wide: int, high: int) -> None:
     rows = interlaced_rows(noise((wide, high)))
-    formats.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
+    formats.png.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
     with pytest.raises(VisionError, match="truncated"):
-        formats.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
+        formats.png.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
 
 
 @pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), ycck])
@@ -302,7 +302,7 @@ def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> No
     ("kind", "options"),
     [
         ("JPEG", {}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("WEBP", {}), ("WEBP", {"lossless": True}),
-        ("WEBP", {"save_all": True, "append_images": [RED.resize((64, 48))]}),
+        ("WEBP", {"save_all": True, "append_images": [RED.resize((64, 48))]}), ("AVIF", {}), ("TIFF", {}), ("TIFF", {"compression": "jpeg"}),
     ],
 )  # fmt: skip
 def test_pixels_are_counted_off_the_header(kind: str, options: dict[str, Any]) -> None:
@@ -322,8 +322,22 @@ def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
     assert imaging.pixels(small_screen[:13] + b"!\xfe" + b"\1x" * 50_000 + b"\0" + small_screen[18:]) is None
 
 
+def test_an_avif_is_as_large_as_its_largest_item() -> None:
+    alone, with_alpha = encoded(noise(), "AVIF"), encoded(noise().convert("RGBA"), "AVIF")
+    smaller = b"ispe" + struct.pack(">III", 0, 8, 8)
+    begin, meta = alone.index(b"meta") - 4, struct.unpack_from(">I", alone, alone.index(b"meta") - 4)[0]
+    thumbnailed = alone[:begin] + struct.pack(">I", meta + len(smaller)) + alone[begin + 4 : begin + meta] + smaller + alone[begin + meta :]
+    for data in (alone, with_alpha, thumbnailed):
+        assert imaging.pixels(data) == 64 * 48
+
+
 def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
-    for data in (encoded(noise(), "TIFF"), encoded(noise(), "AVIF"), b"", b"text", b"RIFF\4\0\0\0WEBP"):
+    film = encoded(noise(), "AVIF", save_all=True, append_images=[RED.resize((64, 48))])
+    fields = [(tag, 4, 1, 64) for tag in (256, 257, *range(60_000, 60_063))]
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(fields)) + b"".join(struct.pack("<HHII", *one) for one in fields) + bytes(4)
+    items = struct.pack(">I4s", 70_000, b"meta").ljust(60_000, b"\0") + b"ispe" + struct.pack(">III", 0, 64, 48)
+    avif = b"\0\0\0\x0cftypavif" + items.ljust(70_000, b"\0")
+    for data in (film, tiff, avif, b"", b"text", b"RIFF\4\0\0\0WEBP"):
         assert imaging.pixels(data) is None
 
 

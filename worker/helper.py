@@ -1,9 +1,10 @@
-"""``python -m worker.helper BYTES``: the process in which ``worker.isolate`` has pictures looked at. It ends with its parent.
+"""``python -m worker.helper BYTES SECONDS``: the process in which ``worker.isolate`` has pictures looked at. It ends with its parent.
 
 An exception that is none of a picture's known faults ends it, like a crash: it is one, only with a traceback.
 """
 
 import ctypes
+import math
 import os
 import pickle
 import resource
@@ -28,6 +29,12 @@ def _limit(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
+def _allow(cpu_s: int) -> None:
+    """Let this process compute so much longer; the kernel ends it then by SIGXCPU (setrlimit(2))."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime) + cpu_s, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 def _reply(number: int, request: Request[Any]) -> Reply:
     try:
         return Reply(number, request.do())
@@ -46,6 +53,7 @@ def main() -> None:
     try:
         while True:
             number, request = pickle.loads(receive(source))  # noqa: S301 -- our parent's
+            _allow(int(sys.argv[2]))
             send(sink, pickle.dumps(_reply(number, request), pickle.HIGHEST_PROTOCOL))
     except EOFError:
         return

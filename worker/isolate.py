@@ -27,6 +27,8 @@ _FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SI
 _HEADER: Final = struct.Struct("<Q")
 NO_MEMORY: Final = 71
 """Exit code of a helper that could not go on within its limit."""
+_BUSY: Final = 0.8
+"""Of the time that a look may take: one that computes for so long hangs over its picture. Another helper would, too; one that only waited may have been held up."""
 
 
 class HelperKilled(Environment):
@@ -123,7 +125,7 @@ class Isolate:
     def do(self, request: Request[Answer_co]) -> Answer_co:
         """Do it elsewhere.
 
-        :raises VisionError: the picture's own fault; ``decoder_crash`` after three helpers crashed or hung over it.
+        :raises VisionError: the picture's own fault; ``decoder_crash`` after one computed over it without an end, or three crashed or stood still.
         :raises HelperKilled: the helper was killed from outside.
         """
         self._asked += 1
@@ -160,7 +162,7 @@ class Isolate:
         """Give the helper's reply, or None when it crashed or hung over the picture."""
         if self._helper is None or self._helper.poll() is not None:
             self.close()
-            self._helper = subprocess.Popen(_command(self._memory), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
+            self._helper = subprocess.Popen(_command(self._memory, max(1, int(self._timeout * _BUSY))), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
         helper = self._helper
         kills = _oom_kills()
         late = threading.Event()
@@ -177,6 +179,8 @@ class Isolate:
         except (EOFError, OSError) as error:
             code = helper.wait()
             self.close()
+            if code == -signal.SIGXCPU:
+                return Reply(self._asked, fault="decoder_crash")
             if late.is_set():
                 return None
             if code == NO_MEMORY or (code == -signal.SIGKILL and _oom_kills() != kills):
@@ -191,8 +195,8 @@ class Isolate:
         return reply
 
 
-def _command(memory_bytes: int) -> list[str]:
-    return [sys.executable, "-m", "worker.helper", str(memory_bytes)]
+def _command(memory_bytes: int, cpu_s: int) -> list[str]:
+    return [sys.executable, "-m", "worker.helper", str(memory_bytes), str(cpu_s)]
 
 
 def _oom_kills() -> int:

@@ -4,6 +4,7 @@ import itertools
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -25,6 +26,7 @@ def wanted(data: bytes, name: str = "0" * 36) -> isolate.Look:
         ("os.kill(os.getpid(), signal.SIGSEGV)", False, "decoder_crash", 3),
         ("raise ValueError", False, "decoder_crash", 3),
         ("time.sleep(60)", False, "decoder_crash", 3),
+        ("os.kill(os.getpid(), signal.SIGXCPU)", False, "decoder_crash", 1),
         ("os.kill(os.getpid(), signal.SIGKILL)", False, "helper_killed", 1),
         ("os.kill(os.getpid(), signal.SIGTERM)", False, "helper_killed", 1),
         ("os.kill(os.getpid(), signal.SIGKILL)", True, "out_of_memory", 1),
@@ -37,7 +39,7 @@ def test_how_a_helper_died_says_whether_its_picture_is_to_blame(
     begun: list[int] = []
     kills = itertools.count(7) if by_kernel else itertools.repeat(7)
 
-    def command(memory_bytes: int) -> list[str]:
+    def command(memory_bytes: int, _cpu_s: int) -> list[str]:
         begun.append(memory_bytes)
         return [sys.executable, "-c", f"import os, signal, sys, time; sys.stdin.buffer.read(8); {end}"]
 
@@ -49,6 +51,32 @@ def test_how_a_helper_died_says_whether_its_picture_is_to_blame(
     helper.close()
     assert getattr(caught.value, "code", None) == expected
     assert len(begun) == starts
+
+
+@dataclass(frozen=True, slots=True)
+class Spin:
+    """What a decoder does that never comes to an end."""
+
+    def do(self) -> None:
+        """Compute."""
+        while True:
+            pass
+
+
+def test_a_picture_over_which_a_helper_computes_without_an_end_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "_BUSY", 0.03)
+    helper = isolate.Isolate(2 * 1024**3, 60)
+    try:
+        began = time.monotonic()
+        with pytest.raises(VisionError) as caught:
+            helper.do(Spin())
+        assert caught.value.code == "decoder_crash"
+        assert time.monotonic() - began < 60
+        assert helper._helper is None
+        for number in range(12):  # each has the time to itself
+            assert helper.do(wanted(picture(number, (900, 900), "PNG"))).fields["width"] == 900
+    finally:
+        helper.close()
 
 
 def test_an_answer_that_nobody_waited_for_never_becomes_another_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,7 +133,7 @@ class Isolate:
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
                 reply = self._ask(message)
-            except BaseException:  # a time limit, say: an answer left in the pipe would be taken for the next picture's
+            except BaseException:  # whatever ends the wait: an answer left in the pipe would be taken for the next picture's
                 self.close()
                 raise
             if reply is None:
@@ -148,15 +148,15 @@ class Isolate:
         raise VisionError("decoder_crash")
 
     def close(self) -> None:
-        """End the helper."""
-        if self._helper is not None:
-            self._helper.kill()
-            self._helper.wait()
-            for pipe in (self._helper.stdin, self._helper.stdout):
+        """End the helper; also from another thread than that which waits for its answer."""
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.kill()
+            helper.wait()
+            for pipe in (helper.stdin, helper.stdout):
                 if pipe is not None:
                     with suppress(OSError):
                         pipe.close()
-            self._helper = None
 
     def _ask(self, request: bytes) -> "Reply | None":
         """Give the helper's reply, or None when it crashed or hung over the picture."""

@@ -1,9 +1,10 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
-Pictures go through in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and what is done is done: one group is decoded in
-threads, looked at by the model as one batch, drawn and encoded in threads; its files are written and its results stored while
-the next is decoded. A picture that is to be tried alone goes all the way through the helper process. While the last group of a claim is
-looked at, the next claim is taken, read and kept: never earlier, because other workers may be free.
+Pictures go through in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and what is done is done. While the model looks
+at one group of a claim as a batch, threads decode the next one, and draw, encode, write and store what was made of the one before. While the
+last group is looked at, the next claim is taken, read and kept, and its first group decoded: never earlier, because other workers may be
+free. A picture that is to be tried alone goes all the way through the helper process, and nothing else is looked at meanwhile: what goes wrong
+then is its own fault.
 """
 
 import hashlib
@@ -35,16 +36,28 @@ from worker.vision.errors import CODES, VisionError
 from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
-_GROUP_PIXELS: Final = 64_000_000
-"""Most pixels of a group, unless one picture alone has more: 200 MB decoded. A thread that draws takes up to five times its picture's own bytes beside that (grain)."""
+_PIXELS_EACH: Final = 3_100_000
+_MOST_PIXELS: Final = 64_000_000
+"""Most pixels of a group: so many for each picture that the model takes at once, but no more than that. On a CPU this is 75 MB decoded, two pictures of 12
+megapixels. A picture with more is a group of its own. Three groups are under way at the most; a thread that draws takes up to five times its picture's
+own bytes beside that (grain)."""
 
 
 @dataclass(slots=True)
 class Taken:
-    """A claim whose originals stand under their own names. Without images there was nothing to claim."""
+    """A claim whose originals stand under their own names, in groups. Without images there was nothing to claim.
+
+    ``begun`` is what becomes of its first group, unless that is a picture to be tried alone.
+    """
 
     claim: claims.Claim
-    loaded: list["Loaded"]
+    groups: list[list["Loaded"]]
+    begun: "Future[Decoded] | None" = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is one picture that is to be tried alone: such a one is claimed by itself."""
+        return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
 
 
 @dataclass(slots=True)
@@ -57,11 +70,19 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class Group:
-    """What became of some pictures: their results, and the files that were made of each, by name."""
+class Decoded:
+    """What became of a group before the model: pictures that are ready for it, and results of those that never will be."""
 
-    results: list[Result]
-    files: list[tuple[Document, dict[str, bytes]]]
+    prepared: list[tuple[Document, Prepared]]
+    failed: list[Result]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What became of a group after the model: results, and pictures that threads or the helper still draw and encode."""
+
+    failed: list[Result]
+    making: list[tuple[Document, Future[Prepared]]]
 
 
 class Pipeline:
@@ -72,10 +93,21 @@ class Pipeline:
         self._settings, self._db, self._blobs, self._detector, self._owner = settings, db, blobs, detector, owner
         self._bond = Bond(db, blobs)
         self._lease = Lease(db, owner, settings.worker.lease_s)
-        self._isolate = Isolate(settings.worker.child_memory_bytes, settings.worker.child_timeout_s)
-        self._threads = ThreadPoolExecutor(settings.vision.threads + 1, thread_name_prefix="look")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._taker = ThreadPoolExecutor(1, thread_name_prefix="take")
+        self._begin_to_look()
+
+    def _begin_to_look(self) -> None:
+        worker, vision = self._settings.worker, self._settings.vision
+        self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
+        self._threads = ThreadPoolExecutor(vision.threads + 1, thread_name_prefix="look")
+
+    def _end_looking(self) -> None:
+        """Let go of all that is still decoded or drawn: what waits is dropped, and whoever waits for the helper is told that it is gone."""
+        for threads in (self._decoder, self._threads):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._isolate.close()
 
     def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
         """Claim and work until nothing is claimable or the time is over.
@@ -106,6 +138,8 @@ class Pipeline:
                 if not taken.claim.images:
                     return False
                 self.work(taken, take_ahead)
+                if taken.alone:
+                    take_ahead()
         finally:
             if ahead is not None:  # the work ended early; nobody will come for these
                 self._return(ahead)
@@ -120,11 +154,17 @@ class Pipeline:
         if claim.images:
             faultpoints.reach("4-claimed")
         try:
-            return Taken(claim, self._keep(claim.images))
-        except BaseException as error:
-            code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
-            self._give_back(claim.images, code)
+            taken = Taken(claim, self._groups(self._keep(claim.images)))
+            if taken.groups and not taken.alone:
+                taken.begun = self._decoder.submit(self._decode, taken.groups[0])
+        except ShelfsightError as error:
+            self._give_back(claim.images, error.code)
             raise
+        except BaseException as error:
+            ours = isinstance(error, Exception)  # else it was told to stop
+            self._give_back(claim.images, type(error).__name__, solo=ours, fault=ours)
+            raise
+        return taken
 
     def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:
         """Do a claim's work, as far as its time goes; the rest is given back.
@@ -132,17 +172,18 @@ class Pipeline:
         What the environment does not let finish never counts. Where something else goes wrong each image is tried alone next,
         and counts when it was alone already.
 
-        :param at_last_group: called when the last pictures are about to be looked at.
+        :param at_last_group: called when the last pictures are about to be looked at, unless they are tried alone.
         """
         claim = taken.claim
         left = {image["_id"]: image for image in claim.images}
         try:
-            self._store(self._look(taken.loaded, at_last_group), left)
+            self._store(self._look(taken, at_last_group), left)
         except Environment as error:
             _log.warning("claim given back: %s", error.code, exc_info=error)
             self._give_back(left.values(), error.code)
         except SoftTimeLimitExceeded:
             self._give_back(left.values(), "time_limit", delay=False, solo=True)
+            self._start_afresh()
             raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, the images go back and the next claim is worked on
             _log.exception("claim given back")
@@ -158,10 +199,14 @@ class Pipeline:
 
     def stop(self) -> None:
         """End the helper and the threads."""
-        self._isolate.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._writer.shutdown(wait=False, cancel_futures=True)
-        self._taker.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._taker, self._writer):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._end_looking()
+
+    def _start_afresh(self) -> None:
+        """Leave behind what took too long: it may go on for as long again, and what comes next must not wait for it."""
+        self._end_looking()
+        self._begin_to_look()
 
     def _keep(self, images: list[Document]) -> list[Loaded]:
         """Read the originals and keep each under its own name, before anything looks at it."""
@@ -185,70 +230,75 @@ class Pipeline:
         _log.critical("bytes of an accepted image are missing: %s", image["_id"])
         return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
 
-    def _look(self, loaded: list[Loaded], at_last_group: Callable[[], None]) -> Iterator[Group]:
-        """Look at pictures, group by group, until half of the time limit is over."""
+    def _look(self, taken: Taken, at_last_group: Callable[[], None]) -> Iterator[Seen]:
+        """Look at pictures, group by group; when half of the time limit is over no further group is begun."""
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
-        groups = self._groups(loaded)
-        for number, planned in enumerate(groups, 1):
-            if time.monotonic() > until:
-                return
-            if number == len(groups):
+        if taken.alone:
+            yield self._alone(taken.groups[0][0])
+            return
+        begun, taken.begun = taken.begun, None  # so that nothing keeps what it gives when that has been looked at
+        following = iter(taken.groups[1:])
+        while begun is not None:
+            decoded, begun = begun.result(), None
+            group = next(following, None)
+            if group is None:
                 at_last_group()
-            group = [one for one in planned if self._lease.holds(one.image)]
-            if group and group[0].image["work"]["solo"]:  # it came alone
-                yield self._alone(group[0])
-                continue
-            failed: list[Result] = []
-            prepared: list[tuple[Document, Prepared]] = []
-            for one, outcome in zip(group, self._prepare_all(group), strict=True):
-                if isinstance(outcome, Prepared):
-                    prepared.append((one.image, outcome))
-                else:
-                    failed.append(_failed(one.image, outcome))
-                one.data = b""
-            yield self._finish_all(prepared, failed)
+            elif time.monotonic() < until:
+                begun = self._decoder.submit(self._decode, group)
+            yield self._detect(decoded)
 
     def _groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
         """Divide pictures into what is decoded at once: as many as the model takes together, and no more pixels than are affordable."""
         groups: list[list[Loaded]] = []
-        pixels = 0
+        most, pixels = min(_MOST_PIXELS, self._detector.batch * _PIXELS_EACH), 0
         for one in loaded:
             more = imaging.pixels(one.data) or self._settings.limits.max_pixels
-            if not groups or len(groups[-1]) == self._detector.batch or pixels + more > _GROUP_PIXELS:
+            if not groups or len(groups[-1]) == self._detector.batch or pixels + more > most:
                 groups.append([])
                 pixels = 0
             groups[-1].append(one)
             pixels += more
         return groups
 
-    def _alone(self, one: Loaded) -> Group:
+    def _alone(self, one: Loaded) -> Seen:
         image = one.image
+        if not self._lease.holds(image):
+            return Seen([], [])
         error = one.error
         if error is None and image["work"]["faults"] >= SOLO_DEATHS_ALLOWED:
             error = ("decoder_crash", CODES["decoder_crash"])
-        if error is None:
-            faultpoints.reach(f"5-looking:{image['_id']}")
-            try:
-                prepared = self._isolate.do(Look(one.data, image["_id"], image["barcode"], self._settings.limits.max_pixels))
-                found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
-                made = self._isolate.do(Finish(prepared, found, image["work"]["augmentations"]))
-                return Group([self._done(image, made)], [(image, made.files)])
-            except VisionError as fault:
-                error = (fault.code, fault.detail)
-        return Group([_failed(image, error)], [])
+        if error is not None:
+            return Seen([_failed(image, error)], [])
+        prepared = self._decoder.submit(self._prepare, one, here=False).result()
+        if not isinstance(prepared, Prepared):
+            return Seen([_failed(image, prepared)], [])
+        found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
+        return Seen([], [(image, self._decoder.submit(self._isolate.do, Finish(prepared, found, image["work"]["augmentations"])))])
 
-    def _prepare_all(self, group: list[Loaded]) -> list[Prepared | tuple[str, str]]:
+    def _decode(self, group: list[Loaded]) -> Decoded:
+        """Make pictures ready for the model, and let their bytes go."""
+        held = [one for one in group if self._lease.holds(one.image)]
         jobs: list[Future[Prepared | tuple[str, str]] | None] = []
-        for one in group:
+        for one in held:
             plain = not one.image["work"]["solo"] and imaging.is_plain_jpeg(one.data, max_pixels=self._settings.limits.max_pixels)
             jobs.append(self._threads.submit(self._prepare, one, here=True) if plain and one.error is None else None)
         # The suspicious ones meanwhile, one after the other in the helper.
-        others = {at: one.error or self._prepare(one, here=False) for at, one in enumerate(group) if jobs[at] is None}
-        return [job.result() if job is not None else others[at] for at, job in enumerate(jobs)]
+        others = {at: one.error or self._prepare(one, here=False) for at, one in enumerate(held) if jobs[at] is None}
+        decoded = Decoded([], [])
+        for at, (one, job) in enumerate(zip(held, jobs, strict=True)):
+            outcome = others[at] if job is None else job.result()
+            if isinstance(outcome, Prepared):
+                decoded.prepared.append((one.image, outcome))
+            else:
+                decoded.failed.append(_failed(one.image, outcome))
+            one.data = b""
+        return decoded
 
     def _prepare(self, one: Loaded, *, here: bool) -> Prepared | tuple[str, str]:
         image_id, declared = one.image["_id"], one.image["barcode"]
         max_pixels = self._settings.limits.max_pixels
+        if not self._lease.holds(one.image):  # the claim was broken off meanwhile
+            return "lease_lost", ""
         faultpoints.reach(f"5-looking:{image_id}")
         try:
             if here:
@@ -258,25 +308,20 @@ class Pipeline:
         except VisionError as error:
             return error.code, error.detail
 
-    def _finish_all(self, prepared: list[tuple[Document, Prepared]], failed: list[Result]) -> Group:
-        seen = [pair for pair in prepared if pair[0]["work"]["detect"]]
-        found = dict(zip((image["_id"] for image, _ in seen), self._detector.predict([one.rgb for _, one in seen]), strict=True))
-        jobs = [
-            self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"], self._detector.device)
-            for image, one in prepared
+    def _detect(self, decoded: Decoded) -> Seen:
+        asked = [(image["_id"], one.rgb) for image, one in decoded.prepared if image["work"]["detect"]]
+        found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
+        making = [
+            (image, self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"], self._detector.device))
+            for image, one in decoded.prepared
         ]
-        group = Group(failed, [])
-        for (image, _), job in zip(prepared, jobs, strict=True):
-            made = job.result()
-            group.results.append(self._done(image, made))
-            group.files.append((image, made.files))
-        return group
+        return Seen(decoded.failed, making)
 
     def _done(self, image: Document, made: Prepared) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
         return Result(image["_id"], image["work"]["fence"], made.fields | {"model": model})
 
-    def _store(self, groups: Iterator[Group], left: dict[str, Document]) -> None:
+    def _store(self, groups: Iterator[Seen], left: dict[str, Document]) -> None:
         """Write the files and store the results of each group while the next is looked at.
 
         :param left: the images that have no result yet; each goes when its result stands.
@@ -291,14 +336,21 @@ class Pipeline:
             if writing is not None:
                 _without(left, writing.result())
 
-    def _write(self, group: Group) -> set[str]:
+    def _write(self, group: Seen) -> set[str]:
         items: list[tuple[str, list[Any]]] = []
-        for image, made in group.files:
+        ended = list(group.failed)
+        for image, job in group.making:
+            try:
+                made = job.result()
+            except VisionError as error:  # of one that is tried alone
+                ended.append(_failed(image, (error.code, error.detail)))
+                continue
+            ended.append(self._done(image, made))
             if self._lease.holds(image):
-                items += [(variant_key(image["_id"], image["work"]["fence"], name), [data]) for name, data in made.items()]
+                items += [(variant_key(image["_id"], image["work"]["fence"], name), [data]) for name, data in made.files.items()]
         self._blobs.write_many(items)
         faultpoints.reach("5-variants-written")
-        mine = [result for result in group.results if self._lease.still(result.image_id, result.fence)]
+        mine = [result for result in ended if self._lease.still(result.image_id, result.fence)]
         faultpoints.reach("6-before-finish")
         stored = results.finish(self._db, self._owner, mine)
         faultpoints.reach("6-finished")
@@ -316,11 +368,13 @@ class Pipeline:
     def _return(self, ahead: Future[Taken]) -> None:
         """Give back a claim that was taken ahead and will not be worked on."""
         try:
-            images = ahead.result(self._settings.worker.lease_s).claim.images
+            taken = ahead.result(self._settings.worker.lease_s)
         except Exception as error:  # noqa: BLE001 -- it gave its images back itself, or their lease ends
             _log.warning("a claim taken ahead failed: %s", type(error).__name__)
             return
-        self._give_back(images, "not_begun", delay=False)
+        if taken.begun is not None:
+            taken.begun.cancel()
+        self._give_back(taken.claim.images, "not_begun", delay=False)
 
     def _give_back(
         self, images: Iterable[Document], reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False

@@ -1,8 +1,8 @@
 """What a worker's GPU does beside its network: decoding, augmentation and encoding included, on all cores of the machine.
 
-It is the library's bound: its threads decode and encode beside the model all the time, where the service's pipeline ends a group before it
-begins the next. Needs torch, torchvision, OpenCV, Pillow and rich alone. Barcodes, which are read on the CPU whatever the network runs
-on, are left out: ``scripts/bench/vision --only whole`` has them.
+As in the service's pipeline within a claim, threads decode the next group and finish the last one while the model looks at this one; here on all cores. Needs
+torch, torchvision, OpenCV, Pillow and rich alone. Barcodes, which are read on the CPU whatever the network runs on, are left out:
+``scripts/bench/vision --only whole`` has them.
 """
 
 import os

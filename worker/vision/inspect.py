@@ -45,7 +45,7 @@ def augmented(data: bytes, *, names: Iterable[str], seed: int, max_pixels: int) 
             made.append({"name": name, "error": "augmentation_failed"})
         else:
             made.append({"name": name, "params": one.params})
-    return Inspected(_basics(picture, data) | {"augmentations": made}, files, shown[:0])
+    return Inspected(_basics(picture, data) | {"augmentations": made}, files, shown[:0].copy())
 
 
 def described(data: bytes, *, max_pixels: int) -> Inspected:

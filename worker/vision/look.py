@@ -53,5 +53,5 @@ def finish(prepared: Prepared, detections: list[dict[str, Any]], names: list[str
         path = f"/uploads/{prepared.image_id}/{name}.jpg"
         made.append({"name": name, "params": one.params, "file_path": path, "boxes": kept})
     prepared.fields |= {"detections": detections, "augmentations": made}
-    prepared.rgb = rgb[:0]
+    prepared.rgb = rgb[:0].copy()  # a view would keep the picture
     return prepared

@@ -235,3 +235,10 @@ def test_a_box_that_reaches_the_horizon_is_gone(bottom: list[float]) -> None:
 def test_a_box_that_stays_before_the_horizon_is_projected() -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0.01, 0, 1]])
     assert operations.move_box([0, 0, 100, 60], matrix, 128, 96) == [0, 0, 50, 60]
+
+
+def test_what_is_finished_keeps_none_of_its_pictures_pixels() -> None:
+    done = look.finish(Prepared("0" * 36, np.zeros((48, 64, 3), np.uint8), {}), [], ["rotate"], "cpu")
+    assert done.files.keys() == {"boxes", "rotate"}
+    assert done.rgb.size == 0
+    assert done.rgb.base is None

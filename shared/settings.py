@@ -172,7 +172,7 @@ class Worker(Group):
     hard_limit_s: float = Field(330.0, gt=0)
     child_memory_bytes: int = Field(2048 * MIB, gt=0, description="Memory that a suspicious picture may take in the helper, beside what is loaded there.")
     most_memory_bytes: int = Field(3072 * MIB, gt=0, description="A pool child that ever held more is replaced at the end of its task.")
-    child_timeout_s: float = Field(30.0, gt=0, description="Limit of one such look.")
+    child_timeout_s: float = Field(30.0, gt=0, description="Limit of one such look. One that computes for four fifths of it is not tried again.")
     task_s: float = Field(4.0, gt=0, description="After this long a task takes no further claim and rings again, so that a stop finds it at its end.")
 
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,17 +38,19 @@ from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
 _PIXELS_EACH: Final = 3_100_000
+"""For each picture that the model takes at once: most pixels of a group. On a CPU this is 75 MB decoded, two pictures of 12 megapixels. A picture with more is a
+group of its own. Three groups are under way at the most; a thread that draws takes up to five times its picture's own bytes beside that (grain)."""
 _MOST_PIXELS: Final = 64_000_000
-"""Most pixels of a group: so many for each picture that the model takes at once, but no more than that. On a CPU this is 75 MB decoded, two pictures of 12
-megapixels. A picture with more is a group of its own. Three groups are under way at the most; a thread that draws takes up to five times its picture's
-own bytes beside that (grain)."""
+"""Of a group, however many pictures the model takes."""
+_LAST_S: Final = 5.0
+"""How long what was broken off waits for the results that are being stored."""
 
 
 @dataclass(slots=True)
 class Taken:
     """A claim whose originals stand under their own names, in groups. Without images there was nothing to claim.
 
-    ``begun`` is what becomes of its first group, unless that is a picture to be tried alone.
+    ``begun`` is the first of them, being decoded, unless that is a picture to be tried alone.
     """
 
     claim: claims.Claim
@@ -93,7 +96,6 @@ class Pipeline:
         self._settings, self._db, self._blobs, self._detector, self._owner = settings, db, blobs, detector, owner
         self._bond = Bond(db, blobs)
         self._lease = Lease(db, owner, settings.worker.lease_s)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._taker = ThreadPoolExecutor(1, thread_name_prefix="take")
         self._begin_to_look()
 
@@ -102,12 +104,7 @@ class Pipeline:
         self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
         self._threads = ThreadPoolExecutor(vision.threads + 1, thread_name_prefix="look")
-
-    def _end_looking(self) -> None:
-        """Let go of all that is still decoded or drawn: what waits is dropped, and whoever waits for the helper is told that it is gone."""
-        for threads in (self._decoder, self._threads):
-            threads.shutdown(wait=False, cancel_futures=True)
-        self._isolate.close()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
         """Claim and work until nothing is claimable or the time is over.
@@ -154,16 +151,18 @@ class Pipeline:
         if claim.images:
             faultpoints.reach("4-claimed")
         try:
-            taken = Taken(claim, self._groups(self._keep(claim.images)))
-            if taken.groups and not taken.alone:
-                taken.begun = self._decoder.submit(self._decode, taken.groups[0])
-        except ShelfsightError as error:
-            self._give_back(claim.images, error.code)
-            raise
+            loaded = self._keep(claim.images)
         except BaseException as error:
-            ours = isinstance(error, Exception)  # else it was told to stop
-            self._give_back(claim.images, type(error).__name__, solo=ours, fault=ours)
+            code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
+            self._give_back(claim.images, code)
             raise
+        try:
+            taken = Taken(claim, self._groups(loaded))
+        except Exception as error:  # a fault of ours over one of the pictures
+            self._give_back(claim.images, type(error).__name__, solo=True, fault=True)
+            raise
+        if taken.groups and not taken.alone:
+            taken.begun = self._decoder.submit(self._decode, taken.groups[0])
         return taken
 
     def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:
@@ -199,14 +198,14 @@ class Pipeline:
 
     def stop(self) -> None:
         """End the helper and the threads."""
-        for threads in (self._taker, self._writer):
-            threads.shutdown(wait=False, cancel_futures=True)
-        self._end_looking()
+        self._taker.shutdown(wait=False, cancel_futures=True)
+        _end(self._isolate, self._decoder, self._threads, self._writer)
 
     def _start_afresh(self) -> None:
         """Leave behind what took too long: it may go on for as long again, and what comes next must not wait for it."""
-        self._end_looking()
+        left = (self._isolate, self._decoder, self._threads, self._writer)
         self._begin_to_look()
+        _end(*left)
 
     def _keep(self, images: list[Document]) -> list[Loaded]:
         """Read the originals and keep each under its own name, before anything looks at it."""
@@ -332,9 +331,12 @@ class Pipeline:
                 if writing is not None:
                     _without(left, writing.result())
                 writing = self._writer.submit(self._write, group)
-        finally:
-            if writing is not None:
-                _without(left, writing.result())
+        except BaseException:
+            with suppress(Exception):  # what broke it off is said, not what came of it; a late result is refused by its fence
+                _without(left, writing.result(_LAST_S) if writing is not None else set())
+            raise
+        if writing is not None:
+            _without(left, writing.result())
 
     def _write(self, group: Seen) -> set[str]:
         items: list[tuple[str, list[Any]]] = []
@@ -372,9 +374,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 -- it gave its images back itself, or their lease ends
             _log.warning("a claim taken ahead failed: %s", type(error).__name__)
             return
-        if taken.begun is not None:
-            taken.begun.cancel()
         self._give_back(taken.claim.images, "not_begun", delay=False)
+        if taken.begun is not None and not taken.begun.cancel():
+            self._start_afresh()
 
     def _give_back(
         self, images: Iterable[Document], reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False
@@ -393,6 +395,13 @@ class Pipeline:
             results.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep does it
+
+
+def _end(helper: Isolate, *executors: ThreadPoolExecutor) -> None:
+    """Drop what waits; whoever waits for the helper is told that it is gone."""
+    for executor in executors:
+        executor.shutdown(wait=False, cancel_futures=True)
+    helper.close()
 
 
 def _failed(image: Document, error: tuple[str, str]) -> Result:

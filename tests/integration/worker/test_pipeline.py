@@ -27,7 +27,7 @@ from tests.integration.worker.kit import count, run, upload
 from worker import isolate
 from worker.isolate import Finish
 from worker.pipeline import Pipeline
-from worker.vision import detect, look
+from worker.vision import detect, imaging, look
 from worker.vision.errors import VisionError
 from worker.vision.imaging import Picture
 from worker.vision.look import Prepared
@@ -266,12 +266,16 @@ class Order:
                 self.wrong.append(f"{what} has begun")
 
 
+def roomy(made: Settings) -> Settings:
+    """Give so many threads that those which wait in a test hold up nobody."""
+    return made.model_copy(update={"vision": made.vision.model_copy(update={"threads": 15})})
+
+
 def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_looks(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": []})
-    roomy = made.model_copy(update={"vision": made.vision.model_copy(update={"threads": 15})})  # those who wait here hold up nobody
-    pipeline = Pipeline(roomy, db, blobs, detector, "worker-a")
+    pipeline = Pipeline(roomy(made), db, blobs, detector, "worker-a")
     numbers = {image["id"]: at for at, image in enumerate(said["images"])}
     prepare, finish, predict = look.prepare, look.finish, detector.predict
     order, calls = Order(), itertools.count()
@@ -303,11 +307,12 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     assert order.wrong == []
 
 
+@pytest.mark.parametrize("at", [0, 4])
 def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
-    web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
+    web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(9)], "augmentations": []})
-    db.images.update_one({"_id": said["images"][4]["id"]}, {"$set": {"work.solo": True}})
+    db.images.update_one({"_id": said["images"][at]["id"]}, {"$set": {"work.solo": True}})
     prepare, stored, predict, do = look.prepare, results.finish, detector.predict, pipeline._isolate.do
     steps: list[str] = []
 
@@ -390,3 +395,51 @@ def test_after_a_time_limit_nobody_waits_for_what_was_given_back(web: FlaskClien
     run(pipeline)
     assert time.monotonic() - began < 60  # three helpers that stand still for 20 s each
     assert web.get(said["links"]["self"]).get_json()["counts"]["done"] == 4
+
+
+def test_a_time_limit_does_not_wait_for_what_is_drawn(
+    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline._LAST_S", 0.2)
+    pipeline = Pipeline(roomy(made), db, blobs, detector, "worker-a")
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": [], "detect": False})
+    finish, go_on, groups = look.finish, threading.Event(), itertools.count()
+    detected = pipeline._detect
+
+    def finished(one: Prepared, *given: Any) -> Prepared:
+        go_on.wait(60)
+        return finish(one, *given)
+
+    def limited(decoded: Any) -> Any:
+        if next(groups):
+            raise SoftTimeLimitExceeded
+        return detected(decoded)
+
+    with monkeypatch.context() as during:
+        during.setattr(look, "finish", finished)
+        during.setattr(pipeline, "_detect", limited)
+        began = time.monotonic()
+        with pytest.raises(SoftTimeLimitExceeded):
+            pipeline.work(pipeline.take())
+        assert time.monotonic() - began < 30
+    assert count(db) == {"queued": 12}
+    run(pipeline)  # while the old threads still wait
+    go_on.set()
+    assert count(db) == {"done": 12}
+    pipeline.stop()
+
+
+def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
+
+    def fault(_data: bytes) -> None:
+        raise KeyError("a fault of ours")
+
+    with monkeypatch.context() as during:
+        during.setattr(imaging, "pixels", fault)
+        with pytest.raises(KeyError):
+            pipeline.take()
+    assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 2
+    time.sleep(1.1)
+    run(pipeline)
+    assert count(db) == {"done": 2}

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -324,20 +324,55 @@ def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
 
 def test_an_avif_is_as_large_as_its_largest_item() -> None:
     alone, with_alpha = encoded(noise(), "AVIF"), encoded(noise().convert("RGBA"), "AVIF")
-    smaller = b"ispe" + struct.pack(">III", 0, 8, 8)
+    smaller = in_box(b"ispe", struct.pack(">III", 0, 8, 8))
     begin, meta = alone.index(b"meta") - 4, struct.unpack_from(">I", alone, alone.index(b"meta") - 4)[0]
     thumbnailed = alone[:begin] + struct.pack(">I", meta + len(smaller)) + alone[begin + 4 : begin + meta] + smaller + alone[begin + meta :]
     for data in (alone, with_alpha, thumbnailed):
         assert imaging.pixels(data) == 64 * 48
 
 
+def one_strip(fields: list[tuple[int, int, int, int]], strip: bytes) -> bytes:
+    """Write a TIFF with one strip behind its directory, which lies at byte 8."""
+    rows = sorted([*fields, (273, 4, 1, 8 + 2 + 12 * (len(fields) + 2) + 4), (279, 4, 1, len(strip))], key=lambda one: one[0])
+    return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(struct.pack("<HHII", *one) for one in rows) + bytes(4) + strip
+
+
+def in_box(name: bytes, *parts: bytes) -> bytes:
+    """Write an AVIF's box."""
+    return struct.pack(">I4s", 8 + sum(map(len, parts)), name) + b"".join(parts)
+
+
+def dishonest_sizes() -> Iterator[bytes]:
+    """Give files that a decoder may take for larger than their first look."""
+    strip = zlib.compress(bytes(300 * 260))
+    usual = [(258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1), (277, 3, 1, 1), (278, 3, 1, 260)]
+    for kind in (8, 9, 13):
+        yield one_strip([(256, kind, 1, 300), (257, kind, 1, 260), *usual], strip)
+    for first, second in (((256, 3, 1, 300), (256, 3, 1, 1)), ((256, 4, 1, 300), (256, 99, 1, 1))):
+        yield one_strip([first, second, (257, 3, 1, 260), *usual], strip)
+    whole = encoded(noise(), "AVIF")
+    yield whole + in_box(b"meta", bytes(4), in_box(b"ispe", struct.pack(">III", 0, 8, 8)))
+    film = encoded(noise(), "AVIF", save_all=True, append_images=[RED.resize((64, 48))])
+    begin = film.index(b"moov") - 4
+    moov = film[begin : begin + struct.unpack_from(">I", film, begin)[0]]
+    yield film.replace(b"moov", b"free", 1) + in_box(b"free") * 20 + moov
+
+
+@pytest.mark.parametrize("data", [pytest.param(one, id=str(number)) for number, one in enumerate(dishonest_sizes())])
+def test_a_file_is_never_taken_for_smaller_than_it_decodes(data: bytes) -> None:
+    """Else eight pictures of fifty megapixels would be decoded together."""
+    told = imaging.pixels(data)
+    high, wide = imaging.decode(data, max_pixels=MAX).rgb.shape[:2]
+    assert told is None or told >= high * wide
+
+
 def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
     film = encoded(noise(), "AVIF", save_all=True, append_images=[RED.resize((64, 48))])
     fields = [(tag, 4, 1, 64) for tag in (256, 257, *range(60_000, 60_063))]
-    tiff = b"II*\0" + struct.pack("<IH", 8, len(fields)) + b"".join(struct.pack("<HHII", *one) for one in fields) + bytes(4)
+    many_fields = b"II*\0" + struct.pack("<IH", 8, len(fields)) + b"".join(struct.pack("<HHII", *one) for one in fields) + bytes(4)
     items = struct.pack(">I4s", 70_000, b"meta").ljust(60_000, b"\0") + b"ispe" + struct.pack(">III", 0, 64, 48)
     avif = b"\0\0\0\x0cftypavif" + items.ljust(70_000, b"\0")
-    for data in (film, tiff, avif, b"", b"text", b"RIFF\4\0\0\0WEBP"):
+    for data in (film, many_fields, avif, b"", b"text", b"RIFF\4\0\0\0WEBP"):
         assert imaging.pixels(data) is None
 
 

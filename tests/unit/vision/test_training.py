@@ -121,6 +121,10 @@ def test_a_training_that_was_ended_goes_on_as_if_it_had_not_been(coco: Path, tmp
     for other, settings in ((photos, replace(plan, seed=2)), (brighter, plan)):
         with pytest.raises(OtherTraining, match="other data or other settings"):
             fit.train(other, settings, tmp_path / "ended", lambda _: None, {})
+    with monkeypatch.context() as changed:
+        changed.setattr(fit, "_RECIPE", fit._RECIPE + 1)
+        with pytest.raises(OtherTraining, match="older version"):
+            fit.train(photos, plan, tmp_path / "ended", lambda _: None, {})
     (tmp_path / "ended" / "checkpoint.pt").write_bytes(b"PK\3\4 half of it")
     with pytest.raises(OtherTraining, match="damaged"):
         fit.train(photos, plan, tmp_path / "ended", lambda _: None, {})

@@ -8,11 +8,12 @@ from typing import Final
 
 from worker.vision.errors import VisionError
 
-_FIRST: Final = 16
+_FEW: Final = 16
+"""Boxes of a file whose size is looked for. Cameras and encoders write three."""
 _MOST: Final = 1 << 16
-"""Boxes among which that of the items is looked for, and bytes that it may have: a size costs no walk through the file."""
-_EXTENT: Final = re.compile(rb"ispe")
-"""Of an item: its name is followed by four bytes, width and height (ISO/IEC 23008-12, 6.5.3)."""
+"""Bytes of the box of its items."""
+_EXTENT: Final = re.compile(rb"\0\0\0\x14ispe")
+"""Of an item: length and name are followed by four bytes, width and height (ISO/IEC 23008-12, 6.5.3)."""
 
 
 def check(data: bytes) -> int:
@@ -23,12 +24,14 @@ def check(data: bytes) -> int:
 
 
 def size(data: bytes) -> tuple[int, int] | None:
-    """Width and height: the largest of its items, of which the picture is one. A film's are elsewhere."""
-    first = {name: data[begin : min(end, begin + _MOST)] for name, begin, end in islice(_boxes(data), _FIRST)}
-    items = first.get(b"meta", b"")
-    if b"moov" in first or len(items) == _MOST:
+    """Width and height: the largest of its items, of which the picture is one. None for a film, or where a decoder may find others."""
+    boxes = list(islice(_boxes(data), _FEW))
+    items = [data[begin : min(end, begin + _MOST)] for name, begin, end in boxes if name == b"meta"]
+    if len(boxes) == _FEW or len(items) != 1 or len(items[0]) == _MOST or any(name == b"moov" for name, _, _ in boxes):
         return None
-    sizes: list[tuple[int, int]] = [struct.unpack_from(">II", items, found.end() + 4) for found in _EXTENT.finditer(items)]
+    if items[0].count(b"ispe") != len(_EXTENT.findall(items[0])):
+        return None
+    sizes: list[tuple[int, int]] = [struct.unpack_from(">II", items[0], found.end() + 4) for found in _EXTENT.finditer(items[0])]
     return max(sizes, key=lambda one: one[0] * one[1], default=None)
 
 
@@ -36,9 +39,11 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Give name, begin and end of the outermost boxes, their headers included; the last may end behind the file."""
     at = 0
     while at < len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
+        (length,) = struct.unpack_from(">I", data, at)
+        name = data[at + 4 : at + 8]
         if length == 0:
-            length = len(data) - at
+            yield name, at, len(data)
+            return
         if length == 1:
             (length,) = struct.unpack_from(">Q", data, at + 8)
         if length < 8:

@@ -1,6 +1,7 @@
 """A TIFF, from directory to directory (TIFF 6.0)."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,11 @@ _ENTRIES: Final = 500_000
 """Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
 _PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
 """Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
+_SIZE: Final = (256, 257)
+"""Tags of width and height."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
+_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
+"""Of fields that hold whole numbers; those with a sign are never below zero where they matter here."""
 _YCC: Final = 6
 """A TIFF's colours are kept as brightness and two differences, which may be of several pixels together (TIFF 6.0, section 21)."""
 
@@ -55,9 +60,11 @@ def size(data: bytes) -> tuple[int, int] | None:
     (number,) = struct.unpack_from(order + "H", data, at)
     if number > _FEW:
         return None
+    said = [row for row in _rows(data, order, at, number) if row[0] in _SIZE]
+    if [row[0] for row in said] != list(_SIZE) or any(kind not in {_SHORT, _LONG} or count != 1 for _, kind, count, _ in said):
+        return None  # decoders need not agree on what is said twice, or in another way
     page = _page(data, order, at, number)
-    width, height = page.all(256), page.all(257)
-    return (width[0], height[0]) if len(width) == len(height) == 1 else None
+    return page.one(256, 0), page.one(257, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class _Page:
         kind, count, value = self.fields.get(tag, (_BYTE, 0, b""))
         if count > _ENTRIES:
             raise VisionError("corrupt")
-        form = f"{self.order}{count}{ {_SHORT: 'H', _LONG: 'I'}.get(kind, 'B') }"
+        form = f"{self.order}{count}{_TYPES[kind]}"
         if struct.calcsize(form) <= 4:
             return struct.unpack_from(form, value)
         (at,) = struct.unpack(self.order + "I", value)
@@ -117,5 +124,13 @@ class _Page:
 
 
 def _page(data: bytes, order: str, at: int, number: int) -> _Page:
-    rows = struct.iter_unpack(order + "HHI4s", memoryview(data)[at + 2 : at + 2 + 12 * number])
-    return _Page(data, order, {tag: (kind, count, value) for tag, kind, count, value in rows})
+    """Read a directory as Pillow does: the first of a field counts, and one of an unknown type is none."""
+    fields: dict[int, tuple[int, int, bytes]] = {}
+    for tag, kind, count, value in _rows(data, order, at, number):
+        if kind in _TYPES:
+            fields.setdefault(tag, (kind, count, value))
+    return _Page(data, order, fields)
+
+
+def _rows(data: bytes, order: str, at: int, number: int) -> Iterator[tuple[int, int, int, bytes]]:
+    return struct.iter_unpack(order + "HHI4s", memoryview(data)[at + 2 : at + 2 + 12 * number])

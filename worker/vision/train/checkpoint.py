@@ -21,7 +21,7 @@ def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # unpickling raises what it likes
         raise OtherTraining(f"{path} is damaged. Remove it to begin anew.") from error
     if state.get("identity") != identity:
-        raise OtherTraining(f"{path} belongs to other data or other settings. Choose another folder, or the same settings.")
+        raise OtherTraining(f"{path} belongs to other data or other settings, or to an older version of this tool. Choose another folder, or the same settings.")
     return state
 
 

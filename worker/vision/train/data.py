@@ -69,6 +69,10 @@ class Photos:
             held[members[-2:] if len(members) > 4 else members[:0]] = True
         return self._only(~held), replace(self._only(held), cutouts=[])
 
+    def reduced(self, side: int) -> "Photos":
+        """Give the same photos as squares of ``side`` pixels."""
+        return replace(self, pictures=np.stack([square(one, side) for one in self.pictures])) if len(self.pictures) else self
+
     def digest(self) -> str:
         """Give the sha256 of all that is learned from."""
         parts = [self.pictures, self.coarse, self.fine]

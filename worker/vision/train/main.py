@@ -50,6 +50,7 @@ def train(arguments: list[str]) -> None:
     say = write_log(given.out)
     say(f"reading {given.source}")
     learn, fold = sources.read(given.source, "train", given.images).split()
+    fold = fold.reduced(exam.SIDE)
     say(f"{len(learn.pictures)} photos and {len(learn.scenes)} scenes to learn from, {len(fold.pictures)} and {len(fold.scenes)} held out")
     name, weights = start.read(given.start, learn.labels) if given.start else ("", {})
     plan = fit.Plan(

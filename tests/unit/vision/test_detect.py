@@ -91,7 +91,7 @@ def test_full_precision_answers_what_the_plain_torchvision_call_answers(detector
 
 
 def test_a_large_picture_is_halved_by_area_first(detector: detect.Detector) -> None:
-    large = sample("shelf-01.jpg")  # 1280x960 for a model of 320x320
+    large = sample("shelf-01.jpg")  # 1280x960 for a model of 384x384
     reduced = cv2.resize(large, (640, 480), interpolation=cv2.INTER_AREA)
     for one, other in zip(detector.predict([large])[0], detector.predict([reduced])[0], strict=True):
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)

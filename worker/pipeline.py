@@ -103,7 +103,7 @@ class Pipeline:
         worker, vision = self._settings.worker, self._settings.vision
         self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
-        self._threads = ThreadPoolExecutor(vision.threads + 1, thread_name_prefix="look")
+        self._threads = ThreadPoolExecutor(vision.threads, thread_name_prefix="look")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def work_off(self, ring: Callable[[], object], seconds: float) -> bool:

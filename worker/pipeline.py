@@ -28,20 +28,13 @@ from shared.ledger import claims, results
 from shared.ledger.results import Result
 from shared.mongo import Db, Document
 from shared.settings import Settings
-from shared.states import SOLO_DEATHS_ALLOWED
-from worker.isolate import Finish, Isolate, Look
 from worker.lease import Lease
-from worker.vision import imaging, look
+from worker.looking import Decoded, Fault, Loaded, Looking, Seen
 from worker.vision.detect import Detector
-from worker.vision.errors import CODES, VisionError
+from worker.vision.errors import VisionError
 from worker.vision.look import Prepared
 
 _log = logging.getLogger("shelfsight.error")
-_PIXELS_EACH: Final = 3_100_000
-"""For each picture that the model takes at once: most pixels of a group. On a CPU this is 75 MB decoded, two pictures of 12 megapixels. A picture with more is a
-group of its own. Three groups are under way at the most; a thread that draws takes up to five times its picture's own bytes beside that (grain)."""
-_MOST_PIXELS: Final = 64_000_000
-"""Of a group, however many pictures the model takes."""
 _LAST_S: Final = 5.0
 """How long what was broken off waits for the results that are being stored."""
 
@@ -54,38 +47,13 @@ class Taken:
     """
 
     claim: claims.Claim
-    groups: list[list["Loaded"]]
-    begun: "Future[Decoded] | None" = None
+    groups: list[list[Loaded]]
+    begun: Future[Decoded] | None = None
 
     @property
     def alone(self) -> bool:
         """Whether it is one picture that is to be tried alone: such a one is claimed by itself."""
         return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A claimed image with the bytes of its original, or the fault that it has already."""
-
-    image: Document
-    data: bytes = b""
-    error: tuple[str, str] | None = None
-
-
-@dataclass(slots=True)
-class Decoded:
-    """What became of a group before the model: pictures that are ready for it, and results of those that never will be."""
-
-    prepared: list[tuple[Document, Prepared]]
-    failed: list[Result]
-
-
-@dataclass(slots=True)
-class Seen:
-    """What became of a group after the model: results, and pictures that threads or the helper still draw and encode."""
-
-    failed: list[Result]
-    making: list[tuple[Document, Future[Prepared]]]
 
 
 class Pipeline:
@@ -100,10 +68,7 @@ class Pipeline:
         self._begin_to_look()
 
     def _begin_to_look(self) -> None:
-        worker, vision = self._settings.worker, self._settings.vision
-        self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
-        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
-        self._threads = ThreadPoolExecutor(vision.threads, thread_name_prefix="look")
+        self._looking = Looking(self._settings, self._detector, self._lease.holds)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
@@ -157,12 +122,12 @@ class Pipeline:
             self._give_back(claim.images, code)
             raise
         try:
-            taken = Taken(claim, self._groups(loaded))
+            taken = Taken(claim, self._looking.groups(loaded))
         except Exception as error:  # a fault of ours over one of the pictures
             self._give_back(claim.images, type(error).__name__, solo=True, fault=True)
             raise
         if taken.groups and not taken.alone:
-            taken.begun = self._decoder.submit(self._decode, taken.groups[0])
+            taken.begun = self._looking.begin(taken.groups[0])
         return taken
 
     def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:
@@ -199,13 +164,15 @@ class Pipeline:
     def stop(self) -> None:
         """End the helper and the threads."""
         self._taker.shutdown(wait=False, cancel_futures=True)
-        _end(self._isolate, self._decoder, self._threads, self._writer)
+        self._writer.shutdown(wait=False, cancel_futures=True)
+        self._looking.end()
 
     def _start_afresh(self) -> None:
         """Leave behind what took too long: it may go on for as long again, and what comes next must not wait for it."""
-        left = (self._isolate, self._decoder, self._threads, self._writer)
+        looking, writer = self._looking, self._writer
         self._begin_to_look()
-        _end(*left)
+        writer.shutdown(wait=False, cancel_futures=True)
+        looking.end()
 
     def _keep(self, images: list[Document]) -> list[Loaded]:
         """Read the originals and keep each under its own name, before anything looks at it."""
@@ -233,7 +200,7 @@ class Pipeline:
         """Look at pictures, group by group; when half of the time limit is over no further group is begun."""
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         if taken.alone:
-            yield self._alone(taken.groups[0][0])
+            yield self._looking.alone(taken.groups[0][0])
             return
         begun, taken.begun = taken.begun, None  # so that nothing keeps what it gives when that has been looked at
         following = iter(taken.groups[1:])
@@ -243,78 +210,8 @@ class Pipeline:
             if group is None:
                 at_last_group()
             elif time.monotonic() < until:
-                begun = self._decoder.submit(self._decode, group)
-            yield self._detect(decoded)
-
-    def _groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
-        """Divide pictures into what is decoded at once: as many as the model takes together, and no more pixels than are affordable."""
-        groups: list[list[Loaded]] = []
-        most, pixels = min(_MOST_PIXELS, self._detector.batch * _PIXELS_EACH), 0
-        for one in loaded:
-            more = imaging.pixels(one.data) or self._settings.limits.max_pixels
-            if not groups or len(groups[-1]) == self._detector.batch or pixels + more > most:
-                groups.append([])
-                pixels = 0
-            groups[-1].append(one)
-            pixels += more
-        return groups
-
-    def _alone(self, one: Loaded) -> Seen:
-        image = one.image
-        if not self._lease.holds(image):
-            return Seen([], [])
-        error = one.error
-        if error is None and image["work"]["faults"] >= SOLO_DEATHS_ALLOWED:
-            error = ("decoder_crash", CODES["decoder_crash"])
-        if error is not None:
-            return Seen([_failed(image, error)], [])
-        prepared = self._decoder.submit(self._prepare, one, here=False).result()
-        if not isinstance(prepared, Prepared):
-            return Seen([_failed(image, prepared)], [])
-        found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
-        return Seen([], [(image, self._decoder.submit(self._isolate.do, Finish(prepared, found, image["work"]["augmentations"])))])
-
-    def _decode(self, group: list[Loaded]) -> Decoded:
-        """Make pictures ready for the model, and let their bytes go."""
-        held = [one for one in group if self._lease.holds(one.image)]
-        jobs: list[Future[Prepared | tuple[str, str]] | None] = []
-        for one in held:
-            plain = not one.image["work"]["solo"] and imaging.is_plain_jpeg(one.data, max_pixels=self._settings.limits.max_pixels)
-            jobs.append(self._threads.submit(self._prepare, one, here=True) if plain and one.error is None else None)
-        # The suspicious ones meanwhile, one after the other in the helper.
-        others = {at: one.error or self._prepare(one, here=False) for at, one in enumerate(held) if jobs[at] is None}
-        decoded = Decoded([], [])
-        for at, (one, job) in enumerate(zip(held, jobs, strict=True)):
-            outcome = others[at] if job is None else job.result()
-            if isinstance(outcome, Prepared):
-                decoded.prepared.append((one.image, outcome))
-            else:
-                decoded.failed.append(_failed(one.image, outcome))
-            one.data = b""
-        return decoded
-
-    def _prepare(self, one: Loaded, *, here: bool) -> Prepared | tuple[str, str]:
-        image_id, declared = one.image["_id"], one.image["barcode"]
-        max_pixels = self._settings.limits.max_pixels
-        if not self._lease.holds(one.image):  # the claim was broken off meanwhile
-            return "lease_lost", ""
-        faultpoints.reach(f"5-looking:{image_id}")
-        try:
-            if here:
-                picture = imaging.decode(one.data, max_pixels=max_pixels)
-                return look.prepare(picture, image_id=image_id, declared=declared)
-            return self._isolate.do(Look(one.data, image_id, declared, max_pixels))
-        except VisionError as error:
-            return error.code, error.detail
-
-    def _detect(self, decoded: Decoded) -> Seen:
-        asked = [(image["_id"], one.rgb) for image, one in decoded.prepared if image["work"]["detect"]]
-        found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
-        making = [
-            (image, self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"], self._detector.device))
-            for image, one in decoded.prepared
-        ]
-        return Seen(decoded.failed, making)
+                begun = self._looking.begin(group)
+            yield self._looking.detect(decoded)
 
     def _done(self, image: Document, made: Prepared) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
@@ -340,7 +237,7 @@ class Pipeline:
 
     def _write(self, group: Seen) -> set[str]:
         items: list[tuple[str, list[Any]]] = []
-        ended = list(group.failed)
+        ended = [_failed(image, fault) for image, fault in group.failed]
         for image, job in group.making:
             try:
                 made = job.result()
@@ -397,14 +294,7 @@ class Pipeline:
             return  # the sweep does it
 
 
-def _end(helper: Isolate, *executors: ThreadPoolExecutor) -> None:
-    """Drop what waits; whoever waits for the helper is told that it is gone."""
-    for executor in executors:
-        executor.shutdown(wait=False, cancel_futures=True)
-    helper.close()
-
-
-def _failed(image: Document, error: tuple[str, str]) -> Result:
+def _failed(image: Document, error: Fault) -> Result:
     return Result(image["_id"], image["work"]["fence"], {"model": None}, error)
 
 

@@ -162,7 +162,7 @@ class Isolate:
         """Give the helper's reply, or None when it crashed or hung over the picture."""
         if self._helper is None or self._helper.poll() is not None:
             self.close()
-            self._helper = subprocess.Popen(_command(self._memory, max(1, int(self._timeout * _BUSY))), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
+            self._helper = subprocess.Popen(_command(self._memory, self._timeout * _BUSY), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
         helper = self._helper
         kills = _oom_kills()
         late = threading.Event()
@@ -179,7 +179,7 @@ class Isolate:
         except (EOFError, OSError) as error:
             code = helper.wait()
             self.close()
-            if code == -signal.SIGXCPU:
+            if code == -signal.SIGPROF:
                 return Reply(self._asked, fault="decoder_crash")
             if late.is_set():
                 return None
@@ -195,7 +195,7 @@ class Isolate:
         return reply
 
 
-def _command(memory_bytes: int, cpu_s: int) -> list[str]:
+def _command(memory_bytes: int, cpu_s: float) -> list[str]:
     return [sys.executable, "-m", "worker.helper", str(memory_bytes), str(cpu_s)]
 
 

@@ -40,7 +40,7 @@ def make(root: Path, give: Callable[[Path, int, int], None]) -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
             temporary.unlink(missing_ok=True)
-            DurableWriter().write(temporary, [text().encode()])  # a key that a power cut emptied would be kept for ever
+            DurableWriter().write_many([(temporary, [text().encode()])])  # a key that a power cut emptied would be kept for ever
             temporary.chmod(mode)
             give(temporary, uid, uid)
             temporary.replace(path)

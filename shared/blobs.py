@@ -92,20 +92,21 @@ class LocalBlobs:
 
     def write_many(self, items: Sequence[tuple[str, Sequence[Part]]]) -> None:
         """See ``BlobStore``. One ``fdatasync`` a file and one ``fsync`` a folder."""
-        staged: list[tuple[Path, Path]] = []
+        paths = [self._path(key) for key, _ in items]
+        temps = [self._temp / uuid4().hex for _ in items]
         folders: set[Path] = set()
         with _disk_errors():
             self._temp.mkdir(parents=True, exist_ok=True)
             try:
-                for key, parts in items:
-                    temp = self._temp / uuid4().hex
-                    staged.append((temp, self._path(key)))
-                    self._writer.write(temp, parts)
-                for temp, path in staged:
-                    folders |= self._make_folder(path.parent)
+                self._writer.write_many([(temp, parts) for temp, (_, parts) in zip(temps, items, strict=True)])
+                made = None
+                for temp, path in zip(temps, paths, strict=True):
+                    if path.parent != made:  # right before it is used: a deletion may take it away meanwhile
+                        made = path.parent
+                        folders |= self._make_folder(made)
                     temp.replace(path)
             except BaseException:
-                for temp, _ in staged:
+                for temp in temps:
                     with suppress(OSError):
                         temp.unlink(missing_ok=True)
                 raise

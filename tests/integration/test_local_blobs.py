@@ -103,6 +103,22 @@ class TestLocalBlobs(BlobContract):
         store.write("a/b/three", [b"3"])
         assert order == ["data", "rename", "folder a/b"]
 
+    def test_many_are_on_their_way_to_the_disk_at_once_but_not_without_a_bound(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+        sync, handles = os.fdatasync, Path("/proc/self/fd")
+        opened: list[int] = []
+
+        def fdatasync(handle: int) -> None:
+            opened.append(len(entries(handles)))
+            sync(handle)
+
+        before = len(entries(handles))
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        store.write_many([(f"many/{number}", [b"%d" % number]) for number in range(200)])
+        assert len(opened) == 200
+        assert 50 < max(opened) - before < 70
+        assert all(store.read(f"many/{number}") == b"%d" % number for number in range(200))
+        assert len(entries(handles)) == before
+
     def test_other_trouble_is_the_stores_and_not_the_callers(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write("file", [b""])
         with pytest.raises(StoreAway) as said:

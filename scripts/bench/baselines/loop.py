@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from threading import Barrier
 from types import TracebackType
@@ -41,14 +42,17 @@ def pipeline() -> Work:
 
 
 def whole_work(detector: Any) -> Work:
-    """Give everything that a worker does to pictures by default, less reading and writing, with a ``Detector``."""
+    """Give everything that a worker does to pictures by default, less reading and writing, with a ``Detector``.
+
+    Each picture has another id and so other draws, as in the service: eight draws again and again may be cheap ones.
+    """
     from worker.vision import imaging, look  # noqa: PLC0415 -- as above
 
-    max_pixels = Limits().max_pixels
+    max_pixels, ids = Limits().max_pixels, count()
 
     def run(group: list[bytes]) -> list[Any]:
         pictures = [imaging.decode(data, max_pixels=max_pixels) for data in group]
-        prepared = [look.prepare(picture, image_id=f"{at:036x}", declared=None) for at, picture in enumerate(pictures)]
+        prepared = [look.prepare(picture, image_id=f"{next(ids):036x}", declared=None) for picture in pictures]
         found = detector.predict([one.rgb for one in prepared])
         return [look.finish(*pair, list(DEFAULT_AUGMENTATIONS), detector.device) for pair in zip(prepared, found, strict=True)]
 

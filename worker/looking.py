@@ -1,9 +1,14 @@
-"""Looking at claimed pictures, a group at a time: threads decode and draw beside the model; suspicious pictures go through the helper. Nothing of the ledger."""
+"""Looking at claimed pictures, a group at a time; nothing of the ledger.
 
+Threads decode and draw beside the model, or in turn with it where it computes on the one core that they have. Suspicious pictures go through the helper.
+"""
+
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from shared import faultpoints
 from shared.mongo import Document
@@ -63,6 +68,9 @@ class Looking:
         self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="look")
+        one_core = detector.device == "cpu" and settings.vision.threads == 1
+        # Sharing it by the system's milliseconds, each would find its caches full of the other's pictures: a tenth of the rate (docs/benchmarks.md).
+        self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
         """Divide pictures into what is decoded at once: as many as the model takes together, and no more pixels than are affordable."""
@@ -84,9 +92,10 @@ class Looking:
     def detect(self, decoded: Decoded) -> Seen:
         """Let the model look at a group, and begin to draw what it found."""
         asked = [(image["_id"], one.rgb) for image, one in decoded.prepared if image["work"]["detect"]]
-        found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
+        with self._turn:
+            found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
         making = [
-            (image, self._threads.submit(look.finish, one, found.get(image["_id"], []), image["work"]["augmentations"], self._detector.device))
+            (image, self._threads.submit(self._finish, one, found.get(image["_id"], []), image["work"]["augmentations"]))
             for image, one in decoded.prepared
         ]
         return Seen(decoded.failed, making)
@@ -112,6 +121,10 @@ class Looking:
         for executor in (self._decoder, self._threads):
             executor.shutdown(wait=False, cancel_futures=True)
         self._isolate.close()
+
+    def _finish(self, prepared: Prepared, found: list[dict[str, Any]], names: list[str]) -> Prepared:
+        with self._turn:
+            return look.finish(prepared, found, names, self._detector.device)
 
     def _decode(self, group: list[Loaded]) -> Decoded:
         """Make pictures ready for the model, and let their bytes go."""
@@ -139,8 +152,9 @@ class Looking:
         faultpoints.reach(f"5-looking:{image_id}")
         try:
             if here:
-                picture = imaging.decode(one.data, max_pixels=self._max_pixels)
-                return look.prepare(picture, image_id=image_id, declared=declared)
+                with self._turn:
+                    picture = imaging.decode(one.data, max_pixels=self._max_pixels)
+                    return look.prepare(picture, image_id=image_id, declared=declared)
             return self._isolate.do(Look(one.data, image_id, declared, self._max_pixels))
         except VisionError as error:
             return error.code, error.detail

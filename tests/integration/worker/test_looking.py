@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -93,6 +94,40 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     pipeline.stop()
     assert count(db) == {"done": 40}
     assert order.wrong == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_on_one_core_threads_and_the_model_take_turns_unless_it_has_a_gpu(
+    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    assert made.vision.threads == 1
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(24)], "augmentations": []})
+    prepare, finish, predict = look.prepare, look.finish, detector.predict
+    busy, together = threading.Semaphore(1), threading.Event()
+
+    def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+        def computed(*given: Any, **named: Any) -> Any:
+            first = busy.acquire(blocking=False)
+            if not first:
+                together.set()
+            time.sleep(0.01)  # so that the others come meanwhile, if anything lets them
+            try:
+                return call(*given, **named)
+            finally:
+                if first:
+                    busy.release()
+
+        return computed
+
+    monkeypatch.setattr(detector, "device", device)
+    monkeypatch.setattr(look, "prepare", one_at_a_time(prepare))
+    monkeypatch.setattr(look, "finish", one_at_a_time(lambda one, found, names, _: finish(one, found, names, "cpu")))
+    monkeypatch.setattr(detector, "predict", one_at_a_time(predict))
+    pipeline = Pipeline(made, db, blobs, detector, "worker-a")
+    run(pipeline)
+    pipeline.stop()
+    assert count(db) == {"done": 24}
+    assert together.is_set() == (device == "cuda")
 
 
 @pytest.mark.parametrize("at", [0, 4])

@@ -101,7 +101,7 @@ class LocalBlobs:
                 self._writer.write_many([(temp, parts) for temp, (_, parts) in zip(temps, items, strict=True)])
                 made = None
                 for temp, path in zip(temps, paths, strict=True):
-                    if path.parent != made:  # right before it is used: a deletion may take it away meanwhile
+                    if path.parent != made:  # not all of them at first: a deletion may take one away until it is used
                         made = path.parent
                         folders |= self._make_folder(made)
                     temp.replace(path)

@@ -190,7 +190,10 @@ class Vision(Group):
 
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(None, description="Names done by default; JSON list. Unset: the four of the contract.")
-    threads: int = Field(1, ge=1, description="Threads of the model in one process; as many decode and encode beside it, a single one on a CPU in turn with it.")
+    threads: int = Field(1, ge=1, description="Threads of the model in one process; as many decode and encode beside it.")
+    in_turn: bool = Field(
+        default=False, description="A single thread decodes and draws in turn with a model on a CPU: right where there are as many workers as cores."
+    )
     model: str = Field("grocery", min_length=1, description="The detector: grocery, a builder of torchvision.models.detection, or the path of a checkpoint.")
     device: Literal["cpu", "cuda"] | None = Field(None, description="Unset: a GPU where there is one.")
     precision: Literal["auto", "full", "half"] = Field("auto", description="auto: half where the device has it and the model loses at most 0.5 points of mAP50.")

@@ -29,7 +29,7 @@ def _limit(memory_bytes: int) -> None:
 
 
 def _allow(cpu_s: float) -> None:
-    """Let this process compute so much longer; the kernel ends it then by SIGPROF.
+    """Let this process compute so much longer, 0 without an end; the kernel ends it then by SIGPROF.
 
     A timer (setitimer(2)) and no RLIMIT_CPU: a limit counts from the process's beginning, by a clock of ticks that the exact times of
     getrusage(2) drift from, so what is left of it cannot be told.
@@ -47,6 +47,8 @@ def _reply(number: int, request: Request[Any]) -> Reply:
 def main() -> None:
     """Serve until the pipe closes."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: else one that hangs would outlive its parent
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited: the limit on computing stands on it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     heap.settle()
     imaging.use_threads(1)  # beside a model that has its cores already
@@ -57,6 +59,7 @@ def main() -> None:
             number, request = pickle.loads(receive(source))  # noqa: S301 -- our parent's
             _allow(float(sys.argv[2]))
             send(sink, pickle.dumps(_reply(number, request), pickle.HIGHEST_PROTOCOL))
+            _allow(0)  # nothing counts until the next one has been read
     except EOFError:
         return
     except MemoryError:

@@ -1,6 +1,7 @@
 """Looking at claimed pictures, a group at a time; nothing of the ledger.
 
-Threads decode and draw beside the model, or in turn with it where it computes on the one core that they have. Suspicious pictures go through the helper.
+Threads decode and draw beside the model, or, asked to share one core with it (``VISION_IN_TURN``), one picture or one group at a time. Suspicious
+pictures are decoded in the helper, beside either.
 """
 
 import threading
@@ -56,7 +57,7 @@ class Seen:
 
 
 class Looking:
-    """The threads and the helper that look at one owner's pictures. Not for several threads at once."""
+    """The threads and the helper that look at one owner's pictures. One thread may divide and begin what another, which detects, goes on with."""
 
     def __init__(self, settings: Settings, detector: Detector, holds: Callable[[Document], bool]) -> None:
         """Start nothing yet.
@@ -68,8 +69,8 @@ class Looking:
         self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="look")
-        one_core = detector.device == "cpu" and settings.vision.threads == 1
-        # Sharing it by the system's milliseconds, each would find its caches full of the other's pictures: a tenth of the rate (docs/benchmarks.md).
+        one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
+        # Sharing it by the system's milliseconds, each would find its caches full of the other's pictures: up to a tenth of the rate (docs/benchmarks.md).
         self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
@@ -92,8 +93,10 @@ class Looking:
     def detect(self, decoded: Decoded) -> Seen:
         """Let the model look at a group, and begin to draw what it found."""
         asked = [(image["_id"], one.rgb) for image, one in decoded.prepared if image["work"]["detect"]]
-        with self._turn:
-            found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
+        found: dict[str, list[dict[str, Any]]] = {}
+        if asked:  # else it would wait for its turn for nothing
+            with self._turn:
+                found = dict(zip((name for name, _ in asked), self._detector.predict([rgb for _, rgb in asked]), strict=True))
         making = [
             (image, self._threads.submit(self._finish, one, found.get(image["_id"], []), image["work"]["augmentations"]))
             for image, one in decoded.prepared

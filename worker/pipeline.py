@@ -1,8 +1,7 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
 Pictures go through in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and what is done is done. While the model looks
-at one group of a claim as a batch, threads decode the next one, and draw, encode, write and store what was made of the one before; on a single
-core they write and store beside the model, and do the rest in turn with it. While the last group is looked at, the next claim is taken, read and
+at one group of a claim as a batch, threads decode the next one, and draw, encode, write and store what was made of the one before. While the last group is looked at, the next claim is taken, read and
 kept, and its first group decoded: never earlier, because other workers may be free. A picture that is to be tried alone goes all the way through
 the helper process, and nothing else is looked at meanwhile: what goes wrong then is its own fault.
 """
@@ -121,13 +120,18 @@ class Pipeline:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
             self._give_back(claim.images, code)
             raise
+        looking = self._looking
         try:
-            taken = Taken(claim, self._looking.groups(loaded))
+            taken = Taken(claim, looking.groups(loaded))
         except Exception as error:  # a fault of ours over one of the pictures
             self._give_back(claim.images, type(error).__name__, solo=True, fault=True)
             raise
         if taken.groups and not taken.alone:
-            taken.begun = self._looking.begin(taken.groups[0])
+            try:
+                taken.begun = looking.begin(taken.groups[0])
+            except RuntimeError:  # the work before it has been broken off meanwhile
+                self._give_back(claim.images, "not_begun", delay=False)
+                raise
         return taken
 
     def work(self, taken: Taken, at_last_group: Callable[[], None] = lambda: None) -> None:

@@ -55,10 +55,11 @@ def whole(*, quick: bool) -> list[Row]:
     script = Script(_ssdlite()[0])
     lite = detect.Detector(*_ssdlite(), device="cpu", precision="full", threads=1)
     bundled = detect.load(device="cpu")
+    with_lite, with_bundled = whole_work(lite), whole_work(bundled)
     subjects: dict[str, Callable[[], object]] = {
         "script": lambda: [script.work(data) for data in files[:4]],
-        "lite": lambda: whole_work(lite)(files),
-        "bundled": lambda: whole_work(bundled)(files),
+        "lite": lambda: with_lite(files),
+        "bundled": lambda: with_bundled(files),
     }
     counts = {"script": 4, "lite": _BATCH, "bundled": _BATCH}
     times = interleave({name: _timed(call) for name, call in subjects.items()}, 3 if quick else 9)

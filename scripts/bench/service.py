@@ -56,7 +56,7 @@ def images_per_second(folder: Path, images: list[bytes], count: int, augmentatio
     with tempfile.TemporaryDirectory(dir=folder) as name, contextlib.ExitStack() as stack:
         servers = Servers(Path(name))
         stack.callback(servers.stop)
-        environment = servers.environment | {"VISION_AUGMENTATIONS": json.dumps(augmentations)}
+        environment = servers.environment | {"VISION_AUGMENTATIONS": json.dumps(augmentations), "VISION_IN_TURN": "true"}
         web = Gunicorn("web", WEB, environment, servers.folder)
         stack.enter_context(running(web))
         for number in range(1, PROCESSES + 1):

@@ -98,6 +98,8 @@ class House:
             "OMP_NUM_THREADS": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        if self.workers >= len(os.sched_getaffinity(0)) and "VISION_IN_TURN" not in os.environ:
+            own["VISION_IN_TURN"] = "true"
         if self.own_mongo:
             own["MONGODB_URL"] = embedded.mongo_url(ports["mongod"])
         if self.own_redis:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from shared.blobs import LIVE, TEMP, LocalBlobs
@@ -103,21 +104,52 @@ class TestLocalBlobs(BlobContract):
         store.write("a/b/three", [b"3"])
         assert order == ["data", "rename", "folder a/b"]
 
-    def test_many_are_on_their_way_to_the_disk_at_once_but_not_without_a_bound(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
-        sync, handles = os.fdatasync, Path("/proc/self/fd")
-        opened: list[int] = []
+    def test_many_are_on_their_way_to_the_disk_at_once_but_not_without_a_bound(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        temp = blobs_root / TEMP
+        sync, rename = os.fdatasync, Path.replace
+        synced: list[str] = []
+        together: list[int] = []
+
+        def opened() -> list[str]:
+            return [file.path for file in psutil.Process().open_files() if Path(file.path).parent == temp]
 
         def fdatasync(handle: int) -> None:
-            opened.append(len(entries(handles)))
+            together.append(len(opened()))
+            synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
             sync(handle)
 
-        before = len(entries(handles))
+        def replace(self: Path, target: Path) -> Path:
+            assert len(synced) == 200
+            assert str(self) in synced
+            return rename(self, target)
+
         monkeypatch.setattr(os, "fdatasync", fdatasync)
+        monkeypatch.setattr(Path, "replace", replace)
         store.write_many([(f"many/{number}", [b"%d" % number]) for number in range(200)])
-        assert len(opened) == 200
-        assert 50 < max(opened) - before < 70
+        assert len(set(synced)) == len(synced) == 200
+        assert max(together) == 64
+        assert opened() == []
         assert all(store.read(f"many/{number}") == b"%d" % number for number in range(200))
-        assert len(entries(handles)) == before
+
+    @pytest.mark.parametrize(("number", "said"), [(errno.EIO, StoreAway), (errno.ENOSPC, DiskFull)])
+    def test_what_the_disk_says_late_is_said_too(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: type[Exception]
+    ) -> None:
+        sync = os.fdatasync
+        calls = iter(range(10))
+
+        def fdatasync(handle: int) -> None:
+            if next(calls) == 2:
+                raise OSError(number, os.strerror(number))
+            sync(handle)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        with pytest.raises(said):
+            store.write_many([(f"late/{at}", [b"x"]) for at in range(5)])
+        assert list((blobs_root / TEMP).iterdir()) == []
+        assert list(store.list("late")) == []
 
     def test_other_trouble_is_the_stores_and_not_the_callers(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write("file", [b""])

@@ -66,6 +66,51 @@ class Spin:
             pass
 
 
+@dataclass(frozen=True, slots=True)
+class Heavy:
+    """A request that takes long to read."""
+
+    seconds: float
+
+    def do(self) -> None:
+        """Nothing more."""
+
+    def __reduce__(self) -> tuple[object, tuple[float]]:
+        """Let who reads it compute."""
+        return _read_slowly, (self.seconds,)
+
+
+def _read_slowly(seconds: float) -> Heavy:
+    Spin(seconds).do()
+    return Heavy(seconds)
+
+
+def test_what_one_picture_left_of_its_time_is_not_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "_BUSY", 0.05)
+    helper = isolate.Isolate(2 * 1024**3, 40)  # 2 s for each
+    try:
+        helper.do(Spin(1))
+        helper.do(Heavy(2.5))
+    finally:
+        helper.close()
+
+
+def test_the_limit_holds_whatever_signals_the_parent_keeps_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "_BUSY", 0.02)
+    helper = isolate.Isolate(2 * 1024**3, 50)
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})
+    try:
+        began = time.monotonic()
+        with pytest.raises(VisionError):
+            helper.do(Spin(600))
+        assert time.monotonic() - began < 50
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+        signal.signal(signal.SIGPROF, before)
+        helper.close()
+
+
 def test_a_picture_over_which_a_helper_computes_without_an_end_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolate, "_BUSY", 0.05)
     helper = isolate.Isolate(2 * 1024**3, 80)

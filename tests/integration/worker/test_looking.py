@@ -96,13 +96,25 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     assert order.wrong == []
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_on_one_core_threads_and_the_model_take_turns_unless_it_has_a_gpu(
-    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch, device: str
+def asked_to_take_turns(made: Settings, *, in_turn: bool = True) -> Settings:
+    return made.model_copy(update={"vision": made.vision.model_copy(update={"threads": 1, "in_turn": in_turn})})
+
+
+@pytest.mark.parametrize(("in_turn", "device", "beside"), [(True, "cpu", False), (False, "cpu", True), (True, "cuda", True)])
+def test_threads_and_the_model_take_turns_where_they_are_asked_to(
+    web: FlaskClient,
+    db: Db,
+    made: Settings,
+    blobs: LocalBlobs,
+    detector: detect.Detector,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    *,
+    in_turn: bool,
+    beside: bool,
 ) -> None:
-    assert made.vision.threads == 1
     upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(24)], "augmentations": []})
-    prepare, finish, predict = look.prepare, look.finish, detector.predict
+    decode, prepare, finish, predict = imaging.decode, look.prepare, look.finish, detector.predict
     busy, together = threading.Semaphore(1), threading.Event()
 
     def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,14 +132,49 @@ def test_on_one_core_threads_and_the_model_take_turns_unless_it_has_a_gpu(
         return computed
 
     monkeypatch.setattr(detector, "device", device)
+    monkeypatch.setattr(imaging, "decode", one_at_a_time(decode))
     monkeypatch.setattr(look, "prepare", one_at_a_time(prepare))
     monkeypatch.setattr(look, "finish", one_at_a_time(lambda one, found, names, _: finish(one, found, names, "cpu")))
     monkeypatch.setattr(detector, "predict", one_at_a_time(predict))
-    pipeline = Pipeline(made, db, blobs, detector, "worker-a")
+    pipeline = Pipeline(asked_to_take_turns(made, in_turn=in_turn), db, blobs, detector, "worker-a")
     run(pipeline)
     pipeline.stop()
     assert count(db) == {"done": 24}
-    assert together.is_set() == (device == "cuda")
+    assert together.is_set() == beside
+
+
+def test_a_time_limit_does_not_wait_for_a_turn(
+    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline._LAST_S", 0.2)
+    pipeline = Pipeline(asked_to_take_turns(made), db, blobs, detector, "worker-a")
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})
+    finish, go_on = look.finish, threading.Event()
+
+    def finished(one: Prepared, *given: Any) -> Prepared:
+        time.sleep(0.5)  # until the second group waits for the turn that this one has
+        os.kill(os.getpid(), signal.SIGUSR1)
+        go_on.wait(60)
+        return finish(one, *given)
+
+    def over(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    before = signal.signal(signal.SIGUSR1, over)  # as Celery's own signal does, in the thread that works
+    try:
+        with monkeypatch.context() as during:
+            during.setattr(look, "finish", finished)
+            began = time.monotonic()
+            with pytest.raises(SoftTimeLimitExceeded):
+                pipeline.work(pipeline.take())
+        assert time.monotonic() - began < 30
+        assert count(db) == {"queued": 12}
+        run(pipeline)  # while the old thread still has its turn
+    finally:
+        go_on.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert count(db) == {"done": 12}
+    pipeline.stop()
 
 
 @pytest.mark.parametrize("at", [0, 4])

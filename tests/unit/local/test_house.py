@@ -137,3 +137,14 @@ def test_a_folder_that_holds_data_is_started_below_the_watermark_with_a_warning(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "BLOBS_MIN_FREE_BYTES" in said
+
+
+@pytest.mark.parametrize(("workers", "said", "turns"), [(1, None, None), (2, None, "true"), (3, None, "true"), (2, "false", None)])
+def test_workers_that_have_one_core_each_or_less_take_turns_with_their_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, said: str | None, turns: str | None
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.delenv("VISION_IN_TURN", raising=False)
+    if said is not None:
+        monkeypatch.setenv("VISION_IN_TURN", said)  # which is passed on as it is
+    assert House(tmp_path, 5000, workers).environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == turns

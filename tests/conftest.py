@@ -36,12 +36,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--deployment", metavar="PROJECT", help="its compose project, for tests/containers: scripts/test-containers says it")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long: one of them left for the end would be waited for by the other process, which has nothing left."""
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)  # stable: the rest of the order stays
-
-
 @pytest.fixture(autouse=True)
 def _pillows_limit() -> Iterator[None]:
     """Put Pillow's limit of pixels back, which is one for the process: a picture that was refused in one test is none of the next one's."""

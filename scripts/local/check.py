@@ -20,8 +20,8 @@ _LINTS: Final = {
     "imports": ["lint-imports", "--no-cache"],
     "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
-_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-"""Two processes, each file as a whole in one of them and in our order: the tests of the whole stack wait more than they compute."""
+_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
+"""Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 1800
 

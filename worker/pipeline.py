@@ -1,9 +1,10 @@
 """The way of one claim: read, keep the originals, look, write what was made, store the results, close.
 
 Pictures go through in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and what is done is done. While the model looks
-at one group of a claim as a batch, threads decode the next one, and draw, encode, write and store what was made of the one before. While the last group is looked at, the next claim is taken, read and
-kept, and its first group decoded: never earlier, because other workers may be free. A picture that is to be tried alone goes all the way through
-the helper process, and nothing else is looked at meanwhile: what goes wrong then is its own fault.
+at one group of a claim as a batch, threads decode the next one, and draw, encode, write and store what was made of the one before. While the
+last group is looked at, the next claim is taken, read and kept, and its first group decoded: never earlier, because other workers may be
+free. A picture that is to be tried alone goes all the way through the helper process, and nothing else is looked at meanwhile: what goes wrong
+then is its own fault.
 """
 
 import hashlib

@@ -143,40 +143,6 @@ def test_threads_and_the_model_take_turns_where_they_are_asked_to(
     assert together.is_set() == beside
 
 
-def test_a_time_limit_does_not_wait_for_a_turn(
-    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worker.pipeline._LAST_S", 0.2)
-    pipeline = Pipeline(asked_to_take_turns(made), db, blobs, detector, "worker-a")
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})
-    finish, go_on = look.finish, threading.Event()
-
-    def finished(one: Prepared, *given: Any) -> Prepared:
-        time.sleep(0.5)  # until the second group waits for the turn that this one has
-        os.kill(os.getpid(), signal.SIGUSR1)
-        go_on.wait(60)
-        return finish(one, *given)
-
-    def over(*_: object) -> None:
-        raise SoftTimeLimitExceeded
-
-    before = signal.signal(signal.SIGUSR1, over)  # as Celery's own signal does, in the thread that works
-    try:
-        with monkeypatch.context() as during:
-            during.setattr(look, "finish", finished)
-            began = time.monotonic()
-            with pytest.raises(SoftTimeLimitExceeded):
-                pipeline.work(pipeline.take())
-        assert time.monotonic() - began < 30
-        assert count(db) == {"queued": 12}
-        run(pipeline)  # while the old thread still has its turn
-    finally:
-        go_on.set()
-        signal.signal(signal.SIGUSR1, before)
-    assert count(db) == {"done": 12}
-    pipeline.stop()
-
-
 @pytest.mark.parametrize("at", [0, 4])
 def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch, at: int

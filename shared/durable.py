@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _through_cache(handle: int, views: list[memoryview]) -> None:
-    """Write, and begin the way to the disk: what posix_fadvise(2) does to pages that are not there yet."""
+    """Write, and begin the way to the disk: posix_fadvise(2) has pages written that it is to let go."""
     while views:
         written = os.writev(handle, views[:_IOV_MAX])
         while views and written >= len(views[0]):

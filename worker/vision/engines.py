@@ -85,6 +85,7 @@ class _Fit(nn.Module):
     def __init__(self, like: Any) -> None:
         super().__init__()
         self._like = like
+        self._kept = np.empty((0, 0, 0, 3), np.float32)
 
     def forward(self, images: list[Tensor], _targets: None = None) -> tuple[ImageList, None]:
         """Bring pictures ``[3, H, W]`` (uint8, rows of RGB in memory) to one size; the batch is float, from 0 to 255."""
@@ -92,10 +93,11 @@ class _Fit(nn.Module):
         sizes = [(one.shape[0], one.shape[1]) for one in fitted]
         stride = 1 if self._like.fixed_size else self._like.size_divisible
         high, wide = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
-        # What will be 0 when it is normalised: torchvision pads after that.
-        batch = np.full((len(fitted), high, wide, 3), np.multiply(self._like.image_mean, 255), np.float32)
-        for row, one in zip(batch, fitted, strict=True):
-            row[: one.shape[0], : one.shape[1]] = one
+        batch = self._room(len(fitted), high, wide)
+        around = np.multiply(self._like.image_mean, 255, dtype=np.float32)  # 0 when it is normalised: torchvision pads after that
+        for row, one, (height, width) in zip(batch, fitted, sizes, strict=True):
+            row[:height, :width] = one
+            row[height:], row[:height, width:] = around, around
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
 
     def postprocess(self, found: list[dict[str, Tensor]], *sizes: Any) -> Any:
@@ -104,6 +106,14 @@ class _Fit(nn.Module):
         Of a picture of 50 megapixels a hundred masks would take 19 GB.
         """
         return self._like.postprocess([{name: one[name] for name in ("boxes", "scores", "labels")} for one in found], *sizes)
+
+    def _room(self, count: int, high: int, wide: int) -> NDArray[np.float32]:
+        """Give ``[count, high, wide, 3]`` to be filled. Where all are of one size it is kept: its pages cost more than what is done in them."""
+        if not self._like.fixed_size:
+            return np.empty((count, high, wide, 3), np.float32)
+        if len(self._kept) < count:
+            self._kept = np.empty((count, high, wide, 3), np.float32)
+        return self._kept[:count]
 
     def _resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         high, wide = rgb.shape[:2]

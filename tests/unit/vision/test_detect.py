@@ -83,6 +83,15 @@ def test_boxes_lie_in_the_picture_and_scores_fall(detector: detect.Detector) -> 
             assert 0 <= y1 < y2 <= picture.shape[0]
 
 
+def test_what_was_looked_at_before_leaves_nothing_behind(detector: detect.Detector) -> None:
+    first, second = sample("shelf-01.jpg"), sample("shelf-06.jpg")
+    both = detector.predict([first, second])
+    assert both[0] != both[1]
+    assert detector.predict([second, first]) == both[::-1]
+    detector.predict([second])
+    assert detector.predict([first, second]) == both
+
+
 def test_full_precision_answers_what_the_plain_torchvision_call_answers(detector: detect.Detector) -> None:
     pictures = photos()
     model, card = zoo.load("grocery")

@@ -20,6 +20,34 @@ def store(blobs_root: Path) -> LocalBlobs:
     return LocalBlobs(blobs_root)
 
 
+def _in_memory(path: Path) -> bool:
+    """Whether the first page of a file can be read without the disk (preadv2(2), RWF_NOWAIT)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        return os.preadv(handle, [bytearray(1)], 0, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _lets_go(folder: Path) -> bool:
+    """Whether a file's pages leave the memory when they are to."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "probe"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(handle, bytes(8192))
+        os.fdatasync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        return not _in_memory(path)
+    except OSError:  # RWF_NOWAIT is not for every file system
+        return False
+    finally:
+        os.close(handle)
+        path.unlink()
+
+
 def entries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -75,6 +103,13 @@ class TestLocalBlobs(BlobContract):
         data = os.urandom(3 << 20)
         store.write("large", [data])
         assert store.read("large") == data
+
+    def test_small_files_stay_in_the_page_cache_and_larger_ones_do_not(self, store: LocalBlobs, blobs_root: Path) -> None:
+        if not _lets_go(blobs_root):
+            pytest.skip("this file system keeps every page in memory, or does not say so")
+        sizes = {"thumbnail": 20_000, "picture": 200_000, "original": 3 << 20}
+        store.write_many([(name, [os.urandom(size)]) for name, size in sizes.items()])
+        assert {name: _in_memory(blobs_root / name) for name in sizes} == {"thumbnail": True, "picture": False, "original": False}
 
     def test_data_and_folders_are_synced_before_a_write_returns(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch

@@ -33,7 +33,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
     :param folder: on the disk to be measured; what is put there goes again.
     """
     images = [pictures.jpeg(seed) for seed in range(BATCH)]
-    count = BATCH * (3 if quick else 10)
+    count = BATCH * (3 if quick else 20)  # at the end of a backlog one worker has nothing left: the longer, the less that weighs
     with Loops(pipeline, images) as loops:
         rates = interleave(
             {

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -263,6 +264,61 @@ def test_a_time_limit_does_not_wait_for_what_is_drawn(
     go_on.set()
     assert count(db) == {"done": 12}
     pipeline.stop()
+
+
+def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
+    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline._LAST_S", 0.2)
+    pipeline = Pipeline(asked_to_take_turns(made), db, blobs, detector, "worker-a")
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})
+    finish, drawing, go_on, asked = look.finish, threading.Event(), threading.Event(), itertools.count()
+
+    def finished(one: Prepared, *given: Any) -> Prepared:
+        drawing.set()
+        go_on.wait(60)
+        return finish(one, *given)
+
+    class Limited(AbstractContextManager[None]):
+        """A turn that the model does not get a second time before the limit comes."""
+
+        turn = pipeline._looking._turn
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread() and next(asked):
+                assert drawing.wait(10)
+                raise SoftTimeLimitExceeded
+            self.turn.__enter__()
+
+        def __exit__(self, *raised: Any) -> None:
+            self.turn.__exit__(*raised)
+
+    with monkeypatch.context() as during:
+        during.setattr(look, "finish", finished)
+        during.setattr(pipeline._looking, "_turn", Limited())
+        with pytest.raises(SoftTimeLimitExceeded):
+            pipeline.work(pipeline.take())
+    assert count(db) == {"queued": 12}
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})  # these are not tried alone
+    began = time.monotonic()
+    run(pipeline)  # while the old thread still has its turn
+    assert count(db) == {"done": 24}
+    assert time.monotonic() - began < 50
+    go_on.set()
+    pipeline.stop()
+
+
+def test_a_claim_that_can_no_longer_be_begun_is_given_back(
+    web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, pipeline: Pipeline
+) -> None:
+    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
+    broken_off = Pipeline(made, db, blobs, detector, "worker-b")
+    broken_off.stop()
+    with pytest.raises(RuntimeError):
+        broken_off.take()
+    assert db.images.count_documents({"status": "queued", "work.released_for": "not_begun", "work.solo": False}) == 2
+    run(pipeline)
+    assert count(db) == {"done": 2}
 
 
 def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

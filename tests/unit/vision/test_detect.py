@@ -84,12 +84,15 @@ def test_boxes_lie_in_the_picture_and_scores_fall(detector: detect.Detector) -> 
 
 
 def test_what_was_looked_at_before_leaves_nothing_behind(detector: detect.Detector) -> None:
-    first, second = sample("shelf-01.jpg"), sample("shelf-06.jpg")
-    both = detector.predict([first, second])
-    assert both[0] != both[1]
-    assert detector.predict([second, first]) == both[::-1]
-    detector.predict([second])
-    assert detector.predict([first, second]) == both
+    pictures = [sample(f"shelf-0{number}.jpg") for number in (1, 6, 2)]
+    alone = [detector.predict([one])[0] for one in pictures]
+    assert alone[0] != alone[1]
+    for order in ([0, 1, 2], [2, 1], [1], [0, 2, 1]):  # the batch grows, shrinks and grows
+        for at, found in zip(order, detector.predict([pictures[at] for at in order]), strict=True):
+            assert [one["label"] for one in found] == [one["label"] for one in alone[at]]
+            for one, other in zip(found, alone[at], strict=True):
+                assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+                assert one["box"] == pytest.approx(other["box"], abs=0.5)
 
 
 def test_full_precision_answers_what_the_plain_torchvision_call_answers(detector: detect.Detector) -> None:

@@ -1,5 +1,6 @@
 """What a worker does to a picture, without the service: the network alone, and the whole work, on one core."""
 
+import itertools
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -101,6 +102,7 @@ def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[R
         spent[step] = spent.get(step, 0.0) + time.perf_counter() - began
         return result
 
+    ids = itertools.count()  # each picture has its own draws
     for _ in range(rounds):
         decoded = [timed("decode", imaging.decode, data, max_pixels=_MAX_PIXELS).rgb for data in files]
         found = timed("detect", detector.predict, decoded)
@@ -109,7 +111,7 @@ def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[R
             timed("quality", quality.measure, rgb)
             made = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, some)]
             boxes = [one["box"] for one in some]
-            augmenter = Augmenter(rgb, image_id="bench", device=detector.device)
+            augmenter = Augmenter(rgb, image_id=f"{next(ids):036x}", device=detector.device)
             made += [timed(name, augmenter.apply, name, boxes).rgb for name in DEFAULT_AUGMENTATIONS]
             for one in made:
                 timed("encode all six", imaging.encode_jpeg, one)

@@ -276,7 +276,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
 
     def finished(one: Prepared, *given: Any) -> Prepared:
         drawing.set()
-        go_on.wait(300)
+        go_on.wait()
         return finish(one, *given)
 
     class Limited(AbstractContextManager[None]):
@@ -293,16 +293,16 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
         def __exit__(self, *_: object) -> None:
             self.turn.__exit__(None, None, None)
 
-    with monkeypatch.context() as during:
-        during.setattr(look, "finish", finished)
-        during.setattr(pipeline._looking, "_turn", Limited())
-        with pytest.raises(SoftTimeLimitExceeded):
-            pipeline.work(pipeline.take())
-    assert count(db) == {"queued": 12}
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})  # these are not tried alone
     late = threading.Timer(100, go_on.set)
     late.start()
     try:
+        with monkeypatch.context() as during:
+            during.setattr(look, "finish", finished)
+            during.setattr(pipeline._looking, "_turn", Limited())
+            with pytest.raises(SoftTimeLimitExceeded):
+                pipeline.work(pipeline.take())
+        assert count(db) == {"queued": 12}
+        upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})  # these are not tried alone
         run(pipeline)  # while the old thread still has its turn
         assert count(db) == {"done": 24}
         assert not go_on.is_set()

@@ -14,7 +14,8 @@ from pathlib import Path
 from scripts.local import embedded
 from scripts.local.house import ROOT
 
-_RESTART_S = 30
+_RESTART_S = 120
+"""No promise, but the end of a test's patience: beside other tests, on a slow disk, servers alone were seen to take 10 s."""
 _SCRIPT_S = 400
 
 
@@ -81,7 +82,11 @@ class Stack:
                 os.kill(pid, 0)
                 return pid
             time.sleep(0.05)  # the supervisor is starting it again
-        raise AssertionError(f"{name} does not run")
+        raise AssertionError(f"{name} does not run:\n{self.guards_log()}")
+
+    def guards_log(self) -> str:
+        """Give what the guard has written, since the first start of this folder."""
+        return (self.data / "logs/guard.log").read_text()
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a process of the stack.

@@ -30,8 +30,9 @@ from scripts.local.house import ROOT, House, Stage
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
-_RPC_S: Final = 10.0
 """A process that only tries the lock holds it for a moment."""
+_RPC_S: Final = 10.0
+_PID_S: Final = 20.0
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
 _INDEXES_S: Final = 120
@@ -84,7 +85,7 @@ class Guard:
             while True:
                 try:
                     self._begin().wait()
-                    print("the supervisor has ended; it is started again", flush=True)
+                    _say("the supervisor has ended; it is started again")
                 except (embedded.Unusable, *_NO_ANSWER, subprocess.SubprocessError) as error:
                     self._again(error)
                 time.sleep(0.5)  # let the children that die with it be gone
@@ -105,11 +106,12 @@ class Guard:
         command = [sys.executable, "-m", "scripts.local.child", "supervisor", str(house.run / "supervisor.pid"), "--"]
         self._supervisor = subprocess.Popen([*command, sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], cwd=ROOT)
         self._bring_up(ports)
+        _say("everything is started")
         house.tell(None)
         return self._supervisor
 
     def _again(self, error: Exception) -> None:
-        print(f"not everything came up: {error}; trying again", flush=True)
+        _say(f"not everything came up: {error}; trying again")
         with contextlib.suppress(OSError):  # a full disk, perhaps: the log has it, and it may pass
             self._house.tell(Stage(f"Trying again: {error}"))
         if self._supervisor is not None:
@@ -139,15 +141,20 @@ class Guard:
         """
         pid = self._pid(name)
         began = time.monotonic()
-        print(f"waiting for {title} (pid {pid}) to be ready, for as long as it lives; {self._house.logs}/{name}.log says more", flush=True)
+        _say(f"waiting for {title} (pid {pid}) to be ready, for as long as it lives; {self._house.logs}/{name}.log says more")
         self._house.tell(Stage(f"Waiting for {title} (pid {pid}); after a crash it recovers its data first", began))
         ready(pid)
-        print(f"{title} is ready after {time.monotonic() - began:.0f} s", flush=True)
+        _say(f"{title} is ready after {time.monotonic() - began:.0f} s")
 
     def _pid(self, name: str) -> int:
-        """Wait for a process' pid as the supervisor knows it."""
-        until = time.monotonic() + 20
+        """Wait for a process' pid as the supervisor knows it.
+
+        :raises Unusable: the supervisor ended, or has not started that process for long.
+        """
+        until = time.monotonic() + _PID_S
         while time.monotonic() < until:
+            if self._supervisor is None or self._supervisor.poll() is not None:
+                raise embedded.Unusable("the supervisor ended while starting")
             with contextlib.suppress(*_NO_ANSWER):
                 info: Any = proxy(self._house).supervisor.getProcessInfo(name)
                 if info["pid"]:
@@ -192,6 +199,11 @@ class Guard:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)  # asked twice, it must not be torn out of stopping
         raise Stopped
+
+
+def _say(what: str) -> None:
+    """Write a line to the guard's log, with its time: a slow start is read from these."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
 
 
 def heed(leash: int) -> None:

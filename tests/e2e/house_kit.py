@@ -16,7 +16,7 @@ from scripts.local.house import ROOT
 from tests.stack import Stack, until
 
 
-def wait_until_ready(stack: Stack, limit_s: float = 60.0) -> None:
+def wait_until_ready(stack: Stack, limit_s: float = 120.0) -> None:
     def ready() -> bool:
         with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"{stack.url}/readyz", timeout=5).status_code == 200
@@ -26,7 +26,7 @@ def wait_until_ready(stack: Stack, limit_s: float = 60.0) -> None:
 
 
 def wait_for_another(stack: Stack, name: str, old: int) -> int:
-    until(lambda: stack.pid(name) != old, 30, f"another {name}")
+    until(lambda: stack.pid(name) != old, 120, f"another {name}")
     return stack.pid(name)
 
 

@@ -10,7 +10,7 @@ from tests.stack import Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod", "supervisor"])
+@pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod"])
 def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: str) -> None:
     old = stack.kill(name)
     new = wait_for_another(stack, name, old)
@@ -18,15 +18,20 @@ def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: st
     assert Path(f"/proc/{new}/cmdline").read_bytes()
 
 
-def test_no_process_outlives_a_killed_supervisor(stack: Stack) -> None:
+def test_no_process_outlives_a_killed_supervisor_and_one_killed_while_it_starts_holds_nothing_up(stack: Stack) -> None:
     names = ["mongod", "redis", "web", "worker-1", "inspector", "sweep"]
     before = {name: stack.pid(name) for name in names}
-    stack.kill("supervisor")
+    said = len(stack.guards_log())
+    first = stack.kill("supervisor")
+    wait_for_another(stack, "supervisor", first)
+    second = stack.kill("supervisor")  # its pid is on file before it has begun: it has started nothing
     after = {name: wait_for_another(stack, name, before[name]) for name in names}
+    assert wait_for_another(stack, "supervisor", second) != first
     wait_until_ready(stack)
     assert not set(before.values()) & set(after.values())
     for pid in before.values():
         assert not Path(f"/proc/{pid}").exists()
+    assert "was not started" not in stack.guards_log()[said:]  # the guard's word when it has waited in vain
 
 
 def test_a_folder_whose_guard_was_killed_starts_clean(tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def test_what_the_tests_need_holds_what_the_service_needs(root: Path, monkeypatc
     assert not environment._is_made("dev")
 
 
+def test_packages_are_compiled_and_one_for_another_python_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "PYTHON", Path(sys.executable))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    packages = tmp_path / "lib/python3/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "later.py").write_text("type of tomorrow = 1\n")
+    (packages / "plain.py").write_text("a = 1\n")
+    environment._compile()
+    assert [path.name.split(".")[0] for path in packages.glob("__pycache__/*.pyc")] == ["plain"]
+
+
 def pinned(lock: str) -> set[str]:
     return set(re.findall(r"^[^\s#=]+==[^\s;]+", (environment.ROOT / "requirements" / lock).read_text(), re.MULTILINE))
 

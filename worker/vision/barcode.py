@@ -65,11 +65,27 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
     return [{"format": code.format, "text": code.text, "box": _upright(code.corners, wide, high)} for code in found[:_MOST]]
 
 
-def _decoded(grey: NDArray[np.uint8], names: tuple[str, ...]) -> list[_Code]:
-    import zxingcpp  # noqa: PLC0415 -- on first use: this is its one place
+def rendered(content: str, symbology: str, scale: int = 1) -> tuple[str, NDArray[np.uint8]]:
+    """Write a barcode.
 
+    :param symbology: zxing-cpp's name of it, as ``EAN13``.
+    :returns: the text that a reader gives, and the symbol ``[height, width]``, black on white, a module ``scale`` pixels wide.
+    """
+    zxing = _zxing()
+    made = zxing.create_barcode(content, getattr(zxing.BarcodeFormat, symbology))
+    return str(made.text), np.array(made.to_image(scale=scale), np.uint8)
+
+
+def _zxing() -> Any:
+    import zxingcpp  # on first use: this is its one place
+
+    return zxingcpp
+
+
+def _decoded(grey: NDArray[np.uint8], names: tuple[str, ...]) -> list[_Code]:
+    zxing = _zxing()
     found = []
-    for code in zxingcpp.read_barcodes(grey, formats=[getattr(zxingcpp.BarcodeFormat, name) for name in names]):
+    for code in zxing.read_barcodes(grey, formats=[getattr(zxing.BarcodeFormat, name) for name in names]):
         place = code.position
         corners = [place.top_left, place.top_right, place.bottom_right, place.bottom_left]
         name = str(code.format).rsplit(".", 1)[-1].replace(" ", "").replace("-", "")

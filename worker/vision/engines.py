@@ -42,7 +42,7 @@ def has_half(device: str) -> bool:
     if device != "cpu":
         return True
     try:
-        import openvino  # noqa: PLC0415 -- on first use: this module is its one place
+        import openvino  # on first use: this module is its one place
     except ImportError:
         return False
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -211,7 +211,7 @@ class _OpenVinoRun:
     """OpenVINO: two to three times as fast as torch on a CPU in f32, agreeing to 1e-5; more in bf16."""
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
-        import openvino  # noqa: PLC0415 -- on first use: this module is its one place
+        import openvino  # on first use: this module is its one place
 
         self.maps = network.maps
         wide, high = fixed_size or (-1, -1)

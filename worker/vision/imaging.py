@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import cv2
@@ -20,11 +21,6 @@ from shared.contract import sniff
 from worker.vision import formats
 from worker.vision.errors import VisionError
 from worker.vision.formats import jpeg, png
-
-try:
-    import simplejpeg
-except ImportError:  # a machine without it: Pillow does the same, slower
-    simplejpeg = None
 
 Rgb = NDArray[np.uint8]
 Grey = NDArray[np.uint8]
@@ -119,8 +115,8 @@ def decode(data: bytes, *, max_pixels: int, least: int | None = None) -> Picture
 
 def encode_jpeg(rgb: Rgb, quality: int = QUALITY) -> bytes:
     """Write a JPEG of ``[H, W, 3]`` RGB."""
-    if simplejpeg is not None:
-        return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420"))
+    if turbo := _turbo():
+        return bytes(turbo.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420"))
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -168,12 +164,23 @@ def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:
     return drawn
 
 
+@cache
+def _turbo() -> Any:
+    """Give simplejpeg; None on a machine without it, where Pillow does the same, slower."""
+    try:
+        import simplejpeg  # on first use: this is its one place
+    except ImportError:
+        return None
+    return simplejpeg
+
+
 def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
     """Give height, width and colour space; None where it is no JPEG that simplejpeg reads."""
-    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
+    turbo = _turbo()
+    if turbo is None or data[:3] != b"\xff\xd8\xff":
         return None
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
+        height, width, space, _ = turbo.decode_jpeg_header(data, strict=True)
     except ValueError:
         return None
     return int(height), int(width), str(space)
@@ -199,12 +206,13 @@ def _decode(data: bytes, max_pixels: int, least: int | None) -> Picture:
             raise VisionError("too_many_pixels")
         mode = image.mode  # of the file: reading frames or pixels may change it
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
-        if kind == "jpeg" and simplejpeg is not None and mode == "CMYK":
-            inks = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)  # inverted, as Adobe writes them
+        turbo = _turbo() if kind == "jpeg" else None
+        if turbo is not None and mode == "CMYK":
+            inks = turbo.decode_jpeg(data, colorspace="CMYK", strict=True)  # inverted, as Adobe writes them
             np.subtract(255, inks, out=inks)
             rgb = np.asarray(_to_rgb(Image.frombuffer("CMYK", image.size, inks, "raw", "CMYK", 0, 1)))
-        elif kind == "jpeg" and simplejpeg is not None:
-            rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
+        elif turbo is not None:
+            rgb = turbo.decode_jpeg(data, colorspace="RGB", strict=True, **_reduced(image.size, least))
         else:
             image.load()
             if kind == "png":

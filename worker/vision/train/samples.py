@@ -7,8 +7,8 @@ from typing import Final
 
 import cv2
 import numpy as np
-import zxingcpp
 
+from worker.vision import barcode
 from worker.vision.imaging import encode_jpeg
 from worker.vision.train import draw
 from worker.vision.train.draw import Picture, Rng
@@ -68,10 +68,8 @@ def shelf(labels: tuple[str, ...], rng: Rng) -> Picture:
 def cartons(label: str, code: str, rng: Rng) -> Picture:
     """Draw two cartons of one kind, each with its barcode."""
     scene = draw.backdrop(WIDTH, HEIGHT, rng)
-    bars = zxingcpp.create_barcode(code, zxingcpp.BarcodeFormat.EAN13).to_image(scale=2)
-    picture = np.asarray(bars, np.uint8)
-    picture = np.dstack([picture] * 3) if picture.ndim == 2 else picture
-    quiet = cv2.copyMakeBorder(picture, 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    _, bars = barcode.rendered(code, "EAN13", scale=2)
+    quiet = cv2.copyMakeBorder(np.dstack([bars] * 3), 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for place in range(2):
         piece, mask = draw.carton(label, 800, rng, quiet)
         draw.paste(scene, piece, mask, 100 + place * 580, 120)

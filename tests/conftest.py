@@ -4,6 +4,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,9 +18,11 @@ from tests.stack import Service, Stack
 
 INSPECTING = {
     "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),
-    "FETCH_FIRST_BYTE_S": "3",
+    "FETCH_FIRST_BYTE_S": "8",
+    "FETCH_WHOLE_S": "120",
     "FETCH_RESOLVE_S": "15",
-    "INSPECT_FAILED_S": "60",
+    "INSPECT_WAIT_S": "60",
+    "INSPECT_FAILED_S": "600",
     "INSPECT_LEASE_S": "10",
     "INSPECT_PER_MINUTE": "1000",
     "RES_OPTIONS": "timeout:1 attempts:1",
@@ -27,6 +30,8 @@ INSPECTING = {
 """How the shared stack looks at single pictures: it may fetch from the tests' sources, neither slow ones nor lost leases are waited for long,
 and a failure stays what it is while it is looked at from all sides. A machine whose name server does not answer says so soon
 (resolv.conf(5)), and is given the time for it."""
+PATIENT: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
+"""How long a test waits for the database, unless its going away is the matter: other tests may hold the disk for seconds."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,7 +99,7 @@ def service(request: pytest.FixtureRequest) -> Service:
 @pytest.fixture
 def mongo(mongo_url: str) -> settings.Mongo:
     """Give settings of a database that is this test's alone."""
-    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}")
+    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **PATIENT)
 
 
 @pytest.fixture

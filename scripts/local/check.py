@@ -23,7 +23,7 @@ _LINTS: Final = {
 _PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
 """Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
-_LIMIT_S: Final = 1800
+_LIMIT_S: Final = 3600
 
 
 def main() -> None:

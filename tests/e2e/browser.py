@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-_ANSWER_S: Final = 60.0
+_ANSWER_S: Final = 120.0
 _END_S: Final = 10.0
 _FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from tests.integration.http import item, picture
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 IMAGES = 600
 
@@ -25,24 +25,24 @@ def test_a_stop_gives_back_what_is_being_worked_on(tmp_path: Path, monkeypatch: 
         stack.start()
         shelf = picture(1, (640, 480))
         body = [item(shelf) for _ in range(IMAGES)]
-        answer = httpx.post(f"{stack.url}/upload_image_batch", json=body, timeout=60)
+        answer = httpx.post(f"{stack.url}/upload_image_batch", json=body, timeout=120)
         assert answer.status_code == 202, answer.text[:300]
         client: MongoClient[dict[str, Any]] = MongoClient(stack.mongo_url)
         with client:
             images = client["shelfsight"]["images"]
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             while not images.count_documents({"status": "done"}):
                 assert time.monotonic() < until
                 time.sleep(0.1)
+            stopped = images.find_one({"status": "done"})["work"]["finisher"]  # type: ignore[index]
             pid = stack.kill("worker-1", signal.SIGTERM)
             while _lives(pid):
                 assert time.monotonic() < until
                 time.sleep(0.05)
-            given = {"status": "queued", "work.released_for": {"$in": ["SystemExit", "not_begun"]}}
-            assert images.count_documents(given) > 0
+            # The next worker may have claimed some of them by now.
+            assert images.count_documents({"work.released_for": {"$in": ["SystemExit", "not_begun"]}}) > 0
             assert images.count_documents({"$or": [{"work.solo": True}, {"work.faults": {"$gt": 0}}]}) == 0
-            begun = {"status": "processing", "updated_at": {"$lt": images.find_one(given)["updated_at"]}}  # type: ignore[index]
-            assert images.count_documents(begun) == 0  # nothing waits for its lease to end
+            assert images.count_documents({"status": "processing", "work.owner": stopped}) == 0  # nothing waits for its lease to end
         _wait_until_done(stack, answer.json()["links"]["self"])
     finally:
         stack.stop()
@@ -57,8 +57,8 @@ def _lives(pid: int) -> bool:
 
 
 def _wait_until_done(stack: Stack, path: str) -> None:
-    until = time.monotonic() + 150
+    until = time.monotonic() + 600
     status = ""
     while status != "done":
         assert time.monotonic() < until, status
-        status = httpx.get(f"{stack.url}{path}?wait=10", timeout=30).json()["status"]
+        status = httpx.get(f"{stack.url}{path}?wait=10", timeout=60).json()["status"]

@@ -12,10 +12,10 @@ import pytest
 
 from scripts.local import embedded
 from scripts.local.servers import Mongod, RedisServer
-from tests.e2e.house_kit import Front, ledger, script, send_a_picture
+from tests.e2e.house_kit import Front, ledger, script, send_a_picture, status
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def test_servers_of_ones_own_are_used_shown_and_left_alone(front: Callable[..., 
     try:
         mongod.start()
         redis.start()
-        assert one.start().wait(120) == 0, one.err.read_text()
+        assert one.start().wait(300) == 0, one.err.read_text()
         for name in ("web", "worker-1", "inspector", "sweep", "guard", "supervisor"):
             one.seen.add(psutil.Process(one.wait_for(name)))
         assert not [name for name in ("mongod", "redis") if (one.data / "run" / f"{name}.pid").exists()]
         assert send_a_picture(f"http://127.0.0.1:{one.port}") == 202
-        until(lambda: ledger(one.data)["done"] == 1)
-        said = script("status", "--data", str(one.data), "--json")
+        until(lambda: ledger(one.data)["done"] == 1, 240)
+        said = status(one.data)
         found = json.loads(said.stdout)
         assert (said.returncode, found["not_ready"], found["advice"]) == (0, {}, [])
         assert found["external"] == ["MONGODB_URL", "REDIS_URL"]
@@ -85,7 +85,7 @@ def test_ctrl_c_in_the_foreground_ends_everything_in_order(front: Callable[..., 
     process = one.start()
     one.wait_until_ready()
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    assert process.wait(240) == 0
     assert one.err.read_text().splitlines()[-1] == "Stopped."
     one.assert_that_nothing_is_left()
     assert "web" in {path.stem for path in (one.data / "run").glob("*.starts")}
@@ -98,7 +98,7 @@ def test_a_stop_from_elsewhere_ends_a_start_in_the_foreground_well(front: Callab
     process = one.start()
     one.wait_until_ready()
     assert script("stop", "--data", str(one.data)).stdout == "Stopped.\n"
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert one.err.read_text().splitlines()[-1] == "Stopped from elsewhere (scripts/stop)."
     one.assert_that_nothing_is_left()
 
@@ -111,7 +111,7 @@ def test_a_start_that_is_interrupted_before_it_is_ready_leaves_nothing(
     process = one.start()
     one.wait_for("mongod")
     process.send_signal(how)
-    assert process.wait(60) == 128 + how
+    assert process.wait(240) == 128 + how
     assert one.err.read_text().splitlines()[-1] == "error: interrupted before it was ready; nothing is left running"
     one.assert_that_nothing_is_left()
 
@@ -122,8 +122,8 @@ def test_a_start_that_is_killed_before_it_is_ready_takes_everything_with_it(fron
     process = one.start()
     one.wait_for("mongod")
     process.kill()
-    process.wait(10)
-    one.assert_that_nothing_is_left(within_s=60)
+    process.wait(60)
+    one.assert_that_nothing_is_left(within_s=240)
 
 
 def test_a_terminal_that_is_closed_ends_everything_in_order(front: Callable[..., Front]) -> None:
@@ -131,7 +131,7 @@ def test_a_terminal_that_is_closed_ends_everything_in_order(front: Callable[...,
     process, terminal = one.start_in_a_terminal()
     one.wait_for("mongod")
     os.close(terminal)
-    assert process.wait(60) == 128 + signal.SIGHUP
+    assert process.wait(240) == 128 + signal.SIGHUP
     one.assert_that_nothing_is_left()
     assert not list((one.data / "run").glob("*.pid"))
 
@@ -140,8 +140,11 @@ def test_a_terminal_that_is_closed_ends_everything_in_order(front: Callable[...,
 def test_a_start_that_is_not_ready_in_time_says_so_and_leaves_nothing(front: Callable[..., Front], mode: list[str]) -> None:
     one = front(*mode, limit_s=3)
     process = one.start()
-    one.wait_for("mongod")
-    assert process.wait(90) == 1
+    end = time.monotonic() + 240
+    while process.poll() is None and time.monotonic() < end:
+        one.look()  # a slow machine may not even have a pid on file in so short a time
+        time.sleep(0.05)
+    assert process.poll() == 1
     said = one.err.read_text().splitlines()[-1]
     assert said.startswith("error: it was not ready after ")
     assert "has been stopped" in said
@@ -164,19 +167,19 @@ def test_a_model_that_cannot_be_used_ends_the_start_with_its_name_and_leaves_not
 
 
 def test_a_server_that_recovers_is_waited_for_beyond_the_limit(front: Callable[..., Front]) -> None:
-    one = front("--detach", limit_s=10)
+    one = front("--detach", limit_s=12)
     process = one.start()
     mongod = one.wait_for("mongod")
     os.kill(mongod, signal.SIGSTOP)
-    until(lambda: f"Waiting for MongoDB (pid {mongod})" in one.err.read_text())
+    until(lambda: f"Waiting for MongoDB (pid {mongod})" in one.err.read_text(), 240)
     assert f"waiting for MongoDB (pid {mongod})" in (one.data / "logs/guard.log").read_text()
     time.sleep(12)
     assert process.poll() is None
     assert "It is starting: Waiting for MongoDB" in script("status", "--data", str(one.data)).stdout
     os.kill(mongod, signal.SIGCONT)
-    until(lambda: "MongoDB is ready" in (one.data / "logs/guard.log").read_text())
+    until(lambda: "MongoDB is ready" in (one.data / "logs/guard.log").read_text(), 240)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(240) == 130
     one.assert_that_nothing_is_left()
 
 
@@ -209,12 +212,12 @@ def test_of_two_starts_at_once_one_says_that_it_runs(front: Callable[..., Front]
     fronts[1].command[fronts[1].command.index("--data") + 1] = str(fronts[0].data)
     fronts[1].data = fronts[0].data
     processes = [one.start() for one in fronts]
-    until(lambda: any(process.poll() is not None for process in processes))
+    until(lambda: any(process.poll() is not None for process in processes), 240)
     lost = next(place for place, process in enumerate(processes) if process.poll() is not None)
     assert processes[lost].returncode == 1
     assert "runs already" in fronts[lost].err.read_text().splitlines()[-1]
     won = fronts[1 - lost]
     won.look()
     processes[1 - lost].send_signal(signal.SIGINT)
-    assert processes[1 - lost].wait(60) == 130
+    assert processes[1 - lost].wait(240) == 130
     won.assert_that_nothing_is_left()

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 from scripts.local.house import ROOT
-from tests.e2e.house_kit import ledger, script, send_a_picture, wait_for_another, wait_until_ready
+from tests.e2e.house_kit import ledger, script, send_a_picture, status, wait_for_another, wait_until_ready
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 MIB = 1024 * 1024
 
 
 def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
     wait_until_ready(stack)
-    said = script("status", "--data", str(stack.data), "--json")
+    before = shutil.disk_usage(stack.data).free
+    said = status(stack.data)
+    after = shutil.disk_usage(stack.data).free  # other tests write meanwhile
     assert said.returncode == 0, said.stdout + said.stderr
     found = json.loads(said.stdout)
     assert found["running"]
@@ -28,16 +30,16 @@ def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
     assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "inspector", "sweep"}
     assert all(stack.pid(name) == pid for name, pid in running.items())
     assert found["external"] == []
-    assert found["disk_free"] == pytest.approx(shutil.disk_usage(stack.data).free, abs=256 * MIB)
+    assert min(before, after) - 256 * MIB <= found["disk_free"] <= max(before, after) + 256 * MIB
     assert found["disk_watermark"] == 1024 * MIB
 
 
 def test_status_counts_what_was_received(stack: Stack) -> None:
     wait_until_ready(stack)
-    until(lambda: ledger(stack.data)["pending"] == 0)  # what other tests sent
+    until(lambda: ledger(stack.data)["pending"] == 0, 240)  # what other tests sent
     before = ledger(stack.data)
     assert send_a_picture(stack.url) == 202
-    until(lambda: ledger(stack.data)["done"] > before["done"])
+    until(lambda: ledger(stack.data)["done"] > before["done"], 240)
     assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
 
 
@@ -45,7 +47,7 @@ def test_status_counts_what_was_received(stack: Stack) -> None:
 def test_the_health_checks_of_containers_find_a_whole_house_well(stack: Stack, check: list[str]) -> None:
     wait_until_ready(stack)
     around = os.environ | {"PYTHONPATH": str(ROOT), "MONGODB_URL": stack.mongo_url, "WEB_PORT": str(stack.port)}
-    said = subprocess.run([sys.executable, "-m", *check], env=around, capture_output=True, text=True, timeout=30, check=False)
+    said = subprocess.run([sys.executable, "-m", *check], env=around, capture_output=True, text=True, timeout=120, check=False)
     assert (said.returncode, said.stderr) == (0, "")
 
 

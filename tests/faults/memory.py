@@ -23,7 +23,7 @@ import psutil
 from shared.contract import SIGNATURES, sniff
 from tests.corpus import corpus
 from tests.crafted import drawn, encoded
-from tests.faults.load import Load, Sent
+from tests.faults.load import Load, Sent, ask
 from tests.faults.pictures import Picture
 from tests.stack import Stack
 
@@ -37,7 +37,7 @@ _AHEAD: Final = 3
 _EXOTIC_SHARE: Final = 0.3
 _SIZES: Final = {(640, 480): 0.85, (1280, 960): 0.13, (4000, 3000): 0.02}
 _VARIETY: Final = 12
-_PATIENCE_S: Final = 300.0
+_PATIENCE_S: Final = 900.0
 _MOST_GROWTH: Final = 1.15
 """Of the last tenth beside the second."""
 
@@ -172,11 +172,11 @@ def _judge(client: httpx.Client, sent: Sent, outcome: Outcome) -> None:
             outcome.failed[code] += 1
         if code != picture.harm or image["status"] != ("failed" if code else "done"):
             outcome.wrong.append(f"{image['id']}: {image['status']} {code} instead of {picture.harm or 'done'}")
-    client.delete(f"/image_batches/{sent.batch_id}").raise_for_status()
+    ask(client, "DELETE", f"/image_batches/{sent.batch_id}").raise_for_status()
 
 
 def _read(client: httpx.Client, sent: Sent) -> dict[str, Any]:
-    answer = client.get(f"/image_batches/{sent.batch_id}")
+    answer = ask(client, "GET", f"/image_batches/{sent.batch_id}")
     answer.raise_for_status()
     batch: dict[str, Any] = answer.json()
     return batch

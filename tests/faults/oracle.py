@@ -10,7 +10,7 @@ import httpx
 
 from shared.ledger import audit
 from shared.mongo import Db
-from tests.faults.load import Load, Sent
+from tests.faults.load import Load, Sent, ask
 from tests.faults.pictures import SIZE, Picture
 from tests.faults.stack import Stack
 
@@ -72,7 +72,7 @@ def judge(stack: Stack, load: Load) -> Verdict:
 
 
 def _judge_batch(client: httpx.Client, sent: Sent, verdict: Verdict) -> None:
-    answer = client.get(f"/image_batches/{sent.batch_id}")
+    answer = ask(client, "GET", f"/image_batches/{sent.batch_id}")
     images = answer.json().get("images", [])
     if answer.status_code != 200 or len(images) != len(sent.pictures):
         verdict.lost += len(sent.pictures) - len(images)
@@ -111,7 +111,7 @@ def _judge_file(client: httpx.Client, path: str, sha256: str | None, verdict: Ve
     """Read a file: the original by its digest, what was made of it by its first and last bytes."""
     verdict.files_read += 1
     try:
-        answer = client.get(path)
+        answer = ask(client, "GET", path)
     except httpx.HTTPError as error:  # a file shorter than its document says ends the connection
         verdict.files_wrong += 1
         return f"{path}: {error}"

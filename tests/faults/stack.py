@@ -23,14 +23,15 @@ from tests.faults.plan import VARIABLE, Plan
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
-HARD_LIMIT_S: Final = 30
-_READY_S: Final = 180
+HARD_LIMIT_S: Final = 40
+"""Celery kills a frozen child then: long enough for another worker to take over and finish before that."""
+_READY_S: Final = 400
 _BLOBS_BYTES: Final = 512 * MIB
 
 _SETTINGS: Final = {
     "WORKER_LEASE_S": str(LEASE_S),
     "WORKER_TASK_S": "5",
-    "WORKER_SOFT_LIMIT_S": "25",
+    "WORKER_SOFT_LIMIT_S": "35",
     "WORKER_HARD_LIMIT_S": str(HARD_LIMIT_S),
     "WORKER_CLAIM_SIZE": "8",
     "WORKER_CHILD_MEMORY_BYTES": str(320 * MIB),
@@ -91,10 +92,10 @@ class Stack:
         if self._guard is not None and self._guard.poll() is None:
             self._guard.terminate()
             try:
-                self._guard.wait(120)
+                self._guard.wait(240)
             except subprocess.TimeoutExpired:
                 self._guard.kill()
-                self._guard.wait(20)
+                self._guard.wait(60)
         if self.mounted:
             subprocess.run(["umount", "-l", self.blobs_root], check=True, timeout=20)
 

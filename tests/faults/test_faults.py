@@ -14,14 +14,14 @@ import pytest
 from shared.layout import batch_prefix, original_key, spool_key
 from shared.ledger import audit
 from tests.faults.chaos import Chaos, Wanted
-from tests.faults.load import Load, Sent
+from tests.faults.load import Load, Sent, ask
 from tests.faults.oracle import judge, wait_until_terminal
 from tests.faults.pictures import Picture, bomb, crasher, good
 from tests.faults.plan import POINTS
 from tests.faults.stack import HARD_LIMIT_S, LEASE_S, Stack
 from tests.stack import until
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20
 
 
@@ -61,7 +61,7 @@ def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load:
     point = "5-original-kept"
     stack.plan.stop_at(point)
     sent = load.send(drawn(f"frozen {deleted}", 3))
-    until(lambda: stack.plan.stopped(point) is not None, 30, "a worker freezes")
+    until(lambda: stack.plan.stopped(point) is not None, 120, "a worker freezes")
     frozen = psutil.Process(stack.plan.stopped(point))
     (stack.plan.folder / "stopped" / point).unlink()
     try:
@@ -72,7 +72,8 @@ def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load:
         assert all(image["work"]["fence"] >= 2 for image in documents)
         before = files_of(stack, sent)
         if deleted:
-            assert httpx.delete(f"{stack.url}/image_batches/{sent.batch_id}", timeout=20).status_code == 204
+            with httpx.Client(base_url=stack.url, timeout=30) as client:
+                assert ask(client, "DELETE", f"/image_batches/{sent.batch_id}").status_code == 204
             documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
             before = {}
     finally:
@@ -87,7 +88,7 @@ def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load:
                 not (stack.blobs_root / batch_prefix(sent.batch_id)).exists()
                 and not stack.db.images.count_documents({"batch_id": sent.batch_id})
             ),
-            HARD_LIMIT_S + LEASE_S + 20,
+            HARD_LIMIT_S + LEASE_S + 120,
             "the sweep removes what it wrote after the deletion",
         )
         load.sent.remove(sent)
@@ -113,11 +114,11 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_step_and_at_random(stac
     for point in POINTS:
         stack.plan.kill_at(point)
     load.start()
-    until(lambda: set(stack.plan.killed()) == set(POINTS), 240, "every step is reached")
+    until(lambda: set(stack.plan.killed()) == set(POINTS), 600, "every step is reached")
     at_steps = len(stack.plan.killed())
     chaos = Chaos(stack, SEED)
     wanted = Wanted(kills=at_steps + 10, flushes=2, mongo_kills=1, redis_others=1, disk_fills=1)
-    last = chaos.run(wanted, pause_s=1.0, limit_s=90)
+    last = chaos.run(wanted, pause_s=1.0, limit_s=400)
     wait_until_terminal(stack, load, last)
     verdict = judge(stack, load)
     assert verdict.problems == []
@@ -129,9 +130,9 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_step_and_at_random(stac
 def test_the_oracle_sees_what_was_tampered_with(stack: Stack, load: Load) -> None:
     """Last of all: an oracle that finds nothing wrong here would prove nothing above."""
     batches = [load.send(drawn(f"{SEED} {number}", 4)) for number in range(5)]
-    until(lambda: all(is_closed(stack, sent) for sent in batches), 60, "they end")
+    until(lambda: all(is_closed(stack, sent) for sent in batches), 240, "they end")
     # As long as a spool is there the sweep mends an original from it.
-    until(lambda: all(stack.blobs.stat(spool_key(sent.batch_id)) is None for sent in batches), 60, "their spools are deleted")
+    until(lambda: all(stack.blobs.stat(spool_key(sent.batch_id)) is None for sent in batches), 240, "their spools are deleted")
     of_a_batch = {"$group": {"_id": "$batch_id", "image": {"$first": "$$ROOT"}}}
     ids = [sent.batch_id for sent in batches]
     good_jpegs = {"$match": {"batch_id": {"$in": ids}, "status": "done", "content_type": "image/jpeg"}}

@@ -9,7 +9,7 @@ from shared.settings import MIB
 from tests.faults.memory import Memory, Sample, mixture, pool_children, run
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 MOST_GROWTH = 1.15
 
 
@@ -43,7 +43,7 @@ def test_a_pool_child_that_grew_too_large_is_replaced_and_nothing_is_lost(
         stack.start()
         begun = pool_children(stack)
         _, first = run(stack, mixture(60, 2))
-        until(lambda: bool(pool_children(stack) - begun), 120, "another pool child")
+        until(lambda: bool(pool_children(stack) - begun), 300, "another pool child")
         _, second = run(stack, mixture(60, 3))
     finally:
         stack.stop()

@@ -27,7 +27,7 @@ class CuttingProxy:
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        assert self._listening.wait(5)
+        assert self._listening.wait(60)
 
     def let_go(self) -> None:
         """Pass the commits on that were held back."""

@@ -51,11 +51,11 @@ def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[F
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
-        until(lambda: process.poll() is not None or _answers(port), 30, "an answer of the front")
+        until(lambda: process.poll() is not None or _answers(port), 120, "an answer of the front")
         yield Front(port, environment, log)
     finally:
         process.terminate()
-        process.wait(40)
+        process.wait(120)
 
 
 def _answers(port: int) -> bool:

@@ -26,7 +26,7 @@ def front(mongo: settings.Mongo, db: Db, tmp_path: Path) -> Iterator[Front]:
 
 def ask(front: Front, peer: str, method: str, path: str, headers: dict[str, str], body: Any = None) -> tuple[http.client.HTTPResponse, Any]:
     """Send a request from an address of this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=20, source_address=(peer, 0))
+    connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60, source_address=(peer, 0))
     sent = {"Host": "localhost", "Content-Type": "application/json"} | headers
     connection.request(method, path, None if body is None else json.dumps(body), sent)
     answer = connection.getresponse()

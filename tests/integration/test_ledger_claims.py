@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,6 +16,11 @@ def one(db: Db, name: str) -> dict[str, object]:
     found = db.images.find_one({"_id": name})
     assert found is not None
     return found
+
+
+def wait_until(db: Db, moment: datetime) -> None:
+    """Let no image be claimed before a moment."""
+    db.images.update_many({}, {"$set": {"work.not_before": moment}})
 
 
 def test_a_claim_takes_owner_lease_and_the_next_fence(db: Db) -> None:
@@ -141,11 +146,11 @@ def test_images_to_be_tried_alone_do_not_hold_up_the_others(db: Db) -> None:
 
 
 def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
-    commit(db, 1)
-    claims.claim(db, "w1", 8, 1)
-    assert claims.expire_leases(db) == 0
-    time.sleep(1.1)
+    commit(db, 2)
+    (kept,), (lost,) = (claims.claim(db, "w1", 1, lease_s).images for lease_s in (60, 0.01))
+    time.sleep(0.1)
     assert claims.expire_leases(db) == 1
+    assert [one(db, image["_id"])["status"] for image in (kept, lost)] == ["processing", "queued"]
 
 
 def test_a_renewed_lease_goes_on_and_a_lost_one_is_said_to_be_lost(db: Db) -> None:
@@ -174,14 +179,14 @@ def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
     waits = []
     for _ in range(8):
         claim = claims.claim(db, "w", 1, 60)
-        before = now()
         assert claims.release(db, held(claim), "w", "$disk_full") == 1
         image = one(db, claim.images[0]["_id"])
-        waits.append(round((image["work"]["not_before"] - before).total_seconds()))  # type: ignore[index]
+        waits.append((image["work"]["not_before"] - image["updated_at"]).total_seconds())  # type: ignore[index]
         assert (image["status"], image["error"], image["work"]["solo"]) == ("queued", None, False)  # type: ignore[index]
         assert image["work"]["released_for"] == "$disk_full"  # type: ignore[index]
+        wait_until(db, now() + timedelta(hours=1))  # a second may be over before the next line
         assert not claims.claim(db, "w", 1, 60).images
-        db.images.update_many({}, {"$set": {"work.not_before": before}})
+        wait_until(db, now())
         turns.repair(db)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
     validate(db)
@@ -190,10 +195,11 @@ def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
 def test_a_store_whose_images_wait_for_later_keeps_its_turn_and_blocks_nobody(db: Db) -> None:
     commit(db, 2, "waiting")
     claims.release(db, held(claims.claim(db, "w", 8, 60)), "w", "disk_full")
+    wait_until(db, now() + timedelta(hours=1))
     commit(db, 1, "ready")
     assert [image["store_name"] for image in claims.claim(db, "w", 8, 60).images] == ["ready"]
     assert db.turns.count_documents({"_id": "waiting", "pending": True}) == 1
-    time.sleep(1.1)
+    wait_until(db, now())
     assert len(claims.claim(db, "w", 8, 60).images) == 2
 
 

@@ -37,7 +37,7 @@ class Through:
         self.proxies.append(proxy)
         # A direct connection: by the replica set's own address the driver would go round the proxy.
         url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
-        db = connect(self._mongo.model_copy(update={"url": url, "server_selection_timeout_s": 1.0}), app="cut")
+        db = connect(self._mongo.model_copy(update={"url": url}), app="cut")
         self._dbs.append(db)
         return db
 
@@ -131,13 +131,13 @@ def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through:
 
     def send() -> None:
         try:
-            commits.commit_batch(late, made, deadline_s=2)
+            commits.commit_batch(late, made, deadline_s=4)
         except CommitUnknown as error:
             failed.append(error)
 
     sender = threading.Thread(target=send)
     sender.start()
-    sender.join(20)
+    sender.join(60)
     assert len(failed) == 1
     with pytest.raises(PyMongoError), pymongo.timeout(1):
         commits.abandon(db, made.id)  # the transaction is still open: no answer, so no spool is deleted

@@ -55,7 +55,7 @@ def test_a_server_is_waited_for_as_long_as_its_process_lives(own: Mongod) -> Non
     waiting.join(5)
     assert waiting.is_alive()
     own.resume()
-    waiting.join(30)
+    waiting.join(120)
     assert not waiting.is_alive()
 
 
@@ -65,5 +65,5 @@ def test_a_server_that_ended_is_not_waited_for_even_while_nobody_has_reaped_it()
     for wait, name in ((embedded.wait_for_mongod, "mongod"), (embedded.wait_for_redis, "redis-server")):
         with pytest.raises(embedded.Unusable, match=f"{name} ended while starting"):
             wait(embedded.free_port(), ended.pid)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     ended.wait()

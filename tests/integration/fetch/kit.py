@@ -13,7 +13,9 @@ from tests.integration.sources import HERE, Behaviour, Source, says
 MAX = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-PERMITTED: dict[str, Any] = {"permitted_networks": [HERE]}
+PATIENT: dict[str, Any] = {"resolve_s": 60, "connect_s": 60, "first_byte_s": 60, "whole_s": 120}
+"""So that the one limit that a test sets is what ends it, on a slow machine too."""
+PERMITTED: dict[str, Any] = {"permitted_networks": [HERE], **PATIENT}
 
 
 def nobody(name: str) -> list[Address]:

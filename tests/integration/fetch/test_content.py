@@ -83,7 +83,7 @@ def test_what_is_around_the_content_has_a_limit_of_its_own(what: str) -> None:
 )
 def test_what_is_tedious_to_take_apart_is_broken_off_long_before_its_limit(head: bytes, sentence: str) -> None:
     with Source(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
-        fetcher(whole_s=60).fetch(source.url, max_bytes=100_000_000)  # all of that would take minutes
+        fetcher().fetch(source.url, max_bytes=100_000_000)  # all of that would take minutes
 
 
 @pytest.mark.parametrize("part", [1, 100, 5000])

@@ -12,7 +12,7 @@ from shared.errors import ShelfsightError, UpstreamError, UrlRefused
 from shared.fetch.addresses import Address
 from shared.fetch.client import Fetcher
 from shared.settings import Fetch
-from tests.integration.fetch.kit import MAX, PERMITTED, fails, fetch
+from tests.integration.fetch.kit import MAX, PATIENT, PERMITTED, fails, fetch
 from tests.integration.sources import HERE, Source, ok, redirect, says
 from tests.unit.fetch import attacks
 
@@ -128,7 +128,7 @@ def test_what_the_environment_says_of_proxies_and_passwords_is_not_heeded(canary
 def test_this_machines_resolver_is_asked() -> None:
     with Source(says(ok()), "127.0.0.1") as source:
         url = f"http://localhost:{source.port}/"
-        assert Fetcher(Fetch(permitted_hosts=("localhost",))).fetch(url, max_bytes=MAX).data == b"picture"
+        assert Fetcher(Fetch(permitted_hosts=("localhost",), **PATIENT)).fetch(url, max_bytes=MAX).data == b"picture"
         with pytest.raises(UrlRefused):
             Fetcher(Fetch()).fetch(url, max_bytes=MAX)
     assert source.connections == 1
@@ -137,7 +137,7 @@ def test_this_machines_resolver_is_asked() -> None:
 def test_the_other_family_is_dialled_when_the_first_cannot_be() -> None:
     with Source(says(ok())) as source:
         both = [ip_address("::1"), ip_address(HERE)]  # nobody listens at ::1 there
-        got = Fetcher(Fetch(permitted_hosts=("both.example",)), lambda _: both)
+        got = Fetcher(Fetch(permitted_hosts=("both.example",), **PATIENT), lambda _: both)
         assert got.fetch(f"http://both.example:{source.port}/", max_bytes=MAX).data == b"picture"
 
 

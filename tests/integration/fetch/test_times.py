@@ -5,20 +5,16 @@ import threading
 import time
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Any
 
 import pytest
 
 from shared.errors import Busy, UpstreamTimeout
 from shared.fetch.client import Fetcher
 from shared.settings import Fetch
-from tests.integration.fetch.kit import CHUNKED, HEAD, MAX, PERMITTED, fails, fetch, nobody
+from tests.integration.fetch.kit import CHUNKED, HEAD, MAX, PATIENT, PERMITTED, fails, fetch, nobody
 from tests.integration.sources import HERE, Behaviour, Source, ok, redirect
 
 pytestmark = pytest.mark.slow
-
-PATIENT: dict[str, Any] = {"resolve_s": 60, "connect_s": 60, "first_byte_s": 60, "whole_s": 120}
-"""So that the one limit that a test sets is what ends it, on a slow machine too."""
 
 
 def slowly(head: bytes, drip: bytes) -> Behaviour:
@@ -50,7 +46,7 @@ def slowly(head: bytes, drip: bytes) -> Behaviour:
 )
 def test_no_drip_outlasts_the_time_limit(head: bytes, drip: bytes, limit: str) -> None:
     began = time.monotonic()
-    assert isinstance(fails(slowly(head, drip), **{**PATIENT, limit: 1.0}), UpstreamTimeout)
+    assert isinstance(fails(slowly(head, drip), **{limit: 1.0}), UpstreamTimeout)
     assert 1.0 <= time.monotonic() - began < PATIENT["first_byte_s"]
 
 
@@ -59,7 +55,7 @@ def test_redirects_do_not_wind_the_clock_up() -> None:
         time.sleep(0.4)
         connection.sendall(redirect("/"))
 
-    assert isinstance(fails(behave, **{**PATIENT, "whole_s": 1.0, "max_redirects": 10}), UpstreamTimeout)
+    assert isinstance(fails(behave, whole_s=1.0, max_redirects=10), UpstreamTimeout)
 
 
 @pytest.mark.parametrize("head", [b"", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"], ids=["nothing", "the beginning of a handshake"])
@@ -77,7 +73,7 @@ def test_tls_that_never_comes_about_is_bounded_by_the_time_for_connecting(head: 
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         with pytest.raises(UpstreamTimeout):
-            fetch(f"https://{HERE}:{server.getsockname()[1]}/", **{**PATIENT, "connect_s": 1.0})
+            fetch(f"https://{HERE}:{server.getsockname()[1]}/", connect_s=1.0)
     assert 1.0 <= time.monotonic() - began < PATIENT["first_byte_s"]
     thread.join(60)
     assert not thread.is_alive(), "the connection is still open"
@@ -93,7 +89,7 @@ def test_so_many_at_once_from_one_source_and_in_all() -> None:
         go.wait(60)
         connection.sendall(ok())
 
-    rules = Fetch(permitted_hosts=("a.example", "b.example"), max_at_once=3, max_per_source=2, **PATIENT, **PERMITTED)
+    rules = Fetch(permitted_hosts=("a.example", "b.example"), max_at_once=3, max_per_source=2, **PERMITTED)
     moved: set[str] = set()
     got = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else HERE)])
     with Source(behave) as source, Source(behave, "127.0.0.10") as other:

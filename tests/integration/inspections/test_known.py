@@ -1,6 +1,5 @@
 """What is known is given while it is fresh, and made anew afterwards."""
 
-
 import pytest
 from flask.testing import FlaskClient
 
@@ -8,11 +7,14 @@ from shared.errors import UpstreamStatus
 from shared.mongo import Db
 from tests.integration.inspections.inspector import Inspector
 from tests.integration.inspections.kit import BROWSER, IMG, JSON, LOOK, age, code, forget_answers
+from web import answers
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_hot_answer_costs_no_database(web: FlaskClient, db: Db, inspector: Inspector) -> None:
+def test_a_hot_answer_costs_no_database(web: FlaskClient, db: Db, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "_KEPT_S", 600.0)
+    forget_answers()
     web.get(LOOK)
     inspector.finish()
     known = web.get(LOOK).headers["ETag"]

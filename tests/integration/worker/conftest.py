@@ -24,8 +24,8 @@ def made(mongo: settings.Mongo, blobs_root: Path) -> Settings:
         mongo=mongo,
         blobs=settings.Blobs(root=blobs_root, min_free_bytes=0),
         redis=settings.Redis(url="redis://127.0.0.1:1/0"),
-        worker=settings.Worker(lease_s=2, hard_limit_s=1, child_timeout_s=20),
-        sweep=settings.Sweep(clean_interval_s=0.01, orphan_age_s=0.01),
+        worker=settings.Worker(lease_s=60, hard_limit_s=600, child_timeout_s=20),
+        sweep=settings.Sweep(interval_s=240, clean_interval_s=0.01, orphan_age_s=0.01),
     )
 
 

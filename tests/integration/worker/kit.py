@@ -13,7 +13,7 @@ from worker.pipeline import Pipeline
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
     """Post a batch and wait until its store has a turn, which a thread of the web gives it after the answer."""
     said = post(web, body).get_json()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while db.turns.find_one({"pending": True}) is None:
         assert time.monotonic() < until
         time.sleep(0.002)
@@ -21,7 +21,7 @@ def upload(web: FlaskClient, db: Db, body: Any) -> Any:
 
 
 def run(pipeline: Pipeline) -> None:
-    pipeline.work_off(lambda: None, 60)
+    pipeline.work_off(lambda: None, 600)
 
 
 def count(db: Db) -> dict[str, int]:

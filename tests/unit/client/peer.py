@@ -13,7 +13,7 @@ from typing import Any
 
 from werkzeug.formparser import parse_form_data
 
-PATIENCE_S = 20
+PATIENCE_S = 120
 LIMITS = {"max_images": 100, "max_body_bytes": 1 << 26, "max_image_bytes": 1 << 20}
 
 

@@ -23,12 +23,12 @@ print("held" if lock else "refused", flush=True)
 sys.stdin.readline()
 """
 HAMMER = """
-import sys
+import select, sys
 from pathlib import Path
 from scripts.local.house import House
 house = House(Path(sys.argv[1]), 1, 1)
 print("looking", flush=True)
-for _ in range(20_000):
+while not select.select([sys.stdin], [], [], 0)[0]:
     house.holder()
 """
 
@@ -64,13 +64,11 @@ def test_who_only_asks_never_gets_in_the_way_of_a_start(house: House) -> None:
     with another_process(HAMMER, house) as other:
         assert other.stdout is not None
         other.stdout.readline()
-        tries = 0
-        while other.poll() is None:
+        for _ in range(20_000):
             lock = house.lock()
             assert lock is not None
             lock.close()
-            tries += 1
-    assert tries > 100
+        assert other.poll() is None
 
 
 def test_a_start_waits_for_a_process_that_holds_the_folder_for_a_moment(house: House) -> None:
@@ -122,7 +120,8 @@ def test_a_stage_says_how_long_one_process_has_been_waited_for(house: House) -> 
     house.tell(Stage("waiting", time.monotonic() - 100))
     told = house.told()
     assert told is not None
-    assert (told.text, round(told.waited_s)) == ("waiting", 100)
+    assert told.text == "waiting"
+    assert 100 <= told.waited_s < 160
     house.tell(Stage("other"))
     assert house.told() == Stage("other")
     assert Stage("other").waited_s == 0

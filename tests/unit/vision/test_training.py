@@ -58,7 +58,7 @@ def command(*arguments: object) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_model_learns_from_coco_goes_on_after_a_kill_and_is_used_as_it_lies_there(coco: Path, tmp_path: Path) -> None:
     """Two minutes of training on drawings: far from good, and far from chance."""
     out = tmp_path / "out"
@@ -66,12 +66,12 @@ def test_a_model_learns_from_coco_goes_on_after_a_kill_and_is_used_as_it_lies_th
         "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 4, "--detect-epochs", 20, "--threads", 1, "--device", "cpu"
     )
     with subprocess.Popen(train, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
-        until = time.monotonic() + 200
+        until = time.monotonic() + 600
         while not (out / "checkpoint.pt").exists() and time.monotonic() < until:
             time.sleep(0.2)
         first.send_signal(signal.SIGKILL)
     assert (out / "checkpoint.pt").exists()
-    second = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    second = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
     assert second.returncode == 0, second.stderr
     assert "going on with" in second.stdout
     log = [json.loads(line)["line"] for line in (out / "log.jsonl").read_text().splitlines()]
@@ -82,7 +82,7 @@ def test_a_model_learns_from_coco_goes_on_after_a_kill_and_is_used_as_it_lies_th
     assert "shelves 1" in (out / "shelves.md").read_text()
     judged = subprocess.run(
         command("evaluate", coco, "--model", out / "shelves.safetensors", "--device", "cpu", "--threads", 1),
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     assert json.loads(judged.stdout)["map50"] > 0.5
     unseen = [drawn(seed) for seed in range(9000, 9030)]

@@ -8,7 +8,7 @@ own code, so that every engine answers what the plain call answers.
 import math
 import warnings
 from collections import OrderedDict
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import worker.vision.without_compiler  # noqa: F401 -- before torchvision
@@ -42,10 +42,24 @@ def has_half(device: str) -> bool:
     if device != "cpu":
         return True
     try:
-        import openvino  # on first use: this module is its one place
+        core = _openvino_core()
     except ImportError:
         return False
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _openvino_core() -> Any:
+    """Make OpenVINO's core once and keep it.
+
+    Its CPU plugin gives the thread that makes it a stack for signals (sigaltstack(2)), and when it goes, unmaps that and puts back the one
+    before. With two that go in the order they came the thread is left with one that is gone, and the next signal ends the process.
+
+    :raises ImportError: OpenVINO is not there.
+    """
+    import openvino  # on first use: this module is its one place
+
+    return openvino.Core()
 
 
 def install(model: nn.Module, *, device: str, precision: Precision, threads: int) -> Precision:
@@ -211,7 +225,7 @@ class _OpenVinoRun:
     """OpenVINO: two to three times as fast as torch on a CPU in f32, agreeing to 1e-5; more in bf16."""
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
-        import openvino  # on first use: this module is its one place
+        import openvino
 
         self.maps = network.maps
         wide, high = fixed_size or (-1, -1)
@@ -228,7 +242,7 @@ class _OpenVinoRun:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self._compiled = _openvino_core().compile_model(model, "CPU", settings)
 
     def __call__(self, pictures: Tensor) -> list[Tensor]:
         found = self._compiled(pictures.numpy())

@@ -86,7 +86,8 @@ class Stack:
 
     def guards_log(self) -> str:
         """Give what the guard has written, since the first start of this folder."""
-        return (self.data / "logs/guard.log").read_text()
+        log = self.data / "logs/guard.log"
+        return log.read_text() if log.exists() else "There is no log of it."
 
     def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to a process of the stack.

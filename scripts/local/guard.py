@@ -33,6 +33,7 @@ _LOCK_S: Final = 2.0
 """A process that only tries the lock holds it for a moment."""
 _RPC_S: Final = 10.0
 _PID_S: Final = 60.0
+"""Of a supervisor that lives, for starting a server."""
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
 _INDEXES_S: Final = 120

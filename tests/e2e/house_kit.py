@@ -100,7 +100,7 @@ class Front:
         with contextlib.suppress(psutil.NoSuchProcess):
             self.seen.update(psutil.Process(self.process.pid).children(recursive=True))
 
-    def assert_that_nothing_is_left(self, within_s: float = 60.0) -> None:
+    def assert_that_nothing_is_left(self, within_s: float = 15.0) -> None:
         assert self.seen
         until(lambda: not any(process.is_running() for process in self.seen), within_s)
         assert embedded.is_free(self.port)

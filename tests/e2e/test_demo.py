@@ -82,7 +82,7 @@ def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder
         assert len(pids) >= 6
     finally:
         stop(data)
-    until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 60)
+    until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
     assert embedded.is_free(port)
 
 

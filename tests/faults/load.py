@@ -31,7 +31,7 @@ class Sent:
 
 
 def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    """Ask once more when a stall kept the answer away; any other answer is the answer.
+    """Ask again, for a minute, when a stall kept the answer away; any other answer is the answer.
 
     :raises httpx.HTTPError: there was none for a minute, or it broke off.
     """

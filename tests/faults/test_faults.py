@@ -73,7 +73,7 @@ def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load:
         before = files_of(stack, sent)
         if deleted:
             with httpx.Client(base_url=stack.url, timeout=30) as client:
-                assert ask(client, "DELETE", f"/image_batches/{sent.batch_id}").status_code == 204
+                assert ask(client, "DELETE", f"/image_batches/{sent.batch_id}").status_code in {204, 404}  # the second when an earlier try took place
             documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
             before = {}
     finally:

@@ -1,6 +1,7 @@
 """The health checks of containers: ``python -m worker.alive`` and ``python -m web.alive``."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from shared.contract import BATCHES, INSPECTIONS
 from shared.mongo import Db
 from tests.integration.front import running
 from tests.stack import until
+from web import alive as web_alive
+from worker import alive as worker_alive
 from worker.sweep import Sweep
 
 pytestmark = pytest.mark.slow
@@ -51,6 +54,13 @@ def of_a_worker(mongo: settings.Mongo, *arguments: str) -> tuple[int, str]:
 def beat_and_ask(mongo: settings.Mongo, db: Db, hindrance: str | None = None) -> tuple[int, str]:
     signs.beat(db, "one", BATCHES, hindrance)
     return of_a_worker(mongo)
+
+
+@pytest.mark.parametrize(("image", "limit_s"), [("web", web_alive._LIMIT_S), ("worker", worker_alive._LIMIT_S)])
+def test_it_says_so_before_its_container_is_given_up(image: str, limit_s: float) -> None:
+    given = re.search(r"HEALTHCHECK .*--timeout=(\d+)s", (ROOT / f"Dockerfile.{image}").read_text())
+    assert given is not None
+    assert limit_s + 1 <= int(given[1])  # a Python has to start, too
 
 
 def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings.Mongo, db: Db) -> None:

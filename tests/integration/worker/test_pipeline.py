@@ -75,6 +75,14 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
     assert blobs.stat(variant_key(before["_id"], 2, "thumb")) is not None
 
 
+def test_a_claim_that_is_being_worked_on_is_kept(web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector) -> None:
+    said = upload(web, db, [item(picture(1))])
+    worker = Pipeline(made.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}), db, blobs, detector, "worker-a")
+    (taken,) = worker.take().claim.images
+    until(lambda: db.images.count_documents({"_id": said["images"][0]["id"], "work.lease_until": {"$gt": taken["work"]["lease_until"]}}) == 1)
+    worker.stop()
+
+
 def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
     said = upload(web, db, [item(picture(1))])
     taken = pipeline.take()

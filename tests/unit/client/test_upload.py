@@ -76,8 +76,9 @@ def killed_after_two_groups_came(peer: Peer, folder: Path) -> None:
 
 def test_files_added_and_removed_between_two_runs_change_nothing_for_the_others(peer: Peer, folder: Path) -> None:
     peer.script = [None, None, Say(401, "unauthorized")]
-    code, _, said = upload(peer, folder, "--parallel", "1")
-    assert (code, "To go on: scripts/upload " in said, "unauthorized: As the test says." in said) == (3, True, True)
+    code, summary, said = upload(peer, folder, "--parallel", "1")
+    assert (code, summary["accepted"]) == (3, 4)
+    assert ("To go on: scripts/upload " in said, "unauthorized: As the test says." in said) == (True, True)
     (folder / "00.jpg").write_bytes(b"a new one that comes first")
     (folder / "1.jpg").unlink()
     code, summary, _ = upload(peer, folder)

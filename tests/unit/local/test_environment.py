@@ -101,6 +101,28 @@ def test_packages_are_compiled_and_one_for_another_python_is_left_as_it_is(tmp_p
     assert [path.name.split(".")[0] for path in packages.glob("__pycache__/*.pyc")] == ["plain"]
 
 
+def test_packages_are_compiled_before_the_environment_counts_as_made(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", root)
+    monkeypatch.setattr(environment, "VENV", root / ".venv")
+    (root / ".venv").mkdir()
+    made: list[bool] = []
+    for step in ("_has_pip", "_has_pair", "_run", "_uv", "_torch"):
+        monkeypatch.setattr(environment, step, lambda *_, **__: True)
+    monkeypatch.setattr(environment, "_compile", lambda: made.append(environment._is_made("run")))
+    environment._make("run")
+    assert made == [False]
+    assert environment._is_made("run")
+
+
+def test_an_environment_that_would_be_made_otherwise_now_is_made_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "ROOT", root)
+    monkeypatch.setattr(environment, "__file__", str(root / "scripts/local/environment.py"))
+    before = environment._digest("run")
+    with (root / "scripts/local/environment.py").open("a") as script:
+        script.write("# another step\n")
+    assert environment._digest("run") != before
+
+
 def pinned(lock: str) -> set[str]:
     return set(re.findall(r"^[^\s#=]+==[^\s;]+", (environment.ROOT / "requirements" / lock).read_text(), re.MULTILINE))
 

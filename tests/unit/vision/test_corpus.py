@@ -16,7 +16,7 @@ from worker.vision.imaging import Picture
 
 FORMS = corpus()
 WHOLES = wholes()
-AT_MOST_S = 4.0
+AT_MOST_S = 2.0
 MEMORY_BYTES = 300 * 1024**2
 NO_PIXELS_BEHIND = {"tiff pages": 4, "bmp run lengths": 2}
 """Bytes at the end of a file that say nothing of its pixels: it may lack them."""

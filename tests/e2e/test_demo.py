@@ -19,7 +19,7 @@ from scripts.local import embedded
 from scripts.local.house import ROOT
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PATIENCE_S = 600
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.stack import Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CHECKS = [
     "not_a_server_error",

@@ -13,7 +13,7 @@ from pymongo import MongoClient
 from tests.integration.http import item, picture
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 IMAGES = 600
 

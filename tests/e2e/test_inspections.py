@@ -24,7 +24,7 @@ from tests.integration.sources import HERE, Behaviour, Source, ok, redirect, say
 from tests.stack import Service, Stack
 from web.edges import EDGES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SHELF = (ROOT / "samples/shelf-01.jpg").read_bytes()
 CARTON = (ROOT / "samples/carton-01a.jpg").read_bytes()
 JSON = {"Accept": "application/json"}

@@ -13,7 +13,7 @@ import pytest
 from scripts.local.house import ROOT
 from tests.stack import Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def answers(text: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SIZE = 16 * 2**20
 JSON = {"Content-Type": "application/json"}

@@ -15,7 +15,7 @@ from scripts.local.servers import Mongod, RedisServer
 from tests.e2e.house_kit import Front, ledger, script, send_a_picture, status
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.fixture

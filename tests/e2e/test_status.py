@@ -13,7 +13,7 @@ from scripts.local.house import ROOT
 from tests.e2e.house_kit import ledger, script, send_a_picture, status, wait_for_another, wait_until_ready
 from tests.stack import Stack, until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MIB = 1024 * 1024
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.house_kit import wait_for_another, wait_until_ready
 from tests.stack import Stack
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod"])

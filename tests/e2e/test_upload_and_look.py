@@ -19,7 +19,7 @@ from tests.e2e.browser import Browser
 from tests.integration.http import picture
 from tests.stack import Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SAMPLES = ROOT / "samples"
 
 

@@ -15,10 +15,10 @@ from pydantic_settings import SettingsError
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure
 
-from shared.documents import create_indexes
 from shared.errors import StoreAway
-from shared.mongo import connect
 from shared.settings import Mongo, explain
+from shared.storage.mongo import connect
+from shared.storage.schema import create_indexes
 
 _ADMINISTRATOR: Final = "administrator"
 _PASSWORD: Final = Path("/secrets/mongodb/administrator")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from shared.durable import DurableWriter, sync_folder
+from shared.storage.durable_files import DurableWriter, sync_folder
 
 ROOT: Final = Path("/secrets")
 _MONGODB_UID: Final = 999

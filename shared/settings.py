@@ -1,6 +1,6 @@
 """Every setting, grouped, read from the environment and from the files of ``SECRETS_DIR``.
 
-Built in main functions, never at import, but for the two modules that another program imports as its configuration: ``worker/main.py`` and ``web/gunicorn_conf.py``.
+Built in main functions, never at import, but for the two modules that another program imports as its configuration: ``worker/entrypoints/images.py`` and ``web/server/gunicorn_conf.py``.
 """
 
 import ipaddress
@@ -24,8 +24,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from shared.contract import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from shared.fetch import addresses, urls
+from shared.media_types import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 
 MIB = 1024 * 1024
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scripts.local.servers import Mongod, RedisServer
+from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
-from shared.documents import create_indexes
-from shared.mongo import Db, connect
-from tests.integration.sources import HERE
-from tests.stack import Service, Stack
+from shared.storage.mongo import Db, connect
+from shared.storage.schema import create_indexes
+from tests.support.image_sources import HERE
+from tests.support.service_stack import Service, Stack
 
 INSPECTING = {
     "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),

@@ -6,9 +6,16 @@ from flask import Flask, Response, g, request
 
 from shared import telemetry
 from shared.settings import Settings
-from web import batches, files, guard, health, inspections, openapi, pages, problems, uploads, wire
-from web.proxy import TrustedProxies
+from web.batches import views as batches
+from web.files import views as files
+from web.http import body_stream, origin, problems
+from web.http.trusted_proxies import TrustedProxies
+from web.inspections import views as inspections
+from web.openapi import document as openapi
+from web.operations import views as health
+from web.pages import views as pages
 from web.services import Services
+from web.uploads import views as uploads
 
 _CSP = "default-src 'self'; img-src 'self' data:; object-src 'none'; frame-ancestors 'none'; base-uri 'none'"
 
@@ -25,8 +32,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["shelfsight"] = Services(settings)
     app.json.sort_keys = False  # type: ignore[attr-defined]
     problems.install(app)
-    guard.install(app, settings.web)
-    wire.install(app)
+    origin.install(app, settings.web)
+    body_stream.install(app)
     for module in (uploads, batches, files, inspections, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     app.before_request(_begin)

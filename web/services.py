@@ -8,19 +8,19 @@ from typing import Generic, TypeVar
 
 from flask import current_app
 
-from shared.blobs import BlobStore, LocalBlobs
-from shared.bond import Bond
-from shared.broker import Bell, Ringer
-from shared.contract import BATCHES, INSPECTIONS
 from shared.errors import DiskFull
 from shared.inspections import jobs
-from shared.inspections.news import Listener
-from shared.ledger import audit, turns
-from shared.mongo import Db, connect
+from shared.inspections.notifications import Listener
+from shared.ledger import audit, store_rotation
+from shared.media_types import BATCHES, INSPECTIONS
+from shared.queue.wakeups import Bell, Ringer
 from shared.settings import Settings
-from web.answers import Answers
-from web.intake import Budget
-from web.rates import Rates
+from shared.storage.identity import Bond
+from shared.storage.local_blobs import BlobStore, LocalBlobs
+from shared.storage.mongo import Db, connect
+from web.http.body_limits import Budget
+from web.http.rate_limits import Rates
+from web.inspections.response_cache import Answers
 
 _BACKLOG_AGE_S = 1.0
 _LEDGER_AGE_S = 5.0
@@ -53,7 +53,7 @@ class Services:
 
     def _tell(self, stores: set[str]) -> None:
         try:
-            turns.touch(self.db, stores)
+            store_rotation.touch(self.db, stores)
         finally:
             self.bell.ring()
 

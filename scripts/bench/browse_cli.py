@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from scripts.bench import browsing, seed
+from scripts.bench import page_rates, seed_database
 from scripts.bench.report import Report
 from scripts.bench.servers import Servers
 
@@ -44,26 +44,26 @@ def _measure(report: Report, servers: Servers, *, quick: bool) -> None:
     batches = _QUICK_BATCHES if quick else _BATCHES
     rounds = 9 if quick else 25
     began = time.monotonic()
-    ids = seed.seed(servers.db, batches, report.say)
+    ids = seed_database.seed(servers.db, batches, report.say)
     report.say(f"seeded in {time.monotonic() - began:.0f} s")
-    web = browsing.client(servers.settings)
-    images = f"{batches * seed.PER_BATCH:,} images"
+    web = page_rates.client(servers.settings)
+    images = f"{batches * seed_database.PER_BATCH:,} images"
 
-    seeded = {"": batches, seed.STORE: browsing.count_of_store(servers.db)}
+    seeded = {"": batches, seed_database.STORE: page_rates.count_of_store(servers.db)}
 
     def pages(when: str, left: int) -> None:
-        listed = {"": left, seed.STORE: browsing.count_of_store(servers.db)}
+        listed = {"": left, seed_database.STORE: page_rates.count_of_store(servers.db)}
         for store, count in listed.items():
             query = {"store_name": store} if store else {}
-            numbers = browsing.pages_of(seeded[store], count)
+            numbers = page_rates.pages_of(seeded[store], count)
             heading = f"Pages{' of one store' if store else ''}{when}: {count:,} batches"
-            report.part(heading, partial(browsing.pages, web, query, numbers, count, rounds=rounds))
+            report.part(heading, partial(page_rates.pages, web, query, numbers, count, rounds=rounds))
 
     pages("", batches)
-    report.part(f"Cursors, {images}", lambda: browsing.cursors(web, ids, rounds=rounds))
-    report.part("A large page", lambda: browsing.large_page(web, servers, rounds=rounds))
+    report.part(f"Cursors, {images}", lambda: page_rates.cursors(web, ids, rounds=rounds))
+    report.part("A large page", lambda: page_rates.large_page(web, servers, rounds=rounds))
     report.say(f"deleting {_DELETED:.0%} of the batches")
-    pages(f" after {_DELETED:.0%} were deleted", browsing.delete_some(servers.db, ids, _DELETED))
+    pages(f" after {_DELETED:.0%} were deleted", page_rates.delete_some(servers.db, ids, _DELETED))
 
 
 if __name__ == "__main__":

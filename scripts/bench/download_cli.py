@@ -16,13 +16,13 @@ from typing import Final
 
 import httpx
 
-from scripts.bench import pictures
-from scripts.bench.downloading import Downloaders, Source
+from scripts.bench import sample_uploads
+from scripts.bench.download_rates import Downloaders, Source
 from scripts.bench.report import Report, Row, against
 from scripts.bench.timing import interleave, median
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
-from scripts.local.embedded import free_port
+from scripts.local.embedded_servers import free_port
 
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"
@@ -47,9 +47,9 @@ def main() -> int:
     try:
         report.say("starting everything in containers ...")
         deployment.compose("up", "--detach", "--wait", "--build", limit_s=_UP_S)
-        image = _upload(f"http://{deployment.variables['LISTEN']}", pictures.jpeg(1))
+        image = _upload(f"http://{deployment.variables['LISTEN']}", sample_uploads.jpeg(1))
         _start_plain(deployment)
-        report.part(f"Downloads of {pictures.BYTES // 1000} KB", lambda: _measure(deployment, image, quick=given.quick))
+        report.part(f"Downloads of {sample_uploads.BYTES // 1000} KB", lambda: _measure(deployment, image, quick=given.quick))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bench import accepting, latency, memory, overhead, pictures
+from scripts.bench import queue_overhead, sample_uploads, upload_memory, upload_rates, wakeup_latency
 from scripts.bench.report import Report
 from scripts.bench.servers import Servers
 
@@ -33,7 +33,7 @@ def main() -> int:
     report = Report("scripts/bench/ingest")
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=given.folder) as name:
         report.say(f"drawing {_IMAGES} pictures, starting servers ...")
-        images = [pictures.jpeg(seed) for seed in range(_IMAGES)]
+        images = [sample_uploads.jpeg(seed) for seed in range(_IMAGES)]
         servers = Servers(Path(name))
         try:
             _measure(report, servers, images, parts, quick=given.quick)
@@ -43,31 +43,31 @@ def main() -> int:
 
 
 def _measure(report: Report, servers: Servers, images: list[bytes], parts: Sequence[str], *, quick: bool) -> None:
-    upload, small = pictures.upload(images), pictures.upload(images[:1])
-    body = f"{len(images)} images of about {pictures.BYTES // 1000} KB, body {upload.inflated / 1e6:.1f} MB"
+    upload, small = sample_uploads.upload(images), sample_uploads.upload(images[:1])
+    body = f"{len(images)} images of about {sample_uploads.BYTES // 1000} KB, body {upload.inflated / 1e6:.1f} MB"
     if "rate" in parts:
         rounds, requests = (5, 8) if quick else (15, 16)
         report.part(
             f"Accepting {body}",
-            lambda: accepting.measure(servers, upload, rounds=rounds, clients=(1, 4), requests=requests),
+            lambda: upload_rates.measure(servers, upload, rounds=rounds, clients=(1, 4), requests=requests),
         )
     if "redis" in parts:
-        report.part("Redis", lambda: accepting.redis_bytes(servers, upload, batches=10 if quick else 30))
+        report.part("Redis", lambda: upload_rates.redis_bytes(servers, upload, batches=10 if quick else 30))
     if "memory" in parts:
         cases = {
             "JSON, one": (upload, 1),
             "JSON, four together": (upload, 4),
-            "JSON in gzip, one": (pictures.gzipped(upload), 1),
-            "multipart, one": (pictures.multipart(images), 1),
+            "JSON in gzip, one": (sample_uploads.gzipped(upload), 1),
+            "multipart, one": (sample_uploads.multipart(images), 1),
         }
-        report.part("Memory of the web process", lambda: memory.measure(servers, cases, small))
+        report.part("Memory of the web process", lambda: upload_memory.measure(servers, cases, small))
     servers.forget_images()
     if "overhead" in parts:
         rounds = 3 if quick else 9
-        report.part("Bell and claim beside looking", lambda: overhead.measure(servers, images, rounds=rounds))
+        report.part("Bell and claim beside looking", lambda: queue_overhead.measure(servers, images, rounds=rounds))
     if "latency" in parts:
         idle, outages = (5, 1) if quick else (15, 3)
-        report.part("From 202 to claimed", lambda: latency.measure(servers, small, idle=idle, outages=outages))
+        report.part("From 202 to claimed", lambda: wakeup_latency.measure(servers, small, idle=idle, outages=outages))
 
 
 if __name__ == "__main__":

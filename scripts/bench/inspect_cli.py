@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.bench import inspecting
+from scripts.bench import inspection_rates
 from scripts.bench.report import Report
 from scripts.bench.servers import Servers
 
@@ -32,13 +32,13 @@ def main() -> int:
         report.say("drawing a picture, starting servers ...")
         servers = Servers(Path(name))
         stack.callback(servers.stop)
-        stand = inspecting.Stand(servers, stack)
+        stand = inspection_rates.Stand(servers, stack)
         if "cached" in parts:
-            report.part("Cached answers", lambda: inspecting.cached(stand, quick=given.quick))
+            report.part("Cached answers", lambda: inspection_rates.cached(stand, quick=given.quick))
         if "fresh" in parts:
-            report.part("Fresh pictures", lambda: inspecting.fresh(stand, quick=given.quick))
+            report.part("Fresh pictures", lambda: inspection_rates.fresh(stand, quick=given.quick))
         if "together" in parts:
-            report.part("One new URL, many who ask", lambda: inspecting.together(stand))
+            report.part("One new URL, many who ask", lambda: inspection_rates.together(stand))
     return report.end(given.json)
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import psutil
 
-from scripts.local import embedded
-from scripts.local.house import ROOT
-from scripts.local.servers import Mongod, RedisServer
+from scripts.local import embedded_servers
+from scripts.local.installation import ROOT
+from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
-from shared.documents import create_indexes
-from shared.mongo import Db, connect
+from shared.storage.mongo import Db, connect
+from shared.storage.schema import create_indexes
 
 WEB = "web.app:create_app()"
 _START_S = 60.0
@@ -81,14 +81,14 @@ class Gunicorn(Process):
 
         The web front gets its own configuration, a baseline gets gunicorn's defaults.
         """
-        self.port = embedded.free_port()
+        self.port = embedded_servers.free_port()
         own = {"WEB_WORKERS": "1", "WEB_PORT": str(self.port)}
-        options = ["-c", "web/gunicorn_conf.py"]
+        options = ["-c", "web/server/gunicorn_conf.py"]
         if application != WEB:
             threads = str(settings.Web().threads)
             options = [
                 "-b",
-                f"{embedded.LOOPBACK}:{self.port}",
+                f"{embedded_servers.LOOPBACK}:{self.port}",
                 "-k",
                 "gthread",
                 "--threads",
@@ -112,7 +112,7 @@ class Gunicorn(Process):
 
     def _listens(self) -> bool:
         try:
-            socket.create_connection((embedded.LOOPBACK, self.port), 1).close()
+            socket.create_connection((embedded_servers.LOOPBACK, self.port), 1).close()
         except OSError:
             return False
         return len(self.children()) == 1

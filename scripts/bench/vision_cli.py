@@ -16,8 +16,8 @@ from typing import Final
 from scripts.bench.report import Report, Row
 
 _MEASURES: Final = {
-    "network": ("seeing", "network"), "whole": ("seeing", "whole"), "memory": ("seeing", "memory"),
-    "service": ("service", "measure"), "serving": ("serving", "measure"), "cuda": ("seeing_cuda", "measure"),
+    "network": ("vision_rates", "network"), "whole": ("vision_rates", "whole"), "memory": ("vision_rates", "memory"),
+    "service": ("service_rate", "measure"), "serving": ("model_server_rates", "measure"), "cuda": ("cuda_rates", "measure"),
 }  # fmt: skip
 """Module and function of each part."""
 HEADINGS: Final = {

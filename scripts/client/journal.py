@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from scripts.client.plan import Picture, UsageError
+from scripts.client.groups import Picture, UsageError
 
 _HEAD: Final = '{"shelfsight_upload": 2, '
 

@@ -28,11 +28,11 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from scripts.client.groups import Picture, UsageError, find
 from scripts.client.journal import Busy, Journal
-from scripts.client.plan import Picture, UsageError, find
-from scripts.client.send import GaveUp, Sender
+from scripts.client.send_group import GaveUp, Sender
 from scripts.client.summary import BUSY, INTERRUPTED, UNUSABLE, Summary
-from scripts.client.upload import Answer, Group, Upload, groups
+from scripts.client.uploader import Answer, Group, Upload, groups
 
 _OVERHEAD: Final = 64 * 1024
 _OVERHEAD_EACH: Final = 2048

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.client.summary import INTERRUPTED, NO_RESULTS, NOT_TAKEN
-from scripts.local import embedded
-from scripts.local.house import DEFAULT_DATA, ROOT, known
+from scripts.local import embedded_servers
+from scripts.local.installation import DEFAULT_DATA, ROOT, known
 
 SAMPLES: Final = ROOT / "samples"
 _ANSWER_S: Final = 60
@@ -65,14 +65,14 @@ def _running(data: Path) -> str | None:
     house = known(data)
     if house is None or house.holder() is None:
         return None
-    return f"http://{embedded.LOOPBACK}:{house.port}"
+    return f"http://{embedded_servers.LOOPBACK}:{house.port}"
 
 
 def _start(data: Path, port: int) -> str:
     code, _ = _run("scripts.local.start", ["--detach", "--data", str(data), "--port", str(port)])
     if code:
         sys.exit(code)  # it has said why
-    return f"http://{embedded.LOOPBACK}:{port}"
+    return f"http://{embedded_servers.LOOPBACK}:{port}"
 
 
 def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str, Any]]:

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from scripts.local import embedded
-from scripts.local.house import DEFAULT_DATA, ROOT, House, known
-from scripts.local.model_trouble import ModelTrouble
+from scripts.local import embedded_servers
+from scripts.local.installation import DEFAULT_DATA, ROOT, House, known
+from scripts.local.model_errors import ModelTrouble
 from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         _check(house)
         _start(house, detach=asked.detach)
-    except (CannotStart, embedded.Unusable) as error:
+    except (CannotStart, embedded_servers.Unusable) as error:
         sys.exit(f"error: {error}")
     except StoppedElsewhere:
         _console.print("Stopped from elsewhere (scripts/stop).")
@@ -123,13 +123,13 @@ def _check(house: House) -> None:
     used = known(house.data) is not None
     house.prepare()
     until = time.monotonic() + _ORPHANS_S
-    while (house.run / "guard.pid").exists() and not embedded.is_free(house.port) and time.monotonic() < until:
+    while (house.run / "guard.pid").exists() and not embedded_servers.is_free(house.port) and time.monotonic() < until:
         time.sleep(0.1)  # after a crash; the last children of a killed process notice within a second or two
-    if not embedded.is_free(house.port):
+    if not embedded_servers.is_free(house.port):
         raise CannotStart(f"port {house.port} is taken; choose another one with --port, or end what listens there")
     _check_disk(house, settings.blobs.min_free_bytes, used=used)
     if house.own_mongo:
-        embedded.check_mongod()
+        embedded_servers.check_mongod()
 
 
 def _check_disk(house: House, watermark: int, *, used: bool) -> None:
@@ -152,7 +152,7 @@ def _runs_already(house: House) -> CannotStart:
 
 
 def _url(house: House) -> str:
-    return f"http://{embedded.LOOPBACK}:{house.port}"
+    return f"http://{embedded_servers.LOOPBACK}:{house.port}"
 
 
 def _start(house: House, *, detach: bool) -> None:
@@ -192,7 +192,7 @@ def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
     """
     house.tell(None)  # what an earlier start said
     theirs, ours = os.pipe()
-    command = [sys.executable, "-m", "scripts.local.guard", "--leash", str(theirs)]
+    command = [sys.executable, "-m", "scripts.local.watchdog", "--leash", str(theirs)]
     command += ["--data", str(house.data), "--port", str(house.port), "--workers", str(house.workers)]
     with (house.logs / "guard.log").open("ab") as log:
         guard = subprocess.Popen(

@@ -15,13 +15,13 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
-from scripts.local import embedded
-from scripts.local.house import DEFAULT_DATA, REMEMBERED, House, known
+from scripts.local import embedded_servers
+from scripts.local.installation import DEFAULT_DATA, REMEMBERED, House, known
 from scripts.local.start import readiness
 from shared import settings
 from shared.errors import ShelfsightError
 from shared.ledger import audit
-from shared.mongo import connect
+from shared.storage.mongo import connect
 
 NOT_READY: Final = 1
 NOT_RUNNING: Final = 3
@@ -100,7 +100,7 @@ def look(house: House) -> Status:
     """Find out how a house is doing. Takes a few seconds at most, also when nothing answers."""
     running = house.holder() is not None
     told = house.told() if running else None
-    url = f"http://{embedded.LOOPBACK}:{house.port}"
+    url = f"http://{embedded_servers.LOOPBACK}:{house.port}"
     backlog, ledger, failed = _read_ledger(house) if running else (None, None, None)
     blobs = settings.Blobs()
     found = Status(
@@ -177,7 +177,7 @@ def _process(house: House, name: str) -> Process:
 
 def _read_ledger(house: House) -> tuple[audit.Backlog | None, dict[str, int] | None, dict[str, int] | None]:
     try:
-        mongo = settings.Mongo(url=embedded.mongo_url(house.kept_ports()["mongod"])) if house.own_mongo else settings.Mongo()
+        mongo = settings.Mongo(url=embedded_servers.mongo_url(house.kept_ports()["mongod"])) if house.own_mongo else settings.Mongo()
         db = connect(mongo, app="status")
         return audit.backlog(db), audit.balance(db), audit.failures_by_code(db)
     except (ShelfsightError, PyMongoError, KeyError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.local.house import DEFAULT_DATA, House, known
+from scripts.local.installation import DEFAULT_DATA, House, known
 from scripts.local.start import STOP_LIMIT_S
 
 

@@ -15,12 +15,12 @@ import httpcore
 from shared.errors import SourceTooLarge, UpstreamError, UpstreamStatus
 from shared.fetch import urls
 from shared.fetch.addresses import led_to, whose
-from shared.fetch.clock import Clock
-from shared.fetch.gate import Gate
-from shared.fetch.guard import Guard
-from shared.fetch.names import Resolver, system_resolver
+from shared.fetch.concurrency import Gate
+from shared.fetch.deadline import Clock
+from shared.fetch.dns import Resolver, system_resolver
+from shared.fetch.policy import Guard
+from shared.fetch.transport import Answer, asked
 from shared.fetch.urls import Url
-from shared.fetch.wire import Answer, asked
 from shared.settings import Fetch
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

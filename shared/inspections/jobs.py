@@ -18,7 +18,7 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe, Source
-from shared.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translated
 
 _LOSSES_ALLOWED: Final = 3
 _ROUNDS: Final = 12

@@ -15,7 +15,7 @@ from pymongo.write_concern import WriteConcern
 
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe
-from shared.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translated
 
 VERSION: Final = 1
 """Of what is made: a change of code that makes something else of the same picture counts up."""
@@ -52,7 +52,7 @@ def use(db: Db, result_id: str) -> Document | None:
 def keep(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int) -> str | None:
     """Store a result whose pictures are written, unless somebody was faster.
 
-    :param folder: where they lie, see ``shared.layout.made_key``.
+    :param folder: where they lie, see ``shared.storage.blob_keys.made_key``.
     :param size: bytes that they take.
     :returns: the folder of the result; None where one of this name is being removed just now: keep it in a moment.
     """

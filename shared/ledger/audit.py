@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pymongo.client_session import ClientSession
 
-from shared.mongo import Db, translated
+from shared.storage.mongo import Db, translated
 
 
 @dataclass(frozen=True, slots=True)

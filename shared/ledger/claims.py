@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.ledger import turns
-from shared.mongo import Db, Document, translated
+from shared.ledger import store_rotation
 from shared.states import ImageState, retry_delay_s
+from shared.storage.mongo import Db, Document, translated
 
 _ROUNDS: Final = 12
 _STORES_PER_CLAIM: Final = 16
@@ -38,7 +38,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
     """
     with translated():
         for _ in range(_ROUNDS):
-            line = turns.waiting(db, min(size, _STORES_PER_CLAIM))
+            line = store_rotation.waiting(db, min(size, _STORES_PER_CLAIM))
             if not line:
                 break
             picked, stores, idle = _pick(db, line, size)
@@ -46,7 +46,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
                 _rest(db, idle)
             if not picked:
                 continue
-            turns.served(db, stores)
+            store_rotation.served(db, stores)
             images = _take(db, owner, picked, lease_s)
             if images:
                 return Claim(owner, images, full=len(picked) >= size or images[0]["work"]["solo"])
@@ -155,10 +155,10 @@ def _rest(db: Db, idle: list[Document]) -> None:
     later = []
     for turn in idle:
         if db.images.find_one({"status": "queued", "store_name": turn["_id"]}, {"_id": 1}, hint="claimable") is None:
-            turns.rest(db, turn)
+            store_rotation.rest(db, turn)
         else:
             later.append(turn["_id"])
-    turns.served(db, later)
+    store_rotation.served(db, later)
 
 
 def _take(db: Db, owner: str, ids: list[str], lease_s: float) -> list[Document]:
@@ -189,5 +189,5 @@ def _requeue(db: Db, guard: dict[str, Any], change: dict[str, Any]) -> int:
         stores = {image["store_name"] for image in db.images.find(held, {"store_name": 1})}
         freed = {"work.owner": None, "work.claim": None, "work.lease_until": None, "updated_at": "$$NOW"}
         done = db.images.update_many(held, [{"$set": {"status": "queued", **freed, **change}}])
-        turns.touch(db, stores)
+        store_rotation.touch(db, stores)
         return done.modified_count

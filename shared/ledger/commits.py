@@ -15,8 +15,8 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
 from shared.ledger.idempotency import KEPT_S, Begun
-from shared.mongo import Db, Document, proven, translated
 from shared.states import BatchState, ImageState
+from shared.storage.mongo import Db, Document, proven, translated
 
 _SETTLE_S: Final = 5.0
 _AT_ONCE: Final = datetime(1970, 1, 1)

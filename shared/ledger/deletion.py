@@ -5,8 +5,8 @@ from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
-from shared.ledger import ranks
-from shared.mongo import Db, translated
+from shared.ledger import page_index
+from shared.storage.mongo import Db, translated
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
@@ -31,7 +31,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         fenced = {"status": "deleting", "work.owner": None, "work.claim": None, "work.lease_until": None}
         count = db.images.update_many(images, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session).matched_count
         db.ledger.update_one({"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session)
-        ranks.forget(db, session, batch_id, header["stores"])
+        page_index.forget(db, session, batch_id, header["stores"])
         return True
 
     try:

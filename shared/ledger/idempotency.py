@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.errors import Gone, IdempotencyMismatch, InFlight
-from shared.mongo import Db, Document, proven, translated
+from shared.storage.mongo import Db, Document, proven, translated
 
 IN_FLIGHT_S: Final = 60
 KEPT_S: Final = 24 * 3600

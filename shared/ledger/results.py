@@ -6,8 +6,8 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from shared.mongo import Db, Document, translated
 from shared.states import ImageState, batch_state
+from shared.storage.mongo import Db, Document, translated
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.faults.load import Sent
+from tests.faults.upload_load import Sent
 
 _PATIENCE_S: Final = 180.0
 _LEDGER_AGE_S: Final = 6.0

@@ -9,9 +9,9 @@ import pytest
 
 from scripts.containers.engine import Deployment, EngineError
 from tests.containers.oracle import finished
-from tests.faults.load import Load
-from tests.faults.pictures import good
-from tests.stack import until
+from tests.faults.images import good
+from tests.faults.upload_load import Load
+from tests.support.service_stack import until
 
 SERVICES = ("nginx", "web", "worker", "inspector", "sweep", "mongodb", "redis")
 _ASK_WITHOUT_A_PASSWORD = """

@@ -10,8 +10,8 @@ import pytest
 
 from scripts.containers.engine import Deployment, EngineError
 from tests.containers.oracle import backlog, ledger, wrongs
-from tests.faults.load import Load
-from tests.stack import until
+from tests.faults.upload_load import Load
+from tests.support.service_stack import until
 
 _BACK_S: Final = 90.0
 

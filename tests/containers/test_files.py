@@ -12,9 +12,9 @@ import pytest
 
 from scripts.containers.engine import Deployment
 from tests.containers.oracle import finished
-from tests.faults.load import Load
-from tests.faults.pictures import Picture, good
-from tests.stack import until
+from tests.faults.images import Picture, good
+from tests.faults.upload_load import Load
+from tests.support.service_stack import until
 
 _ASK: Final = """
 import http.client, json, sys

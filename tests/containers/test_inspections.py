@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment
-from tests.faults.pictures import good
+from tests.faults.images import good
 
 
 def answered(client: httpx.Client, answer: httpx.Response) -> httpx.Response:

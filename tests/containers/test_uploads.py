@@ -13,9 +13,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from tests.containers.slow import upload_slowly
-from tests.faults.pictures import good
-from tests.stack import until
+from tests.containers.slow_upload import upload_slowly
+from tests.faults.images import good
+from tests.support.service_stack import until
 
 _SLOW: Final = 200
 _SLOW_S: Final = 15.0

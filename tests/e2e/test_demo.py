@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.local import embedded
-from scripts.local.house import ROOT
-from tests.stack import Stack, until
+from scripts.local import embedded_servers
+from scripts.local.installation import ROOT
+from tests.support.service_stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PATIENCE_S = 600
@@ -66,7 +66,7 @@ def nobody_works(stack: Stack) -> Iterator[None]:
 
 def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    port = embedded.free_port()
+    port = embedded_servers.free_port()
     try:
         process = demo(folder, data, "--port", str(port))
         out, err = process.communicate(timeout=PATIENCE_S)
@@ -83,7 +83,7 @@ def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder
     finally:
         stop(data)
     until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
-    assert embedded.is_free(port)
+    assert embedded_servers.is_free(port)
 
 
 def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import Service
+from tests.support.service_stack import Service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

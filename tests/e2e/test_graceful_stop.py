@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pymongo import MongoClient
 
-from tests.integration.http import item, picture
-from tests.stack import Stack
+from tests.support.service_stack import Stack
+from tests.support.web_client import item, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

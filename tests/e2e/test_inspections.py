@@ -16,13 +16,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from scripts.local.house import ROOT
-from shared.contract import AUGMENTATIONS
+from scripts.local.installation import ROOT
+from shared.media_types import AUGMENTATIONS
 from tests.e2e.browser import Browser
-from tests.e2e.house_kit import wait_until_ready
-from tests.integration.sources import HERE, Behaviour, Source, ok, redirect, says
-from tests.stack import Service, Stack
-from web.edges import EDGES
+from tests.e2e.installations import wait_until_ready
+from tests.support.image_sources import HERE, Behaviour, Source, ok, redirect, says
+from tests.support.service_stack import Service, Stack
+from web.pages.error_pages import EDGES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SHELF = (ROOT / "samples/shelf-01.jpg").read_bytes()

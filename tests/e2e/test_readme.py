@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.local.house import ROOT
-from tests.stack import Service
+from scripts.local.installation import ROOT
+from tests.support.service_stack import Service
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

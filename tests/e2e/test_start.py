@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.local import embedded
-from scripts.local.servers import Mongod, RedisServer
-from tests.e2e.house_kit import Front, ledger, script, send_a_picture, status
-from tests.stack import Stack, until
+from scripts.local import embedded_servers
+from scripts.local.temporary_servers import Mongod, RedisServer
+from tests.e2e.installations import Front, ledger, script, send_a_picture, status
+from tests.support.service_stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -72,8 +72,8 @@ def test_servers_of_ones_own_are_used_shown_and_left_alone(front: Callable[..., 
         assert redis.url not in shown + said.stdout
         script("stop", "--data", str(one.data))
         one.assert_that_nothing_is_left()
-        embedded.wait_for_mongod(mongod.port, mongod.pid)
-        embedded.wait_for_redis(redis.port, redis.pid)
+        embedded_servers.wait_for_mongod(mongod.port, mongod.pid)
+        embedded_servers.wait_for_redis(redis.port, redis.pid)
     finally:
         script("stop", "--data", str(one.data))
         mongod.remove()
@@ -184,7 +184,7 @@ def test_a_server_that_recovers_is_waited_for_beyond_the_limit(front: Callable[.
 
 
 def test_too_little_disk_is_one_line_before_anything_starts(tmp_path: Path) -> None:
-    port = str(embedded.free_port())
+    port = str(embedded_servers.free_port())
     refused = script("start", "--detach", "--data", str(tmp_path / "data"), "--port", port, BLOBS_MIN_FREE_BYTES=str(10**18))
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.house import ROOT
-from tests.e2e.house_kit import ledger, script, send_a_picture, status, wait_for_another, wait_until_ready
-from tests.stack import Stack, until
+from scripts.local.installation import ROOT
+from tests.e2e.installations import ledger, script, send_a_picture, status, wait_for_another, wait_until_ready
+from tests.support.service_stack import Stack, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MIB = 1024 * 1024
@@ -43,7 +43,7 @@ def test_status_counts_what_was_received(stack: Stack) -> None:
     assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
 
 
-@pytest.mark.parametrize("check", [["worker.alive"], ["worker.alive", "--inspector"], ["worker.alive", "--sweep"], ["web.alive"]])
+@pytest.mark.parametrize("check", [["worker.runtime.healthcheck"], ["worker.runtime.healthcheck", "--inspector"], ["worker.runtime.healthcheck", "--sweep"], ["web.healthcheck"]])
 def test_the_health_checks_of_containers_find_a_whole_house_well(stack: Stack, check: list[str]) -> None:
     wait_until_ready(stack)
     around = os.environ | {"PYTHONPATH": str(ROOT), "MONGODB_URL": stack.mongo_url, "WEB_PORT": str(stack.port)}

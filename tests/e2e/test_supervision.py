@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.house_kit import wait_for_another, wait_until_ready
-from tests.stack import Stack
+from tests.e2e.installations import wait_for_another, wait_until_ready
+from tests.support.service_stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from shared.ledger import audit
-from tests.faults.chaos import Chaos, Wanted
-from tests.faults.load import Load
+from tests.faults.fault_injector import Chaos, Wanted
+from tests.faults.images import bomb, crasher, good
 from tests.faults.oracle import Verdict, judge, wait_until_terminal
-from tests.faults.pictures import bomb, crasher, good
-from tests.faults.stack import LEASE_S, Stack
+from tests.faults.services import LEASE_S, Stack
+from tests.faults.upload_load import Load
 
 _BEGIN: Final = "<!-- long run: begin -->"
 _END: Final = "<!-- long run: end -->"

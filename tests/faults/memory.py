@@ -20,12 +20,12 @@ import httpx
 import numpy as np
 import psutil
 
-from shared.contract import SIGNATURES, sniff
-from tests.corpus import corpus
-from tests.crafted import drawn, encoded
-from tests.faults.load import Load, Sent, ask
-from tests.faults.pictures import Picture
-from tests.stack import Stack
+from shared.media_types import SIGNATURES, sniff
+from tests.faults.images import Picture
+from tests.faults.upload_load import Load, Sent, ask
+from tests.support.crafted_images import drawn, encoded
+from tests.support.image_corpus import corpus
+from tests.support.service_stack import Stack
 
 KINDS: Final = ("pool child", "helper", "parent")
 MIB: Final = 1024 * 1024
@@ -154,7 +154,7 @@ def _kind(process: psutil.Process, parent: psutil.Process) -> str | None:
     if process == parent:
         return "parent"
     line = " ".join(process.cmdline())
-    return "helper" if "worker.helper" in line else "pool child" if "spawn_main" in line else None
+    return "helper" if "worker.sandbox.child" in line else "pool child" if "spawn_main" in line else None
 
 
 def _judge(client: httpx.Client, sent: Sent, outcome: Outcome) -> None:

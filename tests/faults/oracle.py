@@ -9,10 +9,10 @@ from typing import Any, Final
 import httpx
 
 from shared.ledger import audit
-from shared.mongo import Db
-from tests.faults.load import Load, Sent, ask
-from tests.faults.pictures import SIZE, Picture
-from tests.faults.stack import Stack
+from shared.storage.mongo import Db
+from tests.faults.images import SIZE, Picture
+from tests.faults.services import Stack
+from tests.faults.upload_load import Load, Sent, ask
 
 TERMINAL_WITHIN_S: Final = 120.0
 _VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")

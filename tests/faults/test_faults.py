@@ -11,15 +11,15 @@ import httpx
 import psutil
 import pytest
 
-from shared.layout import batch_prefix, original_key, spool_key
 from shared.ledger import audit
-from tests.faults.chaos import Chaos, Wanted
-from tests.faults.load import Load, Sent, ask
+from shared.storage.blob_keys import batch_prefix, original_key, spool_key
+from tests.faults.fault_injector import Chaos, Wanted
+from tests.faults.fault_plan import POINTS
+from tests.faults.images import Picture, bomb, crasher, good
 from tests.faults.oracle import judge, wait_until_terminal
-from tests.faults.pictures import Picture, bomb, crasher, good
-from tests.faults.plan import POINTS
-from tests.faults.stack import HARD_LIMIT_S, LEASE_S, Stack
-from tests.stack import until
+from tests.faults.services import HARD_LIMIT_S, LEASE_S, Stack
+from tests.faults.upload_load import Load, Sent, ask
+from tests.support.service_stack import until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20

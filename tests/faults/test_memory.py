@@ -7,7 +7,7 @@ import pytest
 
 from shared.settings import MIB
 from tests.faults.memory import Memory, Sample, mixture, pool_children, run
-from tests.stack import Stack, until
+from tests.support.service_stack import Stack, until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 MOST_GROWTH = 1.15

@@ -7,19 +7,19 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared import settings
-from shared.mongo import Db
-from tests.integration import http
+from shared.storage.mongo import Db
+from tests.support import web_client
 
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
     """Give a client of the web application over a database and a folder of its own."""
-    return http.client(mongo, blobs_root)
+    return web_client.client(mongo, blobs_root)
 
 
 @pytest.fixture(autouse=True)
 def _close_clients() -> Iterator[None]:
     """Close what the test's web clients opened."""
     yield
-    while http.opened:
-        http.opened.pop().close()
+    while web_client.opened:
+        web_client.opened.pop().close()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shared.contract import DREAM_LAYERS
-from worker.vision import engines, imaging, zoo
+from shared.media_types import DREAM_LAYERS
+from worker.vision import imaging
+from worker.vision.detection import model_registry, runtimes
+from worker.vision.detection.model_registry import BUNDLED, ModelUnusable
 from worker.vision.imaging import Rgb
-from worker.vision.zoo import BUNDLED, ModelUnusable
 
 _OCTAVES: Final = 4
 _OCTAVE_RATIO: Final = 1.4
@@ -40,14 +41,14 @@ class Dreamer:
     def __init__(self, source: str = BUNDLED, *, device: str | None = None, threads: int = 1) -> None:
         """Load a model.
 
-        :param source: see ``zoo.load``.
+        :param source: see ``model_registry.load``.
         :param device: ``cpu`` or ``cuda``; a GPU where there is one by default.
         :param threads: threads that torch may use in this process.
-        :raises ModelUnusable: see ``zoo.load``; or the network has no such layers, or a GPU is asked for where there is none.
+        :raises ModelUnusable: see ``model_registry.load``; or the network has no such layers, or a GPU is asked for where there is none.
         """
-        self._device = engines.chosen(device)
+        self._device = runtimes.chosen(device)
         torch.set_num_threads(threads)
-        model, self._card = zoo.load(source)
+        model, self._card = model_registry.load(source)
         parts: Any = model
         # A feature pyramid goes back up to finer maps: what leads to it is its body.
         trunk: nn.Module = getattr(parts.backbone, "body", parts.backbone)

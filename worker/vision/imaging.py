@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
-from shared.contract import sniff
+from shared.media_types import sniff
 from worker.vision import formats
 from worker.vision.errors import VisionError
 from worker.vision.formats import jpeg, png

@@ -13,7 +13,7 @@ from fastapi import Body
 
 from scripts.bench.baselines import end_with_parent
 from scripts.bench.baselines.loop import GROUP, detection
-from scripts.local.embedded import LOOPBACK
+from scripts.local.embedded_servers import LOOPBACK
 
 _FILL_S = 0.02
 

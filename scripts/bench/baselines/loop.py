@@ -13,11 +13,11 @@ from threading import Barrier
 from types import TracebackType
 from typing import Any, Final, Self
 
-from shared.contract import DEFAULT_AUGMENTATIONS
+from shared.media_types import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
 GROUP: Final = 8
-"""Pictures that the model takes at once: ``worker.vision.detect.BATCH``, for all that is compared."""
+"""Pictures that the model takes at once: ``worker.vision.detection.detect.BATCH``, for all that is compared."""
 PROCESSES: Final = 2
 _LIMIT_S: Final = 600.0
 
@@ -27,7 +27,8 @@ Work = Callable[[list[bytes]], list[Any]]
 
 def detection() -> Work:
     """Load the model on one thread; give what decodes pictures and finds things in them, as JSON would say it."""
-    from worker.vision import detect, imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
+    from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
 
     detector = detect.load(threads=1)
     max_pixels = Limits().max_pixels
@@ -36,7 +37,7 @@ def detection() -> Work:
 
 def pipeline() -> Work:
     """Load the model on one thread; give everything that a worker does to pictures by default, less reading and writing."""
-    from worker.vision import detect  # noqa: PLC0415 -- as above
+    from worker.vision.detection import detect  # noqa: PLC0415 -- as above
 
     return whole_work(detect.load(threads=1))
 
@@ -46,15 +47,15 @@ def whole_work(detector: Any) -> Work:
 
     Each picture has another id and so other draws, as in the service: eight draws again and again may be cheap ones.
     """
-    from worker.vision import imaging, look  # noqa: PLC0415 -- as above
+    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- as above
 
     max_pixels, ids = Limits().max_pixels, count()
 
     def run(group: list[bytes]) -> list[Any]:
         pictures = [imaging.decode(data, max_pixels=max_pixels) for data in group]
-        prepared = [look.prepare(picture, image_id=f"{next(ids):036x}", declared=None) for picture in pictures]
+        prepared = [image_steps.prepare(picture, image_id=f"{next(ids):036x}", declared=None) for picture in pictures]
         found = detector.predict([one.rgb for one in prepared])
-        return [look.finish(*pair, list(DEFAULT_AUGMENTATIONS), detector.device) for pair in zip(prepared, found, strict=True)]
+        return [image_steps.finish(*pair, list(DEFAULT_AUGMENTATIONS), detector.device) for pair in zip(prepared, found, strict=True)]
 
     return run
 

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from scripts.local.house import ROOT
+from scripts.local.installation import ROOT
 
 _INSTALL_S: Final = 900
 

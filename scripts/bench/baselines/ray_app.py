@@ -1,7 +1,7 @@
 """Ray Serve over the same work: ``python -m scripts.bench.baselines.ray_app PORT``.
 
 As its documentation has it: its dynamic batching, a replica for each core, what blocks in a thread beside the replica's event
-loop, the throughput mode (set by ``scripts.bench.serving``). Not its HAProxy, which listens on all interfaces. A picture is the body of
+loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Not its HAProxy, which listens on all interfaces. A picture is the body of
 ``POST /predict``.
 """
 
@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from scripts.bench.baselines import READY, end_with_parent
 from scripts.bench.baselines.loop import GROUP, PROCESSES, detection
-from scripts.local.embedded import LOOPBACK
+from scripts.local.embedded_servers import LOOPBACK
 
 _FILL_S = 0.02
 _STORE_BYTES = 200_000_000

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from shared import settings
-from shared.blobs import LocalBlobs
-from shared.mongo import Db
 from shared.settings import Settings
-from worker.pipeline import Pipeline
-from worker.vision import detect
+from shared.storage.local_blobs import LocalBlobs
+from shared.storage.mongo import Db
+from worker.images.pipeline import Pipeline
+from worker.vision.detection import detect
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ _NEEDED: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg.needed, "png
 def check(kind: str, data: bytes) -> int:
     """Walk through a file to its end; what follows that is no part of the picture.
 
-    :param kind: what ``shared.contract.sniff`` says of it.
+    :param kind: what ``shared.media_types.sniff`` says of it.
     :returns: number of its frames or pages; 0 where the decoder knows it without looking at them.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     """

@@ -19,7 +19,7 @@ def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Path:
-    """Write ``<name>.json``, see ``worker.vision.zoo``, and the same for people as ``<name>.md``."""
+    """Write ``<name>.json``, see ``worker.vision.detection.model_registry``, and the same for people as ``<name>.md``."""
     path = folder / f"{card['name']}.json"
     path.write_text(json.dumps(card, indent=1) + "\n")
     facts = [f"| {name.replace('_', ' ')} | {value} |" for name, value in card.items() if name != "labels"]

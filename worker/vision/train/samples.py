@@ -10,8 +10,8 @@ import numpy as np
 
 from worker.vision import barcode
 from worker.vision.imaging import encode_jpeg
-from worker.vision.train import draw
-from worker.vision.train.draw import Picture, Rng
+from worker.vision.train import drawings
+from worker.vision.train.drawings import Picture, Rng
 
 SEED: Final = 20
 WIDTH: Final = 1280
@@ -53,26 +53,26 @@ def main() -> None:
 
 def shelf(labels: tuple[str, ...], rng: Rng) -> Picture:
     """Draw a shelf with one kind of produce in each part of it."""
-    scene = draw.backdrop(WIDTH, HEIGHT, rng)
+    scene = drawings.backdrop(WIDTH, HEIGHT, rng)
     part = WIDTH // len(labels)
     for place, label in enumerate(labels):
         for row in range(2):
-            piece, mask = draw.produce(label, int(rng.uniform(330, 400)), rng)
+            piece, mask = drawings.produce(label, int(rng.uniform(330, 400)), rng)
             high, wide = mask.shape
             x = place * part + max(0, (part - wide) // 2) + int(rng.integers(-8, 9))
             y = row * HEIGHT // 2 + (HEIGHT // 2 - high) // 2
-            draw.paste(scene, piece, mask, min(max(0, x), WIDTH - wide), y)
+            drawings.paste(scene, piece, mask, min(max(0, x), WIDTH - wide), y)
     return scene
 
 
 def cartons(label: str, code: str, rng: Rng) -> Picture:
     """Draw two cartons of one kind, each with its barcode."""
-    scene = draw.backdrop(WIDTH, HEIGHT, rng)
+    scene = drawings.backdrop(WIDTH, HEIGHT, rng)
     _, bars = barcode.rendered(code, "EAN13", scale=2)
     quiet = cv2.copyMakeBorder(np.dstack([bars] * 3), 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for place in range(2):
-        piece, mask = draw.carton(label, 800, rng, quiet)
-        draw.paste(scene, piece, mask, 100 + place * 580, 120)
+        piece, mask = drawings.carton(label, 800, rng, quiet)
+        drawings.paste(scene, piece, mask, 100 + place * 580, 120)
     return scene
 
 

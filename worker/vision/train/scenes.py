@@ -9,10 +9,10 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from worker.vision.train import draw, vary
-from worker.vision.train.data import UNKNOWN, Photos, Scene
-from worker.vision.train.draw import Picture, Rng
-from worker.vision.train.exam import place, turned
+from worker.vision.train import augment, drawings
+from worker.vision.train.datasets import UNKNOWN, Photos, Scene
+from worker.vision.train.drawings import Picture, Rng
+from worker.vision.train.eval_scenes import place, turned
 
 _REAL = 0.6
 """Share of pictures with boxes of their own, where there are any."""
@@ -48,7 +48,7 @@ def _scene(photos: Photos, size: int, rng: Rng) -> Scene:
     drawn = rng.random() < _DRAWN
     sides = [int(size * rng.uniform(0.14, 0.62)) for _ in range(int(rng.integers(1, 7)))]
     boxes, kinds = _lay(picture, photos, sides, rng, drawn=drawn)
-    return _known(vary.light(picture, rng), boxes, kinds)
+    return _known(augment.light(picture, rng), boxes, kinds)
 
 
 def _enlarged(scene: Scene, size: int) -> Scene:
@@ -58,9 +58,9 @@ def _enlarged(scene: Scene, size: int) -> Scene:
 
 def _whole(photos: Photos, size: int, rng: Rng) -> Scene:
     member = photos.draw(rng)
-    picture = vary.light(vary.crop(photos.pictures[member], size, rng, least=0.25), rng)
+    picture = augment.light(augment.crop(photos.pictures[member], size, rng, least=0.25), rng)
     if rng.random() < _COVERED:
-        vary.erase(picture, rng)
+        augment.erase(picture, rng)
     boxes, kinds = [[0.0, 0.0, size, size]], [(int(photos.coarse[member]), int(photos.fine[member]))]
     if rng.random() < _SHARED:
         sides = [int(size * rng.uniform(0.2, 0.45)) for _ in range(int(rng.integers(1, 3)))]
@@ -81,7 +81,7 @@ def _lay(picture: Picture, photos: Photos, sides: list[int], rng: Rng, *, drawn:
         at = place(piece.shape[1], piece.shape[0], picture.shape[0], boxes, rng)
         if at is None:
             continue
-        draw.paste(picture, piece, mask, *at)
+        drawings.paste(picture, piece, mask, *at)
         boxes.append([at[0], at[1], at[0] + piece.shape[1], at[1] + piece.shape[0]])
         kinds.append((coarse, fine))
     return boxes, kinds
@@ -107,13 +107,13 @@ def _real(scene: Scene, size: int, rng: Rng) -> Scene:
         picture = np.ascontiguousarray(picture[:, ::-1])
         kept = np.stack([size - kept[:, 2], kept[:, 1], size - kept[:, 0], kept[:, 3]], 1)
     classes = scene.classes[enough]
-    return Scene(vary.light(picture, rng), kept.astype(np.float32), classes, classes)  # as ``sources`` has it for what lies in the boxes
+    return Scene(augment.light(picture, rng), kept.astype(np.float32), classes, classes)  # as ``sources`` has it for what lies in the boxes
 
 
 def _ground(photos: Photos, size: int, rng: Rng) -> Picture:
     if rng.random() < 0.5:
-        return draw.backdrop(size, size, rng)
-    photo = vary.crop(photos.pictures[int(rng.integers(len(photos.pictures)))], size // 8, rng, least=0.35)
+        return drawings.backdrop(size, size, rng)
+    photo = augment.crop(photos.pictures[int(rng.integers(len(photos.pictures)))], size // 8, rng, least=0.35)
     blurred = cv2.resize(cv2.GaussianBlur(photo, (0, 0), 2.0), (size, size), interpolation=cv2.INTER_CUBIC)
     dimmed: Picture = cv2.convertScaleAbs(blurred, alpha=float(rng.uniform(0.4, 0.9)))
     return dimmed
@@ -122,19 +122,19 @@ def _ground(photos: Photos, size: int, rng: Rng) -> Picture:
 def _piece(photos: Photos, side: int, rng: Rng, *, drawn: bool) -> tuple[Picture, Picture, int, int]:
     """Give a piece with its mask, its coarse and its fine class."""
     if drawn:
-        names = [name for name in (*draw.PRODUCE, *draw.CARTONS) if name in photos.labels]
+        names = [name for name in (*drawings.PRODUCE, *drawings.CARTONS) if name in photos.labels]
         if names:
             label = names[rng.integers(len(names))]
-            piece, mask = (draw.produce if label in draw.PRODUCE else draw.carton)(label, side, rng)
-            return vary.light(piece, rng), mask, photos.labels.index(label), UNKNOWN
+            piece, mask = (drawings.produce if label in drawings.PRODUCE else drawings.carton)(label, side, rng)
+            return augment.light(piece, rng), mask, photos.labels.index(label), UNKNOWN
     if photos.cutouts and rng.random() < _CUTOUT:
         coarse, fine, piece, mask = photos.cutouts[rng.integers(len(photos.cutouts))]
         scale = side / max(mask.shape)
         wide, high = max(8, int(mask.shape[1] * scale)), max(8, int(mask.shape[0] * scale))
-        return vary.light(cv2.resize(piece, (wide, high)), rng), cv2.resize(mask, (wide, high)), coarse, fine
+        return augment.light(cv2.resize(piece, (wide, high)), rng), cv2.resize(mask, (wide, high)), coarse, fine
     member = photos.draw(rng)
-    tile = vary.light(vary.crop(photos.pictures[member], side, rng, least=0.4), rng)
+    tile = augment.light(augment.crop(photos.pictures[member], side, rng, least=0.4), rng)
     if rng.random() < _COVERED:
-        vary.erase(tile, rng)
+        augment.erase(tile, rng)
     piece, mask = turned(tile, float(rng.uniform(-12, 12)) if rng.random() < 0.5 else 0.0)
     return piece, mask, int(photos.coarse[member]), int(photos.fine[member])

@@ -1,0 +1,63 @@
+"""Check everything: ``scripts/test``, the same for people and for CI.
+
+``--fast`` leaves out what takes long: the whole stack, the faults, the slow ones. Any further argument goes to pytest.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from scripts.local.installation import ROOT
+
+_LINTS: Final = {
+    "ruff": ["ruff", "check", "."],
+    "mypy": ["mypy"],
+    "imports": ["lint-imports", "--no-cache"],
+    "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
+}
+_PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
+"""Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""
+_FAST: Final = ["-m", "not slow and not e2e and not faults"]
+_LIMIT_S: Final = 3600
+
+
+def main() -> None:
+    """Run the checks one after the other; end with 1 and their names when some failed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="lint, unit tests and the quick tests with real servers: under 90 s")
+    parser.add_argument("--lint", action="store_true", help="no tests at all")
+    asked, for_pytest = parser.parse_known_args()
+    failed = [name for name, command in _LINTS.items() if not _passes(name, command)]
+    if not asked.lint:
+        if not asked.fast and shutil.which("chromium") is None:
+            print("No chromium on PATH: the tests that look at pages are skipped (Debian: apt-get install chromium).", flush=True)
+        # pytest comes last, so that its closing line is the last one.
+        if failed:
+            print(f"failed: {', '.join(failed)}", flush=True)
+        if not _passes("pytest", [*_PYTEST, *(_FAST if asked.fast else []), *for_pytest]):
+            failed.append("pytest")
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
+
+
+def _passes(name: str, command: list[str]) -> bool:
+    print(f"== {name}", flush=True)
+    began = time.monotonic()
+    program = str(Path(sys.executable).with_name(command[0]))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    try:
+        code = subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, timeout=_LIMIT_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        print(f"{name} took more than {_LIMIT_S} s", flush=True)
+        code = 1
+    if name != "pytest":
+        print(f"   {name}: {'ok' if code == 0 else 'failed'} in {time.monotonic() - began:.0f} s", flush=True)
+    return code == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Celery on Redis: the work queues, wakeups and heartbeats."""

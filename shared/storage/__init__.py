@@ -1,0 +1,1 @@
+"""MongoDB and the blob store: connections, schema, keys and durable files."""

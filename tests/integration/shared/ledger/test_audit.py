@@ -1,0 +1,184 @@
+"""What was received is accounted for, and a batch goes as a whole; what somebody removed by hand shows."""
+
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+
+from scripts.local.temporary_servers import Mongod
+from shared.errors import NotFound, StoreAway
+from shared.ledger import audit, claims, deletion, queries, results
+from shared.ledger.queries import Filters
+from shared.ledger.results import Result
+from shared.storage.mongo import Db
+from tests.support.ledger import commit, done, held, now, validate, work_off
+
+PARTS = ("done", "failed", "cancelled", "pending", "deleted")
+
+
+def missing(balance: dict[str, int]) -> int:
+    return balance["received"] - sum(balance[part] for part in PARTS)
+
+
+def test_every_image_is_in_one_part_of_the_balance(db: Db) -> None:
+    assert audit.balance(db) == dict.fromkeys(("received", *PARTS), 0)
+    commit(db, 5)
+    claim = claims.claim(db, "w", 3, 60)
+    (first, fence), *_ = held(claim)
+    results.finish(db, "w", [Result(first, fence, None, ("corrupt", "x")), *done(claim)[1:2]])
+    assert audit.balance(db) == {"received": 5, "done": 1, "failed": 1, "cancelled": 0, "pending": 3, "deleted": 0}
+    assert audit.failures_by_code(db) == {"corrupt": 1}
+
+
+@pytest.mark.parametrize("status", ["queued", "processing", "done", "failed"])
+def test_a_document_removed_by_hand_shows(db: Db, status: str) -> None:
+    batch_id = commit(db, 4)
+    db.images.update_one({"_id": f"{batch_id}0001"}, {"$set": {"status": status}})
+    assert missing(audit.balance(db)) == 0
+    db.images.delete_one({"_id": f"{batch_id}0001"})
+    assert missing(audit.balance(db)) == 1
+    deletion.begin_delete(db, batch_id)  # and goes on showing
+    deletion.finish_delete(db, batch_id)
+    assert missing(audit.balance(db)) == 1
+
+
+def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
+    """A metric that is off while work goes on would be an alarm that nobody believes."""
+    for _ in range(10):
+        commit(db, 20)
+    ended = threading.Event()
+
+    def churn() -> None:
+        try:
+            while (claim := claims.claim(db, "w", 4, 60)).images:
+                results.finish(db, "w", done(claim))
+                commit(db, 1) if db.images.estimated_document_count() < 260 else None
+        finally:
+            ended.set()
+
+    def delete() -> None:
+        for row in list(db.batches.find({}, {"_id": 1}).limit(5)):
+            deletion.begin_delete(db, row["_id"])
+
+    threads = [threading.Thread(target=churn), threading.Thread(target=delete)]
+    for thread in threads:
+        thread.start()
+    off = []
+    looks = 0
+    while not ended.is_set():
+        looks += 1
+        balance = audit.balance(db)
+        if missing(balance):
+            off.append(balance)
+    for thread in threads:
+        thread.join()
+    assert off == []
+    assert looks > 1
+
+
+def test_the_backlog_is_what_waits(db: Db) -> None:
+    assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
+    old = commit(db, 2)
+    db.batches.update_one({"_id": old}, {"$set": {"created_at": now() - timedelta(minutes=1)}})
+    commit(db, 1)
+    waiting = audit.backlog(db)
+    assert (waiting.images, waiting.bytes) == (3, 3000)
+    assert 59 < waiting.oldest_age_s < 600
+    work_off(db)
+    assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
+
+
+def test_a_deleted_batch_is_out_of_sight_at_once_and_gone_later(db: Db) -> None:
+    batch_id, other = commit(db, 3), commit(db, 2)
+    work_off(db)
+    deletion.begin_delete(db, batch_id)
+    assert [one["_id"] for one in queries.page_of_batches(db, Filters(), 1, 10, 0).batches] == [other]
+    for look in (
+        lambda: queries.get_batch(db, batch_id),
+        lambda: queries.get_image(db, f"{batch_id}0000"),
+        lambda: deletion.begin_delete(db, batch_id),
+    ):
+        with pytest.raises(NotFound):
+            look()
+    assert all(image["work"]["fence"] == 2 for image in db.images.find({"batch_id": batch_id}))
+    validate(db)
+    assert deletion.deletable(db, 60) == []
+    assert deletion.deletable(db, -1) == [batch_id]
+    deletion.finish_delete(db, batch_id)
+    deletion.finish_delete(db, batch_id)
+    assert db.images.count_documents({"batch_id": batch_id}) == 0
+    assert audit.balance(db) == {"received": 5, "done": 2, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 3}
+    line = db.ledger.find_one({"_id": batch_id})
+    assert line is not None
+    assert line["state"] == "deleted"
+    validate(db)
+
+
+def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
+    ids = [commit(db, 10) for _ in range(6)]
+    gate = threading.Barrier(3)
+
+    def work() -> None:
+        gate.wait()
+        work_off(db, threading.current_thread().name, 4)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    for batch_id in ids[::2]:
+        deletion.begin_delete(db, batch_id)
+    for thread in threads:
+        thread.join()
+    work_off(db)
+    assert db.images.count_documents({"batch_id": {"$in": ids[::2]}, "status": {"$ne": "deleting"}}) == 0
+    assert audit.balance(db) == {"received": 60, "done": 30, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 30}
+
+
+def test_of_two_deletions_at_once_one_finds_nothing(db: Db) -> None:
+    batch_id = commit(db, 3)
+    said: list[str] = []
+
+    def delete() -> None:
+        try:
+            deletion.begin_delete(db, batch_id)
+            said.append("deleted")
+        except NotFound:
+            said.append("not found")
+
+    threads = [threading.Thread(target=delete) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said) == ["deleted", *["not found"] * 3]
+    assert audit.balance(db)["deleted"] == 3
+
+
+def test_a_deletion_does_not_wait_for_ever_for_a_frozen_server(db: Db, mongod: Mongod) -> None:
+    batch_id = commit(db, 1)
+    mongod.pause()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreAway):
+            deletion.begin_delete(db, batch_id, deadline_s=1)
+        assert time.monotonic() - began < 20
+    finally:
+        mongod.resume()
+    assert len(list(queries.page_of_batches(db, Filters(), 1, 10, 0).batches)) == 1
+    _delete_once_the_server_lets_go(db, batch_id)
+    assert audit.balance(db)["deleted"] == 1
+
+
+def _delete_once_the_server_lets_go(db: Db, batch_id: str) -> None:
+    """Ask again, as a client would; what the frozen server had taken in may hold the batch until its transaction expires."""
+    until = time.monotonic() + 60
+    while True:
+        try:
+            return deletion.begin_delete(db, batch_id, deadline_s=2)
+        except NotFound:  # an earlier one took place, and its answer came too late
+            return None
+        except StoreAway:
+            assert time.monotonic() < until
+            db.client.admin.command("killAllSessions", [])  # shortens the wait; the expiry alone would end it too

@@ -1,0 +1,197 @@
+"""Lists, one batch, waiting, pages, documents: what a reader gets."""
+
+import re
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from shared.ledger import queries, store_rotation
+from shared.storage.mongo import Db
+from tests.support.ledger import work_off
+from tests.support.web_client import item, opened, picture, post
+from web.batches import views as batches
+
+pytestmark = pytest.mark.slow
+
+
+def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: FlaskClient) -> None:
+    ids = [post(web, [item(store_name=f"store {n % 2}")]).get_json()["batch_id"] for n in range(7)][::-1]
+    first = web.get("/image_batches?per_page=3")
+    body = first.get_json()
+    assert [batch["id"] for batch in body["batches"]] == ids[:3]
+    assert (body["page"], body["per_page"], body["total"], body["pages"]) == (1, 3, 7, 3)
+    assert 'rel="next"' in first.headers["Link"]
+    assert 'rel="prev"' not in first.headers["Link"]
+    walked = [batch["id"] for batch in body["batches"]]
+    while body["next_cursor"]:
+        body = web.get(f"/image_batches?per_page=3&cursor={body['next_cursor']}").get_json()
+        walked += [batch["id"] for batch in body["batches"]]
+    assert walked == ids
+    assert web.get("/image_batches?page=99").get_json()["batches"] == []
+    stored = web.get("/image_batches?store_name=store+1").get_json()
+    assert [batch["id"] for batch in stored["batches"]] == [ids[1], ids[3], ids[5]]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001", "since=%C2%B2", "since=--5", "until=1e999", "a/b=1", "min_score=0_1", "min_score=nan", "min_score=-0"],
+)  # fmt: skip
+def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
+    assert web.get(f"/image_batches?{query}").status_code == 422
+
+
+def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
+    said = post(web, [item(picture(1), filename="a.jpg")]).get_json()
+    batch = web.get(said["links"]["self"]).get_json()
+    assert set(batch) == {"id", "status", "total", "counts", "created_at", "finished_at", "images"}
+    assert batch["counts"] == {"queued": 1, "processing": 0, "done": 0, "failed": 0, "cancelled": 0}
+    expected = "id batch_id index status file_path url timestamp store_name camera_id barcode extra content_type file_size width height sha256 exif quality detections model augmentations barcodes barcode_check tags error filename created_at updated_at finished_at"
+    assert set(batch["images"][0]) == set(expected.split())
+    assert batch["images"][0]["url"] == f"http://localhost/uploads/{said['images'][0]['id']}.jpg"
+    assert batch["images"][0]["timestamp"] == "2026-01-01T00:00:00Z"
+
+
+def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClient) -> None:
+    post(web, [item() for _ in range(5)])
+    batch = web.get("/image_batches?images_per_batch=2").get_json()["batches"][0]
+    assert ([image["index"] for image in batch["images"]], batch["images_more"], batch["total"]) == ([0, 1], True, 5)
+    assert web.get("/image_batches?images_per_batch=0").get_json()["batches"][0]["images"] == []
+
+
+def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:
+    said = post(web, [item(), item()]).get_json()
+    assert web.delete(said["links"]["self"]).status_code == 204
+    for path in (said["links"]["self"], said["images"][0]["file_path"], f"/batches/{said['batch_id']}"):
+        assert web.get(path).status_code == 404
+    assert web.delete(said["links"]["self"]).status_code == 404
+    assert web.get("/image_batches").get_json()["total"] == 0
+    metrics = web.get("/metrics").get_data(as_text=True)
+    assert 'shelfsight_ledger_images{state="received"} 2.0' in metrics
+    assert 'shelfsight_ledger_images{state="deleted"} 2.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [("/limits", "localhost", 200), ("/limits", "", 421), ("http://evil.example/limits", "localhost", 421), ("http://127.0.0.1/limits", "localhost", 200)],
+)
+def test_every_host_that_a_request_names_must_be_ours(web: FlaskClient, target: str, host: str, status: int) -> None:
+    around = {"RAW_URI": target, "HTTP_HOST": host}
+    assert web.get("/limits", environ_overrides=around).status_code == status
+
+
+def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:
+    limits = web.get("/limits").get_json()
+    assert set(limits) == {
+        "max_body_bytes",
+        "max_images",
+        "max_image_bytes",
+        "max_pixels",
+        "formats",
+        "augmentations",
+        "default_augmentations",
+    }
+    api = web.get("/openapi.json").get_json()
+    assert api["openapi"].startswith("3.1")
+    assert "/upload_image_batch" in api["paths"]
+    batch = post(web, [item(filename="<script>alert(1)</script>")]).get_json()["batch_id"]
+    for path in ("/", "/docs", f"/batches/{batch}", "/static/style.css"):
+        answer = web.get(path)
+        assert answer.status_code == 200
+        assert b"<script>alert" not in answer.data
+        answer.close()
+
+
+def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
+    missing = web.get("/nothing/here", headers={"X-Request-ID": "mine-1"})
+    assert (missing.status_code, missing.mimetype) == (404, "application/problem+json")
+    assert missing.get_json(force=True)["request_id"] == missing.headers["X-Request-ID"] == "mine-1"
+    wrong = web.put("/image_batches")
+    assert (wrong.status_code, wrong.get_json(force=True)["code"]) == (405, "method_not_allowed")
+    assert "GET" in wrong.headers["Allow"]
+    assert web.get("/image_batches?wait=1").status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/image_batches/{batch}", "/batches/{batch}", "/image_batches"])
+def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    batch = post(web, [item()]).get_json()["batch_id"]
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(f"a secret in {__file__}")
+
+    for call in ("get_batch", "page_of_batches"):
+        monkeypatch.setattr(queries, call, fails)
+    answer = web.get(path.format(batch=batch), headers={"X-Request-ID": "mine-2"})
+    assert (answer.status_code, answer.mimetype, answer.headers["X-Request-ID"]) == (500, "application/problem+json", "mine-2")
+    assert answer.get_json(force=True) == {
+        "type": "/docs#internal_error",
+        "title": "Internal error",
+        "status": 500,
+        "detail": "Something went wrong here; the request id helps to find it.",
+        "instance": path.format(batch=batch),
+        "code": "internal_error",
+        "request_id": "mine-2",
+    }
+
+
+def links(answer: TestResponse) -> dict[str, str]:
+    return {name: where for where, name in re.findall(r'<([^>]+)>; rel="(\w+)"', answer.headers.get("Link", ""))}
+
+
+def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) -> None:
+    for _ in range(5):
+        post(web, [item(store_name="a b")])
+    query = "per_page=2&store_name=a+b"
+
+    def to(page: int) -> str:
+        return f"http://localhost/image_batches?{query}&page={page}"
+
+    assert links(web.get(f"/image_batches?{query}")) == {"first": to(1), "last": to(3), "next": to(2)}
+    assert links(web.get(f"/image_batches?{query}&page=2")) == {"first": to(1), "last": to(3), "prev": to(1), "next": to(3)}
+    assert links(web.get(f"/image_batches?{query}&page=3")) == {"first": to(1), "last": to(3), "prev": to(2)}
+    assert links(web.get(f"/image_batches?{query}&page=9")) == {"first": to(1), "last": to(3), "prev": to(3)}
+    body = web.get(to(2)).get_json()
+    assert (body["page"], len(body["batches"])) == (2, 2)
+    by_cursor = web.get(f"/image_batches?{query}&cursor=newest")
+    assert links(by_cursor) == {"next": f"http://localhost/image_batches?{query}&cursor={by_cursor.get_json()['next_cursor']}"}
+
+
+def test_a_longer_wait_than_half_a_minute_is_half_a_minute(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batches, "_wait", lambda _batch_id, seconds: asked.append(seconds))
+    said = post(web, [item()]).get_json()
+    for seconds in (0, 30, 31, 10**30):
+        assert web.get(f"{said['links']['self']}?wait={seconds}").status_code == 200
+    assert asked == [30, 30, 30]
+
+
+def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
+    said = post(web, [item()]).get_json()
+    store_rotation.repair(db)
+    worker = threading.Timer(1, work_off, [db])
+    began = time.monotonic()
+    worker.start()
+    assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "done"
+    assert 0.9 < time.monotonic() - began < 29
+    worker.join()
+
+
+def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClient) -> None:
+    said = post(web, [item()]).get_json()
+    with ExitStack() as others:
+        for _ in range(4):  # a quarter of 16 threads
+            others.enter_context(opened[-1].waiters)
+        began = time.monotonic()
+        assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
+        assert time.monotonic() - began < 29
+
+
+def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
+    said = post(web, [item()]).get_json()
+    began = time.monotonic()
+    assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
+    assert 0.9 < time.monotonic() - began < 29
+    assert web.get(said["links"]["self"] + "?wait=99x").status_code == 422

@@ -1,0 +1,69 @@
+"""Plays the inspector: what the web asked for is claimed, and ended as a test wants."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ShelfsightError
+from shared.inspections import jobs, results
+from shared.inspections.jobs import Job, Seen
+from shared.inspections.recipes import Augment
+from shared.media_types import DREAM, ORIGINAL
+from shared.storage.blob_keys import made_key
+from shared.storage.local_blobs import LocalBlobs
+from shared.storage.mongo import Db
+from tests.support.web_client import picture
+
+MODEL = {"name": "grocery", "version": "1", "weights_sha256": "0" * 64}
+_ABOUT: dict[str, Any] = {"format": "jpeg", "mode": "RGB", "width": 64, "height": 48, "bytes": 1234, "frames": 1}
+_DESCRIBED: dict[str, Any] = {
+    "exif": {"Make": "Camera"}, "icc": None, "phash": "0f" * 8, "brightness": 0.5, "sharpness": 12.5,
+    "dominant_colors": [{"hex": "#102030", "share": 0.75}],
+    "barcodes": [{"format": "EAN13", "text": "4006381333931", "box": [1, 2, 3, 4]}],
+    "detections": [{"label": "Milk", "score": 0.875, "box": [1.0, 2.0, 30.0, 40.0]}],
+    "model": MODEL,
+}  # fmt: skip
+
+
+class Inspector:
+    """One that works on one inspection when it is told to."""
+
+    def __init__(self, db: Db, blobs_root: Path) -> None:
+        """Take the stores that the web has."""
+        self._db, self._blobs = db, LocalBlobs(blobs_root)
+
+    def claim(self) -> Job:
+        """Take the only one that waits."""
+        (job,) = jobs.claim(self._db, "inspector", 9, 30)
+        return job
+
+    def finish(self, *, sha256: str = "a" * 64, broken: str = "", fresh_s: float = 300) -> str:
+        """End it well.
+
+        :param broken: the augmentation that does not work out.
+        :returns: the name of its result.
+        """
+        job = self.claim()
+        recipe = job.recipe
+        fields: dict[str, Any] = {**_ABOUT, "sha256": sha256}
+        names = [ORIGINAL]
+        if isinstance(recipe, Augment):
+            names += [name for name in recipe.names if name != broken]
+            fields["augmentations"] = [
+                {"name": name, "error": "augmentation_failed"} if name == broken else {"name": name, "params": {"amount": 0.5}} for name in recipe.names
+            ]
+        else:
+            fields |= _DESCRIBED
+            if recipe.dream is not None:
+                names.append(DREAM)
+                fields["effect"] = {"name": DREAM, "layer": recipe.dream.layer, "strength": recipe.dream.strength}
+        result = results.result_id(sha256, recipe, None if isinstance(recipe, Augment) else MODEL)
+        folder = uuid.uuid4().hex
+        self._blobs.write_many([(made_key(folder, name), [picture(number)]) for number, name in enumerate(names)])
+        assert results.keep(self._db, result, fields | {"files": names}, folder, 1000) == folder
+        assert jobs.finish(self._db, "inspector", job, result, Seen(sha256), fresh_s=fresh_s, keep_s=1000)
+        return result
+
+    def fail(self, error: ShelfsightError, *, failed_s: float = 300) -> None:
+        """End it badly."""
+        assert jobs.fail(self._db, "inspector", self.claim(), error, failed_s=failed_s, keep_s=1000)

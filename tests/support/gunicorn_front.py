@@ -1,0 +1,66 @@
+"""The web front as it is shipped: gunicorn with its configuration, in processes of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.local import embedded_servers
+from scripts.local.installation import ROOT
+from shared import settings
+from tests.support.service_stack import until
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One that runs."""
+
+    port: int
+    environment: dict[str, str]
+    log: Path
+
+    def logged(self, channel: str) -> list[dict[str, Any]]:
+        """Give the lines of a channel of its log."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["channel"] == channel]
+
+
+@contextmanager
+def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[Front]:
+    """Run one with one process over a database of the tests, until the block ends. Redis is away."""
+    port = embedded_servers.free_port()
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "MONGODB_URL": mongo.url,
+        "MONGODB_DATABASE": mongo.database,
+        "REDIS_URL": "redis://127.0.0.1:1/0",
+        "BLOBS_ROOT": str(folder / "blobs"),
+        "BLOBS_MIN_FREE_BYTES": "0",
+        "WEB_PORT": str(port),
+        "WEB_WORKERS": "1",
+        **variables,
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "web/server/gunicorn_conf.py", "web.app:create_app()"]
+    log = folder / "front.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    try:
+        until(lambda: process.poll() is not None or _answers(port), 120, "an answer of the front")
+        yield Front(port, environment, log)
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+def _answers(port: int) -> bool:
+    try:
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,207 @@
+"""Bodies as gunicorn hands them over, in this process: a pair of sockets, and gunicorn's own parser on one end."""
+
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
+
+from shared.errors import BadRequest, SlowBody
+from web.http.body_stream import Wire, open_wire
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there
+
+
+def request(body: bytes, *, length: int | None = None) -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body) if length is None else length, body)
+
+
+def send(sock: socket.socket, data: bytes) -> threading.Thread:
+    thread = threading.Thread(target=sock.sendall, args=(data,))
+    thread.start()
+    return thread
+
+
+def read_all(wire: Wire) -> bytes:
+    return b"".join(iter(lambda: wire.read(1_000_000), b""))
+
+
+def environ(parser: RequestParser, sock: socket.socket) -> dict[str, Any]:
+    return {"wsgi.input": next(parser).body, "gunicorn.socket": sock}
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 8192, 100_000, 3_000_000])
+def test_a_body_comes_whole_and_the_next_request_is_found_behind_it(pair: Pair, size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    sender = send(pair[0], request(body) + request(b"next"))
+    parser = RequestParser(Config(), pair[1], ("", 0))
+    with open_wire(environ(parser, pair[1]), 60) as wire:
+        assert wire.read(size + 10) == body
+        assert wire.read(10) == b""
+    with open_wire(environ(parser, pair[1]), 60) as wire:
+        assert wire.read(100) == b"next"
+    sender.join()
+
+
+def test_a_body_may_be_read_in_steps(pair: Pair) -> None:
+    body = random.Random(1).randbytes(700_001)
+    sender = send(pair[0], request(body))
+    with open_wire(environ(RequestParser(Config(), pair[1], ("", 0)), pair[1]), 60) as wire:
+        parts = list(iter(lambda: wire.read(99_999), b""))
+    sender.join()
+    assert b"".join(parts) == body
+    assert {len(part) for part in parts[:-1]} == {99_999}
+
+
+def test_a_chunked_body_comes_through_gunicorns_reader(pair: Pair) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sender = send(pair[0], head + b"4\r\nwell\r\n5\r\n done\r\n0\r\n\r\n" + request(b"next"))
+    parser = RequestParser(Config(), pair[1], ("", 0))
+    with open_wire(environ(parser, pair[1]), 60) as wire:
+        assert read_all(wire) == b"well done"
+    with open_wire(environ(parser, pair[1]), 60) as wire:
+        assert wire.read(100) == b"next"
+    sender.join()
+
+
+def test_half_a_body_and_then_the_end_is_said_by_its_length(pair: Pair) -> None:
+    send(pair[0], request(b"half", length=1000)).join()
+    parser = RequestParser(Config(), pair[1], ("", 0))
+    with open_wire(environ(parser, pair[1]), 60) as wire:
+        pair[0].shutdown(socket.SHUT_WR)
+        assert wire.read(1000) == b"half"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_stalls_is_not_waited_for(pair: Pair, *, chunked: bool) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhal"
+    send(pair[0], head if chunked else request(b"hal", length=1000)).join()
+    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    began = time.monotonic()
+    with open_wire(around, 1) as wire:
+        if chunked:
+            assert wire.read(1000) == b"hal"
+        with pytest.raises(SlowBody):
+            wire.read(1000)
+    assert time.monotonic() - began < 30
+    assert around["wsgi.input"].failed  # gunicorn then closes the connection
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"4\r\nwell", b"4\r\nwellXX", b"4\r\nwell\r\n0\r\nbad trailer\r\n\r\n", b"-1\r\n"])
+def test_chunks_that_are_none_are_a_bad_request(pair: Pair, broken: bytes) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + broken).join()
+    pair[0].shutdown(socket.SHUT_WR)
+    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    with open_wire(around, 60) as wire, pytest.raises(BadRequest) as said:
+        read_all(wire)
+    assert said.value.code in {"malformed_chunks", "incomplete_body"}
+    assert around["wsgi.input"].failed
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair, *, chunked: bool) -> None:
+    if chunked:
+        send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n").join()
+        around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    else:
+        around = send_head(pair, 1_000_000)
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.1):
+            pair[0].send(b".")
+
+    trickler = threading.Thread(target=trickle)
+    trickler.start()
+    try:
+        with open_wire(around, 1) as wire, pytest.raises(SlowBody):
+            read_all(wire)
+    finally:
+        stop.set()
+        trickler.join()
+
+
+@pytest.mark.parametrize("begin", [b"", b"4\r\nwell\r\n0\r\n"], ids=["in a chunk's size", "in a trailer"])
+@pytest.mark.parametrize("drained", [False, True])
+def test_a_client_that_trickles_between_the_chunks_is_not_waited_for(pair: Pair, begin: bytes, *, drained: bool) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin).join()
+    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    stop = threading.Event()
+
+    def trickle() -> None:
+        while not stop.wait(0.1):
+            pair[0].send(b"0")
+
+    trickler = threading.Thread(target=trickle)
+    trickler.start()
+    began = time.monotonic()
+    try:
+        with open_wire(around, 1) as wire:
+            if drained:
+                wire.drain()
+            else:
+                with pytest.raises(SlowBody):
+                    read_all(wire)
+    finally:
+        stop.set()
+        trickler.join()
+    assert time.monotonic() - began < 30
+
+
+def test_a_slow_body_that_goes_on_is_read_to_its_end(pair: Pair) -> None:
+    around = send_head(pair, 400_000)
+
+    def pour() -> None:
+        for _ in range(8):
+            time.sleep(0.4)  # the whole takes longer than the patience, which is many pauses long
+            pair[0].sendall(bytes(50_000))
+
+    pourer = threading.Thread(target=pour)
+    pourer.start()
+    with open_wire(around, 3) as wire:
+        assert len(wire.read(400_000)) == 400_000
+    pourer.join()
+
+
+def test_draining_ends_after_two_seconds(pair: Pair) -> None:
+    around = send_head(pair, 1_000_000)
+    began = time.monotonic()
+    with open_wire(around, 60) as wire:
+        wire.drain()
+    assert time.monotonic() - began < 30
+
+
+def test_a_broken_connection_is_a_bad_request(pair: Pair) -> None:
+    around = send_head(pair, 1000)
+    around["gunicorn.socket"] = Broken()
+    with open_wire(around, 60) as wire, pytest.raises(BadRequest) as said:
+        wire.read(1000)
+    assert said.value.code == "incomplete_body"
+
+
+class Broken:
+    """A socket whose other end was reset; a pair in one process can't do that."""
+
+    def setsockopt(self, *_: object) -> None:
+        """Take anything."""
+
+    def recv_into(self, *_: object, **__: object) -> int:
+        """Fail."""
+        raise ConnectionResetError
+
+
+def send_head(pair: Pair, length: int) -> dict[str, Any]:
+    send(pair[0], request(b"", length=length)).join()
+    return environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])

@@ -1,0 +1,165 @@
+"""Barcodes drawn into pictures: read, placed, compared; and the table of what is read how often."""
+
+
+import numpy as np
+import pytest
+import zxingcpp
+
+from tests.support.paths import SAMPLES
+from worker.vision import barcode, imaging
+from worker.vision.imaging import Rgb
+from worker.vision.train import barcode_read_rates
+from worker.vision.train.barcode_read_rates import SYMBOLOGIES, Code, Drawn, Rate
+
+
+@pytest.fixture(scope="module")
+def rates() -> list[Rate]:
+    return barcode_read_rates.read_rates(1, seed=4)
+
+
+def photographed(codes: list[Code], degrees: float = 0.0, seed: int = 1) -> tuple[Rgb, list[Drawn]]:
+    """Stick labels on a shelf, three in a row, each turned by so much."""
+    scene = barcode_read_rates.ground(np.random.default_rng(seed))
+    places = [(x, y) for y in (170, 480, 790) for x in (200, 640, 1080)]
+    return scene, [
+        barcode_read_rates.label(scene, code, barcode_read_rates.turned(degrees), at) for code, at in zip(codes, places, strict=False)
+    ]
+
+
+def one_of_each(seed: int) -> list[Code]:
+    rng = np.random.default_rng(seed)
+    return [barcode_read_rates.random_code(symbology, rng) for symbology in SYMBOLOGIES]
+
+
+def test_every_code_of_a_good_picture_is_read(rates: list[Rate]) -> None:
+    assert rates[0].degradation == "none"
+    assert rates[0].read == rates[0].matched == dict.fromkeys(SYMBOLOGIES, 1)
+
+
+def test_no_code_that_is_not_there_ever_matches(rates: list[Rate]) -> None:
+    assert {rate.degradation for rate in rates} > {
+        "blur",
+        "motion blur",
+        "tilt",
+        "rotation",
+        "glare",
+        "low light",
+        "JPEG",
+        "small",
+    }
+    assert sum(rate.wrong_matches for rate in rates) == 0
+
+
+def test_the_table_has_a_line_for_every_strength() -> None:
+    rate = Rate("blur", "much", 4, wrong=2)
+    rate.read.update(EAN13=4, EAN8=4, UPCA=2, QRCode=2)
+    rate.matched.update(EAN13=4, EAN8=3)
+    assert barcode_read_rates.table([rate, rate]).splitlines()[2:] == ["| blur | much | 0.50 | 0.25 | 0.25 | 2 | 0 |"] * 2
+
+
+@pytest.mark.parametrize("degrees", [0, 12, 30, 45, 90, 137, 180, 270, 333])
+def test_several_codes_are_found_once_each_and_where_they_are(degrees: float) -> None:
+    scene, drawn = photographed(one_of_each(int(degrees)), degrees)
+    found = {code["text"]: code["box"] for code in barcode.read(scene)}
+    assert len(barcode.read(scene)) == len(drawn)
+    for one in drawn:
+        assert np.abs(np.array(found[one.code.text]) - one.box).max() <= 6
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_the_same_code_on_two_labels_is_found_twice(degrees: float) -> None:
+    code = barcode_read_rates.random_code("EAN13", np.random.default_rng(5))
+    scene, _ = photographed([code, code], degrees)
+    assert [found["text"] for found in barcode.read(scene)] == [code.text] * 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_picture_without_codes_has_none(seed: int) -> None:
+    assert barcode.read(barcode_read_rates.ground(np.random.default_rng(seed))) == []
+
+
+def test_a_upc_a_matches_with_and_without_its_leading_zero() -> None:
+    scene, _ = photographed([Code("UPCA", "0036000291452", "", "")])
+    found = barcode.read(scene)
+    assert [barcode.check(declared, found) for declared in ("036000291452", "0036000291452", "00036000291452")] == [
+        "match"
+    ] * 3
+
+
+def test_a_code_that_differs_in_one_digit_is_a_mismatch_even_with_a_valid_check_digit() -> None:
+    scene, _ = photographed([Code("EAN13", "4006381333931", "", "")])
+    found = barcode.read(scene)
+    assert barcode.check("4006381333931", found) == "match"
+    assert barcode.check("4006381333930", found) == "mismatch"
+    assert barcode.check("4006381333948", found) == "mismatch"
+
+
+@pytest.mark.parametrize(
+    "content", ["0425261", "0123450", "0123451", "0123452", "0124563", "0123454", "0123455", "0678919"]
+)
+def test_a_upc_e_matches_as_printed_and_written_out(content: str) -> None:
+    text = zxingcpp.create_barcode(content, zxingcpp.BarcodeFormat.UPCE).text
+    found = [{"format": "UPC-E", "text": text, "box": [0, 0, 1, 1]}]
+    printed = content + text[-1]
+    apart = f"{printed[0]}-{printed[1:7]}-{printed[7]}"
+    assert [barcode.check(declared, found) for declared in (printed, text, text[1:], apart, apart.replace("-", " "))] == ["match"] * 5
+    assert barcode.check(printed[:-1] + str((int(printed[-1]) + 1) % 10), found) == "mismatch"
+
+
+def test_eight_digits_that_are_no_ean_8_match_the_upc_a_that_they_shorten() -> None:
+    assert barcode.check("04252614", [{"format": "EAN-13", "text": "0042100005264", "box": [0, 0, 1, 1]}]) == "match"
+
+
+def test_eight_digits_that_are_an_ean_8_match_a_upc_a_only_when_it_was_read_from_its_short_form() -> None:
+    both, expanded = "10000052", "0100000000052"
+    assert barcode.check(both, [{"format": "EAN-13", "text": expanded, "box": [0, 0, 1, 1]}]) == "mismatch"
+    assert barcode.check(both, [{"format": "UPC-E", "text": expanded, "box": [0, 0, 1, 1]}]) == "match"
+
+
+@pytest.mark.parametrize(
+    ("declared", "verdict"),
+    [
+        ("4006381333931", "not_read"),  # an EAN-13 has no short form
+        ("036000291452", "not_read"),  # nor has this UPC-A
+        ("042100005264", "mismatch"),
+        ("0042100005264", "mismatch"),
+        ("042100005265", "mismatch"),
+        ("04252614", "mismatch"),
+        ("96385074", "not_read"),
+    ],
+)
+def test_a_upc_e_speaks_against_a_code_only_where_that_could_be_one(declared: str, verdict: str) -> None:
+    """Half of an EAN-13 under glare was read as this."""
+    stray = {"format": "UPC-E", "text": "0103043000058", "box": [0, 0, 122, 1]}
+    assert barcode.check(declared, [stray]) == verdict
+    assert barcode.check(declared, [stray, {"format": "EAN-13", "text": "5901234123457", "box": [0, 0, 1, 1]}]) == "mismatch"
+
+
+def test_several_barcodes_are_read_with_their_boxes() -> None:
+    found = barcode.read(imaging.decode((SAMPLES / "carton-01a.jpg").read_bytes(), max_pixels=50_000_000).rgb)
+    assert [code["text"] for code in found] == ["4006381333931"] * 2
+    assert {code["format"] for code in found} == {"EAN-13"}
+    for code in found:
+        x1, y1, x2, y2 = code["box"]
+        assert x2 - x1 > 100
+        assert y2 > y1
+
+
+@pytest.mark.parametrize(
+    ("declared", "read", "verdict"),
+    [
+        (None, [("EAN-13", "4006381333931")], "not_declared"),
+        ("4006381333931", [], "not_read"),
+        ("4006381333931", [("QR Code", "hello")], "not_read"),
+        ("4006381333931", [("EAN-13", "4006381333931")], "match"),
+        ("4006381333931", [("EAN-13", "5901234123457")], "mismatch"),
+        ("4006381333931", [("EAN-13", "5901234123457"), ("EAN-13", "4006381333931")], "match"),
+        ("036000291452", [("EAN-13", "0036000291452")], "match"),
+        ("0036000291452", [("UPC-A", "036000291452")], "match"),
+        ("036000291453", [("EAN-13", "0036000291453")], "mismatch"),
+        ("shelf 7", [("Code 128", "shelf 7")], "match"),
+    ],
+)
+def test_the_check_says_mismatch_only_when_a_retail_code_disagrees(declared: str | None, read: list[tuple[str, str]], verdict: str) -> None:
+    found = [{"format": kind, "text": text, "box": [0, 0, 1, 1]} for kind, text in read]
+    assert barcode.check(declared, found) == verdict

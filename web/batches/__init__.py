@@ -1,0 +1,1 @@
+"""Batches: list, show and delete them."""

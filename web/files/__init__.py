@@ -1,0 +1,1 @@
+"""Files of images: originals, renditions, thumbnails and augmentations."""

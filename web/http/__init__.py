@@ -1,0 +1,1 @@
+"""HTTP concerns that every resource shares: bodies, queries, problems, origins, rate limits and file responses."""

@@ -1,0 +1,1 @@
+"""Inspections: one image by URL or from the request body."""

@@ -1,0 +1,1 @@
+"""Uploads: validate a batch, store it and commit it."""

@@ -1,0 +1,1 @@
+"""The programs of the worker side. Run each with ``python -m worker.entrypoints.<name>``."""

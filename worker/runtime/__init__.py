@@ -1,0 +1,1 @@
+"""What every Celery worker process needs: tasks, leases, memory settings and the health check."""

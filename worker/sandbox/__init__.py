@@ -1,0 +1,1 @@
+"""Processing of untrusted images in a child process with limits on memory and time."""

@@ -1,0 +1,1 @@
+"""Augmentations: parameters, boxes and pixels."""

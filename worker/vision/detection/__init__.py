@@ -1,0 +1,1 @@
+"""Object detection: models, the runtimes that execute them, and post-processing."""

@@ -198,7 +198,7 @@ def test_a_checkpoint_of_ones_own_is_loaded_with_its_labels(tmp_path: Path, suff
 class Evil:
     """What a pickle may do when it is read."""
 
-    def __reduce__(self) -> tuple[Any, ...]:  # noqa: D105 -- the pickle protocol's
+    def __reduce__(self) -> tuple[Any, ...]:
         return (os.system, ("touch evil",))
 
 

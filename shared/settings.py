@@ -24,8 +24,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from shared.augmentations import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from shared.fetch import addresses, urls
-from shared.media_types import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 
 MIB = 1024 * 1024
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from worker.runtime import allocator
+from shared import allocator
 from worker.sandbox.parent import NO_MEMORY, Reply, Request, receive, send
 from worker.vision import imaging
 from worker.vision.errors import VisionError
@@ -50,7 +50,7 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited: the limit on computing stands on it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    allocator.settle()
+    allocator.configure(allocator.WORKER)
     imaging.use_threads(1)  # beside a model that has its cores already
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit(int(sys.argv[1]))

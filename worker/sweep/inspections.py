@@ -3,12 +3,10 @@
 import time
 from typing import Final
 
+from shared.bootstrap import Stores
 from shared.inspections import jobs, results
-from shared.queue.wakeups import Bell
-from shared.settings import Settings
-from shared.storage.blob_keys import INCOMING, INSPECTIONS, made_prefix
-from shared.storage.local_blobs import BlobStore
-from shared.storage.mongo import Db
+from shared.queues import INSPECTIONS
+from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, inspection_prefix
 
 _MANY: Final = 200
 _GIVEN_UP_AFTER_S: Final = 300
@@ -19,17 +17,17 @@ _ORPHAN_AGE_S: Final = 3600
 class InspectionSweep:
     """Remembers between two looks which shard it cleans next."""
 
-    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, bell: Bell) -> None:
-        """Take what it works with."""
-        self._settings, self._db, self._blobs, self._bell = settings, db, blobs, bell
+    def __init__(self, stores: Stores) -> None:
+        """Work on these stores."""
+        self._settings, self._db, self._blobs, self._wakeups = stores.settings, stores.db, stores.blobs, stores.wakeups[INSPECTIONS]
         self._shard = 0
 
     def tend(self) -> bool:
         """Queue what was left behind, fail what nobody comes for, and ring if inspections wait and no bell does."""
         ended = jobs.expire_leases(self._db, self._settings.inspect.failed_s)
         ended += jobs.give_up(self._db, _GIVEN_UP_AFTER_S, self._settings.inspect.failed_s)
-        if jobs.has_claimable(self._db) and self._bell.waiting() == 0:
-            self._bell.ring()
+        if jobs.has_claimable(self._db) and self._wakeups.count_waiting() == 0:
+            self._wakeups.publish()
         return bool(ended)
 
     def clean(self, until: float) -> bool:
@@ -43,7 +41,7 @@ class InspectionSweep:
         for result_id, folder in old:
             if time.monotonic() > until:
                 return True
-            self._blobs.delete_tree(made_prefix(folder))
+            self._blobs.delete_tree(inspection_prefix(folder))
             results.forget(self._db, result_id)
         self._clean_orphans()
         return len(old) == _MANY
@@ -51,7 +49,7 @@ class InspectionSweep:
     def _clean_orphans(self) -> None:
         """Remove pictures whose result was never stored, one of the 256 shards at a time, and uploads that nobody looked at."""
         self._shard = (self._shard + 1) % 256
-        shard = f"{INSPECTIONS}/{self._shard:02x}"
+        shard = f"{INSPECTION_FILES}/{self._shard:02x}"
         ages = {name: self._age(f"{shard}/{name}") for name in self._blobs.folders(shard)}
         old = {name for name, age_s in ages.items() if age_s > _ORPHAN_AGE_S}
         for name in old - results.known_folders(self._db, old):

@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,19 +12,18 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from shared import failpoints, telemetry
+from shared import failpoints
+from shared.bootstrap import Stores
 from shared.errors import ShelfsightError
 from shared.ids import is_batch_id
 from shared.ledger import claims, commits, deletion, page_index, results, store_rotation
-from shared.media_types import BATCHES, INSPECTIONS
 from shared.queue.heartbeats import SWEEP_LEASE
-from shared.queue.wakeups import Bell
-from shared.settings import Settings, read
+from shared.queues import IMAGES
 from shared.states import TERMINAL, ImageState
 from shared.storage.blob_keys import FILES, SPOOL, batch_prefix, image_prefix, original_key, spool_key
-from shared.storage.identity import Bond
-from shared.storage.local_blobs import TEMP, BlobMissing, BlobStore, LocalBlobs
-from shared.storage.mongo import Db, Document, connect, translated
+from shared.storage.blobs import BlobMissing
+from shared.storage.local_blobs import TEMP
+from shared.storage.mongo import Document, translate_errors
 from worker.sweep.inspections import InspectionSweep
 
 _log = logging.getLogger("shelfsight.error")
@@ -38,12 +35,12 @@ _STEP: Final = 1024 * 1024
 class Sweep:
     """One sweep: its stores and what it remembers between two looks."""
 
-    def __init__(self, settings: Settings, db: Db, blobs: BlobStore) -> None:
-        """Take what it works with."""
-        self._settings, self._db, self._blobs = settings, db, blobs
-        self._bond = Bond(db, blobs)
-        self._bell = Bell(settings, BATCHES)
-        self._inspections = InspectionSweep(settings, db, blobs, Bell(settings, INSPECTIONS))
+    def __init__(self, stores: Stores) -> None:
+        """Work on these stores."""
+        settings = stores.settings
+        self._settings, self._db, self._blobs, self._identity = settings, stores.db, stores.blobs, stores.identity
+        self._wakeups = stores.wakeups[IMAGES]
+        self._inspections = InspectionSweep(stores)
         self._me = uuid.uuid4().hex
         self._clean_at = self._clean_until = 0.0
         self._shard = 0
@@ -81,7 +78,7 @@ class Sweep:
         mine = {"_id": SWEEP_LEASE, "owner": self._me, "until": {"$add": ["$$NOW", length_ms]}}
         free = {"$or": [{"$eq": ["$owner", self._me]}, {"$lt": ["$until", "$$NOW"]}]}  # a missing field sorts below
         take = [{"$replaceWith": {"$cond": [free, mine, "$$ROOT"]}}]
-        with translated():
+        with translate_errors():
             try:
                 lead = self._db.leases.find_one_and_update(
                     {"_id": SWEEP_LEASE}, take, upsert=True, return_document=ReturnDocument.AFTER
@@ -91,7 +88,7 @@ class Sweep:
         return lead is not None and bool(lead["owner"] == self._me)
 
     def _knows_the_store(self) -> bool:
-        self._bond.check()
+        self._identity.check()
         return True
 
     def _expire(self) -> bool:
@@ -107,8 +104,8 @@ class Sweep:
         store_rotation.repair(self._db)
         if not claims.has_claimable(self._db):
             return False
-        waiting = self._bell.waiting()
-        return waiting == 0 and self._bell.ring()
+        waiting = self._wakeups.count_waiting()
+        return waiting == 0 and self._wakeups.publish()
 
     def _count(self) -> bool:
         page_index.maintain(self._db)
@@ -122,7 +119,7 @@ class Sweep:
 
         :returns: whether there is more to do.
         """
-        with translated():
+        with translate_errors():
             due = self._db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).sort("_id", 1).limit(_MANY)
             done = [row["_id"] for row in due]
         for batch_id in done:
@@ -142,7 +139,7 @@ class Sweep:
                     return True
                 if batch_id in known:
                     continue
-                with translated():  # its tombstone first: a late commit must collide instead of losing its bytes
+                with translate_errors():  # its tombstone first: a late commit must collide instead of losing its bytes
                     nothing = commits.abandon(self._db, batch_id)
                 if nothing:
                     self._blobs.delete(spool_key(batch_id))
@@ -160,14 +157,14 @@ class Sweep:
         if self._originals_stand(batch_id, images):
             failpoints.reach("9-before-spool-delete")
             self._blobs.delete(spool_key(batch_id))
-        with translated():
+        with translate_errors():
             self._db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
 
     def _settled_images(self, batch_id: str) -> list[Document] | None:
         """Read the images of a batch by a majority's view; None when some is not terminal."""
         images = self._db.get_collection("images", read_concern=ReadConcern("majority"))
         wanted = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1}
-        with translated():
+        with translate_errors():
             rows = list(images.find({"batch_id": batch_id}, wanted).batch_size(2000))
         return rows if all(image["status"] in TERMINAL for image in rows) else None
 
@@ -215,19 +212,19 @@ class Sweep:
     def _clean_fences(self) -> bool:
         """Remove what lost claims wrote, once no worker can still be writing: folders of fences that are not the valid one."""
         old = {"$expr": {"$lt": ["$finished_at", {"$subtract": ["$$NOW", int(self._longest_s * 1000)]}]}}
-        with translated():
+        with translate_errors():
             due = [row["_id"] for row in self._db.batches.find({"unswept": True, "open": {"$ne": True}, **old}, {"_id": 1}).limit(_MANY)]
         for batch_id in due:
             if time.monotonic() > self._clean_until:
                 return True
-            with translated():
+            with translate_errors():
                 rows = list(self._db.images.find({"batch_id": batch_id}, {"work.fence": 1}).batch_size(2000))
             for image in rows:
                 prefix = image_prefix(image["_id"])
                 for fence in self._blobs.folders(prefix):
                     if fence != str(image["work"]["fence"]):
                         self._blobs.delete_tree(f"{prefix}/{fence}")
-            with translated():
+            with translate_errors():
                 self._db.batches.update_one({"_id": batch_id}, {"$unset": {"unswept": ""}})
         return len(due) == _MANY
 
@@ -240,7 +237,7 @@ class Sweep:
             if time.monotonic() > self._clean_until:
                 return True
             some = folders[begin : begin + _MANY]
-            with translated():
+            with translate_errors():
                 known = {row["_id"] for row in self._db.batches.find({"_id": {"$in": some}}, {"_id": 1})}
                 gone = self._db.ledger.find({"_id": {"$in": some}, "state": {"$ne": "accepted"}}, {"_id": 1})
                 for batch_id in {row["_id"] for row in gone} - known:
@@ -265,19 +262,3 @@ class Sweep:
                 self._blobs.delete(spool_key(batch_id))
                 say(self._db, batch_id)
         return False
-
-
-def main() -> None:
-    """Sweep until told to stop."""
-    settings = read()
-    telemetry.configure(settings.log, "sweep")
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
-    sweep = Sweep(settings, connect(settings.mongo, app="sweep"), LocalBlobs(settings.blobs.root))
-    while not stop.wait(settings.sweep.interval_s):
-        sweep.tick()
-
-
-if __name__ == "__main__":
-    main()

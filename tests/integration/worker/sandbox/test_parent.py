@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from tests.support import paths
 from tests.support.crafted_images import drawn, encoded
 from worker.sandbox.parent import Augment, Describe, Finish, HelperKilled, Isolate, Look, Reply, send

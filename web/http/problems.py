@@ -1,7 +1,5 @@
-"""Every error as ``application/problem+json`` (RFC 9457), and the request's own id."""
+"""Every error as ``application/problem+json`` (RFC 9457)."""
 
-import re
-import uuid
 from typing import Any, Final
 
 import orjson
@@ -14,7 +12,6 @@ from shared.errors import ShelfsightError
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
 _POINTER_MAX: Final = 200
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 _CODES: Final = {
     400: "bad_request",
     404: "not_found",
@@ -34,8 +31,7 @@ class Retold(ShelfsightError):
 
 
 def install(app: Flask) -> None:
-    """Give every request an id and every error its document."""
-    app.before_request(_name_request)
+    """Answer every error with a problem document."""
     app.register_error_handler(ShelfsightError, _domain)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
@@ -75,11 +71,6 @@ def document(status: int, title: str, code: str, detail: str, *, instance: str, 
 def pointer(name: str) -> str:
     """Give one step of a JSON Pointer (RFC 6901); a name without end is cut."""
     return "/" + name[:_POINTER_MAX].replace("~", "~0").replace("/", "~1")
-
-
-def _name_request() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _SANE_ID.match(given) else uuid.uuid4().hex
 
 
 def _domain(error: ShelfsightError) -> Response:

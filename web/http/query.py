@@ -13,7 +13,7 @@ from shared.errors import FieldError, Invalid
 from shared.ledger.queries import Filters
 from shared.states import BatchState, ImageState
 from web.http.problems import pointer
-from web.uploads.schemas import parse_time
+from web.http.timestamps import parse_timestamp
 
 STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
 _MAX_PAGE: Final = 10**9
@@ -83,7 +83,7 @@ def share(text: str) -> float:
 
 def _time(text: str) -> datetime:
     try:
-        return parse_time(float(text)) if _SECONDS.match(text) else parse_time(text)
+        return parse_timestamp(float(text)) if _SECONDS.match(text) else parse_timestamp(text)
     except PydanticCustomError as error:
         raise ValueError(error.message()) from None
 

@@ -19,9 +19,10 @@ from shared.media_types import sniff
 from shared.settings import Settings
 from shared.variants import DREAM
 from web.http import body_limits, multipart, query
+from web.http.field_errors import field_errors
+from web.http.json_body import parse_json
 from web.http.problems import pointer
-from web.uploads.parsing import field_errors, load
-from web.uploads.schemas import PictureIn
+from web.inspections.schemas import PictureIn
 
 _HEAD: Final = 32
 _MAX_JSON_BYTES: Final = 64 * 1024
@@ -155,7 +156,7 @@ def _body(settings: Settings, stream: body_limits.Readable, take: Callable[[int]
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if kind in {"", "application/json"} or kind.endswith("+json"):
         body = body_limits.read_body(stream, length, encoding, _MAX_JSON_BYTES, take)
-        return (_said(load(body, settings.limits)) if body else {}), None
+        return (_said(parse_json(body, settings.limits.max_values)) if body else {}), None
     is_form = kind == "multipart/form-data"
     if not (is_form or kind.startswith("image/") or kind == "application/octet-stream"):
         raise UnsupportedMedia("Send JSON with a url, a form with one file, or the picture itself.", extra={"accepted": _ACCEPTED})

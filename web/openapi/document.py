@@ -14,7 +14,8 @@ from web.batches.response_schemas import Accepted, Awaited, Batch, BatchPage, De
 from web.http import openapi_components
 from web.http.error_codes import CODES
 from web.inspections import openapi as inspections
-from web.uploads.schemas import Envelope, ImageIn, ImageMeta, PictureIn
+from web.inspections.schemas import PictureIn
+from web.uploads.schemas import Envelope, ImageIn, ImageMeta
 
 blueprint = Blueprint("openapi", __name__)
 

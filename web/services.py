@@ -16,7 +16,7 @@ from shared.ledger import audit, store_rotation
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
 from shared.settings import Settings
-from web.http.body_limits import Budget
+from web.http.body_limits import BodyBudget
 from web.http.rate_limits import Rates
 from web.inspections.response_cache import Answers
 
@@ -37,7 +37,7 @@ class Services:
         self.pending: Kept[dict[str, int]] = Kept(_PENDING_AGE_S, lambda: jobs.count_pending(self.db))
         self.rates = Rates(settings)
         self.answers = Answers()
-        self.budget = Budget(settings.limits.max_bytes_in_flight)
+        self.budget = BodyBudget(settings.limits.max_bytes_in_flight)
         self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Threads that ``wait=`` may hold: a quarter."""
         self._beside = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="beside")

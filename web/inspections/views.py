@@ -16,8 +16,8 @@ from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
 from web.batches import serializers
 from web.http import origin, query
-from web.http.body_stream import open_wire
 from web.http.file_response import serve
+from web.http.request_body import open_request_body
 from web.inspections import requests, response_cache, service
 from web.inspections.service import Made
 from web.pages import error_pages
@@ -41,9 +41,8 @@ View = Literal["page", "json"]
 def describe() -> Response:
     """Say what is known of a picture and what is in it; with ``effect=deepdream`` show what the model dreams of it."""
     services = current_services()
-    with services.budget.share() as take:
-        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
-            asked = requests.from_request(services.settings, wire, take)
+    with open_request_body(services.budget, services.settings.web.body_patience_s) as body:
+        asked = requests.from_request(services.settings, body)
         key = _key(recipes.job_id(asked.source, asked.recipe), "json")
         kept = services.answers.get(key)
         if kept is not None:

@@ -14,10 +14,10 @@ from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, Shelfsig
 from shared.ids import image_id, new_batch_id
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
-from web.http import body_limits, multipart
-from web.http.body_stream import open_wire
 from web.http.json_body import parse_json
+from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
+from web.http.request_body import RequestBody, open_request_body
 from web.services import Services, current_services
 from web.uploads.fingerprint import request_fingerprint
 from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
@@ -35,32 +35,22 @@ def upload_image_batch() -> Response:
     """Accept a batch, or say everything that is wrong with it."""
     services = current_services()
     lenient = _is_lenient()
-    with services.budget.share() as take:
-        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
-            upload = _read(services, wire, take, lenient=lenient)
+    with open_request_body(services.budget, services.settings.web.body_patience_s) as body:
+        upload = _parse(services, body, lenient=lenient)
         return _accept(services, upload, _idempotency_key(), lenient=lenient)
 
 
-def _read(services: Services, stream: body_limits.Readable, take: Any, *, lenient: bool) -> ParsedUpload:
+def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpload:
     limits = services.settings.limits
-    kind = request.mimetype
-    if kind not in {"", "application/json", "multipart/form-data"} and not kind.endswith("+json"):
+    if not (body.is_json or body.is_form):
         accepted = ["application/json", "multipart/form-data"]
         raise UnsupportedMedia("Send application/json or multipart/form-data.", extra={"accepted": accepted})
-    length = request.content_length
-    if length is not None and length > limits.max_body_bytes:
-        raise body_limits.too_large(limits.max_body_bytes)
-    _check_room(services, length or 0)
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        length = 0
-    if kind != "multipart/form-data":
-        tree = parse_json(body_limits.read_body(stream, length, encoding, limits.max_body_bytes, take), limits.max_values)
-        return parse_json_upload(tree, limits, lenient=lenient)
-    boundary = request.mimetype_params.get("boundary", "")
-    body = body_limits.read_body(stream, length, encoding, limits.max_body_bytes, take)
-    parts = multipart.take_apart(body, boundary, max_images=limits.max_images)
-    del body
+    body.check_length(limits.max_body_bytes)
+    _check_room(services, body.length or 0)
+    # No name holds the bytes of the body, so that they are freed as soon as they are parsed.
+    if body.is_json:
+        return parse_json_upload(parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient)
+    parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
     return parse_form_upload(parts, limits, lenient=lenient)
 
 

@@ -19,9 +19,9 @@ from shared.fetch.concurrency import Gate
 from shared.fetch.deadline import Clock
 from shared.fetch.dns import Resolver, system_resolver
 from shared.fetch.policy import Guard
+from shared.fetch.rules import FetchRules
 from shared.fetch.transport import Answer, asked
 from shared.fetch.urls import Url
-from shared.settings import Fetch
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _SANE: Final = re.compile(r"[\x20-\x7e]{1,255}")
@@ -60,7 +60,7 @@ class Fetcher:
     Nothing is tried twice; of two addresses of a name the second is dialled when the first cannot be.
     """
 
-    def __init__(self, rules: Fetch, resolve: Resolver = system_resolver) -> None:
+    def __init__(self, rules: FetchRules, resolve: Resolver = system_resolver) -> None:
         """Keep the rules.
 
         :param resolve: gives the addresses of a name; see ``names.Resolver``.

@@ -10,8 +10,8 @@ from shared.errors import UrlRefused
 from shared.fetch.addresses import Address, is_public, led_to
 from shared.fetch.deadline import Clock
 from shared.fetch.dns import Names, Resolver
+from shared.fetch.rules import FetchRules
 from shared.fetch.urls import Url
-from shared.settings import Fetch
 
 PORTS: Final = frozenset({80, 443})
 _OWN_NAMES: Final = ("localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "home.arpa", "onion")
@@ -29,7 +29,7 @@ class Target:
 class Guard:
     """Knows the rules. Of many threads."""
 
-    def __init__(self, rules: Fetch, resolve: Resolver) -> None:
+    def __init__(self, rules: FetchRules, resolve: Resolver) -> None:
         """Keep the rules; nothing is asked yet."""
         self._rules = rules
         self._names = Names(resolve, rules.max_at_once)

@@ -21,7 +21,7 @@ from shared.errors import UpstreamError
 from shared.fetch.addresses import Address
 from shared.fetch.deadline import Clock, too_slow
 from shared.fetch.policy import Target
-from shared.settings import Fetch
+from shared.fetch.rules import FetchRules
 
 _CHUNKS: Final = 8
 """Bytes of a body that a byte around them is allowed for: chunks so small that their borders take more cost ten seconds of parsing in 4 MiB, and are nobody's honest ones."""
@@ -40,7 +40,7 @@ class Answer:
 
 @contextmanager
 def asked(
-    target: Target, headers: list[tuple[str, str]], *, rules: Fetch, tls: ssl.SSLContext, clock: Clock
+    target: Target, headers: list[tuple[str, str]], *, rules: FetchRules, tls: ssl.SSLContext, clock: Clock
 ) -> Iterator[Answer]:
     """``GET`` a target.
 
@@ -67,7 +67,7 @@ def asked(
 class _Wire(httpcore.NetworkBackend):
     """Dials what was checked, and counts what comes in."""
 
-    def __init__(self, addresses: tuple[Address, ...], rules: Fetch, clock: Clock) -> None:
+    def __init__(self, addresses: tuple[Address, ...], rules: FetchRules, clock: Clock) -> None:
         self._addresses = addresses
         self._rules = rules
         self.clock = clock

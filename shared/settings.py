@@ -217,12 +217,12 @@ class Fetch(Group, FetchRules):
     @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
     @classmethod
     def _names(cls, given: object, info: ValidationInfo) -> tuple[str, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.name, '["example.org", "images.example.net"]')
+        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.parse_name, '["example.org", "images.example.net"]')
 
     @field_validator("blocked_networks", "permitted_networks", mode="before")
     @classmethod
     def _networks(cls, given: object, info: ValidationInfo) -> tuple[Network, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
 
 
 class Inspect(Group):

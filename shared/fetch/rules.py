@@ -1,7 +1,7 @@
 """The limits and lists that fetching keeps to, as plain values.
 
-``shared.settings.Fetch`` adds the environment variables ``FETCH_...`` to this model. The fetch package itself reads no environment and does
-not import the settings.
+``shared.settings.Fetch`` adds the environment variables ``FETCH_...`` to this model. The fetch package itself reads no
+environment and does not import the settings.
 """
 
 from pathlib import Path
@@ -26,9 +26,21 @@ class FetchRules(BaseModel):
     max_header_bytes: int = Field(32 * 1024, gt=0, description="Of one answer, interim ones included.")
     max_at_once: int = Field(32, gt=0, description="Fetches in a process; more are 429.")
     max_per_source: int = Field(4, gt=0, description="Of these from one host, and from one address.")
-    blocked_domains: tuple[str, ...] = Field((), description="JSON list; what is below them is blocked, too. Beats all other lists.")
-    allowed_domains: tuple[str, ...] = Field((), description="JSON list; if there are any, nothing else is fetched from.")
-    permitted_hosts: tuple[str, ...] = Field((), description="JSON list of names that may lead to any address, with any port.")
-    blocked_networks: tuple[Network, ...] = Field((), description="JSON list: public addresses that are this network's own.")
-    permitted_networks: tuple[Network, ...] = Field((), description="JSON list: addresses that need not be public, with any port.")
-    ca_file: Path | None = Field(None, description="PEM of authorities that are believed besides the public ones: an intranet's.")
+    blocked_domains: tuple[str, ...] = Field(
+        (), description="JSON list; what is below them is blocked, too. Beats all other lists."
+    )
+    allowed_domains: tuple[str, ...] = Field(
+        (), description="JSON list; if there are any, nothing else is fetched from."
+    )
+    permitted_hosts: tuple[str, ...] = Field(
+        (), description="JSON list of names that may lead to any address, with any port."
+    )
+    blocked_networks: tuple[Network, ...] = Field(
+        (), description="JSON list: public addresses that are this network's own."
+    )
+    permitted_networks: tuple[Network, ...] = Field(
+        (), description="JSON list: addresses that need not be public, with any port."
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM of authorities that are believed besides the public ones: an intranet's."
+    )

@@ -192,8 +192,8 @@ class Inspections:
         :returns: what is known, without bytes, where its source says so.
         """
         etag, modified = (known.etag, known.last_modified) if known else (None, None)
-        known_at = known.url if known else None
-        fetched = self._fetcher.fetch(url, max_bytes=self._settings.inspect.max_source_bytes, etag=etag, last_modified=modified, known_at=known_at)
+        validators_url = known.url if known else None
+        fetched = self._fetcher.fetch(url, max_bytes=self._settings.inspect.max_source_bytes, etag=etag, last_modified=modified, validators_url=validators_url)
         if fetched.not_modified and known is not None:
             return _Bytes(b"", known)
         return _Bytes(fetched.data, Seen(hashlib.sha256(fetched.data).hexdigest(), fetched.url, fetched.etag, fetched.last_modified))

@@ -14,7 +14,9 @@ import pytest
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from tests.support import paths
 from tests.support.crafted_images import drawn, encoded
-from worker.sandbox.parent import Augment, Describe, Finish, HelperKilled, Isolate, Look, Reply, send
+from worker.sandbox.messages import Reply, send
+from worker.sandbox.parent import Sandbox, SandboxKilled
+from worker.sandbox.requests import AugmentImage, DescribeImage, FinishImage, PrepareImage
 from worker.vision import describe
 from worker.vision.errors import VisionError
 
@@ -26,22 +28,22 @@ MEMORY_BYTES = 300 * 1024**2
 
 
 @pytest.fixture
-def helper() -> Iterator[Isolate]:
-    made = Isolate(MEMORY_BYTES, 60)
+def helper() -> Iterator[Sandbox]:
+    made = Sandbox(MEMORY_BYTES, 60)
     yield made
     made.close()
 
 
-def pid(helper: Isolate) -> int:
-    assert helper._helper is not None
-    return helper._helper.pid
+def pid(helper: Sandbox) -> int:
+    assert helper._child is not None
+    return helper._child.pid
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
     """Ends the helper as a decoder does that goes wrong."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         os.abort()
 
 
@@ -49,7 +51,7 @@ class Crash:
 class Fault:
     """Raises what is no picture's fault."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         raise KeyError("a fault of ours")
 
 
@@ -57,7 +59,7 @@ class Fault:
 class Hang:
     """Never ends."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         time.sleep(600)
 
 
@@ -65,7 +67,7 @@ class Hang:
 class Greed:
     """Takes more memory than there is."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         bytearray(2 * MEMORY_BYTES)
 
 
@@ -73,7 +75,7 @@ class Greed:
 class Killed:
     """Is ended from outside while it is at it."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
 
@@ -82,58 +84,58 @@ class Killed:
 class Twice:
     """Answers once too often."""
 
-    def do(self) -> int:
+    def execute(self) -> int:
         send(sys.stdout.buffer, pickle.dumps(Reply(1, "early")))
         return 2
 
 
-def test_a_picture_by_url_becomes_there_what_it_becomes_here(helper: Isolate) -> None:
-    made = helper.do(Augment(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
+def test_a_picture_by_url_becomes_there_what_it_becomes_here(helper: Sandbox) -> None:
+    made = helper.run(AugmentImage(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
     here = describe.augmented(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
     assert (made.fields, made.files) == (here.fields, here.files)
-    told, known = helper.do(Describe(SAMPLE, MAX)), describe.described(SAMPLE, max_pixels=MAX)
+    told, known = helper.run(DescribeImage(SAMPLE, MAX)), describe.described(SAMPLE, max_pixels=MAX)
     assert (told.fields, told.files) == (known.fields, known.files)
     assert np.array_equal(told.rgb, known.rgb)
 
 
-def test_a_batchs_picture_is_prepared_and_finished_there(helper: Isolate) -> None:
-    prepared = helper.do(Look(SAMPLE, "one", None, MAX))
-    made = helper.do(Finish(prepared, [{"label": "Milk", "score": 0.9, "box": [10, 10, 90, 90]}], ["rotate"]))
+def test_a_batchs_picture_is_prepared_and_finished_there(helper: Sandbox) -> None:
+    prepared = helper.run(PrepareImage(SAMPLE, "one", None, MAX))
+    made = helper.run(FinishImage(prepared, [{"label": "Milk", "score": 0.9, "box": [10, 10, 90, 90]}], ["rotate"]))
     assert made.image_id == "one"
     assert set(made.files) == {"thumb", "boxes", "rotate"}
 
 
-def test_pictures_at_fault_have_their_codes_and_leave_the_helper_as_it_was(helper: Isolate) -> None:
-    helper.do(Describe(encoded(drawn(), "PNG"), MAX))
+def test_pictures_at_fault_have_their_codes_and_leave_the_helper_as_it_was(helper: Sandbox) -> None:
+    helper.run(DescribeImage(encoded(drawn(), "PNG"), MAX))
     first = pid(helper)
     for data, code in ((b"", "empty"), (b"<html>", "unsupported_format"), (SAMPLE[:9000], "truncated")):
-        for request in (Describe(data, MAX), Augment(data, (), 1, MAX), Look(data, "one", None, MAX)):
+        for request in (DescribeImage(data, MAX), AugmentImage(data, (), 1, MAX), PrepareImage(data, "one", None, MAX)):
             with pytest.raises(VisionError, match=code):
-                helper.do(request)
+                helper.run(request)
     assert pid(helper) == first
 
 
 @pytest.mark.parametrize(("request_", "code"), [(Crash(), "decoder_crash"), (Fault(), "decoder_crash"), (Greed(), "out_of_memory")])
-def test_what_ends_the_helper_is_the_pictures_fault_and_the_next_has_another(helper: Isolate, request_: Crash | Fault | Greed, code: str) -> None:
+def test_what_ends_the_helper_is_the_pictures_fault_and_the_next_has_another(helper: Sandbox, request_: Crash | Fault | Greed, code: str) -> None:
     with pytest.raises(VisionError, match=code):
-        helper.do(request_)
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+        helper.run(request_)
+    assert helper.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"
 
 
-def test_what_hangs_is_ended(helper: Isolate) -> None:
-    helper._timeout = 0.5
+def test_what_hangs_is_ended(helper: Sandbox) -> None:
+    helper._timeout_s = 0.5
     with pytest.raises(VisionError, match="decoder_crash"):
-        helper.do(Hang())
+        helper.run(Hang())
 
 
-def test_a_kill_from_outside_says_nothing_of_the_picture(helper: Isolate) -> None:
-    with pytest.raises(HelperKilled):
-        helper.do(Killed())
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+def test_a_kill_from_outside_says_nothing_of_the_picture(helper: Sandbox) -> None:
+    with pytest.raises(SandboxKilled):
+        helper.run(Killed())
+    assert helper.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"
 
 
-def test_an_answer_is_never_taken_for_that_to_another_request(helper: Isolate) -> None:
-    helper.do(Describe(SAMPLE, MAX))
+def test_an_answer_is_never_taken_for_that_to_another_request(helper: Sandbox) -> None:
+    helper.run(DescribeImage(SAMPLE, MAX))
     with pytest.raises(RuntimeError, match="another request"):
-        helper.do(Twice())  # the early answer bears the first one's number
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+        helper.run(Twice())  # the early answer bears the first one's number
+    assert helper.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"

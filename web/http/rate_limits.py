@@ -15,7 +15,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from shared.errors import Busy, StoreAway
-from shared.fetch.addresses import whose
+from shared.fetch.addresses import client_network
 from shared.queue.breaker import Breaker
 from shared.queue.redis_client import connect_redis
 from shared.settings import Settings
@@ -66,7 +66,7 @@ class Rates:
 def party(client: str) -> str:
     """Name who is one client: an address, or of IPv6 the /64 that it lies in."""
     try:
-        return str(whose(ip_address(client)))
+        return str(client_network(ip_address(client)))
     except ValueError:  # a proxy's word that is no address: together they are one client
         return "unknown"
 

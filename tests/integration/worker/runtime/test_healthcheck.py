@@ -25,7 +25,7 @@ from tests.support.gunicorn_front import running
 from tests.support.service_stack import until
 from web import healthcheck as web_alive
 from worker.runtime import healthcheck as worker_alive
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: D
 def test_a_database_that_says_nothing_is_told_within_seconds(silent: int) -> None:
     began = time.monotonic()
     code, said = ask("-m", "worker.runtime.healthcheck", MONGODB_URL=f"mongodb://127.0.0.1:{silent}/?directConnection=true")
-    assert (code, said) == (1, "error: The database does not answer; try again.\n")
+    assert (code, said) == (1, "error: The database does not respond; retry later.\n")
     assert time.monotonic() - began < 25
 
 

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from shared.ledger import queries
 from shared.variants import THUMB
+from web.batches.filters import STATUSES
 from web.http import openapi_components
-from web.http.query import STATUSES
 
 _LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
 _LINKS: Final[dict[str, Any]] = {

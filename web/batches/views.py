@@ -12,7 +12,7 @@ from shared.ids import is_batch_id
 from shared.ledger import deletion, queries
 from shared.media_types import SIGNATURES
 from shared.storage.blob_keys import batch_prefix, spool_key
-from web.batches import serializers
+from web.batches import filters, serializers
 from web.http import query
 from web.services import current_services
 
@@ -42,18 +42,18 @@ def limits() -> Response:
 def list_batches() -> Response:
     """List batches, newest first."""
     services = current_services()
-    values = query.read(query.FILTERS | query.PAGING)
+    values = query.read(filters.FILTERS | filters.PAGING)
     if "page" in values and "cursor" in values:
         raise Invalid("Give page or cursor.", errors=[FieldError("/cursor", "bad_value", "It does not go with page.")])
-    filters = query.filters(values)
+    chosen = filters.from_query(values)
     per_page, images_each = values.get("per_page", 20), values.get("images_per_batch", 100)
     deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:
-        found = queries.batches_after(services.db, filters, values["cursor"], per_page, images_each, deadline_s)
+        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, images_each, deadline_s)
         body: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     else:
-        found = queries.page_of_batches(services.db, filters, number, per_page, images_each, deadline_s)
+        found = queries.page_of_batches(services.db, chosen, number, per_page, images_each, deadline_s)
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
     base = serializers.base_url(services.settings.web.public_url)

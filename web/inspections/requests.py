@@ -51,7 +51,7 @@ def from_query(settings: Settings) -> Asked:
     """
     if not request.args.get("url", "").strip():
         raise _no_source("Give the address of a picture.")
-    values = query.read({"url": _url, "augmentations": _names, "seed": query.whole(0, MAX_SEED), "wait": query.WAIT})
+    values = query.read({"url": _url, "augmentations": _names, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT})
     recipe = Augment(values.get("augmentations", AUGMENTATIONS), values.get("seed", 0))
     return Asked(Source(values["url"]), recipe, values.get("wait", settings.inspect.wait_s))
 
@@ -132,8 +132,8 @@ def _effect(text: str) -> str:
 
 _OWN: Final[dict[str, Callable[[str], Any]]] = {
     "effect": _effect,
-    "layer": query.whole(DREAM_LAYERS[0], DREAM_LAYERS[-1]),
-    "strength": query.share,
+    "layer": query.integer(DREAM_LAYERS[0], DREAM_LAYERS[-1]),
+    "strength": query.fraction,
     "wait": query.WAIT,
 }
 

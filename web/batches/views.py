@@ -98,14 +98,14 @@ def _check(batch_id: str) -> None:
 def _wait(batch_id: str, seconds: int) -> None:
     """Wait until the batch is finished; at once when too many wait already."""
     services = current_services()
-    if not services.waiters.acquire(blocking=False):
+    if not services.wait_slots.acquire(blocking=False):
         return
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
             time.sleep(min(_LOOK_AGAIN_S, max(0.0, until - time.monotonic())))  # nothing tells us when: ask again
     finally:
-        services.waiters.release()
+        services.wait_slots.release()
 
 
 def _link(answer: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:

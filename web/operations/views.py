@@ -69,7 +69,7 @@ class _Ledger(Collector):
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
-        balance, backlog = self._services.ledger.get(), self._services.backlog.get()
+        balance, backlog = self._services.ledger_balance.get(), self._services.backlog.get()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
             "Images by what became of them; received is done + failed + cancelled + pending + deleted, or some document is missing.",
@@ -80,7 +80,7 @@ class _Ledger(Collector):
         yield ledger
         yield GaugeMetricFamily("shelfsight_backlog_images", "Images that wait or are being worked on.", backlog.images)
         inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that wait (queued) or are being worked on (processing).", labels=["state"])
-        for state, count in self._services.pending.get().items():
+        for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
@@ -110,7 +110,7 @@ def _disk(services: Services) -> str | None:
     if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
         return "Free space is below the watermark; uploads are refused."
     with suppress(StoreAway):  # what waits is not known then; the check of MongoDB says why
-        services.check_room(0)
+        services.check_free_space(0)
     return None
 
 

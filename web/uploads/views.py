@@ -35,7 +35,7 @@ def upload_image_batch() -> Response:
     """Accept a batch, or say everything that is wrong with it."""
     services = current_services()
     lenient = _is_lenient()
-    with open_request_body(services.budget, services.settings.web.body_patience_s) as body:
+    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
         upload = _parse(services, body, lenient=lenient)
         return _accept(services, upload, _idempotency_key(), lenient=lenient)
 
@@ -46,7 +46,7 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
         accepted = ["application/json", "multipart/form-data"]
         raise UnsupportedMedia("Send application/json or multipart/form-data.", extra={"accepted": accepted})
     body.check_length(limits.max_body_bytes)
-    _check_room(services, body.length or 0)
+    _check_free_space(services, body.length or 0)
     # No name holds the bytes of the body, so that they are freed as soon as they are parsed.
     if body.is_json:
         return parse_json_upload(parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient)
@@ -54,10 +54,10 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     return parse_form_upload(parts, limits, lenient=lenient)
 
 
-def _check_room(services: Services, coming: int) -> None:
+def _check_free_space(services: Services, coming: int) -> None:
     """Refuse what there is no room for; a repetition of what was accepted needs none."""
     try:
-        services.check_room(coming)
+        services.check_free_space(coming)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
         if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
@@ -68,7 +68,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
     batch_id = new_batch_id()
     # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
     # out to be a repetition has its spool deleted again.
-    writing = services.beside(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
+    writing = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     begun = None
     try:
         digests = _digests(services, upload.images)
@@ -104,7 +104,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
 def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
     """Give the sha256 of each image; two threads share the work when it is much."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
-    first = services.beside(_hash, images[:middle]) if middle else None
+    first = services.submit(_hash, images[:middle]) if middle else None
     rest = _hash(images[middle:])
     return first.result() + rest if first is not None else rest
 

@@ -183,7 +183,7 @@ def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClien
     said = post(web, [item()]).get_json()
     with ExitStack() as others:
         for _ in range(4):  # a quarter of 16 threads
-            others.enter_context(opened[-1].waiters)
+            others.enter_context(opened[-1].wait_slots)
         began = time.monotonic()
         assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
         assert time.monotonic() - began < 29

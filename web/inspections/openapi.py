@@ -6,11 +6,11 @@ from shared.augmentations import AUGMENTATIONS
 from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Dream
 from shared.variants import DREAM
 from web.http import openapi_components
-from web.http.error_codes import OF_SOURCES
+from web.http.error_codes import INSPECTION_CODES
 
 _URL: Final = {"type": "string", "format": "uri", "description": "http or https, of a public address"}
 _LOOKING: Final = (
-    *OF_SOURCES, "not_found", "invalid", "too_many_requests", "internal_error",
+    *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
 """Codes of problems that all have who look at a picture: the service's, and those of inspections that failed."""

@@ -10,7 +10,7 @@ from shared.inspections.jobs import Job
 from shared.inspections.recipes import Describe
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
-from web.http.problems import Retold
+from web.http.problems import StoredProblem
 from web.http.rate_limits import client_key
 from web.inspections.requests import Asked
 from web.services import Services
@@ -98,9 +98,9 @@ def _await(services: Services, job: Job, seconds: float) -> Job:
 def _outcome(services: Services, job: Job) -> Made | None:
     """Give what an ended inspection made; None where that is no longer there.
 
-    :raises Retold: it failed.
+    :raises StoredProblem: it failed.
     """
     if job.error is not None:
-        raise Retold(job.error, retry_after=max(1, round(job.fresh_for_s)))
+        raise StoredProblem(job.error, retry_after=max(1, round(job.fresh_for_s)))
     found = results.use(services.db, job.result) if job.result is not None else None
     return Made(job, found["_id"], found["fields"]) if found is not None else None

@@ -19,7 +19,7 @@ from shared.storage.blob_keys import original_key, spool_key, variant_key
 from shared.storage.blobs import BlobMissing, BlobStat
 from shared.storage.mongo import Document
 from shared.variants import BOXES, RENDITION, THUMB
-from web.http.file_response import serve
+from web.http.file_response import file_response
 from web.services import Services, current_services
 
 blueprint = Blueprint("files", __name__)
@@ -40,7 +40,7 @@ def original(name: str) -> Response:
     image = queries.get_image(services.db, image_id)
     ext = image["work"]["ext"]
     if ending == ext:
-        answer = serve(*_original(services, image), _FOREVER, CONTENT_TYPES[ext])
+        answer = file_response(*_original(services, image), _FOREVER, CONTENT_TYPES[ext])
         if image["status"] == ImageState.FAILED:  # nobody could look at it, so no browser should try
             answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return answer
@@ -101,4 +101,4 @@ def _variant(services: Services, image: Document, name: str, cache: str) -> Resp
     except BlobMissing:
         services.identity.check()  # as above
         raise NotFound("There is no such file.") from None
-    return serve(*opened, cache, "image/jpeg")
+    return file_response(*opened, cache, "image/jpeg")

@@ -13,7 +13,7 @@ from shared.ledger import deletion, queries
 from shared.media_types import SIGNATURES
 from shared.storage.blob_keys import batch_prefix, spool_key
 from web.batches import serializers
-from web.http import query
+from web.http import query, responses
 from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
@@ -25,7 +25,7 @@ def limits() -> Response:
     """Say what an upload may be."""
     query.read({})
     settings = current_services().settings
-    return serializers.as_json(
+    return responses.json_response(
         {
             "max_body_bytes": settings.limits.max_body_bytes,
             "max_images": settings.limits.max_images,
@@ -56,9 +56,9 @@ def list_batches() -> Response:
         found = queries.page_of_batches(services.db, filters, number, per_page, images_each, deadline_s)
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
-    base = serializers.base_url(services.settings.web.public_url)
+    base = responses.base_url(services.settings.web.public_url)
     body["batches"] = serializers.batches(found.batches, base)
-    answer = serializers.as_json(body)
+    answer = responses.json_response(body)
     _link(answer, base, number, found, by_cursor="cursor" in values)
     return answer
 
@@ -71,8 +71,8 @@ def one_batch(batch_id: str) -> Response:
     _check(batch_id)
     if values.get("wait"):
         _wait(batch_id, values["wait"])
-    base = serializers.base_url(services.settings.web.public_url)
-    return serializers.as_json(serializers.batch(queries.get_batch(services.db, batch_id), base))
+    base = responses.base_url(services.settings.web.public_url)
+    return responses.json_response(serializers.batch(queries.get_batch(services.db, batch_id), base))
 
 
 @blueprint.delete("/image_batches/<batch_id>")

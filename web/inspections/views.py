@@ -14,8 +14,7 @@ from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
-from web.batches import serializers
-from web.http import origin, query
+from web.http import origin, query, responses
 from web.http.body_stream import open_wire
 from web.http.file_response import serve
 from web.inspections import requests, response_cache, service
@@ -96,7 +95,7 @@ def picture(result_id: str, name: str) -> Response:
 
 
 def _view() -> View:
-    return "page" if serializers.wants_page() else "json"
+    return "page" if responses.prefers_html() else "json"
 
 
 def _format(text: str) -> View:
@@ -106,7 +105,7 @@ def _format(text: str) -> View:
 
 
 def _key(asked: str, view: View) -> tuple[str, View, str]:
-    return asked, view, serializers.base_url(current_services().settings.web.public_url)
+    return asked, view, responses.base_url(current_services().settings.web.public_url)
 
 
 def _answer(services: Services, key: tuple[str, View, str], found: Job | Made, wait_s: float) -> Response:
@@ -148,7 +147,7 @@ def _page(made: Made) -> bytes:
 
 def _not_yet(job: Job, view: View) -> Response:
     body = {"id": job.id, "status": job.status, "source": job.source.url, "links": {"self": _path(job)}}
-    answer = error_pages.still_working(job.source.url or "") if view == "page" else serializers.as_json(body)
+    answer = error_pages.still_working(job.source.url or "") if view == "page" else responses.json_response(body)
     answer.status_code = 202
     answer.headers["Location"] = _path(job)
     answer.headers["Retry-After"] = str(_RETRY_S)

@@ -9,9 +9,8 @@ from pydantic.json_schema import models_json_schema
 from shared.augmentations import AUGMENTATIONS
 from shared.variants import BOXES, DREAM, ORIGINAL, THUMB
 from web.batches import openapi as batches
-from web.batches import serializers
 from web.batches.response_schemas import Accepted, Awaited, Batch, BatchPage, Description, LimitsShown, Look, Problem
-from web.http import openapi_components
+from web.http import openapi_components, responses
 from web.http.error_codes import CODES
 from web.inspections import openapi as inspections
 from web.uploads.schemas import Envelope, ImageIn, ImageMeta, PictureIn
@@ -22,7 +21,7 @@ blueprint = Blueprint("openapi", __name__)
 @blueprint.get("/openapi.json")
 def openapi_json() -> Response:
     """Give the document."""
-    return serializers.as_json(document())
+    return responses.json_response(document())
 
 
 @blueprint.get("/docs")

@@ -12,8 +12,7 @@ from shared.errors import Environment, ShelfsightError, StoreAway
 from shared.queue import heartbeats
 from shared.queues import IMAGES
 from shared.storage.mongo import translate_errors
-from web.batches import serializers
-from web.http import problems
+from web.http import problems, responses
 from web.services import Services, current_services
 
 blueprint = Blueprint("health", __name__)
@@ -22,7 +21,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """This process answers."""
-    return serializers.as_json({"status": "ok"})
+    return responses.json_response({"status": "ok"})
 
 
 @blueprint.get("/readyz")
@@ -51,7 +50,7 @@ def readyz() -> Response:
     missing = [name for name, problem in found.items() if problem is not None]
     if missing:
         return problems.problem(Environment(f"Not ready: {', '.join(missing)}.", code="not_ready", extra={"checks": parts}))
-    return serializers.as_json({"status": "ready", "checks": parts})
+    return responses.json_response({"status": "ready", "checks": parts})
 
 
 @blueprint.get("/metrics")

@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 from flask import Blueprint, Response, render_template, request
 
-from web.batches import serializers
+from web.http import responses
 from web.http.problems import MEDIA_TYPE
 
 
@@ -66,7 +66,7 @@ def install(blueprint: Blueprint) -> None:
 
     def as_page(answer: Response) -> Response:
         if answer.mimetype == MEDIA_TYPE and request.method in {"GET", "HEAD"}:
-            if serializers.wants_page():
+            if responses.prefers_html():
                 problem = orjson.loads(answer.get_data())
                 answer.set_data(_page(EDGES.get(problem["code"], _ANY), problem, request.args.get("url", "")))
                 answer.mimetype = "text/html"

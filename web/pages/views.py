@@ -6,7 +6,7 @@ from shared.errors import NotFound
 from shared.ids import is_batch_id
 from shared.ledger import queries
 from web.batches import serializers
-from web.http import query
+from web.http import query, responses
 from web.inspections import views as inspections
 from web.pages import error_pages
 from web.services import current_services
@@ -26,7 +26,7 @@ def start() -> Response | str:
     found = queries.page_of_batches(services.db, queries.Filters(), page, 20, 8, services.settings.mongo.query_deadline_s)
     batches = [serializers.batch(one, "") for one in found.batches]
     backlog = services.backlog.get()
-    base = serializers.base_url(services.settings.web.public_url)
+    base = responses.base_url(services.settings.web.public_url)
     return render_template("batches/start.html", batches=batches, page=page, pages=found.pages, total=found.total, backlog=backlog, base=base)
 
 

@@ -7,7 +7,7 @@ from flask import Flask, render_template, request
 
 from shared.settings import Settings, Telemetry
 from web.app import create_app
-from web.batches import serializers
+from web.http import responses
 from web.http.error_codes import CODES, OF_SOURCES
 from web.openapi import document as openapi
 from web.pages.error_pages import EDGES
@@ -54,7 +54,7 @@ def test_titles_and_advice_are_sentences_for_people() -> None:
 )
 def test_who_gets_a_page(app: Flask, path: str, accept: str, *, page: bool) -> None:
     with app.test_request_context(path, headers={"Accept": accept} if accept else {}):
-        assert serializers.wants_page() is page
+        assert responses.prefers_html() is page
 
 
 def test_a_page_shows_what_is_not_ours_as_text(app: Flask) -> None:

@@ -11,7 +11,8 @@ from web.files import views as files
 from web.http import body_stream, origin, problems
 from web.http.trusted_proxies import TrustedProxies
 from web.inspections import views as inspections
-from web.openapi import document as openapi
+from web.openapi import views as openapi
+from web.operations import limits
 from web.operations import views as health
 from web.pages import views as pages
 from web.services import Services
@@ -34,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     problems.install(app)
     origin.install(app, settings.web)
     body_stream.install(app)
-    for module in (uploads, batches, files, inspections, health, openapi, pages):
+    for module in (uploads, batches, files, inspections, limits, health, openapi, pages):
         app.register_blueprint(module.blueprint)
     app.before_request(_begin)
     app.after_request(_finish)

@@ -6,11 +6,9 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, NotFound, ShelfsightError
 from shared.ids import is_batch_id
 from shared.ledger import deletion, queries
-from shared.media_types import SIGNATURES
 from shared.storage.blob_keys import batch_prefix, spool_key
 from web.batches import serializers
 from web.http import query, responses
@@ -18,24 +16,6 @@ from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
 _LOOK_AGAIN_S: Final = 0.1
-
-
-@blueprint.get("/limits")
-def limits() -> Response:
-    """Say what an upload may be."""
-    query.read({})
-    settings = current_services().settings
-    return responses.json_response(
-        {
-            "max_body_bytes": settings.limits.max_body_bytes,
-            "max_images": settings.limits.max_images,
-            "max_image_bytes": settings.limits.max_image_bytes,
-            "max_pixels": settings.limits.max_pixels,
-            "formats": list(SIGNATURES),
-            "augmentations": list(AUGMENTATIONS),
-            "default_augmentations": list(settings.default_augmentations),
-        }
-    )
 
 
 @blueprint.get("/image_batches")

@@ -1,58 +1,14 @@
-"""Response bodies about batches."""
+"""Response bodies about batches. Images and batches follow from the stored documents."""
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from shared.states import BatchState, ImageState
-from web.http.detection_schema import Detection
+from shared.storage import schema
+from web.http.document_models import response_model
 
-
-class Image(BaseModel):
-    """An image as it is shown."""
-
-    id: str
-    batch_id: str
-    index: int
-    status: ImageState
-    file_path: str
-    url: str
-    timestamp: str
-    store_name: str
-    camera_id: str
-    barcode: str | None
-    filename: str | None
-    extra: dict[str, Any]
-    content_type: str
-    file_size: int
-    sha256: str
-    width: int | None
-    height: int | None
-    exif: dict[str, Any] | None
-    quality: dict[str, float] | None
-    detections: list[Detection]
-    model: dict[str, str] | None
-    augmentations: list[dict[str, Any]]
-    barcodes: list[dict[str, Any]]
-    barcode_check: str | None
-    tags: list[str]
-    error: dict[str, str] | None
-    created_at: str
-    updated_at: str
-    finished_at: str | None
-
-
-class Batch(BaseModel):
-    """A batch as it is shown."""
-
-    id: str
-    status: BatchState
-    total: int
-    counts: dict[str, int]
-    created_at: str
-    finished_at: str | None
-    images: list[Image]
-    images_more: bool | None = None
+Image: Final[Any] = response_model(schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), after="status")
+Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)), ("images_more", (bool | None, None)))
 
 
 class BatchPage(BaseModel):
@@ -64,5 +20,3 @@ class BatchPage(BaseModel):
     pages: int | None = None
     next_cursor: str | None
     batches: list[Batch]
-
-

@@ -8,10 +8,11 @@ from typing import Final
 
 import orjson
 
+from shared.storage import schema
 from shared.storage.mongo import Document
 from web.http.responses import JSON_OPTIONS
 
-_HEADER_ONLY: Final = ("bytes", "stores", "generation", "listed", "open", "spooled", "unswept", "checked_at")
+_HIDDEN: Final = schema.hidden_fields(schema.Batch)
 
 
 def image(document: Document, base: str) -> Document:
@@ -28,7 +29,7 @@ def image(document: Document, base: str) -> Document:
 def batch(document: Document, base: str) -> Document:
     """Change a stored batch and the images in it into their public form."""
     document["id"] = document.pop("_id")
-    for name in _HEADER_ONLY:
+    for name in _HIDDEN:
         document.pop(name, None)
     for stored in document["images"]:
         image(stored, base)

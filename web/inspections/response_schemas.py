@@ -1,10 +1,13 @@
 """Response bodies of inspections."""
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 
-from web.http.detection_schema import Detection
+from shared.storage import schema
+from web.http.document_models import response_model
+
+Detection: Final[Any] = response_model(schema.Detection)
 
 
 class Picture(BaseModel):

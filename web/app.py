@@ -14,6 +14,7 @@ from web.inspections import views as inspections
 from web.openapi import views as openapi
 from web.operations import limits
 from web.operations import views as health
+from web.pages import error_pages
 from web.pages import views as pages
 from web.services import Services
 from web.uploads import views as uploads
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     app.before_request(_begin)
     app.after_request(_finish)
+    error_pages.install(app, pages.blueprint, inspections.blueprint)
     return app
 
 

@@ -19,13 +19,12 @@ from web.http.body_stream import open_wire
 from web.http.file_response import serve
 from web.inspections import requests, response_cache, service
 from web.inspections.service import Made
-from web.pages import error_pages
 from web.services import Services, current_services
 
 blueprint = Blueprint("inspections", __name__)
-error_pages.install(blueprint)
 _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_S: Final = 1
+_PAGE_RELOAD_S: Final = 2
 _GONE: Final = "This picture is not here. Pictures are kept for a while after their last use: look at the source again."
 _A_DAY: Final = "private, max-age=86400, immutable"  # by its name it is of one picture, one recipe, one model
 _OF_IMAGE: Final = ("format", "mode", "width", "height", "bytes", "frames", "sha256")
@@ -147,13 +146,17 @@ def _page(made: Made) -> bytes:
 
 def _not_yet(job: Job, view: View) -> Response:
     body = {"id": job.id, "status": job.status, "source": job.source.url, "links": {"self": _path(job)}}
-    answer = error_pages.still_working(job.source.url or "") if view == "page" else responses.json_response(body)
+    answer = _waiting_page(job.source.url or "") if view == "page" else responses.json_response(body)
     answer.status_code = 202
     answer.headers["Location"] = _path(job)
     answer.headers["Retry-After"] = str(_RETRY_S)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept"
     return answer
+
+
+def _waiting_page(url: str) -> Response:
+    return Response(render_template("inspections/waiting.html", url=url, reload_s=_PAGE_RELOAD_S), mimetype="text/html")
 
 
 def _path(job: Job) -> str:

@@ -8,11 +8,9 @@ from shared.ledger import queries
 from web.batches import serializers
 from web.http import query, responses
 from web.inspections import views as inspections
-from web.pages import error_pages
 from web.services import current_services
 
 blueprint = Blueprint("pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
-error_pages.install(blueprint)
 
 
 @blueprint.get("/")

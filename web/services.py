@@ -1,10 +1,9 @@
-"""What the routes work with, made once a process and after the fork."""
+"""The services that routes use: stores, threads and limits, created once per process and after the fork."""
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Generic, TypeVar
+from typing import Final, TypeVar
 
 from flask import current_app
 
@@ -16,109 +15,84 @@ from shared.ledger import audit, store_rotation
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
 from shared.settings import Settings
-from web.http.body_limits import Budget
-from web.http.rate_limits import Rates
-from web.inspections.response_cache import Answers
+from web.cached_value import CachedValue
+from web.http.body_limits import BodyBudget
+from web.http.rate_limits import RateLimits
+from web.http.response_cache import ResponseCache
 
-_BACKLOG_AGE_S = 1.0
-_LEDGER_AGE_S = 5.0
-_PENDING_AGE_S = 0.5
+_BACKLOG_MAX_AGE_S: Final = 1.0
+_LEDGER_MAX_AGE_S: Final = 5.0
+_PENDING_MAX_AGE_S: Final = 0.5
 T = TypeVar("T")
 
 
 class Services:
-    """Settings, stores and bounds of one web process. Made in one thread; nothing is connected before its first use."""
+    """Settings, stores and limits of one web process. Created in one thread; no connection is opened before its first use."""
 
     def __init__(self, settings: Settings) -> None:
-        stores = open_stores(settings, app="web")
-        self.settings, self.db, self.blobs, self.identity, self.wakeups = settings, stores.db, stores.blobs, stores.identity, stores.wakeups
-        self._stores = stores
+        self._stores = stores = open_stores(settings, app="web")
+        self.settings, self.db, self.blobs = settings, stores.db, stores.blobs
+        self.identity, self.wakeups = stores.identity, stores.wakeups
         self.notifications = Subscriber(settings.redis)
-        self.pending: Kept[dict[str, int]] = Kept(_PENDING_AGE_S, lambda: jobs.count_pending(self.db))
-        self.rates = Rates(settings)
-        self.answers = Answers()
-        self.budget = Budget(settings.limits.max_bytes_in_flight)
-        self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
-        """Threads that ``wait=`` may hold: a quarter."""
-        self._beside = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="beside")
-        self.wakeup_thread = WakeupThread(self._tell)
-        self.backlog: Kept[audit.Backlog] = Kept(_BACKLOG_AGE_S, lambda: audit.backlog(self.db))
-        self.ledger: Kept[dict[str, int]] = Kept(_LEDGER_AGE_S, lambda: audit.balance(self.db))
+        self.rate_limits = RateLimits(settings)
+        self.response_cache = ResponseCache()
+        self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight)
+        self.wait_slots = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
+        """Held by each thread that waits for ``wait=``: at most a quarter of the threads."""
+        self._executor = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="services")
+        self.wakeup_thread = WakeupThread(self._publish_wakeup)
+        self.backlog = CachedValue(_BACKLOG_MAX_AGE_S, lambda: audit.backlog(self.db))
+        self.ledger_balance = CachedValue(_LEDGER_MAX_AGE_S, lambda: audit.balance(self.db))
+        self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
 
-    def _tell(self, stores: set[str]) -> None:
+    def _publish_wakeup(self, stores: set[str]) -> None:
         try:
             store_rotation.touch(self.db, stores)
         finally:
             self.wakeups[IMAGES].publish()
 
     def close(self) -> None:
-        """End the threads and close the connections."""
-        self._beside.shutdown()
-        self.rates.close()
+        """Stop the threads and close the connections."""
+        self._executor.shutdown()
+        self.rate_limits.close()
         self._stores.close()
 
-    def beside(self, call: Callable[..., T], *args: object) -> Future[T]:
-        """Begin something in a thread beside the request's own; a request has at most two at a time.
+    def submit(self, call: Callable[..., T], *args: object) -> Future[T]:
+        """Run a call in another thread; a request has at most two at a time.
 
-        A process that is ending takes no new work for threads, while its last requests still run: then it is done here.
+        When the interpreter exits, executors accept no more calls while the last requests still run: the call then runs here.
         """
         try:
-            return self._beside.submit(call, *args)
+            return self._executor.submit(call, *args)
         except RuntimeError:
-            done: Future[T] = Future()
+            future: Future[T] = Future()
             try:
-                done.set_result(call(*args))
-            except Exception as error:  # noqa: BLE001 -- as a thread's would be: raised by result()
-                done.set_exception(error)
-            return done
+                future.set_result(call(*args))
+            except Exception as error:  # noqa: BLE001 -- raised by result(), as an error of the executor's thread is
+                future.set_exception(error)
+            return future
 
-    def check_room(self, coming: int) -> None:
-        """Refuse an upload that would leave too little room for what was accepted before it, or for which the store is not the right one.
+    def check_free_space(self, upload_bytes: int) -> None:
+        """Refuse an upload that would leave too little space for what was accepted before it, or whose blob store is not the right one.
 
-        :param coming: bytes of the body.
+        :param upload_bytes: size of the body.
         :raises DiskFull: 507.
         :raises StoreAway: 503.
         """
         self.identity.check()
         blobs = self.settings.blobs
-        needed = blobs.min_free_bytes + coming + int(blobs.growth * (self.backlog.get().bytes + coming))
+        needed = blobs.min_free_bytes + upload_bytes + int(blobs.growth * (self.backlog.get().bytes + upload_bytes))
         free = self.blobs.free_bytes()
         if free < needed:
             raise DiskFull(
-                "There is too little room on the disk for more images.",
+                "The disk has too little free space for more images; retry later.",
                 retry_after=30,
                 extra={"limit": "free_bytes", "value": needed, "free": free},
             )
 
 
-class Kept(Generic[T]):
-    """An answer that is expensive to find, found at most once in a while however often it is asked for."""
-
-    def __init__(self, seconds: float, find: Callable[[], T]) -> None:
-        """Keep each answer for ``seconds``."""
-        self._seconds, self._find = seconds, find
-        self._lock = threading.Lock()
-        self._answer: T | None = None
-        self._until = 0.0
-
-    def get(self) -> T:
-        """Give it. While one caller looks for a new one, the others get the last."""
-        answer = self._answer
-        if answer is not None and time.monotonic() < self._until:
-            return answer
-        if not self._lock.acquire(blocking=answer is None) and answer is not None:
-            return answer
-        try:
-            if self._answer is None or time.monotonic() >= self._until:
-                self._answer = self._find()
-                self._until = time.monotonic() + self._seconds
-            return self._answer
-        finally:
-            self._lock.release()
-
-
 def current_services() -> Services:
-    """Give the services of the app that handles this request."""
-    found = current_app.extensions["shelfsight"]
-    assert isinstance(found, Services)  # noqa: S101 -- set in create_app
-    return found
+    """Return the services of the app that handles this request."""
+    services = current_app.extensions["shelfsight"]
+    assert isinstance(services, Services)  # noqa: S101 -- set in create_app
+    return services

@@ -5,9 +5,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.ledger import queries
+from web.batches.filters import STATUSES
 from web.batches.schemas import Batch, BatchPage
 from web.http.openapi_components import ID, PAGE, WAIT, json_content, parameter, path_id, problem_responses
-from web.http.query import STATUSES
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
 

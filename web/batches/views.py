@@ -10,7 +10,7 @@ from shared.errors import FieldError, Invalid, NotFound, ShelfsightError
 from shared.ids import is_batch_id
 from shared.ledger import deletion, queries
 from shared.storage.blob_keys import batch_prefix, spool_key
-from web.batches import serializers
+from web.batches import filters, serializers
 from web.http import query, responses
 from web.services import current_services
 
@@ -22,18 +22,18 @@ _POLL_INTERVAL_S: Final = 0.1
 def list_batches() -> Response:
     """List batches, newest first."""
     services = current_services()
-    values = query.read(query.FILTERS | query.PAGING)
+    values = query.read(filters.FILTERS | filters.PAGING)
     if "page" in values and "cursor" in values:
         raise Invalid("Send either page or cursor.", errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with page.")])
-    filters = query.filters(values)
+    chosen = filters.from_query(values)
     per_page, images_per_batch = values.get("per_page", 20), values.get("images_per_batch", 100)
     deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:
-        found = queries.batches_after(services.db, filters, values["cursor"], per_page, images_per_batch, deadline_s)
+        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, images_per_batch, deadline_s)
         body: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     else:
-        found = queries.page_of_batches(services.db, filters, number, per_page, images_per_batch, deadline_s)
+        found = queries.page_of_batches(services.db, chosen, number, per_page, images_per_batch, deadline_s)
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
     base = responses.base_url(services.settings.web.public_url)
@@ -78,14 +78,14 @@ def _check_id(batch_id: str) -> None:
 def _wait_until_closed(batch_id: str, seconds: int) -> None:
     """Wait until the batch is finished. Return at once if the maximum number of requests waits already."""
     services = current_services()
-    if not services.waiters.acquire(blocking=False):
+    if not services.wait_slots.acquire(blocking=False):
         return
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
             time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # no notification exists, so poll
     finally:
-        services.waiters.release()
+        services.wait_slots.release()
 
 
 def _add_links(response: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:

@@ -1,4 +1,4 @@
-"""Reading bodies within bounds: how many bytes may be in flight, how large one may be, inflated or not."""
+"""Reading request bodies within limits: bytes in flight in this process, bytes of one body, inflated or not."""
 
 import threading
 import zlib
@@ -8,67 +8,70 @@ from typing import Final, Protocol
 
 from shared.errors import BadRequest, Busy, TooLarge, UnsupportedMedia
 
-_STEP: Final = 256 * 1024
-_MAX_MEMBERS: Final = 10_000
+_CHUNK_BYTES: Final = 256 * 1024
+_MAX_GZIP_MEMBERS: Final = 10_000
+
+Reserve = Callable[[int], None]
+"""Reserves so many more bytes for one body.
+
+:raises Busy: too many bytes are in flight.
+"""
 
 
 class Readable(Protocol):
     """The body of a request."""
 
     def read(self, size: int, /) -> bytes:
-        """Give ``size`` bytes of a body with a length, fewer only at its end; of any other at most so many, none only at its end."""
+        """Return ``size`` bytes of a body with a length, fewer only at its end; of any other body at most ``size``, none only at its end."""
 
 
-class Budget:
-    """Bytes of bodies in flight in this process."""
+class BodyBudget:
+    """Limits the bytes of all request bodies that this process holds at a time. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
-        """Allow ``limit`` bytes in all."""
         self._limit = limit
         self._used = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def share(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes more bytes of the budget; all go back at the end.
+    def open_reservation(self) -> Iterator[Reserve]:
+        """Reserve bytes for one body with the function that this returns; all of them are released at the end."""
+        reserved = 0
 
-        The function raises ``Busy`` (429) when there are none left.
-        """
-        mine = 0
-
-        def take(more: int) -> None:
-            nonlocal mine
+        def reserve(size: int) -> None:
+            nonlocal reserved
             with self._lock:
-                # A single body may always come in, or a small budget would refuse it for ever.
-                if self._used > mine and self._used + more > self._limit:
+                # A body alone is always admitted: a budget smaller than one body would refuse that body for ever.
+                if self._used > reserved and self._used + size > self._limit:
                     raise Busy("Too many uploads are in flight; try again in a moment.", retry_after=1)
-                self._used += more
-                mine += more
+                self._used += size
+                reserved += size
 
         try:
-            yield take
+            yield reserve
         finally:
             with self._lock:
-                self._used -= mine
+                self._used -= reserved
 
 
-def read_body(stream: Readable, length: int | None, encoding: str, limit: int, take: Callable[[int], None]) -> bytes:
-    """Read a whole body, inflated when it is gzip.
+def read_body(stream: Readable, length: int | None, encoding: str, limit: int, reserve: Reserve) -> bytes:
+    """Read a whole body, inflated if it is gzip.
 
     :param length: Content-Length, or None for a chunked body.
     :param encoding: Content-Encoding, lower case.
-    :param limit: most bytes, inflated.
-    :raises TooLarge: more than ``limit``. :raises BadRequest: it ends too early, or is no gzip.
+    :param limit: maximum of bytes, inflated.
+    :raises TooLarge: the body has more than ``limit`` bytes. :raises Busy: too many bytes are in flight.
+    :raises UnsupportedMedia: another encoding. :raises BadRequest: the body ends too early, or is not gzip.
     """
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
         raise UnsupportedMedia("Content-Encoding must be gzip or absent.", extra={"accepted": ["gzip", "identity"]})
     if length is not None and length > limit:
         raise too_large(limit)
     if encoding in {"gzip", "x-gzip"}:
-        return _inflate(stream, limit, take)
+        return _inflate(stream, limit, reserve)
     if length is None:
-        return _collect(_steps(stream), limit, take)
-    take(length)
+        return _join(_chunks(stream), limit, reserve)
+    reserve(length)
     body = stream.read(length)
     if len(body) < length:
         raise BadRequest("The body ended before its Content-Length.", code="incomplete_body")
@@ -76,64 +79,64 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, t
 
 
 def too_large(limit: int) -> TooLarge:
-    """Make the error for a body above its limit."""
+    """Return the error for a body above its limit."""
     return TooLarge(
         f"The body may have {limit} bytes.", code="body_too_large", extra={"limit": "max_body_bytes", "value": limit}
     )
 
 
 def too_many_images(limit: int) -> TooLarge:
-    """Make the error for a batch of too many images."""
+    """Return the error for a batch of too many images."""
     extra = {"limit": "max_images", "value": limit}
     return TooLarge(f"A batch may have {limit} images.", code="too_many_images", extra=extra)
 
 
-def _steps(stream: Readable) -> Iterator[bytes]:
-    while part := stream.read(_STEP):
-        yield part
+def _chunks(stream: Readable) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
 
 
-def _collect(parts: Iterator[bytes], limit: int, take: Callable[[int], None]) -> bytes:
+def _join(chunks: Iterator[bytes], limit: int, reserve: Reserve) -> bytes:
     body: list[bytes] = []
     size = 0
-    for part in parts:
-        size += len(part)
+    for chunk in chunks:
+        size += len(chunk)
         if size > limit:
             raise too_large(limit)
-        take(len(part))
-        body.append(part)
+        reserve(len(chunk))
+        body.append(chunk)
     return b"".join(body)
 
 
-def _inflate(stream: Readable, limit: int, take: Callable[[int], None]) -> bytes:
-    """Inflate a gzip stream of one or more members; what is read of it is bounded too, whatever comes of it."""
+def _inflate(stream: Readable, limit: int, reserve: Reserve) -> bytes:
+    """Inflate a gzip stream of one or more members. The compressed bytes have the same limit: empty members inflate to nothing."""
     try:
-        return _collect(_members(_bounded(_steps(stream), limit)), limit, take)
+        return _join(_inflated_chunks(_limited(_chunks(stream), limit)), limit, reserve)
     except zlib.error as error:
-        raise BadRequest("The body is no gzip stream.", code="bad_gzip") from error
+        raise BadRequest("The body is not a gzip stream.", code="bad_gzip") from error
 
 
-def _bounded(parts: Iterator[bytes], limit: int) -> Iterator[bytes]:
+def _limited(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
     size = 0
-    for part in parts:
-        size += len(part)
+    for chunk in chunks:
+        size += len(chunk)
         if size > limit:
             raise too_large(limit)
-        yield part
+        yield chunk
 
 
-def _members(parts: Iterator[bytes]) -> Iterator[bytes]:
+def _inflated_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
     members = 1
-    for compressed in parts:
+    for compressed in chunks:
         rest = compressed
         while rest:
             if inflater.eof:
                 members += 1
-                if members > _MAX_MEMBERS:
-                    raise BadRequest(f"The gzip stream has more than {_MAX_MEMBERS} members.", code="bad_gzip")
+                if members > _MAX_GZIP_MEMBERS:
+                    raise BadRequest(f"The gzip stream has more than {_MAX_GZIP_MEMBERS} members.", code="bad_gzip")
                 inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            yield inflater.decompress(rest, _STEP)
+            yield inflater.decompress(rest, _CHUNK_BYTES)
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
     yield inflater.flush()
     if not inflater.eof:

@@ -1,7 +1,7 @@
-"""A request's body as it comes in: with limits on waiting, and past gunicorn's own buffers.
+"""The stream of a request body: limits on waiting, and a way around gunicorn's buffers.
 
-gunicorn copies every piece of a body with a length some five times between its buffers, which is the largest stage of an
-upload. What it holds already is taken from it; the rest comes from the kernel in one call.
+gunicorn copies every piece of a body that has a length some five times between its buffers, which is the largest stage of an
+upload. This stream takes what gunicorn has already buffered, and receives the rest from the kernel in one call.
 """
 
 import io
@@ -19,79 +19,79 @@ from gunicorn.http.errors import ParseException
 
 from shared.errors import BadRequest, SlowBody
 
-_SLOWEST: Final = 8 * 1024
-"""Bytes a second that a body must bring on the whole, after the first seconds of patience."""
+_MIN_BYTES_PER_S: Final = 8 * 1024
+"""Average rate that a body must keep after the first seconds of patience."""
 _DRAIN_S: Final = 2
-_DRAIN_STEP: Final = 256 * 1024
+_DRAIN_BYTES: Final = 256 * 1024
 
 
-class Wire:
-    """The body of one request. ``open_wire`` makes it."""
+class BodyStream:
+    """The body of one request; ``open_body`` creates it."""
 
     def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int) -> None:
-        """Read from ``stream``, which is the server's; ``sock`` below it, where the server shows it."""
-        self._stream, self._socket, self._patience = stream, sock, patience_s
-        self._began, self._received = time.monotonic(), 0
-        self._until = math.inf
-        self._wait(patience_s)
+        """Read from the server's ``stream``, or from the socket below it where the server exposes that."""
+        self._stream, self._socket, self._patience_s = stream, sock, patience_s
+        self._started_at, self._received = time.monotonic(), 0
+        self._drain_until = math.inf
+        self._set_receive_timeout(patience_s)
         if sock is not None and isinstance(stream, Body) and isinstance(stream.reader, ChunkedReader):
-            _count_below(stream, self._count)
+            _count_received(stream, self._count)
 
     def read(self, size: int) -> bytes:
-        """Give ``size`` bytes of a body with a length, fewer only at its end; of a chunked one the next piece, of at most 1 MB.
+        """Return ``size`` bytes of a body with a length, fewer only at its end; of a chunked one the next piece, of at most 1 MB.
 
-        :raises SlowBody: nothing came for as long as patience lasts, or too little since the beginning.
-        :raises BadRequest: the connection broke, or the chunks are none.
+        :raises SlowBody: no bytes arrived within the patience, or too few since the beginning.
+        :raises BadRequest: the connection broke, or the chunks are malformed.
         """
         reader = self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
         try:
             if self._socket is not None and isinstance(reader, LengthReader):
-                return self._straight(reader, size, self._socket)
+                return self._receive(reader, size, self._socket)
             if isinstance(reader, ChunkedReader):
-                return _piece(reader)
-            part: bytes = self._stream.read(size)
-            self._count(len(part))
+                return _next_piece(reader)
+            data: bytes = self._stream.read(size)
+            self._count(len(data))
         except ParseException:
-            self._stream.failed = True  # tells gunicorn to close the connection afterwards
-            raise BadRequest("The body's chunks cannot be taken apart, or end too early.", code="malformed_chunks") from None
+            self._stream.failed = True  # makes gunicorn close the connection after the response
+            raise BadRequest("The chunks of the body are malformed, or end too early.", code="malformed_chunks") from None
         except OSError as error:
             self._stream.failed = True
             if isinstance(error, BlockingIOError):
-                raise SlowBody("The body comes too slowly.") from None
+                raise SlowBody("The body arrives too slowly.") from None
             raise BadRequest("The connection broke within the body.", code="incomplete_body") from None
-        return part
+        return data
 
     def drain(self) -> None:
-        """Read on for up to two seconds after an early refusal, so that the client sees the answer and not a reset."""
+        """Read on for up to two seconds after an early refusal, so that the client receives the response and not a reset."""
         if getattr(self._stream, "failed", False):
             return
-        self._until = time.monotonic() + _DRAIN_S
+        self._drain_until = time.monotonic() + _DRAIN_S
         try:
-            while (left := self._until - time.monotonic()) > 0:
-                self._wait(left)
-                if not self.read(_DRAIN_STEP):
+            while (left := self._drain_until - time.monotonic()) > 0:
+                self._set_receive_timeout(left)
+                if not self.read(_DRAIN_BYTES):
                     return
         except BadRequest:
             return
 
     def close(self) -> None:
-        """Leave the connection as it was."""
-        self._wait(0)
+        """Restore the socket's receive timeout."""
+        self._set_receive_timeout(0)
 
-    def _straight(self, reader: Any, size: int, sock: socket.socket) -> bytes:
+    def _receive(self, reader: Any, size: int, sock: socket.socket) -> bytes:
         wanted = min(size, reader.length)
-        held: bytes = reader.unreader.take_buffered()
-        if len(held) > wanted:
-            reader.unreader.unread(held[wanted:])
-            held = held[:wanted]
-        # A BytesIO hands its buffer over as bytes: nothing of a large body is copied.
+        buffered: bytes = reader.unreader.take_buffered()
+        if len(buffered) > wanted:
+            reader.unreader.unread(buffered[wanted:])
+            buffered = buffered[:wanted]
+        # BytesIO.getvalue() returns its buffer without a copy, however large the body.
         body = io.BytesIO(bytes(wanted))
-        body.write(held)
-        reader.length -= len(held)
-        with body.getbuffer() as room:
+        body.write(buffered)
+        reader.length -= len(buffered)
+        with body.getbuffer() as view:
             while body.tell() < wanted:
-                # The kernel ends this call when all is there, or when it has waited long enough in all.
-                received = sock.recv_into(room[body.tell() :], flags=socket.MSG_WAITALL)
+                # The kernel returns when everything has arrived, or after the receive timeout in all.
+                received = sock.recv_into(view[body.tell() :], flags=socket.MSG_WAITALL)
                 reader.length -= received
                 if not received:
                     break
@@ -102,22 +102,22 @@ class Wire:
 
     def _count(self, received: int) -> None:
         self._received += received
-        if time.monotonic() > self._until:
+        if time.monotonic() > self._drain_until:
             raise BlockingIOError
-        if time.monotonic() - self._began > self._patience + self._received / _SLOWEST:
+        if time.monotonic() - self._started_at > self._patience_s + self._received / _MIN_BYTES_PER_S:
             raise BlockingIOError
 
-    def _wait(self, seconds: float) -> None:
+    def _set_receive_timeout(self, seconds: float) -> None:
         if self._socket is not None:
             whole = int(seconds)
-            limit = struct.pack("ll", whole, int((seconds - whole) * 1e6))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            timeval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 
-class _Counted:
-    """What a chunked body is read from, with every piece that comes in counted, whatever it is a part of.
+class _CountingUnreader:
+    """The source of a chunked body; counts everything that arrives, whatever part of the encoding it is.
 
-    Sizes of chunks and trailers are read in a loop of gunicorn's own: one byte now and then would keep it for hours.
+    gunicorn reads the sizes of chunks and the trailers in a loop of its own, which one byte now and then would keep running for hours.
     """
 
     def __init__(self, unreader: Any) -> None:
@@ -133,38 +133,38 @@ class _Counted:
         self._unreader.unread(data)
 
 
-def _count_below(stream: Any, count: Callable[[int], None]) -> None:
-    """Let ``count`` hear of all that is received for a chunked body; a later caller takes the place of an earlier one."""
+def _count_received(stream: Any, count: Callable[[int], None]) -> None:
+    """Call ``count`` with the size of everything received for a chunked body; it replaces the function of an earlier call."""
     if not hasattr(stream, "counted"):
-        stream.counted = _Counted(stream.reader.req.unreader)
+        stream.counted = _CountingUnreader(stream.reader.req.unreader)
         stream.reader.parser = stream.reader.parse_chunked(stream.counted)
     stream.counted.count = count
 
 
-def _piece(reader: Any) -> bytes:
+def _next_piece(reader: Any) -> bytes:
     return next((piece for piece in reader.parser or () if piece), b"")
 
 
 @contextmanager
-def open_wire(environ: dict[str, Any], patience_s: int) -> Iterator[Wire]:
+def open_body(environ: dict[str, Any], patience_s: int) -> Iterator[BodyStream]:
     """Take over the body of the request with this WSGI environment.
 
     :param patience_s: seconds that one read may wait in all.
     """
-    wire = Wire(environ["wsgi.input"], environ.get("gunicorn.socket"), patience_s)
+    stream = BodyStream(environ["wsgi.input"], environ.get("gunicorn.socket"), patience_s)
     try:
-        yield wire
+        yield stream
     finally:
-        wire.close()
+        stream.close()
 
 
 def install(app: Flask) -> None:
-    """Drain what is left of a body after every refusal, wherever it came from."""
+    """Drain what is left of a body after every refusal."""
+    app.after_request(_drain_refused)
 
-    def drain(answer: Response) -> Response:
-        if answer.status_code >= 400 and request.environ.get("gunicorn.socket") is not None:
-            with open_wire(request.environ, _DRAIN_S) as wire:
-                wire.drain()
-        return answer
 
-    app.after_request(drain)
+def _drain_refused(response: Response) -> Response:
+    if response.status_code >= 400 and request.environ.get("gunicorn.socket") is not None:
+        with open_body(request.environ, _DRAIN_S) as stream:
+            stream.drain()
+    return response

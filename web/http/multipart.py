@@ -1,4 +1,4 @@
-"""A multipart body becomes its parts, in memory: its bytes are counted already."""
+"""Multipart bodies, parsed in memory: their bytes are counted already."""
 
 import io
 from collections.abc import Iterator
@@ -11,42 +11,42 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, Multip
 from shared.errors import BadRequest
 from web.http.body_limits import too_many_images
 
-_STEP: Final = 64 * 1024
-_BESIDE_IMAGES: Final = 16
-"""Parts that may come beside the images."""
+_STEP_BYTES: Final = 64 * 1024
+_MAX_OTHER_PARTS: Final = 16
+"""Parts that may come with the images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a form. ``filename`` is what the client calls a file, None where it says nothing."""
+    """One part of a form. ``filename`` is the client's name of a file, None if it sent none."""
 
     name: str
     filename: str | None
     data: bytes
 
 
-def take_apart(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
-    """Take a ``multipart/form-data`` body apart; whether a part names a file makes no difference (RFC 7578, 4.2).
+def parse_form(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
+    """Parse a ``multipart/form-data`` body; a part with a file name and one without are the same (RFC 7578, 4.2).
 
-    :raises BadRequest: it cannot be taken apart. :raises TooLarge: it has too many parts.
+    :raises BadRequest: ``malformed_form``. :raises TooLarge: the form has too many parts.
     """
-    heads: list[Field | File] = []
+    headers: list[Field | File] = []
     contents: list[io.BytesIO] = []
     try:
-        for event in _events(body, boundary.encode("ascii"), max_images + _BESIDE_IMAGES):
+        for event in _events(body, boundary.encode("ascii"), max_images + _MAX_OTHER_PARTS):
             if isinstance(event, Field | File):
-                heads.append(event)
+                headers.append(event)
                 contents.append(io.BytesIO())
             elif isinstance(event, Data):
                 contents[-1].write(event.data)
     except RequestEntityTooLarge:
         raise too_many_images(max_images) from None
     except ValueError:
-        raise BadRequest("The form cannot be taken apart: is its boundary right?", code="malformed_form") from None
-    # A BytesIO hands its buffer over: the images are not copied once more.
+        raise BadRequest("The form cannot be parsed; check its boundary.", code="malformed_form") from None
+    # BytesIO.getvalue() returns its buffer: the images are not copied once more.
     return [
-        Part(head.name or "", (head.filename or None) if isinstance(head, File) else None, content.getvalue())
-        for head, content in zip(heads, contents, strict=True)
+        Part(header.name or "", (header.filename or None) if isinstance(header, File) else None, content.getvalue())
+        for header, content in zip(headers, contents, strict=True)
     ]
 
 
@@ -54,8 +54,8 @@ def _events(body: bytes, boundary: bytes, max_parts: int) -> Iterator[Event]:
     if not boundary:
         raise ValueError("no boundary")
     decoder = MultipartDecoder(boundary, max_parts=max_parts)
-    for at in range(0, len(body), _STEP):
-        decoder.receive_data(body[at : at + _STEP])
+    for start in range(0, len(body), _STEP_BYTES):
+        decoder.receive_data(body[start : start + _STEP_BYTES])
         while not isinstance(event := decoder.next_event(), NeedData):
             yield event
     decoder.receive_data(None)

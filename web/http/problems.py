@@ -1,7 +1,5 @@
-"""Every error as ``application/problem+json`` (RFC 9457), and the request's own id."""
+"""Every error as ``application/problem+json`` (RFC 9457)."""
 
-import re
-import uuid
 from typing import Any, Final
 
 import orjson
@@ -10,57 +8,49 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 
 from shared import telemetry
 from shared.errors import ShelfsightError
+from web.http.error_codes import CODES
 
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
-_POINTER_MAX: Final = 200
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-_CODES: Final = {
-    400: "bad_request",
-    404: "not_found",
-    405: "method_not_allowed",
-    412: "precondition_failed",
-    416: "range_not_satisfiable",
+_MAX_POINTER_STEP: Final = 200
+_CODES_BY_STATUS: Final = {
+    CODES[code].status: code
+    for code in ("bad_request", "not_found", "method_not_allowed", "precondition_failed", "range_not_satisfiable")
 }
+"""Codes of the errors that Flask and werkzeug raise."""
 
 
-class Retold(ShelfsightError):
-    """What an inspection came to, told again to whoever asks. It was logged where it happened."""
+class StoredProblem(ShelfsightError):
+    """The error of a failed inspection, returned again to each client that requests the same. It was logged when it happened."""
 
-    def __init__(self, said: dict[str, Any], retry_after: int) -> None:
-        """Take the members of a problem as ``shared.inspections.jobs`` keeps them."""
-        super().__init__(said["detail"], code=said["code"], extra=said["extra"], retry_after=retry_after)
-        self.status, self.title = said["status"], said["title"]
+    def __init__(self, members: dict[str, Any], retry_after: int) -> None:
+        """Take the members of a problem as ``shared.inspections.jobs`` stores them."""
+        super().__init__(members["detail"], code=members["code"], extra=members["extra"], retry_after=retry_after)
+        self.status, self.title = members["status"], members["title"]
 
 
 def install(app: Flask) -> None:
-    """Give every request an id and every error its document."""
-    app.before_request(_name_request)
-    app.register_error_handler(ShelfsightError, _domain)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unexpected)
+    """Answer every error with a problem document."""
+    app.register_error_handler(ShelfsightError, _handle_domain_error)
+    app.register_error_handler(HTTPException, _handle_http_exception)
+    app.register_error_handler(Exception, _handle_unexpected)
 
 
 def problem(error: ShelfsightError) -> Response:
-    """Make the answer for a domain error."""
+    """Return the response to a domain error."""
     members = dict(error.extra)
     if error.errors:
         members["errors"] = [field.as_json() for field in error.errors[:MAX_ERRORS]]
-    answer = _document(error.status, error.title, error.code, error.detail, members)
+    response = _problem_response(error.status, error.title, error.code, error.detail, members)
     if error.retry_after is not None:
-        answer.headers["Retry-After"] = str(error.retry_after)
+        response.headers["Retry-After"] = str(error.retry_after)
     if error.status == 401:
-        answer.headers["WWW-Authenticate"] = "Bearer"
-    return answer
-
-
-def _document(status: int, title: str, code: str, detail: str, members: dict[str, Any]) -> Response:
-    body = document(status, title, code, detail, instance=request.path, request_id=g.request_id)
-    return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def document(status: int, title: str, code: str, detail: str, *, instance: str, request_id: str) -> dict[str, Any]:
-    """Give the members that every problem document has."""
+    """Return the members that every problem document has."""
     return {
         "type": f"/docs#{code}",
         "title": title,
@@ -73,40 +63,35 @@ def document(status: int, title: str, code: str, detail: str, *, instance: str, 
 
 
 def pointer(name: str) -> str:
-    """Give one step of a JSON Pointer (RFC 6901); a name without end is cut."""
-    return "/" + name[:_POINTER_MAX].replace("~", "~0").replace("/", "~1")
+    """Return one step of a JSON Pointer (RFC 6901). A name longer than 200 characters is cut: a client may send one of any length."""
+    return "/" + name[:_MAX_POINTER_STEP].replace("~", "~0").replace("/", "~1")
 
 
-def _name_request() -> None:
-    given = request.headers.get("X-Request-ID", "")
-    g.request_id = given if _SANE_ID.match(given) else uuid.uuid4().hex
+def _problem_response(status: int, title: str, code: str, detail: str, members: dict[str, Any]) -> Response:
+    body = document(status, title, code, detail, instance=request.path, request_id=g.request_id)
+    return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
 
 
-def _domain(error: ShelfsightError) -> Response:
-    if error.status >= 500 and not isinstance(error, Retold):
+def _handle_domain_error(error: ShelfsightError) -> Response:
+    if error.status >= 500 and not isinstance(error, StoredProblem):
         telemetry.errors.error(
             "%s: %s", error.code, error.detail, exc_info=error.__cause__, extra={"data": {"request_id": g.request_id}}
         )
     return problem(error)
 
 
-def _http(error: HTTPException) -> Response:
+def _handle_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
-    code = _CODES.get(status, "bad_request" if status < 500 else "internal_error")
-    answer = _document(status, error.name.capitalize(), code, _sentence(error), {})
+    code = _CODES_BY_STATUS.get(status, "bad_request" if status < 500 else "internal_error")
+    detail = "There is nothing at this address." if status == 404 else str(error.description or error.name)
+    response = _problem_response(status, error.name.capitalize(), code, detail, {})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        answer.headers["Allow"] = ", ".join(sorted(error.valid_methods))
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if isinstance(error, RequestedRangeNotSatisfiable):
-        answer.headers["Content-Range"] = f"bytes */{error.length}"
-    return answer
+        response.headers["Content-Range"] = f"bytes */{error.length}"
+    return response
 
 
-def _sentence(error: HTTPException) -> str:
-    if error.code == 404:
-        return "There is nothing at this address."
-    return str(error.description or error.name)
-
-
-def _unexpected(error: Exception) -> Response:
+def _handle_unexpected(error: Exception) -> Response:
     telemetry.errors.error("unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}})
-    return problem(ShelfsightError("Something went wrong here; the request id helps to find it."))
+    return problem(ShelfsightError("Internal error of the service; report the request id, which its log contains."))

@@ -1,7 +1,7 @@
-"""How often one client may begin something that costs much, counted in Redis for all web processes together.
+"""How often one client may start something expensive, counted in Redis for all web processes together.
 
-A *sliding window counter*: this window's count and what is left of the last one's. That is two numbers for each client, where a moving window
-keeps every time; unlike a fixed window it does not let twice as much pass around a border; and its clock is Redis' own.
+A *sliding window counter*: the count of this window, plus the part of the previous one's that still counts. That is two numbers per client,
+where a moving window keeps every time; unlike a fixed window it does not admit twice the limit around a border; and it uses Redis' own clock.
 """
 
 import math
@@ -15,21 +15,20 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from shared.errors import Busy, StoreAway
-from shared.fetch.addresses import whose
+from shared.fetch.addresses import client_network
 from shared.queue.breaker import Breaker
 from shared.queue.redis_client import connect_redis
 from shared.settings import Settings
 
-_PATIENCE_S: Final = 0.5
-"""For connecting, and for each answer."""
+_TIMEOUT_S: Final = 0.5
+"""For connecting, and for each command."""
 
 
-class Rates:
-    """Counts ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``. Of many threads; nothing is connected before its first use."""
+class RateLimits:
+    """Counts ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``. Thread-safe; no connection is opened before its first use."""
 
     def __init__(self, settings: Settings, window_s: int = 60) -> None:
-        """Keep the limit and where to count."""
-        self._redis = connect_redis(settings.redis, timeout_s=_PATIENCE_S)
+        self._redis = connect_redis(settings.redis, timeout_s=_TIMEOUT_S)
         storage = RedisStorage(settings.redis.url, self._redis.connection_pool, key_prefix="shelfsight:rates")
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         inspect = settings.inspect
@@ -39,37 +38,37 @@ class Rates:
         }
         self._breaker = Breaker()
 
-    def take(self, kind: str, client: str) -> None:
-        """Count one more.
+    def hit(self, kind: str, client: str) -> None:
+        """Count one more, unless it would exceed the limit.
 
-        :param kind: what is begun, ``inspection`` or ``dream``; each is counted by itself.
-        :param client: address of who begins it; of IPv6 a whole /64 is one client, for anybody has that many.
-        :raises Busy: it were more than the limit; ``retry_after`` says when it will not be. What is refused does not count.
-        :raises StoreAway: ``redis_unavailable``, within about a second; then for a second at once, or all threads would wait.
+        :param kind: what the client starts, ``inspection`` or ``dream``; each is counted separately.
+        :param client: the client's address; all addresses of an IPv6 /64 are one client, since anybody has that many.
+        :raises Busy: the limit is reached; ``retry_after`` says for how long. A refused call is not counted.
+        :raises StoreAway: ``redis_unavailable``, within about a second; during the next second at once, or all threads would wait.
         """
         if self._breaker.is_open:
-            raise _away()
+            raise _redis_unavailable()
         try:
-            if self._limiter.hit(self._limits[kind], kind, party(client)):
+            if self._limiter.hit(self._limits[kind], kind, client_key(client)):
                 return
-            again = self._limiter.get_window_stats(self._limits[kind], kind, party(client)).reset_time
+            reset_time = self._limiter.get_window_stats(self._limits[kind], kind, client_key(client)).reset_time
         except RedisError as error:
             self._breaker.trip()
-            raise _away() from error
-        raise Busy("This is begun too often from your address.", retry_after=max(1, math.ceil(again - time.time())))
+            raise _redis_unavailable() from error
+        raise Busy("Your address has reached its rate limit; retry later.", retry_after=max(1, math.ceil(reset_time - time.time())))
 
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
 
 
-def party(client: str) -> str:
-    """Name who is one client: an address, or of IPv6 the /64 that it lies in."""
+def client_key(client: str) -> str:
+    """Return what identifies a client: its address, or the /64 network of an IPv6 address."""
     try:
-        return str(whose(ip_address(client)))
-    except ValueError:  # a proxy's word that is no address: together they are one client
+        return str(client_network(ip_address(client)))
+    except ValueError:  # a proxy forwarded something that is not an address: all of those are one client
         return "unknown"
 
 
-def _away() -> StoreAway:
-    return StoreAway("Redis does not answer; nothing was begun.", code="redis_unavailable", retry_after=2)
+def _redis_unavailable() -> StoreAway:
+    return StoreAway("Redis does not respond; nothing was started. Retry later.", code="redis_unavailable", retry_after=2)

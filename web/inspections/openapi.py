@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from shared.augmentations import AUGMENTATIONS
 from shared.inspections.recipes import DREAM_LAYERS, Dream
 from shared.variants import DREAM, ORIGINAL
-from web.http.error_codes import OF_SOURCES
+from web.http.error_codes import INSPECTION_CODES
 from web.http.openapi_components import (
     BINARY,
     BODY_CODES,
@@ -21,12 +21,12 @@ from web.http.openapi_components import (
     ref,
 )
 from web.inspections.response_schemas import Awaited, Description, Look
-from web.uploads.schemas import PictureIn
+from web.inspections.schemas import PictureIn
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (PictureIn, Look, Description, Awaited)
 URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL with a public address"}
-INSPECTION_CODES: Final = (
-    *OF_SOURCES, "not_found", "invalid", "too_many_requests", "internal_error",
+OPERATION_CODES: Final = (
+    *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
 """Error codes of every operation that inspects an image: those of the service, and those of a failed inspection."""
@@ -71,7 +71,7 @@ def _describe() -> dict[str, Any]:
                 "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": inspection_responses("The description", ref("Description"), html=False) | problem_responses(*BODY_CODES, *INSPECTION_CODES),
+        "responses": inspection_responses("The description", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
     }
 
 
@@ -88,5 +88,5 @@ def _get_inspection() -> dict[str, Any]:
             "JSON; a page if Accept prefers HTML and the inspection was started by GET /?url=",
             {"anyOf": [ref("Look"), ref("Description")]},
         )
-        | or_html(problem_responses(*INSPECTION_CODES)),
+        | or_html(problem_responses(*OPERATION_CODES)),
     }

@@ -18,14 +18,17 @@ from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Augment, Describe
 from shared.media_types import sniff
 from shared.settings import Settings
 from shared.variants import DREAM
-from web.http import body_limits, multipart, query
+from web.http import query
+from web.http.field_errors import field_errors
+from web.http.json_body import parse_json
+from web.http.multipart import parse_form
 from web.http.problems import pointer
-from web.uploads.parsing import field_errors, load
-from web.uploads.schemas import PictureIn
+from web.http.request_body import RequestBody
+from web.inspections.schemas import PictureIn
 
-_HEAD: Final = 32
+_SIGNATURE_BYTES: Final = 32
 _MAX_JSON_BYTES: Final = 64 * 1024
-_AROUND_FILE: Final = 64 * 1024
+_MAX_FORM_OVERHEAD: Final = 64 * 1024
 """Bytes that a form may have beside its file."""
 _WHOLE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ACCEPTED: Final = ["application/json", "multipart/form-data", "image/*", "application/octet-stream"]
@@ -48,12 +51,12 @@ def from_query(settings: Settings) -> Asked:
     """
     if not request.args.get("url", "").strip():
         raise _no_source("Give the address of a picture.")
-    values = query.read({"url": _url, "augmentations": _names, "seed": query.whole(0, MAX_SEED), "wait": query.WAIT})
+    values = query.read({"url": _url, "augmentations": _names, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT})
     recipe = Augment(values.get("augmentations", AUGMENTATIONS), values.get("seed", 0))
     return Asked(Source(values["url"]), recipe, values.get("wait", settings.inspect.wait_s))
 
 
-def from_request(settings: Settings, stream: body_limits.Readable, take: Callable[[int], None]) -> Asked:
+def from_request(settings: Settings, body: RequestBody) -> Asked:
     """Read a request that has a URL in its query or in its JSON, or a picture in its body.
 
     :raises BadRequest: it has none, or more than one, or something of it is not acceptable.
@@ -66,7 +69,7 @@ def from_request(settings: Settings, stream: body_limits.Readable, take: Callabl
     values = query.read(_OWN | ({"url": _url} if address is None else {}), named)
     if address is not None:
         values["url"] = _url(address)
-    said, data = _body(settings, stream, take)
+    said, data = _read_body(settings, body)
     for name in values.keys() & said.keys():
         raise Invalid("The same is said twice.", errors=[FieldError(pointer(name), "given_twice", "Say it in the query or in the body.")])
     values |= said
@@ -129,8 +132,8 @@ def _effect(text: str) -> str:
 
 _OWN: Final[dict[str, Callable[[str], Any]]] = {
     "effect": _effect,
-    "layer": query.whole(DREAM_LAYERS[0], DREAM_LAYERS[-1]),
-    "strength": query.share,
+    "layer": query.integer(DREAM_LAYERS[0], DREAM_LAYERS[-1]),
+    "strength": query.fraction,
     "wait": query.WAIT,
 }
 
@@ -144,36 +147,32 @@ def _dream(values: dict[str, Any]) -> Dream | None:
     return None
 
 
-def _body(settings: Settings, stream: body_limits.Readable, take: Callable[[int], None]) -> tuple[dict[str, Any], bytes | None]:
-    """Read the body: what its JSON says, or the picture that it is or holds."""
-    length = request.content_length
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        length = 0
-    if length == 0:
+def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], bytes | None]:
+    """Read the body: the fields of its JSON, or the image that it is or holds."""
+    if body.length == 0:
         return {}, None
-    kind, most = request.mimetype, settings.inspect.max_source_bytes
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if kind in {"", "application/json"} or kind.endswith("+json"):
-        body = body_limits.read_body(stream, length, encoding, _MAX_JSON_BYTES, take)
-        return (_said(load(body, settings.limits)) if body else {}), None
-    is_form = kind == "multipart/form-data"
-    if not (is_form or kind.startswith("image/") or kind == "application/octet-stream"):
+    limit = settings.inspect.max_source_bytes
+    if body.is_json:
+        text = body.read(_MAX_JSON_BYTES)
+        return (_fields(parse_json(text, settings.limits.max_values)) if text else {}), None
+    if not (body.is_form or body.media_type.startswith("image/") or body.media_type == "application/octet-stream"):
         raise UnsupportedMedia("Send JSON with a url, a form with one file, or the picture itself.", extra={"accepted": _ACCEPTED})
     try:
-        body = body_limits.read_body(stream, length, encoding, most + _AROUND_FILE if is_form else most, take)
+        data = body.read(limit + _MAX_FORM_OVERHEAD if body.is_form else limit)
     except TooLarge:
-        raise _too_large(most) from None
-    data = _file(body, request.mimetype_params.get("boundary", "")) if is_form else body
-    if not data and not is_form:
-        return {}, None  # a chunked body may turn out to be none
-    if len(data) > most:
-        raise _too_large(most)
-    if sniff(data[:_HEAD]) is None:
+        raise _too_large(limit) from None
+    if body.is_form:
+        data = _file(data, body.boundary)
+    elif not data:
+        return {}, None  # a chunked body may turn out to be empty
+    if len(data) > limit:
+        raise _too_large(limit)
+    if sniff(data[:_SIGNATURE_BYTES]) is None:
         raise NotAnImage("What was sent is no picture in a format that is read here: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")
     return {}, data
 
 
-def _said(tree: Any) -> dict[str, Any]:
+def _fields(tree: Any) -> dict[str, Any]:
     try:
         said = PictureIn.model_validate(tree).model_dump(exclude_none=True)
     except ValidationError as error:
@@ -182,7 +181,7 @@ def _said(tree: Any) -> dict[str, Any]:
 
 
 def _file(body: bytes, boundary: str) -> bytes:
-    parts = multipart.take_apart(body, boundary, max_images=1)
+    parts = parse_form(body, boundary, max_images=1)
     errors = [FieldError(pointer(part.name), "unknown_field", "Options belong into the query.") for part in parts if part.name != "file"]
     files = [part.data for part in parts if part.name == "file"]
     if len(files) != 1:

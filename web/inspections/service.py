@@ -10,8 +10,8 @@ from shared.inspections.jobs import Job
 from shared.inspections.recipes import Describe
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
-from web.http.problems import Retold
-from web.http.rate_limits import party
+from web.http.problems import StoredProblem
+from web.http.rate_limits import client_key
 from web.inspections.requests import Asked
 from web.services import Services
 
@@ -43,24 +43,24 @@ def ask(services: Services, asked: Asked, client: str) -> Job | Made:
     if known is not None:
         return known
     try:
-        services.rates.take("inspection", client)
+        services.rate_limits.hit("inspection", client)
         if isinstance(asked.recipe, Describe) and asked.recipe.dream is not None:
-            services.rates.take("dream", client)
+            services.rate_limits.hit("dream", client)
     except StoreAway:
         known = _outcome(services, job) if job is not None and job.error is None else None
         if known is None:
             raise
         return known  # nothing new while Redis is away, but what is known, however old
     inspect = services.settings.inspect
-    if services.pending.get()["queued"] >= inspect.max_waiting:
+    if services.pending_inspections.get()["queued"] >= inspect.max_waiting:
         raise Busy("Too many inspections wait; try again in a moment.", retry_after=_PATIENCE_S)
-    if jobs.has_pending(services.db, party(client), inspect.max_pending):
+    if jobs.has_pending(services.db, client_key(client), inspect.max_pending):
         raise Busy("Too many inspections that you began are not done yet; try again in a moment.", retry_after=_PATIENCE_S)
     if asked.data is not None:
-        services.check_room(len(asked.data))
+        services.check_free_space(len(asked.data))
         services.blobs.write(incoming_key(recipes.job_id(asked.source, asked.recipe)), [asked.data])
     lost = job is not None and job.fresh  # then its pictures have made room for others
-    job, queued = jobs.ask(services.db, asked.source, asked.recipe, party(client), keep_s=inspect.keep_s, anew=lost)
+    job, queued = jobs.ask(services.db, asked.source, asked.recipe, client_key(client), keep_s=inspect.keep_s, anew=lost)
     if queued:
         services.wakeups[INSPECTIONS].publish()
     return job
@@ -72,11 +72,11 @@ def wait(services: Services, job: Job, seconds: float) -> Job | Made:
     :returns: what was made; or the job, if it is still pending.
     :raises ShelfsightError: what it came to, if it failed. :raises NotFound: it, or what it made, has been removed.
     """
-    if job.pending and services.waiters.acquire(blocking=False):
+    if job.pending and services.wait_slots.acquire(blocking=False):
         try:
             job = _await(services, job, seconds)
         finally:
-            services.waiters.release()
+            services.wait_slots.release()
     if job.pending:
         return job
     made = _outcome(services, job)
@@ -98,9 +98,9 @@ def _await(services: Services, job: Job, seconds: float) -> Job:
 def _outcome(services: Services, job: Job) -> Made | None:
     """Give what an ended inspection made; None where that is no longer there.
 
-    :raises Retold: it failed.
+    :raises StoredProblem: it failed.
     """
     if job.error is not None:
-        raise Retold(job.error, retry_after=max(1, round(job.fresh_for_s)))
+        raise StoredProblem(job.error, retry_after=max(1, round(job.fresh_for_s)))
     found = results.use(services.db, job.result) if job.result is not None else None
     return Made(job, found["_id"], found["fields"]) if found is not None else None

@@ -15,9 +15,10 @@ from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
 from web.http import origin, query, responses
-from web.http.body_stream import open_wire
 from web.http.file_response import serve
-from web.inspections import requests, response_cache, service
+from web.http.request_body import open_request_body
+from web.http.response_cache import make_cached_response
+from web.inspections import requests, service
 from web.inspections.service import Made
 from web.services import Services, current_services
 
@@ -39,11 +40,10 @@ View = Literal["page", "json"]
 def describe() -> Response:
     """Say what is known of a picture and what is in it; with ``effect=deepdream`` show what the model dreams of it."""
     services = current_services()
-    with services.budget.share() as take:
-        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
-            asked = requests.from_request(services.settings, wire, take)
+    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
+        asked = requests.from_request(services.settings, body)
         key = _key(recipes.job_id(asked.source, asked.recipe), "json")
-        kept = services.answers.get(key)
+        kept = services.response_cache.get(key)
         if kept is not None:
             return kept.response()
         wait_s, found = asked.wait_s, service.ask(services, asked, request.remote_addr or "")
@@ -56,7 +56,7 @@ def look() -> Response:
     services = current_services()
     origin.refuse_foreign_pages(services.settings.web.public_url)  # an <img> on somebody's page must not make us fetch
     key = _key(request.full_path, _view())  # what was asked so is not read again
-    kept = services.answers.get(key)
+    kept = services.response_cache.get(key)
     if kept is not None:
         return kept.response()
     asked = requests.from_query(services.settings)
@@ -71,7 +71,7 @@ def inspection(job_id: str) -> Response:
     if not _ID.match(job_id):
         raise NotFound("There is no such inspection.")
     key = _key(job_id, values.get("format") or _view())
-    kept = services.answers.get(key)
+    kept = services.response_cache.get(key)
     if kept is not None:
         return kept.response()
     return _answer(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
@@ -115,8 +115,8 @@ def _answer(services: Services, key: tuple[str, View, str], found: Job | Made, w
         return _not_yet(found, view)
     is_page = view == "page" and isinstance(found.job.recipe, Augment)
     body, kind = (_page(found), "text/html; charset=utf-8") if is_page else (_json(found, base), "application/json")
-    answer = response_cache.make(body, kind, found.job.fresh_for_s)
-    services.answers.keep(key, answer)
+    answer = make_cached_response(body, kind, found.job.fresh_for_s)
+    services.response_cache.put(key, answer)
     return answer.response()
 
 

@@ -69,7 +69,7 @@ class _LedgerCollector(Collector):
         self._services = services
 
     def collect(self) -> Iterable[Metric]:
-        balance, backlog = self._services.ledger.get(), self._services.backlog.get()
+        balance, backlog = self._services.ledger_balance.get(), self._services.backlog.get()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
             "Images by state. received equals done + failed + cancelled + pending + deleted; otherwise a document is missing.",
@@ -80,7 +80,7 @@ class _LedgerCollector(Collector):
         yield ledger
         yield GaugeMetricFamily("shelfsight_backlog_images", "Images that are queued or being processed.", backlog.images)
         inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that are queued or being processed.", labels=["state"])
-        for state, count in self._services.pending.get().items():
+        for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
@@ -110,7 +110,7 @@ def _disk(services: Services) -> str | None:
     if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
         return "Free disk space is below the minimum (BLOBS_MIN_FREE_BYTES); uploads are refused."
     with suppress(StoreAway):  # the backlog is unknown; the check of MongoDB reports why
-        services.check_room(0)
+        services.check_free_space(0)
     return None
 
 

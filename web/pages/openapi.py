@@ -15,7 +15,7 @@ from web.http.openapi_components import (
     ref,
     simple_operation,
 )
-from web.inspections.openapi import INSPECTION_CODES, URL
+from web.inspections.openapi import OPERATION_CODES, URL
 
 
 def paths() -> dict[str, Any]:
@@ -52,5 +52,5 @@ def _start_page() -> dict[str, Any]:
             parameter("wait", WAIT),
         ],
         "responses": inspection_responses("A page; JSON if Accept prefers it", ref("Look"))
-        | or_html(problem_responses("foreign_origin", "query_too_slow", *INSPECTION_CODES)),
+        | or_html(problem_responses("foreign_origin", "query_too_slow", *OPERATION_CODES)),
     }

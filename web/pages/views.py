@@ -5,7 +5,7 @@ from flask import Blueprint, Response, render_template, request
 from shared.errors import NotFound
 from shared.ids import is_batch_id
 from shared.ledger import queries
-from web.batches import serializers
+from web.batches import filters, serializers
 from web.http import query, responses
 from web.inspections import views as inspections
 from web.services import current_services
@@ -19,7 +19,7 @@ def start() -> Response | str:
     if "url" in request.args:
         return inspections.look()
     services = current_services()
-    values = query.read({"page": query.PAGING["page"]})
+    values = query.read({"page": filters.PAGING["page"]})
     page = values.get("page", 1)
     found = queries.page_of_batches(services.db, queries.Filters(), page, 20, 8, services.settings.mongo.query_deadline_s)
     batches = [serializers.batch(stored, "") for stored in found.batches]

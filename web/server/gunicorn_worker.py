@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, with problem documents where gunicorn refuses a request by itself."""
+"""gunicorn's thread worker, with problem documents for the requests that gunicorn itself refuses."""
 
 import http
 import socket
@@ -10,22 +10,25 @@ from gunicorn import util
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
 from gunicorn.workers.gthread import ThreadWorker
 
+from web.http.error_codes import CODES
 from web.http.problems import MEDIA_TYPE, document
 
-_REFUSALS: Final[tuple[tuple[type[Exception], int, str, str], ...]] = (
-    (LimitRequestLine, 414, "uri_too_long", "The address is too long."),
-    (LimitRequestHeaders, 431, "headers_too_large", "The headers are too large, or too many."),
-    (ParseException, 400, "bad_request", "This is no HTTP request: is something in the address or a header not encoded?"),
-    (Exception, 500, "internal_error", "Something went wrong here; the request id helps to find it."),
+_REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (LimitRequestLine, "uri_too_long", "The address is too long."),
+    (LimitRequestHeaders, "headers_too_large", "The headers are too large, or too many."),
+    (ParseException, "bad_request", "This is not an HTTP request; check that address and headers are encoded."),
+    (Exception, "internal_error", "Internal error of the service; report the request id, which its log contains."),
 )
+"""Code and sentence by exception; the first that matches applies."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """A thread worker as gunicorn ships it, but for its error pages."""
+    """gunicorn's thread worker with error documents of our own."""
 
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
-        """Answer a request that never reached the application; of it only the path is repeated."""
-        _, status, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
+        """Answer a request that never reached the application; the response repeats nothing of it but the path."""
+        _, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
+        status = CODES[code].status
         request_id = uuid.uuid4().hex
         self.log.warning("%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None)
         title = http.HTTPStatus(status).phrase.capitalize()
@@ -41,4 +44,4 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         try:
             util.write_nonblock(client, "\r\n".join([*head, "", ""]).encode() + body)
         except OSError:
-            self.log.debug("%s: the client has gone", request_id)
+            self.log.debug("%s: the client has disconnected", request_id)

@@ -1,45 +1,18 @@
 """What a client may send, as pydantic models: they validate, and OpenAPI is generated from them."""
 
 import math
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from shared.fetch.urls import MAX_LENGTH
-from shared.inspections.recipes import DREAM_LAYERS
+from web.http.timestamps import parse_timestamp
 
 EXTRA_MAX_BYTES: Final = 4096
 _EXTRA_MAX_DEPTH: Final = 16
-_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?\Z")
 _INT64: Final = 2**63
-
-
-def parse_time(value: object) -> datetime:
-    """Read a time: RFC 3339 (without an offset it is UTC) or Unix seconds.
-
-    :returns: naive UTC, to the millisecond, as the database keeps it.
-    :raises PydanticCustomError: ``bad_timestamp``.
-    """
-    bad = PydanticCustomError("bad_timestamp", "Give a time as RFC 3339, or as Unix seconds.")
-    try:
-        if isinstance(value, bool):
-            raise bad
-        if isinstance(value, int | float):
-            moment = datetime.fromtimestamp(value, UTC)
-        elif isinstance(value, str) and _RFC3339.match(value.strip()):
-            text = value.strip().upper()
-            leap = text[17:19] == "60"  # RFC 3339, 5.7; Python knows none
-            moment = datetime.fromisoformat(text[:17] + "59" + text[19:] if leap else text) + timedelta(seconds=leap)
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        else:
-            raise bad
-    except (ValueError, OverflowError, OSError) as error:
-        raise bad from error
-    return moment.replace(tzinfo=None, microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _camera(value: object) -> object:
@@ -59,7 +32,7 @@ Barcode = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, m
 Filename = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, max_length=255), AfterValidator(_clean)]
 Moment = Annotated[
     datetime,
-    BeforeValidator(parse_time, json_schema_input_type=str | float),
+    BeforeValidator(parse_timestamp, json_schema_input_type=str | float),
     Field(description="RFC 3339 (naive means UTC) or Unix seconds"),
 ]
 
@@ -96,17 +69,6 @@ class Envelope(BaseModel):
 
     augmentations: Annotated[list[Annotated[str, Field(strict=True)]], Field(max_length=100)] | None = None
     detect: Annotated[bool, Field(strict=True)] = True
-
-
-class PictureIn(BaseModel):
-    """One picture to be looked at, by its URL."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    url: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_LENGTH)]
-    effect: Literal["deepdream"] | None = None
-    layer: Annotated[int, Field(strict=True, ge=DREAM_LAYERS[0], le=DREAM_LAYERS[-1])] | None = None
-    strength: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
 
 
 def kept_extra(item: dict[str, Any]) -> dict[str, Any]:

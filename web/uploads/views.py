@@ -14,11 +14,14 @@ from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, Shelfsig
 from shared.ids import image_id, new_batch_id
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
-from web.http import body_limits, multipart
-from web.http.body_stream import open_wire
+from web.http.json_body import parse_json
+from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
+from web.http.request_body import RequestBody, open_request_body
 from web.services import Services, current_services
-from web.uploads.parsing import Good, Parsed, load, parse_json, parse_multipart
+from web.uploads.fingerprint import request_fingerprint
+from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
+from web.uploads.parsing import parse_form_upload, parse_json_upload
 
 blueprint = Blueprint("uploads", __name__)
 _KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
@@ -32,61 +35,51 @@ def upload_image_batch() -> Response:
     """Accept a batch, or say everything that is wrong with it."""
     services = current_services()
     lenient = _is_lenient()
-    with services.budget.share() as take:
-        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
-            parsed = _read(services, wire, take, lenient=lenient)
-        return _accept(services, parsed, _idempotency_key(), lenient=lenient)
+    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
+        upload = _parse(services, body, lenient=lenient)
+        return _accept(services, upload, _idempotency_key(), lenient=lenient)
 
 
-def _read(services: Services, stream: body_limits.Readable, take: Any, *, lenient: bool) -> Parsed:
+def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpload:
     limits = services.settings.limits
-    kind = request.mimetype
-    if kind not in {"", "application/json", "multipart/form-data"} and not kind.endswith("+json"):
+    if not (body.is_json or body.is_form):
         accepted = ["application/json", "multipart/form-data"]
         raise UnsupportedMedia("Send application/json or multipart/form-data.", extra={"accepted": accepted})
-    length = request.content_length
-    if length is not None and length > limits.max_body_bytes:
-        raise body_limits.too_large(limits.max_body_bytes)
-    _check_room(services, length or 0)
-    encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if length is None and not request.environ.get("wsgi.input_terminated"):
-        length = 0
-    if kind != "multipart/form-data":
-        tree = load(body_limits.read_body(stream, length, encoding, limits.max_body_bytes, take), limits)
-        return parse_json(tree, limits, lenient=lenient)
-    boundary = request.mimetype_params.get("boundary", "")
-    body = body_limits.read_body(stream, length, encoding, limits.max_body_bytes, take)
-    parts = multipart.take_apart(body, boundary, max_images=limits.max_images)
-    del body
-    return parse_multipart(parts, limits, lenient=lenient)
+    body.check_length(limits.max_body_bytes)
+    _check_free_space(services, body.length or 0)
+    # No name holds the bytes of the body, so that they are freed as soon as they are parsed.
+    if body.is_json:
+        return parse_json_upload(parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient)
+    parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
+    return parse_form_upload(parts, limits, lenient=lenient)
 
 
-def _check_room(services: Services, coming: int) -> None:
+def _check_free_space(services: Services, coming: int) -> None:
     """Refuse what there is no room for; a repetition of what was accepted needs none."""
     try:
-        services.check_room(coming)
+        services.check_free_space(coming)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
         if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
             raise
 
 
-def _accept(services: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
+def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
     # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
     # out to be a repetition has its spool deleted again.
-    writing = services.beside(services.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
+    writing = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     begun = None
     try:
-        digests = _digests(services, parsed.good)
+        digests = _digests(services, upload.images)
         if key is not None:
-            taken = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
+            taken = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", request_fingerprint(upload, digests, lenient=lenient))
             if isinstance(taken, idempotency.Replay):
                 _discard(services, batch_id, writing)
                 return _accepted(taken.answer)
             begun = taken
-        answer = _answer(batch_id, parsed, lenient=lenient)
-        batch = _new_batch(services, batch_id, parsed, digests)
+        answer = _answer(batch_id, upload, lenient=lenient)
+        batch = _new_batch(services, batch_id, upload, digests)
         commits.commit_batch(
             services.db,
             batch,
@@ -103,20 +96,20 @@ def _accept(services: Services, parsed: Parsed, key: str | None, *, lenient: boo
             _forget(services, begun)
         raise
     failpoints.reach("2-committed")
-    services.wakeup_thread.notify({image.store_name for image in parsed.good})
+    services.wakeup_thread.notify({image.store_name for image in upload.images})
     failpoints.reach("3-rung")
     return _accepted(answer)
 
 
-def _digests(services: Services, images: list[Good]) -> list[str]:
+def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
     """Give the sha256 of each image; two threads share the work when it is much."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
-    first = services.beside(_hash, images[:middle]) if middle else None
+    first = services.submit(_hash, images[:middle]) if middle else None
     rest = _hash(images[middle:])
     return first.result() + rest if first is not None else rest
 
 
-def _hash(images: list[Good]) -> list[str]:
+def _hash(images: list[AcceptedImage]) -> list[str]:
     return [hashlib.sha256(image.data).hexdigest() for image in images]
 
 
@@ -137,17 +130,17 @@ def _discard(services: Services, batch_id: str, writing: Future[None]) -> None:
         return  # the sweep does it
 
 
-def _new_batch(services: Services, batch_id: str, parsed: Parsed, digests: list[str]) -> commits.NewBatch:
+def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests: list[str]) -> commits.NewBatch:
     created_at = datetime.now(UTC).replace(tzinfo=None)
     created_at = created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
     images = []
     offset = 0
-    for image, sha256 in zip(parsed.good, digests, strict=True):
+    for image, sha256 in zip(upload.images, digests, strict=True):
         images.append(_new_image(image, sha256, offset))
         offset += len(image.data)
     default = services.settings.default_augmentations
-    names = default if parsed.augmentations is None else parsed.augmentations
-    return commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
+    names = default if upload.augmentations is None else upload.augmentations
+    return commits.NewBatch(batch_id, images, names, upload.detect, created_at)
 
 
 def _forget(services: Services, begun: idempotency.Begun) -> None:
@@ -157,7 +150,7 @@ def _forget(services: Services, begun: idempotency.Begun) -> None:
         return  # it frees itself within a minute
 
 
-def _new_image(image: Good, sha256: str, offset: int) -> commits.NewImage:
+def _new_image(image: AcceptedImage, sha256: str, offset: int) -> commits.NewImage:
     return commits.NewImage(
         index=image.index,
         ext=image.ext,
@@ -174,24 +167,24 @@ def _new_image(image: Good, sha256: str, offset: int) -> commits.NewImage:
     )
 
 
-def _answer(batch_id: str, parsed: Parsed, *, lenient: bool) -> dict[str, Any]:
+def _answer(batch_id: str, upload: ParsedUpload, *, lenient: bool) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
-    for image in parsed.good:
+    for image in upload.images:
         name = image_id(batch_id, image.index)
         images.append({"id": name, "index": image.index, "file_path": f"/uploads/{name}.jpg", "status": "queued"})
-    for index, errors in parsed.bad.items():
+    for index, errors in upload.rejected.items():
         shown = [error.as_json() for error in errors[:MAX_ERRORS]]
         images.append({"id": None, "index": index, "file_path": None, "status": "rejected", "errors": shown})
     images.sort(key=lambda image: int(image["index"]))
     answer: dict[str, Any] = {
         "batch_id": batch_id,
         "status": "queued",
-        "total": len(parsed.good),
+        "total": len(upload.images),
         "images": images,
         "links": {"self": f"/image_batches/{batch_id}"},
     }
     if lenient:
-        answer |= {"accepted": len(parsed.good), "rejected": len(parsed.bad)}
+        answer |= {"accepted": len(upload.images), "rejected": len(upload.rejected)}
     return answer
 
 

@@ -6,7 +6,7 @@ import threading
 from shared import telemetry
 from shared.bootstrap import open_stores
 from shared.settings import read
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from deploy.make_secrets import make
 from scripts.containers.engine import ROOT
 from shared.media_types import CONTENT_TYPES
 from shared.settings import Settings
-from web.http import problems
+from web.http import request_id
 
 Given = dict[str, int]
 
@@ -91,7 +91,7 @@ def test_nginx_knows_the_endings_and_request_ids_of_the_service() -> None:
     assert dict(re.findall(r"^        (image/\w+) (\w+);$", conf, re.MULTILINE)) == {kind: ending for ending, kind in CONTENT_TYPES.items()}
     (endings,) = re.findall(r"\(\?<ending>([a-z|]+)\)", conf)
     assert set(endings.split("|")) == set(CONTENT_TYPES)
-    assert problems._SANE_ID.pattern.removesuffix(r"\Z") in conf
+    assert request_id.ACCEPTED.pattern.removesuffix(r"\Z") in conf
 
 
 def test_the_lock_of_cpu_builds_has_the_versions_of_the_other() -> None:

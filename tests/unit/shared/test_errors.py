@@ -7,9 +7,9 @@ import pytest
 
 from scripts.local.installation import ROOT
 from shared import errors
+from web.http import field_errors
 from web.http.error_codes import CODES
-from web.uploads import parsing
-from worker.sandbox.parent import HelperKilled
+from worker.sandbox.parent import SandboxKilled
 from worker.vision import errors as vision
 
 
@@ -34,7 +34,7 @@ def named(pattern: str, *folders: str) -> set[str]:
 
 
 def test_every_code_that_reaches_a_client_is_explained_with_its_status() -> None:
-    kinds: list[type[errors.ShelfsightError]] = [*leaves(errors.ShelfsightError), HelperKilled]  # an inspection that ends so says so
+    kinds: list[type[errors.ShelfsightError]] = [*leaves(errors.ShelfsightError), SandboxKilled]  # an inspection that ends so says so
     for kind in kinds:
         if kind.default_code not in {"conflict", "forbidden"}:  # these two are only ever raised with codes of their kinds
             assert CODES[kind.default_code][0] == kind.status
@@ -51,7 +51,7 @@ def test_every_code_that_reaches_a_client_is_explained_with_its_status() -> None
 
 def test_every_code_of_a_field_and_of_an_image_is_documented() -> None:
     listed = (ROOT / "docs/api.md").read_text().partition("Codes in `errors`:")[2]
-    of_fields = named(r"FieldError\([^)]*?, \"([a-z_]+)\",", "web", "shared") | set(parsing._KINDS.values())
+    of_fields = named(r"FieldError\([^)]*?, \"([a-z_]+)\",", "web", "shared") | set(field_errors.CODES.values())
     assert len(of_fields) > 10
     assert [code for code in of_fields | vision.CODES.keys() if not re.search(rf"\b{code}\b", listed)] == []
 

@@ -325,7 +325,7 @@ def test_the_sweep_queues_what_was_left_behind_and_rings_for_it(db: Db, mongo: s
     end_leases(db)
     before = sweeping.wakeups.count_waiting()
     assert before is not None
-    sweeping.sweep.tend()
+    sweeping.sweep.repair()
     assert jobs.has_claimable(db)
     assert sweeping.wakeups.count_waiting() == max(1, before)
     sweeping.wakeups.close()

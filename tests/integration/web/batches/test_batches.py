@@ -130,7 +130,7 @@ def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient,
         "type": "/docs#internal_error",
         "title": "Internal error",
         "status": 500,
-        "detail": "Something went wrong here; the request id helps to find it.",
+        "detail": "Internal error of the service; report the request id, which its log contains.",
         "instance": path.format(batch=batch),
         "code": "internal_error",
         "request_id": "mine-2",
@@ -183,7 +183,7 @@ def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClien
     said = post(web, [item()]).get_json()
     with ExitStack() as others:
         for _ in range(4):  # a quarter of 16 threads
-            others.enter_context(opened[-1].waiters)
+            others.enter_context(opened[-1].wait_slots)
         began = time.monotonic()
         assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
         assert time.monotonic() - began < 29

@@ -7,7 +7,7 @@ from werkzeug.test import TestResponse
 from shared import settings
 from shared.storage.mongo import Db
 from tests.support.web_client import opened
-from web.inspections.response_cache import Answers
+from web.http.response_cache import ResponseCache
 
 URL = "https://example.org/shelf.jpg"
 IMG = f"/img?{quote(URL, safe='')}"
@@ -29,7 +29,7 @@ def pointers(answer: TestResponse) -> list[str]:
 def forget_answers() -> None:
     """Let the web process know nothing any more but what is in the database."""
     for services in opened:
-        services.answers = Answers()
+        services.response_cache = ResponseCache()
 
 
 def age(db: Db) -> None:

@@ -7,13 +7,13 @@ from shared.errors import UpstreamStatus
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, IMG, JSON, LOOK, age, code, forget_answers
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from web.inspections import response_cache
+from web.http import response_cache
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_hot_answer_costs_no_database(web: FlaskClient, db: Db, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response_cache, "_KEPT_S", 600.0)
+    monkeypatch.setattr(response_cache, "_MAX_AGE_S", 600.0)
     forget_answers()
     web.get(LOOK)
     inspector.finish()

@@ -129,13 +129,13 @@ def test_many_who_ask_at_once_have_one_job_and_few_bells(web: FlaskClient, db: D
 
 def test_as_many_wait_as_may_and_the_others_are_told_at_once(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
     web = client(mongo, blobs_root, redis_url, threads=8, inspect=IMPATIENT)
-    held = [opened[-1].waiters.acquire(blocking=False) for _ in range(3)]
+    held = [opened[-1].wait_slots.acquire(blocking=False) for _ in range(3)]
     assert held == [True, True, False]  # a quarter of the threads
     began = time.monotonic()
     first = web.post(f"{IMG}&wait=30")
     assert first.status_code == 202
     assert web.get(f"{first.headers['Location']}?wait=30").status_code == 202
     assert time.monotonic() - began < 20
-    opened[-1].waiters.release()
+    opened[-1].wait_slots.release()
     assert web.post(f"{IMG}&wait=0").status_code == 202
-    assert opened[-1].waiters.acquire(blocking=False)  # who waited made room again
+    assert opened[-1].wait_slots.acquire(blocking=False)  # who waited made room again

@@ -323,7 +323,7 @@ def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
 
 
 def test_a_process_that_is_ending_still_accepts_what_it_has_begun(web: FlaskClient, db: Db) -> None:
-    opened[-1]._beside.shutdown()  # as the interpreter does at its end, with requests still running
+    opened[-1]._executor.shutdown()  # as the interpreter does at its end, with requests still running
     assert post(web, [item(picture(1, (1200, 900))) for _ in range(3)]).status_code == 202
     assert db.images.count_documents({}) == 3
 
@@ -337,7 +337,7 @@ def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, b
 def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
     web = client(away, tmp_path / "blobs")
-    monkeypatch.setattr(opened[-1], "check_room", lambda _coming: None)  # it would ask the database first
+    monkeypatch.setattr(opened[-1], "check_free_space", lambda _coming: None)  # it would ask the database first
     written: list[str] = []
     write = LocalBlobs.write
 

@@ -19,7 +19,7 @@ from tests.integration.worker.running import count, run, upload
 from tests.support.ledger import end_lease, now
 from tests.support.web_client import item, picture
 from worker.images.pipeline import Pipeline
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 from worker.vision.detection import detect
 
 pytestmark = pytest.mark.slow

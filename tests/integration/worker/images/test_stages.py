@@ -24,7 +24,7 @@ from tests.integration.worker.running import count, run, upload
 from tests.support.web_client import item, picture
 from worker.images.pipeline import Pipeline
 from worker.sandbox import parent
-from worker.sandbox.parent import Finish
+from worker.sandbox.requests import FinishImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect
 from worker.vision.errors import VisionError
@@ -152,7 +152,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 ) -> None:
     said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(9)], "augmentations": []})
     db.images.update_one({"_id": said["images"][at]["id"]}, {"$set": {"work.solo": True}})
-    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.do
+    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.run
     steps: list[str] = []
 
     def prepared(picture: Picture, **given: Any) -> Prepared:
@@ -175,7 +175,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     monkeypatch.setattr(image_steps, "prepare", prepared)
     monkeypatch.setattr(results, "finish", finish)
     monkeypatch.setattr(detector, "predict", seen)
-    monkeypatch.setattr(pipeline._looking._isolate, "do", alone)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", alone)
     run(pipeline)
     assert count(db) == {"done": 9}
     by_itself = ["Look", "seen", "Finish", "stored"]
@@ -187,14 +187,14 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 def test_what_the_helper_says_while_it_draws_is_a_pictures_own_failure(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     said = upload(web, db, [item(picture(1))])
     db.images.update_one({}, {"$set": {"work.solo": True}})
-    do = pipeline._looking._isolate.do
+    do = pipeline._looking._isolate.run
 
     def refuse(request: Any) -> Any:
-        if isinstance(request, Finish):
+        if isinstance(request, FinishImage):
             raise VisionError("out_of_memory")
         return do(request)
 
-    monkeypatch.setattr(pipeline._looking._isolate, "do", refuse)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", refuse)
     run(pipeline)
     assert web.get(said["links"]["self"]).get_json()["images"][0]["error"]["code"] == "out_of_memory"
 

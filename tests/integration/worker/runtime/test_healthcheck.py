@@ -25,7 +25,7 @@ from tests.support.gunicorn_front import running
 from tests.support.service_stack import until
 from web import healthcheck as web_alive
 from worker.runtime import healthcheck as worker_alive
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: D
 def test_a_database_that_says_nothing_is_told_within_seconds(silent: int) -> None:
     began = time.monotonic()
     code, said = ask("-m", "worker.runtime.healthcheck", MONGODB_URL=f"mongodb://127.0.0.1:{silent}/?directConnection=true")
-    assert (code, said) == (1, "error: The database does not answer; try again.\n")
+    assert (code, said) == (1, "error: The database does not respond; retry later.\n")
     assert time.monotonic() - began < 25
 
 
@@ -127,13 +127,13 @@ def test_a_front_that_answers_is_alive(mongo: settings.Mongo, db: Db, tmp_path: 
     with running(mongo, tmp_path) as front:
         until(lambda: ask("-m", "web.healthcheck", WEB_PORT=str(front.port)) == (0, ""), 60, "it is alive")
     code, said = ask("-m", "web.healthcheck", WEB_PORT=str(front.port))
-    assert (code, said) == (1, f"error: nobody answers at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
+    assert (code, said) == (1, f"error: no web process answers at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
 
 
 @pytest.mark.slow
 def test_a_front_that_hangs_is_told_within_seconds(silent: int) -> None:
     began = time.monotonic()
-    assert ask("-m", "web.healthcheck", WEB_PORT=str(silent)) == (1, f"error: nobody answers at 127.0.0.1:{silent}: timed out\n")
+    assert ask("-m", "web.healthcheck", WEB_PORT=str(silent)) == (1, f"error: no web process answers at 127.0.0.1:{silent}: timed out\n")
     assert time.monotonic() - began < 60
 
 
@@ -148,4 +148,4 @@ def test_a_front_that_answers_with_an_error_is_not_alive() -> None:
     with HTTPServer(("127.0.0.1", embedded_servers.free_port()), Broken) as server:
         threading.Thread(target=server.handle_request).start()
         port = server.server_port
-        assert ask("-m", "web.healthcheck", WEB_PORT=str(port)) == (1, f"error: 127.0.0.1:{port}/healthz says 500\n")
+        assert ask("-m", "web.healthcheck", WEB_PORT=str(port)) == (1, f"error: 127.0.0.1:{port}/healthz returned 500\n")

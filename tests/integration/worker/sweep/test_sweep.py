@@ -14,7 +14,7 @@ from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
 from tests.support.web_client import item, picture
 from worker.images.pipeline import Pipeline
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 from scripts.bench import sample_uploads
 from shared.settings import Limits
-from web.uploads.parsing import load, parse_json
+from web.http.json_body import parse_json
+from web.uploads.parsing import parse_json_upload
 
 
 def test_a_picture_is_a_jpeg_of_about_200_kb_and_every_seed_gives_another() -> None:
@@ -23,8 +24,8 @@ def test_the_front_takes_the_json_body_as_it_is() -> None:
     files = [sample_uploads.jpeg(3), sample_uploads.jpeg(4)]
     upload = sample_uploads.upload(files)
     assert upload.inflated == len(upload.body)
-    parsed = parse_json(load(upload.body, Limits()), Limits(), lenient=False)
-    assert [bytes(image.data) for image in parsed.good] == files
+    parsed = parse_json_upload(parse_json(upload.body, Limits().max_values), Limits(), lenient=False)
+    assert [bytes(image.data) for image in parsed.images] == files
 
 
 def test_gzip_keeps_the_inflated_length() -> None:

@@ -3,26 +3,26 @@
 import pytest
 
 from shared.errors import Busy
-from web.http.body_limits import Budget
+from web.http.body_limits import BodyBudget
 
 
 def test_a_single_body_always_comes_in_at_once_or_step_by_step() -> None:
-    budget = Budget(100)
+    budget = BodyBudget(100)
     for steps in ([150], [60, 60, 60]):
-        with budget.share() as take:
+        with budget.open_reservation() as reserve:
             for step in steps:
-                take(step)
+                reserve(step)
 
 
 def test_a_second_body_waits_until_the_first_has_gone() -> None:
-    budget = Budget(100)
-    with budget.share() as first:
+    budget = BodyBudget(100)
+    with budget.open_reservation() as first:
         first(60)
-        with budget.share() as second:
+        with budget.open_reservation() as second:
             second(40)
             with pytest.raises(Busy):
                 second(1)
             with pytest.raises(Busy):
                 first(1)
-    with budget.share() as third:
+    with budget.open_reservation() as third:
         third(100)

@@ -12,7 +12,7 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from shared.errors import BadRequest, SlowBody
-from web.http.body_stream import Wire, open_wire
+from web.http.body_stream import BodyStream, open_body
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -34,8 +34,8 @@ def send(sock: socket.socket, data: bytes) -> threading.Thread:
     return thread
 
 
-def read_all(wire: Wire) -> bytes:
-    return b"".join(iter(lambda: wire.read(1_000_000), b""))
+def read_all(stream: BodyStream) -> bytes:
+    return b"".join(iter(lambda: stream.read(1_000_000), b""))
 
 
 def environ(parser: RequestParser, sock: socket.socket) -> dict[str, Any]:
@@ -47,19 +47,19 @@ def test_a_body_comes_whole_and_the_next_request_is_found_behind_it(pair: Pair, 
     body = random.Random(size).randbytes(size)
     sender = send(pair[0], request(body) + request(b"next"))
     parser = RequestParser(Config(), pair[1], ("", 0))
-    with open_wire(environ(parser, pair[1]), 60) as wire:
-        assert wire.read(size + 10) == body
-        assert wire.read(10) == b""
-    with open_wire(environ(parser, pair[1]), 60) as wire:
-        assert wire.read(100) == b"next"
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert stream.read(size + 10) == body
+        assert stream.read(10) == b""
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert stream.read(100) == b"next"
     sender.join()
 
 
 def test_a_body_may_be_read_in_steps(pair: Pair) -> None:
     body = random.Random(1).randbytes(700_001)
     sender = send(pair[0], request(body))
-    with open_wire(environ(RequestParser(Config(), pair[1], ("", 0)), pair[1]), 60) as wire:
-        parts = list(iter(lambda: wire.read(99_999), b""))
+    with open_body(environ(RequestParser(Config(), pair[1], ("", 0)), pair[1]), 60) as stream:
+        parts = list(iter(lambda: stream.read(99_999), b""))
     sender.join()
     assert b"".join(parts) == body
     assert {len(part) for part in parts[:-1]} == {99_999}
@@ -69,19 +69,19 @@ def test_a_chunked_body_comes_through_gunicorns_reader(pair: Pair) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     sender = send(pair[0], head + b"4\r\nwell\r\n5\r\n done\r\n0\r\n\r\n" + request(b"next"))
     parser = RequestParser(Config(), pair[1], ("", 0))
-    with open_wire(environ(parser, pair[1]), 60) as wire:
-        assert read_all(wire) == b"well done"
-    with open_wire(environ(parser, pair[1]), 60) as wire:
-        assert wire.read(100) == b"next"
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert read_all(stream) == b"well done"
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert stream.read(100) == b"next"
     sender.join()
 
 
 def test_half_a_body_and_then_the_end_is_said_by_its_length(pair: Pair) -> None:
     send(pair[0], request(b"half", length=1000)).join()
     parser = RequestParser(Config(), pair[1], ("", 0))
-    with open_wire(environ(parser, pair[1]), 60) as wire:
+    with open_body(environ(parser, pair[1]), 60) as stream:
         pair[0].shutdown(socket.SHUT_WR)
-        assert wire.read(1000) == b"half"
+        assert stream.read(1000) == b"half"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -90,11 +90,11 @@ def test_a_client_that_stalls_is_not_waited_for(pair: Pair, *, chunked: bool) ->
     send(pair[0], head if chunked else request(b"hal", length=1000)).join()
     around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
     began = time.monotonic()
-    with open_wire(around, 1) as wire:
+    with open_body(around, 1) as stream:
         if chunked:
-            assert wire.read(1000) == b"hal"
+            assert stream.read(1000) == b"hal"
         with pytest.raises(SlowBody):
-            wire.read(1000)
+            stream.read(1000)
     assert time.monotonic() - began < 30
     assert around["wsgi.input"].failed  # gunicorn then closes the connection
 
@@ -104,8 +104,8 @@ def test_chunks_that_are_none_are_a_bad_request(pair: Pair, broken: bytes) -> No
     send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + broken).join()
     pair[0].shutdown(socket.SHUT_WR)
     around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
-    with open_wire(around, 60) as wire, pytest.raises(BadRequest) as said:
-        read_all(wire)
+    with open_body(around, 60) as stream, pytest.raises(BadRequest) as said:
+        read_all(stream)
     assert said.value.code in {"malformed_chunks", "incomplete_body"}
     assert around["wsgi.input"].failed
 
@@ -126,8 +126,8 @@ def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair, *, chunked:
     trickler = threading.Thread(target=trickle)
     trickler.start()
     try:
-        with open_wire(around, 1) as wire, pytest.raises(SlowBody):
-            read_all(wire)
+        with open_body(around, 1) as stream, pytest.raises(SlowBody):
+            read_all(stream)
     finally:
         stop.set()
         trickler.join()
@@ -148,12 +148,12 @@ def test_a_client_that_trickles_between_the_chunks_is_not_waited_for(pair: Pair,
     trickler.start()
     began = time.monotonic()
     try:
-        with open_wire(around, 1) as wire:
+        with open_body(around, 1) as stream:
             if drained:
-                wire.drain()
+                stream.drain()
             else:
                 with pytest.raises(SlowBody):
-                    read_all(wire)
+                    read_all(stream)
     finally:
         stop.set()
         trickler.join()
@@ -170,24 +170,24 @@ def test_a_slow_body_that_goes_on_is_read_to_its_end(pair: Pair) -> None:
 
     pourer = threading.Thread(target=pour)
     pourer.start()
-    with open_wire(around, 3) as wire:
-        assert len(wire.read(400_000)) == 400_000
+    with open_body(around, 3) as stream:
+        assert len(stream.read(400_000)) == 400_000
     pourer.join()
 
 
 def test_draining_ends_after_two_seconds(pair: Pair) -> None:
     around = send_head(pair, 1_000_000)
     began = time.monotonic()
-    with open_wire(around, 60) as wire:
-        wire.drain()
+    with open_body(around, 60) as stream:
+        stream.drain()
     assert time.monotonic() - began < 30
 
 
 def test_a_broken_connection_is_a_bad_request(pair: Pair) -> None:
     around = send_head(pair, 1000)
     around["gunicorn.socket"] = Broken()
-    with open_wire(around, 60) as wire, pytest.raises(BadRequest) as said:
-        wire.read(1000)
+    with open_body(around, 60) as stream, pytest.raises(BadRequest) as said:
+        stream.read(1000)
     assert said.value.code == "incomplete_body"
 
 

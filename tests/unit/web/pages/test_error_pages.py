@@ -8,7 +8,7 @@ from flask import Flask, render_template, request
 from shared.settings import Settings, Telemetry
 from web.app import create_app
 from web.http import responses
-from web.http.error_codes import CODES, OF_SOURCES
+from web.http.error_codes import CODES, INSPECTION_CODES
 from web.openapi import document as openapi
 from web.pages.error_pages import ERROR_PAGES
 
@@ -26,7 +26,7 @@ def documented(path: str) -> set[str]:
 
 def test_every_code_of_looking_at_a_picture_has_its_texts() -> None:
     assert set(ERROR_PAGES) <= set(CODES)
-    assert set(ERROR_PAGES) >= OF_SOURCES
+    assert set(ERROR_PAGES) >= INSPECTION_CODES
     assert documented("/") <= set(ERROR_PAGES)
 
 

@@ -1,0 +1,41 @@
+"""Query parameters of lists of batches: filters and paging."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from shared.ledger.queries import Filters
+from shared.states import BatchState, ImageState
+from web.http import query
+
+STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
+_MAX_PAGE: Final = 10**9
+
+
+def _status(text: str) -> str:
+    if text not in STATUSES:
+        raise ValueError(f"Give one of: {', '.join(STATUSES)}.")
+    return text
+
+
+FILTERS: Final[dict[str, Callable[[str], Any]]] = {
+    "store_name": query.text,
+    "camera_id": query.text,
+    "barcode": query.text,
+    "status": _status,
+    "label": query.text,
+    "min_score": query.fraction,
+    "tag": query.text,
+    "since": query.timestamp,
+    "until": query.timestamp,
+}
+PAGING: Final[dict[str, Callable[[str], Any]]] = {
+    "page": query.integer(1, _MAX_PAGE),
+    "per_page": query.integer(1, 100),
+    "cursor": query.text,
+    "images_per_batch": query.integer(0, 1000),
+}
+
+
+def from_query(values: dict[str, Any]) -> Filters:
+    """Select the filters from the parameters that ``query.read`` returned."""
+    return Filters(**{name: values[name] for name in FILTERS if name in values})

@@ -1,0 +1,19 @@
+"""Request bodies of inspections, as pydantic models: they validate, and OpenAPI is generated from them."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from shared.fetch.urls import MAX_LENGTH
+from shared.inspections.recipes import DREAM_LAYERS
+
+
+class PictureIn(BaseModel):
+    """One image to be inspected, by its URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_LENGTH)]
+    effect: Literal["deepdream"] | None = None
+    layer: Annotated[int, Field(strict=True, ge=DREAM_LAYERS[0], le=DREAM_LAYERS[-1])] | None = None
+    strength: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None

@@ -1,0 +1,147 @@
+"""Validation of the images of an upload.
+
+Each image is validated alone, so that one invalid image can be rejected alone. Its base64 is decoded while the text of the others
+still waits; nothing is copied that need not be.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pybase64
+from pydantic import ValidationError
+
+from shared.errors import FieldError, Invalid, TooLarge
+from shared.media_types import SIGNATURES, sniff
+from shared.settings import Limits
+from web.http.field_errors import field_errors
+from web.http.problems import MAX_ERRORS
+from web.uploads.fingerprint import rejected_image_digest
+from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
+from web.uploads.schemas import ImageIn, ImageMeta, check_extra, kept_extra
+
+_SIGNATURE_BYTES: Final = 32
+_DATA_PREFIX_WITHIN: Final = 32
+"""A ``data:`` prefix is looked for in so many first characters."""
+_WHITESPACE: Final = " \t\r\n\f\v"
+_WITHOUT_WHITESPACE: Final = str.maketrans("", "", _WHITESPACE)
+
+ReadFile = Callable[[int, dict[str, Any]], bytes | FieldError]
+"""Returns the file of an image by its index and its JSON, or what is wrong with it; the pointer is relative to the image."""
+
+
+def parse_images(
+    upload: ParsedUpload,
+    items: list[Any],
+    prefix: str,
+    model: type[ImageMeta],
+    read_file: ReadFile,
+    limits: Limits,
+    *,
+    lenient: bool,
+) -> ParsedUpload:
+    """Validate every image of ``items`` and add it to ``upload``.
+
+    :param items: the images' JSON; each entry is replaced by None once it has been read, so that its file's text is freed.
+    :param prefix: JSON Pointer of ``items``.
+    :raises TooLarge: ``image_too_large``, unless lenient.
+    :raises Invalid: an image is invalid (if lenient: all of them are), or ``upload`` has option errors.
+    """
+    for index, item in enumerate(items):
+        text = item.get("file") if lenient and isinstance(item, dict) else None
+        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, limits)
+        items[index] = None
+        if image is not None:
+            upload.images.append(image)
+        else:
+            upload.rejected[index] = errors
+            if lenient:
+                file = text if model is ImageIn else read_file(index, {})
+                upload.rejected_digests.append(rejected_image_digest(item, file))
+    if not lenient or not upload.images or upload.option_errors:
+        _raise_errors(upload, limits, lenient=lenient)
+    return upload
+
+
+def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
+    """Decode the ``file`` of an image's JSON, and clear it there. A ``ReadFile``."""
+    text = item.get("file")
+    if not isinstance(text, str):
+        return FieldError("/file", "missing" if text is None else "wrong_type", "Give the file as base64 text.")
+    item["file"] = ""
+    invalid = FieldError("/file", "bad_base64", "This is not base64 in the standard alphabet.")
+    if text[:_DATA_PREFIX_WITHIN].lstrip(_WHITESPACE)[:5].lower() == "data:":
+        _, comma, text = text.partition(",")
+        if not comma:
+            return invalid
+    try:
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    compact = text.translate(_WITHOUT_WHITESPACE) if text.isascii() else text
+    if len(compact) == len(text):
+        return invalid
+    try:
+        return pybase64.b64decode(compact, validate=True)
+    except ValueError:
+        return invalid
+
+
+def _parse_image(
+    index: int, item: Any, prefix: str, model: type[ImageMeta], read_file: ReadFile, limits: Limits
+) -> tuple[AcceptedImage | None, list[FieldError]]:
+    if not isinstance(item, dict):
+        return None, [FieldError(prefix, "wrong_type", "An image must be an object.")]
+    data = read_file(index, item)
+    if isinstance(data, FieldError):
+        errors = [FieldError(prefix + data.pointer, data.code, data.detail)]
+        ext = ""
+    else:
+        ext, problem = _check_file(data, limits)
+        errors = [] if problem is None else [FieldError(f"{prefix}/file", *problem)]
+    try:
+        meta = model.model_validate(item)
+    except ValidationError as error:
+        meta = None
+        errors += field_errors(error, prefix, skip=("/file",))  # read_file has reported those
+    extra = kept_extra(item)
+    extra_problem = check_extra(extra)
+    if extra_problem is not None:
+        errors.append(FieldError(f"{prefix}/extra", *extra_problem))
+    if errors or meta is None or isinstance(data, FieldError):
+        return None, errors
+    image = AcceptedImage(
+        index, data, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra
+    )
+    return image, []
+
+
+def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
+    """Return the extension that belongs to the file's signature, and the code and sentence of what is wrong, if anything is."""
+    if not data:
+        return "", ("empty_file", "The file is empty.")
+    if len(data) > limits.max_image_bytes:
+        return "", ("image_too_large", f"An image may have {limits.max_image_bytes} bytes, this has {len(data)}.")
+    signature = sniff(data[:_SIGNATURE_BYTES])
+    if signature is None:
+        return "", ("unsupported_format", f"The file is none of: {', '.join(SIGNATURES)}.")
+    return SIGNATURES[signature], None
+
+
+def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> None:
+    errors = upload.option_errors + [error for image_errors in upload.rejected.values() for error in image_errors]
+    too_large = [error for error in errors if error.code == "image_too_large"]
+    if too_large and not lenient:
+        extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
+        detail = f"An image may have {limits.max_image_bytes} bytes."
+        raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
+    if not errors:
+        return
+    if any(error.code == "not_supported" for error in upload.option_errors):
+        raise Invalid("webhook_url is not part of this version.", code="not_supported", errors=errors[:MAX_ERRORS])
+    if len(errors) == 1:
+        detail = errors[0].detail
+    elif upload.option_errors:
+        detail = "The request has fields that are not acceptable."
+    else:
+        detail = f"{len(upload.rejected)} of {upload.total} images are not acceptable."
+    raise Invalid(detail, errors=errors[:MAX_ERRORS])

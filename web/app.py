@@ -9,8 +9,10 @@ from web.files import views as files
 from web.http import access_log, body_stream, origin, problems, request_id, security_headers
 from web.http.trusted_proxies import TrustedProxies
 from web.inspections import views as inspections
-from web.openapi import document as openapi
+from web.openapi import views as openapi
+from web.operations import limits
 from web.operations import views as operations
+from web.pages import error_pages
 from web.pages import views as pages
 from web.services import Services
 from web.uploads import views as uploads
@@ -34,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     body_stream.install(app)
     access_log.install(app)
     security_headers.install(app)
-    for module in (uploads, batches, files, inspections, operations, openapi, pages):
+    error_pages.install(app, pages.blueprint, inspections.blueprint)
+    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages):
         app.register_blueprint(module.blueprint)
     return app

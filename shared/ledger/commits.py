@@ -15,12 +15,14 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
 from shared.ledger.idempotency import KEPT_S, Begun
-from shared.states import BatchState, ImageState
+from shared.storage import schema
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 _SETTLE_S: Final = 5.0
-_AT_ONCE: Final = datetime(1970, 1, 1)
-"""Claims compare it with MongoDB's clock; by that of a web host which is ahead, what it accepted would wait for nothing."""
+_BATCH: Final = schema.initial_document(schema.Batch)
+_IMAGE: Final = schema.initial_document(schema.Image)
+_WORK: Final[Document] = _IMAGE["work"]
+_IMAGE_LISTS: Final = tuple(name for name, value in _IMAGE.items() if value == [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,32 +168,29 @@ def _settle(db: Db, batch_id: str, cause: Exception) -> None:
 
 
 def batch_document(batch: NewBatch) -> Document:
-    """Give the stored form of a batch as it is accepted."""
-    return {
+    """Return the stored form of a new batch; ``shared.storage.schema`` declares its fields and their initial values."""
+    return _BATCH | {
         "_id": batch.id,
-        "status": BatchState.QUEUED.value,
         "total": len(batch.images),
         "bytes": sum(image.file_size for image in batch.images),
         "stores": sorted({image.store_name for image in batch.images}),
-        "counts": None,
         "created_at": batch.created_at,
-        "finished_at": None,
-        "generation": 0,
-        "listed": True,
-        "open": True,
-        "spooled": True,
-        "unswept": True,
         "checked_at": batch.created_at,
     }
 
 
 def image_document(batch: NewBatch, image: NewImage) -> Document:
-    """Give the stored form of an image as it is accepted."""
-    return {
+    """Return the stored form of a new image; ``shared.storage.schema`` declares its fields and their initial values."""
+    work = _WORK | {
+        "ext": image.ext,
+        "offset": image.offset,
+        "augmentations": list(batch.augmentations),
+        "detect": batch.detect,
+    }
+    document = _IMAGE | {
         "_id": image_id(batch.id, image.index),
         "batch_id": batch.id,
         "index": image.index,
-        "status": ImageState.QUEUED.value,
         "timestamp": image.timestamp,
         "store_name": image.store_name,
         "camera_id": image.camera_id,
@@ -201,36 +200,13 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
         "content_type": image.content_type,
         "file_size": image.file_size,
         "sha256": image.sha256,
-        "width": None,
-        "height": None,
-        "exif": None,
-        "quality": None,
-        "detections": [],
-        "model": None,
-        "augmentations": [],
-        "barcodes": [],
-        "barcode_check": None,
-        "tags": [],
-        "error": None,
         "created_at": batch.created_at,
         "updated_at": batch.created_at,
-        "finished_at": None,
-        "work": {
-            "ext": image.ext,
-            "offset": image.offset,
-            "fence": 0,
-            "owner": None,
-            "claim": None,
-            "lease_until": None,
-            "not_before": _AT_ONCE,
-            "solo": False,
-            "releases": 0,
-            "faults": 0,
-            "augmentations": list(batch.augmentations),
-            "detect": batch.detect,
-            "generation": 0,
-        },
+        "work": work,
     }
+    for name in _IMAGE_LISTS:
+        document[name] = []  # those of the template would be shared by all images
+    return document
 
 
 def spooled_batches(db: Db, batch_ids: list[str]) -> set[str]:

@@ -13,9 +13,10 @@ from shared.ids import is_batch_id
 from shared.ledger import page_index
 from shared.ledger.results import count_images
 from shared.states import CLOSED, BatchState, ImageState, batch_state
+from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
 
-_PUBLIC: Final = {"work": 0}
+_PUBLIC: Final = dict.fromkeys(schema.hidden_fields(schema.Image), 0)
 NEWEST: Final = "newest"
 """The cursor to begin with."""
 _GROUP: Final = 4000

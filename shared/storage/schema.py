@@ -1,11 +1,20 @@
-"""The schema and its indexes, as MongoEngine documents.
+"""The stored documents and their indexes, declared once, as MongoEngine documents.
 
-Nothing hot goes through these: the ledger reads and writes plain documents. They say what is stored, they validate it in
-the tests, and ``python -m shared.storage.schema`` creates the indexes, once, before anything else starts.
+The service reads and writes plain dictionaries, which are faster. What follows from these declarations: the initial documents
+that ``shared.ledger.commits`` inserts, the fields that the web hides and the OpenAPI schemas of those that it shows, the
+validation in the tests, and the indexes, which ``python -m shared.storage.schema`` creates before anything else starts.
+
+MongoEngine keeps keyword arguments that it does not know as attributes of the field. Three have a meaning here:
+
+- ``initial``: the value in a new document. Without it a new document has None in a field with ``null=True``, an empty list or
+  dictionary in a ``ListField`` or ``DictField``, and no field at all if the field is not required.
+- ``public=False``: no response contains the field.
+- ``shown_as``: the type in responses, if it is narrower than the type that follows from the field.
 """
 
 from contextlib import suppress
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any, ClassVar, Final
 
 import mongoengine as me
 from pymongo import IndexModel
@@ -17,35 +26,45 @@ from shared.storage.mongo import Db, connect, translate_errors
 
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
 _RARE = ["queued", "processing", "failed", "cancelled", "deleting"]
+_EPOCH: Final = datetime(1970, 1, 1)
+
+
+class Detection(me.EmbeddedDocument):
+    """Something found; ``box`` is x1, y1, x2, y2 in pixels of the upright image."""
+
+    label = me.StringField()
+    score = me.FloatField()
+    box = me.ListField(me.FloatField())
 
 
 class Work(me.EmbeddedDocument):
-    """The claim's side of an image: never shown."""
+    """What claims and workers need to know of an image."""
 
     ext = me.StringField(required=True)
     offset = me.IntField(required=True, min_value=0)
-    fence = me.IntField(required=True, min_value=0)
+    fence = me.IntField(required=True, min_value=0, initial=0)
     owner = me.StringField(null=True)
     finisher = me.StringField()
     claim = me.StringField(null=True)
     lease_until = me.DateTimeField(null=True)
-    not_before = me.DateTimeField(required=True)
-    solo = me.BooleanField(required=True)
-    releases = me.IntField(required=True, min_value=0)
+    # Claims compare it with the clock of MongoDB. The time of a web host whose clock is ahead would delay the first claim for nothing.
+    not_before = me.DateTimeField(required=True, initial=_EPOCH)
+    solo = me.BooleanField(required=True, initial=False)
+    releases = me.IntField(required=True, min_value=0, initial=0)
     released_for = me.StringField()
-    faults = me.IntField(required=True, min_value=0)
+    faults = me.IntField(required=True, min_value=0, initial=0)
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
-    generation = me.IntField(required=True, min_value=0)
+    generation = me.IntField(required=True, min_value=0, initial=0)
 
 
 class Image(me.Document):
-    """One picture, from its acceptance on. Field names are the contract's."""
+    """An image of a batch."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{36}$")
     batch_id = me.StringField(required=True)
     index = me.IntField(required=True, min_value=0)
-    status = me.StringField(required=True, choices=_IMAGE_STATES)
+    status = me.StringField(required=True, choices=_IMAGE_STATES, initial=ImageState.QUEUED.value, shown_as=ImageState)
     timestamp = me.DateTimeField(required=True)
     store_name = me.StringField(required=True, max_length=200)
     camera_id = me.StringField(required=True, max_length=200)
@@ -58,26 +77,26 @@ class Image(me.Document):
     width = me.IntField(null=True)
     height = me.IntField(null=True)
     exif = me.DictField(null=True)
-    quality = me.DictField(null=True)
-    detections = me.ListField(me.DictField())
-    model = me.DictField(null=True)
+    quality = me.DictField(null=True, shown_as=dict[str, float] | None)
+    detections = me.ListField(me.DictField(shown_as=Detection))
+    model = me.DictField(null=True, shown_as=dict[str, str] | None)
     augmentations = me.ListField(me.DictField())
     barcodes = me.ListField(me.DictField())
     barcode_check = me.StringField(null=True, choices=["match", "mismatch", "not_read", "not_declared"])
     tags = me.ListField(me.StringField())
-    error = me.DictField(null=True)
+    error = me.DictField(null=True, shown_as=dict[str, str] | None)
     created_at = me.DateTimeField(required=True)
     updated_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
-    work = me.EmbeddedDocumentField(Work, required=True)
+    work = me.EmbeddedDocumentField(Work, required=True, public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
         IndexModel([("batch_id", 1), ("index", 1)]),
-        # What a claim walks through: one store's queued images, oldest first. Gone once claimed.
+        # For claims: the queued images of one store, oldest first. A claimed image leaves the index.
         IndexModel([("store_name", 1), ("_id", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
         IndexModel([("work.lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
-        # All states but done, which nearly every image ends in: counted as the rest.
+        # All states except done, in which nearly every image ends: done images are counted as the remainder.
         IndexModel(
             [("status", 1), ("batch_id", -1)],
             name="unfinished_or_bad",
@@ -85,7 +104,7 @@ class Image(me.Document):
         ),
         IndexModel([("store_name", 1), ("batch_id", -1)]),
         IndexModel([("camera_id", 1), ("batch_id", -1)]),
-        # Holds all that a search by time needs, so that an old hour is found without reading its images.
+        # Covers a search by time: the images of an old hour are found without reading their documents.
         IndexModel([("timestamp", -1), ("batch_id", -1), ("status", 1)]),
         IndexModel([("barcode", 1), ("batch_id", -1)], partialFilterExpression={"barcode": {"$gt": ""}}),
         IndexModel([("detections.label", 1), ("batch_id", -1)], partialFilterExpression={"detections.label": {"$gt": ""}}),
@@ -94,25 +113,27 @@ class Image(me.Document):
 
 
 class Batch(me.Document):
-    """One upload. ``counts`` are final, written when it closes; ``listed`` and ``open`` are there only while true."""
+    """A batch: the images of one upload."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
-    status = me.StringField(required=True, choices=[state.value for state in BatchState])
+    status = me.StringField(required=True, choices=[state.value for state in BatchState], initial=BatchState.QUEUED.value, shown_as=BatchState)
     total = me.IntField(required=True, min_value=1)
-    bytes = me.IntField(required=True, min_value=0)
-    stores = me.ListField(me.StringField(), required=True)
-    counts = me.DictField(null=True)
+    bytes = me.IntField(required=True, min_value=0, public=False)
+    stores = me.ListField(me.StringField(), required=True, public=False)
+    # The final counts are written when the batch closes. Until then the reader counts the images, so responses always have counts.
+    counts = me.DictField(null=True, shown_as=dict[str, int])
     created_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
-    generation = me.IntField(required=True, min_value=0)
-    listed = me.BooleanField()
-    open = me.BooleanField()
-    spooled = me.BooleanField()
-    unswept = me.BooleanField()
-    checked_at = me.DateTimeField()
-    deleting = me.BooleanField()
-    deleting_at = me.DateTimeField()
-    uncleared = me.BooleanField()
+    generation = me.IntField(required=True, min_value=0, public=False, initial=0)
+    # ``listed`` and ``open`` exist only while they are true.
+    listed = me.BooleanField(public=False, initial=True)
+    open = me.BooleanField(public=False, initial=True)
+    spooled = me.BooleanField(public=False, initial=True)
+    unswept = me.BooleanField(public=False, initial=True)
+    checked_at = me.DateTimeField(public=False, initial=None)
+    deleting = me.BooleanField(public=False)
+    deleting_at = me.DateTimeField(public=False)
+    uncleared = me.BooleanField(public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "batches", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
@@ -127,7 +148,7 @@ class Batch(me.Document):
 
 
 class LedgerLine(me.Document):
-    """What was received, kept apart from the documents it counts; also the tombstone of a batch that must never come."""
+    """How many images of a batch were received, apart from the documents that it counts; also the tombstone of an abandoned or deleted batch."""
 
     id = me.StringField(primary_key=True)
     received = me.IntField(required=True, min_value=0)
@@ -140,7 +161,7 @@ class LedgerLine(me.Document):
 
 
 class IdempotencyRecord(me.Document):
-    """Which request a key belongs to; MongoDB removes it when it has expired."""
+    """The request that an idempotency key belongs to; MongoDB removes the record when it has expired."""
 
     id = me.StringField(primary_key=True)
     fingerprint = me.StringField(required=True)
@@ -155,7 +176,7 @@ class IdempotencyRecord(me.Document):
 
 
 class Turn(me.Document):
-    """A store's place in the line."""
+    """When a store with pending images was served last; claims serve the store that has waited longest."""
 
     id = me.StringField(primary_key=True)
     pending = me.BooleanField(required=True)
@@ -167,7 +188,7 @@ class Turn(me.Document):
 
 
 class Segment(me.DynamicDocument):
-    """How many batches of a scope lie in ``(after, newest]``; and, as ``cursor``, how far segments reach."""
+    """The number of batches of a scope in the interval ``(after, newest]``; the document ``cursor`` says how far the segments reach."""
 
     id = me.StringField(primary_key=True)
 
@@ -179,7 +200,7 @@ class Segment(me.DynamicDocument):
 
 
 class Inspection(me.Document):
-    """One picture that somebody asked about: its source, what is to be made of it, and how far that is. See ``shared.inspections``."""
+    """An inspection: its source, the recipe, and its state. See ``shared.inspections``."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
     status = me.StringField(required=True, choices=["queued", "processing", "done", "failed"])
@@ -210,7 +231,10 @@ class Inspection(me.Document):
 
 
 class InspectionResult(me.Document):
-    """What was made of a picture by a recipe and a model; ``bytes`` are its pictures'. ``going`` is there only while it is being removed."""
+    """The result of an inspection by one recipe and one model.
+
+    ``bytes`` is the size of its files. ``going`` exists only while the result is being removed.
+    """
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
     fields = me.DictField(required=True)
@@ -230,14 +254,50 @@ class InspectionResult(me.Document):
 DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, Inspection, InspectionResult)
 
 
+def public_fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:
+    """Return the fields that responses contain, by name, in their order."""
+    return {name: field for name, field in _fields(document).items() if getattr(field, "public", True)}
+
+
+def hidden_fields(document: type[me.Document]) -> tuple[str, ...]:
+    """Return the names, as stored, of the fields that no response contains."""
+    return tuple(field.db_field for field in _fields(document).values() if not getattr(field, "public", True))
+
+
+def initial_document(document: type[me.Document]) -> dict[str, Any]:
+    """Return a new document as it is stored, its fields in order; see ``initial`` above.
+
+    A required field without an initial value is None: it is for the caller to set.
+    """
+    return {field.db_field: _initial_value(field) for field in _fields(document).values() if _is_present_at_first(field)}
+
+
+def _fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:
+    return {name: document._fields[name] for name in document._fields_ordered}  # noqa: SLF001 -- MongoEngine has no public API for it
+
+
+def _is_present_at_first(field: me.fields.BaseField) -> bool:
+    return field.required or field.null or hasattr(field, "initial") or isinstance(field, me.ListField | me.DictField)
+
+
+def _initial_value(field: me.fields.BaseField) -> Any:
+    if isinstance(field, me.EmbeddedDocumentField):
+        return initial_document(field.document_type)
+    if hasattr(field, "initial") or field.null:
+        return getattr(field, "initial", None)
+    if isinstance(field, me.DictField):
+        return {}
+    return [] if isinstance(field, me.ListField) else None
+
+
 def create_indexes(db: Db) -> None:
-    """Create every collection and index that is missing. Safe to run again, and from several places at once."""
+    """Create every collection and index that is missing. It may run again, and several times at once."""
     with translate_errors():
-        there = set(db.list_collection_names())
+        existing = set(db.list_collection_names())
         for document in DOCUMENTS:
-            name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public way
-            if name not in there:
-                with suppress(CollectionInvalid):  # somebody else was faster
+            name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public API for it
+            if name not in existing:
+                with suppress(CollectionInvalid):  # another process has created it
                     db.create_collection(name)
             if document.indexes:
                 db[name].create_indexes(document.indexes)

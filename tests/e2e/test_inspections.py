@@ -22,7 +22,7 @@ from tests.e2e.browser import Browser
 from tests.e2e.installations import wait_until_ready
 from tests.support.image_sources import HERE, Behaviour, Source, ok, redirect, says
 from tests.support.service_stack import Service, Stack
-from web.pages.error_pages import EDGES
+from web.pages.error_pages import ERROR_PAGES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SHELF = (ROOT / "samples/shelf-01.jpg").read_bytes()
@@ -97,7 +97,7 @@ def pictures(browser: Browser) -> list[str]:
 def test_a_url_in_the_form_shows_the_picture_and_all_its_augmentations(stack: Stack, browser: Browser, tmp_path: Path) -> None:
     with Source(says(ok(SHELF))) as source:
         browser.open(stack.url)
-        browser.leave_by(f"document.querySelector('#url').value = '{source.url}/shelf.jpg'; document.querySelector('.look button').click()")
+        browser.leave_by(f"document.querySelector('#url').value = '{source.url}/shelf.jpg'; document.querySelector('.url-form button').click()")
         first = pictures(browser)
         assert browser.value("document.querySelector('#url').value") == f"{source.url}/shelf.jpg"
         assert browser.value("[...document.querySelectorAll('figcaption strong')].map(s => s.innerText.replaceAll(' ', '_'))") == ["original", *AUGMENTATIONS]
@@ -130,7 +130,7 @@ def test_who_does_not_wait_gets_a_page_that_shows_the_picture_when_it_is_there(s
         assert get(address, JSON).json()["links"]["self"] == waiting.headers["Location"]
         browser.open(address)
         browser.value("window.stop()")  # it shall not load again while it is looked at
-        assert browser.value("document.querySelector('h1').innerText") == "Still looking at it"
+        assert browser.value("document.querySelector('h1').innerText") == "Inspecting the image"
         assert_it_looks_well(browser, tmp_path, 20)
         browser.open(address)
         assert pictures(browser) == []
@@ -164,7 +164,7 @@ def closed_port() -> str:
     return f"http://{HERE}:{port}/picture.jpg"
 
 
-def assert_it_is_an_edge(browser: Browser, folder: Path, address: str, status: int, code: str) -> None:
+def assert_it_is_an_error_page(browser: Browser, folder: Path, address: str, status: int, code: str) -> None:
     """See that a program gets the problem, and a person the same as a page that looks like one."""
     page, problem = get(address, PAGE), get(address, JSON)
     assert (problem.status_code, problem.headers["Content-Type"]) == (status, "application/problem+json")
@@ -172,7 +172,7 @@ def assert_it_is_an_edge(browser: Browser, folder: Path, address: str, status: i
     assert (page.status_code, page.headers["Content-Type"]) == (status, "text/html; charset=utf-8")
     browser.open(address)
     shown: str = browser.value("document.querySelector('main').innerText")
-    for said in (EDGES[code].title, EDGES[code].advice, problem.json()["detail"], f"{status} {code}"):
+    for said in (ERROR_PAGES[code].title, ERROR_PAGES[code].advice, problem.json()["detail"], f"{status} {code}"):
         assert said in shown
     assert_it_looks_well(browser, folder, 20)
 
@@ -191,7 +191,7 @@ def assert_it_is_an_edge(browser: Browser, folder: Path, address: str, status: i
     ],
 )
 def test_what_is_never_fetched_has_a_page_that_says_so(service: Service, browser: Browser, tmp_path: Path, path: str, status: int, code: str) -> None:
-    assert_it_is_an_edge(browser, tmp_path, service.url + path, status, code)
+    assert_it_is_an_error_page(browser, tmp_path, service.url + path, status, code)
 
 
 @pytest.mark.parametrize(
@@ -210,12 +210,12 @@ def test_what_is_never_fetched_has_a_page_that_says_so(service: Service, browser
 )
 def test_a_source_that_is_at_fault_has_its_page(stack: Stack, browser: Browser, tmp_path: Path, behaviour: Behaviour, status: int, code: str) -> None:
     with Source(behaviour) as source:
-        assert_it_is_an_edge(browser, tmp_path, look(stack, f"{source.url}/picture.jpg"), status, code)
+        assert_it_is_an_error_page(browser, tmp_path, look(stack, f"{source.url}/picture.jpg"), status, code)
         assert len(source.requests) == 1
 
 
 def test_a_source_where_nobody_listens_has_its_page(stack: Stack, browser: Browser, tmp_path: Path) -> None:
-    assert_it_is_an_edge(browser, tmp_path, look(stack, closed_port()), 502, "upstream_error")
+    assert_it_is_an_error_page(browser, tmp_path, look(stack, closed_port()), 502, "upstream_error")
 
 
 # ---------------------------------------------------------------- asking

@@ -1,99 +1,67 @@
-"""The calls on batches."""
+"""The OpenAPI description of batches."""
 
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from shared.ledger import queries
-from shared.variants import THUMB
 from web.batches.filters import STATUSES
-from web.http import openapi_components
+from web.batches.schemas import Batch, BatchPage
+from web.http.openapi_components import ID, PAGE, WAIT, json_content, parameter, path_id, problem_responses
 
-_LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
-_LINKS: Final[dict[str, Any]] = {
-    "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
-    "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
-    "thumbnail": {
-        "operationId": "getVariant",
-        "parameters": {"image_id": "$response.body#/images/0/id", "variant": THUMB},
-    },
-}
+MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
 
 
-def upload() -> dict[str, Any]:
-    """Describe ``POST /upload_image_batch``."""
+def paths() -> dict[str, Any]:
+    """Return the path items of this resource."""
     return {
-        "operationId": "uploadImageBatch",
-        "summary": "Upload a batch of images",
-        "parameters": [
-            openapi_components.parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
-            openapi_components.parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
-            openapi_components.parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
-        ],
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {"anyOf": [{"type": "array", "items": openapi_components.ref("ImageIn")}, openapi_components.ref("Envelope")]}},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["metadata", "file"],
-                        "properties": {
-                            "metadata": {"type": "string", "contentMediaType": "application/json", "minLength": 2},
-                            "file": {"type": "array", "items": openapi_components.BINARY},
-                        },
-                    }
-                },
-            },
-        },
-        "responses": {"202": openapi_components.as_json("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
-        | openapi_components.problems(
-            *openapi_components.BODY, "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
-            "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
-        ),
-    }  # fmt: skip
+        "/image_batches": {"get": _list_batches()},
+        "/image_batches/{batch_id}": {"get": _get_batch(), "delete": _delete_batch()},
+    }
 
 
-def listing() -> dict[str, Any]:
-    """Describe ``GET /image_batches``."""
+def _list_batches() -> dict[str, Any]:
     return {
         "operationId": "listImageBatches",
         "summary": "List batches, newest first",
         "parameters": _list_parameters(),
-        "responses": {"200": openapi_components.as_json("A page", "BatchPage")} | openapi_components.problems("invalid", "bad_cursor", "database_unavailable", "query_too_slow"),
+        "responses": {"200": json_content("A page of batches", "BatchPage")}
+        | problem_responses("invalid", "bad_cursor", "database_unavailable", "query_too_slow"),
     }
 
 
-def one() -> dict[str, Any]:
-    """Describe ``GET /image_batches/<id>``."""
+def _get_batch() -> dict[str, Any]:
     return {
         "operationId": "getImageBatch",
-        "summary": "Show a batch",
-        "parameters": [openapi_components.in_path("batch_id"), openapi_components.parameter("wait", openapi_components.WAIT)],
-        "responses": {"200": openapi_components.as_json("The batch", "Batch")} | openapi_components.problems("not_found", "invalid", "database_unavailable", "query_too_slow"),
+        "summary": "Get a batch with all its images",
+        "parameters": [path_id("batch_id"), parameter("wait", WAIT)],
+        "responses": {"200": json_content("The batch", "Batch")}
+        | problem_responses("not_found", "invalid", "database_unavailable", "query_too_slow"),
     }
 
 
-def delete() -> dict[str, Any]:
-    """Describe ``DELETE /image_batches/<id>``."""
+def _delete_batch() -> dict[str, Any]:
     return {
         "operationId": "deleteImageBatch",
         "summary": "Delete a batch and its files",
-        "parameters": [openapi_components.in_path("batch_id")],
-        "responses": {"204": {"description": "Gone"}} | openapi_components.problems("foreign_origin", "not_found", "invalid", "database_unavailable"),
+        "parameters": [path_id("batch_id")],
+        "responses": {"204": {"description": "The batch is deleted"}}
+        | problem_responses("foreign_origin", "not_found", "invalid", "database_unavailable"),
     }
 
 
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
-    when = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
+    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
-        "page": openapi_components.PAGE,
+        "page": PAGE,
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-        "cursor": {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": openapi_components.ID["batch_id"]}]},
+        "cursor": {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]},
         "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
         "status": {"type": "string", "enum": list(STATUSES)},
         "min_score": {"type": "number", "minimum": 0, "maximum": 1},
-        "since": when,
-        "until": when,
+        "since": time,
+        "until": time,
         **dict.fromkeys(("store_name", "camera_id", "barcode", "label", "tag"), text),
     }
-    return [openapi_components.parameter(name, schema) for name, schema in schemas.items()]
+    return [parameter(name, schema) for name, schema in schemas.items()]

@@ -1,4 +1,4 @@
-"""Batches: lists by page or cursor, one batch, waiting for it, deleting it; and the limits of an upload."""
+"""Batches: list them by page or cursor, get one, wait until it is finished, delete it."""
 
 import time
 from typing import Any, Final
@@ -6,36 +6,16 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
-from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, NotFound, ShelfsightError
 from shared.ids import is_batch_id
 from shared.ledger import deletion, queries
-from shared.media_types import SIGNATURES
 from shared.storage.blob_keys import batch_prefix, spool_key
 from web.batches import filters, serializers
-from web.http import query
+from web.http import query, responses
 from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
-_LOOK_AGAIN_S: Final = 0.1
-
-
-@blueprint.get("/limits")
-def limits() -> Response:
-    """Say what an upload may be."""
-    query.read({})
-    settings = current_services().settings
-    return serializers.as_json(
-        {
-            "max_body_bytes": settings.limits.max_body_bytes,
-            "max_images": settings.limits.max_images,
-            "max_image_bytes": settings.limits.max_image_bytes,
-            "max_pixels": settings.limits.max_pixels,
-            "formats": list(SIGNATURES),
-            "augmentations": list(AUGMENTATIONS),
-            "default_augmentations": list(settings.default_augmentations),
-        }
-    )
+_POLL_INTERVAL_S: Final = 0.1
 
 
 @blueprint.get("/image_batches")
@@ -44,71 +24,72 @@ def list_batches() -> Response:
     services = current_services()
     values = query.read(filters.FILTERS | filters.PAGING)
     if "page" in values and "cursor" in values:
-        raise Invalid("Give page or cursor.", errors=[FieldError("/cursor", "bad_value", "It does not go with page.")])
+        raise Invalid("Send either page or cursor.", errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with page.")])
     chosen = filters.from_query(values)
-    per_page, images_each = values.get("per_page", 20), values.get("images_per_batch", 100)
+    per_page, images_per_batch = values.get("per_page", 20), values.get("images_per_batch", 100)
     deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:
-        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, images_each, deadline_s)
+        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, images_per_batch, deadline_s)
         body: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     else:
-        found = queries.page_of_batches(services.db, chosen, number, per_page, images_each, deadline_s)
+        found = queries.page_of_batches(services.db, chosen, number, per_page, images_per_batch, deadline_s)
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
-    base = serializers.base_url(services.settings.web.public_url)
+    base = responses.base_url(services.settings.web.public_url)
     body["batches"] = serializers.batches(found.batches, base)
-    answer = serializers.as_json(body)
-    _link(answer, base, number, found, by_cursor="cursor" in values)
-    return answer
+    response = responses.json_response(body)
+    _add_links(response, base, number, found, by_cursor="cursor" in values)
+    return response
 
 
 @blueprint.get("/image_batches/<batch_id>")
-def one_batch(batch_id: str) -> Response:
-    """Show a batch with all its images; with ``wait=`` as soon as it is finished."""
+def get_batch(batch_id: str) -> Response:
+    """Return a batch with all its images; with ``wait=`` as soon as it is finished, or when the time is over."""
     services = current_services()
     values = query.read({"wait": query.WAIT})
-    _check(batch_id)
+    _check_id(batch_id)
     if values.get("wait"):
-        _wait(batch_id, values["wait"])
-    base = serializers.base_url(services.settings.web.public_url)
-    return serializers.as_json(serializers.batch(queries.get_batch(services.db, batch_id), base))
+        _wait_until_closed(batch_id, values["wait"])
+    base = responses.base_url(services.settings.web.public_url)
+    return responses.json_response(serializers.batch(queries.get_batch(services.db, batch_id), base))
 
 
 @blueprint.delete("/image_batches/<batch_id>")
 def delete_batch(batch_id: str) -> Response:
-    """Delete a batch: it is out of sight at once, its files go now or, where a worker still writes, soon."""
+    """Delete a batch. Readers no longer see it; its files are deleted now or, while a worker still writes some, by the sweep soon."""
     services = current_services()
     query.read({})
-    _check(batch_id)
+    _check_id(batch_id)
     deletion.begin_delete(services.db, batch_id)
     try:
         services.blobs.delete_tree(batch_prefix(batch_id))
         services.blobs.delete(spool_key(batch_id))
     except ShelfsightError:
-        pass  # the sweep does it again anyway
+        pass  # the sweep deletes them again in any case
     return Response(status=204)
 
 
-def _check(batch_id: str) -> None:
+def _check_id(batch_id: str) -> None:
     if not is_batch_id(batch_id):
         raise NotFound("There is no such batch.")
 
 
-def _wait(batch_id: str, seconds: int) -> None:
-    """Wait until the batch is finished; at once when too many wait already."""
+def _wait_until_closed(batch_id: str, seconds: int) -> None:
+    """Wait until the batch is finished. Return at once if the maximum number of requests waits already."""
     services = current_services()
     if not services.wait_slots.acquire(blocking=False):
         return
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
-            time.sleep(min(_LOOK_AGAIN_S, max(0.0, until - time.monotonic())))  # nothing tells us when: ask again
+            time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # no notification exists, so poll
     finally:
         services.wait_slots.release()
 
 
-def _link(answer: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:
+def _add_links(response: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:
+    """Add the Link header (RFC 8288) with the first, previous, next and last page, or with the next page of a cursor."""
     targets: dict[str, dict[str, Any]] = {}
     if by_cursor:
         if found.next_cursor:
@@ -123,4 +104,4 @@ def _link(answer: Response, base: str, number: int, found: queries.Page, *, by_c
     kept = {name: value for name, value in request.args.items() if name not in {"page", "cursor"}}
     links = [f'<{base}/image_batches?{urlencode(kept | query)}>; rel="{rel}"' for rel, query in targets.items()]
     if links:
-        answer.headers["Link"] = ", ".join(links)
+        response.headers["Link"] = ", ".join(links)

@@ -1,6 +1,6 @@
-"""Files: originals byte for byte, renditions, thumbnails and what else was made of an image.
+"""Files of a batch's images: the originals, byte for byte, and the variants made from them.
 
-A file server in front may serve those of images that are done (see ``shared/storage/blob_keys.py``).
+A file server in front of the service may serve the files of done images itself (see ``shared/storage/blob_keys.py``).
 """
 
 import io
@@ -24,57 +24,57 @@ from web.services import Services, current_services
 
 blueprint = Blueprint("files", __name__)
 _NAME: Final = re.compile(r"([0-9a-f]{36})\.([a-z]{3,4})\Z")
-_FOREVER: Final = "private, max-age=31536000, immutable"
-_CHECK: Final = "private, no-cache"
-_PENDING_S: Final = 2
+_IMMUTABLE: Final = "private, max-age=31536000, immutable"
+_REVALIDATE: Final = "private, no-cache"
+_PENDING_RETRY_S: Final = 2
 
 
 @blueprint.get("/uploads/<name>")
 def original(name: str) -> Response:
-    """Serve the stored image: the original under its own ending, a JPEG rendition of another format under ``.jpg``."""
+    """Serve a stored image: the original under the extension of its format, and a JPEG of another format under ``.jpg``."""
     match = _NAME.match(name)
     if match is None:
         raise NotFound("There is no such file.")
-    image_id, ending = match[1], match[2]
+    image_id, extension = match[1], match[2]
     services = current_services()
     image = queries.get_image(services.db, image_id)
-    ext = image["work"]["ext"]
-    if ending == ext:
-        answer = file_response(*_original(services, image), _FOREVER, CONTENT_TYPES[ext])
-        if image["status"] == ImageState.FAILED:  # nobody could look at it, so no browser should try
-            answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        return answer
-    if ending != "jpg":
+    original_extension = image["work"]["ext"]
+    if extension == original_extension:
+        response = file_response(*_open_original(services, image), _IMMUTABLE, CONTENT_TYPES[original_extension])
+        if image["status"] == ImageState.FAILED:  # processing failed, so a browser must not try to show it
+            response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        return response
+    if extension != "jpg":
         raise NotFound("There is no such file.")
-    _finished_only(image)
-    return _variant(services, image, RENDITION, _FOREVER)
+    _require_done(image)
+    return _serve_variant(services, image, RENDITION, _IMMUTABLE)
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
 def variant(image_id: str, variant: str) -> Response:
-    """Serve a picture made from the image: ``thumb``, ``boxes``, or an augmentation by its name."""
+    """Serve a variant of an image: ``thumb``, ``boxes``, or an augmentation by its name."""
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:
         raise NotFound("There is no such file.")
     services = current_services()
     image = queries.get_image(services.db, image_id)
-    _finished_only(image)
+    _require_done(image)
     if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
-        raise NotFound("This augmentation was not asked for.")
-    return _variant(services, image, variant, _FOREVER if variant == THUMB else _CHECK)
+        raise NotFound("This augmentation was not requested with the upload.")
+    return _serve_variant(services, image, variant, _IMMUTABLE if variant == THUMB else _REVALIDATE)
 
 
-def _finished_only(image: Document) -> None:
+def _require_done(image: Document) -> None:
     status = ImageState(image["status"])
     if status not in TERMINAL:
-        raise NotFound("This picture has not been looked at yet.", code="image_pending", retry_after=_PENDING_S)
+        raise NotFound("This image has not been processed yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S)
     if status != ImageState.DONE:
-        raise NotFound("This picture could not be looked at; its original is at its own ending.", code="image_failed")
+        raise NotFound("This image could not be processed; its original is available under the extension of its format.", code="image_failed")
 
 
-def _original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
-    """Open an original; until a worker has kept it, it comes out of the upload's spool.
+def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
+    """Open an original. Until a worker has stored it on its own, its bytes are read from the spool of the upload.
 
-    The spool was written before the kept original will be, so the validators change once, with the same bytes behind them.
+    The spool has an earlier modification time than the stored original, so the validators change once while the bytes stay the same.
     """
     key = original_key(image["_id"], image["work"]["ext"])
     try:
@@ -84,18 +84,18 @@ def _original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
     spool = spool_key(batch_of(image["_id"]))
     try:
         data = services.blobs.read(spool, image["work"]["offset"], image["file_size"])
-        found = services.blobs.stat(spool)  # a spool is written once, so this is about what was read
+        found = services.blobs.stat(spool)  # a spool is written once, so the modification time belongs to the bytes read
         if found is None:
             raise BlobMissing(spool)
     except BlobMissing:
-        services.identity.check()  # else the store is missing, and not this file
+        services.identity.check()  # raises if the blob store is missing, and not only this file
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image cannot be found.") from None
-        raise NotFound("This file is not there yet.", code="image_pending", retry_after=_PENDING_S) from None
+        raise NotFound("This file is not available yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S) from None
     return io.BytesIO(data), BlobStat(key, len(data), found.modified)
 
 
-def _variant(services: Services, image: Document, name: str, cache: str) -> Response:
+def _serve_variant(services: Services, image: Document, name: str, cache: str) -> Response:
     try:
         opened = services.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:

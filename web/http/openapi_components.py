@@ -1,4 +1,4 @@
-"""What the descriptions of calls are put together from."""
+"""Parts from which each resource describes its operations in OpenAPI."""
 
 from typing import Any, Final
 
@@ -8,83 +8,88 @@ REF: Final = "#/components/schemas/{model}"
 _HEX: Final = "^[0-9a-f]{32}$"
 ID: Final = {"batch_id": _HEX, "image_id": "^[0-9a-f]{36}$", "inspection_id": _HEX, "result_id": _HEX}
 PAGE: Final = {"type": "integer", "minimum": 1, "maximum": 10**9}
-WAIT: Final = {"type": "integer", "minimum": 0, "description": "Seconds; above 30 is taken as 30, and none while many wait already"}
+WAIT: Final = {
+    "type": "integer",
+    "minimum": 0,
+    "description": "Seconds to wait for the result. Values above 30 mean 30. The service does not wait while too many other requests wait.",
+}
 BINARY: Final = {"type": "string", "format": "binary"}
-BODY: Final = (
+BODY_CODES: Final = (
     "bad_request", "malformed_json", "incomplete_body", "malformed_chunks", "bad_gzip", "malformed_form", "foreign_origin", "body_too_slow",
     "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "too_many_requests", "unavailable",
 )  # fmt: skip
-"""Codes of calls that read a body."""
+"""Error codes of operations that read a body."""
 
-_ALWAYS: Final = ("unauthorized", "misdirected_request")
+_EVERY_CODES: Final = ("unauthorized", "misdirected_request")
 _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
-_RETRY: Final = {"Retry-After": {"description": "Seconds after which to try again, where that makes sense", "schema": {"type": "integer"}}}
-_AWAIT_AT: Final = {"Location": {"description": "Where it is once it is done", "schema": {"type": "string"}}}
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds to wait before a retry, if a retry can succeed", "schema": {"type": "integer"}}}
+_INSPECTION_LOCATION: Final = {"Location": {"description": "Address of the inspection", "schema": {"type": "string"}}}
 
 
-def awaited(description: str, schema: dict[str, Any], *, page: bool = True) -> dict[str, Any]:
-    """Give the answers of what is made while one waits, as long as nothing goes wrong."""
-    as_page = _HTML if page else {}
-    done = {"description": description, "content": {"application/json": {"schema": schema}, **as_page}}
-    later = {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}}
-    waiting = {
-        "description": "Not done within the wait",
-        "headers": _RETRY | _AWAIT_AT,
-        "content": {"application/json": {"schema": ref("Awaited")}, **as_page},
-        "links": later,
+def inspection_responses(description: str, schema: dict[str, Any], *, html: bool = True) -> dict[str, Any]:
+    """Describe the successful responses of an operation that waits for an inspection: 200, 202 and, with ``html``, 304."""
+    page = _HTML if html else {}
+    finished = {"description": description, "content": {"application/json": {"schema": schema}, **page}}
+    unfinished = {
+        "description": "The inspection is not finished after the wait",
+        "headers": _RETRY_AFTER | _INSPECTION_LOCATION,
+        "content": {"application/json": {"schema": ref("Awaited")}, **page},
+        "links": {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}},
     }
-    return {"200": done, "202": waiting} | ({"304": {"description": "Not modified"}} if page else {})
+    return {"200": finished, "202": unfinished} | ({"304": {"description": "Not modified"}} if html else {})
 
 
-def or_pages(answers: dict[str, Any]) -> dict[str, Any]:
-    """Say that problems are pages for those who want pages."""
-    return {status: problem | {"content": problem["content"] | _HTML} for status, problem in answers.items()}
+def or_html(responses: dict[str, Any]) -> dict[str, Any]:
+    """Add HTML to the media types of error responses: clients that prefer it get a page."""
+    return {status: response | {"content": response["content"] | _HTML} for status, response in responses.items()}
 
 
-def file(operation: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
-    """Describe a call that gives a file.
+def file_operation(operation_id: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
+    """Describe an operation that returns a file.
 
-    :param codes: of its problems, beside those that every file has.
+    :param codes: error codes besides those of every file.
     """
-    binary = {"image/*": {"schema": BINARY}}
-    ok = {"200": {"description": summary, "content": binary}, "206": {"description": "A part of it", "content": binary}}
-    ok["304"] = {"description": "Not modified"}
-    responses = ok | problems("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
-    return {"operationId": operation, "summary": summary, "parameters": parameters, "responses": responses}
+    content = {"image/*": {"schema": BINARY}}
+    responses = {
+        "200": {"description": summary, "content": content},
+        "206": {"description": "The requested range", "content": content},
+        "304": {"description": "Not modified"},
+    } | problem_responses("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
+    return {"operationId": operation_id, "summary": summary, "parameters": parameters, "responses": responses}
 
 
-def plain(operation: str, summary: str, *codes: str, media: str = "application/json", parameters: Any = None) -> dict[str, Any]:
-    """Describe a call that gives a text, a page or JSON of no fixed form.
+def simple_operation(operation_id: str, summary: str, *codes: str, media_type: str = "application/json", parameters: Any = None) -> dict[str, Any]:
+    """Describe an operation that returns text, a page, or JSON without a schema.
 
-    :param codes: of its problems, beside those that every call has.
+    :param codes: error codes besides those of every operation.
     """
-    answer = {"description": summary, "content": {media: {"schema": {} if media == "application/json" else {"type": "string"}}}}
-    refusals = problems(*codes)
-    responses = {"200": answer} | (or_pages(refusals) if media == "text/html" else refusals)
-    return {"operationId": operation, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
+    success = {"description": summary, "content": {media_type: {"schema": {} if media_type == "application/json" else {"type": "string"}}}}
+    errors = problem_responses(*codes)
+    responses = {"200": success} | (or_html(errors) if media_type == "text/html" else errors)
+    return {"operationId": operation_id, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
 
 
-def problems(*codes: str) -> dict[str, Any]:
-    """Describe the problems of a call by their status: those with these codes, and those that every call has."""
+def problem_responses(*codes: str) -> dict[str, Any]:
+    """Describe the error responses of an operation by status: those of ``codes`` and those that every operation has."""
     by_status: dict[str, list[str]] = {}
-    for code in sorted({*codes, *_ALWAYS}, key=list(CODES).index):
+    for code in sorted({*codes, *_EVERY_CODES}, key=list(CODES).index):
         by_status.setdefault(str(CODES[code][0]), []).append(code)
     content = {"application/problem+json": {"schema": ref("Problem")}}
-    return {status: {"description": f"One of: {', '.join(those)}", "headers": _RETRY, "content": content} for status, those in by_status.items()}
+    return {status: {"description": f"One of: {', '.join(names)}", "headers": _RETRY_AFTER, "content": content} for status, names in by_status.items()}
 
 
-def as_json(description: str, model: str) -> dict[str, Any]:
-    """Describe an answer that is a model's JSON."""
+def json_content(description: str, model: str) -> dict[str, Any]:
+    """Describe a response whose body is the JSON of a model."""
     return {"description": description, "content": {"application/json": {"schema": ref(model)}}}
 
 
 def ref(model: str) -> dict[str, str]:
-    """Name a schema."""
+    """Return a reference to a schema in the document's components."""
     return {"$ref": REF.format(model=model)}
 
 
-def in_path(name: str) -> dict[str, Any]:
-    """Describe an id in a path."""
+def path_id(name: str) -> dict[str, Any]:
+    """Describe an id in the path."""
     return parameter(name, {"type": "string", "pattern": ID[name]}, where="path")
 
 

@@ -1,71 +1,92 @@
-"""The calls that look at one picture."""
+"""The OpenAPI description of inspections."""
 
 from typing import Any, Final
 
-from shared.augmentations import AUGMENTATIONS
-from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Dream
-from shared.variants import DREAM
-from web.http import openapi_components
-from web.http.error_codes import INSPECTION_CODES
+from pydantic import BaseModel
 
-_URL: Final = {"type": "string", "format": "uri", "description": "http or https, of a public address"}
-_LOOKING: Final = (
+from shared.augmentations import AUGMENTATIONS
+from shared.inspections.recipes import DREAM_LAYERS, Dream
+from shared.variants import DREAM, ORIGINAL
+from web.http.error_codes import INSPECTION_CODES
+from web.http.openapi_components import (
+    BINARY,
+    BODY_CODES,
+    WAIT,
+    file_operation,
+    inspection_responses,
+    or_html,
+    parameter,
+    path_id,
+    problem_responses,
+    ref,
+)
+from web.inspections.response_schemas import Awaited, Description, Look
+from web.inspections.schemas import PictureIn
+
+MODELS: Final[tuple[type[BaseModel], ...]] = (PictureIn, Look, Description, Awaited)
+URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL with a public address"}
+OPERATION_CODES: Final = (
     *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
-"""Codes of problems that all have who look at a picture: the service's, and those of inspections that failed."""
+"""Error codes of every operation that inspects an image: those of the service, and those of a failed inspection."""
 
 
-def look() -> dict[str, Any]:
-    """Describe ``GET /``."""
-    names = "|".join(AUGMENTATIONS)
+def paths() -> dict[str, Any]:
+    """Return the path items of this resource, except ``GET /``, which the start page shares."""
+    picture = parameter("picture", {"type": "string", "enum": [ORIGINAL, *AUGMENTATIONS, DREAM]}, where="path")
     return {
-        "operationId": "getStartPage",
-        "summary": "The start page; with url= a picture and its augmentations",
-        "parameters": [
-            openapi_components.parameter("page", openapi_components.PAGE | {"description": "Without url"}),
-            openapi_components.parameter("url", _URL),
-            openapi_components.parameter("augmentations", {"type": "string", "pattern": f"^({names})(,({names}))*$", "description": "All of them by default"}),
-            openapi_components.parameter("seed", {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Of what is drawn by chance"}),
-            openapi_components.parameter("wait", openapi_components.WAIT),
-        ],
-        "responses": openapi_components.awaited("A page; or the same as JSON, where Accept prefers that", openapi_components.ref("Look")) | openapi_components.or_pages(openapi_components.problems("foreign_origin", "query_too_slow", *_LOOKING)),
+        "/img": {"post": _describe()},
+        "/inspections/{inspection_id}": {"get": _get_inspection()},
+        "/pictures/{result_id}/{picture}.jpg": {"get": file_operation("getPicture", "An image made by an inspection", [path_id("result_id"), picture])},
     }
 
 
-def describe() -> dict[str, Any]:
-    """Describe ``POST /img``."""
+def _describe() -> dict[str, Any]:
+    layer = {
+        "type": "integer",
+        "minimum": DREAM_LAYERS[0],
+        "maximum": DREAM_LAYERS[-1],
+        "default": Dream().layer,
+        "description": "Depth of the model's layer whose activations deepdream amplifies",
+    }
     return {
         "operationId": "describePicture",
-        "summary": "What is known of a picture and what is in it; by URL or sent",
-        "description": "One picture: as url, in the JSON or in the query, or in the body. The query may also be the encoded address itself: "
-        "/img?https%3A%2F%2Fexample.org%2Fa.jpg, with other parameters after it.",
+        "summary": "Describe one image, given by URL or uploaded, and what is detected in it",
+        "description": "Send one image: as a URL, in the JSON body or in the query, or as bytes in the body. "
+        "The query may also be the percent-encoded URL itself, followed by other parameters: /img?https%3A%2F%2Fexample.org%2Fa.jpg",
         "parameters": [
-            openapi_components.parameter("url", _URL),
-            openapi_components.parameter("effect", {"type": "string", "enum": [DREAM]}),
-            openapi_components.parameter("layer", {"type": "integer", "minimum": DREAM_LAYERS[0], "maximum": DREAM_LAYERS[-1], "default": Dream().layer, "description": "How deep it dreams"}),
-            openapi_components.parameter("strength", {"type": "number", "minimum": 0, "maximum": 1, "default": Dream().strength}),
-            openapi_components.parameter("wait", openapi_components.WAIT),
-            openapi_components.parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+            parameter("url", URL),
+            parameter("effect", {"type": "string", "enum": [DREAM]}),
+            parameter("layer", layer),
+            parameter("strength", {"type": "number", "minimum": 0, "maximum": 1, "default": Dream().strength}),
+            parameter("wait", WAIT),
+            parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
         ],
         "requestBody": {
             "content": {
-                "application/json": {"schema": openapi_components.ref("PictureIn")},
-                "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": openapi_components.BINARY}}},
-                "image/*": {"schema": openapi_components.BINARY},
-                "application/octet-stream": {"schema": openapi_components.BINARY},
+                "application/json": {"schema": ref("PictureIn")},
+                "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": BINARY}}},
+                "image/*": {"schema": BINARY},
+                "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": openapi_components.awaited("What is known", openapi_components.ref("Description"), page=False) | openapi_components.problems(*openapi_components.BODY, *_LOOKING),
+        "responses": inspection_responses("The description", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
     }
 
 
-def inspection() -> dict[str, Any]:
-    """Describe ``GET /inspections/<id>``."""
-    either = {"anyOf": [openapi_components.ref("Look"), openapi_components.ref("Description")]}
+def _get_inspection() -> dict[str, Any]:
     return {
         "operationId": "getInspection",
-        "summary": "What the call that asked for it would answer",
-        "parameters": [openapi_components.in_path("inspection_id"), openapi_components.parameter("wait", openapi_components.WAIT), openapi_components.parameter("format", {"type": "string", "enum": ["json"]})],
-        "responses": openapi_components.awaited("As JSON; what GET /?url= asked for also as a page, where Accept prefers that", either) | openapi_components.or_pages(openapi_components.problems(*_LOOKING)),
+        "summary": "Get the response of the operation that started this inspection",
+        "parameters": [
+            path_id("inspection_id"),
+            parameter("wait", WAIT),
+            parameter("format", {"type": "string", "enum": ["json"]}),
+        ],
+        "responses": inspection_responses(
+            "JSON; a page if Accept prefers HTML and the inspection was started by GET /?url=",
+            {"anyOf": [ref("Look"), ref("Description")]},
+        )
+        | or_html(problem_responses(*OPERATION_CODES)),
     }

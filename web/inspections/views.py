@@ -14,20 +14,18 @@ from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
-from web.batches import serializers
-from web.http import origin, query
+from web.http import origin, query, responses
 from web.http.file_response import file_response
 from web.http.request_body import open_request_body
 from web.http.response_cache import make_cached_response
 from web.inspections import requests, service
 from web.inspections.service import Made
-from web.pages import error_pages
 from web.services import Services, current_services
 
 blueprint = Blueprint("inspections", __name__)
-error_pages.install(blueprint)
 _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_S: Final = 1
+_PAGE_RELOAD_S: Final = 2
 _GONE: Final = "This picture is not here. Pictures are kept for a while after their last use: look at the source again."
 _A_DAY: Final = "private, max-age=86400, immutable"  # by its name it is of one picture, one recipe, one model
 _OF_IMAGE: Final = ("format", "mode", "width", "height", "bytes", "frames", "sha256")
@@ -96,7 +94,7 @@ def picture(result_id: str, name: str) -> Response:
 
 
 def _view() -> View:
-    return "page" if serializers.wants_page() else "json"
+    return "page" if responses.prefers_html() else "json"
 
 
 def _format(text: str) -> View:
@@ -106,7 +104,7 @@ def _format(text: str) -> View:
 
 
 def _key(asked: str, view: View) -> tuple[str, View, str]:
-    return asked, view, serializers.base_url(current_services().settings.web.public_url)
+    return asked, view, responses.base_url(current_services().settings.web.public_url)
 
 
 def _answer(services: Services, key: tuple[str, View, str], found: Job | Made, wait_s: float) -> Response:
@@ -148,13 +146,17 @@ def _page(made: Made) -> bytes:
 
 def _not_yet(job: Job, view: View) -> Response:
     body = {"id": job.id, "status": job.status, "source": job.source.url, "links": {"self": _path(job)}}
-    answer = error_pages.still_working(job.source.url or "") if view == "page" else serializers.as_json(body)
+    answer = _waiting_page(job.source.url or "") if view == "page" else responses.json_response(body)
     answer.status_code = 202
     answer.headers["Location"] = _path(job)
     answer.headers["Retry-After"] = str(_RETRY_S)
     answer.headers["Cache-Control"] = "no-store"
     answer.headers["Vary"] = "Accept"
     return answer
+
+
+def _waiting_page(url: str) -> Response:
+    return Response(render_template("inspections/waiting.html", url=url, reload_s=_PAGE_RELOAD_S), mimetype="text/html")
 
 
 def _path(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready, does the ledger balance: for machines that watch."""
+"""Liveness, readiness and metrics for monitoring."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -12,22 +12,24 @@ from shared.errors import Environment, ShelfsightError, StoreAway
 from shared.queue import heartbeats
 from shared.queues import IMAGES
 from shared.storage.mongo import translate_errors
-from web.batches import serializers
-from web.http import problems
+from web.http import problems, responses
 from web.services import Services, current_services
 
-blueprint = Blueprint("health", __name__)
+blueprint = Blueprint("operations", __name__)
 
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """This process answers."""
-    return serializers.as_json({"status": "ok"})
+    """Report that this process responds."""
+    return responses.json_response({"status": "ok"})
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """What accepting batches and working on them needs is there; says what is not. Inspector and sweep are asked for by ``worker.runtime.healthcheck``."""
+    """Check everything that is needed to accept and process batches, and report what is missing.
+
+    ``worker.runtime.healthcheck`` checks the inspector and the sweep.
+    """
     services = current_services()
     checks: dict[str, Callable[[Services], str | None]] = {
         "mongodb": _mongodb,
@@ -40,8 +42,8 @@ def readyz() -> Response:
     }
     found: dict[str, str | None] = {}
     for name, check in checks.items():
-        if found.get("mongodb") and check in {_worker, _model}:  # it would be asked for the same in vain
-            found[name] = "Workers cannot be heard of without MongoDB."
+        if found.get("mongodb") and check in {_worker, _model}:  # their heartbeats are in MongoDB
+            found[name] = "The state of the workers is unknown without MongoDB."
             continue
         try:
             found[name] = check(services)
@@ -51,20 +53,18 @@ def readyz() -> Response:
     missing = [name for name, problem in found.items() if problem is not None]
     if missing:
         return problems.problem(Environment(f"Not ready: {', '.join(missing)}.", code="not_ready", extra={"checks": parts}))
-    return serializers.as_json({"status": "ready", "checks": parts})
+    return responses.json_response({"status": "ready", "checks": parts})
 
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """The ledger and the backlog for Prometheus."""
+    """Return the ledger and the backlog as Prometheus metrics."""
     registry = CollectorRegistry()
-    registry.register(_Ledger(current_services()))
+    registry.register(_LedgerCollector(current_services()))
     return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
 
-class _Ledger(Collector):
-    """The ledger and the backlog as gauges."""
-
+class _LedgerCollector(Collector):
     def __init__(self, services: Services) -> None:
         self._services = services
 
@@ -72,14 +72,14 @@ class _Ledger(Collector):
         balance, backlog = self._services.ledger_balance.get(), self._services.backlog.get()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
-            "Images by what became of them; received is done + failed + cancelled + pending + deleted, or some document is missing.",
+            "Images by state. received equals done + failed + cancelled + pending + deleted; otherwise a document is missing.",
             labels=["state"],
         )
         for state, count in balance.items():
             ledger.add_metric([state], count)
         yield ledger
-        yield GaugeMetricFamily("shelfsight_backlog_images", "Images that wait or are being worked on.", backlog.images)
-        inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that wait (queued) or are being worked on (processing).", labels=["state"])
+        yield GaugeMetricFamily("shelfsight_backlog_images", "Images that are queued or being processed.", backlog.images)
+        inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that are queued or being processed.", labels=["state"])
         for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
@@ -93,14 +93,14 @@ def _mongodb(services: Services) -> str | None:
 
 
 def _redis(services: Services) -> str | None:
-    return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not answer; uploads are accepted and wait."
+    return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not respond; uploads are accepted, but wait to be processed."
 
 
 def _blobs(services: Services) -> str | None:
     try:
         services.identity.check()
     except StoreAway as error:
-        if error.code != StoreAway.default_code:  # else whose store it is is not known; the check of MongoDB says why
+        if error.code != StoreAway.default_code:  # the default code: MongoDB, which holds the store identity, is unavailable; its own check reports that
             raise
     services.blobs.write("ready/web", [b"ready"])
     return None
@@ -108,8 +108,8 @@ def _blobs(services: Services) -> str | None:
 
 def _disk(services: Services) -> str | None:
     if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
-        return "Free space is below the watermark; uploads are refused."
-    with suppress(StoreAway):  # what waits is not known then; the check of MongoDB says why
+        return "Free disk space is below the minimum (BLOBS_MIN_FREE_BYTES); uploads are refused."
+    with suppress(StoreAway):  # the backlog is unknown; the check of MongoDB reports why
         services.check_free_space(0)
     return None
 
@@ -117,17 +117,17 @@ def _disk(services: Services) -> str | None:
 def _worker(services: Services) -> str | None:
     if heartbeats.is_worker_alive(services.db, IMAGES):
         return None
-    return "Those workers that live cannot work." if heartbeats.find_impediment(services.db, IMAGES) else "No worker has been heard of lately."
+    return "The running workers cannot process images." if heartbeats.find_impediment(services.db, IMAGES) else "No worker has sent a heartbeat recently."
 
 
 def _model(services: Services) -> str | None:
     if heartbeats.find_impediment(services.db, IMAGES) != "model_unusable" or heartbeats.is_worker_alive(services.db, IMAGES):
-        return None  # while others work, the last one of a roll may be hindered
-    return "No worker can use the model that VISION_MODEL names; a worker's log says why."
+        return None  # during a rolling update one worker may be impeded while others process
+    return "No worker can load the model named by VISION_MODEL; see the log of a worker for the reason."
 
 
 def _draining(services: Services) -> str | None:
     file = services.settings.web.drain_file
     if file is None or not file.exists():
         return None
-    return "This server is being drained (WEB_DRAIN_FILE is there): it still answers everything, but send what is new to another."
+    return "This server is being drained (the file WEB_DRAIN_FILE exists): it still serves requests, but send new ones to another server."

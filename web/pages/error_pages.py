@@ -1,85 +1,83 @@
-"""Problems as pages, for people: what is wrong, what to do about it, and the form again. One template; what it says is here."""
+"""Error responses as pages: what is wrong, what to do, and the form to try again. One template shows the texts of this module."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Flask, Response, render_template, request
 
-from web.batches import serializers
+from web.http import responses
 from web.http.problems import MEDIA_TYPE
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """How a page about a problem is headed, and what it advises. What exactly is wrong is the problem's own sentence."""
+class ErrorPage:
+    """Title and advice of the page for an error code. The page also shows the ``detail`` of the problem document."""
 
     title: str
     advice: str
 
 
-_ANOTHER: Final = "Try another picture."
-_AGAIN: Final = "It is nothing about the picture. Try again in a few seconds."
-_BROKEN: Final = "See whether it opens in an image program and save it anew, or try another one."
-_REPORT: Final = "If it happens again, tell who runs this service; the request id below helps to find it."
+_OTHER_IMAGE: Final = "Try another image."
+_RETRY: Final = "The image is not the cause. Try again in a few seconds."
+_BROKEN: Final = "Check whether an image program opens it and save it again, or try another image."
+_REPORT: Final = "If this happens again, report it to the operator of this service with the request ID below."
 
-EDGES: Final[dict[str, Edge]] = {
-    "no_source": Edge("Which picture?", "Paste the address of a picture, beginning with http:// or https://."),
-    "bad_url": Edge("This is no address of a picture", "Copy the address from a browser's address bar, or “copy image address” from its menu."),
-    "blocked_host": Edge("Nothing is fetched from this host", "Use a picture on a public site. Who runs this service decides about hosts."),
-    "blocked_address": Edge("Nothing is fetched from this address", "Only public addresses are looked at, never those of this machine or its network."),
-    "unresolvable_host": Edge("There is no such host", "See whether its name is spelt right."),
-    "upstream_status": Edge("The source did not send the picture", "See whether a browser in private mode opens the address: it may be gone, or be shown only to who is signed in."),
-    "upstream_timeout": Edge("The source is too slow", "Try again later, or use a copy that lies elsewhere."),
-    "upstream_error": Edge("The source cannot be reached", "See whether the address opens in a browser, and try again later."),
-    "source_too_large": Edge("The picture is too large", "Use a smaller copy of it."),
-    "not_an_image": Edge("This is not a picture", "The address may be that of a page with the picture on it: use “copy image address” from a browser's menu."),
-    "truncated": Edge("The picture is broken", _BROKEN),
-    "corrupt": Edge("The picture is broken", _BROKEN),
-    "too_many_pixels": Edge("The picture has too many pixels", "Use a smaller copy of it."),
-    "out_of_memory": Edge("The picture cannot be opened", "Use a smaller or simpler copy of it."),
-    "decoder_crash": Edge("The picture cannot be opened", _BROKEN),
-    "bytes_missing": Edge("The picture is no longer here", "Send it again."),
-    "too_many_requests": Edge("Too busy just now", "Try again in a moment; what was looked at lately is shown all the same."),
-    "redis_unavailable": Edge("Nothing new can be looked at just now", _AGAIN),
-    "database_unavailable": Edge("The service is not all there", _AGAIN),
-    "blobs_unavailable": Edge("The service is not all there", _AGAIN),
-    "unavailable": Edge("The service is not all there", _AGAIN),
-    "query_too_slow": Edge("This took too long", "Try again in a moment."),
-    "helper_killed": Edge("Looking at this picture was broken off", _AGAIN),
-    "disk_full": Edge("There is no room left", "Tell who runs this service."),
-    "inspection_lost": Edge("Looking at this picture went wrong", _ANOTHER),
-    "internal_error": Edge("Something went wrong here", _REPORT),
-    "not_found": Edge("There is nothing here", "It may have been here and is no longer kept."),
-    "invalid": Edge("This cannot be read", "Correct what is named here and try again."),
-    "foreign_origin": Edge("A page of another site asked", "If it was you who wanted this, press the button."),
-    "misdirected_request": Edge("This service has another name", "Ask for it as localhost, or by the address that it was published under."),
-    "unauthorized": Edge("There are no accounts here", "Send no Authorization."),
+ERROR_PAGES: Final[dict[str, ErrorPage]] = {
+    "no_source": ErrorPage("No image URL given", "Enter the URL of an image; it starts with http:// or https://."),
+    "bad_url": ErrorPage("This is not the URL of an image", "Copy the URL from the address bar of a browser, or use “Copy image address” in its menu."),
+    "blocked_host": ErrorPage("This host is not allowed", "Use an image on a public website. The operator of this service decides which hosts are allowed."),
+    "blocked_address": ErrorPage("This address is not allowed", "Use an image with a public address. The service does not fetch from its own machine or network."),
+    "unresolvable_host": ErrorPage("The host does not exist", "Check the spelling of the host name."),
+    "upstream_status": ErrorPage("The source did not return the image", "Check whether the URL opens in a private browser window: the image may be deleted, or visible only after signing in."),
+    "upstream_timeout": ErrorPage("The source is too slow", "Try again later, or use a copy of the image on another website."),
+    "upstream_error": ErrorPage("The source cannot be reached", "Check whether the URL opens in a browser, and try again later."),
+    "source_too_large": ErrorPage("The image file is too large", "Use a smaller copy of the image."),
+    "not_an_image": ErrorPage("This is not an image", "The URL may be that of a page that contains the image: use “Copy image address” in the menu of a browser."),
+    "truncated": ErrorPage("The image is incomplete", _BROKEN),
+    "corrupt": ErrorPage("The image is damaged", _BROKEN),
+    "too_many_pixels": ErrorPage("The image has too many pixels", "Use a smaller copy of the image."),
+    "out_of_memory": ErrorPage("The image cannot be processed", "Use a smaller or simpler copy of the image."),
+    "decoder_crash": ErrorPage("The image cannot be processed", _BROKEN),
+    "bytes_missing": ErrorPage("The image is no longer stored", "Upload it again."),
+    "too_many_requests": ErrorPage("Too many requests", "Try again in a moment. Recent results are still available."),
+    "redis_unavailable": ErrorPage("New images cannot be inspected at the moment", _RETRY),
+    "database_unavailable": ErrorPage("Service unavailable", _RETRY),
+    "blobs_unavailable": ErrorPage("Service unavailable", _RETRY),
+    "unavailable": ErrorPage("Service unavailable", _RETRY),
+    "query_too_slow": ErrorPage("This request took too long", "Try again in a moment."),
+    "helper_killed": ErrorPage("The inspection of this image was interrupted", _RETRY),
+    "disk_full": ErrorPage("The storage is full", "Report this to the operator of this service."),
+    "inspection_lost": ErrorPage("The inspection of this image failed", _OTHER_IMAGE),
+    "internal_error": ErrorPage("Something went wrong", _REPORT),
+    "not_found": ErrorPage("Not found", "Check the address. The content may have been deleted."),
+    "invalid": ErrorPage("Invalid request", "Correct the parameters named here and try again."),
+    "foreign_origin": ErrorPage("Request from another website", "If you want to inspect this image, press the button."),
+    "misdirected_request": ErrorPage("Unknown host name", "Open this service as localhost or at its published address."),
+    "unauthorized": ErrorPage("Accounts are not supported", "Send no Authorization header."),
 }
-_WORKING: Final = Edge("Still looking at it", "This page loads itself again until the picture is there; you can also come back later.")
-_ANY: Final = Edge("This did not work", "Go back and try it another way.")
-_RELOAD_S: Final = 2
+_OTHER_ERROR: Final = ErrorPage("The request failed", "Go back and try again.")
 
 
-def install(blueprint: Blueprint) -> None:
-    """Make the problems that a blueprint's routes show pages, for those who want pages."""
+def install(app: Flask, *blueprints: Blueprint) -> None:
+    """Turn the problem documents of these blueprints' routes into pages if the client prefers HTML.
 
-    def as_page(answer: Response) -> Response:
-        if answer.mimetype == MEDIA_TYPE and request.method in {"GET", "HEAD"}:
-            if serializers.wants_page():
-                problem = orjson.loads(answer.get_data())
-                answer.set_data(_page(EDGES.get(problem["code"], _ANY), problem, request.args.get("url", "")))
-                answer.mimetype = "text/html"
-            answer.headers["Vary"] = "Accept"
-        return answer
+    Flask calls ``after_request`` functions in the reverse order of their registration. Install the pages after what adds
+    headers for HTML.
+    """
+    names = {blueprint.name for blueprint in blueprints}
 
-    blueprint.after_request(as_page)
+    def convert(response: Response) -> Response:
+        if request.blueprint in names and response.mimetype == MEDIA_TYPE and request.method in {"GET", "HEAD"}:
+            if responses.prefers_html():
+                response.set_data(_render(orjson.loads(response.get_data())))
+                response.mimetype = "text/html"
+            response.headers["Vary"] = "Accept"
+        return response
+
+    app.after_request(convert)
 
 
-def still_working(url: str) -> Response:
-    """Make the page for who waits: it loads itself again, without any script."""
-    return Response(_page(_WORKING, {"detail": "The picture is being fetched and looked at."}, url, reload_s=_RELOAD_S), mimetype="text/html")
-
-
-def _page(edge: Edge, problem: dict[str, Any], url: str, reload_s: int | None = None) -> str:
-    return render_template("error.html", edge=edge, problem=problem, url=url, reload_s=reload_s)
+def _render(problem: dict[str, Any]) -> str:
+    texts = ERROR_PAGES.get(problem["code"], _OTHER_ERROR)
+    return render_template("error.html", title=texts.title, advice=texts.advice, problem=problem, url=request.args.get("url", ""))

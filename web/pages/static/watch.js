@@ -1,21 +1,21 @@
-// Reload the page whenever the batch has moved on, until it is finished.
+// Reload the page whenever the counts of the batch change, until it is finished.
 const { batch, shown } = document.currentScript.dataset;
 async function watch() {
   for (;;) {
     try {
-      const answer = await fetch(`/image_batches/${batch}?wait=3`);
-      if (answer.ok) {
-        const { counts, finished_at } = await answer.json();
+      const response = await fetch(`/image_batches/${batch}?wait=3`);
+      if (response.ok) {
+        const { counts, finished_at } = await response.json();
         if (finished_at || Object.values(counts).join() !== shown) {
           location.reload();
           return;
         }
-      } else if (answer.status === 404) {
-        location.reload(); // deleted: the page says so
+      } else if (response.status === 404) {
+        location.reload(); // the batch is deleted; the reloaded page says so
         return;
       }
     } catch {
-      // The service is being restarted: ask again, as after a 5xx.
+      // The service restarts: try again, as after a 5xx response.
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

@@ -1,4 +1,4 @@
-"""Lists, one batch, waiting, pages, documents: what a reader gets."""
+"""Reading batches: lists, one batch, waiting for it, its page, and the documents beside them."""
 
 import re
 import threading
@@ -161,7 +161,7 @@ def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) ->
 
 def test_a_longer_wait_than_half_a_minute_is_half_a_minute(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(batches, "_wait", lambda _batch_id, seconds: asked.append(seconds))
+    monkeypatch.setattr(batches, "_wait_until_closed", lambda _batch_id, seconds: asked.append(seconds))
     said = post(web, [item()]).get_json()
     for seconds in (0, 30, 31, 10**30):
         assert web.get(f"{said['links']['self']}?wait={seconds}").status_code == 200

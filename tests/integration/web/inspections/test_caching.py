@@ -84,5 +84,5 @@ def test_an_unknown_inspection_is_not_found(web: FlaskClient) -> None:
     for path in ("/inspections/x", f"/inspections/{'0' * 32}", f"/inspections/{'0' * 32}?wait=5"):
         answer = web.get(path)
         assert (answer.status_code, code(answer)) == (404, "not_found")
-        assert "There is nothing here" in web.get(path, headers=BROWSER).text
+        assert "Not found" in web.get(path, headers=BROWSER).text
     assert web.get(f"/inspections/{'0' * 32}?format=xml").status_code == 422

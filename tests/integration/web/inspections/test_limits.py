@@ -31,7 +31,7 @@ def test_what_is_known_is_given_while_redis_is_away_and_nothing_new_is_begun(
     fresh = alone.post("/img?https://example.org/other.jpg")
     assert (fresh.status_code, code(fresh)) == (503, "redis_unavailable")
     assert int(fresh.headers["Retry-After"]) >= 1
-    assert "Nothing new can be looked at" in alone.get("/?url=https://example.org/other.jpg").text
+    assert "New images cannot be inspected" in alone.get("/?url=https://example.org/other.jpg").text
     assert db.inspections.count_documents({}) == 1
 
 
@@ -100,7 +100,7 @@ def test_one_client_begins_so_many_and_joins_as_it_likes(db: Db, mongo: settings
     asked = [web.post(f"/img?https://example.org/{name}.jpg", environ_overrides=here) for name in ("a", "a", "a", "b", "b", "c")]
     assert [answer.status_code for answer in asked] == [202, 202, 202, 202, 202, 429]
     assert (code(asked[-1]), int(asked[-1].headers["Retry-After"]) >= 1) == ("too_many_requests", True)
-    assert "Too busy" in web.get("/?url=https://example.org/d.jpg", environ_overrides=here).text
+    assert "Too many requests" in web.get("/?url=https://example.org/d.jpg", environ_overrides=here).text
     assert web.post("/img?https://example.org/c.jpg", environ_overrides={"REMOTE_ADDR": "198.51.100.8"}).status_code == 202
 
 

@@ -23,7 +23,7 @@ from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, JSON, LOOK, URL, code
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from web.pages.error_pages import EDGES
+from web.pages.error_pages import ERROR_PAGES
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +59,12 @@ FAILURES: list[ShelfsightError] = [
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: error.code)
-def test_each_edge_has_its_page_and_its_problem(web: FlaskClient, inspector: Inspector, error: ShelfsightError) -> None:
+def test_each_failure_has_its_page_and_its_problem(web: FlaskClient, inspector: Inspector, error: ShelfsightError) -> None:
     web.get(LOOK)
     inspector.fail(error)
     page, problem = web.get(LOOK, headers=BROWSER), web.get(LOOK, headers=JSON)
     assert (page.status_code, page.mimetype) == (error.status, "text/html")
-    for shown in (EDGES[error.code].title, EDGES[error.code].advice, error.detail, f"{error.status} {error.code}", f'value="{URL}"'):
+    for shown in (ERROR_PAGES[error.code].title, ERROR_PAGES[error.code].advice, error.detail, f"{error.status} {error.code}", f'value="{URL}"'):
         assert shown in page.text.replace("&#39;", "'")
     assert (problem.status_code, problem.mimetype, code(problem)) == (error.status, "application/problem+json", error.code)
     assert problem.headers["Retry-After"] == page.headers["Retry-After"]
@@ -74,7 +74,7 @@ def test_each_edge_has_its_page_and_its_problem(web: FlaskClient, inspector: Ins
 def test_what_was_never_asked_for_has_its_page_too(web: FlaskClient, db: Db, query: str, said: str) -> None:
     page = web.get(f"/?{query}")
     assert (page.status_code, page.mimetype) == (422, "text/html")
-    assert EDGES[said].title in page.text
+    assert ERROR_PAGES[said].title in page.text
     assert code(web.get(f"/?{query}", headers=JSON)) == said
     assert db.inspections.count_documents({}) == 0
 

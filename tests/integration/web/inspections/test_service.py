@@ -19,7 +19,7 @@ from tests.integration.web.inspections.asking import BROWSER, IMG, IMPATIENT, JS
 from tests.integration.web.inspections.scripted_inspector import Inspector
 from tests.support.service_stack import until
 from tests.support.web_client import client, opened
-from web.batches.response_schemas import Awaited, Description, Look
+from web.inspections.response_schemas import Awaited, Description, Look
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from flask import Flask, render_template, request
 
 from shared.settings import Settings, Telemetry
 from web.app import create_app
-from web.batches import serializers
+from web.http import responses
 from web.http.error_codes import CODES, INSPECTION_CODES
 from web.openapi import document as openapi
-from web.pages.error_pages import EDGES
+from web.pages.error_pages import ERROR_PAGES
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,16 @@ def documented(path: str) -> set[str]:
 
 
 def test_every_code_of_looking_at_a_picture_has_its_texts() -> None:
-    assert set(EDGES) <= set(CODES)
-    assert set(EDGES) >= INSPECTION_CODES
-    assert documented("/") <= set(EDGES)
+    assert set(ERROR_PAGES) <= set(CODES)
+    assert set(ERROR_PAGES) >= INSPECTION_CODES
+    assert documented("/") <= set(ERROR_PAGES)
 
 
 def test_titles_and_advice_are_sentences_for_people() -> None:
-    for edge in EDGES.values():
-        assert edge.title[0].isupper()
-        assert edge.advice.endswith(".")
-        assert "_" not in edge.title + edge.advice
+    for page in ERROR_PAGES.values():
+        assert page.title[0].isupper()
+        assert page.advice.endswith(".")
+        assert "_" not in page.title + page.advice
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_titles_and_advice_are_sentences_for_people() -> None:
 )
 def test_who_gets_a_page(app: Flask, path: str, accept: str, *, page: bool) -> None:
     with app.test_request_context(path, headers={"Accept": accept} if accept else {}):
-        assert serializers.wants_page() is page
+        assert responses.prefers_html() is page
 
 
 def test_a_page_shows_what_is_not_ours_as_text(app: Flask) -> None:
@@ -62,6 +62,6 @@ def test_a_page_shows_what_is_not_ours_as_text(app: Flask) -> None:
     problem = {"detail": evil, "errors": [{"pointer": f"/{evil}", "detail": evil}], "status": 422, "code": "invalid", "request_id": evil}
     with app.test_request_context("/"):
         assert request.path == "/"
-        page = render_template("error.html", edge=EDGES["invalid"], problem=problem, url=evil, reload_s=None)
+        page = render_template("error.html", title="Invalid request", advice="Try again.", problem=problem, url=evil)
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 5

@@ -1,0 +1,22 @@
+"""Response bodies about batches. Images and batches follow from the stored documents."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from shared.storage import schema
+from web.http.document_models import response_model
+
+Image: Final[Any] = response_model(schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), after="status")
+Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)), ("images_more", (bool | None, None)))
+
+
+class BatchPage(BaseModel):
+    """A list of batches; ``page``, ``total`` and ``pages`` are absent with ``cursor=``."""
+
+    per_page: int
+    page: int | None = None
+    total: int | None = None
+    pages: int | None = None
+    next_cursor: str | None
+    batches: list[Batch]

@@ -1,0 +1,43 @@
+"""Response models of stored documents, generated from the fields that ``shared.storage.schema`` declares."""
+
+from functools import cache
+from types import GenericAlias
+from typing import Any, Final
+
+import mongoengine as me
+from pydantic import create_model
+
+from shared.storage.schema import public_fields
+
+_TYPES: Final = {me.StringField: str, me.IntField: int, me.FloatField: float, me.BooleanField: bool, me.DateTimeField: str}
+
+
+@cache
+def response_model(document: Any, *computed: tuple[str, Any], after: str | None = None) -> Any:
+    """Return the pydantic model of a document as responses contain it: its public fields, and those that the serializer adds.
+
+    Several response models may contain the same document; they get the same model, and OpenAPI one component.
+
+    :param document: a MongoEngine document; the model takes its name and its docstring.
+    :param computed: name and type of each field that the serializer adds.
+    :param after: the stored field after which the added ones come; else they come last.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in public_fields(document).items():
+        fields[name] = (_shown_type(field), ...)
+        if name == after:
+            fields |= dict(computed)
+    return create_model(document.__name__, __doc__=document.__doc__, __module__=__name__, **fields | dict(computed))
+
+
+def _shown_type(field: Any) -> Any:
+    if hasattr(field, "shown_as"):
+        is_document = isinstance(field.shown_as, type) and issubclass(field.shown_as, me.EmbeddedDocument)
+        return response_model(field.shown_as) if is_document else field.shown_as
+    if isinstance(field, me.ListField):
+        shown: Any = GenericAlias(list, _shown_type(field.field))
+    elif isinstance(field, me.DictField):
+        shown = dict[str, Any]
+    else:
+        shown = _TYPES[type(field)]
+    return shown | None if field.null else shown

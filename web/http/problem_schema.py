@@ -1,0 +1,34 @@
+"""The body of an error response (RFC 9457) as a model."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from web.http.error_codes import CODES
+
+
+class FieldProblem(BaseModel):
+    """One invalid field."""
+
+    pointer: str
+    code: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: Annotated[str, Field(json_schema_extra={"enum": list(CODES)})]
+    request_id: str
+    errors: list[FieldProblem] | None = None
+    limit: str | None = None
+    value: int | None = None
+    free: int | None = None
+    accepted: list[str] | None = None
+    batch_id: str | None = None
+    upstream_status: int | None = None

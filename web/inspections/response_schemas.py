@@ -1,0 +1,84 @@
+"""Response bodies of inspections."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from shared.storage import schema
+from web.http.document_models import response_model
+
+Detection: Final[Any] = response_model(schema.Detection)
+
+
+class Picture(BaseModel):
+    """The source image, and the URL of a JPEG of it that is at most 700 pixels long."""
+
+    format: str
+    mode: str
+    width: int
+    height: int
+    bytes: int
+    frames: int
+    sha256: str
+    url: str
+
+
+class Augmented(BaseModel):
+    """An augmentation of the image; if it failed, ``error`` is set and ``url`` is null."""
+
+    name: str
+    params: dict[str, Any] | None = None
+    error: str | None = None
+    url: str | None
+
+
+class Look(BaseModel):
+    """An image and its augmentations."""
+
+    source: str
+    image: Picture
+    augmentations: list[Augmented]
+    seed: int
+    links: dict[str, str]
+
+
+class Share(BaseModel):
+    """A colour and its share of the image's area."""
+
+    hex: str
+    share: float
+
+
+class Effect(BaseModel):
+    """The image made by the requested effect."""
+
+    name: str
+    layer: int
+    strength: float
+    url: str
+
+
+class Description(Picture):
+    """Properties of an image and what was detected in it; ``source`` is null for an uploaded image."""
+
+    source: str | None
+    exif: dict[str, Any] | None
+    icc: str | None
+    phash: str
+    brightness: float
+    sharpness: float
+    dominant_colors: list[Share]
+    detections: list[Detection]
+    model: dict[str, str] | None
+    barcodes: list[dict[str, Any]]
+    effect: Effect | None = None
+    links: dict[str, str]
+
+
+class Awaited(BaseModel):
+    """An inspection that is not finished yet."""
+
+    id: str
+    status: str
+    source: str | None
+    links: dict[str, str]

@@ -1,0 +1,15 @@
+"""Response bodies of operations."""
+
+from pydantic import BaseModel
+
+
+class LimitsShown(BaseModel):
+    """Limits of an upload."""
+
+    max_body_bytes: int
+    max_images: int
+    max_image_bytes: int
+    max_pixels: int
+    formats: list[str]
+    augmentations: list[str]
+    default_augmentations: list[str]

@@ -1,0 +1,73 @@
+"""The OpenAPI description of uploads."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.variants import THUMB
+from web.http.openapi_components import BINARY, BODY_CODES, json_content, parameter, problem_responses, ref
+from web.uploads import schemas
+from web.uploads.response_schemas import Accepted
+
+_LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
+_LINKS: Final[dict[str, Any]] = {
+    "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
+    "thumbnail": {
+        "operationId": "getVariant",
+        "parameters": {"image_id": "$response.body#/images/0/id", "variant": THUMB},
+    },
+}
+
+
+def _add_images(schema: dict[str, Any]) -> None:
+    schema["properties"]["images"] = {"type": "array", "items": ref("ImageIn"), "minItems": 1}
+    schema["required"] = ["images"]
+
+
+class Envelope(schemas.Envelope):
+    """The object form of an upload."""
+
+    # The images are validated one by one, apart from the object around them, so the validating model does not declare them.
+    model_config = ConfigDict(json_schema_extra=_add_images)
+
+
+MODELS: Final[tuple[type[BaseModel], ...]] = (Accepted, schemas.ImageIn, schemas.ImageMeta, Envelope)
+
+
+def paths() -> dict[str, Any]:
+    """Return the path items of this resource."""
+    return {"/upload_image_batch": {"post": _upload()}}
+
+
+def _upload() -> dict[str, Any]:
+    return {
+        "operationId": "uploadImageBatch",
+        "summary": "Upload a batch of images",
+        "parameters": [
+            parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
+            parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
+            parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": [{"type": "array", "items": ref("ImageIn")}, ref("Envelope")]}},
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["metadata", "file"],
+                        "properties": {
+                            "metadata": {"type": "string", "contentMediaType": "application/json", "minLength": 2},
+                            "file": {"type": "array", "items": BINARY},
+                        },
+                    }
+                },
+            },
+        },
+        "responses": {"202": json_content("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
+        | problem_responses(
+            *BODY_CODES, "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
+            "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
+        ),
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Asking for an inspection: what is known is given, what is being made is waited for, and only what is neither is asked for anew."""
+"""Requesting inspections: a known result is returned, a pending inspection is joined, and only otherwise a new one is queued."""
 
 import time
 from dataclasses import dataclass
@@ -12,31 +12,34 @@ from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
 from web.http.problems import StoredProblem
 from web.http.rate_limits import client_key
-from web.inspections.requests import Asked
+from web.inspections.requests import InspectionRequest
 from web.services import Services
 
-_PATIENCE_S: Final = 5
-_LOOK_AGAIN_S: Final = 0.5
-"""Should the news that it has ended be lost."""
+_RETRY_AFTER_S: Final = 5
+_POLL_S: Final = 0.5
+"""Interval of reading the job while waiting: its notification may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """An inspection that is done, with what it found and the name under which its pictures lie."""
+class InspectionResult:
+    """A finished inspection; ``id`` is the id of its result, which the addresses of its images contain."""
 
     job: Job
-    result: str
+    id: str
     fields: dict[str, Any]
 
 
-def ask(services: Services, asked: Asked, client: str) -> Job | Made:
-    """Give an answer that is there and fresh, or see to it that one is being made.
+def request_inspection(services: Services, requested: InspectionRequest, client: str) -> Job | InspectionResult:
+    """Return a result that is known and fresh; else make sure that the inspection is queued.
 
-    :param client: on whose account it goes if it has to be made.
-    :returns: what was made; or the job, which is pending.
-    :raises ShelfsightError: what the inspection came to, if it failed a moment ago; or it cannot be asked for now.
+    :param client: address of the client whose limits a new inspection counts against.
+    :returns: the result, or the pending job.
+    :raises StoredProblem: the same inspection failed a moment ago.
+    :raises Busy: the client's limits, or those of all clients together, are reached.
+    :raises StoreAway: Redis does not respond and no result is known; or MongoDB or the blob store does not respond.
+    :raises DiskFull: there is no space for an uploaded image.
     """
-    job = jobs.find(services.db, recipes.job_id(asked.source, asked.recipe))
+    job = jobs.find(services.db, recipes.job_id(requested.source, requested.recipe))
     if job is not None and job.pending:
         return job
     known = _outcome(services, job) if job is not None and job.fresh else None
@@ -44,63 +47,65 @@ def ask(services: Services, asked: Asked, client: str) -> Job | Made:
         return known
     try:
         services.rate_limits.hit("inspection", client)
-        if isinstance(asked.recipe, Describe) and asked.recipe.dream is not None:
+        if isinstance(requested.recipe, Describe) and requested.recipe.dream is not None:
             services.rate_limits.hit("dream", client)
     except StoreAway:
         known = _outcome(services, job) if job is not None and job.error is None else None
         if known is None:
             raise
-        return known  # nothing new while Redis is away, but what is known, however old
+        return known  # while Redis is unavailable nothing new is started, but known results are returned, however old
     inspect = services.settings.inspect
     if services.pending_inspections.get()["queued"] >= inspect.max_waiting:
-        raise Busy("Too many inspections wait; try again in a moment.", retry_after=_PATIENCE_S)
+        raise Busy("Too many inspections are waiting; retry later.", retry_after=_RETRY_AFTER_S)
     if jobs.has_pending(services.db, client_key(client), inspect.max_pending):
-        raise Busy("Too many inspections that you began are not done yet; try again in a moment.", retry_after=_PATIENCE_S)
-    if asked.data is not None:
-        services.check_free_space(len(asked.data))
-        services.blobs.write(incoming_key(recipes.job_id(asked.source, asked.recipe)), [asked.data])
-    lost = job is not None and job.fresh  # then its pictures have made room for others
-    job, queued = jobs.ask(services.db, asked.source, asked.recipe, client_key(client), keep_s=inspect.keep_s, anew=lost)
+        raise Busy("Too many inspections from your address are not done yet; retry later.", retry_after=_RETRY_AFTER_S)
+    if requested.data is not None:
+        services.check_free_space(len(requested.data))
+        services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
+    is_result_missing = job is not None and job.fresh  # it was deleted to free space for others
+    job, queued = jobs.ask(
+        services.db, requested.source, requested.recipe, client_key(client), keep_s=inspect.keep_s, anew=is_result_missing
+    )
     if queued:
         services.wakeups[INSPECTIONS].publish()
     return job
 
 
-def wait(services: Services, job: Job, seconds: float) -> Job | Made:
-    """Wait for an inspection to end; not at all when as many wait as may.
+def wait_for_result(services: Services, job: Job, seconds: float) -> Job | InspectionResult:
+    """Wait for an inspection to end, unless too many threads wait already.
 
-    :returns: what was made; or the job, if it is still pending.
-    :raises ShelfsightError: what it came to, if it failed. :raises NotFound: it, or what it made, has been removed.
+    :returns: the result, or the job if it is still pending.
+    :raises StoredProblem: the inspection failed. :raises NotFound: it, or its result, has been deleted.
     """
     if job.pending and services.wait_slots.acquire(blocking=False):
         try:
-            job = _await(services, job, seconds)
+            job = _wait_until_ended(services, job, seconds)
         finally:
             services.wait_slots.release()
     if job.pending:
         return job
-    made = _outcome(services, job)
-    if made is None:
-        raise NotFound("What this inspection made is no longer kept: ask for it again.")
-    return made
+    result = _outcome(services, job)
+    if result is None:
+        raise NotFound("The result of this inspection has been deleted; request it again.")
+    return result
 
 
-def _await(services: Services, job: Job, seconds: float) -> Job:
-    until = time.monotonic() + seconds
+def _wait_until_ended(services: Services, job: Job, seconds: float) -> Job:
+    deadline = time.monotonic() + seconds
     with services.notifications.expect(job.id) as ended:
-        while job.pending and (left := until - time.monotonic()) > 0:  # it was so a moment ago
-            ended.wait(min(left, _LOOK_AGAIN_S))
+        while job.pending and (left := deadline - time.monotonic()) > 0:  # job was read before the subscription
+            ended.wait(min(left, _POLL_S))
             ended.clear()
             job = jobs.get(services.db, job.id)
     return job
 
 
-def _outcome(services: Services, job: Job) -> Made | None:
-    """Give what an ended inspection made; None where that is no longer there.
+def _outcome(services: Services, job: Job) -> InspectionResult | None:
+    """Return the result of an ended inspection, or None if it has been deleted.
 
-    :raises StoredProblem: it failed.
+    :raises StoredProblem: the inspection failed.
     """
     if job.error is not None:
         raise StoredProblem(job.error, retry_after=max(1, round(job.fresh_for_s)))
     found = results.use(services.db, job.result) if job.result is not None else None
-    return Made(job, found["_id"], found["fields"]) if found is not None else None
+    return InspectionResult(job, found["_id"], found["fields"]) if found is not None else None

@@ -1,9 +1,8 @@
-"""One picture by URL or by hand: asked for, waited for, shown; and the pictures that were made of it."""
+"""Inspections: request one, wait for it, return it as JSON or as a page; and the images that it made."""
 
 import re
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-import orjson
 from flask import Blueprint, Response, render_template, request
 
 from shared.augmentations import AUGMENTATIONS
@@ -18,79 +17,76 @@ from web.http import origin, query, responses
 from web.http.file_response import file_response
 from web.http.request_body import open_request_body
 from web.http.response_cache import make_cached_response
-from web.inspections import requests, service
-from web.inspections.service import Made
+from web.inspections import requests, serializers, service
+from web.inspections.service import InspectionResult
 from web.services import Services, current_services
 
 blueprint = Blueprint("inspections", __name__)
 _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
-_RETRY_S: Final = 1
+_RETRY_AFTER_S: Final = 1
 _PAGE_RELOAD_S: Final = 2
-_GONE: Final = "This picture is not here. Pictures are kept for a while after their last use: look at the source again."
-_A_DAY: Final = "private, max-age=86400, immutable"  # by its name it is of one picture, one recipe, one model
-_OF_IMAGE: Final = ("format", "mode", "width", "height", "bytes", "frames", "sha256")
-_DESCRIBED: Final = (
-    *_OF_IMAGE, "exif", "icc", "phash", "brightness", "sharpness", "dominant_colors", "detections", "model", "barcodes",
-)  # fmt: skip
+_IMAGE_DELETED: Final = "This image is not stored. Images are deleted some time after their last use; request the inspection again."
+_CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the address names one image, one recipe and one model
 
 View = Literal["page", "json"]
 
 
 @blueprint.post("/img")
 def describe() -> Response:
-    """Say what is known of a picture and what is in it; with ``effect=deepdream`` show what the model dreams of it."""
+    """Return what is known of an image and what is detected in it; with ``effect=deepdream`` also the model's dream of it."""
     services = current_services()
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
-        asked = requests.from_request(services.settings, body)
-        key = _key(recipes.job_id(asked.source, asked.recipe), "json")
-        kept = services.response_cache.get(key)
-        if kept is not None:
-            return kept.response()
-        wait_s, found = asked.wait_s, service.ask(services, asked, request.remote_addr or "")
-        del asked  # nobody waits with a picture in hand
-    return _answer(services, key, found, wait_s)
+        requested = requests.from_request(services.settings, body)
+        key = _cache_key(recipes.job_id(requested.source, requested.recipe), "json")
+        cached = services.response_cache.get(key)
+        if cached is not None:
+            return cached.response()
+        wait_s, found = requested.wait_s, service.request_inspection(services, requested, request.remote_addr or "")
+        del requested  # free an uploaded image before the wait
+    return _respond(services, key, found, wait_s)
 
 
-def look() -> Response:
-    """Show a picture and its augmentations (``GET /?url=``): a page or, for who prefers that, JSON."""
+def augment() -> Response:
+    """Return an image and its augmentations (``GET /?url=``) as a page or, if the client prefers that, as JSON."""
     services = current_services()
-    origin.refuse_foreign_pages(services.settings.web.public_url)  # an <img> on somebody's page must not make us fetch
-    key = _key(request.full_path, _view())  # what was asked so is not read again
-    kept = services.response_cache.get(key)
-    if kept is not None:
-        return kept.response()
-    asked = requests.from_query(services.settings)
-    return _answer(services, key, service.ask(services, asked, request.remote_addr or ""), asked.wait_s)
+    origin.refuse_foreign_pages(services.settings.web.public_url)  # an <img> in a foreign page must not make this service fetch
+    key = _cache_key(request.full_path, _view())  # by the address as sent, so that a cached response costs no parsing
+    cached = services.response_cache.get(key)
+    if cached is not None:
+        return cached.response()
+    requested = requests.from_query(services.settings)
+    found = service.request_inspection(services, requested, request.remote_addr or "")
+    return _respond(services, key, found, requested.wait_s)
 
 
 @blueprint.get("/inspections/<job_id>")
 def inspection(job_id: str) -> Response:
-    """Answer as the call that asked for it would; with ``wait=`` as soon as it is there."""
+    """Return what the request that started the inspection would return; with ``wait=`` as soon as it is done."""
     services = current_services()
     values = query.read({"wait": query.WAIT, "format": _format})
     if not _ID.match(job_id):
         raise NotFound("There is no such inspection.")
-    key = _key(job_id, values.get("format") or _view())
-    kept = services.response_cache.get(key)
-    if kept is not None:
-        return kept.response()
-    return _answer(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
+    key = _cache_key(job_id, values.get("format") or _view())
+    cached = services.response_cache.get(key)
+    if cached is not None:
+        return cached.response()
+    return _respond(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
 
 
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
 def picture(result_id: str, name: str) -> Response:
-    """Serve a picture that was made for an inspection."""
+    """Return an image of an inspection's result."""
     if not _ID.match(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
-        raise NotFound("There is no such picture.")
+        raise NotFound("There is no such image.")
     services = current_services()
     found = results.use(services.db, result_id)
     if found is None:
-        raise NotFound(_GONE)
+        raise NotFound(_IMAGE_DELETED)
     try:
         opened = services.blobs.open(inspection_key(found["folder"], name))
     except BlobMissing:
-        raise NotFound(_GONE) from None
-    return file_response(*opened, _A_DAY, "image/jpeg")
+        raise NotFound(_IMAGE_DELETED) from None
+    return file_response(*opened, _CACHE_FOR_A_DAY, "image/jpeg")
 
 
 def _view() -> View:
@@ -103,65 +99,35 @@ def _format(text: str) -> View:
     return "json"
 
 
-def _key(asked: str, view: View) -> tuple[str, View, str]:
-    return asked, view, responses.base_url(current_services().settings.web.public_url)
+def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
+    """Return the key of a response; ``inspection`` is the job's id, or an address that names the same inspection every time."""
+    return inspection, view, responses.base_url(current_services().settings.web.public_url)
 
 
-def _answer(services: Services, key: tuple[str, View, str], found: Job | Made, wait_s: float) -> Response:
+def _respond(services: Services, key: tuple[str, View, str], found: Job | InspectionResult, wait_s: float) -> Response:
     _, view, base = key
     if isinstance(found, Job):
-        found = service.wait(services, found, wait_s)
+        found = service.wait_for_result(services, found, wait_s)
     if isinstance(found, Job):
-        return _not_yet(found, view)
-    is_page = view == "page" and isinstance(found.job.recipe, Augment)
-    body, kind = (_page(found), "text/html; charset=utf-8") if is_page else (_json(found, base), "application/json")
-    answer = make_cached_response(body, kind, found.job.fresh_for_s)
-    services.response_cache.put(key, answer)
-    return answer.response()
+        return _pending_response(found, view)
+    if view == "page" and isinstance(found.job.recipe, Augment):
+        body, content_type = serializers.result_page(found), "text/html; charset=utf-8"
+    else:
+        body, content_type = serializers.result_json(found, base), "application/json"
+    cached = make_cached_response(body, content_type, found.job.fresh_for_s)
+    services.response_cache.put(key, cached)
+    return cached.response()
 
 
-def _json(made: Made, base: str) -> bytes:
-    shown = _augmented(made, made.job.recipe, base) if isinstance(made.job.recipe, Augment) else _described(made, base)
-    return orjson.dumps({"source": made.job.source.url, **shown, "links": {"self": _path(made.job)}})
-
-
-def _augmented(made: Made, recipe: Augment, base: str) -> dict[str, Any]:
-    image = {name: made.fields[name] for name in _OF_IMAGE} | {"url": base + _picture(made, ORIGINAL)}
-    augmentations = [one | {"url": None if "error" in one else base + _picture(made, one["name"])} for one in made.fields["augmentations"]]
-    return {"image": image, "augmentations": augmentations, "seed": recipe.seed}
-
-
-def _described(made: Made, base: str) -> dict[str, Any]:
-    shown = {name: made.fields[name] for name in _DESCRIBED} | {"url": base + _picture(made, ORIGINAL)}
-    if "effect" in made.fields:
-        shown["effect"] = made.fields["effect"] | {"url": base + _picture(made, DREAM)}
-    return shown
-
-
-def _page(made: Made) -> bytes:
-    pictures = {name: _picture(made, name) for name in made.fields["files"]}
-    page = render_template("inspections/inspection.html", source=made.job.source.url, fields=made.fields, pictures=pictures, json=f"{_path(made.job)}?format=json")
-    return page.encode()
-
-
-def _not_yet(job: Job, view: View) -> Response:
-    body = {"id": job.id, "status": job.status, "source": job.source.url, "links": {"self": _path(job)}}
-    answer = _waiting_page(job.source.url or "") if view == "page" else responses.json_response(body)
-    answer.status_code = 202
-    answer.headers["Location"] = _path(job)
-    answer.headers["Retry-After"] = str(_RETRY_S)
-    answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Vary"] = "Accept"
-    return answer
+def _pending_response(job: Job, view: View) -> Response:
+    response = _waiting_page(job.source.url or "") if view == "page" else responses.json_response(serializers.pending_inspection(job))
+    response.status_code = 202
+    response.headers["Location"] = serializers.inspection_path(job)
+    response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["Vary"] = "Accept"
+    return response
 
 
 def _waiting_page(url: str) -> Response:
     return Response(render_template("inspections/waiting.html", url=url, reload_s=_PAGE_RELOAD_S), mimetype="text/html")
-
-
-def _path(job: Job) -> str:
-    return f"/inspections/{job.id}"
-
-
-def _picture(made: Made, name: str) -> str:
-    return f"/pictures/{made.result}/{name}.jpg"

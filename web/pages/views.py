@@ -17,7 +17,7 @@ blueprint = Blueprint("pages", __name__, template_folder="templates", static_fol
 def start() -> Response | str:
     """Show the newest batches and the backlog; with ``url=`` inspect the image at that URL."""
     if "url" in request.args:
-        return inspections.look()
+        return inspections.augment()
     services = current_services()
     values = query.read({"page": filters.PAGING["page"]})
     page = values.get("page", 1)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UrlRefused
-from web.inspections.requests import split
+from web.inspections.requests import split_query
 
 OWN = ["", "effect=deepdream", "effect=deepdream&layer=2&strength=0.5", "wait=0"]
 urls = st.builds(
@@ -23,13 +23,13 @@ def test_an_encoded_address_comes_out_as_it_was(url: str, left_alone: str, own: 
     if "&" in left_alone or "://" in quote(url, left_alone)[:10]:  # it is not encoded then
         return
     query = quote(url, left_alone)
-    assert split(f"{query}&{own}" if own else query) == (url, own)
+    assert split_query(f"{query}&{own}" if own else query) == (url, own)
 
 
 @given(urls, st.sampled_from(OWN))
 def test_an_address_with_a_name_comes_out_as_it_was(url: str, own: str) -> None:
     query = urlencode({"url": url}) + (f"&{own}" if own else "")
-    assert split(query) == (None, query)
+    assert split_query(query) == (None, query)
     assert dict(parse_qsl(query, keep_blank_values=True))["url"] == url
 
 
@@ -51,9 +51,9 @@ def test_an_address_with_a_name_comes_out_as_it_was(url: str, own: str) -> None:
     ],
 )
 def test_what_is_ours_and_what_is_the_address(query: str, address: str | None, rest: str) -> None:
-    assert split(query) == (address, rest)
+    assert split_query(query) == (address, rest)
 
 
 def test_an_address_that_encodes_no_text_is_refused() -> None:
     with pytest.raises(UrlRefused):
-        split("https%3A%2F%2Fh%2F%ff")
+        split_query("https%3A%2F%2Fh%2F%ff")

@@ -1,9 +1,9 @@
-"""The tree of domain errors. Each leaf has a stable code; the web front maps it to its HTTP status.
+"""The tree of domain errors. Each has a stable code and the HTTP status that the web front responds with.
 
 ::
 
     ShelfsightError
-    ├── BadRequest                 the client's fault; never retried as it is
+    ├── BadRequest                 the client's error; the same request fails again
     │   ├── MalformedJson          400 malformed_json
     │   ├── Invalid                422 (invalid, or the code of its kind)
     │   ├── TooLarge               413 body_too_large | too_many_images | too_many_values | image_too_large
@@ -14,20 +14,20 @@
     │   ├── Misdirected            421 misdirected_request
     │   └── UrlRefused             422 bad_url | blocked_host | blocked_address | unresolvable_host
     ├── NotAnImage                 415 not_an_image
-    ├── BadPicture                 422 the picture's own code: truncated | corrupt | too_many_pixels | ...
+    ├── BadPicture                 422 the image's own code: truncated | corrupt | too_many_pixels | ...
     ├── NotFound                   404 not_found | image_pending | image_failed
     ├── Gone                       410 batch_deleted
     ├── Conflict
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
     ├── Busy                       429 too_many_requests, Retry-After
-    ├── UpstreamError              502 upstream_error; somebody else's fault: what a URL names cannot be had
+    ├── UpstreamError              502 upstream_error; an error of the source that a URL names
     │   ├── UpstreamTimeout        504 upstream_timeout
-    │   ├── UpstreamStatus         422 upstream_status, names it
+    │   ├── UpstreamStatus         422 upstream_status, with the status that the source returned
     │   └── SourceTooLarge         413 source_too_large
-    └── Environment                the service's fault; retryable, nothing was accepted
+    └── Environment                an error of the service; nothing was accepted, retry
         ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
-        ├── CommitUnknown          503 commit_unknown, names the batch that may have been accepted
+        ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
         └── DiskFull               507 disk_full
 """
@@ -38,19 +38,22 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One bad field: where (RFC 6901 JSON Pointer), a stable code, a sentence."""
+    """What is wrong with one field: its JSON Pointer (RFC 6901), a stable code, a sentence."""
 
     pointer: str
     code: str
     detail: str
 
     def as_json(self) -> dict[str, str]:
-        """Give the member of a problem's ``errors``."""
+        """Return the element of a problem's ``errors``."""
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
 
 class ShelfsightError(Exception):
-    """Anything that a client may be told. ``detail`` is a sentence for a person; it never holds raw exception text."""
+    """An error that a client may see. ``detail`` is a sentence for a person; it never contains the text of another exception.
+
+    ``extra`` holds further members of the problem document, such as the name and the value of a limit.
+    """
 
     status: int = 500
     title: str = "Internal error"
@@ -65,7 +68,6 @@ class ShelfsightError(Exception):
         retry_after: int | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None:
-        """Keep what the problem document shows; ``extra`` are further members of it (a limit's name and value)."""
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.default_code
@@ -75,7 +77,7 @@ class ShelfsightError(Exception):
 
 
 class BadRequest(ShelfsightError):
-    """The request as it stands can never succeed."""
+    """The request cannot succeed without a change."""
 
     status = 400
     title = "Bad request"
@@ -90,7 +92,7 @@ class MalformedJson(BadRequest):
 
 
 class Invalid(BadRequest):
-    """Well-formed, but a field or parameter is not acceptable."""
+    """The request is well-formed, but a field or parameter is not acceptable."""
 
     status = 422
     title = "Invalid request"
@@ -98,7 +100,7 @@ class Invalid(BadRequest):
 
 
 class TooLarge(BadRequest):
-    """A limit on sizes or counts; ``extra`` names it and its value."""
+    """The request exceeds a limit of size or count; ``extra`` has the limit's name and value."""
 
     status = 413
     title = "Too large"
@@ -106,7 +108,7 @@ class TooLarge(BadRequest):
 
 
 class SlowBody(BadRequest):
-    """The body stalls; nothing of it was kept."""
+    """The body stalls or arrives too slowly; nothing of it was stored."""
 
     status = 408
     title = "Request timeout"
@@ -114,7 +116,7 @@ class SlowBody(BadRequest):
 
 
 class UnsupportedMedia(BadRequest):
-    """A content type or encoding that is not read here."""
+    """The content type or encoding is not supported."""
 
     status = 415
     title = "Unsupported media type"
@@ -122,7 +124,7 @@ class UnsupportedMedia(BadRequest):
 
 
 class Unauthorized(BadRequest):
-    """No or bad credentials."""
+    """The credentials are missing or invalid."""
 
     status = 401
     title = "Unauthorized"
@@ -130,7 +132,7 @@ class Unauthorized(BadRequest):
 
 
 class Forbidden(BadRequest):
-    """Understood and refused."""
+    """The request is understood and refused."""
 
     status = 403
     title = "Forbidden"
@@ -138,7 +140,7 @@ class Forbidden(BadRequest):
 
 
 class Misdirected(BadRequest):
-    """Open mode answers only for names of this machine."""
+    """The host is not a name of this machine, which alone open mode answers to."""
 
     status = 421
     title = "Misdirected request"
@@ -146,7 +148,7 @@ class Misdirected(BadRequest):
 
 
 class UrlRefused(BadRequest):
-    """Nothing is fetched from there. The sentence names the rule, never what was found there."""
+    """The URL breaks a rule of fetching. The sentence names the rule, never anything about the target."""
 
     status = 422
     title = "URL refused"
@@ -154,7 +156,7 @@ class UrlRefused(BadRequest):
 
 
 class NotFound(ShelfsightError):
-    """Nothing there, or not yet (``image_pending``, with Retry-After)."""
+    """The address has nothing, or nothing yet (``image_pending``, with Retry-After)."""
 
     status = 404
     title = "Not found"
@@ -162,7 +164,7 @@ class NotFound(ShelfsightError):
 
 
 class Gone(ShelfsightError):
-    """It was there and has been deleted."""
+    """The resource existed and has been deleted."""
 
     status = 410
     title = "Gone"
@@ -170,7 +172,7 @@ class Gone(ShelfsightError):
 
 
 class Conflict(ShelfsightError):
-    """The request clashes with the state of things."""
+    """The request conflicts with the state of the resource."""
 
     status = 409
     title = "Conflict"
@@ -178,7 +180,7 @@ class Conflict(ShelfsightError):
 
 
 class IdempotencyMismatch(Conflict):
-    """The key was used with another request."""
+    """The Idempotency-Key was used with another request."""
 
     status = 422
     title = "Idempotency key reused"
@@ -186,14 +188,14 @@ class IdempotencyMismatch(Conflict):
 
 
 class InFlight(Conflict):
-    """The first request with this key has not been answered yet."""
+    """The first request with this Idempotency-Key has not been answered yet."""
 
     title = "Request in flight"
     default_code = "request_in_flight"
 
 
 class Busy(ShelfsightError):
-    """More in flight than the service has room for."""
+    """A limit of concurrency or of the request rate is reached."""
 
     status = 429
     title = "Too many requests"
@@ -201,7 +203,7 @@ class Busy(ShelfsightError):
 
 
 class UpstreamError(ShelfsightError):
-    """What a URL names cannot be had: it is away, or not understood. No sentence quotes it."""
+    """The source of a URL is unreachable, or its response is invalid. No sentence quotes the response."""
 
     status = 502
     title = "Bad source"
@@ -209,7 +211,7 @@ class UpstreamError(ShelfsightError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """It does not answer in time, or not in full."""
+    """The source did not send its whole response in time."""
 
     status = 504
     title = "Source timeout"
@@ -217,15 +219,15 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """It answers with a status that has no content to take; ``extra['upstream_status']`` is that."""
+    """The source returned a status without the requested content; ``extra['upstream_status']`` has the status."""
 
     status = 422
-    title = "Source answers otherwise"
+    title = "Unexpected source status"
     default_code = "upstream_status"
 
 
 class SourceTooLarge(UpstreamError):
-    """It is larger than what is asked for may be; ``extra`` names the limit and its value."""
+    """The source is larger than allowed; ``extra`` has the limit's name and value."""
 
     status = 413
     title = "Source too large"
@@ -233,7 +235,7 @@ class SourceTooLarge(UpstreamError):
 
 
 class NotAnImage(ShelfsightError):
-    """What was sent, or found at a URL, is no picture in a format that is read here."""
+    """The upload, or what a URL names, is not an image in a supported format."""
 
     status = 415
     title = "Not an image"
@@ -241,15 +243,15 @@ class NotAnImage(ShelfsightError):
 
 
 class BadPicture(ShelfsightError):
-    """It is a picture, but it cannot be looked at; the code says why."""
+    """The image cannot be processed; the code says why."""
 
     status = 422
-    title = "Picture unusable"
+    title = "Image unusable"
     default_code = "corrupt"
 
 
 class Environment(ShelfsightError):
-    """The machine's fault: nothing was accepted and trying again is right."""
+    """An error of the service's environment: nothing was accepted, and a retry may succeed."""
 
     status = 503
     title = "Service unavailable"
@@ -257,25 +259,25 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB, the blob store, or Redis where something is counted there, does not answer."""
+    """MongoDB or the blob store does not respond; or Redis, where it is needed to count requests."""
 
     default_code = "database_unavailable"
 
 
 class CommitUnknown(Environment):
-    """MongoDB went away between the commit and its answer; ``extra['batch_id']`` names what may have been accepted."""
+    """MongoDB became unreachable between the commit and its acknowledgement; ``extra['batch_id']`` names the batch that may have been accepted."""
 
     default_code = "commit_unknown"
 
 
 class TooSlow(Environment):
-    """A listing outran its time limit; ``cursor=`` or a narrower filter helps."""
+    """A listing exceeded its time limit; use ``cursor=`` or a narrower filter."""
 
     default_code = "query_too_slow"
 
 
 class DiskFull(Environment):
-    """Free space is below the watermark."""
+    """Free space is below the required minimum."""
 
     status = 507
     title = "Insufficient storage"

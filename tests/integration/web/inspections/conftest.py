@@ -1,4 +1,4 @@
-"""The web over real servers, and an inspector that does as it is told."""
+"""The web front over real servers, and an inspector that each test controls."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from flask.testing import FlaskClient
 from shared import settings
 from shared.queue import wakeups
 from shared.storage.mongo import Db
-from tests.integration.web.inspections.asking import IMPATIENT
+from tests.integration.web.inspections.inspection_requests import SHORT_WAIT
 from tests.integration.web.inspections.scripted_inspector import Inspector
 from tests.support.web_client import client
 from web.http import rate_limits
 
 
 @pytest.fixture(autouse=True)
-def _redis_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait longer for it, as one that is away refuses at once in these tests."""
+def _raise_redis_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the timeouts: a Redis that is unavailable refuses connections at once in these tests."""
     monkeypatch.setattr(rate_limits, "_TIMEOUT_S", 30.0)
     monkeypatch.setattr(wakeups, "_TIMEOUT_S", 30.0)
 
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> FlaskClient:
-    return client(mongo, blobs_root, redis_url, inspect=IMPATIENT)
+    return client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT)
 
 
 @pytest.fixture

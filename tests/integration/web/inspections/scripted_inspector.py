@@ -1,4 +1,4 @@
-"""Plays the inspector: what the web asked for is claimed, and ended as a test wants."""
+"""An inspector for tests: claims the inspections that the web front queued, and ends them as the test decides."""
 
 import uuid
 from pathlib import Path
@@ -15,8 +15,8 @@ from shared.variants import DREAM, ORIGINAL
 from tests.support.web_client import picture
 
 MODEL = {"name": "grocery", "version": "1", "weights_sha256": "0" * 64}
-_ABOUT: dict[str, Any] = {"format": "jpeg", "mode": "RGB", "width": 64, "height": 48, "bytes": 1234, "frames": 1}
-_DESCRIBED: dict[str, Any] = {
+_IMAGE_FIELDS: dict[str, Any] = {"format": "jpeg", "mode": "RGB", "width": 64, "height": 48, "bytes": 1234, "frames": 1}
+_DESCRIPTION_FIELDS: dict[str, Any] = {
     "exif": {"Make": "Camera"}, "icc": None, "phash": "0f" * 8, "brightness": 0.5, "sharpness": 12.5,
     "dominant_colors": [{"hex": "#102030", "share": 0.75}],
     "barcodes": [{"format": "EAN13", "text": "4006381333931", "box": [1, 2, 3, 4]}],
@@ -26,26 +26,25 @@ _DESCRIBED: dict[str, Any] = {
 
 
 class Inspector:
-    """One that works on one inspection when it is told to."""
+    """Processes one inspection per call."""
 
     def __init__(self, db: Db, blobs_root: Path) -> None:
-        """Take the stores that the web has."""
         self._db, self._blobs = db, LocalBlobs(blobs_root)
 
     def claim(self) -> Job:
-        """Take the only one that waits."""
+        """Claim the only queued inspection."""
         (job,) = jobs.claim(self._db, "inspector", 9, 30)
         return job
 
     def finish(self, *, sha256: str = "a" * 64, broken: str = "", fresh_s: float = 300) -> str:
-        """End it well.
+        """Claim an inspection and finish it.
 
-        :param broken: the augmentation that does not work out.
-        :returns: the name of its result.
+        :param broken: an augmentation that fails.
+        :returns: the id of the result.
         """
         job = self.claim()
         recipe = job.recipe
-        fields: dict[str, Any] = {**_ABOUT, "sha256": sha256}
+        fields: dict[str, Any] = {**_IMAGE_FIELDS, "sha256": sha256}
         names = [ORIGINAL]
         if isinstance(recipe, Augment):
             names += [name for name in recipe.names if name != broken]
@@ -53,7 +52,7 @@ class Inspector:
                 {"name": name, "error": "augmentation_failed"} if name == broken else {"name": name, "params": {"amount": 0.5}} for name in recipe.names
             ]
         else:
-            fields |= _DESCRIBED
+            fields |= _DESCRIPTION_FIELDS
             if recipe.dream is not None:
                 names.append(DREAM)
                 fields["effect"] = {"name": DREAM, "layer": recipe.dream.layer, "strength": recipe.dream.strength}
@@ -65,5 +64,5 @@ class Inspector:
         return result
 
     def fail(self, error: ShelfsightError, *, failed_s: float = 300) -> None:
-        """End it badly."""
+        """Claim an inspection and fail it."""
         assert jobs.fail(self._db, "inspector", self.claim(), error, failed_s=failed_s, keep_s=1000)

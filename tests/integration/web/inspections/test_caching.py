@@ -1,88 +1,96 @@
-"""What is known is given while it is fresh, and made anew afterwards."""
+"""A known result is returned while it is fresh; afterwards the inspection runs again."""
 
 import pytest
 from flask.testing import FlaskClient
 
 from shared.errors import UpstreamStatus
 from shared.storage.mongo import Db
-from tests.integration.web.inspections.asking import BROWSER, IMG, JSON, LOOK, age, code, forget_answers
+from tests.integration.web.inspections.inspection_requests import (
+    AUGMENT,
+    BROWSER,
+    DESCRIBE,
+    JSON,
+    clear_response_caches,
+    code,
+    expire_all,
+)
 from tests.integration.web.inspections.scripted_inspector import Inspector
 from web.http import response_cache
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_hot_answer_costs_no_database(web: FlaskClient, db: Db, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_response_reads_no_database(web: FlaskClient, db: Db, inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(response_cache, "_MAX_AGE_S", 600.0)
-    forget_answers()
-    web.get(LOOK)
+    clear_response_caches()
+    web.get(AUGMENT)
     inspector.finish()
-    known = web.get(LOOK).headers["ETag"]
+    etag = web.get(AUGMENT).headers["ETag"]
     db.inspections.delete_many({})
     db.inspection_results.delete_many({})
-    assert web.get(LOOK).headers["ETag"] == known
-    assert web.get(LOOK, headers={"Host": "127.0.0.1:9"}).status_code == 202  # its links would be wrong
+    assert web.get(AUGMENT).headers["ETag"] == etag
+    assert web.get(AUGMENT, headers={"Host": "127.0.0.1:9"}).status_code == 202  # the links of the cached response name another host
 
 
-def test_an_answer_says_how_long_it_is_good_and_whether_it_changed(web: FlaskClient, inspector: Inspector) -> None:
-    web.get(LOOK)
+def test_a_response_says_how_long_it_is_fresh_and_whether_it_changed(web: FlaskClient, inspector: Inspector) -> None:
+    web.get(AUGMENT)
     inspector.finish(fresh_s=200)
-    first = web.get(LOOK, headers=JSON)
-    policy, _, left = first.headers["Cache-Control"].partition("max-age=")
-    assert policy == "private, "
-    assert 100 < int(left) <= 200
-    for known, status in ((first.headers["ETag"], 304), ('"other"', 200)):
+    first = web.get(AUGMENT, headers=JSON)
+    directive, _, max_age = first.headers["Cache-Control"].partition("max-age=")
+    assert directive == "private, "
+    assert 100 < int(max_age) <= 200
+    for etag, status in ((first.headers["ETag"], 304), ('"other"', 200)):
         for _ in range(2):
-            again = web.get(LOOK, headers={**JSON, "If-None-Match": known})
+            again = web.get(AUGMENT, headers={**JSON, "If-None-Match": etag})
             assert (again.status_code, again.headers["ETag"], again.headers["Vary"]) == (status, first.headers["ETag"], "Accept")
-            forget_answers()
-    assert web.head(LOOK, headers=JSON).headers["ETag"] == first.headers["ETag"]
+            clear_response_caches()
+    assert web.head(AUGMENT, headers=JSON).headers["ETag"] == first.headers["ETag"]
 
 
-def test_what_is_no_longer_fresh_is_asked_for_anew(web: FlaskClient, db: Db, inspector: Inspector) -> None:
-    first = web.post(IMG)
+def test_a_stale_result_is_requested_again(web: FlaskClient, db: Db, inspector: Inspector) -> None:
+    first = web.post(DESCRIBE)
     inspector.finish()
-    assert web.post(IMG).status_code == 200
-    age(db)
-    known = web.get(first.headers["Location"])  # who wants what was found then gets it
-    assert (known.status_code, known.headers["Cache-Control"]) == (200, "private, no-cache")
-    assert web.post(IMG).status_code == 202
+    assert web.post(DESCRIBE).status_code == 200
+    expire_all(db)
+    stale = web.get(first.headers["Location"])  # its own address still returns it
+    assert (stale.status_code, stale.headers["Cache-Control"]) == (200, "private, no-cache")
+    assert web.post(DESCRIBE).status_code == 202
     inspector.finish(sha256="b" * 64)
-    assert web.post(IMG).get_json()["sha256"] == "b" * 64
+    assert web.post(DESCRIBE).get_json()["sha256"] == "b" * 64
 
 
-def test_what_made_room_for_others_is_made_again(web: FlaskClient, db: Db, inspector: Inspector) -> None:
-    location = web.post(IMG).headers["Location"]
+def test_a_deleted_result_is_computed_again(web: FlaskClient, db: Db, inspector: Inspector) -> None:
+    location = web.post(DESCRIBE).headers["Location"]
     inspector.finish()
     db.inspection_results.update_many({}, {"$set": {"going": True}})
     gone = web.get(location)
     assert (gone.status_code, code(gone)) == (404, "not_found")
-    assert web.post(IMG).status_code == 202
+    assert web.post(DESCRIBE).status_code == 202
     db.inspection_results.delete_many({})
     inspector.finish()
-    assert web.post(IMG).status_code == 200
+    assert web.post(DESCRIBE).status_code == 200
 
 
-def test_a_failure_is_repeated_for_a_while_and_then_tried_again(web: FlaskClient, db: Db, inspector: Inspector) -> None:
-    location = web.post(IMG).headers["Location"]
-    inspector.fail(UpstreamStatus("The source answers with status 404.", extra={"upstream_status": 404}))
-    for answer in (web.post(IMG), web.post(IMG), web.get(location)):
-        body = answer.get_json(force=True)
-        assert (answer.status_code, answer.mimetype) == (422, "application/problem+json")
+def test_a_failure_is_returned_for_a_while_and_then_the_inspection_runs_again(web: FlaskClient, db: Db, inspector: Inspector) -> None:
+    location = web.post(DESCRIBE).headers["Location"]
+    inspector.fail(UpstreamStatus("The source responded with status 404.", extra={"upstream_status": 404}))
+    for response in (web.post(DESCRIBE), web.post(DESCRIBE), web.get(location)):
+        body = response.get_json(force=True)
+        assert (response.status_code, response.mimetype) == (422, "application/problem+json")
         assert (body["code"], body["title"], body["detail"], body["upstream_status"]) == (
-            "upstream_status", "Source answers otherwise", "The source answers with status 404.", 404,
+            "upstream_status", "Unexpected source status", "The source responded with status 404.", 404,
         )  # fmt: skip
-        assert 200 < int(answer.headers["Retry-After"]) <= 300
-    age(db)
+        assert 200 < int(response.headers["Retry-After"]) <= 300
+    expire_all(db)
     assert web.get(location).headers["Retry-After"] == "1"
-    assert web.post(IMG).status_code == 202
+    assert web.post(DESCRIBE).status_code == 202
     inspector.finish()
-    assert web.post(IMG).status_code == 200
+    assert web.post(DESCRIBE).status_code == 200
 
 
 def test_an_unknown_inspection_is_not_found(web: FlaskClient) -> None:
     for path in ("/inspections/x", f"/inspections/{'0' * 32}", f"/inspections/{'0' * 32}?wait=5"):
-        answer = web.get(path)
-        assert (answer.status_code, code(answer)) == (404, "not_found")
+        response = web.get(path)
+        assert (response.status_code, code(response)) == (404, "not_found")
         assert "Not found" in web.get(path, headers=BROWSER).text
     assert web.get(f"/inspections/{'0' * 32}?format=xml").status_code == 422

@@ -1,4 +1,4 @@
-"""What is shown: pictures, pages, and a page for each thing that goes wrong."""
+"""Images, pages, and a page for each error."""
 
 from pathlib import Path
 from urllib.parse import quote
@@ -21,15 +21,15 @@ from shared.inspections import results
 from shared.storage.blob_keys import inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.web.inspections.asking import BROWSER, JSON, LOOK, URL, code
+from tests.integration.web.inspections.inspection_requests import AUGMENT, BROWSER, JSON, URL, code
 from tests.integration.web.inspections.scripted_inspector import Inspector
 from web.pages.error_pages import ERROR_PAGES
 
 pytestmark = pytest.mark.slow
 
 
-def test_pictures_are_served_as_files_are(web: FlaskClient, db: Db, blobs_root: Path, inspector: Inspector) -> None:
-    web.get(LOOK)
+def test_images_of_results_are_served_like_files(web: FlaskClient, db: Db, blobs_root: Path, inspector: Inspector) -> None:
+    web.get(AUGMENT)
     result = inspector.finish()
     path = f"/pictures/{result}/rotate.jpg"
     whole = web.get(path)
@@ -47,22 +47,22 @@ def test_pictures_are_served_as_files_are(web: FlaskClient, db: Db, blobs_root: 
 
 
 FAILURES: list[ShelfsightError] = [
-    *(UrlRefused("Nothing is fetched from there.", code=said) for said in ("blocked_host", "blocked_address", "unresolvable_host")),
-    UpstreamStatus("The source answers with status 404.", extra={"upstream_status": 404}),
-    UpstreamTimeout("The source did not answer in full within the time limit."),
+    *(UrlRefused("The URL is not allowed.", code=code) for code in ("blocked_host", "blocked_address", "unresolvable_host")),
+    UpstreamStatus("The source responded with status 404.", extra={"upstream_status": 404}),
+    UpstreamTimeout("The source did not respond in full within the time limit."),
     UpstreamError("The source cannot be reached."),
     SourceTooLarge("The source is larger than 4,194,304 bytes.", extra={"limit": "max_source_bytes", "value": 4194304}),
-    NotAnImage("What was sent is no picture."),
-    *(BadPicture("It is broken.", code=said) for said in ("truncated", "corrupt", "too_many_pixels", "out_of_memory", "decoder_crash")),
-    Busy("As much is being fetched as may be at once."),
+    NotAnImage("The body is not an image."),
+    *(BadPicture("The image is damaged.", code=code) for code in ("truncated", "corrupt", "too_many_pixels", "out_of_memory", "decoder_crash")),
+    Busy("Too many concurrent fetches."),
 ]
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: error.code)
-def test_each_failure_has_its_page_and_its_problem(web: FlaskClient, inspector: Inspector, error: ShelfsightError) -> None:
-    web.get(LOOK)
+def test_each_failure_has_a_page_and_a_problem_document(web: FlaskClient, inspector: Inspector, error: ShelfsightError) -> None:
+    web.get(AUGMENT)
     inspector.fail(error)
-    page, problem = web.get(LOOK, headers=BROWSER), web.get(LOOK, headers=JSON)
+    page, problem = web.get(AUGMENT, headers=BROWSER), web.get(AUGMENT, headers=JSON)
     assert (page.status_code, page.mimetype) == (error.status, "text/html")
     for shown in (ERROR_PAGES[error.code].title, ERROR_PAGES[error.code].advice, error.detail, f"{error.status} {error.code}", f'value="{URL}"'):
         assert shown in page.text.replace("&#39;", "'")
@@ -70,31 +70,31 @@ def test_each_failure_has_its_page_and_its_problem(web: FlaskClient, inspector: 
     assert problem.headers["Retry-After"] == page.headers["Retry-After"]
 
 
-@pytest.mark.parametrize(("query", "said"), [("url=", "no_source"), ("url=%20", "no_source"), ("url=shelf", "bad_url"), (f"url={URL}&seed=x", "invalid")])
-def test_what_was_never_asked_for_has_its_page_too(web: FlaskClient, db: Db, query: str, said: str) -> None:
+@pytest.mark.parametrize(("query", "expected"), [("url=", "no_source"), ("url=%20", "no_source"), ("url=shelf", "bad_url"), (f"url={URL}&seed=x", "invalid")])
+def test_a_refused_request_has_a_page_too(web: FlaskClient, db: Db, query: str, expected: str) -> None:
     page = web.get(f"/?{query}")
     assert (page.status_code, page.mimetype) == (422, "text/html")
-    assert ERROR_PAGES[said].title in page.text
-    assert code(web.get(f"/?{query}", headers=JSON)) == said
+    assert ERROR_PAGES[expected].title in page.text
+    assert code(web.get(f"/?{query}", headers=JSON)) == expected
     assert db.inspections.count_documents({}) == 0
 
 
-def test_who_waits_in_a_browser_has_a_page_that_loads_itself_again(web: FlaskClient, inspector: Inspector) -> None:
-    waiting = web.get(LOOK, headers=BROWSER)
+def test_a_browser_that_waits_gets_a_page_that_reloads_itself(web: FlaskClient, inspector: Inspector) -> None:
+    waiting = web.get(AUGMENT, headers=BROWSER)
     assert (waiting.status_code, waiting.mimetype, waiting.headers["Retry-After"]) == (202, "text/html", "1")
     assert '<meta http-equiv="refresh"' in waiting.text
     assert "refresh" in web.get(waiting.headers["Location"], headers=BROWSER).text
     inspector.finish()
-    assert "refresh" not in web.get(LOOK, headers=BROWSER).text
+    assert "refresh" not in web.get(AUGMENT, headers=BROWSER).text
 
 
-def test_the_start_page_has_the_form_and_nothing_of_a_picture(web: FlaskClient) -> None:
+def test_the_start_page_has_the_form_and_no_image(web: FlaskClient) -> None:
     assert 'name="url"' in web.get("/").text
     assert web.get("/?page=2").status_code == 200
     assert code(web.get("/?seed=1", headers=JSON)) == "invalid"
 
 
-def test_a_url_is_shown_as_text_cut_and_linked_without_a_word_of_us(web: FlaskClient, inspector: Inspector) -> None:
+def test_a_url_is_shown_as_shortened_text_and_its_link_sends_no_referrer(web: FlaskClient, inspector: Inspector) -> None:
     evil = "https://example.org/\"><script>alert('1')</script>?" + "x" * 500
     web.get(f"/?url={quote(evil, safe='')}")
     inspector.finish()

@@ -243,7 +243,7 @@ def test_another_model_looks_anew(desk: Desk, photo: bytes) -> None:
 def test_what_the_source_does_wrong_is_told_by_code(desk: Desk) -> None:
     assert failed(desk, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") == {
         "status": 422,
-        "title": "Source answers otherwise",
+        "title": "Unexpected source status",
         "code": "upstream_status",
         "detail": "The source answers with status 404.",
         "extra": {"upstream_status": 404},

@@ -1,4 +1,4 @@
-"""Bytes in flight: bounded for all together, and never in the way of a single body."""
+"""The bytes of all bodies in flight are limited, and a single body is always admitted."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from shared.errors import Busy
 from web.http.body_limits import BodyBudget
 
 
-def test_a_single_body_always_comes_in_at_once_or_step_by_step() -> None:
+def test_a_single_body_is_always_admitted_at_once_or_step_by_step() -> None:
     budget = BodyBudget(100)
     for steps in ([150], [60, 60, 60]):
         with budget.open_reservation() as reserve:
@@ -14,7 +14,7 @@ def test_a_single_body_always_comes_in_at_once_or_step_by_step() -> None:
                 reserve(step)
 
 
-def test_a_second_body_waits_until_the_first_has_gone() -> None:
+def test_a_second_body_is_refused_until_the_first_is_released() -> None:
     budget = BodyBudget(100)
     with budget.open_reservation() as first:
         first(60)

@@ -1,4 +1,4 @@
-"""Bodies as gunicorn hands them over, in this process: a pair of sockets, and gunicorn's own parser on one end."""
+"""Bodies as gunicorn passes them on: a pair of sockets in this process, with gunicorn's parser at one end."""
 
 import random
 import socket
@@ -43,7 +43,7 @@ def environ(parser: RequestParser, sock: socket.socket) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 8192, 100_000, 3_000_000])
-def test_a_body_comes_whole_and_the_next_request_is_found_behind_it(pair: Pair, size: int) -> None:
+def test_a_body_is_read_whole_and_the_next_request_follows_it(pair: Pair, size: int) -> None:
     body = random.Random(size).randbytes(size)
     sender = send(pair[0], request(body) + request(b"next"))
     parser = RequestParser(Config(), pair[1], ("", 0))
@@ -65,7 +65,7 @@ def test_a_body_may_be_read_in_steps(pair: Pair) -> None:
     assert {len(part) for part in parts[:-1]} == {99_999}
 
 
-def test_a_chunked_body_comes_through_gunicorns_reader(pair: Pair) -> None:
+def test_a_chunked_body_is_read_by_gunicorns_reader(pair: Pair) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     sender = send(pair[0], head + b"4\r\nwell\r\n5\r\n done\r\n0\r\n\r\n" + request(b"next"))
     parser = RequestParser(Config(), pair[1], ("", 0))
@@ -76,7 +76,7 @@ def test_a_chunked_body_comes_through_gunicorns_reader(pair: Pair) -> None:
     sender.join()
 
 
-def test_half_a_body_and_then_the_end_is_said_by_its_length(pair: Pair) -> None:
+def test_a_body_that_ends_early_is_returned_short(pair: Pair) -> None:
     send(pair[0], request(b"half", length=1000)).join()
     parser = RequestParser(Config(), pair[1], ("", 0))
     with open_body(environ(parser, pair[1]), 60) as stream:
@@ -85,70 +85,70 @@ def test_half_a_body_and_then_the_end_is_said_by_its_length(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_that_stalls_is_not_waited_for(pair: Pair, *, chunked: bool) -> None:
+def test_a_stalling_client_is_refused(pair: Pair, *, chunked: bool) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhal"
     send(pair[0], head if chunked else request(b"hal", length=1000)).join()
-    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
-    began = time.monotonic()
-    with open_body(around, 1) as stream:
+    wsgi_environ = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    started_at = time.monotonic()
+    with open_body(wsgi_environ, 1) as stream:
         if chunked:
             assert stream.read(1000) == b"hal"
         with pytest.raises(SlowBody):
             stream.read(1000)
-    assert time.monotonic() - began < 30
-    assert around["wsgi.input"].failed  # gunicorn then closes the connection
+    assert time.monotonic() - started_at < 30
+    assert wsgi_environ["wsgi.input"].failed  # gunicorn then closes the connection
 
 
 @pytest.mark.parametrize("broken", [b"zz\r\n", b"4\r\nwell", b"4\r\nwellXX", b"4\r\nwell\r\n0\r\nbad trailer\r\n\r\n", b"-1\r\n"])
-def test_chunks_that_are_none_are_a_bad_request(pair: Pair, broken: bytes) -> None:
+def test_malformed_chunks_are_a_bad_request(pair: Pair, broken: bytes) -> None:
     send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + broken).join()
     pair[0].shutdown(socket.SHUT_WR)
-    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
-    with open_body(around, 60) as stream, pytest.raises(BadRequest) as said:
+    wsgi_environ = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    with open_body(wsgi_environ, 60) as stream, pytest.raises(BadRequest) as caught:
         read_all(stream)
-    assert said.value.code in {"malformed_chunks", "incomplete_body"}
-    assert around["wsgi.input"].failed
+    assert caught.value.code in {"malformed_chunks", "incomplete_body"}
+    assert wsgi_environ["wsgi.input"].failed
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_client_that_trickles_is_not_waited_for_either(pair: Pair, *, chunked: bool) -> None:
+def test_a_client_that_sends_too_slowly_is_refused(pair: Pair, *, chunked: bool) -> None:
     if chunked:
         send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n").join()
-        around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+        wsgi_environ = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
     else:
-        around = send_head(pair, 1_000_000)
+        wsgi_environ = send_head(pair, 1_000_000)
     stop = threading.Event()
 
-    def trickle() -> None:
+    def send_bytes() -> None:
         while not stop.wait(0.1):
             pair[0].send(b".")
 
-    trickler = threading.Thread(target=trickle)
-    trickler.start()
+    sender = threading.Thread(target=send_bytes)
+    sender.start()
     try:
-        with open_body(around, 1) as stream, pytest.raises(SlowBody):
+        with open_body(wsgi_environ, 1) as stream, pytest.raises(SlowBody):
             read_all(stream)
     finally:
         stop.set()
-        trickler.join()
+        sender.join()
 
 
-@pytest.mark.parametrize("begin", [b"", b"4\r\nwell\r\n0\r\n"], ids=["in a chunk's size", "in a trailer"])
+@pytest.mark.parametrize("start", [b"", b"4\r\nwell\r\n0\r\n"], ids=["in a chunk's size", "in a trailer"])
 @pytest.mark.parametrize("drained", [False, True])
-def test_a_client_that_trickles_between_the_chunks_is_not_waited_for(pair: Pair, begin: bytes, *, drained: bool) -> None:
-    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + begin).join()
-    around = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+def test_a_client_that_sends_too_slowly_between_chunks_is_refused(pair: Pair, start: bytes, *, drained: bool) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + start).join()
+    wsgi_environ = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
     stop = threading.Event()
 
-    def trickle() -> None:
+    def send_bytes() -> None:
         while not stop.wait(0.1):
             pair[0].send(b"0")
 
-    trickler = threading.Thread(target=trickle)
-    trickler.start()
-    began = time.monotonic()
+    sender = threading.Thread(target=send_bytes)
+    sender.start()
+    started_at = time.monotonic()
     try:
-        with open_body(around, 1) as stream:
+        with open_body(wsgi_environ, 1) as stream:
             if drained:
                 stream.drain()
             else:
@@ -156,49 +156,49 @@ def test_a_client_that_trickles_between_the_chunks_is_not_waited_for(pair: Pair,
                     read_all(stream)
     finally:
         stop.set()
-        trickler.join()
-    assert time.monotonic() - began < 30
+        sender.join()
+    assert time.monotonic() - started_at < 30
 
 
-def test_a_slow_body_that_goes_on_is_read_to_its_end(pair: Pair) -> None:
-    around = send_head(pair, 400_000)
+def test_a_slow_body_above_the_minimum_rate_is_read_to_its_end(pair: Pair) -> None:
+    wsgi_environ = send_head(pair, 400_000)
 
-    def pour() -> None:
+    def send_slowly() -> None:
         for _ in range(8):
-            time.sleep(0.4)  # the whole takes longer than the patience, which is many pauses long
+            time.sleep(0.4)  # the whole takes longer than the patience, each pause far less
             pair[0].sendall(bytes(50_000))
 
-    pourer = threading.Thread(target=pour)
-    pourer.start()
-    with open_body(around, 3) as stream:
+    sender = threading.Thread(target=send_slowly)
+    sender.start()
+    with open_body(wsgi_environ, 3) as stream:
         assert len(stream.read(400_000)) == 400_000
-    pourer.join()
+    sender.join()
 
 
 def test_draining_ends_after_two_seconds(pair: Pair) -> None:
-    around = send_head(pair, 1_000_000)
-    began = time.monotonic()
-    with open_body(around, 60) as stream:
+    wsgi_environ = send_head(pair, 1_000_000)
+    started_at = time.monotonic()
+    with open_body(wsgi_environ, 60) as stream:
         stream.drain()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - started_at < 30
 
 
 def test_a_broken_connection_is_a_bad_request(pair: Pair) -> None:
-    around = send_head(pair, 1000)
-    around["gunicorn.socket"] = Broken()
-    with open_body(around, 60) as stream, pytest.raises(BadRequest) as said:
+    wsgi_environ = send_head(pair, 1000)
+    wsgi_environ["gunicorn.socket"] = Broken()
+    with open_body(wsgi_environ, 60) as stream, pytest.raises(BadRequest) as caught:
         stream.read(1000)
-    assert said.value.code == "incomplete_body"
+    assert caught.value.code == "incomplete_body"
 
 
 class Broken:
-    """A socket whose other end was reset; a pair in one process can't do that."""
+    """A socket whose other end was reset, which a pair of sockets in one process cannot be."""
 
     def setsockopt(self, *_: object) -> None:
-        """Take anything."""
+        """Ignore it."""
 
     def recv_into(self, *_: object, **__: object) -> int:
-        """Fail."""
+        """Raise as a reset connection does."""
         raise ConnectionResetError
 
 

@@ -11,7 +11,7 @@ from web.http.timestamps import parse_timestamp
 
 @RELAXED
 @given(st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(2999, 1, 1)))
-def test_times_are_kept_to_the_millisecond_in_utc(moment: datetime) -> None:
+def test_times_are_returned_in_utc_with_milliseconds(moment: datetime) -> None:
     kept = moment.replace(microsecond=moment.microsecond // 1000 * 1000)
     assert parse_timestamp(moment.isoformat(timespec="microseconds")) == kept
     assert parse_timestamp(moment.isoformat(timespec="microseconds") + "Z") == kept

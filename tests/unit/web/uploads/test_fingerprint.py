@@ -11,7 +11,7 @@ def fingerprint(items: list[dict[str, Any]], *, indent: int | None = None) -> st
     return request_fingerprint(parse(json.dumps(items, indent=indent).encode()), ["0" * 64], lenient=False)
 
 
-def test_the_fingerprint_is_of_what_was_understood() -> None:
+def test_the_fingerprint_depends_on_the_parsed_upload_alone() -> None:
     plain = fingerprint([GOOD])
     spaced = fingerprint([GOOD], indent=3)
     other = fingerprint([{**GOOD, "camera_id": 4}])

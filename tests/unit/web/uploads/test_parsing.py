@@ -18,7 +18,7 @@ def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
         parse(body)
 
 
-def test_text_is_one_value_whatever_it_holds() -> None:
+def test_a_string_is_one_value_whatever_it_contains() -> None:
     note = '"a", [l], {r}\\, ' * 150
     items = [{**GOOD, "note": note} for _ in range(300)]
     assert len(parse(json.dumps(items).encode()).images) == 300
@@ -26,9 +26,9 @@ def test_text_is_one_value_whatever_it_holds() -> None:
 
 @RELAXED
 @given(JSON)
-def test_any_json_but_a_good_one_is_refused_with_pointers(tree: Any) -> None:
+def test_any_json_but_a_valid_upload_is_refused_with_pointers(tree: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         parse(json.dumps(tree).encode())
     assert not isinstance(caught.value, MalformedJson)
     assert caught.value.errors
-    assert all(wrong.pointer == "" or wrong.pointer.startswith("/") for wrong in caught.value.errors)
+    assert all(error.pointer == "" or error.pointer.startswith("/") for error in caught.value.errors)

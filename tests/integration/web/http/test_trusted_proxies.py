@@ -1,4 +1,4 @@
-"""The shipped front behind a proxy: gunicorn's own rules about forwarded headers must not stand beside ours."""
+"""The web front behind a proxy, as configured: gunicorn must not apply rules of its own to forwarded headers."""
 
 import http.client
 import json
@@ -20,45 +20,45 @@ CLIENT, PROXY = "127.0.0.1", "127.0.0.2"
 
 @pytest.fixture
 def front(mongo: settings.Mongo, db: Db, tmp_path: Path) -> Iterator[Front]:
-    with running(mongo, tmp_path, WEB_TRUSTED_PROXIES=f'["{PROXY}"]') as one:
-        yield one
+    with running(mongo, tmp_path, WEB_TRUSTED_PROXIES=f'["{PROXY}"]') as front:
+        yield front
 
 
-def ask(front: Front, peer: str, method: str, path: str, headers: dict[str, str], body: Any = None) -> tuple[http.client.HTTPResponse, Any]:
+def send(front: Front, peer: str, method: str, path: str, headers: dict[str, str], body: Any = None) -> tuple[http.client.HTTPResponse, Any]:
     """Send a request from an address of this machine."""
     connection = http.client.HTTPConnection("127.0.0.1", front.port, timeout=60, source_address=(peer, 0))
-    sent = {"Host": "localhost", "Content-Type": "application/json"} | headers
-    connection.request(method, path, None if body is None else json.dumps(body), sent)
-    answer = connection.getresponse()
-    found = json.loads(answer.read())
+    all_headers = {"Host": "localhost", "Content-Type": "application/json"} | headers
+    connection.request(method, path, None if body is None else json.dumps(body), all_headers)
+    response = connection.getresponse()
+    parsed = json.loads(response.read())
     connection.close()
-    return answer, found
+    return response, parsed
 
 
 def addresses(front: Front, peer: str, headers: dict[str, str]) -> list[str]:
-    """Give what a listing says of where it and its images are."""
-    answer, found = ask(front, peer, "GET", "/image_batches", headers)
-    return [found["batches"][0]["images"][0]["url"], (answer.headers["Link"] or "").lstrip("<")]
+    """Return the addresses in a listing: of its first image, and of its next page."""
+    response, parsed = send(front, peer, "GET", "/image_batches", headers)
+    return [parsed["batches"][0]["images"][0]["url"], (response.headers["Link"] or "").lstrip("<")]
 
 
-def test_links_and_the_check_of_the_origin_follow_the_scheme_that_a_trusted_proxy_names(front: Front) -> None:
+def test_links_and_the_origin_check_use_the_scheme_that_a_trusted_proxy_forwards(front: Front) -> None:
     secure = {"X-Forwarded-Proto": "https", "Origin": "https://localhost"}
-    assert ask(front, PROXY, "POST", "/upload_image_batch", secure, [item()])[0].status == 202
-    refused, said = ask(front, CLIENT, "POST", "/upload_image_batch", secure, [item()])
-    assert (refused.status, said["code"]) == (403, "foreign_origin")
+    assert send(front, PROXY, "POST", "/upload_image_batch", secure, [item()])[0].status == 202
+    refused, problem = send(front, CLIENT, "POST", "/upload_image_batch", secure, [item()])
+    assert (refused.status, problem["code"]) == (403, "foreign_origin")
     forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-Protocol": "ssl", "X-Forwarded-Ssl": "on"}
-    assert all(one.startswith("https://localhost/") for one in addresses(front, PROXY, forwarded))
-    assert all(one.startswith("http://localhost/") for one in addresses(front, PROXY, {}))
-    assert all(one.startswith("http://localhost/") for one in addresses(front, CLIENT, forwarded))
+    assert all(address.startswith("https://localhost/") for address in addresses(front, PROXY, forwarded))
+    assert all(address.startswith("http://localhost/") for address in addresses(front, PROXY, {}))
+    assert all(address.startswith("http://localhost/") for address in addresses(front, CLIENT, forwarded))
 
 
-def test_the_log_names_the_client_and_not_whom_it_claims_to_be(front: Front) -> None:
-    ask(front, PROXY, "GET", "/limits", {"X-Forwarded-For": "10.1.1.1, 203.0.113.9"})
-    ask(front, CLIENT, "GET", "/limits", {"X-Forwarded-For": "203.0.113.9"})
-    asked = [line["client"] for line in front.logged("shelfsight.access") if "/limits" in line["message"]]
-    assert asked == ["203.0.113.9", CLIENT]
+def test_the_log_names_the_client_and_not_the_address_that_it_claims(front: Front) -> None:
+    send(front, PROXY, "GET", "/limits", {"X-Forwarded-For": "10.1.1.1, 203.0.113.9"})
+    send(front, CLIENT, "GET", "/limits", {"X-Forwarded-For": "203.0.113.9"})
+    clients = [line["client"] for line in front.logged("shelfsight.access") if "/limits" in line["message"]]
+    assert clients == ["203.0.113.9", CLIENT]
 
 
-def test_no_peer_moves_the_application_by_a_header(front: Front) -> None:
-    answer, said = ask(front, CLIENT, "GET", "/limits", {"SCRIPT_NAME": "/limits"})
-    assert (answer.status, "max_images" in said) == (200, True)
+def test_no_peer_sets_the_script_name_by_a_header(front: Front) -> None:
+    response, body = send(front, CLIENT, "GET", "/limits", {"SCRIPT_NAME": "/limits"})
+    assert (response.status, "max_images" in body) == (200, True)

@@ -1,4 +1,4 @@
-"""POST /upload_image_batch: what is accepted, what is refused and how."""
+"""POST /upload_image_batch: which uploads are accepted, which are refused, and with what response."""
 
 import gzip
 import io
@@ -21,27 +21,27 @@ from tests.support.web_client import client, item, opened, picture, post
 pytestmark = pytest.mark.slow
 
 
-def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_away(
+def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_unavailable(
     web: FlaskClient, db: Db, blobs_root: Path
 ) -> None:
     first, second = picture(1), picture(2)
-    answer = post(web, [item(first), item(second, barcode=" 4006381333931 ", note={"a": 1})])
-    assert answer.status_code == 202
-    said = answer.get_json()
-    assert said["status"] == "queued"
-    assert said["total"] == 2
-    assert answer.headers["Location"] == said["links"]["self"] == f"/image_batches/{said['batch_id']}"
-    assert [image["index"] for image in said["images"]] == [0, 1]
-    assert LocalBlobs(blobs_root).read(spool_key(said["batch_id"])) == first + second
-    stored = db.images.find_one({"_id": said["images"][1]["id"]})
+    response = post(web, [item(first), item(second, barcode=" 4006381333931 ", note={"a": 1})])
+    assert response.status_code == 202
+    body = response.get_json()
+    assert body["status"] == "queued"
+    assert body["total"] == 2
+    assert response.headers["Location"] == body["links"]["self"] == f"/image_batches/{body['batch_id']}"
+    assert [image["index"] for image in body["images"]] == [0, 1]
+    assert LocalBlobs(blobs_root).read(spool_key(body["batch_id"])) == first + second
+    stored = db.images.find_one({"_id": body["images"][1]["id"]})
     assert stored is not None
     assert (stored["barcode"], stored["camera_id"], stored["extra"]) == ("4006381333931", "7", {"note": {"a": 1}})
-    assert db.ledger.find_one({"_id": said["batch_id"]})["received"] == 2  # type: ignore[index]
+    assert db.ledger.find_one({"_id": body["batch_id"]})["received"] == 2  # type: ignore[index]
 
 
 def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, db: Db) -> None:
-    answer = post(web, {"images": [item()], "augmentations": ["rotate"], "detect": False})
-    stored = db.images.find_one({"_id": answer.get_json()["images"][0]["id"]})
+    response = post(web, {"images": [item()], "augmentations": ["rotate"], "detect": False})
+    stored = db.images.find_one({"_id": response.get_json()["images"][0]["id"]})
     assert stored is not None
     assert (stored["work"]["augmentations"], stored["work"]["detect"]) == (["rotate"], False)
 
@@ -78,20 +78,20 @@ def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, d
     ],
     ids=lambda value: str(value)[:24] if isinstance(value, str | bytes) else None,
 )
-def test_a_bad_body_is_refused_with_its_pointers_and_nothing_is_kept(
+def test_an_invalid_body_is_refused_with_pointers_and_nothing_is_stored(
     web: FlaskClient, db: Db, body: Any, status: int, code: str, pointers: list[str]
 ) -> None:
-    answer = post(web, body)
-    assert answer.status_code == status
-    assert answer.mimetype == "application/problem+json"
-    problem = answer.get_json(force=True)
+    response = post(web, body)
+    assert response.status_code == status
+    assert response.mimetype == "application/problem+json"
+    problem = response.get_json(force=True)
     assert problem["code"] == code
-    assert problem["request_id"] == answer.headers["X-Request-ID"]
+    assert problem["request_id"] == response.headers["X-Request-ID"]
     assert [error["pointer"] for error in problem.get("errors", [])] == pointers
     assert db.batches.count_documents({}) == 0
 
 
-def test_an_image_too_large_is_413_with_the_limit_and_singly_rejected_when_lenient(
+def test_an_image_too_large_is_413_with_the_limit_and_is_rejected_alone_when_lenient(
     db: Db, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
     web = client(mongo, blobs_root, max_image_bytes=2000)
@@ -105,19 +105,19 @@ def test_an_image_too_large_is_413_with_the_limit_and_singly_rejected_when_lenie
     assert [image["status"] for image in lenient["images"]] == ["queued", "rejected"]
 
 
-def test_lenient_with_nothing_good_is_refused(web: FlaskClient) -> None:
+def test_lenient_without_a_valid_image_is_refused(web: FlaskClient) -> None:
     assert post(web, [item(file="?")], Prefer="handling=lenient").status_code == 422
 
 
 def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root, max_body_bytes=100_000)
     bomb = gzip.compress(b" " * 200_000)
-    for answer in (post(web, b" " * 200_000), post(web, bomb, Content_Encoding="gzip")):
-        problem = answer.get_json(force=True)
-        assert (answer.status_code, problem["code"], problem["limit"]) == (413, "body_too_large", "max_body_bytes")
+    for response in (post(web, b" " * 200_000), post(web, bomb, Content_Encoding="gzip")):
+        problem = response.get_json(force=True)
+        assert (response.status_code, problem["code"], problem["limit"]) == (413, "body_too_large", "max_body_bytes")
 
 
-def test_gzip_is_read_and_a_broken_one_refused(web: FlaskClient) -> None:
+def test_gzip_is_read_and_a_damaged_stream_is_refused(web: FlaskClient) -> None:
     body = json.dumps([item()]).encode()
     good = gzip.compress(body)
     assert post(web, good, Content_Encoding="gzip").status_code == 202
@@ -128,21 +128,21 @@ def test_gzip_is_read_and_a_broken_one_refused(web: FlaskClient) -> None:
     assert post(web, good, Content_Encoding="br").status_code == 415
 
 
-def test_what_is_read_of_a_gzip_stream_is_bounded_whatever_comes_of_it(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_the_compressed_bytes_of_a_gzip_stream_are_limited_too(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root, max_body_bytes=10_000)
     endless = gzip.compress(b"[]") + gzip.compress(b"") * 1000
-    answer = web.post("/upload_image_batch", input_stream=io.BytesIO(endless), headers={"Content-Encoding": "gzip"}, environ_overrides={"wsgi.input_terminated": True})  # fmt: skip
-    assert (answer.status_code, answer.get_json(force=True)["code"]) == (413, "body_too_large")
+    response = web.post("/upload_image_batch", input_stream=io.BytesIO(endless), headers={"Content-Encoding": "gzip"}, environ_overrides={"wsgi.input_terminated": True})  # fmt: skip
+    assert (response.status_code, response.get_json(force=True)["code"]) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize("prefix", ["data:image/jpeg;base64,", " \nDATA:;base64,", ""])
 def test_base64_may_have_a_data_prefix_white_space_and_escaped_slashes(web: FlaskClient, prefix: str) -> None:
-    one = item()
-    one["file"] = prefix + one["file"][:40] + "\r\n " + one["file"][40:]
-    assert post(web, json.dumps([one]).replace("/", "\\/")).status_code == 202
+    image = item()
+    image["file"] = prefix + image["file"][:40] + "\r\n " + image["file"][40:]
+    assert post(web, json.dumps([image]).replace("/", "\\/")).status_code == 202
 
 
-def test_small_values_without_end_are_413_before_they_fill_the_memory(web: FlaskClient) -> None:
+def test_too_many_small_values_are_413_before_they_fill_the_memory(web: FlaskClient) -> None:
     for body in (b"[" + b"{}," * 300_000 + b"{}]", b'{"images":[],' + b",".join(b'"a%d":0' % n for n in range(300_000)) + b"}"):
         problem = post(web, body).get_json(force=True)
         assert (problem["status"], problem["code"], problem["limit"]) == (413, "too_many_values", "max_values")
@@ -150,7 +150,7 @@ def test_small_values_without_end_are_413_before_they_fill_the_memory(web: Flask
     assert (few["status"], len(few["errors"]), max(len(error["pointer"]) for error in few["errors"])) == (422, 100, 201)
 
 
-def test_counts_and_sizes_are_said_before_fields(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_counts_and_sizes_are_reported_before_fields(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root, max_image_bytes=2000, max_images=3)
     large = item(picture(3, (640, 480)))
     for body in ({"images": [large], "augmentations": ["blurr"]}, {"images": [large], "webhook_url": "x", "foo": 1}):
@@ -162,24 +162,24 @@ def test_counts_and_sizes_are_said_before_fields(db: Db, mongo: settings.Mongo, 
 
 
 def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
-    said = {name: value for name, value in item().items() if name != "file"}
+    metadata = {name: value for name, value in item().items() if name != "file"}
     files = [(io.BytesIO(picture(n)), f"shelf {n}.jpg") for n in (1, 2)]
-    answer = web.post("/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": files})
-    assert answer.status_code == 202
+    response = web.post("/upload_image_batch", data={"metadata": json.dumps([metadata, metadata]), "file": files})
+    assert response.status_code == 202
     assert db.images.distinct("filename") == ["shelf 1.jpg", "shelf 2.jpg"]
     short = web.post(
-        "/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": [(io.BytesIO(picture()), "a.jpg")]}
+        "/upload_image_batch", data={"metadata": json.dumps([metadata, metadata]), "file": [(io.BytesIO(picture()), "a.jpg")]}
     )
     assert (short.status_code, short.get_json(force=True)["errors"][0]["code"]) == (422, "count_mismatch")
     assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(picture()), "a.jpg")]}).status_code == 422
 
 
 def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
-    said = json.dumps([{name: value for name, value in item().items() if name != "file"}]).encode()
+    metadata = json.dumps([{name: value for name, value in item().items() if name != "file"}]).encode()
     lines = [b"--x", b'Content-Disposition: form-data; name="file"', b"", picture(), b"--x",
-             b'Content-Disposition: form-data; name="metadata"', b"", said, b"--x--", b""]  # fmt: skip
-    answer = post(web, b"\r\n".join(lines), Content_Type="multipart/form-data; boundary=x")
-    assert answer.status_code == 202
+             b'Content-Disposition: form-data; name="metadata"', b"", metadata, b"--x--", b""]  # fmt: skip
+    response = post(web, b"\r\n".join(lines), Content_Type="multipart/form-data; boundary=x")
+    assert response.status_code == 202
     assert db.images.find_one({})["file_size"] == len(picture())  # type: ignore[index]
 
 
@@ -192,28 +192,28 @@ def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
         ({"metadata": json.dumps([item()])}, "invalid", [("/0/file", "unknown_field")]),
     ],
 )
-def test_what_a_form_says_in_vain_is_refused(
+def test_parts_of_a_form_without_effect_are_refused(
     web: FlaskClient, parts: dict[str, Any], code: str, errors: list[tuple[str, str]]
 ) -> None:
-    said = json.dumps([{name: value for name, value in item().items() if name != "file"}])
-    form = {"metadata": said, "file": (io.BytesIO(picture()), "a.jpg"), **parts}
-    answer = web.post("/upload_image_batch", data=form)
-    body = answer.get_json(force=True)
-    assert (answer.status_code, body["code"]) == (422, code)
-    assert {(one["pointer"], one["code"]) for one in body["errors"]} == set(errors)
+    metadata = json.dumps([{name: value for name, value in item().items() if name != "file"}])
+    form = {"metadata": metadata, "file": (io.BytesIO(picture()), "a.jpg"), **parts}
+    response = web.post("/upload_image_batch", data=form)
+    body = response.get_json(force=True)
+    assert (response.status_code, body["code"]) == (422, code)
+    assert {(error["pointer"], error["code"]) for error in body["errors"]} == set(errors)
 
 
-def test_every_error_of_an_image_is_said_and_sizes_come_first(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_every_error_of_an_image_is_reported_and_sizes_come_first(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root, max_image_bytes=2000)
     bad = {"store_name": "", "x": "y" * 5000}
     wrong = post(web, [item(b"no picture", **bad)]).get_json(force=True)
-    assert {(one["pointer"], one["code"]) for one in wrong["errors"]} == {
+    assert {(error["pointer"], error["code"]) for error in wrong["errors"]} == {
         ("/0/store_name", "blank"), ("/0/extra", "extra_too_large"), ("/0/file", "unsupported_format"),
     }  # fmt: skip
     large = post(web, [item(picture() + bytes(2000), **bad)])
     assert (large.status_code, large.get_json(force=True)["code"]) == (413, "image_too_large")
     empty = post(web, {"images": [], "webhook_url": "x"}).get_json(force=True)
-    assert (empty["code"], [one["code"] for one in empty["errors"]]) == ("not_supported", ["not_supported", "empty"])
+    assert (empty["code"], [error["code"] for error in empty["errors"]]) == ("not_supported", ["not_supported", "empty"])
 
 
 @pytest.mark.parametrize(
@@ -225,19 +225,19 @@ def test_every_error_of_an_image_is_said_and_sizes_come_first(db: Db, mongo: set
         ("lenient", 422),
     ],
 )
-def test_lenient_is_asked_for_by_a_preference(web: FlaskClient, prefer: str, status: int) -> None:
+def test_lenient_is_requested_by_a_preference(web: FlaskClient, prefer: str, status: int) -> None:
     assert post(web, [item(), item(file="?")], Prefer=prefer).status_code == status
 
 
-def test_another_form_type_says_what_to_send(web: FlaskClient) -> None:
-    answer = post(web, "a=b", Content_Type="application/x-www-form-urlencoded")
-    assert (answer.status_code, answer.get_json(force=True)["accepted"]) == (
+def test_another_media_type_is_refused_with_the_accepted_ones(web: FlaskClient) -> None:
+    response = post(web, "a=b", Content_Type="application/x-www-form-urlencoded")
+    assert (response.status_code, response.get_json(force=True)["accepted"]) == (
         415,
         ["application/json", "multipart/form-data"],
     )
 
 
-def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: Db) -> None:
+def test_the_same_key_returns_the_same_response_and_makes_one_batch(web: FlaskClient, db: Db) -> None:
     body = [item()]
     first = post(web, body, Idempotency_Key="night-1")
     again = post(web, gzip.compress(json.dumps(body).encode()), Idempotency_Key="night-1", Content_Encoding="gzip")
@@ -250,48 +250,48 @@ def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: 
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
 
 
-def test_a_repetition_of_what_is_being_answered_is_told_to_come_back(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repetition_while_the_first_request_is_in_flight_is_409(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, early = commits.commit_batch, []
 
-    def while_another_asks(*about: Any, **more: Any) -> None:
+    def commit_while_another_requests(*args: Any, **kwargs: Any) -> None:
         early.append(post(web.application.test_client(), [item()], Idempotency_Key="k"))
-        commit(*about, **more)
+        commit(*args, **kwargs)
 
-    monkeypatch.setattr(commits, "commit_batch", while_another_asks)
+    monkeypatch.setattr(commits, "commit_batch", commit_while_another_requests)
     first = post(web, [item()], Idempotency_Key="k")
     assert first.status_code == 202
-    assert [(answer.status_code, answer.get_json(force=True)["code"], answer.headers["Retry-After"]) for answer in early] == [(409, "request_in_flight", "2")]
+    assert [(response.status_code, response.get_json(force=True)["code"], response.headers["Retry-After"]) for response in early] == [(409, "request_in_flight", "2")]
     assert post(web, [item()], Idempotency_Key="k").get_json() == first.get_json()
     assert db.batches.count_documents({}) == 1
 
 
-def test_a_database_that_goes_away_at_the_commit_is_503_with_the_batch_that_the_key_then_shows(
+def test_a_database_that_disconnects_at_the_commit_is_503_with_the_batch_that_the_key_then_returns(
     web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
     proxy = CuttingProxy(mongod.port, "lose_answer", away=True)
     cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "commit_deadline_s": 5})
-    answer = post(client(cut, blobs_root), [item()], Idempotency_Key="k")
-    problem = answer.get_json(force=True)
-    assert (answer.status_code, problem["code"], answer.headers["Retry-After"]) == (503, "commit_unknown", "5")
-    assert LocalBlobs(blobs_root).read(spool_key(problem["batch_id"])) == picture()  # it may have been accepted, and it was
+    response = post(client(cut, blobs_root), [item()], Idempotency_Key="k")
+    problem = response.get_json(force=True)
+    assert (response.status_code, problem["code"], response.headers["Retry-After"]) == (503, "commit_unknown", "5")
+    assert LocalBlobs(blobs_root).read(spool_key(problem["batch_id"])) == picture()  # the batch may have been accepted, and was
     again = post(web, [item()], Idempotency_Key="k")
     assert (again.status_code, again.get_json()["batch_id"]) == (202, problem["batch_id"])
     assert db.batches.count_documents({}) == 1
-    opened.pop().close()  # before what it talks through
+    opened.pop().close()  # before the proxy that it is connected through
     proxy.close()
 
 
-def test_a_repetition_needs_no_room(web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_a_repetition_needs_no_free_space(web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     first = post(web, [item()], Idempotency_Key="k")
     full = client(mongo, blobs_root, min_free_bytes=10**18)
     assert post(full, [item()], Idempotency_Key="k").get_json() == first.get_json()
     for key in ("k", "other"):
-        answer = post(full, [item(store_name="south")], Idempotency_Key=key)
-        assert answer.status_code == (422 if key == "k" else 507)
+        response = post(full, [item(store_name="south")], Idempotency_Key=key)
+        assert response.status_code == (422 if key == "k" else 507)
     assert db.batches.count_documents({}) == 1
 
 
-def test_sizes_and_syntax_are_said_before_the_key(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_sizes_and_syntax_are_checked_before_the_key(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
     web = client(mongo, blobs_root, max_images=1)
     for body, status in (("{bad", 400), ([item(), item()], 413), ([item()], 422)):
         assert post(web, body, Idempotency_Key="\t").status_code == status
@@ -301,15 +301,15 @@ def test_sizes_and_syntax_are_said_before_the_key(db: Db, mongo: settings.Mongo,
 
 
 @pytest.mark.parametrize("change", [{"file": "??"}, {"file": "?", "store_name": "south"}, {"file": "?", "barcode": "9"}])
-def test_another_bad_image_is_another_request(web: FlaskClient, change: dict[str, Any]) -> None:
-    said = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
-    first = post(web, [item(), item(file="?")], **said)
-    assert post(web, [item(), item(file="?")], **said).get_json() == first.get_json()
-    other = post(web, [item(), item(**change)], **said)
+def test_another_invalid_image_is_another_request(web: FlaskClient, change: dict[str, Any]) -> None:
+    headers = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
+    first = post(web, [item(), item(file="?")], **headers)
+    assert post(web, [item(), item(file="?")], **headers).get_json() == first.get_json()
+    other = post(web, [item(), item(**change)], **headers)
     assert (other.status_code, other.get_json(force=True)["code"]) == (422, "idempotency_mismatch")
 
 
-def test_a_lenient_repetition_with_another_fault_is_another_request(web: FlaskClient) -> None:
+def test_a_lenient_repetition_with_another_error_is_another_request(web: FlaskClient) -> None:
     first = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
     assert post(web, [item(), item(file="?")], **first).status_code == 202
     assert post(web, [item(), item(file="?")], **first).status_code == 202
@@ -322,33 +322,33 @@ def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
     assert post(web, [item()], Idempotency_Key="").status_code == 422
 
 
-def test_a_process_that_is_ending_still_accepts_what_it_has_begun(web: FlaskClient, db: Db) -> None:
-    opened[-1]._executor.shutdown()  # as the interpreter does at its end, with requests still running
+def test_a_process_that_is_stopping_still_accepts_the_requests_in_progress(web: FlaskClient, db: Db) -> None:
+    opened[-1]._executor.shutdown()  # as the interpreter does at its exit, with requests still running
     assert post(web, [item(picture(1, (1200, 900))) for _ in range(3)]).status_code == 202
     assert db.images.count_documents({}) == 3
 
 
 def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    answer = post(client(mongo, blobs_root, min_free_bytes=2**60), [item()])
-    assert (answer.status_code, answer.get_json(force=True)["code"]) == (507, "disk_full")
-    assert answer.headers["Retry-After"]
+    response = post(client(mongo, blobs_root, min_free_bytes=2**60), [item()])
+    assert (response.status_code, response.get_json(force=True)["code"]) == (507, "disk_full")
+    assert response.headers["Retry-After"]
 
 
-def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_database_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
     web = client(away, tmp_path / "blobs")
-    monkeypatch.setattr(opened[-1], "check_free_space", lambda _coming: None)  # it would ask the database first
+    monkeypatch.setattr(opened[-1], "check_free_space", lambda _coming: None)  # it reads the database first
     written: list[str] = []
     write = LocalBlobs.write
 
-    def seen(self: LocalBlobs, key: str, parts: Any) -> None:
+    def record_write(self: LocalBlobs, key: str, parts: Any) -> None:
         write(self, key, parts)
         written.append(key)
 
-    monkeypatch.setattr(LocalBlobs, "write", seen)
-    answer = post(web, [item()])
+    monkeypatch.setattr(LocalBlobs, "write", record_write)
+    response = post(web, [item()])
     assert len(written) == 1
-    assert (answer.status_code, answer.get_json(force=True)["code"]) == (503, "database_unavailable")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (503, "database_unavailable")
     assert list(LocalBlobs(tmp_path / "blobs").list("spool")) == []
 
 
@@ -367,8 +367,8 @@ def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monk
         ({"Host": "[::1]:5000"}, 202, None),
     ],
 )
-def test_open_mode_answers_this_machine_only(
+def test_open_mode_answers_to_this_machine_only(
     web: FlaskClient, headers: dict[str, str], status: int, code: str | None
 ) -> None:
-    answer = post(web, [item()], **headers)
-    assert (answer.status_code, answer.get_json(force=True).get("code")) == (status, code)
+    response = post(web, [item()], **headers)
+    assert (response.status_code, response.get_json(force=True).get("code")) == (status, code)

@@ -50,8 +50,9 @@ class FieldError:
 
 
 class ShelfsightError(Exception):
-    """An error that a client may see. ``detail`` is a sentence for a person; it never contains the text of another exception.
+    """An error that a client may see.
 
+    ``detail`` is a sentence for a person; it never contains the text of another exception.
     ``extra`` holds further members of the problem document, such as the name and the value of a limit.
     """
 
@@ -265,7 +266,10 @@ class StoreAway(Environment):
 
 
 class CommitUnknown(Environment):
-    """MongoDB became unreachable between the commit and its acknowledgement; ``extra['batch_id']`` names the batch that may have been accepted."""
+    """MongoDB became unreachable between the commit and its acknowledgement.
+
+    ``extra['batch_id']`` names the batch that may have been accepted.
+    """
 
     default_code = "commit_unknown"
 

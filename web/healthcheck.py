@@ -1,7 +1,7 @@
 """``python -m web.healthcheck``: the health check of a web container.
 
-The exit code is 0 if the web process of this machine answers, else 1, with a sentence on standard error. The check runs every few
-seconds, so it imports nothing but the standard library, and reads the one setting that it needs itself.
+The exit code is 0 if the web process of this machine answers, else 1, with a sentence on standard error. The check runs
+every few seconds, so it imports nothing but the standard library, and reads the one setting that it needs itself.
 """
 
 import http.client

@@ -27,7 +27,10 @@ T = TypeVar("T")
 
 
 class Services:
-    """Settings, stores and limits of one web process. Created in one thread; no connection is opened before its first use."""
+    """Settings, stores and limits of one web process.
+
+    Create them in one thread. No connection is opened before its first use.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._stores = stores = open_stores(settings, app="web")
@@ -60,7 +63,8 @@ class Services:
     def submit(self, call: Callable[..., T], *args: object) -> Future[T]:
         """Run a call in another thread; a request has at most two at a time.
 
-        When the interpreter exits, executors accept no more calls while the last requests still run: the call then runs here.
+        When the interpreter exits, executors accept no more calls while the last requests still run: the call then runs
+        in this thread.
         """
         try:
             return self._executor.submit(call, *args)
@@ -73,7 +77,7 @@ class Services:
             return future
 
     def check_free_space(self, upload_bytes: int) -> None:
-        """Refuse an upload that would leave too little space for what was accepted before it, or whose blob store is not the right one.
+        """Refuse an upload that would leave too little space for the accepted ones, or that the wrong blob store would get.
 
         :param upload_bytes: size of the body.
         :raises DiskFull: 507.

@@ -22,7 +22,10 @@ class Readable(Protocol):
     """The body of a request."""
 
     def read(self, size: int, /) -> bytes:
-        """Return ``size`` bytes of a body with a length, fewer only at its end; of any other body at most ``size``, none only at its end."""
+        """Return ``size`` bytes of a body with a length, fewer only at its end.
+
+        Of any other body return at most ``size`` bytes, none only at its end.
+        """
 
 
 class BodyBudget:
@@ -109,7 +112,10 @@ def _join(chunks: Iterator[bytes], limit: int, reserve: Reserve) -> bytes:
 
 
 def _inflate(stream: Readable, limit: int, reserve: Reserve) -> bytes:
-    """Inflate a gzip stream of one or more members. The compressed bytes have the same limit: empty members inflate to nothing."""
+    """Inflate a gzip stream of one or more members.
+
+    The compressed bytes have the same limit: a stream of empty members inflates to nothing.
+    """
     try:
         return _join(_inflated_chunks(_limited(_chunks(stream), limit)), limit, reserve)
     except zlib.error as error:

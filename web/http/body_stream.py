@@ -1,7 +1,7 @@
 """The stream of a request body: limits on waiting, and a way around gunicorn's buffers.
 
-gunicorn copies every piece of a body that has a length some five times between its buffers, which is the largest stage of an
-upload. This stream takes what gunicorn has already buffered, and receives the rest from the kernel in one call.
+gunicorn copies every piece of a body that has a length some five times between its buffers, which is the largest stage
+of an upload. This stream takes what gunicorn has already buffered, and receives the rest from the kernel in one call.
 """
 
 import io
@@ -38,7 +38,9 @@ class BodyStream:
             _count_received(stream, self._count)
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes of a body with a length, fewer only at its end; of a chunked one the next piece, of at most 1 MB.
+        """Return ``size`` bytes of a body with a length, fewer only at its end.
+
+        Of a chunked body return the next piece, of at most 1 MB; none only at its end.
 
         :raises SlowBody: no bytes arrived within the patience, or too few since the beginning.
         :raises BadRequest: the connection broke, or the chunks are malformed.
@@ -53,7 +55,9 @@ class BodyStream:
             self._count(len(data))
         except ParseException:
             self._stream.failed = True  # makes gunicorn close the connection after the response
-            raise BadRequest("The chunks of the body are malformed, or end too early.", code="malformed_chunks") from None
+            raise BadRequest(
+                "The chunks of the body are malformed, or end too early.", code="malformed_chunks"
+            ) from None
         except OSError as error:
             self._stream.failed = True
             if isinstance(error, BlockingIOError):
@@ -62,7 +66,7 @@ class BodyStream:
         return data
 
     def drain(self) -> None:
-        """Read on for up to two seconds after an early refusal, so that the client receives the response and not a reset."""
+        """Read on for up to two seconds after an early refusal, or the client would receive a reset and no response."""
         if getattr(self._stream, "failed", False):
             return
         self._drain_until = time.monotonic() + _DRAIN_S
@@ -117,7 +121,8 @@ class BodyStream:
 class _CountingUnreader:
     """The source of a chunked body; counts everything that arrives, whatever part of the encoding it is.
 
-    gunicorn reads the sizes of chunks and the trailers in a loop of its own, which one byte now and then would keep running for hours.
+    gunicorn reads the sizes of chunks and the trailers in a loop of its own, which one byte now and then would keep
+    running for hours.
     """
 
     def __init__(self, unreader: Any) -> None:
@@ -134,7 +139,7 @@ class _CountingUnreader:
 
 
 def _count_received(stream: Any, count: Callable[[int], None]) -> None:
-    """Call ``count`` with the size of everything received for a chunked body; it replaces the function of an earlier call."""
+    """Call ``count`` with the size of all that is received for a chunked body, instead of an earlier call's function."""
     if not hasattr(stream, "counted"):
         stream.counted = _CountingUnreader(stream.reader.req.unreader)
         stream.reader.parser = stream.reader.parse_chunked(stream.counted)

@@ -1,7 +1,7 @@
 """An open file as a response: conditional requests, one range, and headers that stop a browser from guessing the type.
 
-A file server in front may serve the same files. A client must not notice which one responds, so ETag and Last-Modified are those that
-nginx computes from the file alone.
+A file server in front may serve the same files. A client must not notice which one responds, so ETag and Last-Modified
+are those that nginx computes from the file alone.
 """
 
 import re
@@ -30,7 +30,9 @@ def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_ty
     range_header, if_range = environ.pop("HTTP_RANGE", ""), environ.pop("HTTP_IF_RANGE", None)
     # RFC 9110, 13.1.5: only exactly the same validator permits a range; werkzeug accepts weak tags and later dates too.
     is_same = if_range in {None, etag, http_date(modified)}
-    byte_range = _parse_range(range_header, stat.size) if is_same and request.method == "GET" else None  # RFC 9110, 14.2
+    byte_range = (
+        _parse_range(range_header, stat.size) if is_same and request.method == "GET" else None
+    )  # RFC 9110, 14.2
     # RFC 9110, 13.2.2: the conditions come before the range; werkzeug evaluates the range first.
     if byte_range is not None and is_resource_modified(environ, etag, last_modified=modified):
         environ["HTTP_RANGE"] = byte_range

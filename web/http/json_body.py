@@ -27,10 +27,11 @@ def _check_value_count(body: bytes, max_values: int) -> None:
     """Count values without parsing: each value follows ``,``, ``[`` or ``{``, and base64 contains none of the three."""
     if sum(map(body.count, (b",", b"[", b"{"))) <= max_values:  # fast, and nearly always sufficient
         return
-    # Marks within strings do not count. A mark outside of strings has an even number of quotes before it. So remove escaped
-    # characters, which end no string, and pairs of adjacent quotes, which change no parity; then split at the quotes and count
-    # every second piece. Between the remaining quotes are marks, so a bounded number of pieces is enough to exceed the limit.
-    unescaped = body.replace(rb"\\", b"").replace(rb'\"', b"")
+    # Marks within strings do not count. A mark outside of strings has an even number of quotes before it. So remove
+    # escaped characters, which end no string, and pairs of adjacent quotes, which change no parity; then split at the
+    # quotes and count every second piece. Between the remaining quotes are marks, so a bounded number of pieces is
+    # enough to exceed the limit.
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     outside = unescaped.translate(None, _ALL_BUT_MARKS).replace(b'""', b"").split(b'"', 2 * max_values + 4)[::2]
     if sum(map(len, outside)) > max_values:
         raise TooLarge(

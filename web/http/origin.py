@@ -1,4 +1,4 @@
-"""Open mode: until accounts exist, the service answers to names of this machine only, and refuses requests from pages of other sites."""
+"""Open mode: until accounts exist, the service answers to names of this machine only, and to no foreign page."""
 
 import ipaddress
 from typing import Final
@@ -20,7 +20,9 @@ def install(app: Flask, web: settings.Web) -> None:
     def check_request() -> None:
         if not all(_is_own_host(host, public_host) for host in _request_hosts()):
             telemetry.security.warning("foreign host", extra={"data": {"host": request.host[:200]}})
-            raise Misdirected("This service answers to localhost, loopback addresses and its PUBLIC_URL only; use one of these.")
+            raise Misdirected(
+                "This service answers to localhost, loopback addresses and its PUBLIC_URL only; use one of these."
+            )
         if request.headers.get("Authorization") is not None:
             raise Unauthorized("Accounts are not part of this version; send no Authorization header.")
         if request.method not in _SAFE_METHODS:
@@ -30,20 +32,27 @@ def install(app: Flask, web: settings.Web) -> None:
 
 
 def refuse_foreign_pages(public_url: str) -> None:
-    """Refuse a request that a browser sends from a page of another origin; another port of this machine is another origin too.
+    """Refuse a request that a browser sends from a page of another origin. Another port is another origin too.
 
     :raises Forbidden: ``foreign_origin``.
     """
     site = request.headers.get("Sec-Fetch-Site")
-    # Browsers send Sec-Fetch-Site to this machine and over https only. Elsewhere the Referer of an image in a foreign page shows its origin.
+    # Browsers send Sec-Fetch-Site to this machine and over https only. Elsewhere the Referer of an image in a foreign
+    # page shows its origin.
     origin = request.headers.get("Origin") or (request.headers.get("Referer") if site is None else None)
     is_foreign = site not in {None, "same-origin", "none"}
     if origin is not None:
         own_origin = f"{request.scheme}://{request.host}"
-        is_foreign = is_foreign or _host_and_port(origin) not in {_host_and_port(own_origin), _host_and_port(public_url)} - {None}
+        is_foreign = is_foreign or _host_and_port(origin) not in {
+            _host_and_port(own_origin),
+            _host_and_port(public_url),
+        } - {None}
     if is_foreign:
         telemetry.security.warning("foreign origin", extra={"data": {"origin": (origin or "")[:200]}})
-        raise Forbidden("Pages of other sites may not send this request; send it from a page of this service.", code="foreign_origin")
+        raise Forbidden(
+            "Pages of other sites may not send this request; send it from a page of this service.",
+            code="foreign_origin",
+        )
 
 
 def _host_and_port(url: str) -> tuple[str, int] | None:

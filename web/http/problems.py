@@ -21,7 +21,7 @@ _CODES_BY_STATUS: Final = {
 
 
 class StoredProblem(ShelfsightError):
-    """The error of a failed inspection, returned again to each client that requests the same. It was logged when it happened."""
+    """The error of a failed inspection, returned to every client that requests the same. It is not logged again."""
 
     def __init__(self, members: dict[str, Any], retry_after: int) -> None:
         """Take the members of a problem as ``shared.inspections.jobs`` stores them."""
@@ -63,7 +63,7 @@ def document(status: int, title: str, code: str, detail: str, *, instance: str, 
 
 
 def pointer(name: str) -> str:
-    """Return one step of a JSON Pointer (RFC 6901). A name longer than 200 characters is cut: a client may send one of any length."""
+    """Return one step of a JSON Pointer (RFC 6901), cut after 200 characters: clients may send names of any length."""
     return "/" + name[:_MAX_POINTER_STEP].replace("~", "~0").replace("/", "~1")
 
 
@@ -93,5 +93,7 @@ def _handle_http_exception(error: HTTPException) -> Response:
 
 
 def _handle_unexpected(error: Exception) -> Response:
-    telemetry.errors.error("unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}})
+    telemetry.errors.error(
+        "unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
+    )
     return problem(ShelfsightError("Internal error of the service; report the request id, which its log contains."))

@@ -1,7 +1,8 @@
 """How often one client may start something expensive, counted in Redis for all web processes together.
 
-A *sliding window counter*: the count of this window, plus the part of the previous one's that still counts. That is two numbers per client,
-where a moving window keeps every time; unlike a fixed window it does not admit twice the limit around a border; and it uses Redis' own clock.
+A *sliding window counter*: the count of this window, plus the part of the previous one's that still counts. That is two
+numbers per client, where a moving window keeps every time; unlike a fixed window it does not admit twice the limit
+around a border; and it uses Redis' own clock.
 """
 
 import math
@@ -25,7 +26,10 @@ _TIMEOUT_S: Final = 0.5
 
 
 class RateLimits:
-    """Counts ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``. Thread-safe; no connection is opened before its first use."""
+    """Counts ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``.
+
+    Thread-safe. No connection is opened before its first use.
+    """
 
     def __init__(self, settings: Settings, window_s: int = 60) -> None:
         self._redis = connect_redis(settings.redis, timeout_s=_TIMEOUT_S)
@@ -44,7 +48,8 @@ class RateLimits:
         :param kind: what the client starts, ``inspection`` or ``dream``; each is counted separately.
         :param client: the client's address; all addresses of an IPv6 /64 are one client, since anybody has that many.
         :raises Busy: the limit is reached; ``retry_after`` says for how long. A refused call is not counted.
-        :raises StoreAway: ``redis_unavailable``, within about a second; during the next second at once, or all threads would wait.
+        :raises StoreAway: ``redis_unavailable``, within about a second; during the next second at once, or all threads
+            would wait.
         """
         if self._breaker.is_open:
             raise _redis_unavailable()
@@ -55,7 +60,10 @@ class RateLimits:
         except RedisError as error:
             self._breaker.trip()
             raise _redis_unavailable() from error
-        raise Busy("Your address has reached its rate limit; retry later.", retry_after=max(1, math.ceil(reset_time - time.time())))
+        raise Busy(
+            "Your address has reached its rate limit; retry later.",
+            retry_after=max(1, math.ceil(reset_time - time.time())),
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -71,4 +79,6 @@ def client_key(client: str) -> str:
 
 
 def _redis_unavailable() -> StoreAway:
-    return StoreAway("Redis does not respond; nothing was started. Retry later.", code="redis_unavailable", retry_after=2)
+    return StoreAway(
+        "Redis does not respond; nothing was started. Retry later.", code="redis_unavailable", retry_after=2
+    )

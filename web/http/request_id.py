@@ -1,4 +1,4 @@
-"""The id of each request: taken from ``X-Request-ID`` or generated, kept in ``g.request_id`` and returned in ``X-Request-ID``."""
+"""The id of each request: taken from ``X-Request-ID`` or generated, kept in ``g.request_id``, and returned."""
 
 import re
 import uuid

@@ -1,4 +1,4 @@
-"""Finished responses, cached in memory for seconds: a repeated request costs neither a database read nor a rendering."""
+"""Finished responses, cached in memory for seconds: a repeated request reads no database and renders nothing."""
 
 import hashlib
 import threading
@@ -32,7 +32,10 @@ class CachedResponse:
         if request.method not in {"GET", "HEAD"}:
             return Response(self.body, headers=headers)
         max_age = int(self.fresh_until - time.monotonic())
-        headers |= {"Cache-Control": f"private, max-age={max_age}" if max_age > 0 else "private, no-cache", "Vary": "Accept"}
+        headers |= {
+            "Cache-Control": f"private, max-age={max_age}" if max_age > 0 else "private, no-cache",
+            "Vary": "Accept",
+        }
         if request.if_none_match.contains_weak(self.etag.strip('"')):
             return Response(status=304, headers=headers)
         return Response(self.body, headers=headers)

@@ -1,4 +1,4 @@
-"""The client's address and scheme: forwarded headers count only from a proxy that is listed in ``WEB_TRUSTED_PROXIES``."""
+"""The client's address and scheme: forwarded headers count only from proxies in ``WEB_TRUSTED_PROXIES``."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address

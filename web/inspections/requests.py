@@ -52,7 +52,9 @@ def from_query(settings: Settings) -> InspectionRequest:
     """
     if not request.args.get("url", "").strip():
         raise _no_source("Give the URL of an image.")
-    values = query.read({"url": _url, "augmentations": _augmentations, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT})
+    values = query.read(
+        {"url": _url, "augmentations": _augmentations, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT}
+    )
     recipe = Augment(values.get("augmentations", AUGMENTATIONS), values.get("seed", 0))
     return InspectionRequest(Source(values["url"]), recipe, values.get("wait", settings.inspect.wait_s))
 
@@ -61,7 +63,8 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
     """Read a request with a URL in its query or in its JSON, or with an image in its body.
 
     :raises BadRequest: it has no image or more than one, or something else of it is not acceptable.
-    :raises SourceTooLarge: the image has too many bytes. :raises NotAnImage: the body is not an image in a supported format.
+    :raises SourceTooLarge: the image has too many bytes.
+    :raises NotAnImage: the body is not an image in a supported format.
     """
     url, named_part = split_query(_query_string())
     parameters = MultiDict(parse_qsl(named_part, keep_blank_values=True))
@@ -73,10 +76,15 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
     fields, data = _read_body(settings, body)
     for name in values.keys() & fields.keys():
         detail = "Give it in the query or in the body, not in both."
-        raise Invalid("The query and the body have the same field.", errors=[FieldError(pointer(name), "given_twice", detail)])
+        raise Invalid(
+            "The query and the body have the same field.", errors=[FieldError(pointer(name), "given_twice", detail)]
+        )
     values |= fields
     if data is not None and "url" in values:
-        raise Invalid("Send one image per request.", errors=[FieldError("/url", "given_twice", "The body contains an image, too.")])
+        raise Invalid(
+            "Send one image per request.",
+            errors=[FieldError("/url", "given_twice", "The body contains an image, too.")],
+        )
     if data is None and "url" not in values:
         raise _no_source(_SEND_IMAGE)
     source = Source(values["url"]) if data is None else Source(sha256=hashlib.sha256(data).hexdigest())
@@ -146,7 +154,10 @@ def _dream(values: dict[str, Any]) -> Dream | None:
         return Dream(**options)
     if options:
         detail = f"This option needs effect={DREAM}."
-        raise Invalid("The request has options of an effect but no effect.", errors=[FieldError(pointer(name), "bad_value", detail) for name in options])
+        raise Invalid(
+            "The request has options of an effect but no effect.",
+            errors=[FieldError(pointer(name), "bad_value", detail) for name in options],
+        )
     return None
 
 
@@ -159,7 +170,9 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
         text = body.read(_MAX_JSON_BYTES)
         return (_fields(parse_json(text, settings.limits.max_values)) if text else {}), None
     if not (body.is_form or body.media_type.startswith("image/") or body.media_type == "application/octet-stream"):
-        raise UnsupportedMedia("Send JSON with a url, a form with one file, or the image itself.", extra={"accepted": _ACCEPTED})
+        raise UnsupportedMedia(
+            "Send JSON with a url, a form with one file, or the image itself.", extra={"accepted": _ACCEPTED}
+        )
     try:
         data = body.read(limit + _MAX_FORM_OVERHEAD if body.is_form else limit)
     except TooLarge:
@@ -171,7 +184,9 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
     if len(data) > limit:
         raise _too_large(limit)
     if sniff(data[:_SIGNATURE_BYTES]) is None:
-        raise NotAnImage("The body is not an image in a supported format; send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF.")
+        raise NotAnImage(
+            "The body is not an image in a supported format; send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
+        )
     return {}, data
 
 
@@ -185,7 +200,11 @@ def _fields(tree: Any) -> dict[str, Any]:
 
 def _file(body: bytes, boundary: str) -> bytes:
     parts = parse_form(body, boundary, max_images=1)
-    errors = [FieldError(pointer(part.name), "unknown_field", "Pass options in the query string.") for part in parts if part.name != "file"]
+    errors = [
+        FieldError(pointer(part.name), "unknown_field", "Pass options in the query string.")
+        for part in parts
+        if part.name != "file"
+    ]
     files = [part.data for part in parts if part.name == "file"]
     if len(files) != 1:
         errors.append(FieldError("/file", "given_twice" if files else "missing", "Send one file."))
@@ -203,4 +222,6 @@ def _not_utf8() -> UrlRefused:
 
 
 def _too_large(limit: int) -> SourceTooLarge:
-    return SourceTooLarge(f"The image is larger than {limit:,} bytes.", extra={"limit": "max_source_bytes", "value": limit})
+    return SourceTooLarge(
+        f"The image is larger than {limit:,} bytes.", extra={"limit": "max_source_bytes", "value": limit}
+    )

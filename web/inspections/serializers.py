@@ -55,7 +55,9 @@ def _augmentations(result: InspectionResult, recipe: Augment, base: str) -> dict
 
 
 def _description(result: InspectionResult, base: str) -> dict[str, Any]:
-    members = {name: result.fields[name] for name in _DESCRIPTION_FIELDS} | {"url": base + _image_path(result, ORIGINAL)}
+    members = {name: result.fields[name] for name in _DESCRIPTION_FIELDS} | {
+        "url": base + _image_path(result, ORIGINAL)
+    }
     if "effect" in result.fields:
         members["effect"] = result.fields["effect"] | {"url": base + _image_path(result, DREAM)}
     return members

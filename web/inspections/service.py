@@ -1,4 +1,4 @@
-"""Requesting inspections: a known result is returned, a pending inspection is joined, and only otherwise a new one is queued."""
+"""Requesting inspections: known results are returned, pending inspections joined, and otherwise new ones queued."""
 
 import time
 from dataclasses import dataclass
@@ -64,7 +64,12 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
         services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
     is_result_missing = job is not None and job.fresh  # it was deleted to free space for others
     job, queued = jobs.ask(
-        services.db, requested.source, requested.recipe, client_key(client), keep_s=inspect.keep_s, anew=is_result_missing
+        services.db,
+        requested.source,
+        requested.recipe,
+        client_key(client),
+        keep_s=inspect.keep_s,
+        anew=is_result_missing,
     )
     if queued:
         services.wakeups[INSPECTIONS].publish()

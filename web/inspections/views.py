@@ -25,7 +25,7 @@ blueprint = Blueprint("inspections", __name__)
 _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_AFTER_S: Final = 1
 _PAGE_RELOAD_S: Final = 2
-_IMAGE_DELETED: Final = "This image is not stored. Images are deleted some time after their last use; request the inspection again."
+_IMAGE_DELETED: Final = "This image is no longer stored; request the inspection again."
 _CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the address names one image, one recipe and one model
 
 View = Literal["page", "json"]
@@ -33,7 +33,7 @@ View = Literal["page", "json"]
 
 @blueprint.post("/img")
 def describe() -> Response:
-    """Return what is known of an image and what is detected in it; with ``effect=deepdream`` also the model's dream of it."""
+    """Return what is known of an image and detected in it; with ``effect=deepdream`` also the model's dream of it."""
     services = current_services()
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
         requested = requests.from_request(services.settings, body)
@@ -49,7 +49,8 @@ def describe() -> Response:
 def augment() -> Response:
     """Return an image and its augmentations (``GET /?url=``) as a page or, if the client prefers that, as JSON."""
     services = current_services()
-    origin.refuse_foreign_pages(services.settings.web.public_url)  # an <img> in a foreign page must not make this service fetch
+    # An <img> in a foreign page must not make this service fetch.
+    origin.refuse_foreign_pages(services.settings.web.public_url)
     key = _cache_key(request.full_path, _view())  # by the address as sent, so that a cached response costs no parsing
     cached = services.response_cache.get(key)
     if cached is not None:
@@ -100,7 +101,7 @@ def _format(text: str) -> View:
 
 
 def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
-    """Return the key of a response; ``inspection`` is the job's id, or an address that names the same inspection every time."""
+    """Return the key of a response; ``inspection`` is a job's id, or an address that always names the same job."""
     return inspection, view, responses.base_url(current_services().settings.web.public_url)
 
 
@@ -120,7 +121,11 @@ def _respond(services: Services, key: tuple[str, View, str], found: Job | Inspec
 
 
 def _pending_response(job: Job, view: View) -> Response:
-    response = _waiting_page(job.source.url or "") if view == "page" else responses.json_response(serializers.pending_inspection(job))
+    response = (
+        _waiting_page(job.source.url or "")
+        if view == "page"
+        else responses.json_response(serializers.pending_inspection(job))
+    )
     response.status_code = 202
     response.headers["Location"] = serializers.inspection_path(job)
     response.headers["Retry-After"] = str(_RETRY_AFTER_S)

@@ -31,7 +31,10 @@ def post_fork(_arbiter: object, _worker: object) -> None:
 
 
 def post_worker_init(_worker: object) -> None:
-    """Raise the thresholds of garbage collection: a page of 3,200 images makes 200,000 objects, and with the defaults half of its time is collection."""
+    """Raise the thresholds of garbage collection.
+
+    A page of 3,200 images makes 200,000 objects; with Python's default thresholds half of its time is collection.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -30,9 +30,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         _, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         status = CODES[code].status
         request_id = uuid.uuid4().hex
-        self.log.warning("%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None)
+        self.log.warning(
+            "%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None
+        )
         title = http.HTTPStatus(status).phrase.capitalize()
-        body = orjson.dumps(document(status, title, code, detail, instance=getattr(req, "path", None) or "/", request_id=request_id))
+        body = orjson.dumps(
+            document(status, title, code, detail, instance=getattr(req, "path", None) or "/", request_id=request_id)
+        )
         head = [
             f"HTTP/1.1 {status} {title}",
             f"Content-Type: {MEDIA_TYPE}",

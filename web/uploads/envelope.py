@@ -30,7 +30,8 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
         items = tree.pop("images", None)
         _read_options(upload, tree)
     if not isinstance(items, list):
-        raise Invalid("Send a JSON array of images, or an object with images.", errors=[FieldError(prefix, "wrong_type", "This must be an array.")])  # fmt: skip
+        error = FieldError(prefix, "wrong_type", "This must be an array.")
+        raise Invalid("Send a JSON array of images, or an object with images.", errors=[error])
     if len(items) > limits.max_images:
         raise too_many_images(limits.max_images)
     if not items:

@@ -26,7 +26,8 @@ def request_fingerprint(upload: ParsedUpload, digests: list[str], *, lenient: bo
 def rejected_image_digest(item: Any, file: object) -> str:
     """Digest a rejected image: a request with another image in its place is another request.
 
-    :param item: the image's JSON without its file. :param file: its bytes, its base64 text, or whatever the client sent instead.
+    :param item: the image's JSON without its file.
+    :param file: its bytes, its base64 text, or whatever the client sent instead.
     """
     digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode())
     if isinstance(file, bytes):

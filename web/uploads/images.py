@@ -1,7 +1,7 @@
 """Validation of the images of an upload.
 
-Each image is validated alone, so that one invalid image can be rejected alone. Its base64 is decoded while the text of the others
-still waits; nothing is copied that need not be.
+Each image is validated alone, so that one invalid image can be rejected alone. Its base64 is decoded while the text of
+the others still waits; nothing is copied unnecessarily.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _WHITESPACE: Final = " \t\r\n\f\v"
 _WITHOUT_WHITESPACE: Final = str.maketrans("", "", _WHITESPACE)
 
 ReadFile = Callable[[int, dict[str, Any]], bytes | FieldError]
-"""Returns the file of an image by its index and its JSON, or what is wrong with it; the pointer is relative to the image."""
+"""Returns the file of an image by its index and its JSON, or an error whose pointer is relative to the image."""
 
 
 def parse_images(
@@ -41,7 +41,7 @@ def parse_images(
 ) -> ParsedUpload:
     """Validate every image of ``items`` and add it to ``upload``.
 
-    :param items: the images' JSON; each entry is replaced by None once it has been read, so that its file's text is freed.
+    :param items: the images' JSON; each entry is replaced by None once it has been read, which frees its file's text.
     :param prefix: JSON Pointer of ``items``.
     :raises TooLarge: ``image_too_large``, unless lenient.
     :raises Invalid: an image is invalid (if lenient: all of them are), or ``upload`` has option errors.
@@ -110,13 +110,21 @@ def _parse_image(
     if errors or meta is None or isinstance(data, FieldError):
         return None, errors
     image = AcceptedImage(
-        index, data, ext, meta.timestamp, meta.store_name, meta.camera_id, meta.barcode or None, meta.filename or None, extra
+        index,
+        data,
+        ext,
+        meta.timestamp,
+        meta.store_name,
+        meta.camera_id,
+        meta.barcode or None,
+        meta.filename or None,
+        extra,
     )
     return image, []
 
 
 def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
-    """Return the extension that belongs to the file's signature, and the code and sentence of what is wrong, if anything is."""
+    """Return the extension that belongs to the file's signature, or the code and sentence of what is wrong."""
     if not data:
         return "", ("empty_file", "The file is empty.")
     if len(data) > limits.max_image_bytes:

@@ -32,9 +32,9 @@ class AcceptedImage:
 class ParsedUpload:
     """An upload after parsing.
 
-    ``rejected`` holds the errors of rejected images by index, ``rejected_digests`` the digests of those images; both are empty
-    unless the client prefers lenient handling. ``option_errors`` is empty once the whole request has been read: errors of
-    sizes are reported before them.
+    ``rejected`` holds the errors of rejected images by index, ``rejected_digests`` the digests of those images; the latter
+    is empty unless the client prefers lenient handling. ``option_errors`` is empty once the whole request has been read:
+    errors of sizes are reported before them.
     """
 
     total: int

@@ -1,4 +1,4 @@
-"""The two encodings of an upload, JSON and a form, become one ``ParsedUpload`` or one error that names everything wrong."""
+"""Parse the two encodings of an upload, JSON and a form, into a ``ParsedUpload``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from web.uploads.schemas import ImageIn, ImageMeta
 
 
 def parse_json_upload(tree: Any, limits: Limits, *, lenient: bool) -> ParsedUpload:
-    """Read what ``parse_json`` returned. Its parts are removed on the way: each file's text is freed as soon as it is decoded.
+    """Read what ``parse_json`` returned, and remove its parts on the way: each file's text is freed once it is decoded.
 
     :raises TooLarge: too many images, or too large ones. :raises Invalid: anything else.
     """
@@ -35,7 +35,9 @@ def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -
     if len(files) > limits.max_images:
         raise too_many_images(limits.max_images)
     if not metadata:
-        raise Invalid("The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")])
+        raise Invalid(
+            "The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")]
+        )
     upload, items, prefix = parse_envelope(tree, limits)
     upload.option_errors += unknown_fields(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:

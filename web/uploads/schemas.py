@@ -26,10 +26,16 @@ def _without_nul(value: str) -> str:
 
 
 Name = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_without_nul)
+    str,
+    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_without_nul),
 ]
-Barcode = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, max_length=64), AfterValidator(_without_nul)]
-Filename = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, max_length=255), AfterValidator(_without_nul)]
+Barcode = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, max_length=64), AfterValidator(_without_nul)
+]
+Filename = Annotated[
+    str, StringConstraints(strict=True, strip_whitespace=True, max_length=255), AfterValidator(_without_nul)
+]
 Timestamp = Annotated[
     datetime,
     BeforeValidator(parse_timestamp, json_schema_input_type=str | float),
@@ -93,7 +99,10 @@ def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
     if size > EXTRA_MAX_BYTES:
         return "extra_too_large", f"Extra keys may take {EXTRA_MAX_BYTES} bytes as JSON."
     if not _is_storable(extra, _EXTRA_MAX_DEPTH):
-        return "bad_extra", "Extra keys are names without NUL or a leading $, at most 16 levels deep, numbers finite and of at most 64 bits."
+        return (
+            "bad_extra",
+            "Extra keys are names without NUL or a leading $, at most 16 levels deep, numbers finite and of at most 64 bits.",
+        )
     return None
 
 
@@ -101,7 +110,10 @@ def _is_storable(value: object, max_depth: int) -> bool:
     if max_depth == 0:
         return False
     if isinstance(value, dict):
-        return all("\0" not in key and not key.startswith("$") and _is_storable(inner, max_depth - 1) for key, inner in value.items())
+        return all(
+            "\0" not in key and not key.startswith("$") and _is_storable(inner, max_depth - 1)
+            for key, inner in value.items()
+        )
     if isinstance(value, list):
         return all(_is_storable(inner, max_depth - 1) for inner in value)
     if isinstance(value, float):

@@ -49,7 +49,9 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     _check_free_space(services, body.length or 0)
     # No name holds the bytes of the body, so that they are freed as soon as they are parsed.
     if body.is_json:
-        return parse_json_upload(parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient)
+        return parse_json_upload(
+            parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient
+        )
     parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
     return parse_form_upload(parts, limits, lenient=lenient)
 
@@ -69,8 +71,8 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
 
 def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
-    # The spool is written while this thread hashes and MongoDB inserts the documents; the commit waits for it. If the request
-    # turns out to be a repetition, its spool is deleted again.
+    # The spool is written while this thread hashes and MongoDB inserts the documents; the commit waits for it. If the
+    # request turns out to be a repetition, its spool is deleted again.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     record = None
     try:
@@ -121,7 +123,9 @@ def _wait_for_spool(spool_write: Future[None], seconds: float) -> None:
     try:
         spool_write.result(max(0.0, seconds))
     except TimeoutError:
-        raise StoreAway("The disk does not respond; nothing was accepted. Retry later.", code="blobs_unavailable", retry_after=5) from None
+        raise StoreAway(
+            "The disk does not respond; nothing was accepted. Retry later.", code="blobs_unavailable", retry_after=5
+        ) from None
     failpoints.reach("1-spool-written")
 
 
@@ -215,5 +219,7 @@ def _idempotency_key() -> str | None:
         return None
     if not _IDEMPOTENCY_KEY.match(key):
         detail = "An Idempotency-Key has 1 to 255 printable ASCII characters."
-        raise Invalid(detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)])
+        raise Invalid(
+            detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)]
+        )
     return key

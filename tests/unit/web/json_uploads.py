@@ -12,10 +12,18 @@ from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.parsing import parse_json_upload
 
 JPEG = b"\xff\xd8\xff\xe0" + b"x" * 40
-GOOD: dict[str, Any] = {"file": base64.b64encode(JPEG).decode(), "timestamp": 1767225600, "store_name": " a ", "camera_id": 3}
+GOOD: dict[str, Any] = {
+    "file": base64.b64encode(JPEG).decode(),
+    "timestamp": 1767225600,
+    "store_name": " a ",
+    "camera_id": 3,
+}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6) | st.sampled_from([*GOOD, "extra", "barcode"]), inner, max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=6) | st.sampled_from([*GOOD, "extra", "barcode"]), inner, max_size=5)
+    ),
     max_leaves=12,
 )
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -25,7 +25,10 @@ def pair() -> Iterator[Pair]:
 
 
 def request(body: bytes, *, length: int | None = None) -> bytes:
-    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body) if length is None else length, body)
+    return b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (
+        len(body) if length is None else length,
+        body,
+    )
 
 
 def send(sock: socket.socket, data: bytes) -> threading.Thread:
@@ -99,7 +102,9 @@ def test_a_stalling_client_is_refused(pair: Pair, *, chunked: bool) -> None:
     assert wsgi_environ["wsgi.input"].failed  # gunicorn then closes the connection
 
 
-@pytest.mark.parametrize("broken", [b"zz\r\n", b"4\r\nwell", b"4\r\nwellXX", b"4\r\nwell\r\n0\r\nbad trailer\r\n\r\n", b"-1\r\n"])
+@pytest.mark.parametrize(
+    "broken", [b"zz\r\n", b"4\r\nwell", b"4\r\nwellXX", b"4\r\nwell\r\n0\r\nbad trailer\r\n\r\n", b"-1\r\n"]
+)
 def test_malformed_chunks_are_a_bad_request(pair: Pair, broken: bytes) -> None:
     send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + broken).join()
     pair[0].shutdown(socket.SHUT_WR)

@@ -31,7 +31,11 @@ def test_a_get_says_how_long_it_is_fresh_and_a_post_does_not() -> None:
     for method, cache_control in (("GET", "private, max-age=100"), ("HEAD", "private, max-age=100"), ("POST", None)):
         with app.test_request_context("/", method=method, headers={"If-None-Match": '"other"'}):
             response = cached.response()
-        assert (response.status_code, response.headers.get("Cache-Control"), response.headers["ETag"]) == (200, cache_control, cached.etag)
+        assert (response.status_code, response.headers.get("Cache-Control"), response.headers["ETag"]) == (
+            200,
+            cache_control,
+            cached.etag,
+        )
     for method, status in (("GET", 304), ("POST", 200)):
         with app.test_request_context("/", method=method, headers={"If-None-Match": cached.etag}):
             assert cached.response().status_code == status

@@ -16,7 +16,9 @@ def test_times_are_returned_in_utc_with_milliseconds(moment: datetime) -> None:
     assert parse_timestamp(moment.isoformat(timespec="microseconds")) == kept
     assert parse_timestamp(moment.isoformat(timespec="microseconds") + "Z") == kept
     assert parse_timestamp(moment.isoformat(timespec="microseconds") + "+00:00") == kept
-    assert parse_timestamp(moment.isoformat(timespec="microseconds") + "-02:30") == kept + timedelta(hours=2, minutes=30)
+    assert parse_timestamp(moment.isoformat(timespec="microseconds") + "-02:30") == kept + timedelta(
+        hours=2, minutes=30
+    )
 
 
 def test_a_leap_second_is_the_next_second() -> None:

@@ -23,7 +23,9 @@ def request_through(peer: str, trusted: tuple[str, ...] = TRUSTED, **headers: st
 
     wrapped = TrustedProxies(app, tuple(ip_network(network) for network in trusted))
     sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = Client(wrapped).get("/", headers={"Host": "shelf.example", **sent_headers}, environ_overrides={"REMOTE_ADDR": peer})
+    response = Client(wrapped).get(
+        "/", headers={"Host": "shelf.example", **sent_headers}, environ_overrides={"REMOTE_ADDR": peer}
+    )
     seen: dict[str, Any] = json.loads(response.get_data())
     return seen
 
@@ -37,17 +39,29 @@ def test_forwarded_headers_of_a_trusted_proxy_count(peer: str) -> None:
 @pytest.mark.parametrize("peer", ["10.0.0.6", "127.0.0.1", "fe80::7", "::ffff:10.0.0.6", ""])
 def test_forwarded_headers_of_any_other_peer_are_removed(peer: str) -> None:
     seen = request_through(
-        peer, X_Forwarded_For="10.0.0.5", X_Forwarded_Proto="https", X_Forwarded_Host="evil.example", Forwarded="for=10.0.0.5;proto=https"
+        peer,
+        X_Forwarded_For="10.0.0.5",
+        X_Forwarded_Proto="https",
+        X_Forwarded_Host="evil.example",
+        Forwarded="for=10.0.0.5;proto=https",
     )
     assert seen == {"client": peer, "at": "http://shelf.example/", "left": []}
 
 
 def test_by_default_no_proxy_is_trusted() -> None:
-    assert request_through("127.0.0.1", (), X_Forwarded_For="203.0.113.9", X_Forwarded_Proto="https")["at"] == "http://shelf.example/"
+    assert (
+        request_through("127.0.0.1", (), X_Forwarded_For="203.0.113.9", X_Forwarded_Proto="https")["at"]
+        == "http://shelf.example/"
+    )
 
 
 def test_only_the_element_that_the_proxy_added_counts() -> None:
-    seen = request_through("10.0.0.5", X_Forwarded_For="127.0.0.1, 203.0.113.9", X_Forwarded_Proto="https, http", X_Forwarded_Host="evil.example")
+    seen = request_through(
+        "10.0.0.5",
+        X_Forwarded_For="127.0.0.1, 203.0.113.9",
+        X_Forwarded_Proto="https, http",
+        X_Forwarded_Host="evil.example",
+    )
     assert (seen["client"], seen["at"]) == ("203.0.113.9", "http://shelf.example/")
 
 

@@ -40,7 +40,11 @@ def test_a_named_url_is_decoded_exactly(url: str, options: str) -> None:
         ("https://h/a.jpg", "https://h/a.jpg", ""),
         ("https://h/a.jpg?x=1&y=2", "https://h/a.jpg?x=1&y=2", ""),
         ("https://h/a.jpg?x=1&y=2&effect=deepdream&wait=3", "https://h/a.jpg?x=1&y=2", "effect=deepdream&wait=3"),
-        ("https://h/a.jpg?effect=1&x=2&layer=4", "https://h/a.jpg?effect=1&x=2", "layer=4"),  # options count only at the end
+        (
+            "https://h/a.jpg?effect=1&x=2&layer=4",
+            "https://h/a.jpg?effect=1&x=2",
+            "layer=4",
+        ),  # options count only at the end
         ("https://h/a%20b.jpg?u=http%3A%2F%2Fx", "https://h/a%20b.jpg?u=http%3A%2F%2Fx", ""),
         ("https%3A%2F%2Fh%2Fa%2520b.jpg", "https://h/a%20b.jpg", ""),
         ("https%3A//h/a.jpg%3Fx=1%26effect=x&effect=deepdream", "https://h/a.jpg?x=1&effect=x", "effect=deepdream"),

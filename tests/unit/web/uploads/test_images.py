@@ -23,7 +23,9 @@ def test_lenient_accepts_or_rejects_every_image_once(items: list[Any]) -> None:
 
 
 @RELAXED
-@given(st.binary(min_size=1, max_size=300), st.sampled_from(["", "data:image/jpeg;base64,"]), st.sampled_from([0, 4, 76]))
+@given(
+    st.binary(min_size=1, max_size=300), st.sampled_from(["", "data:image/jpeg;base64,"]), st.sampled_from([0, 4, 76])
+)
 def test_base64_is_decoded_byte_for_byte(tail: bytes, prefix: str, width: int) -> None:
     data = b"\xff\xd8\xff" + tail
     text = base64.b64encode(data).decode()

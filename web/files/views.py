@@ -19,7 +19,7 @@ from shared.storage.blob_keys import original_key, spool_key, variant_key
 from shared.storage.blobs import BlobMissing, BlobStat
 from shared.storage.mongo import Document
 from shared.variants import BOXES, RENDITION, THUMB
-from web.http.file_response import serve
+from web.http.file_response import file_response
 from web.services import Services, current_services
 
 blueprint = Blueprint("files", __name__)
@@ -40,7 +40,7 @@ def original(name: str) -> Response:
     image = queries.get_image(services.db, image_id)
     original_extension = image["work"]["ext"]
     if extension == original_extension:
-        response = serve(*_open_original(services, image), _IMMUTABLE, CONTENT_TYPES[original_extension])
+        response = file_response(*_open_original(services, image), _IMMUTABLE, CONTENT_TYPES[original_extension])
         if image["status"] == ImageState.FAILED:  # processing failed, so a browser must not try to show it
             response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return response
@@ -101,4 +101,4 @@ def _serve_variant(services: Services, image: Document, name: str, cache: str) -
     except BlobMissing:
         services.identity.check()  # as above
         raise NotFound("There is no such file.") from None
-    return serve(*opened, cache, "image/jpeg")
+    return file_response(*opened, cache, "image/jpeg")

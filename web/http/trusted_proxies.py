@@ -1,4 +1,4 @@
-"""Who is asking, and by which scheme: a proxy's word counts only where that proxy is named in ``WEB_TRUSTED_PROXIES``."""
+"""The client's address and scheme: forwarded headers count only from a proxy that is listed in ``WEB_TRUSTED_PROXIES``."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -11,30 +11,29 @@ if TYPE_CHECKING:
 
 
 class TrustedProxies:
-    """WSGI middleware: believes what a trusted peer forwards, and lets nobody see what any other peer says there.
+    """WSGI middleware that applies the forwarded headers of trusted proxies and removes those of any other peer.
 
-    Of ``X-Forwarded-For`` and ``X-Forwarded-Proto`` the last element counts: the one that the proxy itself has written.
-    ``Host`` is what the proxy sends on; ``X-Forwarded-Host`` is never read.
+    Of ``X-Forwarded-For`` and ``X-Forwarded-Proto`` the last element counts: the proxy itself has added that one.
+    ``Host`` is what the proxy sends; ``X-Forwarded-Host`` is never read.
     """
 
     def __init__(self, app: "WSGIApplication", trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
-        """Wrap an application."""
         self._app, self._trusted = app, trusted
-        self._believing = ProxyFix(app, x_for=1, x_proto=1, x_host=0)
+        self._proxy_fix = ProxyFix(app, x_for=1, x_proto=1, x_host=0)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer a request."""
-        if self._trusts(environ.get("REMOTE_ADDR", "")):
-            return self._believing(environ, start_response)
+        """Call the wrapped application."""
+        if self._is_trusted(environ.get("REMOTE_ADDR", "")):
+            return self._proxy_fix(environ, start_response)
         for name in [name for name in environ if name == "HTTP_FORWARDED" or name.startswith("HTTP_X_FORWARDED_")]:
             del environ[name]
         return self._app(environ, start_response)
 
-    def _trusts(self, peer: str) -> bool:
+    def _is_trusted(self, peer: str) -> bool:
         try:
             address = ip_address(peer)
         except ValueError:
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 peer of a socket that takes both
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 peer of a socket for both protocols
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)

@@ -15,7 +15,7 @@ from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
 from web.http import origin, query, responses
-from web.http.file_response import serve
+from web.http.file_response import file_response
 from web.http.request_body import open_request_body
 from web.http.response_cache import make_cached_response
 from web.inspections import requests, service
@@ -90,7 +90,7 @@ def picture(result_id: str, name: str) -> Response:
         opened = services.blobs.open(inspection_key(found["folder"], name))
     except BlobMissing:
         raise NotFound(_GONE) from None
-    return serve(*opened, _A_DAY, "image/jpeg")
+    return file_response(*opened, _A_DAY, "image/jpeg")
 
 
 def _view() -> View:

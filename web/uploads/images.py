@@ -17,7 +17,7 @@ from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS
 from web.uploads.fingerprint import rejected_image_digest
 from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
-from web.uploads.schemas import ImageIn, ImageMeta, check_extra, kept_extra
+from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
 
 _SIGNATURE_BYTES: Final = 32
 _DATA_PREFIX_WITHIN: Final = 32
@@ -103,7 +103,7 @@ def _parse_image(
     except ValidationError as error:
         meta = None
         errors += field_errors(error, prefix, skip=("/file",))  # read_file has reported those
-    extra = kept_extra(item)
+    extra = extra_fields(item)
     extra_problem = check_extra(extra)
     if extra_problem is not None:
         errors.append(FieldError(f"{prefix}/extra", *extra_problem))

@@ -1,10 +1,10 @@
-"""``POST /upload_image_batch``: understand, keep, commit, ring, answer."""
+"""``POST /upload_image_batch``: parse the upload, write its spool, commit the batch, publish a wakeup, respond."""
 
 import hashlib
 import re
 from concurrent.futures import Future
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from flask import Blueprint, Response, g, request
@@ -24,15 +24,15 @@ from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
 from web.uploads.parsing import parse_form_upload, parse_json_upload
 
 blueprint = Blueprint("uploads", __name__)
-_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
-_ACCOUNT = "open"
-_HASH_ALONE = 1 << 20
-_DISCARD_S = 10.0
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
+_ACCOUNT: Final = "open"
+_MAX_BYTES_HASHED_ALONE: Final = 1 << 20
+_DISCARD_TIMEOUT_S: Final = 10.0
 
 
 @blueprint.post("/upload_image_batch")
 def upload_image_batch() -> Response:
-    """Accept a batch, or say everything that is wrong with it."""
+    """Accept a batch, or return everything that is wrong with it."""
     services = current_services()
     lenient = _is_lenient()
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
@@ -54,10 +54,13 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     return parse_form_upload(parts, limits, lenient=lenient)
 
 
-def _check_free_space(services: Services, coming: int) -> None:
-    """Refuse what there is no room for; a repetition of what was accepted needs none."""
+def _check_free_space(services: Services, upload_bytes: int) -> None:
+    """Refuse an upload for which there is too little space, unless it repeats an accepted one, which needs none.
+
+    :raises DiskFull: 507.
+    """
     try:
-        services.check_free_space(coming)
+        services.check_free_space(upload_bytes)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
         if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
@@ -66,68 +69,68 @@ def _check_free_space(services: Services, coming: int) -> None:
 
 def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
-    # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
-    # out to be a repetition has its spool deleted again.
-    writing = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
-    begun = None
+    # The spool is written while this thread hashes and MongoDB inserts the documents; the commit waits for it. If the request
+    # turns out to be a repetition, its spool is deleted again.
+    spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
+    record = None
     try:
         digests = _digests(services, upload.images)
         if key is not None:
-            taken = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", request_fingerprint(upload, digests, lenient=lenient))
-            if isinstance(taken, idempotency.Replay):
-                _discard(services, batch_id, writing)
-                return _accepted(taken.answer)
-            begun = taken
-        answer = _answer(batch_id, upload, lenient=lenient)
+            fingerprint = request_fingerprint(upload, digests, lenient=lenient)
+            begun = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", fingerprint)
+            if isinstance(begun, idempotency.Replay):
+                _discard_spool(services, batch_id, spool_write)
+                return _accepted_response(begun.answer)
+            record = begun
+        body = _accepted_body(batch_id, upload, lenient=lenient)
         batch = _new_batch(services, batch_id, upload, digests)
         commits.commit_batch(
             services.db,
             batch,
-            idempotency=begun,
-            answer=answer,
-            bytes_kept=lambda seconds: _wait(writing, seconds),
+            idempotency=record,
+            answer=body,
+            bytes_kept=lambda seconds: _wait_for_spool(spool_write, seconds),
             deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
-        raise  # the spool may be needed; the sweep finds out
+        raise  # the batch may have been committed and need its spool; the sweep finds out
     except BaseException:
-        _discard(services, batch_id, writing)
-        if begun is not None:
-            _forget(services, begun)
+        _discard_spool(services, batch_id, spool_write)
+        if record is not None:
+            _release_key(services, record)
         raise
     failpoints.reach("2-committed")
     services.wakeup_thread.notify({image.store_name for image in upload.images})
     failpoints.reach("3-rung")
-    return _accepted(answer)
+    return _accepted_response(body)
 
 
 def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
-    """Give the sha256 of each image; two threads share the work when it is much."""
-    middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
-    first = services.submit(_hash, images[:middle]) if middle else None
-    rest = _hash(images[middle:])
-    return first.result() + rest if first is not None else rest
+    """Return the sha256 of each image. Two threads share the work if the images have more than 1 MiB."""
+    middle = len(images) // 2 if sum(len(image.data) for image in images) > _MAX_BYTES_HASHED_ALONE else 0
+    first_half = services.submit(_hash, images[:middle]) if middle else None
+    second_half = _hash(images[middle:])
+    return first_half.result() + second_half if first_half is not None else second_half
 
 
 def _hash(images: list[AcceptedImage]) -> list[str]:
     return [hashlib.sha256(image.data).hexdigest() for image in images]
 
 
-def _wait(writing: Future[None], seconds: float) -> None:
+def _wait_for_spool(spool_write: Future[None], seconds: float) -> None:
     try:
-        writing.result(max(0.0, seconds))
+        spool_write.result(max(0.0, seconds))
     except TimeoutError:
-        raise StoreAway("The disk does not answer; nothing was accepted.", code="blobs_unavailable", retry_after=5) from None
+        raise StoreAway("The disk does not respond; nothing was accepted. Retry later.", code="blobs_unavailable", retry_after=5) from None
     failpoints.reach("1-spool-written")
 
 
-def _discard(services: Services, batch_id: str, writing: Future[None]) -> None:
-    """Remove the spool of a request that needs none."""
+def _discard_spool(services: Services, batch_id: str, spool_write: Future[None]) -> None:
     try:
-        writing.exception(_DISCARD_S)  # what is not written yet would come back
+        spool_write.exception(_DISCARD_TIMEOUT_S)  # a write that is still running would create the spool again
         services.blobs.delete(spool_key(batch_id))
     except (ShelfsightError, TimeoutError):
-        return  # the sweep does it
+        return  # the sweep deletes it
 
 
 def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests: list[str]) -> commits.NewBatch:
@@ -139,15 +142,15 @@ def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests:
         images.append(_new_image(image, sha256, offset))
         offset += len(image.data)
     default = services.settings.default_augmentations
-    names = default if upload.augmentations is None else upload.augmentations
-    return commits.NewBatch(batch_id, images, names, upload.detect, created_at)
+    augmentations = default if upload.augmentations is None else upload.augmentations
+    return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at)
 
 
-def _forget(services: Services, begun: idempotency.Begun) -> None:
+def _release_key(services: Services, record: idempotency.Begun) -> None:
     try:
-        idempotency.forget(services.db, begun)
+        idempotency.forget(services.db, record)
     except ShelfsightError:
-        return  # it frees itself within a minute
+        return  # the record expires within a minute
 
 
 def _new_image(image: AcceptedImage, sha256: str, offset: int) -> commits.NewImage:
@@ -167,7 +170,7 @@ def _new_image(image: AcceptedImage, sha256: str, offset: int) -> commits.NewIma
     )
 
 
-def _answer(batch_id: str, upload: ParsedUpload, *, lenient: bool) -> dict[str, Any]:
+def _accepted_body(batch_id: str, upload: ParsedUpload, *, lenient: bool) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     for image in upload.images:
         name = image_id(batch_id, image.index)
@@ -176,7 +179,7 @@ def _answer(batch_id: str, upload: ParsedUpload, *, lenient: bool) -> dict[str, 
         shown = [error.as_json() for error in errors[:MAX_ERRORS]]
         images.append({"id": None, "index": index, "file_path": None, "status": "rejected", "errors": shown})
     images.sort(key=lambda image: int(image["index"]))
-    answer: dict[str, Any] = {
+    body: dict[str, Any] = {
         "batch_id": batch_id,
         "status": "queued",
         "total": len(upload.images),
@@ -184,21 +187,21 @@ def _answer(batch_id: str, upload: ParsedUpload, *, lenient: bool) -> dict[str, 
         "links": {"self": f"/image_batches/{batch_id}"},
     }
     if lenient:
-        answer |= {"accepted": len(upload.images), "rejected": len(upload.rejected)}
-    return answer
+        body |= {"accepted": len(upload.images), "rejected": len(upload.rejected)}
+    return body
 
 
-def _accepted(answer: dict[str, Any]) -> Response:
-    response = Response(orjson.dumps(answer), 202, mimetype="application/json")
-    response.headers["Location"] = answer["links"]["self"]
+def _accepted_response(body: dict[str, Any]) -> Response:
+    response = Response(orjson.dumps(body), 202, mimetype="application/json")
+    response.headers["Location"] = body["links"]["self"]
     if _is_lenient():
         response.headers["Preference-Applied"] = "handling=lenient"
-    g.batch_id = answer["batch_id"]
+    g.batch_id = body["batch_id"]
     return response
 
 
 def _is_lenient() -> bool:
-    """Say whether the client prefers ``handling=lenient``; of several the first counts (RFC 7240, 2)."""
+    """Return whether the client prefers ``handling=lenient``; of several preferences the first counts (RFC 7240, 2)."""
     for preference in ",".join(request.headers.getlist("Prefer")).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         if name.strip().lower() == "handling":
@@ -210,7 +213,7 @@ def _idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
-    if not _KEY.match(key):
+    if not _IDEMPOTENCY_KEY.match(key):
         detail = "An Idempotency-Key has 1 to 255 printable ASCII characters."
         raise Invalid(detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)])
     return key

@@ -40,22 +40,22 @@ def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: Flask
     "query",
     ["page=0", "page=x", "per_page=101", "per_page=0", "foo=1", "store_name=", "status=lost", "min_score=2", "since=x", "page=1&page=2", "page=1&cursor=x", "cursor=x", "images_per_batch=1001", "since=%C2%B2", "since=--5", "until=1e999", "a/b=1", "min_score=0_1", "min_score=nan", "min_score=-0"],
 )  # fmt: skip
-def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
+def test_an_invalid_query_is_422(web: FlaskClient, query: str) -> None:
     assert web.get(f"/image_batches?{query}").status_code == 422
 
 
 def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
-    said = post(web, [item(picture(1), filename="a.jpg")]).get_json()
-    batch = web.get(said["links"]["self"]).get_json()
+    accepted = post(web, [item(picture(1), filename="a.jpg")]).get_json()
+    batch = web.get(accepted["links"]["self"]).get_json()
     assert set(batch) == {"id", "status", "total", "counts", "created_at", "finished_at", "images"}
     assert batch["counts"] == {"queued": 1, "processing": 0, "done": 0, "failed": 0, "cancelled": 0}
     expected = "id batch_id index status file_path url timestamp store_name camera_id barcode extra content_type file_size width height sha256 exif quality detections model augmentations barcodes barcode_check tags error filename created_at updated_at finished_at"
     assert set(batch["images"][0]) == set(expected.split())
-    assert batch["images"][0]["url"] == f"http://localhost/uploads/{said['images'][0]['id']}.jpg"
+    assert batch["images"][0]["url"] == f"http://localhost/uploads/{accepted['images'][0]['id']}.jpg"
     assert batch["images"][0]["timestamp"] == "2026-01-01T00:00:00Z"
 
 
-def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClient) -> None:
+def test_lists_contain_the_first_images_and_say_that_there_are_more(web: FlaskClient) -> None:
     post(web, [item() for _ in range(5)])
     batch = web.get("/image_batches?images_per_batch=2").get_json()["batches"][0]
     assert ([image["index"] for image in batch["images"]], batch["images_more"], batch["total"]) == ([0, 1], True, 5)
@@ -63,11 +63,11 @@ def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClie
 
 
 def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:
-    said = post(web, [item(), item()]).get_json()
-    assert web.delete(said["links"]["self"]).status_code == 204
-    for path in (said["links"]["self"], said["images"][0]["file_path"], f"/batches/{said['batch_id']}"):
+    accepted = post(web, [item(), item()]).get_json()
+    assert web.delete(accepted["links"]["self"]).status_code == 204
+    for path in (accepted["links"]["self"], accepted["images"][0]["file_path"], f"/batches/{accepted['batch_id']}"):
         assert web.get(path).status_code == 404
-    assert web.delete(said["links"]["self"]).status_code == 404
+    assert web.delete(accepted["links"]["self"]).status_code == 404
     assert web.get("/image_batches").get_json()["total"] == 0
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'shelfsight_ledger_images{state="received"} 2.0' in metrics
@@ -78,12 +78,12 @@ def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(we
     ("target", "host", "status"),
     [("/limits", "localhost", 200), ("/limits", "", 421), ("http://evil.example/limits", "localhost", 421), ("http://127.0.0.1/limits", "localhost", 200)],
 )
-def test_every_host_that_a_request_names_must_be_ours(web: FlaskClient, target: str, host: str, status: int) -> None:
+def test_every_host_that_a_request_names_must_be_allowed(web: FlaskClient, target: str, host: str, status: int) -> None:
     around = {"RAW_URI": target, "HTTP_HOST": host}
     assert web.get("/limits", environ_overrides=around).status_code == status
 
 
-def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:
+def test_limits_openapi_docs_and_pages_are_served(web: FlaskClient) -> None:
     limits = web.get("/limits").get_json()
     assert set(limits) == {
         "max_body_bytes",
@@ -99,13 +99,13 @@ def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:
     assert "/upload_image_batch" in api["paths"]
     batch = post(web, [item(filename="<script>alert(1)</script>")]).get_json()["batch_id"]
     for path in ("/", "/docs", f"/batches/{batch}", "/static/style.css"):
-        answer = web.get(path)
-        assert answer.status_code == 200
-        assert b"<script>alert" not in answer.data
-        answer.close()
+        response = web.get(path)
+        assert response.status_code == 200
+        assert b"<script>alert" not in response.data
+        response.close()
 
 
-def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
+def test_errors_of_the_http_layer_are_problem_documents_too(web: FlaskClient) -> None:
     missing = web.get("/nothing/here", headers={"X-Request-ID": "mine-1"})
     assert (missing.status_code, missing.mimetype) == (404, "application/problem+json")
     assert missing.get_json(force=True)["request_id"] == missing.headers["X-Request-ID"] == "mine-1"
@@ -116,7 +116,7 @@ def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/image_batches/{batch}", "/batches/{batch}", "/image_batches"])
-def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_an_internal_error_reveals_nothing_of_the_service(web: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     batch = post(web, [item()]).get_json()["batch_id"]
 
     def fails(*_: object) -> None:
@@ -124,9 +124,9 @@ def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient,
 
     for call in ("get_batch", "page_of_batches"):
         monkeypatch.setattr(queries, call, fails)
-    answer = web.get(path.format(batch=batch), headers={"X-Request-ID": "mine-2"})
-    assert (answer.status_code, answer.mimetype, answer.headers["X-Request-ID"]) == (500, "application/problem+json", "mine-2")
-    assert answer.get_json(force=True) == {
+    response = web.get(path.format(batch=batch), headers={"X-Request-ID": "mine-2"})
+    assert (response.status_code, response.mimetype, response.headers["X-Request-ID"]) == (500, "application/problem+json", "mine-2")
+    assert response.get_json(force=True) == {
         "type": "/docs#internal_error",
         "title": "Internal error",
         "status": 500,
@@ -137,11 +137,11 @@ def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient,
     }
 
 
-def links(answer: TestResponse) -> dict[str, str]:
-    return {name: where for where, name in re.findall(r'<([^>]+)>; rel="(\w+)"', answer.headers.get("Link", ""))}
+def links(response: TestResponse) -> dict[str, str]:
+    return {name: where for where, name in re.findall(r'<([^>]+)>; rel="(\w+)"', response.headers.get("Link", ""))}
 
 
-def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) -> None:
+def test_a_page_links_to_the_first_the_last_and_its_neighbours(web: FlaskClient) -> None:
     for _ in range(5):
         post(web, [item(store_name="a b")])
     query = "per_page=2&store_name=a+b"
@@ -159,39 +159,39 @@ def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) ->
     assert links(by_cursor) == {"next": f"http://localhost/image_batches?{query}&cursor={by_cursor.get_json()['next_cursor']}"}
 
 
-def test_a_longer_wait_than_half_a_minute_is_half_a_minute(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(batches, "_wait_until_closed", lambda _batch_id, seconds: asked.append(seconds))
-    said = post(web, [item()]).get_json()
+def test_a_wait_is_limited_to_30_seconds(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(batches, "_wait_until_closed", lambda _batch_id, seconds: waits.append(seconds))
+    accepted = post(web, [item()]).get_json()
     for seconds in (0, 30, 31, 10**30):
-        assert web.get(f"{said['links']['self']}?wait={seconds}").status_code == 200
-    assert asked == [30, 30, 30]
+        assert web.get(f"{accepted['links']['self']}?wait={seconds}").status_code == 200
+    assert waits == [30, 30, 30]
 
 
-def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
-    said = post(web, [item()]).get_json()
+def test_a_waiting_request_responds_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
+    accepted = post(web, [item()]).get_json()
     store_rotation.repair(db)
     worker = threading.Timer(1, work_off, [db])
     began = time.monotonic()
     worker.start()
-    assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "done"
+    assert web.get(accepted["links"]["self"] + "?wait=30").get_json()["status"] == "done"
     assert 0.9 < time.monotonic() - began < 29
     worker.join()
 
 
-def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClient) -> None:
-    said = post(web, [item()]).get_json()
+def test_while_as_many_wait_as_may_the_next_response_is_immediate_and_unfinished(web: FlaskClient) -> None:
+    accepted = post(web, [item()]).get_json()
     with ExitStack() as others:
         for _ in range(4):  # a quarter of 16 threads
             others.enter_context(opened[-1].wait_slots)
         began = time.monotonic()
-        assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
+        assert web.get(accepted["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
         assert time.monotonic() - began < 29
 
 
-def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
-    said = post(web, [item()]).get_json()
+def test_a_wait_ends_when_its_time_is_over(web: FlaskClient) -> None:
+    accepted = post(web, [item()]).get_json()
     began = time.monotonic()
-    assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
+    assert web.get(accepted["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
     assert 0.9 < time.monotonic() - began < 29
-    assert web.get(said["links"]["self"] + "?wait=99x").status_code == 422
+    assert web.get(accepted["links"]["self"] + "?wait=99x").status_code == 422

@@ -1,4 +1,4 @@
-"""Files of a batch's images: bytes, ranges, validators, conditions, and what is not there."""
+"""Files of a batch's images: bytes, ranges, validators, conditions, and missing files."""
 
 import os
 from email.utils import formatdate
@@ -28,13 +28,13 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
         data[10:20],
         f"bytes 10-19/{len(data)}",
     )
-    for said, begins in (("bytes=-7", len(data) - 7), (f"Bytes=-{len(data) + 1}", 0), (f"bytes=5-{10**19}", 5)):
-        part = web.get(image["file_path"], headers={"Range": said})
+    for range_header, begins in (("bytes=-7", len(data) - 7), (f"Bytes=-{len(data) + 1}", 0), (f"bytes=5-{10**19}", 5)):
+        part = web.get(image["file_path"], headers={"Range": range_header})
         assert (part.status_code, part.data) == (206, data[begins:])
         assert part.headers["Content-Range"] == f"bytes {begins}-{len(data) - 1}/{len(data)}"
     for ignored in ("lines=0-1", "bytes=0-1,4-5", "junk", "bytes=-", "bytes=5-2"):
-        answer = web.get(image["file_path"], headers={"Range": ignored})
-        assert (answer.status_code, answer.data) == (200, data)
+        response = web.get(image["file_path"], headers={"Range": ignored})
+        assert (response.status_code, response.data) == (200, data)
     for outside in (f"bytes={len(data)}-", "bytes=-0"):
         beyond = web.get(image["file_path"], headers={"Range": outside})
         assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
@@ -46,21 +46,21 @@ def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(
     assert web.get(image["file_path"], headers={"If-Match": etag}).data == data
     for if_range, status in ((etag, 206), ('"another"', 200)):
         assert web.get(image["file_path"], headers={"If-Range": if_range, "Range": "bytes=0-3"}).status_code == status
-    head = web.head(image["file_path"], headers={"Range": "bytes=0-9"})  # for GET alone
+    head = web.head(image["file_path"], headers={"Range": "bytes=0-9"})  # ranges are for GET only
     assert (head.data, head.headers["Content-Length"]) == (b"", str(len(data)))
 
 
-def said_by_a_file_server(path: Path) -> dict[str, str]:
-    """Give the validators that nginx makes of a file."""
+def validators_of_nginx(path: Path) -> dict[str, str]:
+    """Return the validators that nginx derives from a file."""
     found = path.stat()
     seconds = found.st_mtime_ns // 10**9
     return {"ETag": f'"{seconds:x}-{found.st_size:x}"', "Last-Modified": formatdate(seconds, usegmt=True)}
 
 
 def validators(web: FlaskClient, path: str) -> dict[str, str]:
-    answer = web.get(path)
-    assert answer.status_code == 200
-    return {name: answer.headers[name] for name in ("ETag", "Last-Modified")}
+    response = web.get(path)
+    assert response.status_code == 200
+    return {name: response.headers[name] for name in ("ETag", "Last-Modified")}
 
 
 def test_validators_are_those_of_a_file_server(web: FlaskClient, db: Db, blobs_root: Path) -> None:
@@ -71,21 +71,21 @@ def test_validators_are_those_of_a_file_server(web: FlaskClient, db: Db, blobs_r
         LocalBlobs(blobs_root).write(key, [picture(number)])
         for nanoseconds in (0, 999_999_999):
             os.utime(blobs_root / key, ns=(0, 1_700_000_000 * 10**9 + nanoseconds))
-            assert validators(web, path) == said_by_a_file_server(blobs_root / key)
+            assert validators(web, path) == validators_of_nginx(blobs_root / key)
         assert validators(web, path)["ETag"] == f'"6553f100-{len(picture(number)):x}"'
 
 
 def test_the_validators_of_an_original_change_once_when_it_leaves_the_spool(web: FlaskClient, blobs_root: Path) -> None:
     data = picture(5)
-    said = post(web, [item(picture(4)), item(data)]).get_json()
-    image = said["images"][1]
-    spool = blobs_root / spool_key(said["batch_id"])
+    accepted = post(web, [item(picture(4)), item(data)]).get_json()
+    image = accepted["images"][1]
+    spool = blobs_root / spool_key(accepted["batch_id"])
     os.utime(spool, (1_700_000_000, 1_700_000_000))
     before = validators(web, image["file_path"])
     assert before == {"ETag": f'"6553f100-{len(data):x}"', "Last-Modified": "Tue, 14 Nov 2023 22:13:20 GMT"}
     LocalBlobs(blobs_root).write(original_key(image["id"], "jpg"), [data])
     after = validators(web, image["file_path"])
-    assert after == said_by_a_file_server(blobs_root / original_key(image["id"], "jpg"))
+    assert after == validators_of_nginx(blobs_root / original_key(image["id"], "jpg"))
     spool.unlink()
     assert validators(web, image["file_path"]) == after
     stale = web.get(image["file_path"], headers={"If-None-Match": before["ETag"]})
@@ -103,7 +103,7 @@ PART = {"Range": "bytes=0-3"}
         ({"If-Modified-Since": LATER}, 304),
         ({"If-Modified-Since": SOONER}, 200),
         ({"If-Modified-Since": NOW, **PART}, 304),
-        ({"If-None-Match": '"another"', "If-Modified-Since": LATER}, 200),  # the tag knows better
+        ({"If-None-Match": '"another"', "If-Modified-Since": LATER}, 200),  # the tag takes precedence
         ({"If-None-Match": "*"}, 304),
         ({"If-Unmodified-Since": NOW}, 200),
         ({"If-Unmodified-Since": SOONER}, 412),
@@ -117,28 +117,28 @@ PART = {"Range": "bytes=0-3"}
         ({"If-Match": "{etag}", "If-Unmodified-Since": SOONER}, 200),
     ],
 )
-def test_conditions_are_about_the_time_and_the_tag(
+def test_conditions_compare_the_time_and_the_tag(
     web: FlaskClient, blobs_root: Path, headers: dict[str, str], status: int
 ) -> None:
-    said = post(web, [item()]).get_json()
-    os.utime(blobs_root / spool_key(said["batch_id"]), (1_700_000_000, 1_700_000_000))
-    path = said["images"][0]["file_path"]
+    accepted = post(web, [item()]).get_json()
+    os.utime(blobs_root / spool_key(accepted["batch_id"]), (1_700_000_000, 1_700_000_000))
+    path = accepted["images"][0]["file_path"]
     known = validators(web, path)
-    answer = web.get(path, headers={name: value.replace("{etag}", known["ETag"]) for name, value in headers.items()})
-    assert answer.status_code == status
+    response = web.get(path, headers={name: value.replace("{etag}", known["ETag"]) for name, value in headers.items()})
+    assert response.status_code == status
     if status == 304:
-        assert answer.headers["ETag"] == known["ETag"]
-        assert answer.data == b""
+        assert response.headers["ETag"] == known["ETag"]
+        assert response.data == b""
     else:
-        assert len(answer.data) == {200: len(picture()), 206: 4}.get(status, len(answer.data))
+        assert len(response.data) == {200: len(picture()), 206: 4}.get(status, len(response.data))
 
 
-def test_what_is_not_made_yet_is_pending_and_what_never_was_is_not_found(web: FlaskClient) -> None:
+def test_a_file_that_is_not_made_yet_is_pending_and_an_unknown_one_is_not_found(web: FlaskClient) -> None:
     image = post(web, [item(picture(1, kind="PNG"))]).get_json()["images"][0]["id"]
     assert web.get(f"/uploads/{image}.png").status_code == 200
     for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg"):
-        answer = web.get(path)
-        assert (answer.status_code, answer.get_json(force=True)["code"]) == (404, "image_pending")
-        assert answer.headers["Retry-After"]
+        response = web.get(path)
+        assert (response.status_code, response.get_json(force=True)["code"]) == (404, "image_pending")
+        assert response.headers["Retry-After"]
     for path in (f"/uploads/{image}.gif", f"/uploads/{image}/nope.jpg", "/uploads/x.jpg", f"/uploads/{'0' * 36}.jpg"):
         assert web.get(path).get_json(force=True)["code"] == "not_found"

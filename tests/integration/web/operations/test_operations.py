@@ -1,4 +1,4 @@
-"""Whether it is ready and balances, as machines that watch ask for it."""
+"""Readiness and metrics, as monitoring reads them."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ from tests.support.web_client import client, item, post
 pytestmark = pytest.mark.slow
 
 
-def test_a_document_removed_by_hand_shows_in_the_metric(web: FlaskClient, db: Db) -> None:
-    said = post(web, [item(), item()]).get_json()
-    db.images.delete_one({"_id": said["images"][0]["id"]})
+def test_a_document_removed_by_hand_shows_in_the_metrics(web: FlaskClient, db: Db) -> None:
+    accepted = post(web, [item(), item()]).get_json()
+    db.images.delete_one({"_id": accepted["images"][0]["id"]})
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'state="received"} 2.0' in metrics
     assert 'state="pending"} 1.0' in metrics
 
 
-def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
-    answer = web.get("/readyz")
-    checks = answer.get_json()["checks"]
-    assert answer.status_code == 503
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.get_json()["code"] == "not_ready"
+def test_readyz_reports_what_is_missing(web: FlaskClient) -> None:
+    response = web.get("/readyz")
+    checks = response.get_json()["checks"]
+    assert response.status_code == 503
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.get_json()["code"] == "not_ready"
     assert {name: check["ok"] for name, check in checks.items()} == {
         "mongodb": True,
         "redis": False,
@@ -40,7 +40,7 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
     assert web.get("/healthz").status_code == 200
 
 
-def test_readyz_says_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
+def test_readyz_reports_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
     heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     checks = web.get("/readyz").get_json()["checks"]
     assert {name for name, check in checks.items() if not check["ok"]} >= {"worker", "model"}
@@ -51,7 +51,7 @@ def test_readyz_says_that_no_worker_can_use_its_model_until_one_can(web: FlaskCl
     assert checks["model"]["ok"]
 
 
-def test_a_server_that_is_drained_is_not_ready_and_serves_on(
+def test_a_drained_server_is_not_ready_but_serves_requests(
     mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drain = tmp_path / "drain"
@@ -61,21 +61,21 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
     assert web.get("/readyz").status_code == 200
     drain.touch()
     heartbeats.send_heartbeat(db, "a worker", IMAGES)
-    answer = web.get("/readyz")
-    checks = answer.get_json()["checks"]
-    assert (answer.status_code, answer.get_json()["code"]) == (503, "not_ready")
+    response = web.get("/readyz")
+    checks = response.get_json()["checks"]
+    assert (response.status_code, response.get_json()["code"]) == (503, "not_ready")
     assert [name for name, check in checks.items() if not check["ok"]] == ["draining"]
     assert "drained" in checks["draining"]["detail"]
-    assert str(drain) not in answer.get_data(as_text=True)
-    said = post(web, [item()])
-    assert said.status_code == 202
-    assert all(web.get(path).status_code == 200 for path in (said.headers["Location"], "/image_batches", "/healthz", "/"))
+    assert str(drain) not in response.get_data(as_text=True)
+    accepted = post(web, [item()])
+    assert accepted.status_code == 202
+    assert all(web.get(path).status_code == 200 for path in (accepted.headers["Location"], "/image_batches", "/healthz", "/"))
     drain.unlink()
     heartbeats.send_heartbeat(db, "a worker", IMAGES)
     assert web.get("/readyz").status_code == 200
 
 
-def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.Mongo, blobs_root: Path) -> None:
+def test_readyz_reports_nothing_else_when_only_the_database_is_unavailable(mongo: settings.Mongo, blobs_root: Path) -> None:
     nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
     checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
     assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]

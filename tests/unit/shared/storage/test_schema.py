@@ -9,31 +9,34 @@ from web.batches import serializers
 from web.openapi.document import document
 
 
-def mutable_values(value: Any) -> list[int]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return [id(value), *(place for one in inner for place in mutable_values(one))] if isinstance(value, dict | list) else []
+def containers(value: Any) -> list[int]:
+    """Return the identities of all lists and dictionaries in a document, its own included."""
+    if not isinstance(value, dict | list):
+        return []
+    members = value.values() if isinstance(value, dict) else value
+    return [id(value), *(identity for member in members for identity in containers(member))]
 
 
 def test_new_documents_are_valid_and_have_nothing_unset() -> None:
-    made = batch(2)
-    Batch._from_son(commits.batch_document(made)).validate()
-    for image in made.images:
-        Image._from_son(commits.image_document(made, image)).validate()
+    new = batch(2)
+    Batch._from_son(commits.batch_document(new)).validate()
+    for image in new.images:
+        Image._from_son(commits.image_document(new, image)).validate()
 
 
 def test_new_images_share_no_list_and_no_dictionary() -> None:
-    made = batch(2)
-    first, second = (commits.image_document(made, image) for image in made.images)
-    assert not set(mutable_values(first)) & set(mutable_values(second))
+    new = batch(2)
+    first, second = (commits.image_document(new, image) for image in new.images)
+    assert not set(containers(first)) & set(containers(second))
 
 
 def test_a_response_contains_the_public_fields_and_those_that_openapi_names() -> None:
-    made = batch(1)
-    images = [commits.image_document(made, image) for image in made.images]
+    new = batch(1)
+    images = [commits.image_document(new, image) for image in new.images]
     for image in images:
         for name in hidden_fields(Image):
             image.pop(name)  # as the projection of a query does
-    shown = serializers.batch(commits.batch_document(made) | {"images": images}, "http://localhost")
+    shown = serializers.batch(commits.batch_document(new) | {"images": images}, "http://localhost")
     schemas = document()["components"]["schemas"]
     assert set(shown["images"][0]) == set(schemas["Image"]["required"])
     assert set(shown) == set(schemas["Batch"]["required"])

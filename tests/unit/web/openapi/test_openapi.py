@@ -1,4 +1,4 @@
-"""The OpenAPI document says of each call what it does, and nothing that only others do."""
+"""The OpenAPI document lists the error codes of each operation, and no codes that only others return."""
 
 import re
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from web.http.error_codes import CODES
 from web.openapi import document as openapi
 
-OF_SERVERS = {"method_not_allowed", "uri_too_long", "headers_too_large", "no_answer"}
-"""Answered before any call is reached."""
+SERVER_CODES = {"method_not_allowed", "uri_too_long", "headers_too_large", "no_answer"}
+"""Returned before a request reaches an operation."""
 
 
-def codes(call: dict[str, Any]) -> set[str]:
-    problems = [(int(status), answer["description"]) for status, answer in call["responses"].items() if int(status) >= 400]
+def codes(operation: dict[str, Any]) -> set[str]:
+    problems = [(int(status), response["description"]) for status, response in operation["responses"].items() if int(status) >= 400]
     listed = [(status, code) for status, text in problems for code in re.findall(r"\w+", text.removeprefix("One of: "))]
     assert all(CODES[code][0] == status for status, code in listed)
     return {code for _, code in listed}
 
 
-def test_a_call_lists_the_codes_that_it_can_answer_with() -> None:
+def test_an_operation_lists_the_codes_that_it_can_return() -> None:
     paths = openapi.document()["paths"]
     reading = {"unauthorized", "misdirected_request", "invalid", "not_found", "database_unavailable"}
     assert codes(paths["/image_batches/{batch_id}"]["get"]) == reading | {"query_too_slow"}
@@ -27,9 +27,9 @@ def test_a_call_lists_the_codes_that_it_can_answer_with() -> None:
     assert {"commit_unknown", "idempotency_mismatch"} <= codes(paths["/upload_image_batch"]["post"])
 
 
-def test_every_code_is_some_calls() -> None:
-    calls = [call for methods in openapi.document()["paths"].values() for call in methods.values()]
-    assert set(CODES) - OF_SERVERS == set().union(*map(codes, calls))
+def test_every_code_belongs_to_an_operation() -> None:
+    operations = [operation for methods in openapi.document()["paths"].values() for operation in methods.values()]
+    assert set(CODES) - SERVER_CODES == set().union(*map(codes, operations))
 
 
 def test_a_camera_is_a_number_or_a_name_of_limited_length() -> None:

@@ -1,4 +1,4 @@
-"""Every problem that a picture's page may have says of its own what to do."""
+"""Error pages: texts for every error of an inspection, and the choice between a page and JSON."""
 
 import re
 
@@ -19,18 +19,18 @@ def app() -> Flask:
 
 
 def documented(path: str) -> set[str]:
-    answers = openapi.document()["paths"][path]["get"]["responses"]
-    said = " ".join(answer["description"] for status, answer in answers.items() if int(status) >= 400)
-    return {code for code in CODES if re.search(rf"\b{code}\b", said)}
+    responses_of_path = openapi.document()["paths"][path]["get"]["responses"]
+    descriptions = " ".join(response["description"] for status, response in responses_of_path.items() if int(status) >= 400)
+    return {code for code in CODES if re.search(rf"\b{code}\b", descriptions)}
 
 
-def test_every_code_of_looking_at_a_picture_has_its_texts() -> None:
+def test_every_error_of_an_inspection_has_a_title_and_advice() -> None:
     assert set(ERROR_PAGES) <= set(CODES)
     assert set(ERROR_PAGES) >= INSPECTION_CODES
     assert documented("/") <= set(ERROR_PAGES)
 
 
-def test_titles_and_advice_are_sentences_for_people() -> None:
+def test_titles_and_advice_are_sentences_without_identifiers() -> None:
     for page in ERROR_PAGES.values():
         assert page.title[0].isupper()
         assert page.advice.endswith(".")
@@ -52,12 +52,12 @@ def test_titles_and_advice_are_sentences_for_people() -> None:
         ("/inspections/x", "application/json;q=0.1, text/html;q=0", False),
     ],
 )
-def test_who_gets_a_page(app: Flask, path: str, accept: str, *, page: bool) -> None:
+def test_accept_chooses_between_a_page_and_json(app: Flask, path: str, accept: str, *, page: bool) -> None:
     with app.test_request_context(path, headers={"Accept": accept} if accept else {}):
         assert responses.prefers_html() is page
 
 
-def test_a_page_shows_what_is_not_ours_as_text(app: Flask) -> None:
+def test_a_page_escapes_what_the_client_sent(app: Flask) -> None:
     evil = "\"><script>alert('1')</script>"
     problem = {"detail": evil, "errors": [{"pointer": f"/{evil}", "detail": evil}], "status": 422, "code": "invalid", "request_id": evil}
     with app.test_request_context("/"):

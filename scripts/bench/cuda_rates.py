@@ -1,8 +1,8 @@
-"""Measure the whole processing of images on a GPU against its network alone: with decoding, augmentation and encoding, on all cores.
+"""Measure the whole processing of images with a GPU, on all cores, against the network alone.
 
-As in the service's pipeline within a claim, threads decode the next group of images and finish the previous one while the model
-processes the current one; here on all cores. Needs only torch, torchvision, OpenCV, Pillow and rich. Barcodes, which are read on
-the CPU on every machine, are left out: ``scripts/bench/vision --only whole`` includes them.
+As in the service's pipeline within a claim, threads decode the next group of images and finish the previous one while
+the model processes the current one; here on all cores. Needs only torch, torchvision, OpenCV, Pillow and rich.
+Barcodes, which are read on the CPU on every machine, are left out: ``scripts/bench/vision --only whole`` includes them.
 """
 
 import os
@@ -26,7 +26,8 @@ from worker.vision.detection.model_registry import Card
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
-"""With seeded weights: these take as long as trained ones, except for the steps that depend on the number of detections."""
+"""With seeded weights: these take as long as trained ones, except for the steps that depend on the number of
+detections."""
 _LABELS: Final = tuple(str(number) for number in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
@@ -79,7 +80,10 @@ def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes],
 
 
 class _Bare:
-    """The plain torchvision call under half-precision autocast, on a batch already on the device and at the network's input size."""
+    """The plain torchvision call under half-precision autocast.
+
+    Its batch is already on the device, and has the network's input size.
+    """
 
     def __init__(self, model: nn.Module, batch: list[Rgb], device: str) -> None:
         self._model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's types
@@ -103,7 +107,7 @@ class _Bare:
 
 
 def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
-    """Process all files: threads decode the next group and finish the previous one while the model processes the current one."""
+    """Process all files; threads decode the next group and finish the previous one while the model runs."""
     groups = _groups(files, detector.batch)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -138,7 +142,7 @@ def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> lis
 
 
 def _measure_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Measure the GPU's utilization during one round of the whole processing, by the driver's own tool, and its peak memory."""
+    """Measure the GPU's utilization, with the driver's own tool, and its peak memory in one round of processing."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with subprocess.Popen(_UTILIZATION, stdout=subprocess.PIPE, text=True) as monitor:

@@ -1,7 +1,8 @@
-"""Measure downloads: an image of 200 KB through the nginx of docker-compose.yaml, against an nginx that serves the same file.
+"""Measure downloads of an image of 200 KB through the deployment's nginx, against an nginx with the same file.
 
-Needs a Docker engine. Starts a compose project of its own (shelfsight-bench) and removes it at the end. Rates are measured from
-this machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed, 2 without an engine.
+Needs a Docker engine. Starts a compose project of its own (shelfsight-bench) and removes it at the end. Rates are
+measured from this machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed,
+2 without an engine.
 """
 
 import argparse

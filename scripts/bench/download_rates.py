@@ -33,7 +33,7 @@ class Downloaders:
         self._pool = ProcessPoolExecutor(processes, get_context("spawn"))
 
     def per_second(self, source: Source, seconds: float) -> float:
-        """Download one file repeatedly for some seconds; returns the complete responses per second of all processes together.
+        """Download one file repeatedly; returns the responses per second of all processes together.
 
         :raises RuntimeError: when a response is not 200.
         """

@@ -17,7 +17,10 @@ _TIMEOUT_S = 60.0
 
 
 class UploadClient:
-    """A persistent connection to one server; not thread-safe. The first ``post`` connects unless ``connect`` was called."""
+    """A persistent connection to one server; not thread-safe.
+
+    The first ``post`` connects unless ``connect`` was called before.
+    """
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Measure the cost of accepting images: rate, CPU, memory, Redis, latency to the worker; against baselines in the same run.
+"""Measure the cost of accepting images: rate, CPU, memory, Redis, latency to the worker; against baselines.
 
 Exit code 0 when every target is met, 1 when one is missed.
 """

@@ -1,4 +1,4 @@
-"""Measure inspections by URL: cached, new against Thumbor, and many concurrent requests for one URL. Two cores, one machine.
+"""Measure inspections by URL on two cores: cached, new against Thumbor, many requests for one URL.
 
 Exit code 0 when every target is met, 1 when one is missed.
 """

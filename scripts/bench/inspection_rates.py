@@ -1,4 +1,4 @@
-"""Measure inspections by URL: cached against an empty route, new against Thumbor, and the fetches of one URL with many requests."""
+"""Measure inspections by URL: cached against an empty route, new against Thumbor, many requests for one URL."""
 
 import contextlib
 import http.client
@@ -35,8 +35,8 @@ _LIFTED_LIMITS: Final = {
     "INSPECT_PER_MINUTE": "1000000",
     "WEB_THREADS": "32",
 }
-"""The source is on this machine and is the only one. Inspections may block a quarter of a web process's threads, which is enough for
-all clients."""
+"""The source is on this machine and is the only one. Inspections may block a quarter of a web process's threads, which
+is enough for all clients."""
 _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = None\nHTTP_LOADER_MAX_CLIENTS = 64\n"
 """Thumbor stores nothing, so that it has less to do than the service."""
 
@@ -115,7 +115,10 @@ def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Request new images, reduced and flipped, from the service and from Thumbor; timed to the last byte at the client."""
+    """Request new images, reduced and flipped, from the service and from Thumbor.
+
+    The time ends with the last byte at the client.
+    """
     count, rounds = (64, 3) if quick else (192, 9)
     with contextlib.ExitStack() as stack:
         subjects: dict[str, Callable[[], float]] = {"ours": lambda: _rate(lambda: _flip_with_service(testbed), count)}

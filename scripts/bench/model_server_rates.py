@@ -1,4 +1,7 @@
-"""Measure the same model behind HTTP: LitServe, Ray Serve and the service, against a bare loop; each runs alone on the machine."""
+"""Measure the same model behind HTTP against a bare loop: LitServe, Ray Serve and the service.
+
+Each subject runs alone on the machine.
+"""
 
 import contextlib
 import http.client

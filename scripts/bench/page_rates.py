@@ -1,4 +1,4 @@
-"""Measure lists of batches, near and far, with and without filters, against page 1 and against plain reads of the same documents."""
+"""Measure lists of batches against page 1, and against plain reads of the same documents."""
 
 import contextlib
 import gc

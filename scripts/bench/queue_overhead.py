@@ -28,8 +28,9 @@ _WAIT_TIMEOUT_S: Final = 180.0
 def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
     """Compare the time of one claim's calls to database and queue with the processing time of its images.
 
-    Both are measured on the parts that the worker runs: the steps of ``worker.vision`` with the default augmentations on one
-    thread, and the calls of one claim against real servers. A renewal is included although most claims need none.
+    Both are measured on the parts that the worker runs: the steps of ``worker.vision`` with the default augmentations
+    on one thread, and the calls of one claim against real servers. A renewal is included although most claims need
+    none.
     """
     process = _create_image_processor()
     fields: dict[str, Any] = {}
@@ -63,7 +64,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
 
 
 def _create_image_processor() -> Callable[[bytes, str], Document]:
-    """Load the model; returns a function that does all of the worker's processing of one image, without writing files."""
+    """Load the model; returns a function that does all processing of one image without writing files."""
     from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
     from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
 

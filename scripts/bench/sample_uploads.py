@@ -41,7 +41,10 @@ def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A body for ``POST /upload_image_batch`` with its media type; ``inflated`` is its length in bytes before compression."""
+    """A body for ``POST /upload_image_batch`` with its media type.
+
+    ``inflated`` is its length in bytes before compression.
+    """
 
     body: bytes
     content_type: str

@@ -1,7 +1,7 @@
 """Fill a database with a million images, as uploads and workers leave them, by direct and fast inserts.
 
-The documents come from the ledger's own builders and contain what a worker's result contains, so that their size is realistic.
-There are no files for them, because no list reads one.
+The documents come from the ledger's own builders and contain what a worker's result contains, so that their size is
+realistic. There are no files for them, because no list reads one.
 """
 
 import random

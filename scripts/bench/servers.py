@@ -75,8 +75,8 @@ class Process:
 class Gunicorn(Process):
     """One WSGI application under gunicorn, with one worker process and the default number of threads of the service.
 
-    The constructor waits until it listens and has its worker process. The web front uses its own configuration, a baseline uses
-    gunicorn's defaults.
+    The constructor waits until it listens and has its worker process. The web front uses its own configuration, a
+    baseline uses gunicorn's defaults.
     """
 
     def __init__(self, name: str, application: str, environment: Mapping[str, str], logs: Path) -> None:
@@ -141,7 +141,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables for the service's processes: these servers, and one OpenMP thread per process; all else by default."""
+        """Environment variables for the service's processes: these servers, one OpenMP thread, else defaults."""
         return {
             "MONGODB_URL": self.mongod.url,
             "MONGODB_DATABASE": "bench",

@@ -1,4 +1,4 @@
-"""Measure the service with default settings, from accepted to done, against a bare loop of the same pipeline on the same cores."""
+"""Measure the service, from accepted to done, against a bare loop of the same pipeline on the same cores."""
 
 import contextlib
 import json
@@ -24,7 +24,8 @@ _WARMUP_BATCHES: Final = 2
 _READY_TIMEOUT_S: Final = 180.0
 _DONE_TIMEOUT_S: Final = 600.0
 _POLL_INTERVAL_S: Final = 0.5
-"""Interval of database polls. The measured times come from stored timestamps; twenty polls per second took 1.5% of the two cores."""
+"""Interval of database polls. The measured times come from stored timestamps; twenty polls per second took 1.5% of the
+two cores."""
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
@@ -94,7 +95,10 @@ def _is_done(db: Db) -> bool:
 
 
 def _last_finished_at(db: Db) -> float:
-    """Return when the last image was done, in seconds since the epoch, by MongoDB's clock, which is this machine's clock."""
+    """Return when the last image was done, in seconds since the epoch.
+
+    The time comes from MongoDB's clock, which is this machine's clock.
+    """
     if db.images.count_documents({"status": {"$ne": "done"}}):
         raise RuntimeError("Some images are not done, so that the rate cannot be measured.")
     (last,) = db.images.find({}, {"finished_at": 1}).sort("finished_at", -1).limit(1)

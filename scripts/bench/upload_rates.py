@@ -1,4 +1,4 @@
-"""Measure the rate of accepted uploads, by wall clock and by server CPU, against lower bounds and against a naive implementation."""
+"""Measure the rate of accepted uploads, by wall clock and server CPU, against bare reads and a naive service."""
 
 import contextlib
 import shutil
@@ -40,8 +40,8 @@ class Sample:
 def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int, ...], requests: int) -> list[Row]:
     """Measure all four servers in turn.
 
-    :param clients: numbers of simultaneous clients; together they post ``requests`` times per burst. The naive implementation
-        keeps all of these in Redis, 12 MB per request; Redis may use 256 MB.
+    :param clients: numbers of simultaneous clients; together they post ``requests`` times per burst. The naive
+        implementation keeps all of these in Redis, 12 MB per request; Redis may use 256 MB.
     """
     written = servers.folder / "kept"
     written.mkdir()
@@ -88,7 +88,10 @@ def _burst(
 
 
 def _clean_up(servers: Servers, written: Path) -> None:
-    """Remove the files and messages of a burst, and wait until Redis has rewritten its log, so that the next subject is not slowed down."""
+    """Remove the files and messages of a burst, and wait until Redis has rewritten its log.
+
+    Otherwise they would slow down the next subject.
+    """
     for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
@@ -126,7 +129,7 @@ def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
 
 
 def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
-    """Measure what a batch leaves in Redis while no worker consumes the wakeups, and how many bytes are sent to Redis."""
+    """Measure the memory in Redis per batch while no worker consumes the wakeups, and the bytes sent to Redis."""
     names = {OURS: WEB, NAIVE: "scripts.bench.baselines.naive:create_app()"}
     stored: dict[str, float] = {}
     sent: dict[str, float] = {}

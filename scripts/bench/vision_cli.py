@@ -1,7 +1,7 @@
-"""Measure the workers' processing of images: the network, the whole processing, the service against a bare loop, other servers.
+"""Measure the processing of images: network, whole processing, the service, other model servers.
 
-On a machine with little more than torch: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every target is met,
-1 when one is missed.
+On a machine with little more than torch: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every
+target is met, 1 when one is missed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measure a worker's processing of images without the service: the network alone, and the whole processing, on one core."""
+"""Measure a worker's processing without the service, on one core: the network alone, and the whole."""
 
 import itertools
 import time
@@ -53,7 +53,7 @@ def measure_network(*, quick: bool) -> list[Row]:
 
 
 def measure_whole(*, quick: bool) -> list[Row]:
-    """Measure the whole processing of JPEGs of 1280x960, with the same model in the service's code and in a torchvision script."""
+    """Measure the whole processing of JPEGs of 1280x960, against a torchvision script with the same model."""
     files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
     script = Script(_load_ssdlite()[0])
     lite = detect.Detector(*_load_ssdlite(), device="cpu", precision="full", threads=1)
@@ -75,7 +75,7 @@ def measure_whole(*, quick: bool) -> list[Row]:
 
 
 def measure_memory(*, quick: bool) -> list[Row]:
-    """Measure the resident memory of a separate process with the bundled model, before and after it has processed many images."""
+    """Measure the resident memory of a process with the bundled model, before and after many images."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         first, after = pool.submit(_resident_memory, 5 if quick else 25).result(timeout=600)
     name = "resident memory with torch, OpenVINO and groups of eight pictures, of that after the first group"
@@ -123,7 +123,10 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
 
 
 def _load_ssdlite() -> tuple[Any, Card]:
-    """Return torchvision's model with seeded weights: it takes as long as the trained one, its detections are meaningless."""
+    """Return torchvision's model with seeded weights.
+
+    It takes as long as the trained one; its detections are meaningless.
+    """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
     with torch.no_grad():  # few anchors have a high score, as with trained weights

@@ -48,7 +48,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
 
 
 def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upload: Upload) -> float:
-    """Accept a batch while Redis is down; returns the seconds from the restart of Redis, without its data, to the claim."""
+    """Accept a batch while Redis is down; returns the seconds from the restart of the empty Redis to the claim."""
     time.sleep(1)  # the worker has nothing left to claim and waits for a wakeup
     servers.redis.kill()
     shutil.rmtree(servers.redis.folder)
@@ -64,7 +64,10 @@ def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upl
 
 
 def _seconds_to_claim(servers: Servers, worker: Process, batch_id: str, since: float) -> float:
-    """Return the seconds from ``since`` until the batch's first image is no longer queued, to within a few milliseconds."""
+    """Return the seconds from ``since`` until the batch's first image is no longer queued.
+
+    The result is accurate to a few milliseconds.
+    """
     while _state(servers, batch_id) == "queued":
         if time.perf_counter() - since > _CLAIM_TIMEOUT_S:
             worker.raise_if_ended()

@@ -1,4 +1,4 @@
-"""The lower bound of the cost of an upload: read the body in chunks of 1 MB and respond; with and without writing one durable file.
+"""The minimum work of an upload: read the body in chunks of 1 MB and respond, or also write a durable file.
 
 ``BENCH_FOLDER`` is the folder to which ``write_body`` writes.
 """

@@ -1,7 +1,7 @@
 """Serve the same model with LitServe: ``python -m scripts.bench.baselines.litserve_app PORT WORKERS``.
 
-Set up as its documentation recommends for a CPU: its dynamic batching, one worker process per core, as many HTTP processes as
-workers. The body of ``POST /predict`` is an image. LitServe has no telemetry to turn off.
+Set up as its documentation recommends for a CPU: its dynamic batching, one worker process per core, as many HTTP
+processes as workers. The body of ``POST /predict`` is an image. LitServe has no telemetry to turn off.
 """
 
 import signal

@@ -1,6 +1,7 @@
 """The reference for all ways of serving: the same processing in a bare loop, in two processes with one thread each.
 
-No import at the top of this module loads torch: the benchmark's own process stays small, the loop's processes load what they need.
+No import at the top of this module loads torch: the benchmark's own process stays small, the loop's processes load what
+they need.
 """
 
 import time
@@ -45,7 +46,8 @@ def create_pipeline() -> Pipeline:
 def full_pipeline(detector: Any) -> Pipeline:
     """Return a worker's whole default processing without reading and writing, with a ``Detector``.
 
-    Each image gets a new id and so other random augmentations, as in the service: the same eight may happen to be cheap.
+    Each image gets a new id and so other random augmentations, as in the service: the same eight may happen to be
+    cheap.
     """
     from worker.vision import image_steps, imaging  # noqa: PLC0415 -- as above
 
@@ -72,7 +74,7 @@ class LoopProcesses:
         self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
-        """Process ``count`` images in all processes together, after an unmeasured warm-up; returns the sum of their rates."""
+        """Process ``count`` images in all processes, after an unmeasured warm-up; returns the sum of the rates."""
         jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
         return sum(job.result(_TIMEOUT_S) for job in jobs)
 

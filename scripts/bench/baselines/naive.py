@@ -1,4 +1,4 @@
-"""A naive implementation of uploads: Flask parses the body and sends all of it to the worker inside a Celery message."""
+"""A naive implementation of uploads: Flask parses the body and sends all of it in a Celery message."""
 
 import os
 

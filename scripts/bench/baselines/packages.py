@@ -1,7 +1,8 @@
 """Install packages that only a baseline needs: each set in its own folder, outside the runtime environment.
 
-The folder goes first on ``PYTHONPATH``; other packages come from the environment of the current Python. LitServe and Ray
-(``requirements/serving.in``) are locked with the runtime's versions, so that they use the runtime's torch and OpenVINO.
+The folder goes first on ``PYTHONPATH``; other packages come from the environment of the current Python. LitServe and
+Ray (``requirements/serving.in``) are locked with the runtime's versions, so that they use the runtime's torch and
+OpenVINO.
 """
 
 import hashlib

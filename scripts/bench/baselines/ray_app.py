@@ -1,8 +1,8 @@
 """Serve the same model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
-Set up as its documentation recommends: its dynamic batching, one replica per core, blocking calls in a thread beside the replica's
-event loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Without its HAProxy, which listens on all interfaces.
-The body of ``POST /predict`` is an image.
+Set up as its documentation recommends: its dynamic batching, one replica per core, blocking calls in a thread beside
+the replica's event loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Without its HAProxy, which
+listens on all interfaces. The body of ``POST /predict`` is an image.
 """
 
 import asyncio
@@ -41,7 +41,10 @@ class Detection:
 
 
 def _stay_on_loopback() -> None:
-    """Make the replica's internal gRPC server, which starts later, listen on loopback only: its address has no setting."""
+    """Make the replica's internal gRPC server listen on loopback only; its address has no setting.
+
+    Must be called before that server starts.
+    """
     from ray.serve._private import replica  # noqa: PLC0415 -- needed only in the replica
 
     add_port = replica.add_port_to_grpc_server

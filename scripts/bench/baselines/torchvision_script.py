@@ -17,7 +17,7 @@ _LAPLACIAN = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
 
 
 class Script:
-    """Decode, detect, measure quality, read barcodes, make a thumbnail, draw boxes, four augmentations with their boxes; encode all.
+    """Decode, detect, measure quality, read barcodes, thumbnail, draw boxes, four augmentations; encode all.
 
     :param model: a torchvision detector.
     """

@@ -48,7 +48,7 @@ def _downscale(image: Image, share: float) -> Image:
 
 
 def photometric_distort(image: Image, rng: Rng) -> Image:
-    """Change exposure, contrast, gamma, tint and saturation; at random also blur, add noise, remove colour or detail."""
+    """Change exposure, contrast, gamma, tint, saturation; at random also blur, add noise, remove colour or detail."""
     gain = rng.uniform(0.6, 1.4) * (1 + rng.uniform(-0.14, 0.14, 3))
     values = 255 * (_LEVELS / 255) ** np.exp(rng.uniform(-0.3, 0.3))
     table = (values - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-15, 15)
@@ -71,7 +71,7 @@ def photometric_distort(image: Image, rng: Rng) -> Image:
 
 
 def random_erase(image: Image, rng: Rng) -> None:
-    """Fill one to three rectangles of a square image with a random colour, in place (random erasing, Zhong et al. 2020)."""
+    """Fill one to three rectangles of a square image with random colours, in place (Zhong et al. 2020)."""
     size = image.shape[0]
     for _ in range(int(rng.integers(1, 4))):
         height, width = (int(size * rng.uniform(0.08, 0.35)) for _ in range(2))

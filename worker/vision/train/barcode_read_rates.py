@@ -1,7 +1,7 @@
-"""Measure how many barcodes are read in images as cameras take them: draw codes, apply one degradation at a time, read them.
+"""Measure how many barcodes are read in degraded images: draw codes, apply one degradation, read them.
 
-Each image holds one code of each symbology among produce and cartons. The strength of a degradation is given in modules (the
-width of the narrowest bar), so that the figures are valid for any resolution.
+Each image holds one code of each symbology among produce and cartons. The strength of a degradation is given in modules
+(the width of the narrowest bar), so that the figures are valid for any resolution.
 """
 
 from collections import Counter
@@ -35,8 +35,8 @@ _DIGITS: Final = {"EAN13": 12, "EAN8": 7, "UPCA": 11}
 class Code:
     """The content of a label.
 
-    ``text`` is the text that a reader returns, ``declared`` a spelling in which a client may declare it, ``other`` another
-    valid code that differs in one character.
+    ``text`` is the text that a reader returns, ``declared`` a spelling in which a client may declare it, ``other``
+    another valid code that differs in one character.
     """
 
     symbology: str
@@ -62,9 +62,9 @@ class DrawnCode:
 class ReadRate:
     """Results for one degradation at one strength; each of the ``images`` holds every symbology once.
 
-    ``read`` and ``matched`` count, by symbology, the codes that were read and the results ``match`` for the code that is in the
-    image; ``wrong`` counts the texts that were read but not drawn; ``wrong_matches`` counts the results ``match`` for a code
-    that is not in the image.
+    ``read`` and ``matched`` count, by symbology, the codes that were read and the results ``match`` for the code that
+    is in the image; ``wrong`` counts the texts that were read but not drawn; ``wrong_matches`` counts the results
+    ``match`` for a code that is not in the image.
     """
 
     degradation: str
@@ -197,7 +197,10 @@ def _random_content(symbology: str, rng: Rng) -> str:
 
 
 def _spell(symbology: str, content: str, rng: Rng) -> tuple[str, str]:
-    """Return the text that a reader returns, and a spelling to declare it: UPC-A as such or as EAN-13, UPC-E as printed."""
+    """Return the text that a reader returns, and a spelling to declare it.
+
+    UPC-A is declared as such or as EAN-13, UPC-E as printed.
+    """
     text, _ = barcode.rendered(content, symbology)
     if symbology == "UPCE":
         return text, content + text[-1]

@@ -1,8 +1,8 @@
 """Read labelled data: a folder of photos with one label each, or COCO JSON with boxes.
 
-A folder has the layout of the Grocery Store Dataset: ``<split>.txt`` with lines of ``path, fine class, coarse class``, and
-``classes.csv`` with the columns fine name, fine class, coarse name, coarse class, and the path of an iconic image on a white
-background (may be empty). COCO JSON is ``{"images": [{"id", "file_name"}], "categories": [{"id", "name"}],
+A folder has the layout of the Grocery Store Dataset: ``<split>.txt`` with lines of ``path, fine class, coarse class``,
+and ``classes.csv`` with the columns fine name, fine class, coarse name, coarse class, and the path of an iconic image
+on a white background (may be empty). COCO JSON is ``{"images": [{"id", "file_name"}], "categories": [{"id", "name"}],
 "annotations": [{"image_id", "category_id", "bbox": [x, y, width, height]}]}`` (cocodataset.org/#format-data).
 """
 

@@ -1,4 +1,7 @@
-"""Data to train and evaluate a detector: labelled photos, cutouts, images with boxes. ``dataset_readers`` reads them."""
+"""Data to train and evaluate a detector: labelled photos, cutouts, images with boxes.
+
+``dataset_readers`` reads them.
+"""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -33,8 +36,8 @@ class Scene:
 class Photos:
     """Photos ``[n, side, side, 3]`` with their coarse and fine classes ``[n]``.
 
-    ``cutouts`` are (coarse class, fine class or ``UNKNOWN``, image, mask). If the data has boxes, ``scenes`` holds its images,
-    the photos are the contents of their boxes, and ``scene_index`` holds for each photo the index of its scene.
+    ``cutouts`` are (coarse class, fine class or ``UNKNOWN``, image, mask). If the data has boxes, ``scenes`` holds its
+    images, the photos are the contents of their boxes, and ``scene_index`` holds for each photo the index of its scene.
     """
 
     labels: list[str]
@@ -59,7 +62,9 @@ class Photos:
         return int(np.searchsorted(self._cumulative_weights, rng.random() * self._cumulative_weights[-1], side="right"))
 
     def split(self) -> tuple["Photos", "Photos"]:
-        """Hold out a fold: every tenth scene, or the last two photos of every fine class (photos of one burst are adjacent).
+        """Hold out a fold: every tenth scene, or the last two photos of every fine class with more than four.
+
+        Photos of one burst are adjacent in the list.
 
         :returns: the photos to train on, and the fold.
         """

@@ -1,8 +1,8 @@
 """The scenes that a detector is evaluated on, composed from photos that it was not trained on.
 
 This file was committed before the training whose result it evaluates. The training's own scenes use ``rotate`` and
-``find_place`` from this file, never the reverse; both draw backgrounds and paste with ``drawings``. A change to any of these
-changes the meaning of every figure.
+``find_place`` from this file, never the reverse; both draw backgrounds and paste with ``drawings``. A change to any of
+these changes the meaning of every figure.
 """
 
 import cv2
@@ -49,7 +49,7 @@ def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
 
 
 def find_place(width: int, height: int, size: int, boxes: list[list[float]], rng: Rng) -> tuple[int, int] | None:
-    """Return the top left corner for a piece that overlaps no box by more than 0.3 of the smaller area; None if none is found."""
+    """Return a top left corner where a piece overlaps no box by more than 0.3 of the smaller area, or None."""
     if width > size or height > size:
         return None
     for _ in range(12):

@@ -49,8 +49,9 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
     """Evaluate on scenes with known boxes.
 
     :param count: number of scenes.
-    :returns: ``map50``, the mean over the labels that occur of the average precision at an IoU of 0.5, over all detections
-        down to the network's own score threshold; ``threshold``, the score threshold with the best F1 over all labels.
+    :returns: ``map50``, the mean over the labels that occur of the average precision at an IoU of 0.5, over all
+        detections down to the network's own score threshold; ``threshold``, the score threshold with the best F1 over
+        all labels.
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
@@ -72,7 +73,10 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
 
 
 def match_detections(found: Detections, boxes: NDArray[np.float32], names: list[str]) -> list[bool]:
-    """Return for each detection, in descending order of score, whether it is the first on a box of its label (IoU >= 0.5)."""
+    """Return for each detection whether it is the first on a box of its label (IoU >= 0.5).
+
+    :param found: detections in descending order of score.
+    """
     free = [True] * len(names)
     hits = []
     for detection in found:

@@ -19,7 +19,10 @@ def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Path:
-    """Write the card as ``<name>.json`` (see ``worker.vision.detection.model_registry``) and, to read, as ``<name>.md``."""
+    """Write a model card as ``<name>.json`` and, for people to read, as ``<name>.md``.
+
+    ``worker.vision.detection.model_registry`` describes its fields.
+    """
     path = folder / f"{card['name']}.json"
     path.write_text(json.dumps(card, indent=1) + "\n")
     facts = [f"| {name.replace('_', ' ')} | {value} |" for name, value in card.items() if name != "labels"]

@@ -1,8 +1,8 @@
-"""A second head of the detector, for training only: it predicts the fine classes of the objects that the detector finds.
+"""A second head of the detector, for training only, that predicts the fine classes of the objects found.
 
-The features that distinguish varieties of apples also distinguish apples from pears, but the detector's own labels require only
-the latter. The second head trains the backbone on both, as the classifier did (Xie et al. 2015), and is removed when the
-training ends.
+The features that distinguish varieties of apples also distinguish apples from pears, but the detector's own labels
+require only the latter. The second head trains the backbone on both, as the classifier did (Xie et al. 2015), and is
+removed when the training ends.
 """
 
 from collections.abc import Callable

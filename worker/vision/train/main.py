@@ -1,7 +1,7 @@
 """Train and evaluate a detector.
 
-SOURCE is a folder of photos with one label each (train.txt, val.txt, classes.csv; scenes with known boxes are composed from
-them) or a COCO JSON file with boxes. docs/models.md describes both.
+SOURCE is a folder of photos with one label each (train.txt, val.txt, classes.csv; scenes with known boxes are composed
+from them) or a COCO JSON file with boxes. docs/models.md describes both.
 """
 
 import argparse
@@ -27,7 +27,10 @@ _BARCODE_SEED: Final = 1
 
 
 def run_train(arguments: list[str]) -> None:
-    """Train, or resume an interrupted training; write ``NAME.safetensors``, ``NAME.json`` and ``NAME.md`` to ``--out``."""
+    """Train, or resume an interrupted training.
+
+    The results are ``NAME.safetensors``, ``NAME.json`` and ``NAME.md`` in ``--out``.
+    """
     defaults = trainer.Plan()
     parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__, epilog="Run again with the same --out to resume an interrupted training.")
     parser.add_argument("source", type=Path, metavar="SOURCE")

@@ -9,8 +9,8 @@ def read(source: str, labels: list[str]) -> tuple[str, dict[str, Tensor]]:
     """Read the weights of a model that fit a detector of ``labels``.
 
     :param source: the bundled ``grocery``, or the path of a checkpoint that ``scripts/train`` wrote.
-    :returns: the model's name, version and digest as one text, and its weights; without those of the classification head if
-        its labels differ from ``labels``.
+    :returns: the model's name, version and digest as one text, and its weights; without those of the classification
+        head if its labels differ from ``labels``.
     :raises ModelUnusable: when the model cannot be read, or is another kind of network.
     """
     model, card = model_registry.load(source)

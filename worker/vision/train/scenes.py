@@ -1,7 +1,7 @@
 """Compose training scenes with known boxes from photos that have a label and no box.
 
-A tile is a part of a photo (its rectangle is the box); a cutout is an iconic image without its white background, or a drawing.
-All random choices come from one generator, so that a seed always gives the same scenes.
+A tile is a part of a photo (its rectangle is the box); a cutout is an iconic image without its white background, or a
+drawing. All random choices come from one generator, so that a seed always gives the same scenes.
 """
 
 from dataclasses import replace
@@ -19,13 +19,15 @@ _OWN_BOXES_SHARE = 0.6
 _WHOLE_PHOTO_SHARE = 0.45
 """Share of the other scenes that are one photo, which fills the frame."""
 _OCCLUDED_SHARE = 0.3
-"""Share of those on which one or two tiles of other photos are pasted, so that a visible part must suffice (CutMix, Yun et al. 2019)."""
+"""Share of those on which one or two tiles of other photos are pasted, so that a visible part must suffice (CutMix, Yun
+et al. 2019)."""
 _DRAWN_SHARE = 0.08
 _CUTOUT_SHARE = 0.15
 _ERASED_SHARE = 0.3
 """Share of photos, whole ones and tiles, of which parts are filled with a colour."""
 _ENLARGED_SHARE = 0.3
-"""Share of all scenes that are composed at four fifths of the size and enlarged: many cameras' images are softer than reduced photos."""
+"""Share of all scenes that are composed at four fifths of the size and enlarged: many cameras' images are softer than
+reduced photos."""
 _MIN_VISIBLE = 0.4
 """A box in a cropped image is dropped if less than this share of its area remains."""
 

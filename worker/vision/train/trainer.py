@@ -1,7 +1,7 @@
-"""Train the detector in two stages: the backbone learns to classify photos, then the detector learns to find objects in scenes.
+"""Train the detector in two stages: its backbone to classify photos, then all of it to find objects in scenes.
 
-Every step takes its images and random numbers from the seed, the stage and the step's number, so that a resumed training gives
-the same weights as one without an interruption.
+Every step takes its images and random numbers from the seed, the stage and the step's number, so that a resumed
+training gives the same weights as one without an interruption.
 """
 
 import math
@@ -26,17 +26,19 @@ _LABEL_SMOOTHING: Final = 0.1
 _FINE_WEIGHT: Final = 0.7
 """Weight of the loss of the fine classes relative to that of the coarse ones, in both stages."""
 MIN_SIZE: Final = 128
-"""Smallest input in pixels, in both stages. Below it, the last stage of the network convolves a single pixel, and oneDNN computes
-the gradient of those weights in bfloat16 from uninitialised memory (seen with torch 2.15.0)."""
+"""Smallest input in pixels, in both stages. Below it, the last stage of the network convolves a single pixel, and
+oneDNN computes the gradient of those weights in bfloat16 from uninitialised memory (seen with torch 2.15.0)."""
 _WEIGHT_DECAY: Final = {"classify": 0.3, "detect": 0.15}
-"""Weight decay of each stage's optimizer. Its effect is the sum of decay times learning rate over all steps: the 0.05 of long
-trainings has no effect in these short ones (Wang and Aitchison 2024)."""
+"""Weight decay of each stage's optimizer. Its effect is the sum of decay times learning rate over all steps: the 0.05
+of long trainings has no effect in these short ones (Wang and Aitchison 2024)."""
 _SMALL_SHARE: Final = 0.65
 _SMALL_SCALE: Final = 0.8
-"""In the first ``_SMALL_SHARE`` of its steps the detector trains on scenes of ``_SMALL_SCALE`` of its size. They take less time, and
-crops make objects appear as large in them as they are in whole images of the full size (Touvron et al. 2019)."""
+"""In the first ``_SMALL_SHARE`` of its steps the detector trains on scenes of ``_SMALL_SCALE`` of its size. They take
+less time, and crops make objects appear as large in them as they are in whole images of the full size (Touvron et al.
+2019)."""
 _RECIPE_VERSION: Final = 4
-"""Increase with every change of what a training does with the same plan and data: a training of another version must not be resumed."""
+"""Increase with every change of what a training does with the same plan and data: a training of another version must
+not be resumed."""
 _RNG_STREAMS: Final = {"classify": 8, "detect": 6}
 """Each stage has its own random stream; other numbers would train another model."""
 _CHECKPOINT_INTERVAL_S: Final = 60.0
@@ -47,8 +49,8 @@ _LOG_INTERVAL_S: Final = 15.0
 class Plan:
     """Hyperparameters of a training; stored in model cards and checkpoints under these names.
 
-    An epoch shows as many images as there are photos. ``*_rate`` is a stage's maximum learning rate, which follows one cosine
-    over the stage. ``*_batch`` is a batch size.
+    An epoch shows as many images as there are photos. ``*_rate`` is a stage's maximum learning rate, which follows one
+    cosine over the stage. ``*_batch`` is a batch size.
     """
 
     seed: int = 1

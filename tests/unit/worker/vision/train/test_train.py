@@ -1,4 +1,4 @@
-"""Training: reading labelled data, scenes with their boxes, a model trained on drawings, and resuming an interrupted training."""
+"""Training: labelled data, scenes with their boxes, a model trained on drawings, resuming a training."""
 
 import hashlib
 import json

@@ -13,11 +13,12 @@ import redis
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, Servers, cpu_seconds, running
 from scripts.bench.timing import median, seconds
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ids import image_id, new_batch_id
 from shared.ledger import claims, commits, results, store_rotation
 from shared.ledger.results import Result
-from shared.media_types import BATCHES, DEFAULT_AUGMENTATIONS
-from shared.queue.wakeups import Bell
+from shared.queue.wakeups import WakeupPublisher
+from shared.queues import IMAGES
 from shared.storage.mongo import Document
 
 _AT_MOST: Final = 0.05
@@ -43,7 +44,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
     # Keys are row names, which stay the same so that figures of different versions can be compared.
     step_times: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     processing_times: list[float] = []
-    wakeups = Bell(servers.settings, BATCHES)
+    wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
     for number in range(-1, rounds):
         elapsed = _time_one_claim(servers, wakeups, images, list(fields.values()))
         processing_s = seconds(process_all)
@@ -79,7 +80,7 @@ def _create_image_processor() -> Callable[[bytes, str], Document]:
     return run
 
 
-def _time_one_claim(servers: Servers, wakeups: Bell, images: list[bytes], fields: list[Document]) -> dict[str, float]:
+def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
     """Time wakeup, claim, renewal, finishing and closing of one batch; returns the seconds of each step."""
     db = servers.db
     batch_id = new_batch_id()
@@ -92,7 +93,7 @@ def _time_one_claim(servers: Servers, wakeups: Bell, images: list[bytes], fields
         offset += len(data)
     commits.commit_batch(db, commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=now))
     owner = f"bench:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    elapsed = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(wakeups.ring)}
+    elapsed = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(wakeups.publish)}
 
     started = time.perf_counter()
     claimed = claims.claim(db, owner, len(images), 30.0).images
@@ -117,9 +118,9 @@ def _time_one_claim(servers: Servers, wakeups: Bell, images: list[bytes], fields
 def _task_cpu_s(servers: Servers) -> float:
     """Return the worker's CPU seconds for a wakeup without work."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
-        client.delete(BATCHES.queue)
+        client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)
-        wakeups = Bell(servers.settings, BATCHES)
+        wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
         with running(worker):
             _send_and_wait(client, wakeups, worker, 5)
             before = cpu_seconds(worker.pid)
@@ -129,11 +130,11 @@ def _task_cpu_s(servers: Servers) -> float:
     return used / _WAKEUPS
 
 
-def _send_and_wait(client: "redis.Redis", wakeups: Bell, worker: Process, count: int) -> None:
+def _send_and_wait(client: "redis.Redis", wakeups: WakeupPublisher, worker: Process, count: int) -> None:
     for _ in range(count):
-        wakeups.ring()
+        wakeups.publish()
     deadline = time.monotonic() + _WAIT_TIMEOUT_S
-    while client.llen(BATCHES.queue) or client.hlen("unacked"):
+    while client.llen(IMAGES.name) or client.hlen("unacked"):
         worker.raise_if_ended()
         if time.monotonic() > deadline:
             raise RuntimeError(f"The worker did not process {count} wakeups within {_WAIT_TIMEOUT_S:.0f} s; see {worker.log}")

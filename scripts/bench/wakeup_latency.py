@@ -28,7 +28,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     environment = servers.environment
     web = Gunicorn("latency-web", WEB, environment, servers.folder)
     worker = Process("latency-worker", ["worker.entrypoints.images"], environment, servers.folder)
-    sweep = Process("latency-sweep", ["worker.sweep.leader"], environment, servers.folder)
+    sweep = Process("latency-sweep", ["worker.entrypoints.sweep"], environment, servers.folder)
     with running(web, worker, sweep):
         client = UploadClient(web.port)
         _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # the model is loaded after this

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from shared.storage.local_blobs import BlobMissing, BlobStore
+from shared.storage.blobs import BlobMissing, BlobStore
 
 PARTS: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"", b"three"]
 WHOLE = b"one two three"

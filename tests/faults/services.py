@@ -189,7 +189,7 @@ def _kind(process: psutil.Process) -> str:
     for mark, name in (
         ("supervisor.supervisord", "supervisor"),
         ("worker.sandbox.child", "helper"),
-        ("worker.sweep.leader", "sweep"),
+        ("worker.entrypoints.sweep", "sweep"),
     ):
         if mark in line:
             return name

@@ -1,4 +1,4 @@
-"""A source that nobody may come to."""
+"""A source that no fetch may reach."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.support.image_sources import Source, ok, says
 
 @pytest.fixture
 def canary() -> Iterator[Source]:
-    """Listen where nobody may come."""
+    """A source on an address that is not permitted; tests check that it receives no connection."""
     with Source(says(ok(b"canary")), "127.0.0.1") as source:
         yield source

@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: half a minute, rougher figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
     given = parser.parse_args()
-    if problem := engine.missing():
+    if problem := engine.find_problem():
         print(f"There is no Docker engine with compose here: {problem}", file=sys.stderr)
         return 2
     report = Report("scripts/bench/download")

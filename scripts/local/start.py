@@ -242,7 +242,7 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
             shown = step
             time.sleep(0.2)  # polling: other processes send no notification
     why = "; ".join(f"{name}: {detail}" for name, detail in (failed_checks(_url(installation)) or {}).items()) or shown
-    raise CannotStart(f"it was not ready after {elapsed:.0f} s ({why}) and has been stopped; see {installation.logs}, then start it again")
+    raise CannotStart(f"Shelfsight was not ready after {elapsed:.0f} s ({why}) and has been stopped; see {installation.logs}, then start it again")
 
 
 def _reason_of_end(installation: Installation, watchdog: "subprocess.Popen[bytes]") -> Exception:

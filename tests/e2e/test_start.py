@@ -146,7 +146,7 @@ def test_a_start_that_is_not_ready_in_time_says_so_and_leaves_nothing(front: Cal
         time.sleep(0.05)
     assert process.poll() == 1
     said = one.err.read_text().splitlines()[-1]
-    assert said.startswith("error: it was not ready after ")
+    assert said.startswith("error: Shelfsight was not ready after ")
     assert "has been stopped" in said
     one.assert_that_nothing_is_left()
 

@@ -22,7 +22,7 @@ from scripts.bench.timing import interleave, median, seconds
 from shared.media_types import DEFAULT_AUGMENTATIONS
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect, model_registry
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
@@ -41,7 +41,7 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
     :param device: ``cuda``; ``cpu`` only shows that the bench itself works.
     """
-    imaging.use_threads(1)  # OpenCV's of each thread: there is one for each core
+    imaging.limit_threads(1)  # OpenCV's of each thread: there is one for each core
     files = [sample_uploads.jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):
@@ -51,13 +51,13 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
 def _model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
     detector = detect.Detector(*_made(name), device=device, precision="half", threads=1)
-    many = _repeated(files, detector.batch * (2 if quick else 6))
+    many = _repeated(files, detector.batch_size * (2 if quick else 6))
     rows = _beside_bare(name, detector, many, rounds=2 if quick else 7) + _steps(name, detector, files)
     return rows + (_on_gpu(name, detector, many) if device == "cuda" else [])
 
 
 def _beside_bare(name: str, detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
-    batch = detector.batch
+    batch = detector.batch_size
     decoded = [_decoded(data) for data in files[:batch]]
     bare = _Bare(_made(name)[0], decoded, detector.device)
     rates = interleave(
@@ -68,7 +68,7 @@ def _beside_bare(name: str, detector: detect.Detector, files: list[bytes], round
         },
         rounds,
     )
-    if detector.batch != batch:
+    if detector.batch_size != batch:
         raise RuntimeError(f"{name}: {batch} pictures at once did not fit into the GPU's memory; these figures compare nothing.")
     bare_rate = median(rates["bare"])
     return [
@@ -104,7 +104,7 @@ class _Bare:
 
 def _whole(detector: detect.Detector, files: list[bytes]) -> None:
     """Do it all: threads decode the next group and finish the last one while the model looks at this one."""
-    groups = _groups(files, detector.batch)
+    groups = _groups(files, detector.batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def begin(group: list[bytes]) -> list[Future[Rgb]]:
@@ -154,20 +154,20 @@ def _on_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Ro
     ]
 
 
-def _made(name: str) -> tuple[nn.Module, Card]:
+def _made(name: str) -> tuple[nn.Module, ModelCard]:
     if name == model_registry.BUNDLED:
         return model_registry.load(name)
     torch.manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(_LABELS))
-    return model, Card(name, "seeded", _LABELS, 0.3, "")
+    return model, ModelCard(name, "seeded", _LABELS, 0.3, "")
 
 
 def _decoded(data: bytes) -> Rgb:
     return imaging.decode(data, max_pixels=_MAX_PIXELS).rgb
 
 
-def _finished(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.Prepared:
-    return image_steps.finish(image_steps.Prepared("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
+def _finished(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.PreparedImage:
+    return image_steps.finish(image_steps.PreparedImage("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
 
 
 def _repeated(items: list[Any], count: int) -> list[Any]:

@@ -22,7 +22,7 @@ from shared.media_types import DEFAULT_AUGMENTATIONS
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.detection import detect, model_registry, runtimes
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 
 SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
 _CLASSES: Final = 91
@@ -41,7 +41,7 @@ def network(*, quick: bool) -> list[Row]:
         small = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
         floats = [torch.from_numpy(one).permute(2, 0, 1).float() / 255 for one in small]
         subjects = {"eager": _eager(model.eval(), floats)}
-        for precision in ("full", "half") if runtimes.has_half("cpu") else ("full",):
+        for precision in ("full", "half") if runtimes.supports_half("cpu") else ("full",):
             subjects[precision] = _raw(detect.Detector(make()[0], card, device="cpu", precision=precision, threads=1), small)
         times = interleave({what: _timed(call) for what, call in subjects.items()}, rounds)
         eager = _BATCH / median(times["eager"])
@@ -121,17 +121,17 @@ def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[R
     return [Row(f"step: {step}", taken / count * 1e3, "ms an image", total / count * 1e3, taken / total) for step, taken in spent.items()]
 
 
-def _ssdlite() -> tuple[Any, Card]:
+def _ssdlite() -> tuple[Any, ModelCard]:
     """Torchvision's model with seeded weights: the time is that of the trained one, the detections mean nothing."""
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
     with torch.no_grad():  # few anchors stand out, as with trained weights
         for layers in model.head.classification_head.module_list:
             layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
-    return model, Card(SSDLITE, "seeded", tuple(str(one) for one in range(_CLASSES)), 0.3, "")
+    return model, ModelCard(SSDLITE, "seeded", tuple(str(one) for one in range(_CLASSES)), 0.3, "")
 
 
-def _bundled() -> tuple[Any, Card]:
+def _bundled() -> tuple[Any, ModelCard]:
     return model_registry.load(model_registry.BUNDLED)
 
 

@@ -51,7 +51,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     allocator.settle()
-    imaging.use_threads(1)  # beside a model that has its cores already
+    imaging.limit_threads(1)  # beside a model that has its cores already
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit(int(sys.argv[1]))
     try:

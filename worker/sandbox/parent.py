@@ -19,9 +19,9 @@ from typing import IO, Any, Final, Protocol, TypeVar
 from shared.errors import Environment
 from shared.states import SOLO_DEATHS_ALLOWED
 from worker.vision import describe, image_steps, imaging
-from worker.vision.describe import Inspected
+from worker.vision.describe import ImageDescription
 from worker.vision.errors import VisionError
-from worker.vision.image_steps import Prepared
+from worker.vision.image_steps import PreparedImage
 
 _FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _HEADER: Final = struct.Struct("<Q")
@@ -59,7 +59,7 @@ class Look:
     declared: str | None
     max_pixels: int
 
-    def do(self) -> Prepared:
+    def do(self) -> PreparedImage:
         """Decode and measure."""
         picture = imaging.decode(self.data, max_pixels=self.max_pixels)
         return image_steps.prepare(picture, image_id=self.image_id, declared=self.declared)
@@ -69,11 +69,11 @@ class Look:
 class Finish:
     """Draw what was found in a prepared picture, and make its augmentations."""
 
-    prepared: Prepared
+    prepared: PreparedImage
     detections: list[dict[str, Any]]
     names: list[str]
 
-    def do(self) -> Prepared:
+    def do(self) -> PreparedImage:
         """Draw and augment."""
         return image_steps.finish(self.prepared, self.detections, self.names, "cpu")
 
@@ -87,9 +87,9 @@ class Augment:
     seed: int
     max_pixels: int
 
-    def do(self) -> Inspected:
+    def do(self) -> ImageDescription:
         """Decode, scale and augment."""
-        return describe.augmented(self.data, names=self.names, seed=self.seed, max_pixels=self.max_pixels)
+        return describe.augment_image(self.data, names=self.names, seed=self.seed, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class Describe:
     data: bytes
     max_pixels: int
 
-    def do(self) -> Inspected:
+    def do(self) -> ImageDescription:
         """Decode and measure."""
-        return describe.described(self.data, max_pixels=self.max_pixels)
+        return describe.describe_image(self.data, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)

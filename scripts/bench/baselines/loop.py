@@ -17,7 +17,7 @@ from shared.media_types import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
 GROUP: Final = 8
-"""Pictures that the model takes at once: ``worker.vision.detection.detect.BATCH``, for all that is compared."""
+"""Pictures that the model takes at once: ``worker.vision.detection.detect.CPU_BATCH_SIZE``, for all that is compared."""
 PROCESSES: Final = 2
 _LIMIT_S: Final = 600.0
 

@@ -191,7 +191,7 @@ def _content(symbology: str, rng: Rng) -> str:
 
 def _spelled(symbology: str, content: str, rng: Rng) -> tuple[str, str]:
     """Give the text that a reader gives, and a way to declare it: a UPC-A as such or as an EAN-13, a UPC-E as printed."""
-    text, _ = barcode.rendered(content, symbology)
+    text, _ = barcode.render(content, symbology)
     if symbology == "UPCE":
         return text, content + text[-1]
     if symbology == "UPCA":
@@ -204,7 +204,7 @@ def _symbol(code: Code) -> Picture:
     content = (
         code.declared[:7] if code.symbology == "UPCE" else code.text[-12:] if code.symbology == "UPCA" else code.text
     )
-    _, symbol = barcode.rendered(content, code.symbology)
+    _, symbol = barcode.render(content, code.symbology)
     return cv2.copyMakeBorder(symbol, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=255)  # type: ignore[no-any-return]
 
 

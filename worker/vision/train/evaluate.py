@@ -30,7 +30,7 @@ def photos(detector: Detector, pictures: Iterable[Picture], labels: list[str]) -
     """
     right = seen = total = 0
     truths = iter(labels)
-    for some in _groups(_told(pictures, len(labels), "photos"), detector.batch):
+    for some in _groups(_told(pictures, len(labels), "photos"), detector.batch_size):
         for found in detector.predict(some):
             seen += bool(found) and found[0]["score"] >= SEEN
             right += next(truths) == (found[0]["label"] if found else None)
@@ -52,7 +52,7 @@ def scenes(detector: Detector, given: Iterable[Scene], count: int, labels: list[
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
-    for some in _groups(_told(given, count, "scenes"), detector.batch):
+    for some in _groups(_told(given, count, "scenes"), detector.batch_size):
         for scene, found in zip(some, detector.predict([one.picture for one in some], threshold=0.0), strict=True):
             names = [labels[int(one)] for one in scene.classes]
             for name in names:

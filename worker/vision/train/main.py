@@ -45,7 +45,7 @@ def run_train(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no GPU that torch can use here")
-    imaging.use_threads(1)
+    imaging.limit_threads(1)
     if given.classify_epochs is None:
         given.classify_epochs = 0.0 if given.start else usual.classify_epochs
     say = write_log(given.out)
@@ -73,7 +73,7 @@ def _finish(trained: dict[str, Tensor], plan: trainer.Plan, fold: Photos, given:
         say(f"too little data to hold a fold out: threshold {evaluate.SEEN}, full precision")
         return
     found = {"full": _judge(weights, "cpu", "full", fold, given.threads)}
-    found |= {f"half on {device}": _judge(weights, device, "half", fold, given.threads) for device in sorted({"cpu", given.device}) if runtimes.has_half(device)}
+    found |= {f"half on {device}": _judge(weights, device, "half", fold, given.threads) for device in sorted({"cpu", given.device}) if runtimes.supports_half(device)}
     full = found.pop("full")
     card |= {"threshold": round(min(full["threshold"], evaluate.SEEN), 2), "fold_map50": round(full["map50"], 4)}
     card["half_loss"] = max((round(full["map50"] - half["map50"], 4) for half in found.values()), default=None)

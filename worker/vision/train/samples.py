@@ -68,7 +68,7 @@ def shelf(labels: tuple[str, ...], rng: Rng) -> Picture:
 def cartons(label: str, code: str, rng: Rng) -> Picture:
     """Draw two cartons of one kind, each with its barcode."""
     scene = drawings.backdrop(WIDTH, HEIGHT, rng)
-    _, bars = barcode.rendered(code, "EAN13", scale=2)
+    _, bars = barcode.render(code, "EAN13", scale=2)
     quiet = cv2.copyMakeBorder(np.dstack([bars] * 3), 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for place in range(2):
         piece, mask = drawings.carton(label, 800, rng, quiet)

@@ -89,9 +89,9 @@ class Twice:
 
 def test_a_picture_by_url_becomes_there_what_it_becomes_here(helper: Isolate) -> None:
     made = helper.do(Augment(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
-    here = describe.augmented(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
+    here = describe.augment_image(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
     assert (made.fields, made.files) == (here.fields, here.files)
-    told, known = helper.do(Describe(SAMPLE, MAX)), describe.described(SAMPLE, max_pixels=MAX)
+    told, known = helper.do(Describe(SAMPLE, MAX)), describe.describe_image(SAMPLE, max_pixels=MAX)
     assert (told.fields, told.files) == (known.fields, known.files)
     assert np.array_equal(told.rgb, known.rgb)
 

@@ -40,9 +40,9 @@ def rgb() -> Rgb:
 
 
 def made(rgb: Rgb, name: str, image_id: str, device: str) -> Rgb:
-    plan = operations.draw(name, *rgb.shape[:2], image_id=image_id)
-    pixels = pixels_torch.Pixels(rgb, device)
-    return pixels._made(plan) if name in pixels_torch.OPERATIONS else pixels(plan)  # no memory that ends is passed over
+    transform = operations.sample_transform(name, *rgb.shape[:2], image_id=image_id)
+    pixels = pixels_torch.TorchBackend(rgb, device)
+    return pixels._apply(transform) if name in pixels_torch.OPERATIONS else pixels(transform)  # no memory that ends is passed over
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
@@ -59,10 +59,10 @@ def test_pixels_are_those_of_the_cpu(rgb: Rgb, name: str, image_id: str) -> None
 @pytest.mark.parametrize("name", sorted(GRAINY))
 def test_grain_is_that_of_the_cpu_by_its_statistics(name: str, image_id: str) -> None:
     grey = np.full((600, 800, 3), 128, np.uint8)
-    plan = operations.draw(name, 600, 800, image_id=image_id)
-    grain = made(grey, name, image_id, "cuda") - 128.0 * plan.params.get("gain", 1.0)
+    transform = operations.sample_transform(name, 600, 800, image_id=image_id)
+    grain = made(grey, name, image_id, "cuda") - 128.0 * transform.params.get("gain", 1.0)
     assert abs(grain.mean()) <= 0.1
-    assert grain.std() == pytest.approx(plan.params["sigma"], rel=0.02)
+    assert grain.std() == pytest.approx(transform.params["sigma"], rel=0.02)
     for other in (np.roll(grain, 1, 0), np.roll(grain, 1, 1), np.roll(grain, 1, 2)):
         assert abs(np.corrcoef(grain.ravel(), other.ravel())[0, 1]) <= 0.02
 
@@ -70,12 +70,12 @@ def test_grain_is_that_of_the_cpu_by_its_statistics(name: str, image_id: str) ->
 @pytest.mark.parametrize("name", pixels_torch.OPERATIONS)
 def test_the_same_plan_gives_the_same_bytes_and_nothing_disturbs_the_picture(rgb: Rgb, name: str) -> None:
     picture = pixels_torch.to_tensor(rgb, "cuda")
-    plan = operations.draw(name, *rgb.shape[:2], image_id="a")
-    first = pixels_torch.make(picture, plan)
+    transform = operations.sample_transform(name, *rgb.shape[:2], image_id="a")
+    first = pixels_torch.apply_transform(picture, transform)
     assert (first.dtype, first.shape, first.device) == (torch.uint8, picture.shape, picture.device)
     for other in pixels_torch.OPERATIONS:
-        pixels_torch.make(picture, operations.draw(other, *rgb.shape[:2], image_id="b"))
-    assert torch.equal(first, pixels_torch.make(picture, plan))
+        pixels_torch.apply_transform(picture, operations.sample_transform(other, *rgb.shape[:2], image_id="b"))
+    assert torch.equal(first, pixels_torch.apply_transform(picture, transform))
     assert np.array_equal(pixels_torch.to_rgb(picture), rgb)
 
 
@@ -110,11 +110,11 @@ def _little_memory() -> Iterator[None]:
 @pytest.mark.usefixtures("_little_memory")
 def test_where_memory_ends_opencv_goes_on() -> None:
     large = np.random.default_rng(4).integers(0, 256, (3000, 4000, 3), np.uint8)
-    plan = operations.draw("rotate", 3000, 4000, image_id="a")
+    transform = operations.sample_transform("rotate", 3000, 4000, image_id="a")
     with pytest.raises(torch.OutOfMemoryError):
-        pixels_torch.Pixels(large, "cuda")._made(plan)
+        pixels_torch.TorchBackend(large, "cuda")._apply(transform)
     found = Augmenter(large, image_id="a", device="cuda").apply("rotate", [])
-    assert np.array_equal(found.rgb, pixels_opencv.make(large, plan))
+    assert np.array_equal(found.rgb, pixels_opencv.apply_transform(large, transform))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_the_detector_finds_what_it_finds_on_a_cpu(here: detect.Detector, precis
 def test_the_detectors_network_lies_there_with_channels_last() -> None:
     for precision, dtype in (("full", torch.float32), ("half", torch.float16)):
         model: Any = detect.load(device="cuda", precision=precision)._model  # type: ignore[arg-type]
-        network = model.backbone._run._network
+        network = model.backbone._runtime._network
         weights = [one.weight for one in network.modules() if isinstance(one, torch.nn.Conv2d)]
         assert weights
         assert {(one.device.type, one.dtype) for one in weights} == {("cuda", dtype)}

@@ -12,7 +12,7 @@ from tests.support import paths
 from tests.support.crafted_images import drawn, encoded
 from worker.vision import describe, imaging
 from worker.vision.augment import pixels_opencv
-from worker.vision.augment.operations import Plan
+from worker.vision.augment.operations import Transform
 from worker.vision.errors import VisionError
 from worker.vision.imaging import Rgb
 
@@ -30,8 +30,8 @@ FORMS = {
 }
 
 
-def augmented(data: bytes, names: tuple[str, ...] = AUGMENTATIONS, seed: int = 1) -> describe.Inspected:
-    return describe.augmented(data, names=names, seed=seed, max_pixels=MAX)
+def augmented(data: bytes, names: tuple[str, ...] = AUGMENTATIONS, seed: int = 1) -> describe.ImageDescription:
+    return describe.augment_image(data, names=names, seed=seed, max_pixels=MAX)
 
 
 def read(file: bytes) -> Rgb:
@@ -41,7 +41,7 @@ def read(file: bytes) -> Rgb:
 @pytest.mark.parametrize("name", FORMS)
 def test_every_form_of_a_picture_is_shown_and_described(name: str) -> None:
     data, (kind, mode, frames) = FORMS[name]
-    shown, told = augmented(data, ("rotate",)), describe.described(data, max_pixels=MAX)
+    shown, told = augmented(data, ("rotate",)), describe.describe_image(data, max_pixels=MAX)
     basics = {"format": kind, "mode": mode, "width": 96, "height": 64, "bytes": len(data), "frames": frames}
     for one in (shown, told):
         assert {field: one.fields[field] for field in basics} == basics
@@ -55,7 +55,7 @@ def test_a_description_says_what_is_known_of_a_picture() -> None:
     exif = Image.Exif()
     exif[0x10F], exif[0x112] = "Maker", 6
     photo = Image.open(paths.SAMPLES / "carton-01a.jpg")
-    told = describe.described(encoded(photo, "JPEG", exif=exif, icc_profile=SRGB, quality=95), max_pixels=MAX)
+    told = describe.describe_image(encoded(photo, "JPEG", exif=exif, icc_profile=SRGB, quality=95), max_pixels=MAX)
     assert (told.fields["width"], told.fields["height"]) == (photo.height, photo.width)
     assert told.rgb.shape == (photo.width, photo.height, 3)
     assert max(read(told.files["original"]).shape) == 700
@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others() -> None:
 def test_an_augmentation_that_fails_is_named_and_the_others_are_made(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def failing(_rgb: Rgb, _plan: Plan) -> Rgb:
+    def failing(_rgb: Rgb, _transform: Transform) -> Rgb:
         raise ZeroDivisionError
 
     monkeypatch.setitem(pixels_opencv.OPERATIONS, "shear", failing)
@@ -112,6 +112,6 @@ def test_a_picture_at_fault_has_its_code() -> None:
         with pytest.raises(VisionError, match=code):
             augmented(data)
         with pytest.raises(VisionError, match=code):
-            describe.described(data, max_pixels=MAX)
+            describe.describe_image(data, max_pixels=MAX)
     with pytest.raises(VisionError, match="too_many_pixels"):
-        describe.augmented(SAMPLE, names=(), seed=1, max_pixels=1000)
+        describe.augment_image(SAMPLE, names=(), seed=1, max_pixels=1000)

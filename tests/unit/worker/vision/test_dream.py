@@ -101,7 +101,7 @@ def test_other_layers_and_strengths_are_refused(dreamer: Dreamer, picture: Rgb, 
 def checkpoint(folder: Path, architecture: str) -> str:
     """Write a detector of two labels with random weights, always the same."""
     torch.manual_seed(1)
-    weights = model_registry.build(architecture, 2, 128).state_dict()
+    weights = model_registry.build_model(architecture, 2, 128).state_dict()
     path = folder / f"{architecture}.safetensors"
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     path.with_suffix(".json").write_text(json.dumps({"name": architecture, "version": "7", "architecture": architecture, "labels": ["a", "b"]}))
@@ -128,14 +128,14 @@ def test_any_of_torchvisions_detectors_can_dream(tmp_path: Path, picture: Rgb, a
 
 
 def test_layers_are_the_ends_of_the_networks_blocks() -> None:
-    parts: Any = model_registry.build("fasterrcnn_resnet50_fpn", 2, 128)
-    assert dream._layers(parts.backbone.body) == {1: "relu", 2: "layer1", 3: "layer2", 4: "layer3", 5: "layer4"}
+    parts: Any = model_registry.build_model("fasterrcnn_resnet50_fpn", 2, 128)
+    assert dream._find_layers(parts.backbone.body) == {1: "relu", 2: "layer1", 3: "layer2", 4: "layer3", 5: "layer4"}
 
 
 def test_a_gradient_that_is_no_number_changes_nothing(picture: Rgb) -> None:
     broken = Dreamer(device="cpu")
     with torch.no_grad():
-        next(broken._trunk.parameters()).fill_(float("inf"))
+        next(broken._body.parameters()).fill_(float("inf"))
     assert np.array_equal(broken.dream(picture, 4, 1.0), picture)
 
 
@@ -143,10 +143,10 @@ def test_where_a_gpus_memory_does_not_do_the_cpu_does(dreamer: Dreamer, picture:
     class Small(Dreamer):
         """Says that it dreams on a GPU, which has room for nothing."""
 
-        def _dreamt(self, rgb: Rgb, layer: int, strength: float, device: str) -> Rgb:
+        def _dream(self, rgb: Rgb, layer: int, strength: float, device: str) -> Rgb:
             if device != "cpu":
                 raise torch.OutOfMemoryError("no room")
-            return super()._dreamt(rgb, layer, strength, device)
+            return super()._dream(rgb, layer, strength, device)
 
     small = Small(device="cpu")
     small._device = "cuda"

@@ -12,7 +12,7 @@ from tests.support.image_corpus import MAX_PIXELS, Form, corpus, wholes
 from worker.sandbox.parent import Isolate, Look
 from worker.vision import imaging
 from worker.vision.errors import VisionError
-from worker.vision.imaging import Picture
+from worker.vision.imaging import DecodedImage
 
 FORMS = corpus()
 WHOLES = wholes()
@@ -24,7 +24,7 @@ NO_PIXELS_BEHIND = {"tiff pages": 4, "bmp run lengths": 2}
 several = settings(deadline=None, max_examples=40, database=None, derandomize=True)
 
 
-def decoded(data: bytes) -> Picture | str:
+def decoded(data: bytes) -> DecodedImage | str:
     """Decode; a string is the code of the fault."""
     try:
         return imaging.decode(data, max_pixels=MAX_PIXELS)
@@ -32,7 +32,7 @@ def decoded(data: bytes) -> Picture | str:
         return error.code
 
 
-def is_sound(picture: Picture) -> bool:
+def is_sound(picture: DecodedImage) -> bool:
     height, width = picture.height, picture.width
     return (
         picture.rgb.shape == (height, width, 3)
@@ -53,7 +53,7 @@ def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
     else:
         assert picture.format == form.outcome
         assert is_sound(picture)
-        assert imaging.pixels(form.data) in {None, picture.height * picture.width}
+        assert imaging.read_pixel_count(form.data) in {None, picture.height * picture.width}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])

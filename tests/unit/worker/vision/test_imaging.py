@@ -172,19 +172,19 @@ def test_a_png_is_whole_with_every_byte_of_its_rows_and_truncated_with_one_less(
     whole = encoded(Image.fromarray(np.asarray(grey).astype(np.uint16)) if mode == "I;16" else grey.convert(mode), "PNG")
     begin = whole.index(b"IDAT") + 4
     rows = zlib.decompress(whole[begin : whole.index(b"IEND")])
-    formats.png.check_filled(whole)
+    formats.png.check_pixels(whole)
     short = chunk(b"IDAT", zlib.compress(rows[:-1]))
     with pytest.raises(VisionError, match="truncated"):
-        formats.png.check_filled(whole[: begin - 8] + short + chunk(b"IEND", b""))
+        formats.png.check_pixels(whole[: begin - 8] + short + chunk(b"IEND", b""))
 
 
 @settings(several, max_examples=60)
 @given(wide=st.integers(1, 20), high=st.integers(1, 20))
 def test_so_is_an_interlaced_one_of_any_size(wide: int, high: int) -> None:
     rows = interlaced_rows(noise((wide, high)))
-    formats.png.check_filled(png((wide, high), zlib.compress(rows), interlaced=1))
+    formats.png.check_pixels(png((wide, high), zlib.compress(rows), interlaced=1))
     with pytest.raises(VisionError, match="truncated"):
-        formats.png.check_filled(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
+        formats.png.check_pixels(png((wide, high), zlib.compress(rows[:-1]), interlaced=1))
 
 
 @pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), ycck])
@@ -200,16 +200,16 @@ def test_a_large_jpeg_is_decoded_smaller_where_that_will_do_and_keeps_its_size(t
     image = noise((60, 45)).resize((2400, 1800))
     data = encoded(image, "JPEG", exif=exif)
     whole = imaging.decode(data, max_pixels=MAX)
-    small = imaging.decode(data, max_pixels=MAX, least=700)
+    small = imaging.decode(data, max_pixels=MAX, min_side=700)
     assert (small.width, small.height) == (whole.width, whole.height) == ((2400, 1800) if turn == 1 else (1800, 2400))
     assert 700 <= max(small.rgb.shape) < 1400
     assert small.rgb.shape[0] * whole.width == small.rgb.shape[1] * whole.height
     size = small.rgb.shape[1::-1]
     assert np.abs(small.rgb.astype(int) - cv2.resize(whole.rgb, size, interpolation=cv2.INTER_AREA)).mean() < 3
-    slightly = imaging.decode(encoded(image.resize((1300, 975)), "JPEG"), max_pixels=MAX, least=700)
+    slightly = imaging.decode(encoded(image.resize((1300, 975)), "JPEG"), max_pixels=MAX, min_side=700)
     assert slightly.rgb.shape == (975, 1300, 3)
     with pytest.raises(VisionError, match="truncated"):
-        imaging.decode(data[: len(data) // 2], max_pixels=MAX, least=700)
+        imaging.decode(data[: len(data) // 2], max_pixels=MAX, min_side=700)
 
 
 def test_exif_keeps_a_white_list_and_says_only_that_a_place_is_known() -> None:
@@ -292,10 +292,10 @@ def test_a_decoder_gets_no_more_segments_of_a_jpeg_than_a_colour_profile_and_a_c
 
 def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> None:
     whole = encoded(noise(), "JPEG")
-    assert formats.needed("jpeg", whole) == whole
-    assert formats.needed("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
+    assert formats.remove_unneeded("jpeg", whole) == whole
+    assert formats.remove_unneeded("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
     hiding = with_segment(whole, 0xF0, with_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
-    assert formats.needed("jpeg", hiding) == whole
+    assert formats.remove_unneeded("jpeg", hiding) == whole
 
 
 @pytest.mark.parametrize(
@@ -307,19 +307,19 @@ def test_what_lies_between_the_segments_of_a_jpeg_is_kept_from_a_decoder() -> No
 )  # fmt: skip
 def test_pixels_are_counted_off_the_header(kind: str, options: dict[str, Any]) -> None:
     data = encoded(noise((64, 48)), kind, **options)
-    assert imaging.pixels(data) == 64 * 48
-    assert imaging.pixels(data[:12]) is None
+    assert imaging.read_pixel_count(data) == 64 * 48
+    assert imaging.read_pixel_count(data[:12]) is None
 
 
 def test_rows_that_go_down_and_the_oldest_header_of_a_bmp_are_counted_too() -> None:
-    assert imaging.pixels(bmp((64, -48), 24, b"")) == 64 * 48
-    assert imaging.pixels(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 64, 48, 1, 24)) == 64 * 48
+    assert imaging.read_pixel_count(bmp((64, -48), 24, b"")) == 64 * 48
+    assert imaging.read_pixel_count(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 64, 48, 1, 24)) == 64 * 48
 
 
 def test_a_gif_is_as_large_as_its_first_frame_makes_it() -> None:
     small_screen = b"GIF89a\1\0\1\0\0\0\0" + b"!\xfe\1x\0" + b"," + struct.pack("<HHHH", 4, 8, 60, 40) + b"\0\2\2D\1\0;"
-    assert imaging.pixels(small_screen) == 64 * 48
-    assert imaging.pixels(small_screen[:13] + b"!\xfe" + b"\1x" * 50_000 + b"\0" + small_screen[18:]) is None
+    assert imaging.read_pixel_count(small_screen) == 64 * 48
+    assert imaging.read_pixel_count(small_screen[:13] + b"!\xfe" + b"\1x" * 50_000 + b"\0" + small_screen[18:]) is None
 
 
 def test_an_avif_is_as_large_as_its_largest_item() -> None:
@@ -328,7 +328,7 @@ def test_an_avif_is_as_large_as_its_largest_item() -> None:
     begin, meta = alone.index(b"meta") - 4, struct.unpack_from(">I", alone, alone.index(b"meta") - 4)[0]
     thumbnailed = alone[:begin] + struct.pack(">I", meta + len(smaller)) + alone[begin + 4 : begin + meta] + smaller + alone[begin + meta :]
     for data in (alone, with_alpha, thumbnailed):
-        assert imaging.pixels(data) == 64 * 48
+        assert imaging.read_pixel_count(data) == 64 * 48
 
 
 def one_strip(fields: list[tuple[int, int, int, int]], strip: bytes) -> bytes:
@@ -361,7 +361,7 @@ def dishonest_sizes() -> Iterator[bytes]:
 @pytest.mark.parametrize("data", [pytest.param(one, id=str(number)) for number, one in enumerate(dishonest_sizes())])
 def test_a_file_is_never_taken_for_smaller_than_it_decodes(data: bytes) -> None:
     """Else eight pictures of fifty megapixels would be decoded together."""
-    told = imaging.pixels(data)
+    told = imaging.read_pixel_count(data)
     high, wide = imaging.decode(data, max_pixels=MAX).rgb.shape[:2]
     assert told is None or told >= high * wide
 
@@ -373,7 +373,7 @@ def test_where_only_a_decoder_can_tell_no_pixels_are_guessed() -> None:
     items = struct.pack(">I4s", 70_000, b"meta").ljust(60_000, b"\0") + b"ispe" + struct.pack(">III", 0, 64, 48)
     avif = b"\0\0\0\x0cftypavif" + items.ljust(70_000, b"\0")
     for data in (film, many_fields, avif, b"", b"text", b"RIFF\4\0\0\0WEBP"):
-        assert imaging.pixels(data) is None
+        assert imaging.read_pixel_count(data) is None
 
 
 def test_the_decoder_of_avif_takes_no_more_threads_than_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,7 +386,7 @@ def test_the_decoder_of_avif_takes_no_more_threads_than_the_process_may_use(monk
     monkeypatch.setattr(_avif, "AvifDecoder", spy)
     monkeypatch.setattr(AvifImagePlugin, "DEFAULT_MAX_THREADS", 0)  # and back to what it was
     before = cv2.getNumThreads()
-    imaging.use_threads(3)
+    imaging.limit_threads(3)
     try:
         imaging.decode(encoded(RED, "AVIF"), max_pixels=MAX)
     finally:

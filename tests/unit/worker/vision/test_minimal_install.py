@@ -29,10 +29,10 @@ from worker.vision.train import dataset_readers, eval_scenes, evaluate, export, 
 data = Path("samples/shelf-01.jpg").read_bytes()
 rgb = imaging.decode(data, max_pixels=50_000_000).rgb
 found = detect.load(device="cpu").predict([rgb])[0]
-prepared = image_steps.finish(image_steps.Prepared("one", rgb, {{}}), found, ["rotate", "noise"], "cpu")
-shown = describe.augmented(data, names=["shear", "noise"], seed=1, max_pixels=50_000_000)
+prepared = image_steps.finish(image_steps.PreparedImage("one", rgb, {{}}), found, ["rotate", "noise"], "cpu")
+shown = describe.augment_image(data, names=["shear", "noise"], seed=1, max_pixels=50_000_000)
 dreamt = dream.Dreamer(device="cpu").dream(imaging.thumbnail(rgb, 64), 3, 0.5)
-print(sorted(shown.files), dreamt.shape, colors.dominant(rgb)[0]["hex"])
+print(sorted(shown.files), dreamt.shape, colors.dominant_colors(rgb)[0]["hex"])
 print(sorted(prepared.files), sorted({{one["label"] for one in found}}))
 """
 

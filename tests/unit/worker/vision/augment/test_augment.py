@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from shared.media_types import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from tests.support import paths
-from tests.unit.worker.vision.augment.pixel_backends import MAKERS
+from tests.unit.worker.vision.augment.pixel_backends import BACKENDS
 from worker.vision import image_steps
 from worker.vision.augment import operations, pixels_opencv, pixels_torch
 from worker.vision.augment.augmenter import Augmenter
-from worker.vision.augment.operations import Matrix, Plan
-from worker.vision.image_steps import Prepared
+from worker.vision.augment.operations import Matrix, Transform
+from worker.vision.image_steps import PreparedImage
 from worker.vision.imaging import Rgb, encode_jpeg
 
 RGB = np.random.default_rng(2).integers(0, 256, (96, 128, 3), np.uint8)
@@ -45,12 +45,12 @@ def test_the_worker_knows_exactly_the_names_of_the_contract() -> None:
     ],
 )
 def test_what_holes_leave_of_a_box_is_counted_once(holes: list[list[int]], share: float) -> None:
-    assert operations.shown([10, 10, 50, 30], holes) == pytest.approx(share)
+    assert operations.visible_fraction([10, 10, 50, 30], holes) == pytest.approx(share)
 
 
 def test_a_box_that_is_cut_out_vanishes() -> None:
-    cutout = Plan("cutout", 100, 100, {"holes": [[10, 10, 50, 30]]}, np.eye(3), 1)
-    assert cutout.moved([[12, 12, 50, 30], [0, 0, 60, 60]]) == [(1, [0, 0, 60, 60])]
+    cutout = Transform("cutout", 100, 100, {"holes": [[10, 10, 50, 30]]}, np.eye(3), 1)
+    assert cutout.transform_boxes([[12, 12, 50, 30], [0, 0, 60, 60]]) == [(1, [0, 0, 60, 60])]
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
@@ -60,41 +60,41 @@ def test_the_same_image_gives_the_same_parameters_and_boxes(name: str) -> None:
     assert np.array_equal(first.rgb, again.rgb)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_the_same_plan_gives_the_same_bytes_and_another_does_not_disturb_it(name: str, maker: str) -> None:
+def test_the_same_plan_gives_the_same_bytes_and_another_does_not_disturb_it(name: str, backend: str) -> None:
     rgb = RGB.copy()
-    pixels = MAKERS[maker](rgb)
-    plan, other = (operations.draw(name, 96, 128, image_id=image_id) for image_id in "ab")
-    first, between, again = pixels(plan), pixels(other), pixels(plan)
+    pixels = BACKENDS[backend](rgb)
+    transform, other = (operations.sample_transform(name, 96, 128, image_id=image_id) for image_id in "ab")
+    first, between, again = pixels(transform), pixels(other), pixels(transform)
     assert np.array_equal(first, again)
-    assert np.array_equal(first, MAKERS[maker](RGB)(plan))
-    assert plan.params == other.params or not np.array_equal(first, between)
+    assert np.array_equal(first, BACKENDS[backend](RGB)(transform))
+    assert transform.params == other.params or not np.array_equal(first, between)
     assert first.dtype == np.uint8
     assert first.shape == RGB.shape
     assert np.array_equal(rgb, RGB)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_a_picture_of_any_size_is_augmented(name: str, size: tuple[int, int], maker: str) -> None:
+def test_a_picture_of_any_size_is_augmented(name: str, size: tuple[int, int], backend: str) -> None:
     height, width = size
     rgb = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
     for image_id in "abc":
-        plan = operations.draw(name, height, width, image_id=image_id)
-        made = MAKERS[maker](rgb)(plan)
+        transform = operations.sample_transform(name, height, width, image_id=image_id)
+        made = BACKENDS[backend](rgb)(transform)
         assert made.shape == rgb.shape
         assert made.dtype == np.uint8
-        for _, (x1, y1, x2, y2) in plan.moved([[0, 0, width, height]]):
+        for _, (x1, y1, x2, y2) in transform.transform_boxes([[0, 0, width, height]]):
             assert 0 <= x1 <= x2 <= width
             assert 0 <= y1 <= y2 <= height
 
 
 @pytest.mark.parametrize(("name", "digest"), [("noise", "c88be4f59f1f45a6"), ("low_light", "572edc6ae8ef4d27")])
 def test_grain_is_that_of_the_recipe(name: str, digest: str) -> None:
-    """Grain goes on where the parameters' draws ended: whoever draws one more changes its bytes, and has to raise ``RECIPE``."""
-    made = pixels_opencv.make(RGB, operations.draw(name, 96, 128, image_id="a"))
+    """Grain goes on where the parameters' draws ended: whoever draws one more changes its bytes, and has to raise ``RECIPE_VERSION``."""
+    made = pixels_opencv.apply_transform(RGB, operations.sample_transform(name, 96, 128, image_id="a"))
     assert hashlib.sha256(made.tobytes()).hexdigest()[:16] == digest
 
 
@@ -105,9 +105,9 @@ def test_a_helper_augments_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, timeout=120, check=True)
 
 
-def finished(device: str) -> Prepared:
+def finished(device: str) -> PreparedImage:
     found = [{"label": "a", "score": 0.9, "box": [10.0, 10, 60, 50]}, {"label": "b", "score": 0.8, "box": [0.0, 0, 128, 96]}]
-    return image_steps.finish(Prepared("a", RGB, {}), found, list(AUGMENTATIONS), device)
+    return image_steps.finish(PreparedImage("a", RGB, {}), found, list(AUGMENTATIONS), device)
 
 
 def test_a_picture_is_brought_to_its_device_once_and_parameters_and_boxes_are_the_same_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,22 +135,22 @@ def test_where_a_gpus_memory_does_not_do_opencv_makes_the_rest(monkeypatch: pyte
         there, here = finished("cuda"), finished("cpu")
     assert (there.files, there.fields) == (here.files, here.fields)
 
-    class Small(pixels_torch.Pixels):
+    class Small(pixels_torch.TorchBackend):
         """A device with room for the picture, and for none to be warped."""
 
         asked = 0
 
-        def _made(self, plan: Plan) -> Rgb:
+        def _apply(self, transform: Transform) -> Rgb:
             self.asked += 1
-            if plan.name == "rotate":
+            if transform.name == "rotate":
                 raise torch.OutOfMemoryError("no room")
-            return super()._made(plan)
+            return super()._apply(transform)
 
     small = Small(RGB, "cpu")
-    noise, rotate = (operations.draw(name, 96, 128, image_id="a") for name in ("noise", "rotate"))
-    assert np.array_equal(small(noise), pixels_torch.Pixels(RGB, "cpu")(noise))
-    for plan in (rotate, noise):
-        assert np.array_equal(small(plan), pixels_opencv.make(RGB, plan))
+    noise, rotate = (operations.sample_transform(name, 96, 128, image_id="a") for name in ("noise", "rotate"))
+    assert np.array_equal(small(noise), pixels_torch.TorchBackend(RGB, "cpu")(noise))
+    for transform in (rotate, noise):
+        assert np.array_equal(small(transform), pixels_opencv.apply_transform(RGB, transform))
     assert small.asked == 2
 
 
@@ -174,9 +174,9 @@ def test_any_number_of_threads_makes_the_same_file(name: str, threads: Callable[
 
 def test_a_box_of_which_little_remains_vanishes() -> None:
     shift = np.array([[1.0, 0, 100], [0, 1, 0], [0, 0, 1]])
-    assert operations.move_box([0, 0, 20, 20], shift, 128, 96) == [100, 0, 120, 20]
-    assert operations.move_box([20, 0, 60, 20], shift, 128, 96) is None
-    assert operations.move_box([60, 0, 80, 20], shift, 128, 96) is None
+    assert operations.transform_box([0, 0, 20, 20], shift, 128, 96) == [100, 0, 120, 20]
+    assert operations.transform_box([20, 0, 60, 20], shift, 128, 96) is None
+    assert operations.transform_box([60, 0, 80, 20], shift, 128, 96) is None
 
 
 IDENTITY = np.eye(3)
@@ -192,12 +192,12 @@ ANY_MATRIX = st.lists(ANY_NUMBER, min_size=9, max_size=9).map(lambda numbers: np
 
 @given(BOXES)
 def test_the_identity_keeps_a_box(box: list[float]) -> None:
-    assert operations.move_box(box, IDENTITY, 128, 96) == pytest.approx(box, abs=0.051)
+    assert operations.transform_box(box, IDENTITY, 128, 96) == pytest.approx(box, abs=0.051)
 
 
 @given(BOXES, ANY_MATRIX)
 def test_whatever_the_matrix_a_box_is_inside_the_frame_or_gone(box: list[float], matrix: Matrix) -> None:
-    moved = operations.move_box(box, matrix, 128, 96)
+    moved = operations.transform_box(box, matrix, 128, 96)
     if moved is not None:
         x1, y1, x2, y2 = moved
         assert 0 <= x1 <= x2 <= 128
@@ -210,16 +210,16 @@ def test_a_box_is_kept_exactly_when_enough_of_it_remains(box: list[float], dx: f
     wide = max(0.0, min(128, x2 + dx) - max(0, x1 + dx))
     high = max(0.0, min(96, y2 + dy) - max(0, y1 + dy))
     share = wide * high / ((x2 - x1) * (y2 - y1))
-    assume(abs(share - operations.KEPT_SHARE) > 1e-6)
-    moved = operations.move_box(box, np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1]]), 128, 96)
-    assert (moved is not None) == (share > operations.KEPT_SHARE)
+    assume(abs(share - operations.MIN_VISIBLE_FRACTION) > 1e-6)
+    moved = operations.transform_box(box, np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1]]), 128, 96)
+    assert (moved is not None) == (share > operations.MIN_VISIBLE_FRACTION)
 
 
 @given(BOXES, AFFINE, st.integers(1, 128), st.integers(1, 96))
 def test_a_larger_frame_loses_nothing_of_what_a_smaller_one_holds(
     box: list[float], matrix: Matrix, width: int, height: int
 ) -> None:
-    small, large = operations.move_box(box, matrix, width, height), operations.move_box(box, matrix, 128, 96)
+    small, large = operations.transform_box(box, matrix, width, height), operations.transform_box(box, matrix, 128, 96)
     if small is not None:
         assert large is not None
         assert large[:2] == small[:2]
@@ -230,16 +230,16 @@ def test_a_larger_frame_loses_nothing_of_what_a_smaller_one_holds(
 @pytest.mark.parametrize("bottom", [[0, 0, 0], [0, 0, -1], [-0.02, 0, 1], [-0.1, 0, 1]])
 def test_a_box_that_reaches_the_horizon_is_gone(bottom: list[float]) -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], bottom], np.float64)
-    assert operations.move_box([10, 10, 50, 50], matrix, 128, 96) is None
+    assert operations.transform_box([10, 10, 50, 50], matrix, 128, 96) is None
 
 
 def test_a_box_that_stays_before_the_horizon_is_projected() -> None:
     matrix = np.array([[1, 0, 0], [0, 1, 0], [0.01, 0, 1]])
-    assert operations.move_box([0, 0, 100, 60], matrix, 128, 96) == [0, 0, 50, 60]
+    assert operations.transform_box([0, 0, 100, 60], matrix, 128, 96) == [0, 0, 50, 60]
 
 
 def test_what_is_finished_keeps_none_of_its_pictures_pixels() -> None:
-    done = image_steps.finish(Prepared("0" * 36, np.zeros((48, 64, 3), np.uint8), {}), [], ["rotate"], "cpu")
+    done = image_steps.finish(PreparedImage("0" * 36, np.zeros((48, 64, 3), np.uint8), {}), [], ["rotate"], "cpu")
     assert done.files.keys() == {"boxes", "rotate"}
     assert done.rgb.size == 0
     assert done.rgb.base is None

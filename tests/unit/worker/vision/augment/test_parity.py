@@ -17,10 +17,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from shared.media_types import AUGMENTATIONS
 from tests.support.paths import SAMPLES
-from tests.unit.worker.vision.augment.pixel_backends import MAKERS
+from tests.unit.worker.vision.augment.pixel_backends import BACKENDS
 from worker.vision import imaging
 from worker.vision.augment import operations
-from worker.vision.augment.operations import Plan
+from worker.vision.augment.operations import Transform
 
 RGB: Final = imaging.thumbnail(
     imaging.decode((SAMPLES / "carton-02a.jpg").read_bytes(), max_pixels=50_000_000).rgb, 640
@@ -137,8 +137,8 @@ BETWEEN: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def draw(name: str, image_id: str) -> Plan:
-    return operations.draw(name, HEIGHT, WIDTH, image_id=image_id)
+def draw(name: str, image_id: str) -> Transform:
+    return operations.sample_transform(name, HEIGHT, WIDTH, image_id=image_id)
 
 
 def as_tensor(rgb: imaging.Rgb) -> Tensor:
@@ -155,13 +155,13 @@ def test_every_operation_has_a_counterpart() -> None:
     assert {*COUNTERPARTS, *GRAINY} == set(AUGMENTATIONS)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", COUNTERPARTS)
-def test_pixels_are_those_of_the_counterpart(name: str, image_id: str, maker: str) -> None:
-    plan = draw(name, image_id)
+def test_pixels_are_those_of_the_counterpart(name: str, image_id: str, backend: str) -> None:
+    transform = draw(name, image_id)
     counterpart, mean, percentile = COUNTERPARTS[name]
-    far = distance(MAKERS[maker](RGB)(plan), counterpart(as_tensor(RGB), plan.params))
+    far = distance(BACKENDS[backend](RGB)(transform), counterpart(as_tensor(RGB), transform.params))
     assert far.mean() <= mean
     assert np.percentile(far, 99) <= percentile
 
@@ -169,7 +169,7 @@ def test_pixels_are_those_of_the_counterpart(name: str, image_id: str, maker: st
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", BETWEEN)
 def test_both_makers_make_one_picture_borders_and_all(name: str, image_id: str) -> None:
-    one, other = (MAKERS[maker](RGB)(draw(name, image_id)).astype(int) for maker in ("opencv", "torch"))
+    one, other = (BACKENDS[backend](RGB)(draw(name, image_id)).astype(int) for backend in ("opencv", "torch"))
     mean, percentile = BETWEEN[name]
     far = np.abs(one - other)
     assert far.mean() <= mean
@@ -179,10 +179,10 @@ def test_both_makers_make_one_picture_borders_and_all(name: str, image_id: str) 
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", GEOMETRIC)
 def test_boxes_are_those_of_torchvision_within_two_pixels(name: str, image_id: str) -> None:
-    plan = draw(name, image_id)
+    transform = draw(name, image_id)
     boxes = tv_tensors.BoundingBoxes(torch.tensor(BOXES), format="XYXY", canvas_size=(HEIGHT, WIDTH))
-    expected = GEOMETRIC[name](boxes, plan.params)
-    moved = plan.moved(BOXES)
+    expected = GEOMETRIC[name](boxes, transform.params)
+    moved = transform.transform_boxes(BOXES)
     assert {0, 1} <= {index for index, _ in moved}
     for index, box in moved:
         assert np.abs(np.array(box) - expected[index].numpy()).max() <= 2
@@ -190,18 +190,18 @@ def test_boxes_are_those_of_torchvision_within_two_pixels(name: str, image_id: s
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in GEOMETRIC])
 def test_what_moves_no_pixel_moves_no_box(name: str) -> None:
-    assert draw(name, "a").moved(BOXES) == list(enumerate(BOXES))
+    assert draw(name, "a").transform_boxes(BOXES) == list(enumerate(BOXES))
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", GRAINY)
-def test_grain_is_torchvisions_by_its_statistics(name: str, image_id: str, maker: str) -> None:
+def test_grain_is_torchvisions_by_its_statistics(name: str, image_id: str, backend: str) -> None:
     """The picture without grain is torchvision's; the grain is white, of the reported sigma, and clipped as torchvision's is."""
-    plan = draw(name, image_id)
-    made, sigma = MAKERS[maker](RGB)(plan), plan.params["sigma"]
+    transform = draw(name, image_id)
+    made, sigma = BACKENDS[backend](RGB)(transform), transform.params["sigma"]
     torch.manual_seed(1)
-    still = tv.adjust_brightness(as_tensor(RGB).float() / 255, plan.params.get("gain", 1.0))
+    still = tv.adjust_brightness(as_tensor(RGB).float() / 255, transform.params.get("gain", 1.0))
     expected = (tv.gaussian_noise(still, 0, sigma / 255) - still).numpy() * 255
     grain = made.transpose(2, 0, 1) - still.numpy() * 255
     assert abs(grain.mean() - expected.mean()) <= 0.1

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.support.paths import SAMPLES
 from worker.vision import imaging
 from worker.vision.detection import detect, model_registry, runtimes
-from worker.vision.detection.model_registry import Card, ModelUnusable
+from worker.vision.detection.model_registry import ModelCard, ModelUnusable
 
 MAX = 50_000_000
 LABELS = tuple("_abcdefghij")
@@ -145,7 +145,7 @@ def test_torchvisions_builders_give_the_same_with_random_weights(name: str, opti
     spread(model, pictures)
     expected = plain(model, pictures)
     black = plain(model, [np.zeros_like(one) for one in pictures])
-    ours = detect.Detector(model, Card(name, "0", LABELS, 0.0, ""), device="cpu", precision="full", threads=1)
+    ours = detect.Detector(model, ModelCard(name, "0", LABELS, 0.0, ""), device="cpu", precision="full", threads=1)
     for found, wanted, other in zip(ours.predict(pictures), expected, black, strict=True):
         assert len(found) == len(wanted["scores"]) > 20
         best = {name: one[:20] for name, one in wanted.items()}
@@ -160,7 +160,7 @@ def test_torchvisions_builders_give_the_same_with_random_weights(name: str, opti
 
 @pytest.mark.slow
 def test_half_precision_is_taken_only_where_the_card_says_that_it_loses_little(tmp_path: Path) -> None:
-    if not runtimes.has_half("cpu"):
+    if not runtimes.supports_half("cpu"):
         pytest.skip("this CPU has no bfloat16")
     for loss, precision in ((None, "full"), (0.006, "full"), (0.004, "half")):
         weights = checkpoint(tmp_path, half_loss=loss)
@@ -175,7 +175,7 @@ def checkpoint(folder: Path, suffix: str = ".safetensors", **said: Any) -> Path:
     """Write a small model of three labels with random weights, and its card."""
     folder.mkdir(exist_ok=True)
     torch.manual_seed(1)
-    weights = model_registry.build("grocery", 3, 128).state_dict()
+    weights = model_registry.build_model("grocery", 3, 128).state_dict()
     path = folder / f"mine{suffix}"
     if suffix == ".safetensors":
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
@@ -216,7 +216,7 @@ def test_what_is_no_model_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pyt
     cases = {
         str(cut): "does not hold the weights",
         str(page): "does not hold the weights",
-        "resnet50": "There is no model 'resnet50'",
+        "resnet50": "Unknown model 'resnet50'",
         str(tmp_path / "missing.pt"): "cannot be read",
         str(lonely): "lonely.json",
         str(tmp_path / "evil.pt"): "does not hold the weights",
@@ -227,7 +227,7 @@ def test_what_is_no_model_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pyt
             model_registry.load(source)
     assert not (tmp_path / "evil").exists()
     good.with_suffix(".json").write_text('{"labels": 3}')
-    with pytest.raises(ModelUnusable, match="not a model's card"):
+    with pytest.raises(ModelUnusable, match="not a valid model card"):
         model_registry.load(str(good))
 
 
@@ -255,18 +255,18 @@ def test_a_batch_that_does_not_fit_is_halved_and_a_picture_that_does_not_is_look
     class Small(detect.Detector):
         """A device with room for two pictures, and for none that is wider than 306."""
 
-        def _raw(self, some: list[imaging.Rgb]) -> list[dict[str, Tensor]]:
-            if len(some) > 2 or max(rgb.shape[1] for rgb in some) > 306:
+        def _forward(self, images: list[imaging.Rgb]) -> list[dict[str, Tensor]]:
+            if len(images) > 2 or max(rgb.shape[1] for rgb in images) > 306:
                 raise torch.OutOfMemoryError("no room")
-            return super()._raw(some)
+            return super()._forward(images)
 
     asked = []
 
-    def instead() -> detect.Detector:
+    def fallback() -> detect.Detector:
         asked.append(True)
         return detector
 
-    small = Small(*model_registry.load("grocery"), device="cpu", precision="full", threads=1, instead=instead)
+    small = Small(*model_registry.load("grocery"), device="cpu", precision="full", threads=1, fallback=fallback)
     assert small.predict(pictures) == expected
     assert len(asked) == 1
     alone = Small(*model_registry.load("grocery"), device="cpu", precision="full", threads=1)

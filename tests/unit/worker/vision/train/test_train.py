@@ -167,23 +167,23 @@ def test_the_card_says_whose_weights_a_training_began_from(coco: Path, tmp_path:
 
 def test_only_the_same_kind_of_network_can_be_begun_from(tmp_path: Path) -> None:
     (tmp_path / "theirs.json").write_text(json.dumps({"name": "theirs", "version": "1", "architecture": "ssdlite320_mobilenet_v3_large", "labels": ["a"]}))
-    torch.save(model_registry.build("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")
+    torch.save(model_registry.build_model("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")
     with pytest.raises(model_registry.ModelUnusable, match="another kind of network"):
         pretrained_weights.read(str(tmp_path / "theirs.pt"), ["a"])
 
 
 def test_weights_of_before_the_second_blocks_give_what_they_gave() -> None:
     torch.manual_seed(1)
-    whole = network.detector(2, 128).eval()
+    whole = network.build_detector(2, 128).eval()
     before = {name: one for name, one in whole.state_dict().items() if ".2.second." not in name and ".2.first." not in name}
     assert len(before) < len(whole.state_dict())
-    filled = network.detector(2, 128).eval()
-    network.fill(filled, before)
+    filled = network.build_detector(2, 128).eval()
+    network.load_weights(filled, before)
     picture = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
         assert all(torch.equal(one, filled.backbone(picture)[name]) for name, one in whole.backbone(picture).items())
     with pytest.raises(RuntimeError, match="Missing key"):
-        network.fill(filled, {name: one for name, one in before.items() if "stages.4" not in name})
+        network.load_weights(filled, {name: one for name, one in before.items() if "stages.4" not in name})
 
 
 def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_picture(coco: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_class_is_drawn_as_often_as_the_root_of_its_photos() -> None:
 
 def test_the_detector_learns_from_small_scenes_first_and_sees_each_as_large_as_it_is(coco: Path) -> None:
     task = trainer._detect(dataset_readers.read(coco, "train"), trainer.Plan(size=160))
-    model = fine_head.learner(network.detector(len(NAMES), 160), len(NAMES), 1.0).train()
+    model = fine_head.learner(network.build_detector(len(NAMES), 160), len(NAMES), 1.0).train()
     seen: list[tuple[int, ...]] = []
     model.backbone.register_forward_pre_hook(lambda _module, given: seen.append(given[0].shape))
     for done in (0.0, 0.6, 0.7):
@@ -253,8 +253,8 @@ def test_a_cutout_of_a_kind_that_no_photo_shows_has_no_fine_class(tmp_path: Path
 
 def test_the_learners_second_head_asks_for_known_fine_classes_and_is_left_behind() -> None:
     torch.manual_seed(1)
-    plain = network.detector(2, 128).state_dict()
-    learner = fine_head.learner(network.detector(2, 128), 5, 0.5).train()
+    plain = network.build_detector(2, 128).state_dict()
+    learner = fine_head.learner(network.build_detector(2, 128), 5, 0.5).train()
     assert fine_head.without(learner.state_dict()).keys() == plain.keys()
 
     def loss(*fine: int) -> float:

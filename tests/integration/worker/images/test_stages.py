@@ -334,7 +334,7 @@ def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, 
         raise KeyError("a fault of ours")
 
     with monkeypatch.context() as during:
-        during.setattr(imaging, "pixels", fault)
+        during.setattr(imaging, "read_pixel_count", fault)
         with pytest.raises(KeyError):
             pipeline.take()
     assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 2

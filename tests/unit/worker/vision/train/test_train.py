@@ -325,7 +325,7 @@ def test_unusable_data_is_said_in_a_sentence(tmp_path: Path, text: str, sentence
 
 
 def test_the_tools_say_what_is_wrong_and_end_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, sentence in ((["train", tmp_path / "none", "--out", tmp_path / "o"], "none cannot be used"), (["evaluate", tmp_path, "--model", "x"], "no model 'x'")):
+    for arguments, sentence in ((["train", tmp_path / "none", "--out", tmp_path / "o"], "none cannot be used"), (["evaluate", tmp_path, "--model", "x"], "Unknown model 'x'")):
         monkeypatch.setattr(sys, "argv", ["main", *map(str, arguments)])
         assert main.main() == 1
         assert sentence in capsys.readouterr().err

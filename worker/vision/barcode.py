@@ -45,11 +45,12 @@ class _Barcode:
 def read(rgb: Rgb) -> list[dict[str, Any]]:
     """Read all barcodes of an image, at any rotation: EAN, UPC, Code 128, QR, Data Matrix.
 
-    ZXing scans along rows and columns: it misses linear codes that are rotated far from both, and reads only a part of others. So regions
-    that look like bars are also cut out, rotated upright and read one by one.
+    ZXing scans along rows and columns: it misses linear codes that are rotated far from both, and reads only a part of
+    others. So regions that look like bars are also cut out, rotated upright and read one by one.
 
     :param rgb: ``[H, W, 3]``, uint8.
-    :returns: ``{"format", "text", "box"}``, the largest first, at most 50; ``box`` is the axis-aligned bounding box x1, y1, x2, y2 in pixels.
+    :returns: ``{"format", "text", "box"}``, the largest first, at most 50; ``box`` is the axis-aligned bounding box x1,
+        y1, x2, y2 in pixels.
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     candidates = _decode(grey, tuple(_FORMAT_NAMES))
@@ -58,7 +59,8 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
         patch = cv2.warpAffine(grey, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         candidates += [replace(code, corners=cv2.transform(code.corners[None], inverse)[0]) for code in _decode(patch, _LINEAR_FORMATS)]
     found: list[_Barcode] = []
-    # One place holds one barcode. A few rows of it may read as another one (the check of a UPC-E is weak), so the largest wins.
+    # One place holds one barcode. A few rows of it may read as another one (the check of a UPC-E is weak), so the
+    # largest wins.
     for code in sorted(candidates, key=lambda code: -code.area):
         if not any(larger.covers(code) for larger in found):
             found.append(code)
@@ -100,7 +102,8 @@ def _decode(grey: NDArray[np.uint8], formats: tuple[str, ...]) -> list[_Barcode]
 def _find_bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple[int, int]]]:
     """Find regions that look like bars.
 
-    :returns: for each, the affine matrix ``[2, 3]`` from the image to a patch in which the bars are upright, and the patch's size (width, height).
+    :returns: for each, the affine matrix ``[2, 3]`` from the image to a patch in which the bars are upright, and the
+        patch's size (width, height).
     """
     _, rectangles = cv2.barcode.BarcodeDetector().detect(grey)
     patches = []
@@ -124,11 +127,12 @@ def _bounding_box(corners: NDArray[np.float32], width: int, height: int) -> list
 def check(declared: str | None, found: list[dict[str, Any]]) -> str:
     """Compare the declared barcode with those that were read.
 
-    A few bars of another barcode may read as a UPC-E, whose check is weak. So a UPC-E counts as a mismatch only where the declared
-    barcode could have been printed as a UPC-E.
+    A few bars of another barcode may read as a UPC-E, whose check is weak. So a UPC-E counts as a mismatch only where
+    the declared barcode could have been printed as a UPC-E.
 
     :param found: the result of ``read``.
-    :returns: ``not_declared``; ``match``; ``mismatch`` when a retail barcode was read and none equals the declared one; ``not_read`` otherwise.
+    :returns: ``not_declared``; ``match``; ``mismatch`` when a retail barcode was read and none equals the declared one;
+        ``not_read`` otherwise.
     """
     if not declared:
         return "not_declared"
@@ -145,10 +149,14 @@ def _matches(declared: str, code: dict[str, Any]) -> bool:
 
 
 def _expected_texts(declared: str, read_format: str) -> set[str]:
-    """Return the normalized texts that a barcode of that format may have if it is the declared one: a UPC-E reads as its expanded UPC-A."""
+    """Return the normalized texts that a barcode of that format may have if it is the declared one.
+
+    A UPC-E reads as its expanded UPC-A.
+    """
     digits = _strip_separators(declared)
     texts = {_normalize(declared)}
-    if _UPC_E.fullmatch(digits) and (read_format == "UPC-E" or not _has_valid_check_digit(digits)):  # otherwise the 8 digits are an EAN-8
+    # Eight digits with a valid check digit are also an EAN-8, unless a UPC-E was read.
+    if _UPC_E.fullmatch(digits) and (read_format == "UPC-E" or not _has_valid_check_digit(digits)):
         texts.add(_normalize(_expand_upc_e(digits)))
     return texts
 
@@ -165,7 +173,7 @@ def _expand_upc_e(upc_e: str) -> str:
 
 
 def _normalize(text: str) -> str:
-    """Return a GTIN with 14 digits (a UPC-A is an EAN-13 with a leading zero), and any other text without surrounding white space."""
+    """Return a GTIN with 14 digits, and any other text stripped. A UPC-A is an EAN-13 with a leading zero."""
     digits = _strip_separators(text)
     if digits.isascii() and digits.isdigit() and len(digits) in {8, 12, 13, 14} and _has_valid_check_digit(digits):
         return digits.zfill(14)

@@ -12,20 +12,24 @@ _SIDE: Final = 64
 _MERGE_DISTANCE: Final = 10.0
 """Colours closer than this in CIE Lab (Delta E 1976) are merged: most people call them by one name."""
 _MIN_SHARE: Final = 0.02
-"""A colour that covers a smaller share of the image is merged with the nearest one: at this size it is mostly the blend along an edge."""
+"""A colour that covers a smaller share of the image is merged with the nearest one: at this size it is mostly the blend
+along an edge."""
 _CRITERIA: Final = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 30, 0.1)
 
 Lab = NDArray[np.floating[Any]]
 
 
 def dominant_colors(rgb: Rgb, count: int = 5) -> list[dict[str, Any]]:
-    """Return the colours that cover most of an image: k-means in CIE Lab at 64 x 64 pixels by area, then similar clusters merged.
+    """Return the colours that cover most of an image.
 
-    The clusters are initialised by binary splitting (Orchard and Bouman 1991) instead of randomly: the same image always gives the same colours.
+    They are clusters of k-means in CIE Lab, of the image reduced to 64 x 64 pixels by area; similar clusters are
+    merged. The clusters are initialised by binary splitting (Orchard and Bouman 1991) instead of randomly: the same
+    image always gives the same colours.
 
     :param rgb: ``[H, W, 3]``, uint8.
     :param count: maximum number of colours.
-    :returns: ``{"hex": "#rrggbb", "share"}``, the largest share first. Shares are from 0 to 1 and, apart from rounding, add up to 1.
+    :returns: ``{"hex": "#rrggbb", "share"}``, the largest share first. Shares are from 0 to 1 and, apart from rounding,
+        add up to 1.
     """
     size = (min(_SIDE, rgb.shape[1]), min(_SIDE, rgb.shape[0]))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -38,7 +42,9 @@ def dominant_colors(rgb: Rgb, count: int = 5) -> list[dict[str, Any]]:
 
 
 def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
-    """Label colours ``[N, 3]`` by splitting the cluster with the largest spread at its mean, perpendicular to its main axis, repeatedly.
+    """Label colours ``[N, 3]`` by binary splitting.
+
+    The cluster with the largest spread is split at its mean, perpendicular to its main axis, repeatedly.
 
     :returns: ``[N, 1]``; fewer than ``count`` labels where the colours are too similar to be split.
     """

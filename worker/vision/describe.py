@@ -1,4 +1,7 @@
-"""Describe or augment one image of an inspection: bytes in, JSON fields and JPEG files out. No I/O; independent of batches."""
+"""Describe or augment one image of an inspection: bytes in, JSON fields and JPEG files out.
+
+No I/O; independent of batches.
+"""
 
 import logging
 from collections.abc import Iterable
@@ -17,8 +20,8 @@ _log = logging.getLogger(__name__)
 class ImageDescription:
     """The result for one image.
 
-    ``fields`` are JSON values; ``files`` are JPEG files by name; ``rgb`` ``[H, W, 3]``, uint8, is the input of the model,
-    with zero rows where no detection is wanted.
+    ``fields`` are JSON values; ``files`` are JPEG files by name; ``rgb`` ``[H, W, 3]``, uint8, is the input of the
+    model, with zero rows where no detection is wanted.
     """
 
     fields: dict[str, Any]
@@ -29,8 +32,9 @@ class ImageDescription:
 def augment_image(data: bytes, *, names: Iterable[str], seed: int, max_pixels: int) -> ImageDescription:
     """Return an image at display size and its augmentations, which are made at that size.
 
-    ``fields["augmentations"]`` holds ``{"name", "params"}`` for each augmentation, or ``{"name", "error": "augmentation_failed"}``;
-    one failure does not affect the others. The same bytes, name and seed give the same augmentation.
+    ``fields["augmentations"]`` holds ``{"name", "params"}`` for each augmentation, or ``{"name", "error":
+    "augmentation_failed"}``; one failure does not affect the others. The same bytes, name and seed give the same
+    augmentation.
 
     :param names: keys of ``operations.OPERATIONS``.
     :param seed: seed of the parameters.

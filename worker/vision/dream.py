@@ -1,8 +1,11 @@
-"""DeepDream: change an image step by step so that it excites a layer of the detector's network (Mordvintsev, Olah and Tyka 2015).
+"""DeepDream: change an image step by step so that it excites a layer of the detector's network.
 
-Each step is gradient ascent on the mean squared activation of the layer. It runs on several sizes of the image, the smallest first;
-each size starts from the changes of the one before. A plain gradient is mostly noise of single pixels in glaring colours, so it is
-preconditioned: its frequencies and colours are weighted as they are distributed in natural images (Olah, Mordvintsev and Schubert 2017).
+The method is that of Mordvintsev, Olah and Tyka (2015).
+
+Each step is gradient ascent on the mean squared activation of the layer. It runs on several sizes of the image, the
+smallest first; each size starts from the changes of the one before. A plain gradient is mostly noise of single pixels
+in glaring colours, so it is preconditioned: its frequencies and colours are weighted as they are distributed in natural
+images (Olah, Mordvintsev and Schubert 2017).
 """
 
 import copy
@@ -26,7 +29,8 @@ _STEPS: Final = 10
 _STEP_SIZE: Final = 0.01
 """Mean change of the image's values (0 to 1) by one step at full strength."""
 _JITTER: Final = 16
-"""The image is shifted by up to this many pixels before each step, so that the network's grid does not become visible."""
+"""The image is shifted by up to this many pixels before each step, so that the network's grid does not become
+visible."""
 _SEED: Final = 0
 _MIN_SIDE: Final = 64
 """A smaller image is padded to this size in pixels: the deeper layers would have no maps of it."""
@@ -44,8 +48,8 @@ class Dreamer:
         :param source: see ``model_registry.load``.
         :param device: ``cpu`` or ``cuda``; by default a GPU if there is one.
         :param threads: number of threads that torch may use in this process.
-        :raises ModelUnusable: see ``model_registry.load``; or the network lacks feature maps of the required sizes, or ``cuda`` was
-            requested and there is no usable GPU.
+        :raises ModelUnusable: see ``model_registry.load``; or the network lacks feature maps of the required sizes, or
+            ``cuda`` was requested and there is no usable GPU.
         """
         self._device = runtimes.select_device(device)
         torch.set_num_threads(threads)
@@ -69,7 +73,8 @@ class Dreamer:
     def dream(self, rgb: Rgb, layer: int, strength: float) -> Rgb:
         """Return the image after DeepDream, at display size. When a GPU's memory does not suffice, the CPU computes it.
 
-        On a CPU the same image gives the same bytes every time; on a GPU the gradients of some networks differ in their last digits.
+        On a CPU the same image gives the same bytes every time; on a GPU the gradients of some networks differ in their
+        last digits.
 
         :param rgb: ``[H, W, 3]``, uint8; reduced first if its longest side exceeds ``imaging.DISPLAY_SIDE``.
         :param layer: one of ``DREAM_LAYERS``.
@@ -110,7 +115,10 @@ class Dreamer:
         return np.ascontiguousarray(result)
 
     def _gradient(self, image: Tensor, layer: int) -> Tensor:
-        """Return the gradient ``[1, 3, H, W]`` of the layer's mean squared activation; elements that are not finite become 0."""
+        """Return the gradient ``[1, 3, H, W]`` of the layer's mean squared activation.
+
+        Elements that are not finite become 0.
+        """
         image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = self._maps((image - self._mean.to(image.device)) / self._std.to(image.device), layer)
@@ -142,9 +150,10 @@ class _LayerReached(Exception):
 
 
 def _find_layers(body: nn.Module) -> dict[int, str]:
-    """Find a module for each layer: among the modules whose output has the layer's size, the last of the outermost ones.
+    """Find the module of each layer.
 
-    So it is the end of a whole block in networks that have blocks. A copy on the meta device yields the sizes without any computation.
+    Among the modules whose output has the layer's size it is the last of the outermost ones. So it is the end of a
+    whole block in networks that have blocks. A copy on the meta device yields the sizes without any computation.
 
     :returns: module names by layer; layers without such a module are missing.
     """
@@ -181,9 +190,10 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor:
-    """Return weights ``[H, W // 2 + 1]`` of frequencies as in natural images: lower frequencies weigh more, down to the layer's receptive field.
+    """Return weights ``[H, W // 2 + 1]`` of frequencies as in natural images.
 
-    Weights of still lower frequencies go to 0, so that the brightness of whole regions does not change.
+    Lower frequencies weigh more, down to the layer's receptive field. Weights of still lower frequencies go to 0, so
+    that the brightness of whole regions does not change.
     """
     down = torch.fft.fftfreq(size[0], device=device)[:, None].square()
     right = torch.fft.rfftfreq(size[1], device=device)[None].square()
@@ -193,6 +203,9 @@ def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor
 
 
 def _colour_weights(image: Tensor) -> Tensor:
-    """Return weights ``[3, 3]`` of directions in colour space: the covariance of the image's colours, plus a small multiple of the identity."""
+    """Return weights ``[3, 3]`` of directions in colour space.
+
+    They are the covariance of the image's colours plus a small multiple of the identity.
+    """
     covariance = torch.cov(image[0].flatten(1))
     return covariance / covariance.trace().clamp_min(1e-6) + 0.05 * torch.eye(3, device=image.device)

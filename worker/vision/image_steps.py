@@ -1,4 +1,7 @@
-"""The steps on one image of a batch before and after the detector. No I/O; both run in threads while the detector works on other images."""
+"""The steps on one image of a batch before and after the detector.
+
+No I/O; both run in threads while the detector works on other images.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any

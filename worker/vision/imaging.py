@@ -1,7 +1,8 @@
 """Decode image files to upright RGB arrays, strictly; resize them; encode JPEG.
 
-JPEGs are decoded by libjpeg-turbo (simplejpeg), which reports damage; everything else by Pillow, which does not always, so the structure of
-the file is checked first (``formats``). Limits on the size are applied to the header before anything is decoded.
+JPEGs are decoded by libjpeg-turbo (simplejpeg), which reports damage; everything else by Pillow, which does not always,
+so the structure of the file is checked first (``formats``). Limits on the size are applied to the header before
+anything is decoded.
 """
 
 import io
@@ -49,9 +50,10 @@ _GREEN: Final = (25, 224, 127)
 class DecodedImage:
     """A decoded image.
 
-    ``rgb`` is ``[H, W, 3]``, uint8, upright and C-contiguous. ``width`` and ``height`` are those of the upright image at full size; ``rgb`` may be
-    smaller, see ``decode``. ``format`` is a key of ``shared.media_types.SIGNATURES``; ``mode`` is Pillow's name for the file's pixel format (``RGB``, ``P``,
-    ``CMYK``, ``I;16``); ``frames`` counts the frames or pages of the file; ``exif`` holds selected EXIF fields; ``profile`` is the ICC colour profile.
+    ``rgb`` is ``[H, W, 3]``, uint8, upright and C-contiguous. ``width`` and ``height`` are those of the upright image
+    at full size; ``rgb`` may be smaller, see ``decode``. ``format`` is a key of ``shared.media_types.SIGNATURES``;
+    ``mode`` is Pillow's name for the file's pixel format (``RGB``, ``P``, ``CMYK``, ``I;16``); ``frames`` counts the
+    frames or pages of the file; ``exif`` holds selected EXIF fields; ``profile`` is the ICC colour profile.
     """
 
     rgb: Rgb
@@ -65,7 +67,7 @@ class DecodedImage:
 
     @property
     def icc(self) -> str | None:
-        """The description that the colour profile contains; None where there is no profile, or it is unreadable or too large."""
+        """The description in the colour profile; None where there is no profile, or it is unreadable or too large."""
         if not 0 < len(self.profile) <= _MAX_PROFILE_BYTES:
             return None
         try:
@@ -73,7 +75,8 @@ class DecodedImage:
         except (ImageCms.PyCMSError, OSError, ValueError) as error:
             _log.debug("unreadable colour profile: %s", type(error).__name__)
             return None
-        return "".join(filter(str.isprintable, name[:_MAX_TEXT])).strip() or None  # a hostile profile may contain control characters
+        # A hostile profile may contain control characters.
+        return "".join(filter(str.isprintable, name[:_MAX_TEXT])).strip() or None
 
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
@@ -102,10 +105,11 @@ def decode(data: bytes, *, max_pixels: int, min_side: int | None = None) -> Deco
     """Decode an image file and rotate the image upright. Of an animation the first frame is decoded.
 
     :param max_pixels: limit of width x height.
-    :param min_side: a longest side in pixels that suffices: a JPEG whose longest side is at least twice that is decoded at a reduced size, with
-        a longest side of at least ``min_side`` (libjpeg leaves out high frequencies, which takes a fraction of the time). ``width`` and ``height`` of
-        the result are still those of the file.
-    :raises VisionError: ``empty``, ``unsupported_format``, ``too_many_pixels``, ``truncated``, ``corrupt``, ``out_of_memory``.
+    :param min_side: a longest side in pixels that suffices: a JPEG whose longest side is at least twice that is decoded
+        at a reduced size, with a longest side of at least ``min_side`` (libjpeg leaves out high frequencies, which
+        takes a fraction of the time). ``width`` and ``height`` of the result are still those of the file.
+    :raises VisionError: ``empty``, ``unsupported_format``, ``too_many_pixels``, ``truncated``, ``corrupt``,
+        ``out_of_memory``.
     """
     if not data:
         raise VisionError("empty")
@@ -132,7 +136,10 @@ def encode_jpeg(rgb: Rgb, quality: int = JPEG_QUALITY) -> bytes:
 
 
 def thumbnail(rgb: Rgb, longest: int = THUMB_SIDE) -> Rgb:
-    """Reduce an image ``[H, W, 3]`` by area so that its longest side is ``longest`` pixels. A smaller image is returned as it is."""
+    """Reduce an image ``[H, W, 3]`` by area so that its longest side is ``longest`` pixels.
+
+    A smaller image is returned as it is.
+    """
     height, width = rgb.shape[:2]
     scale = longest / max(height, width)
     if scale >= 1:
@@ -142,10 +149,11 @@ def thumbnail(rgb: Rgb, longest: int = THUMB_SIDE) -> Rgb:
 
 
 def resize_for_display(rgb: Rgb) -> Rgb:
-    """Reduce an image ``[H, W, 3]`` so that its longest side is ``DISPLAY_SIDE`` pixels. A smaller image is returned as it is.
+    """Reduce an image ``[H, W, 3]`` so that its longest side is ``DISPLAY_SIDE`` pixels.
 
-    The integer part of the ratio is reduced by area, which is fast where the sides divide evenly; the remaining factor, less than 2, is bilinear.
-    For shelf photos reduced from 1280 to 700 the result has a PSNR of 51 dB against Pillow's bicubic filter (area alone: 53 dB), in a ninth of the time.
+    A smaller image is returned as it is. The integer part of the ratio is reduced by area, which is fast where the
+    sides divide evenly; the remaining factor, less than 2, is bilinear. For shelf photos reduced from 1280 to 700 the
+    result has a PSNR of 51 dB against Pillow's bicubic filter (area alone: 53 dB), in a ninth of the time.
     """
     height, width = rgb.shape[:2]
     ratio = max(height, width) / DISPLAY_SIDE
@@ -202,7 +210,8 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     kind = sniff(data[:_SIGNATURE_BYTES])
     if kind is None:
         raise VisionError("unsupported_format")
-    # Some decoders allocate the whole canvas as soon as they open a file; Pillow refuses more than twice this value before they do.
+    # Some decoders allocate the whole canvas as soon as they open a file; Pillow refuses more than twice this value
+    # before they do.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
         opened = Image.open(io.BytesIO(formats.remove_unneeded(kind, data)), formats=(kind,))
@@ -210,7 +219,8 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
         raise VisionError("too_many_pixels") from None
     except Exception as error:
         formats.check(kind, data)  # raises "truncated" if the file is only incomplete
-        if kind == "tiff" and isinstance(error, UnidentifiedImageError):  # an intact file in an encoding that Pillow does not know
+        # An intact file in an encoding that Pillow does not know.
+        if kind == "tiff" and isinstance(error, UnidentifiedImageError):
             raise VisionError("unsupported_format") from error
         raise
     with opened as image:
@@ -238,7 +248,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
 
 
 def _reduction_options(size: tuple[int, int], min_side: int | None) -> dict[str, int]:
-    """Return simplejpeg's options that decode an image of this width and height with a longest side of at least ``min_side``."""
+    """Return simplejpeg's options that decode an image of this size with a longest side of at least ``min_side``."""
     if min_side is None:
         return {}
     return {"min_width" if size[0] >= size[1] else "min_height": min_side, "min_factor": 2}
@@ -264,7 +274,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _grey_to_uint8(image: Image.Image) -> Grey:
-    """Reduce grey values of more than 8 bits to 8 bits. White is the maximum of the bit depth up to 16 bits, and the maximum in the image for more."""
+    """Reduce grey values of more than 8 bits to 8 bits.
+
+    White is the maximum of the bit depth up to 16 bits, and the maximum in the image for more.
+    """
     tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
     values = np.asarray(image)
     if image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
@@ -274,7 +287,8 @@ def _grey_to_uint8(image: Image.Image) -> Grey:
     else:
         white = max(1e-9, float(np.nanmax(values)))
     grey: Grey = np.clip(np.nan_to_num(values.astype(np.float32)) / white * 255, 0, 255).astype(np.uint8)
-    zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0  # Pillow inverts such images only up to 8 bits
+    # Pillow inverts images in which zero is white only up to 8 bits.
+    zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
     return 255 - grey if zero_is_white else grey
 
 

@@ -10,8 +10,9 @@ def measure(rgb: Rgb) -> dict[str, float]:
     """Measure brightness and sharpness.
 
     :param rgb: ``[H, W, 3]``, uint8.
-    :returns: ``brightness``, the mean luma from 0 to 1; ``sharpness``, the variance of the Laplacian of the luma (Pech-Pacheco et al. 2000).
-        It is measured at a longest side of at most 640 pixels, so that large and small images are comparable; an image below about 100 looks blurred.
+    :returns: ``brightness``, the mean luma from 0 to 1; ``sharpness``, the variance of the Laplacian of the luma
+        (Pech-Pacheco et al. 2000). It is measured at a longest side of at most 640 pixels, so that large and small
+        images are comparable; an image below about 100 looks blurred.
     """
     grey = cv2.cvtColor(thumbnail(rgb, 640), cv2.COLOR_RGB2GRAY)
     return {
@@ -21,9 +22,10 @@ def measure(rgb: Rgb) -> dict[str, float]:
 
 
 def perceptual_hash(rgb: Rgb) -> str:
-    """Compute the pHash of an image (Zauner 2010; the imagehash library does the same): the hashes of similar images differ in few bits.
+    """Compute the pHash of an image (Zauner 2010, as in imagehash). The hashes of similar images differ in few bits.
 
-    The luma is reduced to 32 x 32 pixels by area and transformed by a DCT. Each bit says whether one of the 8 x 8 lowest frequencies is above their median.
+    The luma is reduced to 32 x 32 pixels by area and transformed by a DCT. Each bit says whether one of the 8 x 8
+    lowest frequencies is above their median.
 
     :param rgb: ``[H, W, 3]``, uint8.
     :returns: 64 bits as 16 hexadecimal digits, row by row; the constant component comes first.

@@ -1,8 +1,9 @@
 """Import torchvision without importing torch's compiler. Import this module before torchvision, everywhere.
 
-One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: that takes half of a worker's start-up
-time and a tenth of its memory, and nothing here calls it. So lightweight stub modules replace ``torch._dynamo`` while torchvision is imported;
-a call to a stub's function imports the compiler and returns its result.
+One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: that takes half
+of a worker's start-up time and a tenth of its memory, and nothing here calls it. So lightweight stub modules replace
+``torch._dynamo`` while torchvision is imported; a call to a stub's function imports the compiler and returns its
+result.
 """
 
 import importlib

@@ -18,8 +18,8 @@ from worker.vision.imaging import Rgb
 class AugmentedImage:
     """The result of one operation.
 
-    ``rgb`` is ``[H, W, 3]``, uint8, of the size of the input; ``params`` are the sampled parameters. ``boxes`` holds, for each
-    remaining box, its index in the input list and its new place: x1, y1, x2, y2 in pixels.
+    ``rgb`` is ``[H, W, 3]``, uint8, of the size of the input; ``params`` are the sampled parameters. ``boxes`` holds,
+    for each remaining box, its index in the input list and its new place: x1, y1, x2, y2 in pixels.
     """
 
     rgb: Rgb

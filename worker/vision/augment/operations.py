@@ -1,7 +1,8 @@
 """Sample the parameters of augmentations, and transform boxes with them. No pixels are computed here.
 
-Coordinates are continuous, like those of boxes: the centre of the first pixel is at (0.5, 0.5). The random seed is derived from the
-image id, the operation's name and ``RECIPE_VERSION``, so the same input gives the same parameters, whichever backend computes the pixels.
+Coordinates are continuous, like those of boxes: the centre of the first pixel is at (0.5, 0.5). The random seed is
+derived from the image id, the operation's name and ``RECIPE_VERSION``, so the same input gives the same parameters,
+whichever backend computes the pixels.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ Matrix = NDArray[np.float64]
 class Transform:
     """One operation with sampled parameters, for an image of ``height`` x ``width`` pixels.
 
-    ``params`` describe the operation in pixels, degrees and intensity steps of 0 to 255; they are part of the stored result.
-    ``matrix`` ``[3, 3]``, float64, maps points of the input to points of the output in homogeneous coordinates.
+    ``params`` describe the operation in pixels, degrees and intensity steps of 0 to 255; they are part of the stored
+    result. ``matrix`` ``[3, 3]``, float64, maps points of the input to points of the output in homogeneous coordinates.
     Noise has too many values to be a parameter: the backend that computes the pixels draws it from ``seed``.
     """
 
@@ -72,8 +73,8 @@ def transform_box(box: list[float], matrix: Matrix, width: int, height: int) -> 
 
     :param box: x1, y1, x2, y2 in pixels.
     :param matrix: ``[3, 3]``.
-    :returns: x1, y1, x2, y2, rounded to a tenth of a pixel; None when less than ``MIN_VISIBLE_FRACTION`` of the bounding box
-        is inside the frame, or when a corner is projected to the horizon or behind it.
+    :returns: x1, y1, x2, y2, rounded to a tenth of a pixel; None when less than ``MIN_VISIBLE_FRACTION`` of the
+        bounding box is inside the frame, or when a corner is projected to the horizon or behind it.
     """
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
@@ -195,4 +196,5 @@ OPERATIONS: Final[dict[str, Callable[[int, int, Rng], _Sampled]]] = {
     "jpeg_artifacts": _jpeg_artifacts,
     "low_light": _low_light,
 }
-"""For each operation the function that samples its parameters and its matrix, given height, width and random generator."""
+"""For each operation the function that samples its parameters and its matrix, given height, width and random
+generator."""

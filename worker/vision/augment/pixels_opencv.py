@@ -1,7 +1,7 @@
 """Compute the pixels of augmentations with OpenCV on a CPU. ``pixels_torch`` is the counterpart for a GPU.
 
-Each operation matches its counterpart in ``torchvision.transforms.v2.functional`` (or Pillow) with the sampled parameters of the transform.
-Images are ``[H, W, 3]``, uint8, RGB.
+Each operation matches its counterpart in ``torchvision.transforms.v2.functional`` (or Pillow) with the sampled
+parameters of the transform. Images are ``[H, W, 3]``, uint8, RGB.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,8 @@ def _warp(rgb: Rgb, matrix: Matrix, border: int) -> Rgb:
     to_corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     to_centre = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
     matrix, size = to_centre @ matrix @ to_corner, (rgb.shape[1], rgb.shape[0])
-    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)  # OpenCV warps four channels in a third of the time that it needs for three
+    # OpenCV warps four channels in a third of the time that it needs for three.
+    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
     if (matrix[2] == [0, 0, 1]).all():
         rgba = cv2.warpAffine(rgba, matrix[:2], size, borderMode=border)
     else:
@@ -69,7 +70,8 @@ def _color_jitter(rgb: Rgb, transform: Transform) -> Rgb:
     # Saturation is a linear blend of each channel with the luma.
     saturated = cv2.transform(contrasted, np.eye(3) * saturation + (1 - saturation) * _LUMA)
     hsv = cv2.cvtColor(saturated, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(hue * 256) % 256)  # HSV_FULL maps the hue circle to 256 steps, so uint8 overflow wraps correctly
+    # HSV_FULL maps the hue circle to 256 steps, so uint8 overflow wraps correctly.
+    hsv[..., 0] += np.uint8(round(hue * 256) % 256)
     jittered: Rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
     return jittered
 

@@ -1,8 +1,9 @@
-"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch where torchvision has none. For a GPU; works on any device.
+"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch where torchvision has none.
 
-A transform gives the same image as in ``pixels_opencv``, except for rounding and for the noise, which comes from another random generator.
-On one device it gives the same bytes every time: no CUDA kernel that is used here adds floats in an order that varies (the forward passes of
-``grid_sample``, ``index_select``, ``interpolate``, the convolutions, and ``randn`` with its own generator; ``scatter_add`` in ``equalize`` adds integers).
+Intended for a GPU; works on any device. A transform gives the same image as in ``pixels_opencv``, except for rounding
+and for the noise, which comes from another random generator. On one device it gives the same bytes every time: no CUDA
+kernel that is used here adds floats in an order that varies (the forward passes of ``grid_sample``, ``index_select``,
+``interpolate``, the convolutions, and ``randn`` with its own generator; ``scatter_add`` in ``equalize`` adds integers).
 """
 
 from collections.abc import Callable
@@ -23,9 +24,10 @@ from worker.vision.imaging import Rgb
 
 
 class TorchBackend:
-    """Apply transforms to one image on a device. The image is copied to the device once, when the first transform needs it.
+    """Apply transforms to one image on a device.
 
-    When the device's memory does not suffice, OpenCV computes that transform and all later ones. Not thread-safe.
+    The image is copied to the device once, when the first transform needs it. When the device's memory does not
+    suffice, OpenCV computes that transform and all later ones. Not thread-safe.
     """
 
     def __init__(self, rgb: Rgb, device: str) -> None:
@@ -64,7 +66,10 @@ def apply_transform(image: Tensor, transform: Transform) -> Tensor:
 
 
 def to_tensor(rgb: Rgb, device: str | torch.device) -> Tensor:
-    """Copy an image ``[H, W, 3]`` to a device as a contiguous ``[3, H, W]`` tensor, uint8, for convolutions that treat each channel separately."""
+    """Copy an image ``[H, W, 3]``, uint8, to a device as a contiguous tensor ``[3, H, W]``.
+
+    Convolutions then treat each channel separately.
+    """
     return torch.from_numpy(np.require(rgb, requirements=["C", "W"])).to(device).permute(2, 0, 1).contiguous()
 
 
@@ -86,7 +91,10 @@ def _warp(image: Tensor, matrix: Matrix, border: str) -> Tensor:
 
 
 def _pad_reflect(image: Tensor, padding: int) -> Tensor:
-    """Pad an image on all sides by reflection at its outermost pixels; torch's own padding needs an image larger than ``padding``."""
+    """Pad an image on all sides by reflection at its outermost pixels.
+
+    Torch's own padding needs an image larger than ``padding``.
+    """
     rows, columns = (_reflected_indices(side, padding, image.device) for side in image.shape[-2:])
     return image.index_select(1, rows).index_select(2, columns)
 
@@ -116,7 +124,8 @@ def _warp_mirrored_border(image: Tensor, transform: Transform) -> Tensor:
 
 def _random_crop(image: Tensor, transform: Transform) -> Tensor:
     x, y, width, height = (transform.params[name] for name in ("x", "y", "width", "height"))
-    return _to_uint8(tv.resize(tv.crop(image, y, x, height, width).float(), list(image.shape[-2:])))  # as floats: resizing uint8 gives different values on each device
+    # As floats: resizing uint8 gives different values on each device.
+    return _to_uint8(tv.resize(tv.crop(image, y, x, height, width).float(), list(image.shape[-2:])))
 
 
 def _color_jitter(image: Tensor, transform: Transform) -> Tensor:
@@ -187,5 +196,6 @@ OPERATIONS: Final[dict[str, Callable[[Tensor, Transform], Tensor]]] = {
     "cutout": _cutout,
     "low_light": _low_light,
 }
-"""All operations but ``jpeg_artifacts``, which OpenCV computes from the input image: on CUDA torchvision's ``encode_jpeg`` does not subsample
-chroma (4:4:4), so that its artifacts differ, and it is deprecated since torchvision 0.29."""
+"""All operations but ``jpeg_artifacts``, which OpenCV computes from the input image: on CUDA torchvision's
+``encode_jpeg`` does not subsample chroma (4:4:4), so that its artifacts differ, and it is deprecated since torchvision
+0.29."""

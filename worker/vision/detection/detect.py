@@ -48,7 +48,8 @@ class Detector:
 
         :param images: ``[H, W, 3]``, uint8, RGB.
         :param threshold: minimum score of a detection, 0 to 1; the default is the model's own.
-        :returns: for each image its detections ``{"label", "score", "box"}``, the highest score first; ``box`` is x1, y1, x2, y2 in pixels of the image.
+        :returns: for each image its detections ``{"label", "score", "box"}``, the highest score first; ``box`` is x1,
+            y1, x2, y2 in pixels of the image.
         :raises torch.OutOfMemoryError: the device's memory does not suffice for one image, and there is no fallback.
         """
         min_score = self._card.threshold if threshold is None else threshold
@@ -94,8 +95,8 @@ def load(
     :param source: see ``model_registry.load``.
     :param threads: number of threads that torch, OpenCV and the runtime may each use in this process.
     :param device: ``cpu`` or ``cuda``; by default a GPU if there is one.
-    :param precision: ``auto`` chooses half precision where the device supports it and the model card says that it loses at most
-        ``MAX_HALF_PRECISION_LOSS``.
+    :param precision: ``auto`` chooses half precision where the device supports it and the model card says that it loses
+        at most ``MAX_HALF_PRECISION_LOSS``.
     :raises ModelUnusable: see ``model_registry.load``; or ``cuda`` was requested and there is no usable GPU.
     """
     selected = runtimes.select_device(device)

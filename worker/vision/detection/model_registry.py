@@ -1,6 +1,7 @@
 """Load a detector: the bundled model, one of torchvision's by name, or a checkpoint file of the user.
 
-A checkpoint is ``NAME.safetensors`` or ``NAME.pt`` (a state dict, read as weights only) with its model card ``NAME.json`` beside it::
+A checkpoint is ``NAME.safetensors`` or ``NAME.pt`` (a state dict, read as weights only) with its model card
+``NAME.json`` beside it::
 
     {"name": "shelves", "version": "3", "architecture": "grocery", "labels": ["Apple", ...], "size": 256, "threshold": 0.3}
 
@@ -44,8 +45,9 @@ class ModelUnusable(Exception):
 class ModelCard:
     """The properties of a model besides its weights.
 
-    ``labels`` has an entry for each class index of the network, including the background (0). ``threshold`` is the minimum score of a
-    detection. ``half_loss`` is the loss of mAP50 in half precision, from 0 to 1; None when it was not measured.
+    ``labels`` has an entry for each class index of the network, including the background (0). ``threshold`` is the
+    minimum score of a detection. ``half_loss`` is the loss of mAP50 in half precision, from 0 to 1; None when it was
+    not measured.
     """
 
     name: str
@@ -155,7 +157,10 @@ def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _read_safetensors(data: bytes) -> dict[str, Tensor]:
-    """Parse the safetensors format (github.com/huggingface/safetensors#format) without its library, which a GPU machine may lack."""
+    """Parse the safetensors format (github.com/huggingface/safetensors#format).
+
+    Its library may be missing on a GPU machine.
+    """
     begin = 8 + int.from_bytes(data[:8], "little")
     tensors = {}
     for name, entry in json.loads(data[8:begin]).items():

@@ -17,7 +17,8 @@ from torchvision.models.detection.ssd import SSD, SSDHead
 WIDTHS: Final = (24, 48, 96, 160, 256, 256, 256)
 """Channels of each stage. Each stage halves the resolution, from 1/2 to 1/128 of the input."""
 BLOCKS: Final = (0, 1, 2, 2, 1, 1, 0)
-"""Residual blocks of each stage. Small objects are classified on the map at 1/16, so the stages up to it are the deepest."""
+"""Residual blocks of each stage. Small objects are classified on the map at 1/16, so the stages up to it are the
+deepest."""
 FIRST_MAP: Final = 3
 """Index of the stage whose output is the first feature map of the detector, at 1/16."""
 
@@ -54,7 +55,8 @@ class Backbone(nn.Module):
 class Classifier(nn.Module):
     """The backbone with a coarse and a fine classification head on each map, for pre-training the detector's backbone.
 
-    Each map must separate the classes on its own (deep supervision, Lee et al. 2015), as each of the detector's maps must.
+    Each map must separate the classes on its own (deep supervision, Lee et al. 2015), as each of the detector's maps
+    must.
     """
 
     def __init__(self, coarse: int, fine: int) -> None:
@@ -70,7 +72,10 @@ class Classifier(nn.Module):
         self.fine = nn.ModuleList(nn.Linear(width, fine) for width in WIDTHS[FIRST_MAP:])
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return coarse logits ``[N, coarse]`` and fine logits ``[N, fine]`` of images ``[N, 3, S, S]``, one pair for each map."""
+        """Return coarse logits ``[N, coarse]`` and fine logits ``[N, fine]`` for each map.
+
+        :param x: images ``[N, 3, S, S]``.
+        """
         pooled = [self.drop(feature_map.mean((2, 3))) for feature_map in self.backbone(x).values()]
         return [(coarse(features), fine(features)) for features, coarse, fine in zip(pooled, self.coarse, self.fine, strict=True)]
 
@@ -101,8 +106,8 @@ def build_detector(classes: int, size: int) -> SSD:
 def load_weights(model: SSD, weights: dict[str, Tensor]) -> None:
     """Load a state dict into a detector of ``build_detector``.
 
-    The second block of a stage exists since grocery 1.2. It is initialised as the identity; weights of earlier versions leave it so, and give
-    the same output as before.
+    The second block of a stage exists since grocery 1.2. It is initialised as the identity; weights of earlier versions
+    leave it so, and give the same output as before.
 
     :raises RuntimeError: the weights belong to another network.
     """

@@ -1,4 +1,7 @@
-"""Post-processing of torchvision's SSD for all classes at once; torchvision loops over the classes, which for 90 of them costs as much as a small network."""
+"""Post-processing of torchvision's SSD for all classes at once.
+
+Torchvision loops over the classes, which for 90 of them costs as much as a small network.
+"""
 
 from typing import Any
 
@@ -15,7 +18,8 @@ def postprocess_detections(
     """Do what ``SSD.postprocess_detections`` does: decode the boxes, select by score, apply non-maximum suppression.
 
     :param model: the SSD, whose thresholds and limits apply.
-    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors and C classes with the background.
+    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors and C
+        classes with the background.
     :param anchors: ``[A, 4]`` for each image.
     :param sizes: height and width of each image in pixels of the network's input.
     :returns: for each image ``boxes`` ``[D, 4]``, ``scores`` ``[D]`` and ``labels`` ``[D]``, the highest score first.

@@ -1,8 +1,8 @@
 """Runtimes that compute a detector's network: OpenVINO on a CPU; torch on a GPU, and on a CPU without OpenVINO.
 
-``install`` replaces three parts of a torchvision detector: its transform, its backbone and, if it has one, its dense head. The
-post-processing of an SSD is replaced by ``nms``. The rest (anchors, proposals, non-maximum suppression) remains torchvision's code, so that
-every runtime gives the results of the plain torchvision call.
+``install`` replaces three parts of a torchvision detector: its transform, its backbone and, if it has one, its dense
+head. The post-processing of an SSD is replaced by ``nms``. The rest (anchors, proposals, non-maximum suppression)
+remains torchvision's code, so that every runtime gives the results of the plain torchvision call.
 """
 
 import math
@@ -38,7 +38,10 @@ def select_device(device: str | None) -> str:
 
 
 def supports_half(device: str) -> bool:
-    """Return whether half precision (bfloat16 on a CPU, float16 on a GPU) is faster than full precision on the device."""
+    """Return whether half precision is faster than full precision on the device.
+
+    It is bfloat16 on a CPU and float16 on a GPU.
+    """
     if device != "cpu":
         return True
     try:
@@ -52,9 +55,9 @@ def supports_half(device: str) -> bool:
 def _openvino_core() -> Any:
     """Create OpenVINO's core once for the process, and keep it.
 
-    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread; when the core is destroyed,
-    it unmaps that stack and restores the previous one. If two cores are destroyed in the order of their creation, the thread keeps a
-    stack that is unmapped, and the next signal kills the process.
+    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread;
+    when the core is destroyed, it unmaps that stack and restores the previous one. If two cores are destroyed in the
+    order of their creation, the thread keeps a stack that is unmapped, and the next signal kills the process.
 
     :raises ImportError: OpenVINO is not installed.
     """
@@ -93,10 +96,11 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
 
 
 class _Transform(nn.Module):
-    """Torchvision's ``GeneralizedRCNNTransform`` with OpenCV: the same sizes, and the same bilinear values to within 1e-3 of an intensity step.
+    """Torchvision's ``GeneralizedRCNNTransform`` with OpenCV.
 
-    Resizing a float image of 1280x960 costs nine times as much as resizing bytes. So a side that is more than twice its target length is
-    first halved by area, in bytes, as often as that applies: bilinear interpolation of two neighbours would skip most of its pixels anyway.
+    Sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of 1280x960 costs
+    nine times as much as resizing bytes. So a side that is more than twice its target length is first halved by area,
+    in bytes, as often as that applies: bilinear interpolation of two neighbours would skip most of its pixels anyway.
     """
 
     def __init__(self, original: Any) -> None:
@@ -105,13 +109,17 @@ class _Transform(nn.Module):
         self._buffer = np.empty((0, 0, 0, 3), np.float32)
 
     def forward(self, images: list[Tensor], _targets: None = None) -> tuple[ImageList, None]:
-        """Resize images ``[3, H, W]`` (uint8; views of contiguous ``[H, W, 3]``) into a batch ``[N, 3, H, W]``, float32 from 0 to 255."""
+        """Resize images ``[3, H, W]`` into a batch ``[N, 3, H, W]``, float32 from 0 to 255.
+
+        The images are uint8, views of contiguous arrays ``[H, W, 3]``.
+        """
         resized = [self._resize(image.permute(1, 2, 0).numpy()) for image in images]
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in resized]
         stride = 1 if self._original.fixed_size else self._original.size_divisible
         height, width = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
         batch = self._allocate(len(resized), height, width)
-        padding = np.multiply(self._original.image_mean, 255, dtype=np.float32)  # 0 after normalization, which torchvision does before it pads
+        # Normalization turns this value into 0, with which torchvision pads after normalization.
+        padding = np.multiply(self._original.image_mean, 255, dtype=np.float32)
         for row, rgb, (high, wide) in zip(batch, resized, sizes, strict=True):
             row[:high, :wide] = rgb
             row[high:], row[:high, wide:] = padding, padding
@@ -127,8 +135,9 @@ class _Transform(nn.Module):
     def _allocate(self, count: int, height: int, width: int) -> NDArray[np.float32]:
         """Return an uninitialised array ``[count, height, width, 3]``.
 
-        With a fixed size the buffer is reused (1.8 MB for an image of 384 x 384), because new memory pages cost more than the copy into them.
-        OpenVINO may refer to the buffer until its next call, so a call must not begin before the previous one has returned.
+        With a fixed size the buffer is reused (1.8 MB for an image of 384 x 384), because new memory pages cost more
+        than the copy into them. OpenVINO may refer to the buffer until its next call, so a call must not begin before
+        the previous one has returned.
         """
         if not self._original.fixed_size:
             return np.empty((count, height, width, 3), np.float32)
@@ -175,7 +184,10 @@ class _Network(nn.Module):
                 self.head_names = list(self.head(list(features.values())))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute images ``[N, H, W, 3]``, from 0 to 255; return the maps in the order of ``map_names``, then the outputs of ``head_names``."""
+        """Compute images ``[N, H, W, 3]`` with values from 0 to 255.
+
+        Return the maps in the order of ``map_names``, then the outputs of ``head_names``.
+        """
         x = (images.permute(0, 3, 1, 2) - self.mean) / self.std
         features = _as_dict(self.backbone(x))
         if self.head is None:
@@ -226,7 +238,10 @@ class _TorchRuntime:
 
 
 class _OpenVinoRuntime:
-    """OpenVINO: on a CPU two to three times as fast as torch in float32, with results that agree to 1e-5; faster still in bfloat16."""
+    """OpenVINO: on a CPU two to three times as fast as torch in float32. The results agree to 1e-5.
+
+    In bfloat16 it is faster still.
+    """
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
         import openvino

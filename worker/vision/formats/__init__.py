@@ -1,7 +1,9 @@
-"""Parse the structure of image files before they are decoded: whether a file is complete, how large the image is, and which parts a decoder needs.
+"""Parse the structure of image files before they are decoded.
 
-Decoders return what they have of a truncated file, or stop reading after the first frame; and some take long over data that do not belong to
-the image. Here each format, in a module of its own, is parsed to its end, in time at most proportional to the length of the file.
+The structure tells whether a file is complete, how large the image is, and which parts a decoder needs. Decoders return
+what they have of a truncated file, or stop reading after the first frame; and some take long over data that do not
+belong to the image. Here each format, in a module of its own, is parsed to its end, in time at most proportional to the
+length of the file.
 """
 
 import struct
@@ -45,7 +47,7 @@ def check(kind: str, data: bytes) -> int:
 
 
 def remove_unneeded(kind: str, data: bytes) -> bytes:
-    """Return a file without the parts that could harm Pillow and that the image does not need; unchanged for formats that have none.
+    """Return a file without the parts that could harm Pillow and that the image does not need. Most formats have none.
 
     :param kind: the format, as returned by ``shared.media_types.sniff``.
     :raises VisionError: ``truncated``; ``corrupt``.

@@ -17,7 +17,9 @@ _SPATIAL_EXTENT: Final = re.compile(rb"\0\0\0\x14ispe")
 
 
 def check(data: bytes) -> int:
-    """Verify that all boxes end within the file. The last one may have no length; then the decoder detects what is missing.
+    """Verify that all boxes end within the file.
+
+    The last one may have no length; then the decoder detects what is missing.
 
     :returns: 0: the decoder counts the frames.
     :raises VisionError: ``truncated``; ``corrupt``.

@@ -22,7 +22,10 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return width and height. The oldest header has unsigned 16-bit numbers; in the others a negative height means that rows go down."""
+    """Return width and height.
+
+    The oldest header has unsigned 16-bit numbers; in the others a negative height means that rows go down.
+    """
     (header_length,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header_length == _CORE_HEADER_LENGTH else "<ii", data, 18)
     return abs(width), abs(height)

@@ -7,7 +7,8 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _MAX_HEADER_BYTES: Final = 1 << 16
-"""The first frame must begin within this many bytes for its size to be read. A GIF may begin with comments; parsing many short ones takes long."""
+"""The first frame must begin within this many bytes for its size to be read. A GIF may begin with comments; parsing
+many short ones takes long."""
 
 
 def check(data: bytes) -> int:

@@ -20,7 +20,9 @@ _MAX_INFLATED_BYTES: Final = 1 << 20
 
 
 def check(data: bytes) -> int:
-    """Parse all chunks, and verify the checksums of those that a decoder needs: Pillow does not verify those of the pixels.
+    """Parse all chunks, and verify the checksums of those that a decoder needs.
+
+    Pillow does not verify those of the pixels.
 
     :returns: the number of frames.
     :raises VisionError: ``corrupt``.
@@ -38,7 +40,10 @@ def check(data: bytes) -> int:
 
 
 def remove_unneeded(data: bytes) -> bytes:
-    """Return the file with only the chunks that determine the pixels and the orientation: Pillow fails over a long text chunk or a short gamma chunk."""
+    """Return the file with only the chunks that determine the pixels and the orientation.
+
+    Pillow fails on a long text chunk or a short gamma chunk.
+    """
     view, kept = memoryview(data), bytearray(data[:8])
     with suppress(struct.error):  # a truncated file, which `check` reports
         for name, begin, end in _chunks(data):
@@ -67,9 +72,11 @@ def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
 def check_pixels(data: bytes) -> None:
     """Verify that no pixels are missing, by inflating them once more in steps of bounded size.
 
-    The compressed stream may end early and still be valid. The decoder then leaves the remaining pixels black without an error.
+    The compressed stream may end early and still be valid. The decoder then leaves the remaining pixels black without
+    an error.
 
-    :param data: a file that passed ``check`` and whose size is within the limits: the time is proportional to its pixels and its length.
+    :param data: a file that passed ``check`` and whose size is within the limits: the time is proportional to its
+        pixels and its length.
     :raises VisionError: ``truncated``.
     """
     width, height, depth, colour_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, _HEADER_OFFSET)
@@ -80,7 +87,8 @@ def check_pixels(data: bytes) -> None:
     stream = zlib.decompressobj()
     for name, begin, end in _chunks(data):
         compressed = data[begin:end] if name == b"IDAT" else b""
-        while compressed and missing > 0 and not stream.eof:  # after its end the stream would store all further input, copying it each time
+        # After its end the stream would store all further input, copying it each time.
+        while compressed and missing > 0 and not stream.eof:
             missing -= len(stream.decompress(compressed, min(missing, _MAX_INFLATED_BYTES)))
             compressed = stream.unconsumed_tail
     if missing > 0:

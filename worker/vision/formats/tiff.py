@@ -13,7 +13,8 @@ _MAX_FIELDS_FOR_SIZE: Final = 64
 """The size is not read from a directory with more fields. Cameras and scanners write about twenty."""
 _MAX_PAGES: Final = 10_000
 _MAX_ENTRIES: Final = 500_000
-"""Limits of the directories, and of the entries and strips together: these may overlap, so that the file's length does not bound their number."""
+"""Limits of the directories, and of the entries and strips together: these may overlap, so that the file's length does
+not bound their number."""
 _OFFSET_AND_LENGTH_TAGS: Final = ((273, 279), (324, 325))
 """Tags of the offsets and lengths of strips and of tiles (TIFF 6.0, sections 3 and 15)."""
 _SIZE_TAGS: Final = (256, 257)
@@ -22,11 +23,14 @@ _BYTE, _SHORT, _LONG = 1, 3, 4
 _INTEGER_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
 """Struct codes of the integer field types; values of the signed types are never negative where they matter here."""
 _YCBCR: Final = 6
-"""Photometric interpretation with luma and two chroma samples, which several pixels may share (TIFF 6.0, section 21)."""
+"""Photometric interpretation with luma and two chroma samples, which several pixels may share (TIFF 6.0, section
+21)."""
 
 
 def check(data: bytes) -> int:
-    """Parse all directories; verify that all strips and tiles are inside the file, and that those of the first directory make up the whole image.
+    """Parse all directories.
+
+    Verify that all strips and tiles are inside the file, and that those of the first directory make up the whole image.
 
     :returns: the number of directories, which are pages.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
@@ -82,7 +86,10 @@ class _Directory:
     fields: dict[int, tuple[int, int, bytes]]
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Read the integers of a field, from its entry where they fit and otherwise from the offset in it; empty where the field is missing."""
+        """Read the integers of a field; empty where it is missing.
+
+        They are in the field's entry where they fit, and otherwise at the offset that it contains.
+        """
         kind, count, value = self.fields.get(tag, (_BYTE, 0, b""))
         if count > _MAX_ENTRIES:
             raise VisionError("corrupt")
@@ -99,7 +106,8 @@ class _Directory:
     def check_complete(self) -> None:
         """Verify that there are as many strips or tiles as the image needs, and that none of them is visibly truncated.
 
-        Decoders leave missing strips and tiles black. libtiff requires every row of compressed data, except in JPEG compression.
+        Decoders leave missing strips and tiles black. libtiff requires every row of compressed data, except in JPEG
+        compression.
 
         :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
         """
@@ -114,7 +122,8 @@ class _Directory:
         compression = self.value(259, 1)
         subsampled = self.value(262, 0) == _YCBCR and self.values(530) not in {(), (1, 1)}
         if compression == 1 and (subsampled or (planes > 1 and max(bits) > 8)):
-            raise VisionError("unsupported_format")  # Pillow reads them as if each pixel had its own chroma, and planes as if they had 8 bits
+            # Pillow reads the former as if each pixel had its own chroma, and the latter as if planes had 8 bits.
+            raise VisionError("unsupported_format")
         if len(offsets) < -(-width // across) * -(-height // down) * planes:
             raise VisionError("truncated")
         if compression == 1 and lengths:
@@ -123,14 +132,18 @@ class _Directory:
             if sum(lengths) < rows * -(-across * depth // 8):
                 raise VisionError("truncated")
         if compression == 7:
-            if sum(lengths) > len(self.data):  # they overlap: parsing them would take more than time proportional to the file's length
+            # Overlapping tiles or strips would take more time to parse than in proportion to the file's length.
+            if sum(lengths) > len(self.data):
                 raise VisionError("corrupt")
             for offset, length in zip(offsets, lengths, strict=False):
                 jpeg.check(self.data[offset : offset + length])
 
 
 def _read_directory(data: bytes, order: str, offset: int, count: int) -> _Directory:
-    """Read a directory as Pillow does: of repeated fields the first counts, and a field of an unknown type is ignored."""
+    """Read a directory as Pillow does.
+
+    Of repeated fields the first counts, and a field of an unknown type is ignored.
+    """
     fields: dict[int, tuple[int, int, bytes]] = {}
     for tag, kind, length, value in _entries(data, order, offset, count):
         if kind in _INTEGER_TYPES:

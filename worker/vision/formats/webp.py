@@ -18,7 +18,10 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of a canvas, a lossless image or a lossy one (RFC 9649, 2.7, 3.4; RFC 6386, 9.1); None for any other chunk."""
+    """Return width and height of a canvas, a lossless image or a lossy one; None for any other chunk.
+
+    See RFC 9649, 2.7 and 3.4, and RFC 6386, 9.1.
+    """
     kind = data[12:16]
     if kind == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")

@@ -1,5 +1,6 @@
-"""Tests that need a GPU: results match those of the CPU, are the same every time, and the CPU continues when the GPU's memory does not suffice.
+"""Tests that need a GPU.
 
+Results match those of the CPU, are the same every time, and the CPU continues when the GPU's memory does not suffice.
 They need only torch, torchvision, OpenCV, NumPy and pytest, run without this project's pytest settings:
 
     PYTHONPATH=. python -m pytest -c /dev/null --rootdir=. --noconftest tests/unit/worker/vision/test_cuda.py
@@ -42,7 +43,8 @@ def rgb() -> Rgb:
 def augment(rgb: Rgb, name: str, image_id: str, device: str) -> Rgb:
     transform = operations.sample_transform(name, *rgb.shape[:2], image_id=image_id)
     backend = pixels_torch.TorchBackend(rgb, device)
-    return backend._apply(transform) if name in pixels_torch.OPERATIONS else backend(transform)  # without the fallback to OpenCV
+    # Without the fallback to OpenCV.
+    return backend._apply(transform) if name in pixels_torch.OPERATIONS else backend(transform)
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
@@ -152,7 +154,10 @@ def test_the_detectors_network_is_on_the_gpu_with_channels_last() -> None:
 
 
 def test_deepdream_on_a_gpu_resembles_that_of_a_cpu() -> None:
-    """Each step depends on the one before, so rounding differences grow: the amount of change is the same, the details are not."""
+    """Each step depends on the one before, so rounding differences grow.
+
+    The amount of change is the same, the details are not.
+    """
     small = imaging.thumbnail(sample("shelf-01.jpg"), 160)
     on_cuda, on_cpu = Dreamer(device="cuda"), Dreamer(device="cpu")
     assert np.array_equal(on_cuda.dream(small, 3, 0.0), small)

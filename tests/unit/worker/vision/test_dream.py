@@ -1,4 +1,4 @@
-"""DeepDream: determinism, effect of strength and layer, structure instead of noise, every network and every image size."""
+"""DeepDream: determinism, effect of strength and layer, structure instead of noise, all networks and image sizes."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Every file of the corpus gives a valid image or a stable error code, in bounded time and memory, and never a partial image."""
+"""Every file of the corpus gives a whole, valid image or a stable error code, in bounded time and memory."""
 
 import time
 

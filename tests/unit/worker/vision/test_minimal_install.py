@@ -62,7 +62,10 @@ print(roi_align.__globals__["is_compile_supported"]("cpu") == torch._dynamo.util
 
 @pytest.mark.slow
 def test_decoders_are_imported_on_first_use_and_torchs_compiler_only_on_demand() -> None:
-    """The import of the compiler took half of a worker's start-up time; torchvision and OpenVINO's check of the trace caused it."""
+    """The import of the compiler took half of a worker's start-up time.
+
+    Torchvision and OpenVINO's check of the trace caused it.
+    """
     pytest.importorskip("openvino")
     process = subprocess.run([sys.executable, "-W", "ignore", "-c", _LIST_IMPORTS], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     assert process.stdout.split() == ["[]", "[]", "True"]

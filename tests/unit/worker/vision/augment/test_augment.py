@@ -93,7 +93,10 @@ def test_an_image_of_any_size_is_augmented(name: str, size: tuple[int, int], bac
 
 @pytest.mark.parametrize(("name", "digest"), [("noise", "c88be4f59f1f45a6"), ("low_light", "572edc6ae8ef4d27")])
 def test_the_bytes_of_the_noise_are_those_of_the_recipe_version(name: str, digest: str) -> None:
-    """The noise continues the random sequence of the parameters: sampling one more parameter changes the bytes, and requires a new ``RECIPE_VERSION``."""
+    """The noise continues the random sequence of the parameters.
+
+    Sampling one more parameter changes the bytes, and requires a new ``RECIPE_VERSION``.
+    """
     noisy = pixels_opencv.apply_transform(RGB, operations.sample_transform(name, 96, 128, image_id="a"))
     assert hashlib.sha256(noisy.tobytes()).hexdigest()[:16] == digest
 

@@ -197,7 +197,10 @@ def test_an_operation_that_moves_no_pixel_moves_no_box(name: str) -> None:
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", NOISY)
 def test_the_noise_has_the_statistics_of_torchvisions(name: str, image_id: str, backend: str) -> None:
-    """The image without noise is torchvision's; the noise is white, has the reported sigma, and is clipped as in torchvision."""
+    """The image without noise is torchvision's.
+
+    The noise is white, has the reported sigma, and is clipped as in torchvision.
+    """
     transform = sample_transform(name, image_id)
     noisy, sigma = BACKENDS[backend](RGB)(transform), transform.params["sigma"]
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Detection: every runtime gives the results of the plain torchvision call; sources of models; batches that do not fit into memory.
+"""Detection: results equal to the plain torchvision call, sources of models, batches that do not fit into memory.
 
 With ``SHELFSIGHT_PHOTOS=DIR`` the comparison uses the JPEGs below that folder instead of the project's own drawings.
 """
@@ -38,7 +38,8 @@ def photos() -> list[imaging.Rgb]:
     folder = os.environ.get("SHELFSIGHT_PHOTOS")
     if folder:
         paths = sorted(Path(folder).rglob("*.jpg"))
-        found = [imaging.decode(path.read_bytes(), max_pixels=MAX).rgb for path in paths[:: len(paths) // 64 + 1]]  # at most 64, spread over all subfolders
+        # At most 64, spread over all subfolders.
+        found = [imaging.decode(path.read_bytes(), max_pixels=MAX).rgb for path in paths[:: len(paths) // 64 + 1]]
     else:
         found = [imaging.thumbnail(sample(path.name), 480) for path in sorted(SAMPLES.glob("*.jpg"))]
     assert len(found) >= 8
@@ -52,7 +53,10 @@ def plain(model: torch.nn.Module, images: list[imaging.Rgb]) -> list[dict[str, T
 
 
 def assert_same(found: list[dict[str, Any]], expected: dict[str, Tensor], labels: tuple[str, ...], threshold: float) -> None:
-    """Assert a one-to-one correspondence with torchvision's detections, except for scores within the tolerance of the threshold."""
+    """Assert a one-to-one correspondence with torchvision's detections.
+
+    Scores within the tolerance of the threshold are excepted.
+    """
     unmatched = list(found)
     for score, label, box in zip(expected["scores"].tolist(), expected["labels"].tolist(), expected["boxes"].tolist(), strict=True):
         matching = [
@@ -116,7 +120,10 @@ def test_a_large_image_is_first_halved_by_area(detector: detect.Detector) -> Non
 
 
 def amplify(model: torch.nn.Module, images: list[imaging.Rgb]) -> None:
-    """Make the output of random weights vary: batch norms get the statistics of the images, and the weights of the last layers are doubled."""
+    """Make the output of random weights vary.
+
+    Batch norms get the statistics of the images, and the weights of the last layers are doubled.
+    """
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
@@ -141,7 +148,10 @@ def amplify(model: torch.nn.Module, images: list[imaging.Rgb]) -> None:
     ],
 )
 def test_torchvisions_models_give_the_same_results_with_random_weights(name: str, options: dict[str, int]) -> None:
-    """One and two stages, fixed and free input size, images of two shapes in a batch. Trained weights are not covered."""
+    """One and two stages, fixed and free input size, images of two shapes in a batch.
+
+    Trained weights are not covered.
+    """
     images = [imaging.thumbnail(sample("shelf-01.jpg"), 320), np.ascontiguousarray(imaging.thumbnail(sample("carton-01a.jpg"), 300)[:, :160])]
     torch.manual_seed(3)
     model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(LABELS), score_thresh=0.0, **options)

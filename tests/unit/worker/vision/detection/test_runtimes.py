@@ -25,7 +25,10 @@ print("alive")
 
 @pytest.mark.slow
 def test_signals_are_handled_after_models_were_released_in_any_order() -> None:
-    """Each OpenVINO core installs a signal stack in the thread that creates it, and unmaps it when it is destroyed, even if it is in use."""
+    """Each OpenVINO core installs a signal stack in the thread that creates it.
+
+    It unmaps the stack when it is destroyed, even if it is in use.
+    """
     pytest.importorskip("openvino")
     command = [sys.executable, "-W", "ignore", "-c", _LOAD_AND_RELEASE_MODELS]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)

@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_used_ends_the_start_with_its_name_and_leaves_not
     one.wait_for("worker-1")
     assert process.wait(240) == 1
     said = one.err.read_text().splitlines()[-1]
-    assert said.startswith("error: VISION_MODEL cannot be used: There is no model 'groceries'. Known are grocery, ")
+    assert said.startswith("error: VISION_MODEL cannot be used: Unknown model 'groceries'. Use one of grocery, ")
     assert "worker-1.log" in said
     log = (one.data / "logs/worker-1.log").read_text()
     assert '"process": "worker-1", "message": "no model: ' in log

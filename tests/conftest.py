@@ -13,11 +13,11 @@ from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
-from tests.support.image_sources import HERE
+from tests.support.image_sources import PERMITTED_ADDRESS
 from tests.support.service_stack import Service, Stack
 
-INSPECTING = {
-    "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),
+INSPECTION_SETTINGS = {
+    "FETCH_PERMITTED_NETWORKS": json.dumps([PERMITTED_ADDRESS]),
     "FETCH_FIRST_BYTE_S": "8",
     "FETCH_WHOLE_S": "120",
     "FETCH_RESOLVE_S": "15",
@@ -30,7 +30,7 @@ INSPECTING = {
 """How the shared stack looks at single pictures: it may fetch from the tests' sources, neither slow ones nor lost leases are waited for long,
 and a failure stays what it is while it is looked at from all sides. A machine whose name server does not answer says so soon
 (resolv.conf(5)), and is given the time for it."""
-PATIENT: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
+LONG_TIMEOUTS: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
 """How long a test waits for the database, unless its going away is the matter: other tests may hold the disk for seconds."""
 
 
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _pillows_limit() -> Iterator[None]:
+def _restore_pillow_limit() -> Iterator[None]:
     """Put Pillow's limit of pixels back, which is one for the process: a picture that was refused in one test is none of the next one's."""
     before = Image.MAX_IMAGE_PIXELS
     yield
@@ -78,7 +78,7 @@ def redis_url(redis_server: RedisServer) -> str:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run everything, as ``scripts/start`` starts it, shared by the tests that need the whole; one worker."""
-    whole = Stack(tmp_path_factory.mktemp("stack") / "data", settings=INSPECTING)
+    whole = Stack(tmp_path_factory.mktemp("stack") / "data", settings=INSPECTION_SETTINGS)
     try:
         whole.start()
         yield whole
@@ -99,7 +99,7 @@ def service(request: pytest.FixtureRequest) -> Service:
 @pytest.fixture
 def mongo(mongo_url: str) -> settings.Mongo:
     """Give settings of a database that is this test's alone."""
-    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **PATIENT)
+    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **LONG_TIMEOUTS)
 
 
 @pytest.fixture

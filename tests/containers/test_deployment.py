@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment, EngineError
-from tests.containers.oracle import finished
-from tests.faults.images import good
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import wait_until_finished
+from tests.faults.images import draw_valid_image
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
 SERVICES = ("nginx", "web", "worker", "inspector", "sweep", "mongodb", "redis")
-_ASK_WITHOUT_A_PASSWORD = """
+_CONNECT_WITHOUT_PASSWORD = """
 import pymongo, redis, sys
 from shared.settings import Settings
 try:
@@ -29,7 +29,7 @@ except redis.AuthenticationError:
     print("NOAUTH")
 """
 
-_ASK_AS_A_PROXY = """
+_REQUEST_AS_PROXY = """
 import http.client, json, sys
 address, path, headers = sys.argv[1:]
 asked = http.client.HTTPConnection(address, 8080, timeout=10)
@@ -58,7 +58,7 @@ def test_a_container_is_nobody_on_a_read_only_disk_with_limits(service: str, dep
 
 def test_the_databases_answer_nobody_without_a_password(deployment: Deployment) -> None:
     web = deployment.containers("web")[0]
-    assert deployment.execute(web, "python", "-c", _ASK_WITHOUT_A_PASSWORD).split() == ["13", "NOAUTH"]
+    assert deployment.execute(web, "python", "-c", _CONNECT_WITHOUT_PASSWORD).split() == ["13", "NOAUTH"]
 
 
 def test_the_web_has_no_torch_and_the_worker_no_training(deployment: Deployment) -> None:
@@ -74,7 +74,7 @@ def test_nginx_is_published_on_loopback_or_not_at_all(deployment: Deployment) ->
 
 
 def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deployment, url: str) -> None:
-    sent = Load(url, 4, lambda: 0).send([good(random.Random(4))])
+    sent = UploadLoad(url, 4, lambda: 0).send([draw_valid_image(random.Random(4))])
     web = deployment.containers("web")[0]
     networks = deployment.inspect(web)["NetworkSettings"]["Networks"]
     peer = next(network["IPAddress"] for name, network in networks.items() if name.endswith("_front"))
@@ -84,9 +84,9 @@ def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deploymen
 
         def asked(**headers: str) -> str:
             given = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
-            return deployment.execute(web, "python", "-c", _ASK_AS_A_PROXY, address, f"/image_batches/{sent.batch_id}", given).strip()
+            return deployment.execute(web, "python", "-c", _REQUEST_AS_PROXY, address, f"/image_batches/{sent.batch_id}", given).strip()
 
-        until(lambda: asked().startswith("http://localhost"), 20, "the second nginx answers")
+        wait_until(lambda: asked().startswith("http://localhost"), 20, "the second nginx answers")
         mark = f"proxied-{time.time_ns()}"
         assert asked(X_Forwarded_Proto="https", X_Forwarded_For="203.0.113.9", X_Request_ID=mark).startswith("https://localhost")
         assert asked(X_Forwarded_Proto="gopher").startswith("http://localhost")
@@ -97,13 +97,13 @@ def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deploymen
 
 
 def test_down_and_up_again_finds_everything_there(url: str, client: httpx.Client, deployment: Deployment) -> None:
-    pictures = [good(random.Random(5)) for _ in range(3)]
-    sent = Load(url, 5, lambda: 0).send(pictures)
-    before = finished(client, sent.batch_id)
+    pictures = [draw_valid_image(random.Random(5)) for _ in range(3)]
+    sent = UploadLoad(url, 5, lambda: 0).send(pictures)
+    before = wait_until_finished(client, sent.batch_id)
     deployment.compose("down", limit_s=180)
     deployment.compose("up", "--detach", "--wait", limit_s=300)
     assert client.get(f"/image_batches/{sent.batch_id}").json() == before
     for image, picture in zip(before["images"], pictures, strict=True):
         assert client.get(f"/uploads/{image['id']}.{picture.ending}").content == picture.data
-    again = Load(url, 6, lambda: 0).send(pictures)
-    assert finished(client, again.batch_id)["status"] == "done"
+    again = UploadLoad(url, 6, lambda: 0).send(pictures)
+    assert wait_until_finished(client, again.batch_id)["status"] == "done"

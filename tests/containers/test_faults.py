@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment, EngineError
-from tests.containers.oracle import backlog, ledger, wrongs
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import find_problems, read_backlog, read_ledger
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
-_BACK_S: Final = 90.0
+_RECOVERY_S: Final = 90.0
 
 
 def kill(deployment: Deployment, container: str) -> None:
@@ -31,19 +31,19 @@ def is_healthy(deployment: Deployment, container: str) -> bool:
 def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
     service: str, deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
 ) -> None:
-    before = ledger(client)
-    load = Load(url, sum(service.encode()), lambda: backlog(url))
+    before = read_ledger(client)
+    load = UploadLoad(url, sum(service.encode()), lambda: read_backlog(url))
     load.start()
-    until(lambda: len(load.sent) >= 3, 60, "the load runs")
+    wait_until(lambda: len(load.sent) >= 3, 60, "the load runs")
     victim = deployment.containers(service)[0]
     starts = deployment.inspect(victim)["RestartCount"]
     kill(deployment, victim)
-    until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _BACK_S, f"{service} is started again")
+    wait_until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _RECOVERY_S, f"{service} is started again")
     sent = len(load.sent)
-    until(lambda: len(load.sent) >= sent + 3, _BACK_S, "uploads go on")
-    until(lambda: is_healthy(deployment, victim), _BACK_S, f"{service} is healthy")
+    wait_until(lambda: len(load.sent) >= sent + 3, _RECOVERY_S, "uploads go on")
+    wait_until(lambda: is_healthy(deployment, victim), _RECOVERY_S, f"{service} is healthy")
     assert load.finish(60)
     began = time.monotonic()
-    assert wrongs(client, load.sent, before) == []
+    assert find_problems(client, load.sent, before) == []
     assert load.refused == []
     say(f"{service}: {len(load.sent)} batches, {sum(load.retries.values())} retries, all settled {time.monotonic() - began:.1f} s later")

@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment
-from tests.containers.oracle import finished
-from tests.faults.images import Picture, good
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import wait_until_finished
+from tests.faults.images import UploadImage, draw_valid_image
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
-_ASK: Final = """
+_REQUEST_WEB: Final = """
 import http.client, json, sys
 method, path, headers = json.loads(sys.argv[1])
 asked = http.client.HTTPConnection("127.0.0.1", 5000, timeout=10)
@@ -25,10 +25,10 @@ answer = asked.getresponse()
 body = answer.read()
 print(json.dumps([answer.status, {name.lower(): value for name, value in answer.getheaders()}, body.hex()]))
 """
-_OF_THE_SERVER: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
+_SERVER_HEADERS: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
 
 
-class Asked:
+class ResponseComparison:
     """The same request put to nginx and to a web replica behind it."""
 
     def __init__(self, client: httpx.Client, deployment: Deployment) -> None:
@@ -38,12 +38,12 @@ class Asked:
     def both(self, method: str, path: str, **headers: str) -> tuple[Any, Any]:
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         there = self._client.request(method, path, headers={"Accept-Encoding": "identity"} | given)
-        status, said, body = json.loads(self._deployment.execute(self._web, "python", "-c", _ASK, json.dumps([method, path, given])))
+        status, said, body = json.loads(self._deployment.execute(self._web, "python", "-c", _REQUEST_WEB, json.dumps([method, path, given])))
         return self._told(there.status_code, dict(there.headers), there.content), self._told(status, said, bytes.fromhex(body))
 
     @staticmethod
     def _told(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        unsaid = _OF_THE_SERVER | {206: {"accept-ranges"}, 304: {"accept-ranges", "last-modified"}}.get(status, set())  # nobody needs them there
+        unsaid = _SERVER_HEADERS | {206: {"accept-ranges"}, 304: {"accept-ranges", "last-modified"}}.get(status, set())  # nobody needs them there
         return status, {name.lower(): value for name, value in headers.items() if name.lower() not in unsaid}, body
 
 
@@ -51,19 +51,19 @@ class Asked:
 def images(url: str, deployment: Deployment) -> dict[str, str]:
     """Upload a JPEG, a PNG and a broken JPEG; give their ids, once all are finished."""
     source = random.Random(41)
-    jpeg = next(one for one in iter(lambda: good(source), None) if one.ending == "jpg")
-    png = next(one for one in iter(lambda: good(source), None) if one.ending == "png")
-    broken = Picture(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
-    sent = Load(url, 1, lambda: 0).send([jpeg, png, broken])
+    jpeg = next(one for one in iter(lambda: draw_valid_image(source), None) if one.ending == "jpg")
+    png = next(one for one in iter(lambda: draw_valid_image(source), None) if one.ending == "png")
+    broken = UploadImage(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
+    sent = UploadLoad(url, 1, lambda: 0).send([jpeg, png, broken])
     with httpx.Client(base_url=url, timeout=30) as client:
-        batch = finished(client, sent.batch_id)
+        batch = wait_until_finished(client, sent.batch_id)
     assert [image["status"] for image in batch["images"]] == ["done", "done", "failed"]
     return dict(zip(("jpeg", "png", "broken"), (image["id"] for image in batch["images"]), strict=True))
 
 
 @pytest.fixture
-def asked(client: httpx.Client, deployment: Deployment) -> Asked:
-    return Asked(client, deployment)
+def asked(client: httpx.Client, deployment: Deployment) -> ResponseComparison:
+    return ResponseComparison(client, deployment)
 
 
 def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:
@@ -89,7 +89,7 @@ def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, s
 
 
 @pytest.mark.parametrize("path", ["/uploads/{jpeg}.jpg", "/uploads/{png}.png", "/uploads/{png}.jpg", "/uploads/{jpeg}/thumb.jpg", "/uploads/{jpeg}/boxes.jpg"])
-def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: Asked) -> None:
+def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: ResponseComparison) -> None:
     path = path.format(**images)
     nginx, web = asked.both("GET", path)
     assert nginx == web
@@ -153,15 +153,15 @@ def test_a_picture_that_waits_is_pending_and_a_deleted_one_is_gone(url: str, cli
     for worker in workers:
         deployment.manage("pause", worker)
     try:
-        sent = Load(url, 2, lambda: 0).send([good(random.Random(42))])
+        sent = UploadLoad(url, 2, lambda: 0).send([draw_valid_image(random.Random(42))])
         image_id = client.get(f"/image_batches/{sent.batch_id}").json()["images"][0]["id"]
         answer = client.get(f"/uploads/{image_id}/thumb.jpg")
         assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (404, "image_pending", "2")
     finally:
         for worker in workers:
             deployment.manage("unpause", worker)
-    finished(client, sent.batch_id)
-    until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail is there")
+    wait_until_finished(client, sent.batch_id)
+    wait_until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail is there")
     assert client.delete(f"/image_batches/{sent.batch_id}").status_code == 204
     assert client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 404
 
@@ -179,7 +179,7 @@ def test_a_client_cannot_give_itself_an_address(client: httpx.Client, deployment
     def lines() -> list[str]:
         return [line for line in deployment.compose("logs", "--no-color", "--no-log-prefix", "--tail", "200", "web").splitlines() if request_id in line]
 
-    until(lines, 10, "the web logs the request")
+    wait_until(lines, 10, "the web logs the request")
     assert {json.loads(line[line.index("{") :])["client"] for line in lines()} == {network_of(deployment, "nginx")["Gateway"]}
 
 
@@ -197,7 +197,7 @@ def test_both_replicas_are_asked(client: httpx.Client, deployment: Deployment) -
     def replicas() -> int:
         return sum(mark in deployment.manage("logs", container) for container in deployment.containers("web"))
 
-    until(lambda: replicas() == 2, 10, "both have answered some")
+    wait_until(lambda: replicas() == 2, 10, "both have answered some")
 
 
 def test_without_a_web_everything_is_refused_in_words_but_what_is_done(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment
-from tests.faults.images import good
+from tests.faults.images import draw_valid_image
 
 
-def answered(client: httpx.Client, answer: httpx.Response) -> httpx.Response:
+def wait_for_result(client: httpx.Client, answer: httpx.Response) -> httpx.Response:
     """Wait for an inspection that takes longer than a request waits."""
     for _ in range(6):
         if answer.status_code != 202:
@@ -20,8 +20,8 @@ def answered(client: httpx.Client, answer: httpx.Response) -> httpx.Response:
 
 
 def test_a_picture_that_is_sent_is_described_and_shown(client: httpx.Client) -> None:
-    picture = good(random.Random(5))
-    answer = answered(client, client.post("/img", files={"file": picture.data}))
+    picture = draw_valid_image(random.Random(5))
+    answer = wait_for_result(client, client.post("/img", files={"file": picture.data}))
     assert answer.status_code == 200, answer.text
     said: dict[str, Any] = answer.json()
     assert said["sha256"] == picture.sha256
@@ -40,7 +40,7 @@ def test_a_picture_that_is_too_large_is_refused_in_words(client: httpx.Client) -
 
 @pytest.mark.parametrize("host", ["mongodb", "redis", "nginx", "web", "localhost", "host.docker.internal"])
 def test_no_name_of_the_deployment_is_asked_for(host: str, client: httpx.Client) -> None:
-    answer = answered(client, client.post("/img", json={"url": f"http://{host}/a.jpg"}))
+    answer = wait_for_result(client, client.post("/img", json={"url": f"http://{host}/a.jpg"}))
     assert (answer.status_code, answer.json()["code"]) == (422, "blocked_host")
 
 
@@ -53,5 +53,5 @@ def test_no_address_of_the_deployment_is_asked(client: httpx.Client, deployment:
     }
     assert len(inside) >= 5
     for address in [*sorted(inside), "169.254.169.254", "127.0.0.1"]:
-        answer = answered(client, client.post("/img", json={"url": f"http://{address}/a.jpg"}))
+        answer = wait_for_result(client, client.post("/img", json={"url": f"http://{address}/a.jpg"}))
         assert (answer.status_code, answer.json()["code"]) == (422, "blocked_address"), address

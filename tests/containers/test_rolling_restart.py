@@ -11,18 +11,18 @@ import httpx
 
 from scripts.containers.engine import Deployment
 from scripts.containers.rolling_restart import SERVICES, roll
-from tests.containers.oracle import backlog, ledger, wrongs
+from tests.containers.oracle import find_problems, read_backlog, read_ledger
 from tests.containers.slow_upload import upload_slowly
-from tests.faults.images import good
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.faults.images import draw_valid_image
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
 _READERS: Final = 4
 _SLOW_S: Final = 12.0
 _SLOW_EVERY_S: Final = 0.5
 
 
-class Reading:
+class ReadLoad:
     """People who browse without ever trying twice."""
 
     def __init__(self, url: str, path: str) -> None:
@@ -74,7 +74,7 @@ class SlowUploads:
         source = random.Random(78)
         tasks = []
         while not self._stop.is_set():
-            tasks.append(asyncio.create_task(upload_slowly(self._url, good(source), _SLOW_S)))
+            tasks.append(asyncio.create_task(upload_slowly(self._url, draw_valid_image(source), _SLOW_S)))
             await asyncio.sleep(_SLOW_EVERY_S)
         self._statuses = list(await asyncio.gather(*tasks))
 
@@ -82,12 +82,12 @@ class SlowUploads:
 def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
 ) -> None:
-    before = ledger(client)
-    load = Load(url, 77, lambda: backlog(url))
-    first = load.send([good(random.Random(77))])
-    until(lambda: client.get(f"/image_batches/{first.batch_id}").json()["finished_at"], 60, "the first batch is done")
+    before = read_ledger(client)
+    load = UploadLoad(url, 77, lambda: read_backlog(url))
+    first = load.send([draw_valid_image(random.Random(77))])
+    wait_until(lambda: client.get(f"/image_batches/{first.batch_id}").json()["finished_at"], 60, "the first batch is done")
     image_id = client.get(f"/image_batches/{first.batch_id}").json()["images"][0]["id"]
-    reading = Reading(url, f"/uploads/{image_id}/boxes.jpg")
+    reading = ReadLoad(url, f"/uploads/{image_id}/boxes.jpg")
     load.start()
     slow = SlowUploads(url)
     old = {service: set(deployment.containers(service)) for service in SERVICES}
@@ -102,7 +102,7 @@ def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     assert load.retries.total() == 0, load.retries
     assert len(statuses) >= 20
     assert set(statuses) == {202}
-    assert wrongs(client, load.sent, before, others=len(statuses)) == []
+    assert find_problems(client, load.sent, before, others=len(statuses)) == []
     for service in SERVICES:
         new = set(deployment.containers(service))
         assert len(new) == len(old[service])
@@ -118,7 +118,7 @@ def test_a_roll_that_was_broken_off_is_finished_by_the_next(deployment: Deployme
     lost, kept = deployment.containers("worker")
     deployment.manage("stop", lost)
     deployment.manage("rm", lost)  # and one worker had been taken away
-    reading = Reading(url, "/readyz")
+    reading = ReadLoad(url, "/readyz")
     roll(deployment.as_started(), ("web", "worker"), lambda _: None)
     reading.end()
     assert reading.answered > 100

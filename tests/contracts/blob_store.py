@@ -11,7 +11,7 @@ PARTS: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"", b"three"]
 WHOLE = b"one two three"
 
 
-class BlobContract:
+class BlobStoreContract:
     def test_what_was_written_is_read_back_whole_and_in_part(self, store: BlobStore) -> None:
         store.write("a/b/c.bin", PARTS)
         assert store.read("a/b/c.bin") == WHOLE

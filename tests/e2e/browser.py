@@ -12,17 +12,17 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-_ANSWER_S: Final = 120.0
-_END_S: Final = 10.0
+_RESPONSE_TIMEOUT_S: Final = 120.0
+_EXIT_TIMEOUT_S: Final = 10.0
 _FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
-_PIPES: Final = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1'
+_PIPE_COMMAND: Final = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1'
 """The protocol is spoken on the descriptors 3 and 4."""
 
 
-def is_there() -> bool:
+def is_installed() -> bool:
     """Say whether this machine has one."""
     return shutil.which("chromium") is not None
 
@@ -36,7 +36,7 @@ class Browser:
         :param profile: a folder for what it keeps.
         :param size: of its window, width and height in pixels.
         """
-        command = ["sh", "-c", _PIPES, "sh", "chromium", *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = ["sh", "-c", _PIPE_COMMAND, "sh", "chromium", *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -55,10 +55,10 @@ class Browser:
         """End it: it does so when nobody holds the other end of its pipes."""
         self._to.close()
         try:
-            self._process.wait(_END_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(_END_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         self._readable.close()
         self._from.close()
 
@@ -101,7 +101,7 @@ class Browser:
 
     def _next(self, key: str, wanted: object, what: str) -> dict[str, Any]:
         """Read until a message with this value; all others before it are of no interest."""
-        until = time.monotonic() + _ANSWER_S
+        until = time.monotonic() + _RESPONSE_TIMEOUT_S
         while True:
             while b"\0" not in self._received:
                 assert self._readable.select(until - time.monotonic()), f"the browser does not answer: {what}"

@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Run a browser, shared by the tests that look at pages."""
-    if not chromium.is_there():
+    if not chromium.is_installed():
         pytest.skip("no chromium on PATH")
     one = Browser(tmp_path_factory.mktemp("browser"))
     yield one

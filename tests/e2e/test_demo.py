@@ -17,10 +17,10 @@ import pytest
 
 from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
-from tests.support.service_stack import Stack, until
+from tests.support.service_stack import Stack, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-PATIENCE_S = 600
+TIMEOUT_S = 600
 
 
 @pytest.fixture
@@ -33,31 +33,31 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def demo(folder: Path, data: Path, *arguments: str) -> "subprocess.Popen[str]":
+def start_demo(folder: Path, data: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [str(ROOT / "scripts/demo"), str(folder), "--data", str(data), *arguments]
     environment = os.environ | {"COLUMNS": "200"}
     return subprocess.Popen(command, cwd=folder.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def stop(data: Path) -> None:
-    subprocess.run([str(ROOT / "scripts/stop"), "--data", str(data)], check=True, capture_output=True, timeout=PATIENCE_S)
+    subprocess.run([str(ROOT / "scripts/stop"), "--data", str(data)], check=True, capture_output=True, timeout=TIMEOUT_S)
 
 
-def uploaded(stack: Stack) -> list[dict[str, Any]]:
+def uploaded_batches(stack: Stack) -> list[dict[str, Any]]:
     with urllib.request.urlopen(f"{stack.url}/image_batches?store_name=demo&per_page=100", timeout=60) as answer:
         batches: list[dict[str, Any]] = json.load(answer)["batches"]
     return batches
 
 
 @contextmanager
-def nobody_works(stack: Stack) -> Iterator[None]:
+def frozen_worker(stack: Stack) -> Iterator[None]:
     """Freeze the worker, and have nothing of the demo in the service afterwards."""
     stack.kill("worker-1", signal.SIGSTOP)
     try:
         yield
     finally:
         try:
-            for batch in uploaded(stack):
+            for batch in uploaded_batches(stack):
                 gone = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
                 urllib.request.urlopen(gone, timeout=60).close()
         finally:
@@ -68,8 +68,8 @@ def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder
     data = tmp_path / "data"
     port = embedded_servers.free_port()
     try:
-        process = demo(folder, data, "--port", str(port))
-        out, err = process.communicate(timeout=PATIENCE_S)
+        process = start_demo(folder, data, "--port", str(port))
+        out, err = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 0, out + err
         rows = {cells[0].strip(): [cell.strip() for cell in cells[1:]] for line in out.splitlines() if len(cells := line.strip("│ ").split("│")) == 5}
         assert set(rows) == {"shelf-01.jpg", "shelf-02.jpg", "carton-02a.jpg"}
@@ -82,14 +82,14 @@ def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder
         assert len(pids) >= 6
     finally:
         stop(data)
-    until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
+    wait_until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
     assert embedded_servers.is_free(port)
 
 
 def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
-    with nobody_works(stack):
-        process = demo(folder, stack.data)
-        until(lambda: uploaded(stack) or process.poll() is not None, 240)
+    with frozen_worker(stack):
+        process = start_demo(folder, stack.data)
+        wait_until(lambda: uploaded_batches(stack) or process.poll() is not None, 240)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=240)
     assert process.returncode == 130
@@ -100,9 +100,9 @@ def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
 
 
 def test_workers_that_do_not_work_end_it_in_time_and_it_says_where_to_look(stack: Stack, folder: Path) -> None:
-    with nobody_works(stack):
+    with frozen_worker(stack):
         began = time.monotonic()
-        process = demo(folder, stack.data, "--wait-for", "2")
+        process = start_demo(folder, stack.data, "--wait-for", "2")
         out, err = process.communicate(timeout=280)
         assert time.monotonic() - began < 240  # without --wait-for it would be over 300
     assert process.returncode == 5

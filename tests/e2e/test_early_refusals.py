@@ -13,13 +13,13 @@ from tests.support.service_stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SIZE = 16 * 2**20
+BODY_BYTES = 16 * 2**20
 JSON = {"Content-Type": "application/json"}
 
 
-def pieces() -> Iterator[bytes]:
+def body_chunks() -> Iterator[bytes]:
     """Send a body step by step, so that a closed connection shows."""
-    for _ in range(SIZE // 65_536):
+    for _ in range(BODY_BYTES // 65_536):
         yield b" " * 65_536
 
 
@@ -40,7 +40,7 @@ def test_an_early_refusal_is_read_and_not_a_reset(stack: Stack, path: str, heade
     for more in (True, True, False):
         began = time.monotonic()
         try:
-            connection.request("POST", path, pieces(), {**JSON, "Content-Length": str(SIZE), **headers})
+            connection.request("POST", path, body_chunks(), {**JSON, "Content-Length": str(BODY_BYTES), **headers})
             answer = connection.getresponse()
             break
         except ConnectionError:

@@ -11,7 +11,7 @@ import pytest
 from pymongo import MongoClient
 
 from tests.support.service_stack import Stack
-from tests.support.web_client import item, picture
+from tests.support.web_client import image_payload, make_image
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -23,8 +23,8 @@ def test_a_stop_gives_back_what_is_being_worked_on(tmp_path: Path, monkeypatch: 
     stack = Stack(tmp_path / "data")
     try:
         stack.start()
-        shelf = picture(1, (640, 480))
-        body = [item(shelf) for _ in range(IMAGES)]
+        shelf = make_image(1, (640, 480))
+        body = [image_payload(shelf) for _ in range(IMAGES)]
         answer = httpx.post(f"{stack.url}/upload_image_batch", json=body, timeout=120)
         assert answer.status_code == 202, answer.text[:300]
         client: MongoClient[dict[str, Any]] = MongoClient(stack.mongo_url)
@@ -36,7 +36,7 @@ def test_a_stop_gives_back_what_is_being_worked_on(tmp_path: Path, monkeypatch: 
                 time.sleep(0.1)
             stopped = images.find_one({"status": "done"})["work"]["finisher"]  # type: ignore[index]
             pid = stack.kill("worker-1", signal.SIGTERM)
-            while _lives(pid):
+            while _is_running(pid):
                 assert time.monotonic() < until
                 time.sleep(0.05)
             # The next worker may have claimed some of them by now.
@@ -48,7 +48,7 @@ def test_a_stop_gives_back_what_is_being_worked_on(tmp_path: Path, monkeypatch: 
         stack.stop()
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -16,7 +16,7 @@ from tests.support.service_stack import Service
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-def answers(text: str) -> list[dict[str, Any]]:
+def parse_json_documents(text: str) -> list[dict[str, Any]]:
     """Take apart the JSON that several calls of curl have printed one after the other."""
     found = []
     while text := text.strip():
@@ -34,7 +34,7 @@ def test_the_lines_of_the_readme_work_as_printed(service: Service) -> None:
     lines = lines.replace("Idempotency-Key: shelf-01", f"Idempotency-Key: {uuid.uuid4().hex}")  # an earlier run has used that one
     ran = subprocess.run(["bash", "-euo", "pipefail", "-c", lines], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    form, body, newest, limits, ready, one = answers(ran.stdout)
+    form, body, newest, limits, ready, one = parse_json_documents(ran.stdout)
     assert [image["store_name"] for image in newest["batches"][0]["images"]] == ["Main Street"]
     assert (limits["max_images"] > 0, ready["status"]) == (True, "ready")
     until = time.monotonic() + 240

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 
 from scripts.local.installation import ROOT
-from tests.e2e.installations import ledger, script, send_a_picture, status, wait_for_another, wait_until_ready
-from tests.support.service_stack import Stack, until
+from tests.e2e.installations import (
+    read_ledger,
+    read_status,
+    run_script,
+    upload_sample,
+    wait_for_new_pid,
+    wait_until_ready,
+)
+from tests.support.service_stack import Stack, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MIB = 1024 * 1024
@@ -20,7 +27,7 @@ MIB = 1024 * 1024
 def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
     wait_until_ready(stack)
     before = shutil.disk_usage(stack.data).free
-    said = status(stack.data)
+    said = read_status(stack.data)
     after = shutil.disk_usage(stack.data).free  # other tests write meanwhile
     assert said.returncode == 0, said.stdout + said.stderr
     found = json.loads(said.stdout)
@@ -36,11 +43,11 @@ def test_status_names_every_process_and_what_waits(stack: Stack) -> None:
 
 def test_status_counts_what_was_received(stack: Stack) -> None:
     wait_until_ready(stack)
-    until(lambda: ledger(stack.data)["pending"] == 0, 240)  # what other tests sent
-    before = ledger(stack.data)
-    assert send_a_picture(stack.url) == 202
-    until(lambda: ledger(stack.data)["done"] > before["done"], 240)
-    assert ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
+    wait_until(lambda: read_ledger(stack.data)["pending"] == 0, 240)  # what other tests sent
+    before = read_ledger(stack.data)
+    assert upload_sample(stack.url) == 202
+    wait_until(lambda: read_ledger(stack.data)["done"] > before["done"], 240)
+    assert read_ledger(stack.data) == before | {"received": before["received"] + 1, "done": before["done"] + 1}
 
 
 @pytest.mark.parametrize("check", [["worker.runtime.healthcheck"], ["worker.runtime.healthcheck", "--inspector"], ["worker.runtime.healthcheck", "--sweep"], ["web.healthcheck"]])
@@ -54,21 +61,21 @@ def test_the_health_checks_of_containers_find_a_whole_house_well(stack: Stack, c
 def test_status_counts_restarts(stack: Stack) -> None:
     wait_until_ready(stack)
     before = restarts(stack, "sweep")
-    wait_for_another(stack, "sweep", stack.kill("sweep"))
+    wait_for_new_pid(stack, "sweep", stack.kill("sweep"))
     assert restarts(stack, "sweep") == before + 1
 
 
 def restarts(stack: Stack, name: str) -> int:
-    found = json.loads(script("status", "--data", str(stack.data), "--json").stdout)
+    found = json.loads(run_script("status", "--data", str(stack.data), "--json").stdout)
     counts: dict[str, int] = {process["name"]: process["restarts"] for process in found["processes"]}
     return counts[name]
 
 
 def test_status_without_a_start_says_what_to_do(tmp_path: Path) -> None:
-    refused = script("status", "--data", str(tmp_path))
+    refused = run_script("status", "--data", str(tmp_path))
     assert refused.returncode != 0
     assert "scripts/start" in refused.stderr
 
 
 def test_nothing_runs_over_a_folder_that_was_never_started(tmp_path: Path) -> None:
-    assert "Nothing runs" in script("stop", "--data", str(tmp_path)).stdout
+    assert "Nothing runs" in run_script("stop", "--data", str(tmp_path)).stdout

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.installations import wait_for_another, wait_until_ready
+from tests.e2e.installations import wait_for_new_pid, wait_until_ready
 from tests.support.service_stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 @pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod"])
 def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: str) -> None:
     old = stack.kill(name)
-    new = wait_for_another(stack, name, old)
+    new = wait_for_new_pid(stack, name, old)
     wait_until_ready(stack)
     assert Path(f"/proc/{new}/cmdline").read_bytes()
 
@@ -23,10 +23,10 @@ def test_no_process_outlives_a_killed_supervisor_and_one_killed_while_it_starts_
     before = {name: stack.pid(name) for name in names}
     said = len(stack.guards_log())
     first = stack.kill("supervisor")
-    wait_for_another(stack, "supervisor", first)
+    wait_for_new_pid(stack, "supervisor", first)
     second = stack.kill("supervisor")  # its pid is on file before it has begun: it has started nothing
-    after = {name: wait_for_another(stack, name, before[name]) for name in names}
-    wait_for_another(stack, "supervisor", second)
+    after = {name: wait_for_new_pid(stack, name, before[name]) for name in names}
+    wait_for_new_pid(stack, "supervisor", second)
     wait_until_ready(stack)
     assert not set(before.values()) & set(after.values())
     for pid in before.values():

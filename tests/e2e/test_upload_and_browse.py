@@ -17,7 +17,7 @@ import pytest
 from scripts.local.installation import ROOT
 from tests.e2e.browser import Browser
 from tests.support.service_stack import Service
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SAMPLES = ROOT / "samples"
@@ -51,7 +51,7 @@ def test_the_samples_are_uploaded_seen_and_shown(service: Service, tmp_path: Pat
 def test_an_interrupted_upload_goes_on_where_it_was_and_sends_nothing_twice(service: Service, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    tiny = picture()
+    tiny = make_image()
     for number in range(200):  # so many that some are left when the signal lands, however late it comes
         (folder / f"{number:03}.jpg").write_bytes(tiny)
     (folder / "broken.jpg").write_bytes(b"no picture")

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import redis
 
-from tests.faults.fault_plan import POINTS
-from tests.faults.services import Stack
+from tests.faults.fault_plan import FAILPOINTS
+from tests.faults.services import FaultStack
 
 # How often each kind of process is drawn. A supervisor takes everything with it and costs half a minute of work.
-_VICTIMS: Final = {
+_KILL_WEIGHTS: Final = {
     "web": 3,
     "web child": 5,
     "worker": 3,
@@ -23,14 +23,14 @@ _VICTIMS: Final = {
     "sweep": 4,
     "supervisor": 1,
 }
-_POINT_SHARE: Final = 0.35
-_FROZEN_S: Final = 3.0
-_PER_POINT_AND_KIND: Final = 100
+_FAILPOINT_SHARE: Final = 0.35
+_OUTAGE_S: Final = 3.0
+_KILLS_PER_REQUIRED_HIT: Final = 100
 """Of so many kills, at least one is to come at each point and to each kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FaultCounts:
     """How much is to go wrong: SIGKILLs of our own processes, and what befalls the servers and the disk."""
 
     kills: int
@@ -40,10 +40,10 @@ class Wanted:
     disk_fills: int
 
 
-class Chaos:
+class FaultInjector:
     """Does harm to a stack."""
 
-    def __init__(self, stack: Stack, seed: int) -> None:
+    def __init__(self, stack: FaultStack, seed: int) -> None:
         """Take the stack and the seed of all choices."""
         self._stack, self._source = stack, random.Random(seed)
         self.tally: Counter[str] = Counter()
@@ -54,7 +54,7 @@ class Chaos:
             self._stack.plan.killed()
         )
 
-    def run(self, wanted: Wanted, pause_s: float, limit_s: float) -> float:
+    def run(self, wanted: FaultCounts, pause_s: float, limit_s: float) -> float:
         """Go on until all that is wanted has happened.
 
         :param pause_s: seconds between two faults, on average.
@@ -81,7 +81,7 @@ class Chaos:
         self._stack.plan.disarm()
         return time.monotonic()
 
-    def missing(self, wanted: Wanted) -> dict[str, int]:
+    def missing(self, wanted: FaultCounts) -> dict[str, int]:
         """Give what was wanted and did not happen. A disk that cannot be filled here is not missing, but shows in the tally."""
         least = {
             "redis flushed": wanted.flushes,
@@ -94,37 +94,37 @@ class Chaos:
         short = {name: number - self.tally[name] for name, number in least.items() if self.tally[name] < number}
         if self.kills() < wanted.kills:
             short["kills"] = wanted.kills - self.kills()
-        each = wanted.kills // _PER_POINT_AND_KIND
+        each = wanted.kills // _KILLS_PER_REQUIRED_HIT
         reached = Counter(self._stack.plan.killed())
-        short |= {f"at {point}": each - reached[point] for point in POINTS if reached[point] < each}
-        done = {kind: self.tally[f"kill {kind}"] for kind in _VICTIMS}
+        short |= {f"at {point}": each - reached[point] for point in FAILPOINTS if reached[point] < each}
+        done = {kind: self.tally[f"kill {kind}"] for kind in _KILL_WEIGHTS}
         return short | {f"kills of {kind}": each - number for kind, number in done.items() if number < each}
 
     def _kill_something(self) -> None:
-        if self._source.random() < _POINT_SHARE and not self._stack.plan.armed():
+        if self._source.random() < _FAILPOINT_SHARE and not self._stack.plan.armed():
             # The point that was reached least: else nobody would live to see the late ones. Counted where it happens.
             reached = Counter(self._stack.plan.killed())
-            self._stack.plan.kill_at(min(POINTS, key=lambda point: (reached[point], self._source.random())))
+            self._stack.plan.kill_at(min(FAILPOINTS, key=lambda point: (reached[point], self._source.random())))
             return
-        kind = self._source.choices(list(_VICTIMS), list(_VICTIMS.values()))[0]
+        kind = self._source.choices(list(_KILL_WEIGHTS), list(_KILL_WEIGHTS.values()))[0]
         if self._stack.kill(kind, self._source.randrange(100)):
             self.tally[f"kill {kind}"] += 1
 
-    def _specials(self, wanted: Wanted) -> list[tuple[str, Callable[[], bool]]]:
+    def _specials(self, wanted: FaultCounts) -> list[tuple[str, Callable[[], bool]]]:
         stack = self._stack
         made: list[tuple[str, Callable[[], bool]]] = []
         made += [("redis flushed", lambda: self._redis(lambda one: one.flushall()))] * wanted.flushes
         made += [("mongod killed", lambda: stack.kill("mongod"))] * wanted.mongo_kills
-        made += [("redis frozen", lambda: stack.freeze("redis-server", _FROZEN_S))] * wanted.redis_others
+        made += [("redis frozen", lambda: stack.freeze("redis-server", _OUTAGE_S))] * wanted.redis_others
         made += [("redis killed", lambda: stack.kill("redis-server"))] * wanted.redis_others
         made += [("redis full", self._fill_redis)] * wanted.redis_others
-        made += [("disk full", lambda: stack.fill_disk(_FROZEN_S))] * wanted.disk_fills
+        made += [("disk full", lambda: stack.fill_disk(_OUTAGE_S))] * wanted.disk_fills
         return made
 
     def _fill_redis(self) -> bool:
         if not self._redis(lambda one: one.config_set("maxmemory", 1)):
             return False
-        time.sleep(_FROZEN_S)
+        time.sleep(_OUTAGE_S)
         return self._redis(lambda one: one.config_set("maxmemory", 256 * 1024 * 1024))
 
     def _redis(self, act: Callable[["redis.Redis"], Any]) -> bool:

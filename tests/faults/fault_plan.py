@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "SHELFSIGHT_FAULT_PLAN"
-POINTS: Final = (
+FAILPOINTS: Final = (
     "1-spool-written",
     "2-committed",
     "3-rung",
@@ -23,7 +23,7 @@ POINTS: Final = (
 )
 
 
-class Plan:
+class FaultPlan:
     """One plan, kept in ``folder``."""
 
     def __init__(self, folder: Path) -> None:

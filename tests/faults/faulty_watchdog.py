@@ -7,10 +7,10 @@ from typing import Final
 from scripts.local import watchdog
 from scripts.local.installation import House
 
-PLANT: Final = Path(__file__).with_name("injected")
+INJECTED_PATH: Final = Path(__file__).with_name("injected")
 
 
-class FaultHouse(House):
+class FaultInstallation(House):
     """A house whose Python processes import ``injected/sitecustomize.py`` first."""
 
     __slots__ = ()
@@ -18,9 +18,9 @@ class FaultHouse(House):
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
         """See ``House``."""
         own = super().environment(ports)
-        return own | {"PYTHONPATH": os.pathsep.join([str(PLANT), own["PYTHONPATH"]])}
+        return own | {"PYTHONPATH": os.pathsep.join([str(INJECTED_PATH), own["PYTHONPATH"]])}
 
 
 if __name__ == "__main__":
-    setattr(watchdog, "House", FaultHouse)  # noqa: B010 -- the name that its main builds a house by
+    setattr(watchdog, "House", FaultInstallation)  # noqa: B010 -- the name that its main builds a house by
     watchdog.main()

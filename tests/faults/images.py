@@ -13,7 +13,7 @@ SIZE: Final = (320, 240)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class UploadImage:
     """An encoded picture. ``harm`` is the code that it must fail with; None for a good one."""
 
     data: bytes
@@ -26,30 +26,30 @@ class Picture:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def good(source: random.Random) -> Picture:
+def draw_valid_image(source: random.Random) -> UploadImage:
     """Draw coloured bars that no other picture has; one in five is a PNG."""
     colours = np.frombuffer(source.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
     pixels = Image.fromarray(np.kron(colours, np.ones((SIZE[1] // 6, SIZE[0] // 8, 1), np.uint8)))
-    return _encoded(pixels, "png" if source.random() < 0.2 else "jpg")
+    return _encode(pixels, "png" if source.random() < 0.2 else "jpg")
 
 
-def crasher(source: random.Random, ending: str) -> Picture:
+def draw_crashing_image(source: random.Random, ending: str) -> UploadImage:
     """Give a picture for ``Plan.poison``: whoever decodes it gets a segmentation fault."""
-    drawn = good(source)
+    drawn = draw_valid_image(source)
     with Image.open(io.BytesIO(drawn.data)) as image:
-        encoded = _encoded(image.convert("RGB"), ending)
-    return Picture(encoded.data, ending, "decoder_crash")
+        encoded = _encode(image.convert("RGB"), ending)
+    return UploadImage(encoded.data, ending, "decoder_crash")
 
 
-def bomb(source: random.Random) -> Picture:
+def make_decompression_bomb(source: random.Random) -> UploadImage:
     """Give a real decompression bomb within the limit on pixels: 49 megapixels in a file of some 50 KB."""
     buffer = io.BytesIO()
     image = Image.new("RGB", (7000, 7000), tuple(source.randbytes(3)))
     image.save(buffer, "PNG", compress_level=9)
-    return Picture(buffer.getvalue(), "png", "out_of_memory")
+    return UploadImage(buffer.getvalue(), "png", "out_of_memory")
 
 
-def _encoded(image: Image.Image, ending: str) -> Picture:
+def _encode(image: Image.Image, ending: str) -> UploadImage:
     buffer = io.BytesIO()
     image.save(buffer, {"jpg": "JPEG", "png": "PNG"}[ending])
-    return Picture(buffer.getvalue(), ending)
+    return UploadImage(buffer.getvalue(), ending)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from shared.ledger import audit
-from tests.faults.fault_injector import Chaos, Wanted
-from tests.faults.images import bomb, crasher, good
-from tests.faults.oracle import Verdict, judge, wait_until_terminal
-from tests.faults.services import LEASE_S, Stack
-from tests.faults.upload_load import Load
+from tests.faults.fault_injector import FaultCounts, FaultInjector
+from tests.faults.images import draw_crashing_image, draw_valid_image, make_decompression_bomb
+from tests.faults.oracle import Verdict, verify, wait_until_terminal
+from tests.faults.services import LEASE_S, FaultStack
+from tests.faults.upload_load import UploadLoad
 
 _BEGIN: Final = "<!-- long run: begin -->"
 _END: Final = "<!-- long run: end -->"
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all choices (default: the time)")
     parser.add_argument("--write", type=Path, help="put the table between the marks of this page")
     given = parser.parse_args()
-    wanted = Wanted(given.kills, given.flushes, given.mongo_kills, redis_others=5, disk_fills=5)
+    wanted = FaultCounts(given.kills, given.flushes, given.mongo_kills, redis_others=5, disk_fills=5)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shelfsight-faults-", ignore_cleanup_errors=True) as folder:
-        stack = Stack(Path(folder))
+        stack = FaultStack(Path(folder))
         try:
             stack.start()
             table, problems = _run(stack, wanted, given)
@@ -54,27 +54,27 @@ def main() -> None:
     sys.exit(1 if problems else 0)
 
 
-def _run(stack: Stack, wanted: Wanted, given: argparse.Namespace) -> tuple[str, list[str]]:
-    load = Load(stack.url, given.seed, lambda: audit.backlog(stack.db).images)
+def _run(stack: FaultStack, wanted: FaultCounts, given: argparse.Namespace) -> tuple[str, list[str]]:
+    load = UploadLoad(stack.url, given.seed, lambda: audit.backlog(stack.db).images)
     source = random.Random(given.seed)
-    for poison in [crasher(source, "jpg"), crasher(source, "png"), bomb(source)] * 2:
+    for poison in [draw_crashing_image(source, "jpg"), draw_crashing_image(source, "png"), make_decompression_bomb(source)] * 2:
         if poison.harm == "decoder_crash":
             stack.plan.poison(poison.sha256)
-        load.plant([good(source), poison, good(source)])
+        load.plant([draw_valid_image(source), poison, draw_valid_image(source)])
     load.start()
-    chaos = Chaos(stack, given.seed)
+    chaos = FaultInjector(stack, given.seed)
     last = chaos.run(wanted, given.pause, given.limit)
     missing = [f"wanted and did not happen: {chaos.missing(wanted)}"] if chaos.missing(wanted) else []
     try:
         settled_s = wait_until_terminal(stack, load, last)
     except AssertionError as error:
-        return _table(chaos, Counter(stack.plan.killed()), load, judge(stack, load)), [str(error), *missing]
-    verdict = judge(stack, load)
+        return _table(chaos, Counter(stack.plan.killed()), load, verify(stack, load)), [str(error), *missing]
+    verdict = verify(stack, load)
     verdict.settled_after_s = settled_s
     return _table(chaos, Counter(stack.plan.killed()), load, verdict), verdict.problems + missing
 
 
-def _table(chaos: Chaos, at_points: Counter[str], load: Load, verdict: Verdict) -> str:
+def _table(chaos: FaultInjector, at_points: Counter[str], load: UploadLoad, verdict: Verdict) -> str:
     rows = [
         (what.removeprefix("kill ") + " killed", number)
         for what, number in chaos.tally.items()

@@ -21,24 +21,24 @@ import numpy as np
 import psutil
 
 from shared.media_types import SIGNATURES, sniff
-from tests.faults.images import Picture
-from tests.faults.upload_load import Load, Sent, ask
-from tests.support.crafted_images import drawn, encoded
-from tests.support.image_corpus import corpus
+from tests.faults.images import UploadImage
+from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
+from tests.support.crafted_images import draw_image, encode_image
+from tests.support.image_corpus import build_corpus
 from tests.support.service_stack import Stack
 
-KINDS: Final = ("pool child", "helper", "parent")
+PROCESS_KINDS: Final = ("pool child", "helper", "parent")
 MIB: Final = 1024 * 1024
 _BEGIN: Final = "<!-- memory run: begin -->"
 _END: Final = "<!-- memory run: end -->"
-_BATCH: Final = 20
-_AHEAD: Final = 3
+_BATCH_SIZE: Final = 20
+_MAX_PENDING_BATCHES: Final = 3
 """Batches that wait while one is looked at: enough that the worker never rests, few enough that little disk is taken."""
 _EXOTIC_SHARE: Final = 0.3
 _SIZES: Final = {(640, 480): 0.85, (1280, 960): 0.13, (4000, 3000): 0.02}
-_VARIETY: Final = 12
-_PATIENCE_S: Final = 900.0
-_MOST_GROWTH: Final = 1.15
+_IMAGES_PER_SIZE: Final = 12
+_BATCH_TIMEOUT_S: Final = 900.0
+_MAX_GROWTH: Final = 1.15
 """Of the last tenth beside the second."""
 
 
@@ -52,11 +52,11 @@ class Sample:
 
 
 @dataclass(slots=True)
-class Memory:
+class MemorySamples:
     """What the processes of a worker took, by kind, and the pids that each kind has had."""
 
-    samples: dict[str, list[Sample]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
-    pids: dict[str, set[int]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    samples: dict[str, list[Sample]] = field(default_factory=lambda: {kind: [] for kind in PROCESS_KINDS})
+    pids: dict[str, set[int]] = field(default_factory=lambda: {kind: set() for kind in PROCESS_KINDS})
 
     def median(self, kind: str, begin: float, end: float) -> float:
         """Give the median resident memory, in bytes, between two shares of all pictures."""
@@ -88,13 +88,13 @@ class Outcome:
         return self.done + self.failed.total()
 
 
-def mixture(number: int, seed: int) -> Iterator[Picture]:
+def mix_images(number: int, seed: int) -> Iterator[UploadImage]:
     """Draw good pictures of many sizes and, among them, every exotic and hostile form that the front accepts."""
     source = random.Random(seed)
-    common = {size: [_good(one, size) for one in range(_VARIETY if size[0] < 4000 else 2)] for size in _SIZES}
+    common = {size: [_encode_valid_image(one, size) for one in range(_IMAGES_PER_SIZE if size[0] < 4000 else 2)] for size in _SIZES}
     exotic = [
-        Picture(form.data, SIGNATURES[kind], None if form.is_good else form.outcome)
-        for form in corpus()
+        UploadImage(form.data, SIGNATURES[kind], None if form.is_good else form.outcome)
+        for form in build_corpus()
         if (kind := sniff(form.data[:32])) is not None
     ]
     for _ in range(number):
@@ -102,25 +102,25 @@ def mixture(number: int, seed: int) -> Iterator[Picture]:
         yield source.choice(exotic if source.random() < _EXOTIC_SHARE else common[size])
 
 
-def _good(seed: int, size: tuple[int, int]) -> Picture:
-    return Picture(encoded(drawn(seed, size), "JPEG", quality=60), "jpg")
+def _encode_valid_image(seed: int, size: tuple[int, int]) -> UploadImage:
+    return UploadImage(encode_image(draw_image(seed, size), "JPEG", quality=60), "jpg")
 
 
-def run(stack: Stack, pictures: Iterator[Picture]) -> tuple[Memory, Outcome]:
+def run_images(stack: Stack, pictures: Iterator[UploadImage]) -> tuple[MemorySamples, Outcome]:
     """Send pictures batch by batch, see what becomes of each, and sample the worker's memory all the while."""
-    memory, outcome, over = Memory(), Outcome(), threading.Event()
+    memory, outcome, over = MemorySamples(), Outcome(), threading.Event()
     parent = psutil.Process(stack.pid("worker-1"))
     sampler = threading.Thread(target=_sample, args=(parent, memory, lambda: outcome.pictures, over), daemon=True)
     sampler.start()
-    load = Load(stack.url, 0, lambda: 0)
-    waiting: deque[Sent] = deque()
+    load = UploadLoad(stack.url, 0, lambda: 0)
+    waiting: deque[AcceptedBatch] = deque()
     with httpx.Client(base_url=stack.url, timeout=30) as client:
-        while batch := list(islice(pictures, _BATCH)):
+        while batch := list(islice(pictures, _BATCH_SIZE)):
             waiting.append(load.send(batch))
-            if len(waiting) > _AHEAD:
-                _judge(client, waiting.popleft(), outcome)
+            if len(waiting) > _MAX_PENDING_BATCHES:
+                _check_batch(client, waiting.popleft(), outcome)
         while waiting:
-            _judge(client, waiting.popleft(), outcome)
+            _check_batch(client, waiting.popleft(), outcome)
     over.set()
     sampler.join()
     if len(memory.pids["pool child"]) != 1:
@@ -128,11 +128,11 @@ def run(stack: Stack, pictures: Iterator[Picture]) -> tuple[Memory, Outcome]:
     return memory, outcome
 
 
-def _sample(parent: psutil.Process, memory: Memory, pictures: Callable[[], int], over: threading.Event) -> None:
+def _sample(parent: psutil.Process, memory: MemorySamples, pictures: Callable[[], int], over: threading.Event) -> None:
     while not over.wait(1.0):
         for process in (parent, *parent.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # a helper that just ended
-                kind = _kind(process, parent)
+                kind = _process_kind(process, parent)
                 if kind is not None:
                     used = process.memory_full_info()
                     memory.samples[kind].append(Sample(pictures(), used.rss, used.pss))
@@ -145,24 +145,24 @@ def pool_children(stack: Stack) -> set[int]:
     found = set()
     for process in parent.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if _kind(process, parent) == "pool child":
+            if _process_kind(process, parent) == "pool child":
                 found.add(process.pid)
     return found
 
 
-def _kind(process: psutil.Process, parent: psutil.Process) -> str | None:
+def _process_kind(process: psutil.Process, parent: psutil.Process) -> str | None:
     if process == parent:
         return "parent"
     line = " ".join(process.cmdline())
     return "helper" if "worker.sandbox.child" in line else "pool child" if "spawn_main" in line else None
 
 
-def _judge(client: httpx.Client, sent: Sent, outcome: Outcome) -> None:
+def _check_batch(client: httpx.Client, sent: AcceptedBatch, outcome: Outcome) -> None:
     """Wait until a batch has ended, compare each of its images with what was sent, and delete it."""
-    until = time.monotonic() + _PATIENCE_S
-    while (batch := _read(client, sent))["finished_at"] is None:
+    until = time.monotonic() + _BATCH_TIMEOUT_S
+    while (batch := _read_batch(client, sent))["finished_at"] is None:
         if time.monotonic() > until:
-            raise AssertionError(f"{sent.batch_id} did not end within {_PATIENCE_S:.0f} s")
+            raise AssertionError(f"{sent.batch_id} did not end within {_BATCH_TIMEOUT_S:.0f} s")
         time.sleep(0.2)
     for picture, image in zip(sent.pictures, batch["images"], strict=True):
         code = image["error"] and image["error"]["code"]
@@ -172,19 +172,19 @@ def _judge(client: httpx.Client, sent: Sent, outcome: Outcome) -> None:
             outcome.failed[code] += 1
         if code != picture.harm or image["status"] != ("failed" if code else "done"):
             outcome.wrong.append(f"{image['id']}: {image['status']} {code} instead of {picture.harm or 'done'}")
-    deleted = ask(client, "DELETE", f"/image_batches/{sent.batch_id}")
+    deleted = request_with_retries(client, "DELETE", f"/image_batches/{sent.batch_id}")
     if deleted.status_code != 404:  # else an earlier try took place
         deleted.raise_for_status()
 
 
-def _read(client: httpx.Client, sent: Sent) -> dict[str, Any]:
-    answer = ask(client, "GET", f"/image_batches/{sent.batch_id}")
+def _read_batch(client: httpx.Client, sent: AcceptedBatch) -> dict[str, Any]:
+    answer = request_with_retries(client, "GET", f"/image_batches/{sent.batch_id}")
     answer.raise_for_status()
     batch: dict[str, Any] = answer.json()
     return batch
 
 
-def table(memory: Memory, outcome: Outcome) -> str:
+def format_tables(memory: MemorySamples, outcome: Outcome) -> str:
     """Write the figures as two tables."""
     rows: dict[str, Callable[[str], str]] = {
         "median RSS in the second tenth": lambda kind: f"{memory.median(kind, 0.1, 0.2) / MIB:.0f} MB",
@@ -195,8 +195,8 @@ def table(memory: Memory, outcome: Outcome) -> str:
         "median PSS": lambda kind: f"{statistics.median(one.pss for one in memory.samples[kind]) / MIB:.0f} MB",
         "processes that were it": lambda kind: f"{len(memory.pids[kind])}",
     }
-    lines = [f"| | {' | '.join(KINDS)} |", "|---|---|---|---|"]
-    lines += [f"| {name} | {' | '.join(figure(kind) for kind in KINDS)} |" for name, figure in rows.items()]
+    lines = [f"| | {' | '.join(PROCESS_KINDS)} |", "|---|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(figure(kind) for kind in PROCESS_KINDS)} |" for name, figure in rows.items()]
     ends = [
         ("pictures", outcome.pictures),
         ("done", outcome.done),
@@ -218,15 +218,15 @@ def main() -> None:
         stack = Stack(Path(folder))
         try:
             stack.start()
-            memory, outcome = run(stack, mixture(given.pictures, given.seed))
+            memory, outcome = run_images(stack, mix_images(given.pictures, given.seed))
         finally:
             stack.stop()
     outcome.wrong += [
         f"the memory of the {kind} grew"
-        for kind in KINDS
-        if memory.median(kind, 0.9, 1) > _MOST_GROWTH * memory.median(kind, 0.1, 0.2)
+        for kind in PROCESS_KINDS
+        if memory.median(kind, 0.9, 1) > _MAX_GROWTH * memory.median(kind, 0.1, 0.2)
     ]
-    text = f"{table(memory, outcome)}\n\nSeed {given.seed}, {time.monotonic() - began:.0f} s in all, {os.cpu_count()} cores."
+    text = f"{format_tables(memory, outcome)}\n\nSeed {given.seed}, {time.monotonic() - began:.0f} s in all, {os.cpu_count()} cores."
     sys.stdout.write("\n".join([text, *outcome.wrong[:50], ""]))
     if given.write and not outcome.wrong:
         before, _, rest = given.write.read_text().partition(_BEGIN)

@@ -10,9 +10,9 @@ import httpx
 
 from shared.ledger import audit
 from shared.storage.mongo import Db
-from tests.faults.images import SIZE, Picture
-from tests.faults.services import Stack
-from tests.faults.upload_load import Load, Sent, ask
+from tests.faults.images import SIZE, UploadImage
+from tests.faults.services import FaultStack
+from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
 
 TERMINAL_WITHIN_S: Final = 120.0
 _VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")
@@ -35,7 +35,7 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-def wait_until_terminal(stack: Stack, load: Load, last_fault: float) -> float:
+def wait_until_terminal(stack: FaultStack, load: UploadLoad, last_fault: float) -> float:
     """Wait until every upload was answered and every batch is closed.
 
     :param last_fault: moment of the last fault, by ``time.monotonic``.
@@ -59,36 +59,36 @@ def wait_until_terminal(stack: Stack, load: Load, last_fault: float) -> float:
     )
 
 
-def judge(stack: Stack, load: Load) -> Verdict:
+def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
     """Compare all that was sent with all that is there."""
     verdict = Verdict(batches=len(load.sent), images=sum(len(sent.pictures) for sent in load.sent))
     if load.refused:
         verdict.problems.append(f"answers that must not be: {Counter(load.refused).most_common(5)}")
     with httpx.Client(base_url=stack.url, timeout=30) as client:
         for sent in load.sent:
-            _judge_batch(client, sent, verdict)
-    _judge_store(stack.db, load.sent, verdict)
+            _verify_batch(client, sent, verdict)
+    _verify_database(stack.db, load.sent, verdict)
     return verdict
 
 
-def _judge_batch(client: httpx.Client, sent: Sent, verdict: Verdict) -> None:
-    answer = ask(client, "GET", f"/image_batches/{sent.batch_id}")
+def _verify_batch(client: httpx.Client, sent: AcceptedBatch, verdict: Verdict) -> None:
+    answer = request_with_retries(client, "GET", f"/image_batches/{sent.batch_id}")
     images = answer.json().get("images", [])
     if answer.status_code != 200 or len(images) != len(sent.pictures):
         verdict.lost += len(sent.pictures) - len(images)
         verdict.problems.append(f"{sent.batch_id}: {answer.status_code}, {len(images)} of {len(sent.pictures)} images")
         return
     for picture, image in zip(sent.pictures, images, strict=True):
-        wrong = _judge_image(client, picture, image, verdict)
+        wrong = _verify_image(client, picture, image, verdict)
         if wrong:
             verdict.problems.append(f"{image['id']}: {wrong}")
 
 
-def _judge_image(client: httpx.Client, picture: Picture, image: dict[str, Any], verdict: Verdict) -> str:
+def _verify_image(client: httpx.Client, picture: UploadImage, image: dict[str, Any], verdict: Verdict) -> str:
     if image["sha256"] != picture.sha256:
         return "another picture's digest"
     status, error = image["status"], image["error"]
-    wrong = _judge_file(client, f"/uploads/{image['id']}.{picture.ending}", picture.sha256, verdict)
+    wrong = _verify_file(client, f"/uploads/{image['id']}.{picture.ending}", picture.sha256, verdict)
     if picture.harm is not None:
         verdict.poison += 1
         as_planted = status == "failed" and error["code"] == picture.harm
@@ -103,15 +103,15 @@ def _judge_image(client: httpx.Client, picture: Picture, image: dict[str, Any], 
     if (image["width"], image["height"]) != SIZE or image["model"] is None or not image["finished_at"] or error:
         return f"done without its result: {image}"
     for name in _VARIANTS:
-        wrong = wrong or _judge_file(client, f"/uploads/{image['id']}/{name}.jpg", None, verdict)
+        wrong = wrong or _verify_file(client, f"/uploads/{image['id']}/{name}.jpg", None, verdict)
     return wrong
 
 
-def _judge_file(client: httpx.Client, path: str, sha256: str | None, verdict: Verdict) -> str:
+def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: Verdict) -> str:
     """Read a file: the original by its digest, what was made of it by its first and last bytes."""
     verdict.files_read += 1
     try:
-        answer = ask(client, "GET", path)
+        answer = request_with_retries(client, "GET", path)
     except httpx.HTTPError as error:  # a file shorter than its document says ends the connection
         verdict.files_wrong += 1
         return f"{path}: {error}"
@@ -127,7 +127,7 @@ def _judge_file(client: httpx.Client, path: str, sha256: str | None, verdict: Ve
     return f"{path}: {answer.status_code}, {len(data)} bytes, not the right ones"
 
 
-def _judge_store(db: Db, sent: list[Sent], verdict: Verdict) -> None:
+def _verify_database(db: Db, sent: list[AcceptedBatch], verdict: Verdict) -> None:
     """Look for what nobody sent, for results that landed twice, and at the balance."""
     ids = {one.batch_id for one in sent}
     strangers = [row["_id"] for row in db.batches.find({}, {"_id": 1}) if row["_id"] not in ids]
@@ -135,7 +135,7 @@ def _judge_store(db: Db, sent: list[Sent], verdict: Verdict) -> None:
     if verdict.doubled:
         verdict.problems.append(f"batches that no answer named, or that two answers named: {strangers[:5]}")
     names = {row["_id"] for row in db.images.find({}, {"_id": 1})}
-    landed = _results_landed(db)
+    landed = _count_final_writes(db)
     twice = [name for name, number in landed.items() if number > 1]
     never = [name for name in names if not landed[name]]
     if twice or never:
@@ -146,7 +146,7 @@ def _judge_store(db: Db, sent: list[Sent], verdict: Verdict) -> None:
         verdict.problems.append(f"the ledger does not balance with {verdict.images} sent: {balance}")
 
 
-def _results_landed(db: Db) -> Counter[str]:
+def _count_final_writes(db: Db) -> Counter[str]:
     """Count for each image, by the replica set's operation log, how often a final state was written to it."""
     final = ["done", "failed"]
     query = {"ns": f"{db.name}.images", "op": "u", "o.diff.u.status": {"$in": final}}

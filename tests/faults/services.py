@@ -19,7 +19,7 @@ from scripts.local.start import readiness
 from shared import settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
-from tests.faults.fault_plan import VARIABLE, Plan
+from tests.faults.fault_plan import VARIABLE, FaultPlan
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
@@ -41,13 +41,13 @@ _SETTINGS: Final = {
 }
 
 
-class Stack:
+class FaultStack:
     """One running installation. ``full_disk`` works only where this process may mount a file system."""
 
     def __init__(self, folder: Path, *, workers: int = 2) -> None:
         """Keep the folder; nothing runs yet."""
         self.house = House(folder, embedded_servers.free_port(), workers, own_mongo=True, own_redis=True)
-        self.plan = Plan(folder / "plan")
+        self.plan = FaultPlan(folder / "plan")
         self.url = f"http://{embedded_servers.LOOPBACK}:{self.house.port}"
         self.mounted = False
         self._guard: subprocess.Popen[bytes] | None = None
@@ -131,7 +131,7 @@ class Stack:
         with suppress(psutil.Error):
             for process in psutil.Process(self._guard.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    found.setdefault(_kind(process), []).append(process)
+                    found.setdefault(_process_kind(process), []).append(process)
         return found
 
     def kill(self, kind: str, pick: int = 0) -> bool:
@@ -181,7 +181,7 @@ class Stack:
         return self.house.kept_ports()[name]
 
 
-def _kind(process: psutil.Process) -> str:
+def _process_kind(process: psutil.Process) -> str:
     """Say what a process is by its command line and its parent's."""
     line = " ".join(process.cmdline())
     above = " ".join(process.parent().cmdline()) if process.parent() else ""

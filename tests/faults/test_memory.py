@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from shared.settings import MIB
-from tests.faults.memory import Memory, Sample, mixture, pool_children, run
-from tests.support.service_stack import Stack, until
+from tests.faults.memory import MemorySamples, Sample, mix_images, pool_children, run_images
+from tests.support.service_stack import Stack, wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
-MOST_GROWTH = 1.15
+MAX_GROWTH = 1.15
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_each_picture_ends_as_it_should_in_one_process_whose_memory_settles(own_stack: Stack) -> None:
-    memory, outcome = run(own_stack, mixture(250, 1))
+    memory, outcome = run_images(own_stack, mix_images(250, 1))
     assert outcome.wrong == []
     assert outcome.pictures == 250
     assert outcome.done >= 150
     assert {"truncated", "corrupt", "too_many_pixels"} <= outcome.failed.keys()
     for kind in ("pool child", "helper", "parent"):
-        assert memory.median(kind, 2 / 3, 1) <= MOST_GROWTH * memory.median(kind, 1 / 3, 2 / 3)
+        assert memory.median(kind, 2 / 3, 1) <= MAX_GROWTH * memory.median(kind, 1 / 3, 2 / 3)
 
 
 def test_a_pool_child_that_grew_too_large_is_replaced_and_nothing_is_lost(
@@ -42,9 +42,9 @@ def test_a_pool_child_that_grew_too_large_is_replaced_and_nothing_is_lost(
     try:
         stack.start()
         begun = pool_children(stack)
-        _, first = run(stack, mixture(60, 2))
-        until(lambda: bool(pool_children(stack) - begun), 300, "another pool child")
-        _, second = run(stack, mixture(60, 3))
+        _, first = run_images(stack, mix_images(60, 2))
+        wait_until(lambda: bool(pool_children(stack) - begun), 300, "another pool child")
+        _, second = run_images(stack, mix_images(60, 3))
     finally:
         stack.stop()
     for outcome in (first, second):
@@ -53,6 +53,6 @@ def test_a_pool_child_that_grew_too_large_is_replaced_and_nothing_is_lost(
 
 
 def test_a_leak_would_show_in_the_figures() -> None:
-    leaking = Memory({"pool child": [Sample(number, 100_000 + 50 * number, 0) for number in range(10_001)]})
+    leaking = MemorySamples({"pool child": [Sample(number, 100_000 + 50 * number, 0) for number in range(10_001)]})
     assert leaking.median("pool child", 0.9, 1) / leaking.median("pool child", 0.1, 0.2) > 3
     assert leaking.slope("pool child") == pytest.approx(50)

@@ -14,28 +14,28 @@ from typing import Any, Final
 import httpx
 
 from shared.errors import StoreAway
-from tests.faults.images import Picture, good
+from tests.faults.images import UploadImage, draw_valid_image
 
-_TIMEOUT_S: Final = 15.0
-_WAIT_AT_MOST_S: Final = 3.0
-_STALL_S: Final = 60.0
+_REQUEST_TIMEOUT_S: Final = 15.0
+_MAX_RETRY_DELAY_S: Final = 3.0
+_RETRY_FOR_S: Final = 60.0
 _RETRYABLE: Final = {409, 429, 500, 502, 503, 504, 507}
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class AcceptedBatch:
     """An accepted batch and what was in it."""
 
     batch_id: str
-    pictures: list[Picture]
+    pictures: list[UploadImage]
 
 
-def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
+def request_with_retries(client: httpx.Client, method: str, path: str) -> httpx.Response:
     """Ask again, for a minute, when a stall kept the answer away; any other answer is the answer.
 
     :raises httpx.HTTPError: there was none for a minute, or it broke off.
     """
-    until = time.monotonic() + _STALL_S
+    until = time.monotonic() + _RETRY_FOR_S
     while True:
         try:
             answer = client.request(method, path)
@@ -47,7 +47,7 @@ def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
         time.sleep(0.5)
 
 
-class Load:
+class UploadLoad:
     """Uploads from a few threads until told to stop; what was begun is brought to its 202."""
 
     def __init__(
@@ -57,10 +57,10 @@ class Load:
         self._url, self._waiting, self._most = url, waiting, most_waiting
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self.sent: list[Sent] = []
+        self.sent: list[AcceptedBatch] = []
         self.retries: Counter[str] = Counter()
         self.refused: list[str] = []
-        self._planted: queue.SimpleQueue[list[Picture]] = queue.SimpleQueue()
+        self._planted: queue.SimpleQueue[list[UploadImage]] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(seed * 1000 + number),), daemon=True)
             for number in range(threads)
@@ -71,7 +71,7 @@ class Load:
         for thread in self._threads:
             thread.start()
 
-    def plant(self, pictures: list[Picture]) -> None:
+    def plant(self, pictures: list[UploadImage]) -> None:
         """Have one of the threads send these as its next batch."""
         self._planted.put(pictures)
 
@@ -83,7 +83,7 @@ class Load:
             thread.join(max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def send(self, pictures: list[Picture], store: str = "faults") -> Sent:
+    def send(self, pictures: list[UploadImage], store: str = "faults") -> AcceptedBatch:
         """Upload one batch, however often that takes."""
         key = uuid.uuid4().hex
         images = [
@@ -96,11 +96,11 @@ class Load:
             for one in pictures
         ]
         body = {"images": images, "augmentations": ["horizontal_flip"], "detect": True}
-        with httpx.Client(base_url=self._url, timeout=_TIMEOUT_S) as client:
+        with httpx.Client(base_url=self._url, timeout=_REQUEST_TIMEOUT_S) as client:
             while True:
                 wait, batch_id = self._try(client, body, key)
                 if batch_id is not None:
-                    sent = Sent(batch_id, pictures)
+                    sent = AcceptedBatch(batch_id, pictures)
                     with self._lock:
                         self.sent.append(sent)
                     return sent
@@ -120,7 +120,7 @@ class Load:
                 self.refused.append(f"{answer.status_code} {answer.text[:200]}")
         if answer.status_code not in _RETRYABLE:
             raise AssertionError(f"refused for good: {answer.status_code} {answer.text[:500]}")
-        return min(_WAIT_AT_MOST_S, float(answer.headers.get("Retry-After", 1))), None
+        return min(_MAX_RETRY_DELAY_S, float(answer.headers.get("Retry-After", 1))), None
 
     def _is_enough(self) -> bool:
         try:
@@ -142,4 +142,4 @@ class Load:
             if self._is_enough():
                 self._stop.wait(0.3)
                 continue
-            self.send([good(source) for _ in range(source.randint(1, 12))], f"store {source.randint(1, 4)}")
+            self.send([draw_valid_image(source) for _ in range(source.randint(1, 12))], f"store {source.randint(1, 4)}")

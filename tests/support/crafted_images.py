@@ -13,7 +13,7 @@ from PIL import Image
 SIZE: Final = (96, 64)
 
 
-def drawn(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
+def draw_image(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
     """Draw coloured blocks under some noise: no two rows are alike, so that a missing one shows."""
     source = np.random.default_rng(seed)
     blocks = source.integers(0, 224, (8, 8, 3), np.uint8)
@@ -21,18 +21,18 @@ def drawn(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
     return Image.fromarray(large + source.integers(0, 32, large.shape, np.uint8))
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
     """Encode a picture."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def with_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
+def with_jpeg_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
     return jpeg[:2] + (bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload) * times + jpeg[2:]
 
 
-def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     """Give marker, begin and end of each segment before the pixels."""
     at = 2
     while jpeg[at + 1] != 0xDA:
@@ -41,31 +41,31 @@ def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def without_segments(jpeg: bytes, marker: int) -> bytes:
-    for _, begin, end in reversed([one for one in segments(jpeg) if one[0] == marker]):
+def without_jpeg_segments(jpeg: bytes, marker: int) -> bytes:
+    for _, begin, end in reversed([one for one in jpeg_segments(jpeg) if one[0] == marker]):
         jpeg = jpeg[:begin] + jpeg[end:]
     return jpeg
 
 
 def with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
-    at = next(begin for marker, begin, _ in segments(jpeg) if marker == 0xC0)
+    at = next(begin for marker, begin, _ in jpeg_segments(jpeg) if marker == 0xC0)
     return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
 
 
-def with_scans(progressive: bytes, times: int) -> bytes:
+def with_repeated_scan(progressive: bytes, times: int) -> bytes:
     """Repeat the last scan of a progressive JPEG."""
     at = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
-def closed(jpeg: bytes) -> bytes:
+def cut_and_closed_jpeg(jpeg: bytes) -> bytes:
     """Cut a file in half, and end it as if it were whole."""
     return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
 
 
-def ycck(image: Image.Image) -> bytes:
+def encode_ycck_jpeg(image: Image.Image) -> bytes:
     """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
-    cmyk = encoded(image.convert("CMYK"), "JPEG")
+    cmyk = encode_image(image.convert("CMYK"), "JPEG")
     at = cmyk.index(b"Adobe")
     return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
 
@@ -76,13 +76,13 @@ def overlapping_exif() -> bytes:
     return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, behind: bytes = b"", colours: int = 2, interlaced: int = 0) -> bytes:
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
-    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", pixels) + behind + chunk(b"IEND", b"")
+def build_png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, behind: bytes = b"", colours: int = 2, interlaced: int = 0) -> bytes:
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + head + more + png_chunk(b"IDAT", pixels) + behind + png_chunk(b"IEND", b"")
 
 
 def png_rows(image: Image.Image) -> bytes:
@@ -90,7 +90,7 @@ def png_rows(image: Image.Image) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in np.asarray(image))
 
 
-def interlaced_rows(image: Image.Image, passes: int = 7) -> bytes:
+def interlaced_png_rows(image: Image.Image, passes: int = 7) -> bytes:
     """Adam7, which Pillow reads and does not write (PNG, section 8)."""
     pixels = np.asarray(image)
     steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)][:passes]
@@ -98,44 +98,44 @@ def interlaced_rows(image: Image.Image, passes: int = 7) -> bytes:
     return b"".join(png_rows(Image.fromarray(part)) for part in parts if part.size)
 
 
-def with_wrong_checksum(png: bytes, name: bytes) -> bytes:
+def with_wrong_png_checksum(png: bytes, name: bytes) -> bytes:
     at = png.index(name)
     end = at + 4 + int.from_bytes(png[at - 4 : at], "big")
     return png[:end] + bytes([png[end] ^ 1]) + png[end + 1 :]
 
 
-def text_bomb() -> bytes:
-    return chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
+def png_text_bomb() -> bytes:
+    return png_chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
 
 
-def noisy_gif(noise: bytes) -> bytes:
+def build_noisy_gif(noise: bytes) -> bytes:
     """One frame of 300 by 300 whose blocks are noise."""
     frame = b"GIF89a\x2c\1\x2c\1\0\0\0,\0\0\0\0\x2c\1\x2c\1\0\x08"
     blocks = b"".join(b"\xff" + noise[at : at + 255] for at in range(0, len(noise) - 255, 255))
     return frame + blocks + b"\0;"
 
 
-def bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
+def build_bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
     palette = b"".join(bytes([grey, 255 - grey, grey, 0]) for grey in range(colours))
     head = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, len(pixels), 2835, 2835, colours, 0)
     begin = 14 + len(head) + len(palette)
     return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head + palette + pixels
 
 
-def run_length_bmp() -> bytes:
+def build_run_length_bmp() -> bytes:
     """Each row one run, then the end of the row; the end of the picture last."""
     rows = b"".join(bytes([SIZE[0], grey, 0, 0]) for grey in range(SIZE[1]))
-    return bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
+    return build_bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
 
 
-def tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
+def build_tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
     """Pixels at 8, four bytes of them unless said otherwise, and one directory behind them."""
     rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8 + len(pixels))
     return head + pixels + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
 
 
-def with_half(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
+def with_halved_tiff_field(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
     """Halve the number of values that a field has, or the one value."""
     (at,) = struct.unpack_from("<I", tiff, 4)
     while struct.unpack_from("<H", tiff, at + 2)[0] != tag:
@@ -144,14 +144,14 @@ def with_half(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
     return tiff[:at] + struct.pack("<I", struct.unpack_from("<I", tiff, at)[0] // 2) + tiff[at + 4 :]
 
 
-def overlapping_tiff() -> bytes:
+def tiff_with_overlapping_directories() -> bytes:
     """A good first page, then empty directories, each six bytes long, one after the other."""
-    first = tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
+    first = build_tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
     chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
     return first + bytes(126 - len(first)) + chain
 
 
-def deep_avif() -> bytes:
+def ten_bit_avif() -> bytes:
     """Eight by eight pixels of 10 bits, red and blue: what libavif's ``avifenc -d 10 -y 444`` made of it. Pillow writes 8 bits only."""
     return base64.b64decode(
         "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0A"

@@ -14,11 +14,11 @@ from typing import Any
 from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 from shared import settings
-from tests.support.service_stack import until
+from tests.support.service_stack import wait_until
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class WebFront:
     """One that runs."""
 
     port: int
@@ -32,7 +32,7 @@ class Front:
 
 
 @contextmanager
-def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[Front]:
+def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[WebFront]:
     """Run one with one process over a database of the tests, until the block ends. Redis is away."""
     port = embedded_servers.free_port()
     environment = os.environ | {
@@ -51,14 +51,14 @@ def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[F
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
-        until(lambda: process.poll() is not None or _answers(port), 120, "an answer of the front")
-        yield Front(port, environment, log)
+        wait_until(lambda: process.poll() is not None or _is_healthy(port), 120, "an answer of the front")
+        yield WebFront(port, environment, log)
     finally:
         process.terminate()
         process.wait(120)
 
 
-def _answers(port: int) -> bool:
+def _is_healthy(port: int) -> bool:
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
     except OSError:

@@ -9,33 +9,33 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-Behaviour = Callable[[socket.socket, str], None]
+ConnectionHandler = Callable[[socket.socket, str], None]
 """Gets the connection, and the request's lines up to the empty one; the connection is closed behind it."""
 
-HERE = "127.0.0.9"
+PERMITTED_ADDRESS = "127.0.0.9"
 """A loopback address that tests permit, beside 127.0.0.1, which they do not."""
 
 
-def ok(data: bytes = b"picture", **headers: str) -> bytes:
+def ok_response(data: bytes = b"picture", **headers: str) -> bytes:
     """Make a whole answer."""
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in {"Content_Length": str(len(data)), **headers}.items()]
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + data
 
 
-def redirect(location: str, status: int = 302) -> bytes:
+def redirect_response(location: str, status: int = 302) -> bytes:
     """Make a redirect."""
     return f"HTTP/1.1 {status} There\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
-def says(answer: bytes) -> Behaviour:
+def respond_with(answer: bytes) -> ConnectionHandler:
     """Send this, whatever is asked."""
     return lambda connection, _: connection.sendall(answer)
 
 
-class Source:
+class SourceServer:
     """Listens while its ``with`` lasts; ``requests`` are what came, ``connections`` counts also those that asked nothing."""
 
-    def __init__(self, behaviour: Behaviour, host: str = HERE, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, behaviour: ConnectionHandler, host: str = PERMITTED_ADDRESS, tls: ssl.SSLContext | None = None) -> None:
         """Listen already, but answer nobody yet."""
         self.requests: list[str] = []
         self.connections = 0

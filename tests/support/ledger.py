@@ -12,15 +12,15 @@ from shared.storage.mongo import Db
 from shared.storage.schema import DOCUMENTS
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """Give the time as MongoDB keeps it: naive UTC, whole milliseconds."""
     at = datetime.now(UTC).replace(tzinfo=None)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
-def batch(images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> commits.NewBatch:
+def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> commits.NewBatch:
     """Make a batch; ``store`` may name one store for each image, ``fields`` go to every image (``id``: the batch's)."""
-    at = now()
+    at = utc_now()
     batch_id = str(fields.pop("id", None) or new_batch_id())
     stores = [store] * images if isinstance(store, str) else list(store)
     common: dict[str, Any] = {
@@ -36,46 +36,46 @@ def batch(images: int = 4, store: str | Sequence[str] = "north", **fields: objec
     return commits.NewBatch(batch_id, made, ("rotate",), detect=True, created_at=at)
 
 
-def commit(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
+def commit_new_batch(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
     """Commit a batch and give its id."""
-    made = batch(images, store, **fields)
+    made = new_batch(images, store, **fields)
     commits.commit_batch(db, made)
     store_rotation.touch(db, {image.store_name for image in made.images})
     return made.id
 
 
-def old_id(moment: datetime, number: int) -> str:
+def batch_id_at(moment: datetime, number: int) -> str:
     """Make a batch id of a moment in the past."""
     millis = int((moment - datetime(1970, 1, 1)).total_seconds() * 1000)
     return f"{millis:012x}7{number:019x}"
 
 
-def held(claim: Claim) -> list[tuple[str, int]]:
+def claimed_fences(claim: Claim) -> list[tuple[str, int]]:
     """Give a claim's images and fences."""
     return [(image["_id"], image["work"]["fence"]) for image in claim.images]
 
 
-def done(claim: Claim, **fields: object) -> list[Result]:
+def successful_results(claim: Claim, **fields: object) -> list[Result]:
     """Give a good result for every image of a claim."""
-    return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in held(claim)]
+    return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in claimed_fences(claim)]
 
 
-def work_off(db: Db, owner: str = "worker", size: int = 32) -> int:
+def process_all(db: Db, owner: str = "worker", size: int = 32) -> int:
     """Claim and finish until nothing is claimable; count the claims."""
     number = 0
     while (claim := claims.claim(db, owner, size, 60)).images:
         number += 1
-        results.finish(db, owner, done(claim))
+        results.finish(db, owner, successful_results(claim))
         results.close_batches(db, {image["batch_id"] for image in claim.images})
     return number
 
 
-def end_lease(db: Db, names: Sequence[str]) -> None:
+def expire_leases(db: Db, names: Sequence[str]) -> None:
     """Let the leases of images have ended a minute ago."""
-    db.images.update_many({"_id": {"$in": list(names)}}, {"$set": {"work.lease_until": now() - timedelta(minutes=1)}})
+    db.images.update_many({"_id": {"$in": list(names)}}, {"$set": {"work.lease_until": utc_now() - timedelta(minutes=1)}})
 
 
-def validate(db: Db) -> int:
+def validate_documents(db: Db) -> int:
     """Read every stored document through the schema; count them."""
     read = 0
     for kind in DOCUMENTS:

@@ -5,10 +5,10 @@ import threading
 from typing import Final, Literal
 
 _COMMIT: Final = b"commitTransaction"
-Way = Literal["pass", "lose_answer", "lose_commit", "hold_commit"]
+CommitFault = Literal["pass", "lose_answer", "lose_commit", "hold_commit"]
 
 
-class CuttingProxy:
+class CommitFaultProxy:
     """Passes bytes to ``port`` on loopback, until a commit comes and ``way`` says otherwise.
 
     ``lose_answer``: the server commits, the client's connection is cut. ``lose_commit``: the commit never reaches the server.
@@ -16,7 +16,7 @@ class CuttingProxy:
     nobody is let in any more, as if the server were gone for this client.
     """
 
-    def __init__(self, port: int, way: Way, *, away: bool = False) -> None:
+    def __init__(self, port: int, way: CommitFault, *, away: bool = False) -> None:
         """Listen on a free port; a thread of its own does the work."""
         self._target, self._way, self._away = port, way, away
         self._closed = False

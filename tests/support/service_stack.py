@@ -19,7 +19,7 @@ _RESTART_S = 120
 _SCRIPT_S = 400
 
 
-def until(true: Callable[[], object], within_s: float = 60.0, what: str = "it") -> None:
+def wait_until(true: Callable[[], object], within_s: float = 60.0, what: str = "it") -> None:
     """Wait until something is true.
 
     :raises AssertionError: it was not within ``within_s`` seconds.

@@ -15,7 +15,7 @@ from shared import settings
 from web.app import create_app
 from web.services import Services
 
-opened: list[Services] = []
+open_services: list[Services] = []
 """Services of the clients made by the running test; closed after it."""
 
 
@@ -27,7 +27,7 @@ class BufferedClient(FlaskClient):
         return super().open(*args, **{"buffered": True, **kwargs})
 
 
-def picture(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
+def make_image(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
     """Make a small picture; another seed, another picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     buffer = io.BytesIO()
@@ -35,13 +35,13 @@ def picture(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG")
     return buffer.getvalue()
 
 
-def item(data: bytes | None = None, **said: Any) -> dict[str, Any]:
+def image_payload(data: bytes | None = None, **said: Any) -> dict[str, Any]:
     """Make one image of an upload."""
-    file = base64.b64encode(picture() if data is None else data).decode()
+    file = base64.b64encode(make_image() if data is None else data).decode()
     return {"file": file, "timestamp": "2026-01-01T00:00:00Z", "store_name": "north", "camera_id": 7, **said}
 
 
-def client(
+def make_client(
     mongo: settings.Mongo,
     blobs: Path,
     redis_url: str = "redis://127.0.0.1:1/0",
@@ -62,11 +62,11 @@ def client(
     )
     app = create_app(made)
     app.test_client_class = BufferedClient
-    opened.append(app.extensions["shelfsight"])
+    open_services.append(app.extensions["shelfsight"])
     return app.test_client()
 
 
-def post(web: FlaskClient, body: Any, **headers: str) -> TestResponse:
+def post_batch(web: FlaskClient, body: Any, **headers: str) -> TestResponse:
     """Upload: a body as it is, or anything else as JSON."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
     sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}

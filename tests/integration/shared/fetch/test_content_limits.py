@@ -9,14 +9,14 @@ import pytest
 
 from shared.errors import ShelfsightError, SourceTooLarge, UpstreamError
 from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, fails, fetch, fetcher
-from tests.support.image_sources import Behaviour, Source, ok, says
+from tests.support.image_sources import ConnectionHandler, SourceServer, ok_response, respond_with
 
 pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("size", [0, 1, MAX])
 def test_the_limit_itself_is_not_too_much(size: int) -> None:
-    for answer in (ok(b"x" * size), b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size, ok(gzip.compress(b"x" * size), Content_Encoding="gzip")):
-        with Source(says(answer)) as source:
+    for answer in (ok_response(b"x" * size), b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size, ok_response(gzip.compress(b"x" * size), Content_Encoding="gzip")):
+        with SourceServer(respond_with(answer)) as source:
             assert fetch(source.url).data == b"x" * size
 
 
@@ -30,7 +30,7 @@ def test_an_announced_size_is_believed_when_it_is_too_large() -> None:
     assert failed.extra == {"limit": "max_source_bytes", "value": MAX}
 
 
-def endless(head: bytes, part: bytes) -> Behaviour:
+def endless(head: bytes, part: bytes) -> ConnectionHandler:
     """Send a head, and a part again and again, until nobody listens."""
 
     def behave(connection: socket.socket, _: str) -> None:
@@ -63,7 +63,7 @@ ENDLESS = {
 @pytest.mark.parametrize("what", ENDLESS)
 def test_what_has_no_end_is_broken_off(what: str) -> None:
     head, part, code = ENDLESS[what]
-    with Source(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
+    with SourceServer(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
         fetch(source.url)
     assert failed.value.code == code
     assert source.ended.wait(60), "the connection is still open"
@@ -72,7 +72,7 @@ def test_what_has_no_end_is_broken_off(what: str) -> None:
 @pytest.mark.parametrize("what", ["a header", "headers", "interim answers", "borders of chunks", "chunks of a byte"])
 def test_what_is_around_the_content_has_a_limit_of_its_own(what: str) -> None:
     head, part, _ = ENDLESS[what]
-    with Source(endless(head, part)) as source, pytest.raises(UpstreamError, match="around its content"):
+    with SourceServer(endless(head, part)) as source, pytest.raises(UpstreamError, match="around its content"):
         fetch(source.url)
 
 
@@ -82,7 +82,7 @@ def test_what_is_around_the_content_has_a_limit_of_its_own(what: str) -> None:
     ids=["around every byte", "behind the end of gzip"],
 )
 def test_what_is_tedious_to_take_apart_is_broken_off_long_before_its_limit(head: bytes, sentence: str) -> None:
-    with Source(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
+    with SourceServer(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
         fetcher().fetch(source.url, max_bytes=100_000_000)  # all of that would take minutes
 
 
@@ -97,7 +97,7 @@ def test_content_in_many_parts_is_whole(part: int) -> None:
         connection.sendall(b"0\r\n\r\n")
 
     data = bytes(range(256)) * (390 if part > 1 else 10)
-    with Source(behave) as source:
+    with SourceServer(behave) as source:
         assert fetch(source.url).data == data
 
 
@@ -105,7 +105,7 @@ def test_a_bomb_is_broken_off_within_the_limit() -> None:
     bomb = zlib.compressobj(wbits=31)
     packed = bomb.compress(b"\x00" * 50_000_000) + bomb.flush()
     assert len(packed) < MAX
-    with Source(says(ok(packed, Content_Encoding="gzip"))) as source:
+    with SourceServer(respond_with(ok_response(packed, Content_Encoding="gzip"))) as source:
         got = fetcher()
         tracemalloc.start()
         try:
@@ -115,7 +115,7 @@ def test_a_bomb_is_broken_off_within_the_limit() -> None:
         finally:
             tracemalloc.stop()
     assert most < 20 * MAX
-    assert fails(ok(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
+    assert fails(ok_response(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_a_bomb_is_broken_off_within_the_limit() -> None:
     ids=range(8),
 )
 def test_content_in_an_encoding_that_is_not_undone_is_refused(data: bytes, encoding: str) -> None:
-    failed = fails(ok(data, Content_Encoding=encoding))
+    failed = fails(ok_response(data, Content_Encoding=encoding))
     assert (type(failed), failed.code) == (UpstreamError, "upstream_error")
 
 
 def test_a_body_is_as_long_as_it_says_and_no_longer() -> None:
-    with Source(says(ok(b"picture and more", Content_Length="7"))) as source:
+    with SourceServer(respond_with(ok_response(b"picture and more", Content_Length="7"))) as source:
         assert fetch(source.url).data == b"picture"
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        ok(b"pict", Content_Length="7"),
+        ok_response(b"pict", Content_Length="7"),
         HEAD + b"Content-Length: 7\r\nContent-Length: 8\r\n\r\npicture!",
         *(HEAD + f"Content-Length: {length}\r\n\r\npicture".encode() for length in ("-1", "-0", "+7", "0x7", "0_7", "1e1", "7 7", "7, 8", "", "\u0667")),
         HEAD + b"Content-Length : 7\r\n\r\npicture",
@@ -165,10 +165,10 @@ def test_a_body_is_as_long_as_it_says_and_no_longer() -> None:
         HEAD + b"X: \x00\r\n\r\npicture",
         *(b"HTTP/1.1 " + status + b" OK\r\n\r\npicture" for status in (b"abc", b"000", b"099", b"1000", b"2e2", b"-200")),
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\npicture",
-        b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\npicture" + ok(),
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\npicture" + ok_response(),
         b"ICY 200 OK\r\n\r\npicture",
         b"http/1.1 200 OK\r\n\r\npicture",
-        b"\r\n" + ok(),
+        b"\r\n" + ok_response(),
         b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\x00" * 18,
         b"picture",
         b"\x16\x03\x01\x02\x00",

@@ -12,12 +12,18 @@ from shared.errors import Busy, UpstreamTimeout
 from shared.fetch.client import Fetcher
 from shared.settings import Fetch
 from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, PATIENT, PERMITTED, fails, fetch, nobody
-from tests.support.image_sources import HERE, Behaviour, Source, ok, redirect
+from tests.support.image_sources import (
+    PERMITTED_ADDRESS,
+    ConnectionHandler,
+    SourceServer,
+    ok_response,
+    redirect_response,
+)
 
 pytestmark = pytest.mark.slow
 
 
-def slowly(head: bytes, drip: bytes) -> Behaviour:
+def slowly(head: bytes, drip: bytes) -> ConnectionHandler:
     """Send a head, and then a drip again and again, each in good time."""
 
     def behave(connection: socket.socket, _: str) -> None:
@@ -38,7 +44,7 @@ def slowly(head: bytes, drip: bytes) -> Behaviour:
         (HEAD, b"X: y\r\n", "first_byte_s"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_s"),
         (HEAD + b"\r\n", b"x", "whole_s"),
-        (ok(Content_Length="1000"), b"x", "whole_s"),
+        (ok_response(Content_Length="1000"), b"x", "whole_s"),
         (CHUNKED, b"1\r\nx\r\n", "whole_s"),
         (CHUNKED + b"1;", b"x", "whole_s"),
     ],
@@ -53,7 +59,7 @@ def test_no_drip_outlasts_the_time_limit(head: bytes, drip: bytes, limit: str) -
 def test_redirects_do_not_wind_the_clock_up() -> None:
     def behave(connection: socket.socket, _: str) -> None:
         time.sleep(0.4)
-        connection.sendall(redirect("/"))
+        connection.sendall(redirect_response("/"))
 
     assert isinstance(fails(behave, whole_s=1.0, max_redirects=10), UpstreamTimeout)
 
@@ -69,11 +75,11 @@ def test_tls_that_never_comes_about_is_bounded_by_the_time_for_connecting(head: 
                 connection.sendall(head[-1:])
 
     began = time.monotonic()
-    with socket.create_server((HERE, 0)) as server:
+    with socket.create_server((PERMITTED_ADDRESS, 0)) as server:
         thread = threading.Thread(target=drip, daemon=True)
         thread.start()
         with pytest.raises(UpstreamTimeout):
-            fetch(f"https://{HERE}:{server.getsockname()[1]}/", connect_s=1.0)
+            fetch(f"https://{PERMITTED_ADDRESS}:{server.getsockname()[1]}/", connect_s=1.0)
     assert 1.0 <= time.monotonic() - began < PATIENT["first_byte_s"]
     thread.join(60)
     assert not thread.is_alive(), "the connection is still open"
@@ -87,12 +93,12 @@ def test_so_many_at_once_from_one_source_and_in_all() -> None:
 
     def behave(connection: socket.socket, _: str) -> None:
         go.wait(60)
-        connection.sendall(ok())
+        connection.sendall(ok_response())
 
     rules = Fetch(permitted_hosts=("a.example", "b.example"), max_at_once=3, max_per_source=2, **PERMITTED)
     moved: set[str] = set()
-    got = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else HERE)])
-    with Source(behave) as source, Source(behave, "127.0.0.10") as other:
+    got = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else PERMITTED_ADDRESS)])
+    with SourceServer(behave) as source, SourceServer(behave, "127.0.0.10") as other:
         done: list[bytes] = []
 
         def start(by: Fetcher, url: str) -> threading.Thread:
@@ -110,7 +116,7 @@ def test_so_many_at_once_from_one_source_and_in_all() -> None:
                 got.fetch(url, max_bytes=MAX)
             assert (busy.value.code, busy.value.status, bool(busy.value.retry_after)) == ("too_many_requests", 429, True)
         assert other.connections == 0
-        elsewhere = Fetcher(Fetch(permitted_networks=(HERE, "127.0.0.10"), max_at_once=1, **PATIENT), nobody)
+        elsewhere = Fetcher(Fetch(permitted_networks=(PERMITTED_ADDRESS, "127.0.0.10"), max_at_once=1, **PATIENT), nobody)
         started.append(start(elsewhere, other.url))
         other.wait_for(1)
         with pytest.raises(Busy):

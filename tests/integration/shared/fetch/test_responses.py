@@ -7,18 +7,18 @@ import pytest
 from shared.errors import UpstreamStatus
 from shared.fetch.client import Fetched
 from tests.integration.shared.fetch.fetching import MAX, fails, fetch, fetcher
-from tests.support.image_sources import HERE, Source, ok, says
+from tests.support.image_sources import PERMITTED_ADDRESS, SourceServer, ok_response, respond_with
 
 pytestmark = pytest.mark.slow
 
 def test_a_source_is_fetched_and_asked_for_nothing_more() -> None:
-    answer = ok(b"\x00picture", Content_Type="image/jpeg", ETag='W/"1"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT", Set_Cookie="a=b")
-    with Source(says(answer)) as source:
+    answer = ok_response(b"\x00picture", Content_Type="image/jpeg", ETag='W/"1"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT", Set_Cookie="a=b")
+    with SourceServer(respond_with(answer)) as source:
         got = fetcher()
         for _ in range(2):
             fetched = got.fetch(f"{source.url}/a?b#c", max_bytes=MAX)
             assert fetched == Fetched(f"{source.url}/a?b", 200, "image/jpeg", 'W/"1"', "Thu, 01 Jan 2026 00:00:00 GMT", b"\x00picture")
-    host = f"{HERE}:{source.port}"
+    host = f"{PERMITTED_ADDRESS}:{source.port}"
     headers = f"Host: {host}\r\nUser-Agent: Shelfsight\r\nAccept: */*\r\nAccept-Encoding: identity\r\nConnection: close"
     assert source.requests == [f"GET /a?b HTTP/1.1\r\n{headers}\r\n\r\n"] * 2
     assert source.connections == 2
@@ -26,9 +26,9 @@ def test_a_source_is_fetched_and_asked_for_nothing_more() -> None:
 
 def test_what_has_not_changed_is_not_sent_again() -> None:
     def behave(connection: socket.socket, asked: str) -> None:
-        connection.sendall(b'HTTP/1.1 304 Same\r\nETag: "1"\r\n\r\n' if 'If-None-Match: "1"\r\n' in asked else ok(ETag='"1"'))
+        connection.sendall(b'HTTP/1.1 304 Same\r\nETag: "1"\r\n\r\n' if 'If-None-Match: "1"\r\n' in asked else ok_response(ETag='"1"'))
 
-    with Source(behave) as source:
+    with SourceServer(behave) as source:
         first = fetcher().fetch(source.url, max_bytes=MAX)
         again = fetcher().fetch(source.url, max_bytes=MAX, etag=first.etag, last_modified="Thu, 01 Jan 2026 00:00:00 GMT")
         other = fetcher().fetch(source.url, max_bytes=MAX, etag='"2"')
@@ -39,14 +39,14 @@ def test_what_has_not_changed_is_not_sent_again() -> None:
 
 @pytest.mark.parametrize("etag", ['"1"\r\nAuthorization: Basic x', '"1"\nX: y', "", '"\x00"', '"ü"', '"' + "x" * 255])
 def test_a_validator_that_is_none_is_not_sent(etag: str) -> None:
-    with Source(says(ok())) as source:
+    with SourceServer(respond_with(ok_response())) as source:
         assert fetcher().fetch(source.url, max_bytes=MAX, etag=etag).data == b"picture"
     assert "If-None-Match" not in source.requests[0]
     assert "Authorization" not in source.requests[0]
 
 
 def test_headers_that_are_none_are_not_handed_on() -> None:
-    with Source(says(ok(Content_Type="x" * 300, ETag="\xe9"))) as source:
+    with SourceServer(respond_with(ok_response(Content_Type="x" * 300, ETag="\xe9"))) as source:
         assert (fetch(source.url).content_type, fetch(source.url).etag) == (None, None)
 
 

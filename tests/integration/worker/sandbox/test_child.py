@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 from worker.sandbox import parent
 from worker.vision.errors import VisionError
 
@@ -47,7 +47,7 @@ def test_how_a_helper_died_says_whether_its_picture_is_to_blame(
     monkeypatch.setattr(parent, "_oom_kills", lambda: next(kills))
     helper = parent.Isolate(2 * 1024**3, 1 if "sleep" in end else 60)
     with pytest.raises((VisionError, parent.HelperKilled)) as caught:
-        helper.do(wanted(picture()))
+        helper.do(wanted(make_image()))
     helper.close()
     assert getattr(caught.value, "code", None) == expected
     assert len(begun) == starts
@@ -135,12 +135,12 @@ def test_an_answer_that_nobody_waited_for_never_becomes_another_pictures(monkeyp
         raise SoftTimeLimitExceeded
 
     try:
-        assert helper.do(wanted(picture(1), "1" * 36)).fields["width"] == 64
+        assert helper.do(wanted(make_image(1), "1" * 36)).fields["width"] == 64
         monkeypatch.setattr(parent, "receive", interrupted)
         with pytest.raises(SoftTimeLimitExceeded):
-            helper.do(wanted(picture(2, (80, 40)), "2" * 36))
+            helper.do(wanted(make_image(2, (80, 40)), "2" * 36))
         monkeypatch.setattr(parent, "receive", receive)
-        third = helper.do(wanted(picture(3, (32, 24)), "3" * 36))
+        third = helper.do(wanted(make_image(3, (32, 24)), "3" * 36))
         assert (third.image_id, third.fields["width"]) == ("3" * 36, 32)
     finally:
         helper.close()
@@ -155,13 +155,13 @@ def test_a_frozen_helper_is_waited_for_no_longer_than_its_time(monkeypatch: pyte
         return command(memory_bytes, 120)
 
     try:
-        helper.do(wanted(picture(1)))
+        helper.do(wanted(make_image(1)))
         assert helper._helper is not None
         helper._helper.send_signal(signal.SIGSTOP)
         helper._timeout = 2
         monkeypatch.setattr(parent, "_command", unhurried)
         began = time.monotonic()
-        assert helper.do(wanted(picture(2, (900, 900), "BMP"))).fields["width"] == 900  # more than a pipe holds
+        assert helper.do(wanted(make_image(2, (900, 900), "BMP"))).fields["width"] == 900  # more than a pipe holds
         assert time.monotonic() - began < 100
     finally:
         helper.close()
@@ -172,9 +172,9 @@ def test_a_strip_longer_than_a_jpeg_can_be_is_refused_by_its_size() -> None:
     helper = parent.Isolate(2 * 1024**3, 30)
     try:
         with pytest.raises(VisionError) as caught:
-            helper.do(wanted(picture(1, (65_501, 8), "PNG")))
+            helper.do(wanted(make_image(1, (65_501, 8), "PNG")))
         assert caught.value.code == "too_many_pixels"
-        prepared = helper.do(wanted(picture(1, (65_500, 8), "PNG")))
+        prepared = helper.do(wanted(make_image(1, (65_500, 8), "PNG")))
         assert helper.do(parent.Finish(prepared, [], ["rotate"])).files.keys() == {"thumb", "rendition", "boxes", "rotate"}
     finally:
         helper.close()
@@ -185,8 +185,8 @@ def test_a_picture_that_takes_too_much_memory_ends_alone() -> None:
     helper = parent.Isolate(250 * 1024**2, 30)
     try:
         with pytest.raises(VisionError) as caught:
-            helper.do(wanted(picture(1, (7000, 6000), "PNG")))
+            helper.do(wanted(make_image(1, (7000, 6000), "PNG")))
         assert caught.value.code == "out_of_memory"
-        assert helper.do(wanted(picture(1))).fields["width"] == 64
+        assert helper.do(wanted(make_image(1))).fields["width"] == 64
     finally:
         helper.close()

@@ -13,7 +13,7 @@ import pytest
 
 from shared.media_types import DEFAULT_AUGMENTATIONS
 from tests.support import paths
-from tests.support.crafted_images import drawn, encoded
+from tests.support.crafted_images import draw_image, encode_image
 from worker.sandbox.parent import Augment, Describe, Finish, HelperKilled, Isolate, Look, Reply, send
 from worker.vision import describe
 from worker.vision.errors import VisionError
@@ -104,7 +104,7 @@ def test_a_batchs_picture_is_prepared_and_finished_there(helper: Isolate) -> Non
 
 
 def test_pictures_at_fault_have_their_codes_and_leave_the_helper_as_it_was(helper: Isolate) -> None:
-    helper.do(Describe(encoded(drawn(), "PNG"), MAX))
+    helper.do(Describe(encode_image(draw_image(), "PNG"), MAX))
     first = pid(helper)
     for data, code in ((b"", "empty"), (b"<html>", "unsupported_format"), (SAMPLE[:9000], "truncated")):
         for request in (Describe(data, MAX), Augment(data, (), 1, MAX), Look(data, "one", None, MAX)):

@@ -18,7 +18,7 @@ from shared.fetch.concurrency import Gate
 from shared.fetch.deadline import Clock
 from shared.fetch.policy import Guard, Target
 from shared.settings import Fetch
-from tests.support.service_stack import until
+from tests.support.service_stack import wait_until
 from tests.unit.shared.fetch.hostile_urls import PUBLIC_4, PUBLIC_6, resolver
 
 
@@ -198,7 +198,7 @@ def test_a_name_server_that_hangs_costs_the_time_limit_and_a_bounded_number_of_t
             return guard.check(urls.parse("http://later.example/"), Clock(5)).addresses == (ip_address(PUBLIC_4),)
         return False
 
-    until(resolves, 60, "a name is resolved again")
+    wait_until(resolves, 60, "a name is resolved again")
 
 
 def test_a_fault_of_a_resolver_is_not_taken_for_an_answer() -> None:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.crafted_images import drawn, encoded
-from tests.support.image_corpus import MAX_PIXELS, Form, corpus, wholes
+from tests.support.crafted_images import draw_image, encode_image
+from tests.support.image_corpus import MAX_PIXELS, ImageCase, build_corpus, intact_files
 from worker.sandbox.parent import Isolate, Look
 from worker.vision import imaging
 from worker.vision.errors import VisionError
 from worker.vision.imaging import Picture
 
-FORMS = corpus()
-WHOLES = wholes()
+FORMS = build_corpus()
+WHOLES = intact_files()
 AT_MOST_S = 2.0
 MEMORY_BYTES = 300 * 1024**2
 NO_PIXELS_BEHIND = {"tiff pages": 4, "bmp run lengths": 2}
@@ -44,7 +44,7 @@ def is_sound(picture: Picture) -> bool:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
+def test_every_form_ends_as_it_should_and_soon(form: ImageCase) -> None:
     began = time.process_time()
     picture = decoded(form.data)
     assert time.process_time() - began < AT_MOST_S
@@ -58,7 +58,7 @@ def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 def test_the_limit_on_pixels_is_exact(kind: str) -> None:
-    data = encoded(drawn(1, (50, 40)), kind)
+    data = encode_image(draw_image(1, (50, 40)), kind)
     assert is_sound(imaging.decode(data, max_pixels=2000))
     with pytest.raises(VisionError, match="too_many_pixels"):
         imaging.decode(data, max_pixels=1999)
@@ -67,7 +67,7 @@ def test_the_limit_on_pixels_is_exact(kind: str) -> None:
 def test_one_helper_outlives_all_of_them_within_little_memory() -> None:
     helper = Isolate(MEMORY_BYTES, 30)
     try:
-        helper.do(Look(encoded(drawn(), "JPEG"), "first", None, MAX_PIXELS))
+        helper.do(Look(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
         assert helper._helper is not None
         pid = helper._helper.pid
         for form in FORMS:

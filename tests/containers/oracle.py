@@ -52,16 +52,16 @@ def find_problems(client: httpx.Client, sent: Sequence[AcceptedBatch], before: d
     found = []
     for one in sent:
         batch = wait_until_finished(client, one.batch_id)
-        if [image["sha256"] for image in batch["images"]] != [picture.sha256 for picture in one.pictures]:
+        if [image["sha256"] for image in batch["images"]] != [picture.sha256 for picture in one.images]:
             found.append(f"{one.batch_id}: other pictures than were sent")
-        for image, picture in zip(batch["images"], one.pictures, strict=False):
-            kept = client.get(f"/uploads/{image['id']}.{picture.ending}")
+        for image, picture in zip(batch["images"], one.images, strict=False):
+            kept = client.get(f"/uploads/{image['id']}.{picture.extension}")
             if image["status"] != "done":
                 found.append(f"{image['id']}: {image['status']} {image['error']}")
             elif kept.status_code != 200 or hashlib.sha256(kept.content).hexdigest() != picture.sha256:
                 found.append(f"{image['id']}: its file: {kept.status_code}")
     after = read_ledger(client)
-    pictures = sum(len(one.pictures) for one in sent) + others
+    pictures = sum(len(one.images) for one in sent) + others
     if after["received"] - before["received"] != pictures:
         found.append(f"{pictures} pictures were accepted, the ledger has {after['received'] - before['received']} more")
     if after["received"] != after["done"] + after["failed"] + after["cancelled"] + after["pending"] + after["deleted"]:

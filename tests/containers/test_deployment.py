@@ -104,6 +104,6 @@ def test_down_and_up_again_finds_everything_there(url: str, client: httpx.Client
     deployment.compose("up", "--detach", "--wait", limit_s=300)
     assert client.get(f"/image_batches/{sent.batch_id}").json() == before
     for image, picture in zip(before["images"], pictures, strict=True):
-        assert client.get(f"/uploads/{image['id']}.{picture.ending}").content == picture.data
+        assert client.get(f"/uploads/{image['id']}.{picture.extension}").content == picture.data
     again = UploadLoad(url, 6, lambda: 0).send(pictures)
     assert wait_until_finished(client, again.batch_id)["status"] == "done"

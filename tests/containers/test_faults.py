@@ -34,16 +34,16 @@ def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
     before = read_ledger(client)
     load = UploadLoad(url, sum(service.encode()), lambda: read_backlog(url))
     load.start()
-    wait_until(lambda: len(load.sent) >= 3, 60, "the load runs")
+    wait_until(lambda: len(load.accepted) >= 3, 60, "the load runs")
     victim = deployment.containers(service)[0]
     starts = deployment.inspect(victim)["RestartCount"]
     kill(deployment, victim)
     wait_until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _RECOVERY_S, f"{service} is started again")
-    sent = len(load.sent)
-    wait_until(lambda: len(load.sent) >= sent + 3, _RECOVERY_S, "uploads go on")
+    sent = len(load.accepted)
+    wait_until(lambda: len(load.accepted) >= sent + 3, _RECOVERY_S, "uploads go on")
     wait_until(lambda: is_healthy(deployment, victim), _RECOVERY_S, f"{service} is healthy")
     assert load.finish(60)
     began = time.monotonic()
-    assert find_problems(client, load.sent, before) == []
-    assert load.refused == []
-    say(f"{service}: {len(load.sent)} batches, {sum(load.retries.values())} retries, all settled {time.monotonic() - began:.1f} s later")
+    assert find_problems(client, load.accepted, before) == []
+    assert load.rejections == []
+    say(f"{service}: {len(load.accepted)} batches, {sum(load.retries.values())} retries, all settled {time.monotonic() - began:.1f} s later")

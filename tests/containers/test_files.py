@@ -51,8 +51,8 @@ class ResponseComparison:
 def images(url: str, deployment: Deployment) -> dict[str, str]:
     """Upload a JPEG, a PNG and a broken JPEG; give their ids, once all are finished."""
     source = random.Random(41)
-    jpeg = next(one for one in iter(lambda: draw_valid_image(source), None) if one.ending == "jpg")
-    png = next(one for one in iter(lambda: draw_valid_image(source), None) if one.ending == "png")
+    jpeg = next(one for one in iter(lambda: draw_valid_image(source), None) if one.extension == "jpg")
+    png = next(one for one in iter(lambda: draw_valid_image(source), None) if one.extension == "png")
     broken = UploadImage(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
     sent = UploadLoad(url, 1, lambda: 0).send([jpeg, png, broken])
     with httpx.Client(base_url=url, timeout=30) as client:

@@ -102,13 +102,13 @@ def test_web_worker_and_sweep_are_replaced_and_no_request_fails(
     assert load.retries.total() == 0, load.retries
     assert len(statuses) >= 20
     assert set(statuses) == {202}
-    assert find_problems(client, load.sent, before, others=len(statuses)) == []
+    assert find_problems(client, load.accepted, before, others=len(statuses)) == []
     for service in SERVICES:
         new = set(deployment.containers(service))
         assert len(new) == len(old[service])
         assert not new & old[service]
     assert deployment.containers("web-next", running=False) == []
-    say(f"{reading.answered} pages and files, {len(load.sent)} uploads and {len(statuses)} slow ones, 0 failed; {said}")
+    say(f"{reading.answered} pages and files, {len(load.accepted)} uploads and {len(statuses)} slow ones, 0 failed; {said}")
 
 
 def test_a_roll_that_was_broken_off_is_finished_by_the_next(deployment: Deployment, url: str) -> None:

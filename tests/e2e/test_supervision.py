@@ -21,7 +21,7 @@ def test_a_killed_process_comes_back_with_its_pid_on_file(stack: Stack, name: st
 def test_no_process_outlives_a_killed_supervisor_and_one_killed_while_it_starts_holds_nothing_up(stack: Stack) -> None:
     names = ["mongod", "redis", "web", "worker-1", "inspector", "sweep"]
     before = {name: stack.pid(name) for name in names}
-    said = len(stack.guards_log())
+    said = len(stack.watchdog_log())
     first = stack.kill("supervisor")
     wait_for_new_pid(stack, "supervisor", first)
     second = stack.kill("supervisor")  # its pid is on file before it has begun: it has started nothing
@@ -31,7 +31,7 @@ def test_no_process_outlives_a_killed_supervisor_and_one_killed_while_it_starts_
     assert not set(before.values()) & set(after.values())
     for pid in before.values():
         assert not Path(f"/proc/{pid}").exists()
-    assert "was not started" not in stack.guards_log()[said:]  # the guard's word when it has waited in vain
+    assert "was not started" not in stack.watchdog_log()[said:]  # the guard's word when it has waited in vain
 
 
 def test_a_folder_whose_guard_was_killed_starts_clean(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.faulty_watchdog``: the real guard of ``scripts/start``, its processes started with the planted faults."""
+"""``python -m tests.faults.faulty_watchdog``: the watchdog of ``scripts/start``, which starts its processes with injected faults."""
 
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ INJECTED_PATH: Final = Path(__file__).with_name("injected")
 
 
 class FaultInstallation(House):
-    """A house whose Python processes import ``injected/sitecustomize.py`` first."""
+    """An installation whose Python processes import ``injected/sitecustomize.py`` first."""
 
     __slots__ = ()
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """See ``House``."""
-        own = super().environment(ports)
-        return own | {"PYTHONPATH": os.pathsep.join([str(INJECTED_PATH), own["PYTHONPATH"]])}
+        """Return the environment of the processes, with the folder ``injected`` first in PYTHONPATH."""
+        variables = super().environment(ports)
+        return variables | {"PYTHONPATH": os.pathsep.join([str(INJECTED_PATH), variables["PYTHONPATH"]])}
 
 
 if __name__ == "__main__":
-    setattr(watchdog, "House", FaultInstallation)  # noqa: B010 -- the name that its main builds a house by
+    setattr(watchdog, House.__name__, FaultInstallation)  # the class that ``main`` instantiates
     watchdog.main()

@@ -1,4 +1,4 @@
-"""Pictures in every form a camera, a browser or an attacker may send, made by code, each with what must become of it."""
+"""A generated corpus of image files as cameras, browsers or attackers may send them, each with its expected outcome."""
 
 import random
 import struct
@@ -40,63 +40,63 @@ from tests.support.crafted_images import (
 from worker.vision.errors import CODES
 
 MAX_PIXELS: Final = 2_000_000
-"""A limit to decode the corpus with. What is to be above one is above the service's own, 50 megapixels, too."""
+"""The pixel limit to decode the corpus with. Files that must exceed it also exceed the service's own limit of 50 megapixels."""
 _ORIENTATIONS: Final = range(1, 9)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCase:
-    """A file and its outcome: the format that it decodes as, or the code that it fails with."""
+    """A file and its expected outcome: the format that it decodes as, or the error code that it fails with."""
 
     name: str
     data: bytes
     outcome: str
 
     def __post_init__(self) -> None:
-        """An outcome that nothing can have would never be noticed otherwise."""
+        # Detect a misspelled outcome here.
         assert self.outcome in SIGNATURES.keys() | CODES.keys(), self.outcome
 
     @property
-    def is_good(self) -> bool:
-        """Whether it decodes."""
+    def is_decodable(self) -> bool:
+        """Whether the file must decode."""
         return self.outcome in SIGNATURES
 
 
 def intact_files() -> dict[str, bytes]:
-    """Give a good file of each way of writing pixels, all of which a cut must be noticed in."""
+    """Return a valid file for each way of storing pixels, by name. A decoder must detect a cut in every one of them."""
     image, frames = draw_image(), [draw_image(seed) for seed in (2, 3)]
-    animated: dict[str, Any] = {"save_all": True, "append_images": frames}
-    found = {
+    animation: dict[str, Any] = {"save_all": True, "append_images": frames}
+    files = {
         "jpeg": encode_image(image, "JPEG"),
         "jpeg progressive": encode_image(image, "JPEG", progressive=True),
         "jpeg cmyk progressive": encode_image(image.convert("CMYK"), "JPEG", progressive=True),
         "png": encode_image(image, "PNG"),
         "png palette": encode_image(image.quantize(64), "PNG"),
         "png interlaced": build_png(SIZE, zlib.compress(interlaced_png_rows(image)), interlaced=1),
-        "png animated": encode_image(image, "PNG", **animated),
+        "png animated": encode_image(image, "PNG", **animation),
         "gif": encode_image(image, "GIF", interlace=0),
         "gif interlaced": encode_image(image, "GIF", interlace=1),
-        "gif animated": encode_image(image, "GIF", **animated),
+        "gif animated": encode_image(image, "GIF", **animation),
         "bmp": encode_image(image, "BMP"),
         "bmp palette": encode_image(image.quantize(64), "BMP"),
         "bmp run lengths": build_run_length_bmp(),
         "tiff": encode_image(image, "TIFF"),
-        "tiff pages": encode_image(image, "TIFF", **animated),
+        "tiff pages": encode_image(image, "TIFF", **animation),
         "webp": encode_image(image, "WEBP"),
         "webp lossless": encode_image(image, "WEBP", lossless=True),
-        "webp animated": encode_image(image, "WEBP", **animated),
+        "webp animated": encode_image(image, "WEBP", **animation),
         "avif": encode_image(image, "AVIF"),
-        "avif animated": encode_image(image, "AVIF", **animated),
+        "avif animated": encode_image(image, "AVIF", **animation),
     }
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
-        found[f"tiff {compression}"] = encode_image(image, "TIFF", compression=compression)
-    return found
+        files[f"tiff {compression}"] = encode_image(image, "TIFF", compression=compression)
+    return files
 
 
 def build_corpus() -> list[ImageCase]:
-    """Make all forms; the same bytes every time."""
-    makers = (_jpegs, _pngs, _gifs, _bmps, _tiffs, _webps, _avifs, _other_files)
-    return [ImageCase(*one) for make in makers for one in make()]
+    """Return all cases. Every call returns the same bytes."""
+    generators = (_jpegs, _pngs, _gifs, _bmps, _tiffs, _webps, _avifs, _other_files)
+    return [ImageCase(*row) for generate in generators for row in generate()]
 
 
 Row = tuple[str, bytes, str]
@@ -111,7 +111,7 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg restart markers", encode_image(image, "JPEG", restart_marker_blocks=2), "jpeg"),
         ("jpeg grey", encode_image(image.convert("L"), "JPEG"), "jpeg"),
         ("jpeg 4:4:4", encode_image(image, "JPEG", subsampling=0), "jpeg"),
-        ("jpeg kept as rgb", encode_image(image, "JPEG", keep_rgb=True), "jpeg"),
+        ("jpeg stored as rgb", encode_image(image, "JPEG", keep_rgb=True), "jpeg"),
         ("jpeg cmyk", encode_image(image.convert("CMYK"), "JPEG"), "jpeg"),
         ("jpeg ycck", encode_ycck_jpeg(image), "jpeg"),
         ("jpeg cmyk cut and closed", cut_and_closed_jpeg(encode_image(image.convert("CMYK"), "JPEG")), "truncated"),
@@ -123,10 +123,10 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg 65535 by 65535", with_jpeg_size(whole, 65_535, 65_535), "too_many_pixels"),
         ("jpeg without a size", with_jpeg_size(whole, 0, 0), "corrupt"),
         ("jpeg of 12 bits", whole.replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c"), "corrupt"),
-        ("jpeg said to be arithmetic", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc9\x00\x11"), "corrupt"),
-        ("jpeg said to be lossless", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc3\x00\x11"), "corrupt"),
-        ("jpeg said to be hierarchical", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc5\x00\x11"), "corrupt"),
-        ("jpeg without its tables, as films have them", without_jpeg_segments(whole, 0xC4), "jpeg"),
+        ("jpeg with an arithmetic frame header", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc9\x00\x11"), "corrupt"),
+        ("jpeg with a lossless frame header", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc3\x00\x11"), "corrupt"),
+        ("jpeg with a hierarchical frame header", whole.replace(b"\xff\xc0\x00\x11", b"\xff\xc5\x00\x11"), "corrupt"),
+        ("jpeg without huffman tables, as in motion jpeg", without_jpeg_segments(whole, 0xC4), "jpeg"),
         ("jpeg with broken exif", with_jpeg_segment(whole, 0xE1, b"Exif\0\0MM\0*\0\0\xff\xff"), "jpeg"),
         ("jpeg with exif of nonsense", with_jpeg_segment(whole, 0xE1, b"Exif\0\0" + bytes(range(256))), "jpeg"),
         ("jpeg with exif that overlaps", with_jpeg_segment(whole, 0xE1, overlapping_exif()), "jpeg"),
@@ -136,18 +136,18 @@ def _jpegs() -> Iterator[Row]:
         ("jpeg with 5 MB of fill bytes", whole[:2] + b"\xff" * 5_000_000 + whole[2:], "jpeg"),
         ("jpeg with a colour profile of nonsense", encode_image(image, "JPEG", icc_profile=b"nonsense" * 99), "jpeg"),
         ("jpeg with a colour profile cut short", encode_image(image, "JPEG", icc_profile=bytes(3)), "jpeg"),
-        ("jpeg with several pictures", encode_image(image, "MPO", save_all=True, append_images=[draw_image(2)]), "jpeg"),
+        ("jpeg with several images", encode_image(image, "MPO", save_all=True, append_images=[draw_image(2)]), "jpeg"),
         ("jpeg with 3000 scans", with_repeated_scan(progressive, 3000), "corrupt"),
-        ("jpeg without its end", whole[:-2], "truncated"),
-        ("jpeg with something behind it", whole + b"\xff\xd8\xff" * 1000, "jpeg"),
-        ("jpeg behind a second beginning", b"\xff\xd8" + whole, "corrupt"),
+        ("jpeg without its end marker", whole[:-2], "truncated"),
+        ("jpeg with trailing data", whole + b"\xff\xd8\xff" * 1000, "jpeg"),
+        ("jpeg after a second start marker", b"\xff\xd8" + whole, "corrupt"),
         ("jpeg that is a thumbnail only", with_jpeg_segment(whole, 0xE1, b"Exif\0\0" + whole)[: len(whole)], "truncated"),
-        ("jpeg of a beginning and an end", b"\xff\xd8\xff\xd9", "corrupt"),
+        ("jpeg of a start and an end marker", b"\xff\xd8\xff\xd9", "corrupt"),
     )
-    for turn in _ORIENTATIONS:
+    for orientation in _ORIENTATIONS:
         exif = Image.Exif()
-        exif[0x112] = turn
-        yield f"jpeg turned {turn}", encode_image(image, "JPEG", exif=exif), "jpeg"
+        exif[0x112] = orientation
+        yield f"jpeg with orientation {orientation}", encode_image(image, "JPEG", exif=exif), "jpeg"
     for tenth in range(1, 10):
         yield f"jpeg cut at {tenth} tenths", whole[: len(whole) * tenth // 10], "truncated"
         yield f"jpeg progressive cut at {tenth} tenths", progressive[: len(progressive) * tenth // 10], "truncated"
@@ -170,24 +170,24 @@ def _pngs() -> Iterator[Row]:
         ("png animated", encode_image(image, "PNG", save_all=True, append_images=[draw_image(2)]), "png"),
         ("png whose stream ends before its last row", build_png(SIZE, zlib.compress(rows[: -len(rows) // SIZE[1]])), "truncated"),
         ("png whose stream is one byte short", build_png(SIZE, zlib.compress(rows[:-1])), "truncated"),
-        ("png with a short stream and 100000 pieces behind it", build_png(SIZE, zlib.compress(rows[:-1]), behind=png_chunk(b"IDAT", b"\0") * 100_000), "truncated"),
+        ("png with a short stream and 100000 chunks after it", build_png(SIZE, zlib.compress(rows[:-1]), after_pixels=png_chunk(b"IDAT", b"\0") * 100_000), "truncated"),
         ("png interlaced whose stream ends before its last pass", build_png(SIZE, zlib.compress(interlaced_png_rows(image, passes=6)), interlaced=1), "truncated"),
         ("png with a wrong checksum of its pixels", with_wrong_png_checksum(whole, b"IDAT"), "corrupt"),
         ("png with a wrong checksum of its header", with_wrong_png_checksum(whole, b"IHDR"), "corrupt"),
         ("png without its end", whole[:-12], "truncated"),
-        ("png with a bomb behind its rows", build_png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
+        ("png with a bomb after its rows", build_png(SIZE, zlib.compress(rows + bytes(60_000_000))), "png"),
         ("png with a bomb of text", build_png(SIZE, zlib.compress(rows), png_text_bomb()), "png"),
-        ("png with a long packed text", build_png(SIZE, zlib.compress(rows), png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))), "png"),
+        ("png with a long compressed text", build_png(SIZE, zlib.compress(rows), png_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(2_000_000)))), "png"),
         ("png with a bomb for a colour profile", build_png(SIZE, zlib.compress(rows), png_chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(100_000_000)))), "png"),
         ("png with two headers", build_png(SIZE, zlib.compress(rows), whole[8:33]), "corrupt"),
         ("png 100000 by 100000", build_png((100_000, 100_000), b""), "too_many_pixels"),
         ("png 65501 by 1", build_png((65_501, 1), b""), "too_many_pixels"),
         ("png without a size", build_png((0, 0), b""), "corrupt"),
         ("png of 2^31 columns", build_png((2**31, 1), b""), "too_many_pixels"),
-        ("png of an unknown colour type", build_png(SIZE, zlib.compress(rows), colours=5), "corrupt"),
+        ("png of an unknown colour type", build_png(SIZE, zlib.compress(rows), colour_type=5), "corrupt"),
         ("png with pixels of nonsense", build_png(SIZE, b"nonsense" * 99), "corrupt"),
-        ("png of nothing but an end", whole[:8] + whole[-12:], "corrupt"),
-        ("png with something behind it", whole + whole, "png"),
+        ("png of an end chunk only", whole[:8] + whole[-12:], "corrupt"),
+        ("png with trailing data", whole + whole, "png"),
     )
     for name in (b"iCCP", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"acTL", b"fcTL"):
         for nonsense in (b"", b"k\0\7nonsense"):
@@ -211,7 +211,7 @@ def _gifs() -> Iterator[Row]:
         ("gif with a huge screen", b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + whole[10:], "too_many_pixels"),
         ("gif with a huge frame", head + b",\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;", "too_many_pixels"),
         ("gif of 50000 frames", head + frame * 50_000 + b";", "gif"),
-        ("gif with a block of no kind", head + frame + b"\x99" + frame + b";", "corrupt"),
+        ("gif with a block of an unknown kind", head + frame + b"\x99" + frame + b";", "corrupt"),
         ("gif with an impossible code size", head + b",\0\0\0\0\1\0\1\0\0\x0d\2D\1\0;", "corrupt"),
     )
 
@@ -258,7 +258,7 @@ def _tiffs() -> Iterator[Row]:
         ("tiff group 4", encode_image(image.convert("1"), "TIFF", compression="group4"), "tiff"),
         ("tiff 16 bits", encode_image(Image.fromarray(deep), "TIFF"), "tiff"),
         ("tiff float", encode_image(Image.fromarray(deep.astype(np.float32)), "TIFF"), "tiff"),
-        ("tiff float of no number", encode_image(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "tiff"),
+        ("tiff float of nan", encode_image(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "tiff"),
         ("tiff cmyk", encode_image(image.convert("CMYK"), "TIFF"), "tiff"),
         ("tiff pages", encode_image(image, "TIFF", save_all=True, append_images=[draw_image(2)]), "tiff"),
         ("tiff big endian", build_tiff(">", one_row), "tiff"),
@@ -274,8 +274,8 @@ def _tiffs() -> Iterator[Row]:
         ("tiff rgb of 32 bits", build_tiff("<", rgb | {258: 32, 279: 12}, pixels=bytes(12)), "unsupported_format"),
         ("tiff grey of floats of 64 bits", build_tiff("<", one_row | {258: 64, 279: 32, 339: 3}, pixels=bytes(32)), "unsupported_format"),
         ("tiff grey of 7 bits", build_tiff("<", one_row | {258: 7}), "unsupported_format"),
-        ("tiff grey with alpha in it", build_tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "unsupported_format"),
-        ("tiff of colours for two pixels each", build_tiff("<", rgb | {256: 2, 262: 6, 530: 2}), "unsupported_format"),
+        ("tiff grey with alpha", build_tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "unsupported_format"),
+        ("tiff with subsampled colours", build_tiff("<", rgb | {256: 2, 262: 6, 530: 2}), "unsupported_format"),
         ("tiff with one strip of twice its rows", build_tiff("<", one_row | {257: 2, 278: 1}), "truncated"),
         ("tiff with strips of no rows", build_tiff("<", one_row | {278: 0}), "corrupt"),
         ("tiff with half of its bytes", with_halved_tiff_field(whole, 279, values=True), "truncated"),
@@ -327,14 +327,14 @@ def _avifs() -> Iterator[Row]:
 
 def _other_files() -> Iterator[Row]:
     jpeg = encode_image(draw_image(), "JPEG")
-    strangers = {
+    files = {
         "html": b"<!doctype html><script>alert(1)</script>",
         "html in front of a jpeg": b"<html></html>" + jpeg,
         "pdf": b"%PDF-1.7\n" + jpeg,
         "zip": b"PK\3\4" + bytes(90),
         "svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
         "text": b"no picture at all",
-        "a program": b"\x7fELF\2\1\1" + bytes(90),
+        "elf program": b"\x7fELF\2\1\1" + bytes(90),
         "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(90),
         "jpeg xl": b"\xff\x0a" + bytes(90),
         "jpeg 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(90),
@@ -345,10 +345,10 @@ def _other_files() -> Iterator[Row]:
         "one byte": b"\xff",
         "zeros": bytes(5000),
     }
-    for name, data in strangers.items():
+    for name, data in files.items():
         yield name, data, "unsupported_format"
     yield "empty", b"", "empty"
-    yield "a jpeg that is a page too", with_jpeg_segment(jpeg, 0xFE, b"<script>alert(1)</script>"), "jpeg"
+    yield "a jpeg that is also html", with_jpeg_segment(jpeg, 0xFE, b"<script>alert(1)</script>"), "jpeg"
     source = random.Random(1)
     for kilobytes in (1, 10, 100):
         noise = source.randbytes(kilobytes * 1024)

@@ -66,7 +66,7 @@ def test_what_has_no_end_is_broken_off(what: str) -> None:
     with SourceServer(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
         fetch(source.url)
     assert failed.value.code == code
-    assert source.ended.wait(60), "the connection is still open"
+    assert source.finished.wait(60), "the connection is still open"
 
 
 @pytest.mark.parametrize("what", ["a header", "headers", "interim answers", "borders of chunks", "chunks of a byte"])

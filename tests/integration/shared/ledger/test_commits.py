@@ -33,7 +33,7 @@ class Through:
         self._dbs: list[Db] = []
 
     def __call__(self, way: CommitFault, *, away: bool = False) -> Db:
-        proxy = CommitFaultProxy(self._port, way, away=away)
+        proxy = CommitFaultProxy(self._port, way, refuse_reconnects=away)
         self.proxies.append(proxy)
         # A direct connection: by the replica set's own address the driver would go round the proxy.
         url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
@@ -141,7 +141,7 @@ def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through:
     assert len(failed) == 1
     with pytest.raises(PyMongoError), pymongo.timeout(1):
         commits.abandon(db, made.id)  # the transaction is still open: no answer, so no spool is deleted
-    through.proxies[0].let_go()
+    through.proxies[0].release_commits()
     with pymongo.timeout(10):
         assert not commits.abandon(db, made.id)
     assert traces(db, made.id) == (1, 1, 4)

@@ -55,7 +55,7 @@ def test_links_and_the_check_of_the_origin_follow_the_scheme_that_a_trusted_prox
 def test_the_log_names_the_client_and_not_whom_it_claims_to_be(front: WebFront) -> None:
     ask(front, PROXY, "GET", "/limits", {"X-Forwarded-For": "10.1.1.1, 203.0.113.9"})
     ask(front, CLIENT, "GET", "/limits", {"X-Forwarded-For": "203.0.113.9"})
-    asked = [line["client"] for line in front.logged("shelfsight.access") if "/limits" in line["message"]]
+    asked = [line["client"] for line in front.log_lines("shelfsight.access") if "/limits" in line["message"]]
     assert asked == ["203.0.113.9", CLIENT]
 
 

@@ -268,7 +268,7 @@ def test_a_repetition_of_what_is_being_answered_is_told_to_come_back(web: FlaskC
 def test_a_database_that_goes_away_at_the_commit_is_503_with_the_batch_that_the_key_then_shows(
     web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
-    proxy = CommitFaultProxy(mongod.port, "lose_answer", away=True)
+    proxy = CommitFaultProxy(mongod.port, "lose_answer", refuse_reconnects=True)
     cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "commit_deadline_s": 5})
     answer = post_batch(make_client(cut, blobs_root), [image_payload()], Idempotency_Key="k")
     problem = answer.get_json(force=True)

@@ -76,7 +76,7 @@ def test_one_helper_outlives_all_of_them_within_little_memory() -> None:
                 outcome = "done"
             except VisionError as error:
                 outcome = error.code
-            assert (form.name, outcome) == (form.name, "done" if form.is_good else form.outcome)
+            assert (form.name, outcome) == (form.name, "done" if form.is_decodable else form.outcome)
             assert helper._helper.pid == pid
     finally:
         helper.close()

@@ -1,4 +1,4 @@
-"""``scripts/demo`` as a user runs it: from nothing to a table, interrupted, and over workers that do not work."""
+"""``scripts/demo`` as a user runs it: on an empty folder, interrupted, and with a worker that does not work."""
 
 import json
 import os
@@ -25,8 +25,8 @@ TIMEOUT_S = 600
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three drawn pictures."""
-    path = tmp_path / "pictures"
+    """Return a folder with three sample images."""
+    path = tmp_path / "images"
     path.mkdir()
     for name in ("shelf-01.jpg", "shelf-02.jpg", "carton-02a.jpg"):
         shutil.copy(ROOT / "samples" / name, path)
@@ -44,27 +44,27 @@ def stop(data: Path) -> None:
 
 
 def uploaded_batches(stack: Stack) -> list[dict[str, Any]]:
-    with urllib.request.urlopen(f"{stack.url}/image_batches?store_name=demo&per_page=100", timeout=60) as answer:
-        batches: list[dict[str, Any]] = json.load(answer)["batches"]
+    with urllib.request.urlopen(f"{stack.url}/image_batches?store_name=demo&per_page=100", timeout=60) as response:
+        batches: list[dict[str, Any]] = json.load(response)["batches"]
     return batches
 
 
 @contextmanager
 def frozen_worker(stack: Stack) -> Iterator[None]:
-    """Freeze the worker, and have nothing of the demo in the service afterwards."""
+    """Freeze the worker while the block runs, and delete the batches of the demo afterwards."""
     stack.kill("worker-1", signal.SIGSTOP)
     try:
         yield
     finally:
         try:
             for batch in uploaded_batches(stack):
-                gone = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
-                urllib.request.urlopen(gone, timeout=60).close()
+                request = urllib.request.Request(f"{stack.url}/image_batches/{batch['id']}", method="DELETE")
+                urllib.request.urlopen(request, timeout=60).close()
         finally:
             stack.kill("worker-1", signal.SIGCONT)
 
 
-def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder: Path, tmp_path: Path) -> None:
+def test_the_demo_prints_a_table_and_scripts_stop_ends_all_its_processes(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     port = embedded_servers.free_port()
     try:
@@ -82,11 +82,11 @@ def test_from_nothing_to_a_table_and_everything_it_started_can_be_stopped(folder
         assert len(pids) >= 6
     finally:
         stop(data)
-    wait_until(lambda: not {one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
+    wait_until(lambda: not {process for process in psutil.process_iter(["status"]) if process.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
     assert embedded_servers.is_free(port)
 
 
-def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
+def test_ctrl_c_ends_the_demo_with_one_line(stack: Stack, folder: Path) -> None:
     with frozen_worker(stack):
         process = start_demo(folder, stack.data)
         wait_until(lambda: uploaded_batches(stack) or process.poll() is not None, 240)
@@ -99,12 +99,12 @@ def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
     assert out == ""
 
 
-def test_workers_that_do_not_work_end_it_in_time_and_it_says_where_to_look(stack: Stack, folder: Path) -> None:
+def test_with_a_frozen_worker_the_demo_ends_in_time_and_names_the_status_script_and_the_logs(stack: Stack, folder: Path) -> None:
     with frozen_worker(stack):
         began = time.monotonic()
         process = start_demo(folder, stack.data, "--wait-for", "2")
         out, err = process.communicate(timeout=280)
-        assert time.monotonic() - began < 240  # without --wait-for it would be over 300
+        assert time.monotonic() - began < 240  # without --wait-for it takes over 300 s
     assert process.returncode == 5
     assert out.count("queued") == 3
     assert f"scripts/status --data {stack.data}" in err

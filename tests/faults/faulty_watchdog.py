@@ -10,7 +10,7 @@ from scripts.local.installation import House
 INJECTED_PATH: Final = Path(__file__).with_name("injected")
 
 
-class FaultInstallation(House):
+class FaultyInstallation(House):
     """An installation whose Python processes import ``injected/sitecustomize.py`` first."""
 
     __slots__ = ()
@@ -22,5 +22,5 @@ class FaultInstallation(House):
 
 
 if __name__ == "__main__":
-    setattr(watchdog, House.__name__, FaultInstallation)  # the class that ``main`` instantiates
+    setattr(watchdog, House.__name__, FaultyInstallation)  # the class that ``main`` instantiates
     watchdog.main()

@@ -73,17 +73,17 @@ def test_uploads_above_the_connection_limit_are_rejected_with_429(url: str) -> N
     assert {(problem["status"], problem["code"]) for problem in problems} == {(429, "too_many_requests")}
 
 
-def test_bodies_above_the_memory_limit_are_rejected_until_memory_is_released(url: str, client: httpx.Client) -> None:
+def test_bodies_that_exceed_the_upload_buffer_are_rejected_until_it_has_space(url: str, client: httpx.Client) -> None:
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"["))) for _ in range(5)]  # 300 MB, the limit is 256 MB
+        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"["))) for _ in range(5)]  # 300 MB, the upload buffer has 256 MB
         for connection in connections:
             with contextlib.suppress(ConnectionError):  # rejected while it is sent
                 connection.sendall(b" " * (_LARGE_BODY_BYTES - 1))
         problems = [read_problem(connection) for connection in wait_for_responses(connections, 1)]
         assert {(problem["status"], problem["code"]) for problem in problems} == {(503, "unavailable")}
         assert client.get("/image_batches").status_code == 200
-    wait_until(lambda: client.post("/upload_image_batch", content=b"[" + b" " * _LARGE_BODY_BYTES + b"]").status_code == 422, 60, "memory is available again")
+    wait_until(lambda: client.post("/upload_image_batch", content=b"[" + b" " * _LARGE_BODY_BYTES + b"]").status_code == 422, 60, "the upload buffer has space again")
 
 
 def begin_upload(address: SplitResult, length: int, first: bytes) -> socket.socket:

@@ -58,7 +58,7 @@ def test_the_health_checks_of_the_containers_pass_on_a_whole_installation(stack:
     assert (completed.returncode, completed.stderr) == (0, "")
 
 
-def test_status_counts_restart_count(stack: Stack) -> None:
+def test_status_counts_restarts(stack: Stack) -> None:
     wait_until_ready(stack)
     before = restart_count(stack, "sweep")
     wait_for_new_pid(stack, "sweep", stack.kill("sweep"))

@@ -117,7 +117,7 @@ def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: V
     verdict.files_read += 1
     try:
         response = request_with_retries(client, "GET", path)
-    except httpx.HTTPError as error:  # a file that is shorter than its Content-Length ends the connection
+    except httpx.HTTPError as error:  # a file that is shorter than its document states ends the connection
         verdict.files_wrong += 1
         return f"{path}: {error}"
     data = response.content

@@ -24,8 +24,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from shared.augmentations import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from shared.fetch import addresses, urls
-from shared.media_types import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
+from shared.fetch.rules import FetchRules
 
 MIB = 1024 * 1024
 
@@ -207,34 +208,21 @@ class Vision(Group):
         return names
 
 
-class Fetch(Group):
+class Fetch(Group, FetchRules):
     """What is fetched from somebody else's URL, and within which limits. ``FETCH_...``; each process counts for itself."""
 
-    model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True)
-    resolve_s: float = Field(3.0, gt=0)
-    connect_s: float = Field(5.0, gt=0, description="Over all addresses that are tried, TLS included.")
-    first_byte_s: float = Field(10.0, gt=0, description="From the request to the end of the answer's headers.")
-    whole_s: float = Field(20.0, gt=0, description="Everything, redirects included.")
-    max_redirects: int = Field(3, ge=0, le=10)
-    max_header_bytes: int = Field(32 * 1024, gt=0, description="Of one answer, interim ones included.")
-    max_at_once: int = Field(32, gt=0, description="Fetches in a process; more are 429.")
-    max_per_source: int = Field(4, gt=0, description="Of these from one host, and from one address.")
-    blocked_domains: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list; what is below them is blocked, too. Beats all other lists.")
-    allowed_domains: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list; if there are any, nothing else is fetched from.")
-    permitted_hosts: Annotated[tuple[str, ...], NoDecode] = Field((), description="JSON list of names that may lead to any address, with any port.")
-    blocked_networks: Annotated[tuple[Network, ...], NoDecode] = Field((), description="JSON list: public addresses that are this network's own.")
-    permitted_networks: Annotated[tuple[Network, ...], NoDecode] = Field((), description="JSON list: addresses that need not be public, with any port.")
-    ca_file: Path | None = Field(None, description="PEM of authorities that are believed besides the public ones: an intranet's.")
+    # The lists are decoded by the validators below: pydantic-settings' own error would not say what to write.
+    model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True, enable_decoding=False)
 
     @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
     @classmethod
     def _names(cls, given: object, info: ValidationInfo) -> tuple[str, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.name, '["example.org", "images.example.net"]')
+        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.parse_name, '["example.org", "images.example.net"]')
 
     @field_validator("blocked_networks", "permitted_networks", mode="before")
     @classmethod
     def _networks(cls, given: object, info: ValidationInfo) -> tuple[Network, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
 
 
 class Inspect(Group):

@@ -8,16 +8,14 @@ from typing import Generic, TypeVar
 
 from flask import current_app
 
+from shared.bootstrap import open_stores
 from shared.errors import DiskFull
 from shared.inspections import jobs
-from shared.inspections.notifications import Listener
+from shared.inspections.notifications import Subscriber
 from shared.ledger import audit, store_rotation
-from shared.media_types import BATCHES, INSPECTIONS
-from shared.queue.wakeups import Bell, Ringer
+from shared.queue.wakeups import WakeupThread
+from shared.queues import IMAGES
 from shared.settings import Settings
-from shared.storage.identity import Bond
-from shared.storage.local_blobs import BlobStore, LocalBlobs
-from shared.storage.mongo import Db, connect
 from web.http.body_limits import Budget
 from web.http.rate_limits import Rates
 from web.inspections.response_cache import Answers
@@ -32,14 +30,10 @@ class Services:
     """Settings, stores and bounds of one web process. Made in one thread; nothing is connected before its first use."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make them."""
-        self.settings = settings
-        self.db: Db = connect(settings.mongo, app="web")
-        self.blobs: BlobStore = LocalBlobs(settings.blobs.root)
-        self.bond = Bond(self.db, self.blobs)
-        self.bell = Bell(settings, BATCHES)
-        self.inspect_bell = Bell(settings, INSPECTIONS)
-        self.news = Listener(settings)
+        stores = open_stores(settings, app="web")
+        self.settings, self.db, self.blobs, self.identity, self.wakeups = settings, stores.db, stores.blobs, stores.identity, stores.wakeups
+        self._stores = stores
+        self.notifications = Subscriber(settings.redis)
         self.pending: Kept[dict[str, int]] = Kept(_PENDING_AGE_S, lambda: jobs.count_pending(self.db))
         self.rates = Rates(settings)
         self.answers = Answers()
@@ -47,7 +41,7 @@ class Services:
         self.waiters = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Threads that ``wait=`` may hold: a quarter."""
         self._beside = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="beside")
-        self.ringer = Ringer(self._tell)
+        self.wakeup_thread = WakeupThread(self._tell)
         self.backlog: Kept[audit.Backlog] = Kept(_BACKLOG_AGE_S, lambda: audit.backlog(self.db))
         self.ledger: Kept[dict[str, int]] = Kept(_LEDGER_AGE_S, lambda: audit.balance(self.db))
 
@@ -55,15 +49,13 @@ class Services:
         try:
             store_rotation.touch(self.db, stores)
         finally:
-            self.bell.ring()
+            self.wakeups[IMAGES].publish()
 
     def close(self) -> None:
         """End the threads and close the connections."""
         self._beside.shutdown()
-        self.bell.close()
-        self.inspect_bell.close()
         self.rates.close()
-        self.db.client.close()
+        self._stores.close()
 
     def beside(self, call: Callable[..., T], *args: object) -> Future[T]:
         """Begin something in a thread beside the request's own; a request has at most two at a time.
@@ -87,7 +79,7 @@ class Services:
         :raises DiskFull: 507.
         :raises StoreAway: 503.
         """
-        self.bond.check()
+        self.identity.check()
         blobs = self.settings.blobs
         needed = blobs.min_free_bytes + coming + int(blobs.growth * (self.backlog.get().bytes + coming))
         free = self.blobs.free_bytes()
@@ -125,7 +117,7 @@ class Kept(Generic[T]):
             self._lock.release()
 
 
-def services() -> Services:
+def current_services() -> Services:
     """Give the services of the app that handles this request."""
     found = current_app.extensions["shelfsight"]
     assert isinstance(found, Services)  # noqa: S101 -- set in create_app

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from scripts.bench import sample_uploads
 from scripts.bench.report import Row, against
 from scripts.bench.timing import interleave, median, seconds
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect, model_registry
 from worker.vision.detection.model_registry import Card

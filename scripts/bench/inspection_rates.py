@@ -61,7 +61,7 @@ class Stand:
         self.empty = Gunicorn("empty", "scripts.bench.baselines.empty:create_app()", {}, folder)
         stack.enter_context(running(self.empty))
         stack.enter_context(running(Process("inspector", ["worker.entrypoints.inspections"], environment, folder)))
-        stack.enter_context(running(Process("sweep", ["worker.sweep.leader"], environment, folder)))
+        stack.enter_context(running(Process("sweep", ["worker.entrypoints.sweep"], environment, folder)))
         _until(lambda: servers.db.workers.count_documents({}) == 1)
 
     def new_url(self) -> str:

@@ -13,11 +13,12 @@ import redis
 from scripts.bench.report import Row, against
 from scripts.bench.servers import Process, Servers, cpu_s, running
 from scripts.bench.timing import median, seconds
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ids import image_id, new_batch_id
 from shared.ledger import claims, commits, results, store_rotation
 from shared.ledger.results import Result
-from shared.media_types import BATCHES, DEFAULT_AUGMENTATIONS
-from shared.queue.wakeups import Bell
+from shared.queue.wakeups import WakeupPublisher
+from shared.queues import IMAGES
 from shared.storage.mongo import Document
 
 _AT_MOST: Final = 0.05
@@ -41,7 +42,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
     one_look()
     claims_s: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     looking: list[float] = []
-    bell = Bell(servers.settings, BATCHES)
+    bell = WakeupPublisher(servers.settings.redis, IMAGES)
     for number in range(-1, rounds):
         took = _one_claim(servers, bell, images, list(fields.values()))
         looked = seconds(one_look)
@@ -77,7 +78,7 @@ def _looker() -> Callable[[bytes, str], Document]:
     return run
 
 
-def _one_claim(servers: Servers, bell: Bell, images: list[bytes], fields: list[Document]) -> dict[str, float]:
+def _one_claim(servers: Servers, bell: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
     """Take one batch through bell, claim, renewal, finish and close; seconds of each."""
     db = servers.db
     batch_id = new_batch_id()
@@ -90,7 +91,7 @@ def _one_claim(servers: Servers, bell: Bell, images: list[bytes], fields: list[D
         offset += len(data)
     commits.commit_batch(db, commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=now))
     owner = f"bench:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    took = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(bell.ring)}
+    took = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(bell.publish)}
 
     began = time.perf_counter()
     held = claims.claim(db, owner, len(images), 30.0).images
@@ -115,9 +116,9 @@ def _one_claim(servers: Servers, bell: Bell, images: list[bytes], fields: list[D
 def _task_cpu_s(servers: Servers) -> float:
     """Give the CPU seconds that the real worker spends on a bell that finds nothing."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
-        client.delete(BATCHES.queue)
+        client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)
-        bell = Bell(servers.settings, BATCHES)
+        bell = WakeupPublisher(servers.settings.redis, IMAGES)
         with running(worker):
             _ring_and_wait(client, bell, worker, 5)
             before = cpu_s(worker.pid)
@@ -127,11 +128,11 @@ def _task_cpu_s(servers: Servers) -> float:
     return used / _BELLS
 
 
-def _ring_and_wait(client: "redis.Redis", bell: Bell, worker: Process, bells: int) -> None:
+def _ring_and_wait(client: "redis.Redis", bell: WakeupPublisher, worker: Process, bells: int) -> None:
     for _ in range(bells):
-        bell.ring()
+        bell.publish()
     until = time.monotonic() + _WAIT_S
-    while client.llen(BATCHES.queue) or client.hlen("unacked"):
+    while client.llen(IMAGES.name) or client.hlen("unacked"):
         worker.check()
         if time.monotonic() > until:
             raise RuntimeError(f"The worker did not take {bells} bells within {_WAIT_S:.0f} s; see {worker.log}")

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from pymongo.write_concern import WriteConcern
 
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ledger import commits, page_index
-from shared.media_types import DEFAULT_AUGMENTATIONS
 from shared.storage.mongo import Db, Document
 from shared.storage.schema import create_indexes
 

@@ -15,7 +15,7 @@ from scripts.bench.http_client import Poster
 from scripts.bench.report import Row, against
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from scripts.bench.timing import interleave, median
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.storage.mongo import Db
 
 BATCH: Final = 32
@@ -64,7 +64,7 @@ def images_per_second(folder: Path, images: list[bytes], count: int, augmentatio
                 f"worker-{number}", ["worker.entrypoints.images", "--name", f"worker-{number}"], environment, servers.folder
             )
             stack.enter_context(running(worker))
-        stack.enter_context(running(Process("sweep", ["worker.sweep.leader"], environment, servers.folder)))
+        stack.enter_context(running(Process("sweep", ["worker.entrypoints.sweep"], environment, servers.folder)))
         _until(_BEGIN_S, lambda: servers.db.workers.count_documents({}) == PROCESSES)  # a beat comes after the model
         poster = Poster(web.port)
         stack.callback(poster.close)

@@ -18,7 +18,7 @@ from scripts.bench.baselines.loop import whole_work
 from scripts.bench.baselines.torchvision_script import Script
 from scripts.bench.report import Row, Target, against
 from scripts.bench.timing import interleave, median, seconds
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.detection import detect, model_registry, runtimes

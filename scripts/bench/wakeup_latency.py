@@ -27,7 +27,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     environment = servers.environment
     web = Gunicorn("latency-web", WEB, environment, servers.folder)
     worker = Process("latency-worker", ["worker.entrypoints.images"], environment, servers.folder)
-    sweep = Process("latency-sweep", ["worker.sweep.leader"], environment, servers.folder)
+    sweep = Process("latency-sweep", ["worker.entrypoints.sweep"], environment, servers.folder)
     with running(web, worker, sweep):
         poster = Poster(web.port)
         _finished(servers, worker, poster.post(upload)["batch_id"])  # the model is loaded now

@@ -117,7 +117,7 @@ class House:
         for number in range(1, self.workers + 1):
             commands[f"worker-{number}"] = [sys.executable, "-m", "worker.entrypoints.images", "--name", f"worker-{number}"]
         commands["inspector"] = [sys.executable, "-m", "worker.entrypoints.inspections"]
-        commands["sweep"] = [sys.executable, "-m", "worker.sweep.leader"]
+        commands["sweep"] = [sys.executable, "-m", "worker.entrypoints.sweep"]
         return commands
 
     def remember(self) -> None:

@@ -1,13 +1,14 @@
-"""The one way out to the network: what somebody else's URL names is fetched here, from public addresses only.
+"""Fetching of client-supplied URLs, from public addresses only. No other code of this service connects to such URLs.
 
-=============  =====================================================================
-``urls``       a URL is taken apart once, strictly; hosts and addresses in one spelling
-``addresses``  which addresses are public
-``names``      names become addresses, within a time limit and with few threads
-``guard``      may this URL be fetched, and from which addresses
-``clock``      how long a phase, and the whole, may still take
-``gate``       how much goes on at once, in all and with one source
-``wire``       one request over one connection to a checked address
-``client``     ``Fetcher``: redirects, bodies, what is handed back
-=============  =====================================================================
+===============  ==============================================================================
+``rules``        limits and lists as plain values; ``shared.settings.Fetch`` adds the environment
+``urls``         strict parsing of URLs; hosts and addresses in one canonical spelling
+``addresses``    which addresses are public
+``dns``          name resolution with a time limit and a bounded number of threads
+``policy``       whether a URL may be fetched, and from which addresses
+``deadline``     the time limits of a fetch and of its phases
+``concurrency``  the number of concurrent fetches, in total and for each source
+``transport``    one request over one connection to a checked address
+``client``       ``Fetcher``: redirects, content, the result
+===============  ==============================================================================
 """

@@ -1,6 +1,6 @@
-"""Fetches what a URL names, once: redirects, the body within its limit, what is handed back.
+"""Fetches the content of a URL: follows redirects, limits the content, and returns it with its validators.
 
-Every request is made from nothing: no cookies, no credentials, no proxy of the environment, no connection of an earlier one.
+Requests share no state: no cookies, no credentials, no proxy of the environment, no connection of an earlier request.
 """
 
 import re
@@ -14,19 +14,19 @@ import httpcore
 
 from shared.errors import SourceTooLarge, UpstreamError, UpstreamStatus
 from shared.fetch import urls
-from shared.fetch.addresses import led_to, whose
-from shared.fetch.concurrency import Gate
-from shared.fetch.deadline import Clock
-from shared.fetch.dns import Resolver, system_resolver
-from shared.fetch.policy import Guard
-from shared.fetch.transport import Answer, asked
+from shared.fetch.addresses import client_network, effective_address
+from shared.fetch.concurrency import ConcurrencyLimit
+from shared.fetch.deadline import Deadline
+from shared.fetch.dns import ResolveFunction, system_resolver
+from shared.fetch.policy import FetchPolicy
+from shared.fetch.rules import FetchRules
+from shared.fetch.transport import SourceResponse, open_response
 from shared.fetch.urls import Url
-from shared.settings import Fetch
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_SANE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-"""A header value that is kept, handed on or sent back: a stranger's."""
-_ALWAYS: Final = [
+_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
+_SAFE_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{1,255}")
+"""Header values of a source come from a third party: only such values are stored, passed on or sent back."""
+_REQUEST_HEADERS: Final = [
     ("User-Agent", "Shelfsight"),
     ("Accept", "*/*"),
     ("Accept-Encoding", "identity"),
@@ -35,10 +35,11 @@ _ALWAYS: Final = [
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What a source sent. ``url`` is where it came from, after redirects; with ``status`` 304 there is no ``data``, for it is still the same.
+class FetchResult:
+    """The content that a source sent, or with ``status`` 304 the fact that it has not changed; ``data`` is empty then.
 
-    ``etag`` and ``last_modified`` are for the next time. ``content_type`` is the source's word, and no more than that.
+    ``url`` is the URL after redirects. ``etag`` and ``last_modified`` are validators for the next fetch.
+    ``content_type`` is what the source declares; it is not verified.
     """
 
     url: str
@@ -50,149 +51,176 @@ class Fetched:
 
     @property
     def not_modified(self) -> bool:
-        """Whether the source says that what the caller has is still right."""
+        """Whether the source reports that the content which the caller holds is still current."""
         return self.status == 304
 
 
 class Fetcher:
-    """Fetches, for many threads. It holds no connection and no thread between two fetches, so there is nothing to close.
+    """Fetches URLs. Thread-safe.
 
-    Nothing is tried twice; of two addresses of a name the second is dialled when the first cannot be.
+    It holds no connection and no thread between two fetches, so there is nothing to close. A failed request is not
+    retried; when the first of two addresses of a name cannot be connected to, the second is tried.
+
+    :param resolve: returns the addresses of a name; see ``dns.ResolveFunction``.
+    :raises OSError: when ``FETCH_CA_FILE`` cannot be read, or contains no certificates.
     """
 
-    def __init__(self, rules: Fetch, resolve: Resolver = system_resolver) -> None:
-        """Keep the rules.
-
-        :param resolve: gives the addresses of a name; see ``names.Resolver``.
-        :raises OSError: ``FETCH_CA_FILE`` cannot be read, or has no certificates in it.
-        """
+    def __init__(self, rules: FetchRules, resolve: ResolveFunction = system_resolver) -> None:
         self._rules = rules
-        self._guard = Guard(rules, resolve)
-        self._whole = Gate()
-        self._sources = Gate()
+        self._policy = FetchPolicy(rules, resolve)
+        self._total_limit = ConcurrencyLimit()
+        self._source_limit = ConcurrencyLimit()
         self._tls = httpcore.default_ssl_context()
         if rules.ca_file is not None:
             self._tls.load_verify_locations(rules.ca_file)
 
-    def fetch(self, url: str, *, max_bytes: int, etag: str | None = None, last_modified: str | None = None, known_at: str | None = None) -> Fetched:
-        """``GET`` a URL.
+    def fetch(
+        self,
+        url: str,
+        *,
+        max_bytes: int,
+        etag: str | None = None,
+        last_modified: str | None = None,
+        validators_url: str | None = None,
+    ) -> FetchResult:
+        """Send ``GET`` to a URL, follow its redirects, and read the content.
 
-        :param max_bytes: most bytes of the content, inflated.
-        :param etag: of an earlier ``Fetched``; with it, or with ``last_modified``, the answer may be ``not_modified``.
-        :param known_at: the ``url`` of that one, by default the one asked for. Where a redirect leads elsewhere by now nothing is said of it.
-        :raises UrlRefused: ``bad_url``, ``blocked_host``, ``blocked_address``, ``unresolvable_host``; of a redirect, too.
-        :raises UpstreamStatus: the source answers with anything but a 200.
-        :raises SourceTooLarge: it sends, or announces, more than ``max_bytes``.
-        :raises UpstreamTimeout: one of the time limits.
-        :raises UpstreamError: it is away, is not understood, or redirects too often or to nowhere.
-        :raises Busy: as much is being fetched as may be at once.
+        :param max_bytes: most bytes of the content, after decompression.
+        :param etag: of an earlier ``FetchResult``; with it, or with ``last_modified``, the result may be
+            ``not_modified``.
+        :param validators_url: the ``url`` of that earlier result, by default ``url``. The validators are sent to this
+            URL only, so not when a redirect leads elsewhere by now.
+        :raises UrlRefused: ``bad_url``, ``blocked_host``, ``blocked_address``, ``unresolvable_host``; for a redirect,
+            too.
+        :raises UpstreamStatus: when the source responds with any status but 200.
+        :raises SourceTooLarge: when the source sends, or declares, more than ``max_bytes``.
+        :raises UpstreamTimeout: when a time limit is exceeded.
+        :raises UpstreamError: when the source is unreachable, its response is invalid, or it redirects too often or to
+            an invalid location.
+        :raises Busy: when too many fetches run, in total or for this source.
         """
-        clock = Clock(self._rules.whole_s)
-        known = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-        conditions = [(name, value) for name, value in known.items() if value is not None and _SANE.fullmatch(value)]
-        at = urls.parse(url)
-        known_at = known_at or str(at)
-        with self._whole.enter("", at_most=self._rules.max_at_once):
+        deadline = Deadline(self._rules.whole_s)
+        validators = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+        conditions = [
+            (name, value)
+            for name, value in validators.items()
+            if value is not None and _SAFE_HEADER_VALUE.fullmatch(value)
+        ]
+        current_url = urls.parse(url)
+        validators_url = validators_url or str(current_url)
+        with self._total_limit.slot("", limit=self._rules.max_at_once):
             for _ in range(1 + self._rules.max_redirects):
-                got = self._step(at, conditions if str(at) == known_at else [], clock, max_bytes)
-                if isinstance(got, Fetched):
-                    return got
-                at = got
-        raise UpstreamError("The source redirects too often.")
+                outcome = self._request(
+                    current_url, conditions if str(current_url) == validators_url else [], deadline, max_bytes
+                )
+                if isinstance(outcome, FetchResult):
+                    return outcome
+                current_url = outcome
+        raise UpstreamError("The source redirects too many times.")
 
-    def _step(self, url: Url, conditions: list[tuple[str, str]], clock: Clock, max_bytes: int) -> Fetched | Url:
-        """Ask one URL.
+    def _request(
+        self, url: Url, conditions: list[tuple[str, str]], deadline: Deadline, max_bytes: int
+    ) -> FetchResult | Url:
+        """Request one URL.
 
-        :returns: what it is, or where it went.
+        :returns: its content, or the URL that it redirects to.
         """
-        most = self._rules.max_per_source
-        with self._sources.enter(url.host, at_most=most):
-            target = self._guard.check(url, clock)
-            # By address as well: under a wildcard anybody has as many names as they like for somebody else's machine. Behind NAT64 by that of
-            # IPv4: the IPv6 ones have all one /64.
+        per_source = self._rules.max_per_source
+        with self._source_limit.slot(url.host, limit=per_source):
+            destination = self._policy.check(url, deadline)
+            # Count by address as well: with a wildcard DNS record an attacker has any number of names for a machine of a
+            # third party. Behind NAT64 count by the IPv4 address: the IPv6 addresses all share one /64.
+            networks = (client_network(effective_address(address)) for address in destination.addresses)
             with (
-                self._sources.enter(*(whose(led_to(address)) for address in target.addresses), at_most=most),
-                asked(target, _ALWAYS + conditions, rules=self._rules, tls=self._tls, clock=clock) as answer,
+                self._source_limit.slot(*networks, limit=per_source),
+                open_response(
+                    destination, _REQUEST_HEADERS + conditions, rules=self._rules, tls=self._tls, deadline=deadline
+                ) as response,
             ):
-                if answer.status in _REDIRECTS:
-                    return _next(url, answer)
-                if answer.status == 304 and conditions:
+                if response.status in _REDIRECT_STATUSES:
+                    return _redirect_url(url, response)
+                if response.status == 304 and conditions:
                     data = b""
-                elif answer.status == 200:
-                    data = _body(answer, max_bytes)
+                elif response.status == 200:
+                    data = _read_content(response, max_bytes)
                 else:
                     raise UpstreamStatus(
-                        f"The source answers with status {answer.status}.", extra={"upstream_status": answer.status}
+                        f"The source answers with status {response.status}.", extra={"upstream_status": response.status}
                     )
-                return Fetched(
+                return FetchResult(
                     url=str(url),
-                    status=answer.status,
-                    content_type=_kept(answer, b"content-type"),
-                    etag=_kept(answer, b"etag"),
-                    last_modified=_kept(answer, b"last-modified"),
+                    status=response.status,
+                    content_type=_safe_header(response, b"content-type"),
+                    etag=_safe_header(response, b"etag"),
+                    last_modified=_safe_header(response, b"last-modified"),
                     data=data,
                 )
 
 
-def _next(url: Url, answer: Answer) -> Url:
-    """Give where a redirect leads; whether that may be fetched is asked there.
+def _redirect_url(url: Url, response: SourceResponse) -> Url:
+    """Return the URL that a redirect leads to; the policy checks it before the next request.
 
-    From https only to https: what was asked for on a line that nobody can listen to or change is not taken from one where anybody can.
+    A redirect from https must lead to https: content that was requested over a protected connection is not accepted
+    over one where an attacker can read or change it.
     """
-    locations = {value for key, value in answer.headers if key.lower() == b"location"} - {b""}
-    if len(locations) != 1:  # of several, one program takes the first and another the last
-        raise UpstreamError("The source redirects to nowhere, or to several places at once.")
+    locations = {value for key, value in response.headers if key.lower() == b"location"} - {b""}
+    if len(locations) != 1:  # of several, some programs follow the first and others the last
+        raise UpstreamError("The source redirects without a location, or to several different locations.")
     try:
-        joined = urljoin(str(url), locations.pop().decode())  # raw UTF-8 happens, though it should not
+        joined = urljoin(str(url), locations.pop().decode())  # some sources send raw UTF-8, although they must not
     except ValueError as error:
-        raise UpstreamError("The source redirects to something that is no address.") from error
-    there = urls.parse(joined)
-    if (url.scheme, there.scheme) == ("https", "http"):
+        raise UpstreamError("The source redirects to a malformed location.") from error
+    redirect_url = urls.parse(joined)
+    if (url.scheme, redirect_url.scheme) == ("https", "http"):
         raise UpstreamError("The source redirects from https to http.")
-    return there
+    return redirect_url
 
 
-def _body(answer: Answer, max_bytes: int) -> bytes:
+def _read_content(response: SourceResponse, max_bytes: int) -> bytes:
     """Read the content.
 
-    It was asked for as it is; some stores keep it compressed and send it so all the same, so gzip is undone, within the limit.
+    The request asks for the ``identity`` encoding. Some object stores keep content compressed and send it so all the
+    same; therefore gzip is decompressed, within the limit.
 
-    :raises SourceTooLarge: it is announced, or turns out, larger than ``max_bytes``.
-    :raises UpstreamError: it comes in another encoding, or is not what it says.
+    :raises SourceTooLarge: when its declared or actual size exceeds ``max_bytes``.
+    :raises UpstreamError: when it has another encoding, or is not valid gzip although declared so.
     """
-    announced = _header(answer, b"content-length")
-    if announced and int(announced) > max_bytes:  # at most 20 digits: h11 has seen to that
+    declared = _header(response, b"content-length")
+    if declared and int(declared) > max_bytes:  # at most 20 digits: h11 checks that
         raise _too_large(max_bytes)
-    encoding = _header(answer, b"content-encoding").strip().lower()
+    encoding = _header(response, b"content-encoding").strip().lower()
     if encoding in {b"gzip", b"x-gzip"}:
-        return _gathered(_inflated(answer.body, max_bytes), max_bytes)
+        return _join(_decompress(response.body, max_bytes), max_bytes)
     if encoding not in {b"", b"identity"}:
-        raise UpstreamError("The source sends its content in an encoding that was not asked for.")
-    return _gathered(answer.body, max_bytes)
+        raise UpstreamError(
+            "The source sends its content in an encoding that is not supported; supported are identity and gzip."
+        )
+    return _join(response.body, max_bytes)
 
 
-def _gathered(parts: Iterable[bytes], max_bytes: int) -> bytes:
-    whole = bytearray()
+def _join(parts: Iterable[bytes], max_bytes: int) -> bytes:
+    content = bytearray()
     for part in parts:
-        whole += part
-        if len(whole) > max_bytes:
+        content += part
+        if len(content) > max_bytes:
             raise _too_large(max_bytes)
-    return bytes(whole)
+    return bytes(content)
 
 
-def _inflated(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
-    """Inflate gzip; no part is longer than the limit and one byte, however little it came from."""
+def _decompress(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
+    """Decompress gzip; no yielded part is longer than ``max_bytes`` + 1, whatever the compression ratio."""
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         for part in parts:
             yield stream.decompress(part, max_bytes + 1)
-            # What is left over after so much is more than the limit allows, and has been counted as that.
-            if stream.unused_data:  # behind the end; zlib would copy all of it again for each further part
+            # If input remains after that many bytes, the content exceeds the limit, and _join has raised an error.
+            # Data after the end of the stream: zlib would copy all of it again for each further part.
+            if stream.unused_data:
                 break
     except zlib.error as error:
-        raise UpstreamError("The source sends content that is not compressed as it says.") from error
+        raise UpstreamError("The source declares gzip, but its content is not valid gzip.") from error
     if not stream.eof or stream.unused_data:
-        raise UpstreamError("The source sends content that is not compressed as it says.")
+        raise UpstreamError("The source declares gzip, but its content is not valid gzip.")
 
 
 def _too_large(max_bytes: int) -> SourceTooLarge:
@@ -201,11 +229,11 @@ def _too_large(max_bytes: int) -> SourceTooLarge:
     )
 
 
-def _header(answer: Answer, name: bytes) -> bytes:
-    """Give a header's value, of several all; empty where there is none."""
-    return b", ".join(value for key, value in answer.headers if key.lower() == name)
+def _header(response: SourceResponse, name: bytes) -> bytes:
+    """Return the value of a header; several are joined by commas, a missing one is empty."""
+    return b", ".join(value for key, value in response.headers if key.lower() == name)
 
 
-def _kept(answer: Answer, name: bytes) -> str | None:
-    value = _header(answer, name).decode("latin-1")
-    return value if _SANE.fullmatch(value) else None
+def _safe_header(response: SourceResponse, name: bytes) -> str | None:
+    value = _header(response, name).decode("latin-1")
+    return value if _SAFE_HEADER_VALUE.fullmatch(value) else None

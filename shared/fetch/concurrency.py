@@ -1,4 +1,4 @@
-"""How much goes on at once: this service is no cannon, whoever loads it."""
+"""Concurrency limits, so that the service cannot be used to flood a third party."""
 
 import threading
 from collections import Counter
@@ -7,30 +7,31 @@ from contextlib import contextmanager
 
 from shared.errors import Busy
 
-_PATIENCE_S = 2
+_RETRY_AFTER_S = 2
 
 
-class Gate:
-    """Counts by key what is going on in this process. Nobody waits here: who comes too many is told to come back. Of many threads."""
+class ConcurrencyLimit:
+    """Counts by key the fetches of this process. A fetch above the limit is rejected, never queued. Thread-safe."""
 
     def __init__(self) -> None:
-        """Nothing goes on."""
         self._lock = threading.Lock()
-        self._inside: Counter[Hashable] = Counter()
+        self._running: Counter[Hashable] = Counter()
 
     @contextmanager
-    def enter(self, *keys: Hashable, at_most: int) -> Iterator[None]:
-        """Be inside under each of these keys.
+    def slot(self, *keys: Hashable, limit: int) -> Iterator[None]:
+        """Hold a slot under each of these keys while the ``with`` block runs.
 
-        :raises Busy: under one of them ``at_most`` are inside already.
+        :raises Busy: when ``limit`` slots of one of the keys are in use.
         """
         with self._lock:
-            if any(self._inside[key] >= at_most for key in keys):
-                raise Busy("As much is being fetched as may be at once, in all or from this source.", retry_after=_PATIENCE_S)
-            self._inside.update(keys)
+            if any(self._running[key] >= limit for key in keys):
+                raise Busy(
+                    "Too many concurrent fetches, in total or for this source; retry later.", retry_after=_RETRY_AFTER_S
+                )
+            self._running.update(keys)
         try:
             yield
         finally:
             with self._lock:
-                self._inside.subtract(keys)
-                self._inside = +self._inside  # forget the zeros: keys are other people's
+                self._running.subtract(keys)
+                self._running = +self._running  # drop zero counts: clients choose the keys, so they would accumulate

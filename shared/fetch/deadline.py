@@ -1,4 +1,4 @@
-"""How long something may still take: each phase has its limit, and the whole one that no phase outlasts."""
+"""Time limits of a fetch: one for each phase, and one for the whole fetch that no phase outlasts."""
 
 import math
 from time import monotonic
@@ -6,29 +6,31 @@ from time import monotonic
 from shared.errors import UpstreamTimeout
 
 
-class Clock:
-    """Of one fetch. A limit of a single read does not help against a source that sends one byte a second; this one does."""
+class Deadline:
+    """The deadline of one fetch and of its current phase.
+
+    A timeout of a single read does not help against a source that sends one byte a second; a deadline does.
+    """
 
     def __init__(self, whole_s: float) -> None:
-        """Begin now."""
         self._end = monotonic() + whole_s
         self._phase_end = self._end
 
-    def begin(self, phase_s: float = math.inf) -> None:
-        """Begin a phase; without a limit of its own it ends with the whole."""
+    def start_phase(self, phase_s: float = math.inf) -> None:
+        """Start a phase of ``phase_s`` seconds; without a limit of its own it ends with the whole fetch."""
         self._phase_end = min(self._end, monotonic() + phase_s)
 
-    def left(self) -> float:
-        """Give the seconds that are left of the phase, more than 0.
+    def remaining_s(self) -> float:
+        """Return the seconds that remain of the phase, always more than 0.
 
-        :raises UpstreamTimeout: there are none.
+        :raises UpstreamTimeout: when the phase or the whole fetch has reached its limit.
         """
-        left = self._phase_end - monotonic()
-        if left <= 0:
-            raise too_slow()
-        return left
+        remaining_s = self._phase_end - monotonic()
+        if remaining_s <= 0:
+            raise timeout_error()
+        return remaining_s
 
 
-def too_slow() -> UpstreamTimeout:
-    """Make the error; it does not say what was waited for."""
-    return UpstreamTimeout("The source did not answer in full within the time limit.")
+def timeout_error() -> UpstreamTimeout:
+    """Return the error of an exceeded limit; it does not name the phase."""
+    return UpstreamTimeout("The source did not send a complete response within the time limit.")

@@ -1,9 +1,10 @@
-"""Names become addresses, within a time limit.
+"""Name resolution with a time limit.
 
-``getaddrinfo`` is kept, for it knows what this machine knows: ``/etc/hosts``, a container's own names, the order of addresses. But it blocks
-as long as it likes and cannot be broken off, so it runs in a thread of its own. That is a daemon, and made for each name: an executor's
-threads hold up the end of the process, and are missing in a child that was forked later. There are only so many at once, so a name server
-that hangs costs a bounded number of them.
+``getaddrinfo`` is used because it applies the configuration of the machine: ``/etc/hosts``, a container's own names,
+the order of addresses. It has no time limit and cannot be cancelled, so it runs in a thread of its own. Each name gets
+a new daemon thread: the threads of an executor delay the exit of the process, and do not exist in a child that is
+forked later. The number of concurrent lookups is bounded, so a name server that hangs costs a bounded number of
+threads.
 """
 
 import socket
@@ -13,60 +14,62 @@ from ipaddress import ip_address
 from queue import Empty, SimpleQueue
 
 from shared.errors import UrlRefused
-from shared.fetch.addresses import Address, plain
-from shared.fetch.deadline import Clock, too_slow
+from shared.fetch.addresses import Address, unmap
+from shared.fetch.deadline import Deadline, timeout_error
 
-Resolver = Callable[[str], Iterable[Address]]
-"""Gives all addresses of a name, best first; blocks; an ``OSError`` says that there are none."""
+ResolveFunction = Callable[[str], Iterable[Address]]
+"""Returns all addresses of a name, best first; may block; raises ``OSError`` when the name has none."""
 
 
 def system_resolver(name: str) -> list[Address]:
-    """Ask as every program of this machine does.
+    """Resolve a name with the resolver of the operating system.
 
-    :raises OSError: there is no such name, or nobody who knows.
+    :raises OSError: when the name does not exist or no name server answers.
     """
-    # As bytes: for a str Python applies an older IDNA on top of what has been normalised already.
+    # As bytes: for a str Python would apply an older IDNA to the name, which is normalized already.
     found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
-    return [ip_address(where[0]) for *_, where in found]
+    return [ip_address(sockaddr[0]) for *_, sockaddr in found]
 
 
-class Names:
-    """Asks a resolver, with at most so many questions open. Of many threads."""
+class NameResolver:
+    """Calls a resolve function, with at most ``max_concurrent`` lookups at a time. Thread-safe."""
 
-    def __init__(self, resolve: Resolver, at_once: int) -> None:
-        """Start nothing yet."""
+    def __init__(self, resolve: ResolveFunction, max_concurrent: int) -> None:
         self._resolve = resolve
-        self._free = threading.Semaphore(at_once)
+        self._slots = threading.Semaphore(max_concurrent)
 
-    def addresses(self, name: str, clock: Clock) -> list[Address]:
-        """Ask once.
+    def resolve(self, name: str, deadline: Deadline) -> list[Address]:
+        """Resolve a name once.
 
         :returns: all addresses, best first; at least one.
         :raises UrlRefused: ``unresolvable_host``.
-        :raises UpstreamTimeout: the clock's phase ended first.
+        :raises UpstreamTimeout: when the phase of the deadline ends first.
         """
-        if not self._free.acquire(timeout=clock.left()):
-            raise too_slow()
-        answer: SimpleQueue[list[Address] | Exception] = SimpleQueue()
+        if not self._slots.acquire(timeout=deadline.remaining_s()):
+            raise timeout_error()
+        outcome: SimpleQueue[list[Address] | Exception] = SimpleQueue()
         try:
-            threading.Thread(target=self._ask, args=(name, answer), name="resolve", daemon=True).start()
-        except RuntimeError:  # no thread to be had: _ask will not give the place back
-            self._free.release()
+            threading.Thread(target=self._lookup, args=(name, outcome), name="resolve", daemon=True).start()
+        except RuntimeError:  # the thread did not start, so _lookup will not release the slot
+            self._slots.release()
             raise
         try:
-            found = answer.get(timeout=clock.left())
+            found = outcome.get(timeout=deadline.remaining_s())
         except Empty:
-            raise too_slow() from None
+            raise timeout_error() from None
         if isinstance(found, Exception) and not isinstance(found, OSError):
             raise found
         if isinstance(found, OSError) or not found:
-            raise UrlRefused("The host of the URL has no address.", code="unresolvable_host")
+            raise UrlRefused(
+                "The host of the URL could not be resolved to an address; check the host name.",
+                code="unresolvable_host",
+            )
         return found
 
-    def _ask(self, name: str, answer: SimpleQueue[list[Address] | Exception]) -> None:
+    def _lookup(self, name: str, outcome: SimpleQueue[list[Address] | Exception]) -> None:
         try:
-            answer.put([plain(address) for address in self._resolve(name)])
-        except Exception as error:  # noqa: BLE001 -- raised again by the one who asked
-            answer.put(error)
+            outcome.put([unmap(address) for address in self._resolve(name)])
+        except Exception as error:  # noqa: BLE001 -- raised again in the calling thread
+            outcome.put(error)
         finally:
-            self._free.release()
+            self._slots.release()

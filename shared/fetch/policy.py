@@ -1,78 +1,102 @@
-"""May this URL be fetched, and from which addresses. Asked anew for each redirect.
+"""Decides whether a URL may be fetched, and from which addresses. Every redirect is checked anew.
 
-The refusals name the rule, never what was found: no address, and not whether anything listens there.
+Refusals name the rule and never what was found: no address, and not whether anything listens there.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from shared.errors import UrlRefused
-from shared.fetch.addresses import Address, is_public, led_to
-from shared.fetch.deadline import Clock
-from shared.fetch.dns import Names, Resolver
+from shared.fetch.addresses import Address, effective_address, is_public
+from shared.fetch.deadline import Deadline
+from shared.fetch.dns import NameResolver, ResolveFunction
+from shared.fetch.rules import FetchRules
 from shared.fetch.urls import Url
-from shared.settings import Fetch
 
 PORTS: Final = frozenset({80, 443})
-_OWN_NAMES: Final = ("localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan", "home.arpa", "onion")
-"""Names of one's own network (RFC 6761, 6762 with its appendix G, 7686, 8375, ICANN's ``internal``): asking for them already tells too much."""
+_LOCAL_DOMAINS: Final = (
+    "localhost",
+    "localdomain",
+    "local",
+    "internal",
+    "intranet",
+    "private",
+    "corp",
+    "home",
+    "lan",
+    "home.arpa",
+    "onion",
+)
+"""Domains of local networks (RFC 6761, 6762 with its appendix G, 7686, 8375, ICANN's ``internal``). They are not
+resolved: the DNS query itself would already disclose too much."""
+_HOST_REFUSED: Final = (
+    "The host of the URL is a local name or is excluded by the host lists of this service; use a permitted public host."
+)
+_ADDRESS_REFUSED: Final = (
+    "The URL leads to an address that is not public or is blocked by this service; use a URL with a public address."
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A URL that may be fetched, from one of these addresses and no others: the best one of each family, one or two."""
+class Destination:
+    """A URL that may be fetched, and the only addresses to fetch it from: the best one of each family, one or two."""
 
     url: Url
     addresses: tuple[Address, ...]
 
 
-class Guard:
-    """Knows the rules. Of many threads."""
+class FetchPolicy:
+    """Applies the rules to URLs. Thread-safe."""
 
-    def __init__(self, rules: Fetch, resolve: Resolver) -> None:
-        """Keep the rules; nothing is asked yet."""
+    def __init__(self, rules: FetchRules, resolve: ResolveFunction) -> None:
         self._rules = rules
-        self._names = Names(resolve, rules.max_at_once)
+        self._resolver = NameResolver(resolve, rules.max_at_once)
 
-    def check(self, url: Url, clock: Clock) -> Target:
-        """Let a URL pass.
+    def check(self, url: Url, deadline: Deadline) -> Destination:
+        """Check a URL against the rules, and resolve its host.
 
         :raises UrlRefused: ``blocked_host``, ``blocked_address``, ``bad_url`` (its port), ``unresolvable_host``.
-        :raises UpstreamTimeout: its name was not resolved in time.
+        :raises UpstreamTimeout: when the name is not resolved in time.
         """
         rules = self._rules
-        named = url.address is None
-        trusted = named and url.host in rules.permitted_hosts
-        if not trusted and not self._may_be_asked_for(url):
-            raise UrlRefused("Nothing is fetched from this host.", code="blocked_host")
-        if named and any(_below(url.host, domain) for domain in rules.blocked_domains):
-            raise UrlRefused("Nothing is fetched from this host.", code="blocked_host")
-        clock.begin(rules.resolve_s)
-        addresses = self._names.addresses(url.host, clock) if url.address is None else [url.address]
-        # All of them: one bad address among good ones is no slip, but somebody's attempt.
-        permitted = trusted or all(self._is_permitted(address) for address in addresses)
-        if not permitted and not all(self._is_permitted(address) or self._is_open(address) for address in addresses):
-            raise UrlRefused("The URL leads to an address that nothing is fetched from.", code="blocked_address")
+        is_name = url.address is None
+        is_permitted_host = is_name and url.host in rules.permitted_hosts
+        if not is_permitted_host and not self._is_host_allowed(url):
+            raise UrlRefused(_HOST_REFUSED, code="blocked_host")
+        if is_name and any(_is_in_domain(url.host, domain) for domain in rules.blocked_domains):
+            raise UrlRefused(_HOST_REFUSED, code="blocked_host")
+        deadline.start_phase(rules.resolve_s)
+        addresses = self._resolver.resolve(url.host, deadline) if url.address is None else [url.address]
+        # Every address must pass: one bad address among good ones is not a mistake but an attack.
+        permitted = is_permitted_host or all(self._is_permitted_address(address) for address in addresses)
+        if not permitted and not all(
+            self._is_permitted_address(address) or self._is_public_address(address) for address in addresses
+        ):
+            raise UrlRefused(_ADDRESS_REFUSED, code="blocked_address")
         if not permitted and url.port not in PORTS:
-            raise UrlRefused("Only the ports 80 and 443 are asked.")
+            raise UrlRefused("The port of the URL is not allowed; use port 80 or 443.")
         best = {address.version: address for address in reversed(addresses)}
-        return Target(url, tuple(sorted(best.values(), key=addresses.index)))
+        return Destination(url, tuple(sorted(best.values(), key=addresses.index)))
 
-    def _may_be_asked_for(self, url: Url) -> bool:
+    def _is_host_allowed(self, url: Url) -> bool:
         allowed = self._rules.allowed_domains
-        if allowed and (url.address is not None or not any(_below(url.host, domain) for domain in allowed)):
+        if allowed and (url.address is not None or not any(_is_in_domain(url.host, domain) for domain in allowed)):
             return False
-        # A name without a dot is completed with this network's own domains.
-        return url.address is not None or ("." in url.host and not any(_below(url.host, own) for own in _OWN_NAMES))
+        # The system resolver completes a name without a dot with the search domains of the local network.
+        return url.address is not None or (
+            "." in url.host and not any(_is_in_domain(url.host, local) for local in _LOCAL_DOMAINS)
+        )
 
-    def _is_permitted(self, address: Address) -> bool:
-        return any(led_to(address) in network for network in self._rules.permitted_networks)
+    def _is_permitted_address(self, address: Address) -> bool:
+        return any(effective_address(address) in network for network in self._rules.permitted_networks)
 
-    def _is_open(self, address: Address) -> bool:
-        ends = (address, led_to(address))  # NAT64 may be blocked by its own prefix as well
-        return is_public(address) and not any(end in network for network in self._rules.blocked_networks for end in ends)
+    def _is_public_address(self, address: Address) -> bool:
+        forms = (address, effective_address(address))  # NAT64 may also be blocked by its own prefix
+        return is_public(address) and not any(
+            form in network for network in self._rules.blocked_networks for form in forms
+        )
 
 
-def _below(name: str, domain: str) -> bool:
-    """See whether a name is a domain's, the domain itself included; ``notexample.org`` is not ``example.org``'s."""
+def _is_in_domain(name: str, domain: str) -> bool:
+    """Return whether a name is the domain or below it; ``notexample.org`` is not in ``example.org``."""
     return name == domain or name.endswith(f".{domain}")

@@ -1,12 +1,13 @@
-"""One request over one connection to a checked address.
+"""Sends one request over one connection to a checked address.
 
-httpcore (the engine of httpx) speaks HTTP here, and nothing above it: cookies, proxies of the environment, ``.netrc``, redirects and inflating
-live in httpx and would have to be switched off one by one. It asks its *network backend* for a connection by name; ours dials the addresses
-that were checked and never looks at the name, which stays what TLS verifies and ``Host`` says. A connection serves one request: one that
-lived on would serve later URLs by an older check.
+httpcore (the engine of httpx) implements HTTP here. httpx itself is not used: its cookies, proxies of the environment,
+``.netrc``, redirects and decompression would have to be switched off one by one. httpcore asks its *network backend*
+for a connection by host name; the backend below connects to the addresses that were checked and ignores the name, which
+TLS still verifies and the ``Host`` header still carries. A connection serves one request: a connection that is kept
+alive would serve later URLs on the basis of an older check.
 
-Its time limits are those of single reads, its limit of headers does not count interim (1xx) answers, and it has none of what stands between
-chunks: the stream below sees to all three.
+The timeouts of httpcore apply to single reads, its limit of headers does not count interim (1xx) responses, and it does
+not limit the framing of chunks. The stream below enforces all three limits.
 """
 
 import ssl
@@ -19,19 +20,27 @@ import httpcore
 
 from shared.errors import UpstreamError
 from shared.fetch.addresses import Address
-from shared.fetch.deadline import Clock, too_slow
-from shared.fetch.policy import Target
-from shared.settings import Fetch
+from shared.fetch.deadline import Deadline, timeout_error
+from shared.fetch.policy import Destination
+from shared.fetch.rules import FetchRules
 
-_CHUNKS: Final = 8
-"""Bytes of a body that a byte around them is allowed for: chunks so small that their borders take more cost ten seconds of parsing in 4 MiB, and are nobody's honest ones."""
-_UNREADABLE: Final = "The source could not be read: it is away, its certificate is not in order, or it does not keep to HTTP."
-"""One sentence for all of these: which of them it is would tell who listens where. The log has the cause."""
+_CONTENT_PER_FRAMING_BYTE: Final = 8
+"""Bytes of content that allow one more byte of chunk framing. Chunks so small that their framing takes more cost ten
+seconds of parsing for 4 MiB, and no legitimate source sends them."""
+_UNREADABLE_SOURCE: Final = (
+    "The source could not be read: it is unreachable, its certificate is invalid, or its response is not valid HTTP."
+)
+"""One sentence for all of these causes: a distinction would disclose which hosts listen on which ports. The log has the
+cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a source answers. ``body`` can be read once, inside the ``with``; how much of it is the reader's business."""
+class SourceResponse:
+    """The response of a source.
+
+    ``body`` can be read once, inside the ``with`` block of ``open_response``; the reader limits the size of the
+    content.
+    """
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
@@ -39,105 +48,122 @@ class Answer:
 
 
 @contextmanager
-def asked(
-    target: Target, headers: list[tuple[str, str]], *, rules: Fetch, tls: ssl.SSLContext, clock: Clock
-) -> Iterator[Answer]:
-    """``GET`` a target.
+def open_response(
+    destination: Destination,
+    headers: list[tuple[str, str]],
+    *,
+    rules: FetchRules,
+    tls: ssl.SSLContext,
+    deadline: Deadline,
+) -> Iterator[SourceResponse]:
+    """Send ``GET`` to a destination, and yield its response while the connection is open.
 
-    :raises UpstreamTimeout: connecting, the first answer or the whole took too long.
-    :raises UpstreamError: it cannot be reached or understood. Both are raised by reading the body, too.
+    Reading the body raises the same errors.
+
+    :raises UpstreamTimeout: when connecting, the response headers or the whole fetch take too long.
+    :raises UpstreamError: when the source is unreachable or its response is not valid HTTP.
     """
-    url = target.url
+    url = destination.url
     scheme, host = url.scheme.encode(), url.host.encode()
-    wire = _Wire(target.addresses, rules, clock)
-    connection = httpcore.HTTPConnection(httpcore.Origin(scheme, host, url.port), ssl_context=tls, network_backend=wire)
-    where = httpcore.URL(scheme=scheme, host=host, port=url.port, target=url.target.encode())
+    backend = _CheckedBackend(destination.addresses, rules, deadline)
+    connection = httpcore.HTTPConnection(
+        httpcore.Origin(scheme, host, url.port), ssl_context=tls, network_backend=backend
+    )
+    request_url = httpcore.URL(scheme=scheme, host=host, port=url.port, target=url.request_target.encode())
     try:
-        answer = connection.handle_request(httpcore.Request("GET", where, headers=[("Host", url.authority), *headers]))
-        clock.begin()
-        yield Answer(answer.status, answer.headers, wire.body(answer.iter_stream()))
+        response = connection.handle_request(
+            httpcore.Request("GET", request_url, headers=[("Host", url.authority), *headers])
+        )
+        deadline.start_phase()
+        yield SourceResponse(response.status, response.headers, backend.read_body(response.iter_stream()))
     except httpcore.TimeoutException as error:
-        raise too_slow() from error
+        raise timeout_error() from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise UpstreamError(_UNREADABLE) from error
+        raise UpstreamError(_UNREADABLE_SOURCE) from error
     finally:
-        wire.hang_up()
+        backend.close()
 
 
-class _Wire(httpcore.NetworkBackend):
-    """Dials what was checked, and counts what comes in."""
+class _CheckedBackend(httpcore.NetworkBackend):
+    """Connects to checked addresses only, and limits the bytes received."""
 
-    def __init__(self, addresses: tuple[Address, ...], rules: Fetch, clock: Clock) -> None:
+    def __init__(self, addresses: tuple[Address, ...], rules: FetchRules, deadline: Deadline) -> None:
         self._addresses = addresses
         self._rules = rules
-        self.clock = clock
-        self.allowance = rules.max_header_bytes
+        self.deadline = deadline
+        self.read_allowance = rules.max_header_bytes
         self._stream: httpcore.NetworkStream | None = None
 
     def connect_tcp(
         self,
-        host: str,  # noqa: ARG002 -- resolved and checked already, see the module
+        host: str,  # noqa: ARG002 -- already resolved and checked, see the module docstring
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 -- the clock's
+        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers; while there is another one left, in half of the time."""
-        self.clock.begin(self._rules.connect_s)
+        """Connect to the first address that accepts; each address but the last has half of the remaining time."""
+        self.deadline.start_phase(self._rules.connect_s)
         *others, last = self._addresses
         for address in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return self._dial(address, port, self.clock.left() / 2)
-        return self._dial(last, port, self.clock.left())
+                return self._connect(address, port, self.deadline.remaining_s() / 2)
+        return self._connect(last, port, self.deadline.remaining_s())
 
-    def _dial(self, address: Address, port: int, within_s: float) -> httpcore.NetworkStream:
-        self._stream = _Stream(httpcore.SyncBackend().connect_tcp(str(address), port, within_s), self)
+    def _connect(self, address: Address, port: int, timeout_s: float) -> httpcore.NetworkStream:
+        self._stream = _LimitedStream(httpcore.SyncBackend().connect_tcp(str(address), port, timeout_s), self)
         return self._stream
 
-    def begin_answer(self) -> None:
-        """The request goes out: from now on the source has its time for all of its headers."""
-        self.clock.begin(self._rules.first_byte_s)
+    def start_response_phase(self) -> None:
+        """Start the time limit of the response headers; called when the request is sent."""
+        self.deadline.start_phase(self._rules.first_byte_s)
 
-    def body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """Read a body: what is content in it is not counted, and leaves room for the borders of chunks; trailers have what headers have."""
-        self.allowance = self._rules.max_header_bytes
+    def read_body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """Yield the parts of a body, and extend the read allowance by each of them.
+
+        Content is not counted, and allows some bytes of chunk framing. Trailers have the same limit as headers.
+        """
+        self.read_allowance = self._rules.max_header_bytes
         for part in parts:
-            self.allowance += len(part) + len(part) // _CHUNKS
+            self.read_allowance += len(part) + len(part) // _CONTENT_PER_FRAMING_BYTE
             yield part
 
-    def hang_up(self) -> None:
-        """Close what is open."""
+    def close(self) -> None:
+        """Close the connection, if one is open."""
         if self._stream is not None:
             self._stream.close()
 
-    def secured(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-        """Go on over TLS."""
-        self._stream = _Stream(stream, self)
+    def wrap_tls(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
+        """Apply the limits to a TLS stream, and use it from now on."""
+        self._stream = _LimitedStream(stream, self)
         return self._stream
 
 
-class _Stream(httpcore.NetworkStream):
-    """A connection whose every step ends with the clock, and whose bytes are counted."""
+class _LimitedStream(httpcore.NetworkStream):
+    """A connection that keeps every operation to the deadline and counts every byte received."""
 
-    def __init__(self, inner: httpcore.NetworkStream, wire: _Wire) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, backend: _CheckedBackend) -> None:
         self._inner = inner
-        self._wire = wire
+        self._backend = backend
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        """See ``httpcore.NetworkStream``."""
-        if self._wire.allowance <= 0:
-            raise UpstreamError("The source sends more around its content than is read.")
-        data = self._inner.read(min(max_bytes, self._wire.allowance), self._wire.clock.left())
-        self._wire.allowance -= len(data)
+        """Read at most ``max_bytes``.
+
+        :raises UpstreamError: when the read allowance is exhausted.
+        """
+        if self._backend.read_allowance <= 0:
+            raise UpstreamError("The source sends too many bytes of headers or chunk framing around its content.")
+        data = self._inner.read(min(max_bytes, self._backend.read_allowance), self._backend.deadline.remaining_s())
+        self._backend.read_allowance -= len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        """See ``httpcore.NetworkStream``."""
-        self._wire.begin_answer()
-        self._inner.write(buffer, self._wire.clock.left())
+        """Write a part of the request, and start the time limit of the response headers."""
+        self._backend.start_response_phase()
+        self._inner.write(buffer, self._backend.deadline.remaining_s())
 
     def close(self) -> None:
-        """See ``httpcore.NetworkStream``."""
+        """Close the connection."""
         self._inner.close()
 
     def start_tls(
@@ -146,9 +172,11 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """See ``httpcore.NetworkStream``; it is a part of connecting."""
-        return self._wire.secured(self._inner.start_tls(ssl_context, server_hostname, self._wire.clock.left()))
+        """Perform the TLS handshake, within the time limit of connecting."""
+        return self._backend.wrap_tls(
+            self._inner.start_tls(ssl_context, server_hostname, self._backend.deadline.remaining_s())
+        )
 
     def get_extra_info(self, info: str) -> Any:
-        """See ``httpcore.NetworkStream``."""
+        """Return information about the underlying connection."""
         return self._inner.get_extra_info(info)

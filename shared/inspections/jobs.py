@@ -18,7 +18,7 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe, Source
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 _LOSSES_ALLOWED: Final = 3
 _ROUNDS: Final = 12
@@ -77,7 +77,7 @@ def find(db: Db, job_id: str) -> Job | None:
 
     :raises StoreAway: MongoDB does not answer.
     """
-    with translated():
+    with translate_errors():
         found = _jobs(db).find_one({"_id": job_id}, _SHOWN)
     return _read(found) if found else None
 
@@ -95,7 +95,7 @@ def get(db: Db, job_id: str) -> Job:
 
 def has_pending(db: Db, client: str, count: int) -> bool:
     """Say whether a client has begun so many inspections that are not done."""
-    with translated():
+    with translate_errors():
         return _jobs(db).find_one(_PENDING_OF | {"client": client}, {"_id": 1}, skip=count - 1, hint="pending") is not None
 
 
@@ -109,7 +109,7 @@ def ask(db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, a
     :raises StoreAway: MongoDB does not answer.
     """
     job_id, token = recipes.job_id(source, recipe), uuid.uuid4().hex
-    with translated():
+    with translate_errors():
         keep: list[Any] = [{"$in": ["$status", list(_PENDING)]}, *([] if anew else [_FRESH])]
         queued: Document = {
             "status": "queued",
@@ -148,12 +148,12 @@ def claim(db: Db, owner: str, most: int, lease_s: float) -> list[Job]:
     change = {"status": "processing", "owner": owner, "lease_until": _in(lease_s), "fence": {"$add": ["$fence", 1]}}
     inspections = _jobs(db)
     for _ in range(_ROUNDS):
-        with translated():  # to look first is cheaper than to try
+        with translate_errors():  # to look first is cheaper than to try
             ids = [row["_id"] for row in inspections.find(due, {"_id": 1}, hint="claimable").sort("asked_at", 1).limit(most - len(taken))]
         lost = False
         for job_id in ids:
             try:
-                with translated():
+                with translate_errors():
                     found = inspections.find_one_and_update({"_id": job_id, "status": "queued"}, [{"$set": change}], return_document=ReturnDocument.AFTER)
             except StoreAway:
                 if taken:  # they are ours
@@ -170,7 +170,7 @@ def claim(db: Db, owner: str, most: int, lease_s: float) -> list[Job]:
 
 def renew(db: Db, owner: str, jobs: Sequence[Job], lease_s: float) -> None:
     """Put off the end of leases. One that was lost shows when it is to be finished: nothing is then."""
-    with translated():
+    with translate_errors():
         _jobs(db).update_many({"$or": [_held(owner, job) for job in jobs]}, [{"$set": {"lease_until": _in(lease_s)}}])
 
 
@@ -195,7 +195,7 @@ def fail(db: Db, owner: str, job: Job, error: ShelfsightError, *, failed_s: floa
 def give_back(db: Db, owner: str, jobs: Sequence[Job], delay_s: float = 0) -> None:
     """Queue inspections again that are not to be finished now."""
     if jobs:
-        with translated():
+        with translate_errors():
             freed = {"status": "queued", "owner": None, "not_before": _in(delay_s)}
             _jobs(db).update_many({"$or": [_held(owner, job) for job in jobs]}, [{"$set": freed}])
 
@@ -215,7 +215,7 @@ def expire_leases(db: Db, failed_s: float) -> int:
         "owner": None,
         "losses": {"$add": ["$losses", 1]},
     }
-    with translated():
+    with translate_errors():
         return _jobs(db).update_many(over, [{"$set": change}]).modified_count
 
 
@@ -225,25 +225,25 @@ def give_up(db: Db, after_s: float, failed_s: float) -> int:
     :returns: how many there were.
     """
     late = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
-    with translated():
+    with translate_errors():
         return _jobs(db).update_many(late, [{"$set": {"status": "failed", "error": {"$literal": _UNSEEN}, "fresh_until": _in(failed_s)}}]).modified_count
 
 
 def count_pending(db: Db) -> dict[str, int]:
     """Count those that wait and those that are being worked on: ``{"queued": n, "processing": n}``."""
-    with translated():
+    with translate_errors():
         return {status: _jobs(db).count_documents({"status": status}) for status in _PENDING}
 
 
 def has_claimable(db: Db) -> bool:
     """Say whether any inspection could be claimed now."""
-    with translated():
+    with translate_errors():
         return _jobs(db).find_one({"status": "queued", "$expr": {"$lte": ["$not_before", "$$NOW"]}}, {"_id": 1}, hint="claimable") is not None
 
 
 def _end(db: Db, owner: str, job: Job, change: Document, fresh_s: float, keep_s: float) -> bool:
     change |= {"fresh_until": _in(fresh_s), "expires_at": _in(keep_s), "owner": None}
-    with translated():
+    with translate_errors():
         return bool(_jobs(db).update_one(_held(owner, job), [{"$set": change}]).modified_count)
 
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 import orjson
 
 MAX_SEED: Final = 2**32 - 1
+DREAM_LAYERS: Final = range(1, 6)
+"""Network layers that a dream may amplify: 1 shows strokes, 5 parts of objects."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pymongo.write_concern import WriteConcern
 
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 VERSION: Final = 1
 """Of what is made: a change of code that makes something else of the same picture counts up."""
@@ -42,7 +42,7 @@ def use(db: Db, result_id: str) -> Document | None:
     """
     there = {"_id": result_id, "going": {"$ne": True}}
     unused_ms = {"$subtract": ["$$NOW", "$used_at"]}
-    with translated():
+    with translate_errors():
         found = _results(db).find_one(there, {"fields": 1, "folder": 1, "unused_ms": unused_ms})
         if found is not None and found["unused_ms"] > _NOTED_EVERY_MS:
             return _results(db).find_one_and_update(there, {"$currentDate": {"used_at": True}})
@@ -52,13 +52,13 @@ def use(db: Db, result_id: str) -> Document | None:
 def keep(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int) -> str | None:
     """Store a result whose pictures are written, unless somebody was faster.
 
-    :param folder: where they lie, see ``shared.storage.blob_keys.made_key``.
+    :param folder: where they lie, see ``shared.storage.blob_keys.inspection_key``.
     :param size: bytes that they take.
     :returns: the folder of the result; None where one of this name is being removed just now: keep it in a moment.
     """
     there = {"_id": result_id, "going": {"$ne": True}}
     made = {"$setOnInsert": {"fields": fields, "folder": folder, "bytes": size}, "$currentDate": {"used_at": True}}
-    with translated():
+    with translate_errors():
         for _ in range(2):
             try:
                 found = _results(db).find_one_and_update(there, made, {"folder": 1}, upsert=True, return_document=ReturnDocument.AFTER)
@@ -73,7 +73,7 @@ def mark_old(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tuple[st
 
     :returns: name and folder of everything that is marked, from earlier calls too, up to ``limit``.
     """
-    with translated():
+    with translate_errors():
         results = _results(db)
         old = {"going": {"$ne": True}, "$expr": {"$lt": ["$used_at", {"$subtract": ["$$NOW", int(keep_s * 1000)]}]}}
         results.update_many(old, {"$set": {"going": True}})
@@ -89,13 +89,13 @@ def mark_old(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tuple[st
 
 def forget(db: Db, result_id: str) -> None:
     """Remove a marked result's document; its pictures are gone (sweep)."""
-    with translated():
+    with translate_errors():
         _results(db).delete_one({"_id": result_id, "going": True})
 
 
 def known_folders(db: Db, folders: Iterable[str]) -> set[str]:
     """Give those of these folders that are some result's (sweep)."""
-    with translated():
+    with translate_errors():
         return {row["folder"] for row in _results(db).find({"folder": {"$in": list(folders)}}, {"folder": 1})}
 
 

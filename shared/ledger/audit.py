@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pymongo.client_session import ClientSession
 
-from shared.storage.mongo import Db, translated
+from shared.storage.mongo import Db, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ def balance(db: Db) -> dict[str, int]:
     counted over the documents. So ``received`` exceeds the sum of the others by the number of documents that somebody
     removed by hand. All is read from one snapshot: counted one after the other, work going on would look like a loss.
     """
-    with translated(), db.client.start_session(snapshot=True) as session:
+    with translate_errors(), db.client.start_session(snapshot=True) as session:
         lines = db.ledger.aggregate(
             [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}],
             session=session,
@@ -46,7 +46,7 @@ def balance(db: Db) -> dict[str, int]:
 
 def backlog(db: Db) -> Backlog:
     """Measure what waits. Cost grows with the open batches, not with all."""
-    with translated():
+    with translate_errors():
         images = _count(db, "queued") + _count(db, "processing")
         groups = db.batches.aggregate(
             [
@@ -66,7 +66,7 @@ def backlog(db: Db) -> Backlog:
 
 def failures_by_code(db: Db) -> dict[str, int]:
     """Count the failed images by the code of their error."""
-    with translated():
+    with translate_errors():
         groups = db.images.aggregate(
             [
                 {"$match": {"status": "failed"}},

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from shared.ledger import store_rotation
 from shared.states import ImageState, retry_delay_s
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 _ROUNDS: Final = 12
 _STORES_PER_CLAIM: Final = 16
@@ -36,7 +36,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
     :param lease_s: seconds until the claim ends unless it is renewed.
     :raises StoreAway: MongoDB does not answer.
     """
-    with translated():
+    with translate_errors():
         for _ in range(_ROUNDS):
             line = store_rotation.waiting(db, min(size, _STORES_PER_CLAIM))
             if not line:
@@ -55,7 +55,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
 
 def has_claimable(db: Db) -> bool:
     """Say whether any image could be claimed now."""
-    with translated():
+    with translate_errors():
         return db.images.find_one({"status": "queued", **_DUE}, {"_id": 1}, hint="claimable") is not None
 
 
@@ -66,7 +66,7 @@ def renew(db: Db, held: Sequence[tuple[str, int]], owner: str, lease_s: float) -
     """
     fences = dict(held)
     mine = {"_id": {"$in": list(fences)}, "status": "processing", "work.owner": owner}
-    with translated():
+    with translate_errors():
         db.images.update_many(mine, [{"$set": {"work.lease_until": _in(lease_s)}}])
         found = db.images.find(mine, {"work.fence": 1})
         return {image["_id"] for image in found if image["work"]["fence"] == fences[image["_id"]]}
@@ -101,7 +101,7 @@ def release(
 
 def expire_leases(db: Db, limit: int = 1000) -> int:
     """Queue the images whose worker has vanished; each is tried alone next, since one of them may be the reason (sweep)."""
-    with translated():
+    with translate_errors():
         over = {"status": "processing", "$expr": {"$lt": ["$work.lease_until", "$$NOW"]}}
         ids = [image["_id"] for image in db.images.find(over, {"_id": 1}).limit(limit)]
     if not ids:
@@ -184,7 +184,7 @@ def _take(db: Db, owner: str, ids: list[str], lease_s: float) -> list[Document]:
 
 
 def _requeue(db: Db, guard: dict[str, Any], change: dict[str, Any]) -> int:
-    with translated():
+    with translate_errors():
         held = {**guard, "status": "processing"}
         stores = {image["store_name"] for image in db.images.find(held, {"store_name": 1})}
         freed = {"work.owner": None, "work.claim": None, "work.lease_until": None, "updated_at": "$$NOW"}

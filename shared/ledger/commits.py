@@ -16,7 +16,7 @@ from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
 from shared.ledger.idempotency import KEPT_S, Begun
 from shared.states import BatchState, ImageState
-from shared.storage.mongo import Db, Document, proven, translated
+from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 _SETTLE_S: Final = 5.0
 _AT_ONCE: Final = datetime(1970, 1, 1)
@@ -105,7 +105,7 @@ def abandon(db: Db, batch_id: str) -> bool:
         try:
             db.ledger.insert_one({"_id": batch_id, "received": 0, "deleted": 0, "state": "abandoned", "at": None})
         except DuplicateKeyError:  # by what one server holds, which may yet be rolled back
-            line = proven(db).ledger.find_one({"_id": batch_id}, {"state": 1})
+            line = linearizable(db).ledger.find_one({"_id": batch_id}, {"state": 1})
             if line is None:
                 raise
             return bool(line["state"] == "abandoned")
@@ -235,5 +235,5 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
 
 def spooled_batches(db: Db, batch_ids: list[str]) -> set[str]:
     """Say which of these ids belong to a batch that was accepted (sweep)."""
-    with translated():
+    with translate_errors():
         return {line["_id"] for line in db.ledger.find({"_id": {"$in": batch_ids}, "state": {"$ne": "abandoned"}}, {"_id": 1})}

@@ -6,7 +6,7 @@ from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
 from shared.ledger import page_index
-from shared.storage.mongo import Db, translated
+from shared.storage.mongo import Db, translate_errors
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
@@ -35,7 +35,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         return True
 
     try:
-        with translated(), pymongo.timeout(deadline_s), db.client.start_session() as session:
+        with translate_errors(), pymongo.timeout(deadline_s), db.client.start_session() as session:
             found = session.with_transaction(write)
     except TooSlow as error:  # what the driver calls a transaction that outran its deadline
         raise StoreAway("The database does not answer; try again.", retry_after=2) from error
@@ -46,25 +46,25 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
 def uncleared(db: Db, limit: int = 100) -> list[str]:
     """Name batches under deletion whose files nobody has said to be gone, by a majority's view: no failover brings them back (sweep)."""
     batches = db.get_collection("batches", read_concern=ReadConcern("majority"))
-    with translated():
+    with translate_errors():
         return [row["_id"] for row in batches.find({"deleting": True, "uncleared": True}, {"_id": 1}).limit(limit)]
 
 
 def cleared(db: Db, batch_id: str) -> None:
     """Say that the files of a batch under deletion are gone, but for what a frozen worker may still write."""
-    with translated():
+    with translate_errors():
         db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""}})
 
 
 def deletable(db: Db, longest_lease_s: float, limit: int = 100) -> list[str]:
     """Name batches under deletion since longer than any worker may still be writing (sweep)."""
     old = {"deleting": True, "$expr": {"$lt": ["$deleting_at", {"$subtract": ["$$NOW", int(longest_lease_s * 1000)]}]}}
-    with translated():
+    with translate_errors():
         return [row["_id"] for row in db.batches.find(old, {"_id": 1}).limit(limit)]
 
 
 def finish_delete(db: Db, batch_id: str) -> None:
     """Remove the documents of a batch whose files are gone; the ledger keeps its line."""
-    with translated():
+    with translate_errors():
         db.images.delete_many({"batch_id": batch_id, "status": "deleting"})
         db.batches.delete_one({"_id": batch_id, "deleting": True})

@@ -14,7 +14,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.errors import Gone, IdempotencyMismatch, InFlight
-from shared.storage.mongo import Db, Document, proven, translated
+from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 IN_FLIGHT_S: Final = 60
 KEPT_S: Final = 24 * 3600
@@ -62,7 +62,7 @@ def begin(db: Db, key: str, fingerprint: str) -> Begun | Replay:
             }
         }
     ]
-    with translated():
+    with translate_errors():
         # Losing this record in a crash of MongoDB costs nothing: the commit then finds no record and gives up.
         records = db.get_collection("idempotency", write_concern=WriteConcern(w=1))
         try:
@@ -84,8 +84,8 @@ def _replay(db: Db, seen: Document) -> Replay:
     """Give the first answer again, once it is proven that it stays: to say 202 is a promise, the second time too."""
     try:
         with pymongo.timeout(_PROOF_S):
-            record = proven(db).idempotency.find_one({"_id": seen["_id"], "token": seen["token"], "state": "kept"})
-            batch = record and proven(db).batches.find_one({"_id": record["batch_id"], "listed": True}, {"_id": 1})
+            record = linearizable(db).idempotency.find_one({"_id": seen["_id"], "token": seen["token"], "state": "kept"})
+            batch = record and linearizable(db).batches.find_one({"_id": record["batch_id"], "listed": True}, {"_id": 1})
     except PyMongoError as error:  # neither "nothing was accepted" nor "it was" would be true for sure
         raise InFlight("The first request with this key is not known to be kept yet.", retry_after=_RETRY_AFTER_S) from error
     if record is None:  # a majority never had it, or it has expired
@@ -98,11 +98,11 @@ def _replay(db: Db, seen: Document) -> Replay:
 def is_kept(db: Db, key: str) -> bool:
     """Say whether a request with this key has been accepted and is still remembered."""
     remembered = {"_id": key, "state": "kept", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
-    with translated():
+    with translate_errors():
         return db.idempotency.find_one(remembered, {"_id": 1}) is not None
 
 
 def forget(db: Db, begun: Begun) -> None:
     """Free the key of a request that was not accepted. Only a 202 is kept."""
-    with translated():
+    with translate_errors():
         db.idempotency.delete_one({"_id": begun.key, "token": begun.token, "state": "in_flight"})

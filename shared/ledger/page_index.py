@@ -17,7 +17,7 @@ import pymongo
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 ALL: Final = "*"
 SEGMENT: Final = 512
@@ -77,7 +77,7 @@ def maintain(db: Db, *, now: datetime | None = None, most: int = 40) -> int:
     :returns: how many batches were counted in.
     """
     done = 0
-    with translated():
+    with translate_errors():
         if now is None:
             now = db.command("hello")["localTime"].replace(tzinfo=None)
         limit = _id_at(now - timedelta(seconds=_SETTLED_S))
@@ -95,7 +95,7 @@ def recount(db: Db, segments: int = 8) -> int:
     :returns: how many counts were wrong.
     """
     wrong = 0
-    with translated():
+    with translate_errors():
         for segment in list(db.ranks.find({"scope": {"$exists": True}}).sort("checked_at", 1).limit(segments)):
             store = None if segment["scope"] == ALL else segment["scope"].removeprefix("store:")
             span = {**listed(store), "_id": {"$gt": segment["after"], "$lte": segment["newest"]}}

@@ -13,7 +13,7 @@ from shared.ids import is_batch_id
 from shared.ledger import page_index
 from shared.ledger.results import count_images
 from shared.states import CLOSED, BatchState, ImageState, batch_state
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 _PUBLIC: Final = {"work": 0}
 NEWEST: Final = "newest"
@@ -91,7 +91,7 @@ def page_of_batches(db: Db, filters: Filters, page: int, per_page: int, images_p
     """
     deadline_ms = int(deadline_s * 1000)
     position = (page - 1) * per_page
-    with translated():
+    with translate_errors():
         if filters.by_store_at_most:
             place = page_index.locate(db, filters.store_name, position, deadline_ms)
             total, ids = place.total, []
@@ -115,7 +115,7 @@ def batches_after(
         detail = f"This cursor is none of ours; begin with cursor={NEWEST}."
         raise Invalid(detail, code="bad_cursor", errors=[FieldError("/cursor", "bad_value", detail)])
     deadline_ms = int(deadline_s * 1000)
-    with translated():
+    with translate_errors():
         if filters.by_store_at_most:
             query = page_index.listed(filters.store_name) | _after(cursor, "_id")
             rows = db.batches.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(per_page + 1).max_time_ms(deadline_ms)
@@ -140,7 +140,7 @@ def get_batch(db: Db, batch_id: str) -> Document:
 
 def is_closed(db: Db, batch_id: str) -> bool:
     """Say whether a batch is finished or gone: one look-up, for those who wait."""
-    with translated():
+    with translate_errors():
         header = db.batches.find_one({"_id": batch_id, "listed": True}, {"status": 1})
     return header is None or header["status"] in CLOSED
 
@@ -150,7 +150,7 @@ def get_image(db: Db, image_id: str) -> Document:
 
     :raises NotFound: unknown, or deleted.
     """
-    with translated():
+    with translate_errors():
         found = db.images.find_one({"_id": image_id, "status": _VISIBLE})
     if found is None:
         raise NotFound("There is no such image.")
@@ -231,7 +231,7 @@ def _load(db: Db, ids: Sequence[str], images_per_batch: int | None, deadline_ms:
     """Load batches in the order of ``ids``, with their first images (None: all), as many at a time as have few enough images."""
     at_once = 1 if images_per_batch is None else max(1, _GROUP // max(1, images_per_batch))
     for begin in range(0, len(ids), at_once):
-        with translated():
+        with translate_errors():
             yield from _load_group(db, ids[begin : begin + at_once], images_per_batch, deadline_ms)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pymongo import UpdateOne
 
 from shared.states import ImageState, batch_state
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
     """
     if not results:
         return set()
-    with translated():
+    with translate_errors():
         stored = db.images.bulk_write([_write(owner, result) for result in results], ordered=False)
         if stored.matched_count == len(results):
             return {result.image_id for result in results}
@@ -45,7 +45,7 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
     :returns: the batches closed by this call.
     """
     closed = []
-    with translated():
+    with translate_errors():
         for batch_id in set(batch_ids):
             header = db.batches.find_one({"_id": batch_id, "open": True}, {"total": 1, "generation": 1})
             if header is None:
@@ -80,7 +80,7 @@ def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
 
 def find_unclosed(db: Db, limit: int = 200) -> list[str]:
     """Find open batches without an unfinished image, the ones looked at longest ago first (sweep)."""
-    with translated():
+    with translate_errors():
         looked = [row["_id"] for row in db.batches.find({"open": True}, {"_id": 1}).sort("checked_at", 1).limit(limit)]
         if not looked:
             return []

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pymongo import UpdateOne
 from pymongo.write_concern import WriteConcern
 
-from shared.storage.mongo import Db, Document, translated
+from shared.storage.mongo import Db, Document, translate_errors
 
 
 def touch(db: Db, stores: Iterable[str]) -> None:
@@ -32,7 +32,7 @@ def touch(db: Db, stores: Iterable[str]) -> None:
         for store in sorted(set(stores))
     ]
     if writes:
-        with translated():
+        with translate_errors():
             db.get_collection("turns", write_concern=WriteConcern(w=1)).bulk_write(writes, ordered=False)
 
 
@@ -59,7 +59,7 @@ def repair(db: Db) -> list[str]:
     :returns: the stores that were missing.
     """
     missing = []
-    with translated():
+    with translate_errors():
         in_line = {turn["_id"] for turn in db.turns.find({"pending": True}, {"_id": 1})}
         store = ""
         while True:

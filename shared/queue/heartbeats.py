@@ -1,64 +1,66 @@
-"""Signs of life in MongoDB, by its clock alone: the workers' heartbeats and the sweep's lease."""
+"""Heartbeats of workers and the lease of the sweep, in MongoDB and by its clock alone."""
 
 import os
 import socket
 from typing import Any, Final
 
-from shared.media_types import Door
-from shared.storage.mongo import Db, translated
+from shared.queues import WorkQueue
+from shared.storage.mongo import Db, translate_errors
 
-BEAT_S: Final = 3.0
+HEARTBEAT_INTERVAL_S: Final = 3.0
 """Pause between two heartbeats of a pool child."""
-WORKER_SILENT_S: Final = 15
-"""A worker of which nothing was heard for so long does not count."""
+WORKER_TIMEOUT_S: Final = 15
+"""A worker without a heartbeat for this long does not count as alive."""
 SWEEP_LEASE: Final = "sweep"
-_FORGOTTEN_S: Final = 3600
+_FORGET_AFTER_S: Final = 3600
 
 
-def beat(db: Db, owner: str, door: Door, hindrance: str | None = None) -> None:
-    """Say that a pool child of this host lives, and forget those that were last heard of an hour ago.
+def send_heartbeat(db: Db, owner: str, work_queue: WorkQueue, impediment: str | None = None) -> None:
+    """Record that a pool child of this host is alive; delete heartbeats that are older than an hour.
 
-    :param owner: its name, another one for each child that ever was.
-    :param door: where it takes its work.
-    :param hindrance: code of what keeps it from taking any; its log says more.
+    :param owner: the child's name, unique among all children ever started.
+    :param work_queue: the queue that it consumes.
+    :param impediment: error code of what keeps it from working, if anything; its log has the details.
     :raises StoreAway: MongoDB does not answer.
     """
-    said = {"pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": door.queue, "hindrance": {"$literal": hindrance}}
-    seen = [{"$set": {"seen": "$$NOW"} | said}]
-    with translated():
-        db.workers.update_one({"_id": owner}, seen, upsert=True)
-        db.workers.delete_many({"$expr": {"$lt": ["$seen", {"$subtract": ["$$NOW", _FORGOTTEN_S * 1000]}]}})
+    fields = {"pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": work_queue.name, "hindrance": {"$literal": impediment}}
+    heartbeat = [{"$set": {"seen": "$$NOW"} | fields}]
+    with translate_errors():
+        db.workers.update_one({"_id": owner}, heartbeat, upsert=True)
+        db.workers.delete_many({"$expr": {"$lt": ["$seen", {"$subtract": ["$$NOW", _FORGET_AFTER_S * 1000]}]}})
 
 
-def worker_is_heard(db: Db, door: Door, host: str | None = None) -> bool:
-    """See whether a worker that takes work behind a door has been heard of lately, of this host or of any.
+def is_worker_alive(db: Db, work_queue: WorkQueue, host: str | None = None) -> bool:
+    """Whether a worker that consumes a queue, and can work, has sent a heartbeat lately.
 
+    :param host: count only workers of this host.
     :raises StoreAway: MongoDB does not answer.
     """
-    mine = {"hindrance": None} if host is None else {"hindrance": None, "host": host}
-    with translated():
-        return db.workers.find_one(_lately(door) | mine, {"_id": 1}) is not None
+    query = {"hindrance": None} if host is None else {"hindrance": None, "host": host}
+    with translate_errors():
+        return db.workers.find_one(_recent(work_queue) | query, {"_id": 1}) is not None
 
 
-def hindrance(db: Db, door: Door, host: str | None = None) -> str | None:
-    """Give the code of what keeps a worker behind a door from its work, as one has said lately, of this host or of any.
+def find_impediment(db: Db, work_queue: WorkQueue, host: str | None = None) -> str | None:
+    """Return the error code of what keeps a worker of a queue from working, by its latest heartbeat; None when there is none.
 
+    :param host: look only at workers of this host.
     :raises StoreAway: MongoDB does not answer.
     """
-    mine = {"hindrance": {"$ne": None}} if host is None else {"hindrance": {"$ne": None}, "host": host}
-    with translated():
-        found = db.workers.find_one(_lately(door) | mine, {"hindrance": 1}, sort=[("seen", -1)])
+    query = {"hindrance": {"$ne": None}} if host is None else {"hindrance": {"$ne": None}, "host": host}
+    with translate_errors():
+        found = db.workers.find_one(_recent(work_queue) | query, {"hindrance": 1}, sort=[("seen", -1)])
     return None if found is None else str(found["hindrance"])
 
 
-def _lately(door: Door) -> dict[str, Any]:
-    return {"door": door.queue, "$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_SILENT_S * 1000]}]}}
+def _recent(work_queue: WorkQueue) -> dict[str, Any]:
+    return {"door": work_queue.name, "$expr": {"$gt": ["$seen", {"$subtract": ["$$NOW", WORKER_TIMEOUT_S * 1000]}]}}
 
 
-def sweep_is_led(db: Db) -> bool:
-    """See whether a sweep holds the lease now.
+def is_sweep_active(db: Db) -> bool:
+    """Whether a sweep process holds the lease now.
 
     :raises StoreAway: MongoDB does not answer.
     """
-    with translated():
+    with translate_errors():
         return db.leases.find_one({"_id": SWEEP_LEASE, "$expr": {"$gt": ["$until", "$$NOW"]}}, {"_id": 1}) is not None

@@ -1,4 +1,4 @@
-"""Bytes that survive a power cut: whole files onto a local disk, through the page cache or past it."""
+"""Writing whole files that survive a power failure, through the page cache or with direct I/O."""
 
 import errno
 import mmap
@@ -8,14 +8,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-Part = bytes | memoryview
+from shared.storage.blobs import Part
 
 _IOV_MAX: Final = 512
 _OPEN_MAX: Final = 64
-"""Of the files that are on their way to the disk together."""
+"""Most files that are flushed to the disk together."""
 _DIRECT_FROM: Final = 1 << 20
 _CACHED_BELOW: Final = 64 << 10
-"""Thumbnails are looked at as soon as they stand. Of what is larger most is never read, and what is comes from the disk the first time."""
+"""Smaller files, such as thumbnails, are requested soon and stay in the page cache. Most larger files are never read."""
 _BLOCK: Final = 4096
 _NOT_DIRECT: Final = {errno.EINVAL, errno.EOPNOTSUPP}
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -23,23 +23,23 @@ _MODE: Final = 0o640
 
 
 class DurableWriter:
-    """Writes files of which every byte is on the disk when the call returns. For any number of threads.
+    """Writes files whose every byte is on the disk when the call returns. Thread-safe.
 
-    Files of 1 MB and more go past the page cache where the file system can do that (O_DIRECT). They have to reach the disk at
-    once anyway, and the copy into fresh pages costs three to fifteen times the CPU of the write itself (measured). Those of 64 KB and
-    more leave the cache when they are on the disk: their pages take the next ones, and what is read again and again stays.
+    Files of 1 MB and more bypass the page cache where the file system supports it (O_DIRECT). They must reach the disk at once anyway, and the
+    copy into new pages costs three to fifteen times the CPU time of the write itself (measured). Files of 64 KB and more are removed from the
+    cache once they are on the disk, so that their pages serve the next files and frequently read files stay cached.
     """
 
     def __init__(self) -> None:
-        """Begin without buffers."""
-        self._aligned: list[mmap.mmap] = []  # one for each thread that writes at the same time; kept, for fresh pages are dear
+        self._aligned: list[mmap.mmap] = []  # one per concurrently writing thread; kept, because new pages are expensive
 
     def write_many(self, files: Sequence[tuple[Path, Sequence[Part]]]) -> None:
-        """Write the parts of each, one after the other, as one file, replacing what is there.
+        """Write the concatenated parts of each item to its path, replacing an existing file.
 
-        What goes through the cache, unless it is small, is on its way to the disk together: two thirds of the time and half the waits of one after the other.
+        Files that go through the cache, except small ones, are flushed together: two thirds of the time and half the waits of flushing
+        them one after the other.
 
-        :raises OSError: what the disk says; any of the files, or a part of it, may be there.
+        :raises OSError: the disk's error; any of the files may exist then, complete or in part.
         """
         for at in range(0, len(files), _OPEN_MAX):
             with ExitStack() as opened:
@@ -47,25 +47,25 @@ class DurableWriter:
                 for path, parts in files[at : at + _OPEN_MAX]:
                     views = [memoryview(part).cast("B") for part in parts if len(part)]
                     size = sum(map(len, views))
-                    if size < _DIRECT_FROM or not self._past_cache(path, views):
+                    if size < _DIRECT_FROM or not self._write_direct(path, views):
                         handle = os.open(path, _FLAGS, _MODE)
                         opened.callback(os.close, handle)
-                        _through_cache(handle, views)
+                        _write_cached(handle, views)
                         if size >= _CACHED_BELOW:
-                            _let_go(handle)  # what is not on the disk begins its way there
+                            _drop_from_cache(handle)  # starts writing the pages that are not on the disk
                         through.append((handle, size))
                 for handle, size in through:
                     os.fdatasync(handle)
                     if size >= _CACHED_BELOW:
-                        _let_go(handle)
+                        _drop_from_cache(handle)
 
-    def _past_cache(self, path: Path, views: list[memoryview]) -> bool:
+    def _write_direct(self, path: Path, views: list[memoryview]) -> bool:
         try:
             buffer = self._aligned.pop()
         except IndexError:
-            buffer = mmap.mmap(-1, _DIRECT_FROM)  # begins on a page, as O_DIRECT asks
+            buffer = mmap.mmap(-1, _DIRECT_FROM)  # page-aligned, as O_DIRECT requires
         try:
-            _past_cache(path, views, buffer)
+            _write_direct(path, views, buffer)
         except OSError as error:
             if error.errno in _NOT_DIRECT:
                 return False
@@ -76,10 +76,10 @@ class DurableWriter:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut; fine if it is gone."""
+    """Make the entries of a folder survive a power failure. No effect if the folder is gone."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # deleted meanwhile: nothing left to keep
+    except FileNotFoundError:  # deleted meanwhile
         return
     try:
         os.fsync(handle)
@@ -87,7 +87,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _through_cache(handle: int, views: list[memoryview]) -> None:
+def _write_cached(handle: int, views: list[memoryview]) -> None:
     while views:
         written = os.writev(handle, views[:_IOV_MAX])
         while views and written >= len(views[0]):
@@ -96,14 +96,14 @@ def _through_cache(handle: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def _let_go(handle: int) -> None:
-    """Ask the kernel to take a file's pages out of its cache, and to write first what the disk has not; it need not (posix_fadvise(2))."""
-    with suppress(OSError):  # a file system that knows no such advice keeps the bytes as well
+def _drop_from_cache(handle: int) -> None:
+    """Advise the kernel to write a file's dirty pages and to drop them from its cache (posix_fadvise(2))."""
+    with suppress(OSError):  # the file system does not support the advice; the data is safe without it
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _past_cache(path: Path, views: list[memoryview], buffer: mmap.mmap) -> None:
-    """Write whole buffers; the last is padded to a block, and the file cut to its length."""
+def _write_direct(path: Path, views: list[memoryview], buffer: mmap.mmap) -> None:
+    """Write full buffers; the last one is padded to a block, and the file is truncated to its length."""
     handle = os.open(path, _FLAGS | os.O_DIRECT, _MODE)
     try:
         filled = 0

@@ -1,4 +1,4 @@
-"""The way to MongoDB: one client per process, made after the fork, with every wait bounded."""
+"""Connections to MongoDB. Each process opens its own client, after the fork; every wait has a limit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +21,11 @@ WRITE_TIMEOUT_MS = 5000
 
 
 def connect(mongo: settings.Mongo, *, app: str) -> Db:
-    """Open the database: writes are acknowledged by a majority and journalled, reads go to the primary.
+    """Return the database. Writes are acknowledged by a majority and journalled; reads go to the primary.
 
-    :param app: name of the process, for the server's own log. No I/O happens before the first call.
+    No connection is opened before the first operation.
+
+    :param app: name of the process, as shown in the server's log.
     """
     client: MongoClient[Document] = MongoClient(
         mongo.url,
@@ -44,21 +46,21 @@ def connect(mongo: settings.Mongo, *, app: str) -> Db:
     )
 
 
-def proven(db: Db) -> Db:
-    """Give the database to read one document by its id, as a majority holds it while it is read. A read waits for that: bound it.
+def linearizable(db: Db) -> Db:
+    """Return the database with linearizable reads of single documents by id. Such a read waits for a majority: give it a time limit.
 
-    Any other read shows what this one server has. A primary that is cut off from the others does not know it yet, and what it shows
-    may be rolled back. A majority's latest snapshot (read concern "majority") would be old there, and say so of nothing.
+    Any other read shows the state of one server. A primary that has lost its majority may not know it yet, and what it shows may be rolled
+    back. Its latest majority snapshot (read concern "majority") could be old without any sign of it.
     """
     return db.with_options(read_concern=ReadConcern("linearizable"))
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn the driver's errors into ours; the cause stays attached for the log and is never shown to a client."""
+def translate_errors() -> Iterator[None]:
+    """Convert the driver's errors to domain errors. The cause stays attached for the log and is never shown to a client."""
     try:
         yield
     except ExecutionTimeout as error:
-        raise TooSlow("This listing takes too long; use cursor=newest or a narrower filter.") from error
+        raise TooSlow("The query took too long; use cursor=newest or a narrower filter.") from error
     except PyMongoError as error:
-        raise StoreAway("The database does not answer; try again.", retry_after=2) from error
+        raise StoreAway("The database does not respond; retry later.", retry_after=2) from error

@@ -13,7 +13,7 @@ from pymongo.errors import CollectionInvalid
 
 from shared.settings import read
 from shared.states import BatchState, ImageState
-from shared.storage.mongo import Db, connect, translated
+from shared.storage.mongo import Db, connect, translate_errors
 
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
 _RARE = ["queued", "processing", "failed", "cancelled", "deleting"]
@@ -232,7 +232,7 @@ DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, Inspect
 
 def create_indexes(db: Db) -> None:
     """Create every collection and index that is missing. Safe to run again, and from several places at once."""
-    with translated():
+    with translate_errors():
         there = set(db.list_collection_names())
         for document in DOCUMENTS:
             name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public way

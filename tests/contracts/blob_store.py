@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from shared.storage.local_blobs import BlobMissing, BlobStore
+from shared.storage.blobs import BlobMissing, BlobStore
 
 CHUNKS: list[bytes | memoryview] = [b"one ", memoryview(b"two "), b"", b"three"]
 CONTENT = b"one two three"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from scripts.local.installation import ROOT
-from shared.media_types import AUGMENTATIONS
+from shared.augmentations import AUGMENTATIONS
 from tests.e2e.browser import Browser
 from tests.e2e.installations import wait_until_ready
 from tests.support.image_sources import (

@@ -192,7 +192,7 @@ def _process_kind(process: psutil.Process) -> str:
     for part, name in (
         ("supervisor.supervisord", "supervisor"),
         ("worker.sandbox.child", "sandbox child"),
-        ("worker.sweep.leader", "sweep"),
+        ("worker.entrypoints.sweep", "sweep"),
     ):
         if part in line:
             return name

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from shared.ledger import queries
-from shared.media_types import THUMB
+from shared.variants import THUMB
 from web.http import openapi_components
 from web.http.query import STATUSES
 

@@ -6,14 +6,15 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Response, request
 
+from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, NotFound, ShelfsightError
 from shared.ids import is_batch_id
 from shared.ledger import deletion, queries
-from shared.media_types import AUGMENTATIONS, SIGNATURES
+from shared.media_types import SIGNATURES
 from shared.storage.blob_keys import batch_prefix, spool_key
 from web.batches import serializers
 from web.http import query
-from web.services import services
+from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
 _LOOK_AGAIN_S: Final = 0.1
@@ -23,7 +24,7 @@ _LOOK_AGAIN_S: Final = 0.1
 def limits() -> Response:
     """Say what an upload may be."""
     query.read({})
-    settings = services().settings
+    settings = current_services().settings
     return serializers.as_json(
         {
             "max_body_bytes": settings.limits.max_body_bytes,
@@ -40,22 +41,22 @@ def limits() -> Response:
 @blueprint.get("/image_batches")
 def list_batches() -> Response:
     """List batches, newest first."""
-    at_work = services()
+    services = current_services()
     values = query.read(query.FILTERS | query.PAGING)
     if "page" in values and "cursor" in values:
         raise Invalid("Give page or cursor.", errors=[FieldError("/cursor", "bad_value", "It does not go with page.")])
     filters = query.filters(values)
     per_page, images_each = values.get("per_page", 20), values.get("images_per_batch", 100)
-    deadline_s = at_work.settings.mongo.query_deadline_s
+    deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:
-        found = queries.batches_after(at_work.db, filters, values["cursor"], per_page, images_each, deadline_s)
+        found = queries.batches_after(services.db, filters, values["cursor"], per_page, images_each, deadline_s)
         body: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     else:
-        found = queries.page_of_batches(at_work.db, filters, number, per_page, images_each, deadline_s)
+        found = queries.page_of_batches(services.db, filters, number, per_page, images_each, deadline_s)
         body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
         body["next_cursor"] = found.next_cursor
-    base = serializers.base_url(at_work.settings.web.public_url)
+    base = serializers.base_url(services.settings.web.public_url)
     body["batches"] = serializers.batches(found.batches, base)
     answer = serializers.as_json(body)
     _link(answer, base, number, found, by_cursor="cursor" in values)
@@ -65,25 +66,25 @@ def list_batches() -> Response:
 @blueprint.get("/image_batches/<batch_id>")
 def one_batch(batch_id: str) -> Response:
     """Show a batch with all its images; with ``wait=`` as soon as it is finished."""
-    at_work = services()
+    services = current_services()
     values = query.read({"wait": query.WAIT})
     _check(batch_id)
     if values.get("wait"):
         _wait(batch_id, values["wait"])
-    base = serializers.base_url(at_work.settings.web.public_url)
-    return serializers.as_json(serializers.batch(queries.get_batch(at_work.db, batch_id), base))
+    base = serializers.base_url(services.settings.web.public_url)
+    return serializers.as_json(serializers.batch(queries.get_batch(services.db, batch_id), base))
 
 
 @blueprint.delete("/image_batches/<batch_id>")
 def delete_batch(batch_id: str) -> Response:
     """Delete a batch: it is out of sight at once, its files go now or, where a worker still writes, soon."""
-    at_work = services()
+    services = current_services()
     query.read({})
     _check(batch_id)
-    deletion.begin_delete(at_work.db, batch_id)
+    deletion.begin_delete(services.db, batch_id)
     try:
-        at_work.blobs.delete_tree(batch_prefix(batch_id))
-        at_work.blobs.delete(spool_key(batch_id))
+        services.blobs.delete_tree(batch_prefix(batch_id))
+        services.blobs.delete(spool_key(batch_id))
     except ShelfsightError:
         pass  # the sweep does it again anyway
     return Response(status=204)
@@ -96,15 +97,15 @@ def _check(batch_id: str) -> None:
 
 def _wait(batch_id: str, seconds: int) -> None:
     """Wait until the batch is finished; at once when too many wait already."""
-    at_work = services()
-    if not at_work.waiters.acquire(blocking=False):
+    services = current_services()
+    if not services.waiters.acquire(blocking=False):
         return
     try:
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not queries.is_closed(at_work.db, batch_id):
+        while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
             time.sleep(min(_LOOK_AGAIN_S, max(0.0, until - time.monotonic())))  # nothing tells us when: ask again
     finally:
-        at_work.waiters.release()
+        services.waiters.release()
 
 
 def _link(answer: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:

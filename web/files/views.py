@@ -9,16 +9,18 @@ from typing import BinaryIO, Final
 
 from flask import Blueprint, Response
 
+from shared.augmentations import AUGMENTATIONS
 from shared.errors import NotFound
 from shared.ids import batch_of, is_image_id
 from shared.ledger import queries
-from shared.media_types import AUGMENTATIONS, BOXES, CONTENT_TYPES, RENDITION, THUMB
+from shared.media_types import CONTENT_TYPES
 from shared.states import TERMINAL, ImageState
 from shared.storage.blob_keys import original_key, spool_key, variant_key
-from shared.storage.local_blobs import BlobMissing, BlobStat
+from shared.storage.blobs import BlobMissing, BlobStat
 from shared.storage.mongo import Document
+from shared.variants import BOXES, RENDITION, THUMB
 from web.http.file_response import serve
-from web.services import Services, services
+from web.services import Services, current_services
 
 blueprint = Blueprint("files", __name__)
 _NAME: Final = re.compile(r"([0-9a-f]{36})\.([a-z]{3,4})\Z")
@@ -34,18 +36,18 @@ def original(name: str) -> Response:
     if match is None:
         raise NotFound("There is no such file.")
     image_id, ending = match[1], match[2]
-    at_work = services()
-    image = queries.get_image(at_work.db, image_id)
+    services = current_services()
+    image = queries.get_image(services.db, image_id)
     ext = image["work"]["ext"]
     if ending == ext:
-        answer = serve(*_original(at_work, image), _FOREVER, CONTENT_TYPES[ext])
+        answer = serve(*_original(services, image), _FOREVER, CONTENT_TYPES[ext])
         if image["status"] == ImageState.FAILED:  # nobody could look at it, so no browser should try
             answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return answer
     if ending != "jpg":
         raise NotFound("There is no such file.")
     _finished_only(image)
-    return _variant(at_work, image, RENDITION, _FOREVER)
+    return _variant(services, image, RENDITION, _FOREVER)
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
@@ -53,12 +55,12 @@ def variant(image_id: str, variant: str) -> Response:
     """Serve a picture made from the image: ``thumb``, ``boxes``, or an augmentation by its name."""
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:
         raise NotFound("There is no such file.")
-    at_work = services()
-    image = queries.get_image(at_work.db, image_id)
+    services = current_services()
+    image = queries.get_image(services.db, image_id)
     _finished_only(image)
     if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
         raise NotFound("This augmentation was not asked for.")
-    return _variant(at_work, image, variant, _FOREVER if variant == THUMB else _CHECK)
+    return _variant(services, image, variant, _FOREVER if variant == THUMB else _CHECK)
 
 
 def _finished_only(image: Document) -> None:
@@ -69,34 +71,34 @@ def _finished_only(image: Document) -> None:
         raise NotFound("This picture could not be looked at; its original is at its own ending.", code="image_failed")
 
 
-def _original(at_work: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
+def _original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
     """Open an original; until a worker has kept it, it comes out of the upload's spool.
 
     The spool was written before the kept original will be, so the validators change once, with the same bytes behind them.
     """
     key = original_key(image["_id"], image["work"]["ext"])
     try:
-        return at_work.blobs.open(key)
+        return services.blobs.open(key)
     except BlobMissing:
         pass
     spool = spool_key(batch_of(image["_id"]))
     try:
-        data = at_work.blobs.read(spool, image["work"]["offset"], image["file_size"])
-        found = at_work.blobs.stat(spool)  # a spool is written once, so this is about what was read
+        data = services.blobs.read(spool, image["work"]["offset"], image["file_size"])
+        found = services.blobs.stat(spool)  # a spool is written once, so this is about what was read
         if found is None:
             raise BlobMissing(spool)
     except BlobMissing:
-        at_work.bond.check()  # else the store is missing, and not this file
+        services.identity.check()  # else the store is missing, and not this file
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image cannot be found.") from None
         raise NotFound("This file is not there yet.", code="image_pending", retry_after=_PENDING_S) from None
     return io.BytesIO(data), BlobStat(key, len(data), found.modified)
 
 
-def _variant(at_work: Services, image: Document, name: str, cache: str) -> Response:
+def _variant(services: Services, image: Document, name: str, cache: str) -> Response:
     try:
-        opened = at_work.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
+        opened = services.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:
-        at_work.bond.check()  # as above
+        services.identity.check()  # as above
         raise NotFound("There is no such file.") from None
     return serve(*opened, cache, "image/jpeg")

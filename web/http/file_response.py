@@ -13,7 +13,7 @@ from werkzeug.exceptions import PreconditionFailed, RequestedRangeNotSatisfiable
 from werkzeug.http import http_date, is_resource_modified, quote_etag
 from werkzeug.wsgi import wrap_file
 
-from shared.storage.local_blobs import BlobStat
+from shared.storage.blobs import BlobStat
 
 _RANGE: Final = re.compile(r"bytes=(?:([0-9]{1,20})-([0-9]{0,20})|-([0-9]{1,20}))\Z", re.IGNORECASE)
 _STEP: Final = 256 * 1024

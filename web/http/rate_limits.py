@@ -12,16 +12,16 @@ from typing import Final
 from limits import RateLimitItemPerSecond
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
-from redis import ConnectionPool
 from redis.exceptions import RedisError
 
 from shared.errors import Busy, StoreAway
-from shared.fetch.addresses import whose
+from shared.fetch.addresses import client_network
+from shared.queue.breaker import Breaker
+from shared.queue.redis_client import connect_redis
 from shared.settings import Settings
 
 _PATIENCE_S: Final = 0.5
 """For connecting, and for each answer."""
-_BREAKER_S: Final = 1.0
 
 
 class Rates:
@@ -29,15 +29,15 @@ class Rates:
 
     def __init__(self, settings: Settings, window_s: int = 60) -> None:
         """Keep the limit and where to count."""
-        self._pool = ConnectionPool.from_url(settings.redis.url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S, retry=None)
-        storage = RedisStorage(settings.redis.url, self._pool, key_prefix="shelfsight:rates")
+        self._redis = connect_redis(settings.redis, timeout_s=_PATIENCE_S)
+        storage = RedisStorage(settings.redis.url, self._redis.connection_pool, key_prefix="shelfsight:rates")
         self._limiter = SlidingWindowCounterRateLimiter(storage)
         inspect = settings.inspect
         self._limits = {
             "inspection": RateLimitItemPerSecond(inspect.per_minute, window_s),
             "dream": RateLimitItemPerSecond(inspect.dreams_per_minute, window_s),
         }
-        self._rests_until = 0.0
+        self._breaker = Breaker()
 
     def take(self, kind: str, client: str) -> None:
         """Count one more.
@@ -47,26 +47,26 @@ class Rates:
         :raises Busy: it were more than the limit; ``retry_after`` says when it will not be. What is refused does not count.
         :raises StoreAway: ``redis_unavailable``, within about a second; then for a second at once, or all threads would wait.
         """
-        if time.monotonic() < self._rests_until:
+        if self._breaker.is_open:
             raise _away()
         try:
             if self._limiter.hit(self._limits[kind], kind, party(client)):
                 return
             again = self._limiter.get_window_stats(self._limits[kind], kind, party(client)).reset_time
         except RedisError as error:
-            self._rests_until = time.monotonic() + _BREAKER_S
+            self._breaker.trip()
             raise _away() from error
         raise Busy("This is begun too often from your address.", retry_after=max(1, math.ceil(again - time.time())))
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.disconnect()
+        self._redis.close()
 
 
 def party(client: str) -> str:
     """Name who is one client: an address, or of IPv6 the /64 that it lies in."""
     try:
-        return str(whose(ip_address(client)))
+        return str(client_network(ip_address(client)))
     except ValueError:  # a proxy's word that is no address: together they are one client
         return "unknown"
 

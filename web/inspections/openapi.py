@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from shared.inspections.recipes import MAX_SEED, Dream
-from shared.media_types import AUGMENTATIONS, DREAM, DREAM_LAYERS
+from shared.augmentations import AUGMENTATIONS
+from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Dream
+from shared.variants import DREAM
 from web.http import openapi_components
 from web.http.error_codes import OF_SOURCES
 

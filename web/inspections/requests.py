@@ -11,11 +11,13 @@ from flask import request
 from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 
+from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, NotAnImage, SourceTooLarge, TooLarge, UnsupportedMedia, UrlRefused
 from shared.fetch import urls
-from shared.inspections.recipes import MAX_SEED, Augment, Describe, Dream, Recipe, Source
-from shared.media_types import AUGMENTATIONS, DREAM, DREAM_LAYERS, sniff
+from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Augment, Describe, Dream, Recipe, Source
+from shared.media_types import sniff
 from shared.settings import Settings
+from shared.variants import DREAM
 from web.http import body_limits, multipart, query
 from web.http.problems import pointer
 from web.uploads.parsing import field_errors, load

@@ -6,13 +6,14 @@ from typing import Any, Final, Literal
 import orjson
 from flask import Blueprint, Response, render_template, request
 
+from shared.augmentations import AUGMENTATIONS
 from shared.errors import NotFound
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
 from shared.inspections.recipes import Augment
-from shared.media_types import AUGMENTATIONS, DREAM, ORIGINAL
-from shared.storage.blob_keys import made_key
-from shared.storage.local_blobs import BlobMissing
+from shared.storage.blob_keys import inspection_key
+from shared.storage.blobs import BlobMissing
+from shared.variants import DREAM, ORIGINAL
 from web.batches import serializers
 from web.http import origin, query
 from web.http.body_stream import open_wire
@@ -20,7 +21,7 @@ from web.http.file_response import serve
 from web.inspections import requests, response_cache, service
 from web.inspections.service import Made
 from web.pages import error_pages
-from web.services import Services, services
+from web.services import Services, current_services
 
 blueprint = Blueprint("inspections", __name__)
 error_pages.install(blueprint)
@@ -39,43 +40,43 @@ View = Literal["page", "json"]
 @blueprint.post("/img")
 def describe() -> Response:
     """Say what is known of a picture and what is in it; with ``effect=deepdream`` show what the model dreams of it."""
-    at_work = services()
-    with at_work.budget.share() as take:
-        with open_wire(request.environ, at_work.settings.web.body_patience_s) as wire:
-            asked = requests.from_request(at_work.settings, wire, take)
+    services = current_services()
+    with services.budget.share() as take:
+        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
+            asked = requests.from_request(services.settings, wire, take)
         key = _key(recipes.job_id(asked.source, asked.recipe), "json")
-        kept = at_work.answers.get(key)
+        kept = services.answers.get(key)
         if kept is not None:
             return kept.response()
-        wait_s, found = asked.wait_s, service.ask(at_work, asked, request.remote_addr or "")
+        wait_s, found = asked.wait_s, service.ask(services, asked, request.remote_addr or "")
         del asked  # nobody waits with a picture in hand
-    return _answer(at_work, key, found, wait_s)
+    return _answer(services, key, found, wait_s)
 
 
 def look() -> Response:
     """Show a picture and its augmentations (``GET /?url=``): a page or, for who prefers that, JSON."""
-    at_work = services()
-    origin.refuse_foreign_pages(at_work.settings.web.public_url)  # an <img> on somebody's page must not make us fetch
+    services = current_services()
+    origin.refuse_foreign_pages(services.settings.web.public_url)  # an <img> on somebody's page must not make us fetch
     key = _key(request.full_path, _view())  # what was asked so is not read again
-    kept = at_work.answers.get(key)
+    kept = services.answers.get(key)
     if kept is not None:
         return kept.response()
-    asked = requests.from_query(at_work.settings)
-    return _answer(at_work, key, service.ask(at_work, asked, request.remote_addr or ""), asked.wait_s)
+    asked = requests.from_query(services.settings)
+    return _answer(services, key, service.ask(services, asked, request.remote_addr or ""), asked.wait_s)
 
 
 @blueprint.get("/inspections/<job_id>")
 def inspection(job_id: str) -> Response:
     """Answer as the call that asked for it would; with ``wait=`` as soon as it is there."""
-    at_work = services()
+    services = current_services()
     values = query.read({"wait": query.WAIT, "format": _format})
     if not _ID.match(job_id):
         raise NotFound("There is no such inspection.")
     key = _key(job_id, values.get("format") or _view())
-    kept = at_work.answers.get(key)
+    kept = services.answers.get(key)
     if kept is not None:
         return kept.response()
-    return _answer(at_work, key, jobs.get(at_work.db, job_id), values.get("wait", 0))
+    return _answer(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
 
 
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
@@ -83,12 +84,12 @@ def picture(result_id: str, name: str) -> Response:
     """Serve a picture that was made for an inspection."""
     if not _ID.match(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
         raise NotFound("There is no such picture.")
-    at_work = services()
-    found = results.use(at_work.db, result_id)
+    services = current_services()
+    found = results.use(services.db, result_id)
     if found is None:
         raise NotFound(_GONE)
     try:
-        opened = at_work.blobs.open(made_key(found["folder"], name))
+        opened = services.blobs.open(inspection_key(found["folder"], name))
     except BlobMissing:
         raise NotFound(_GONE) from None
     return serve(*opened, _A_DAY, "image/jpeg")
@@ -105,19 +106,19 @@ def _format(text: str) -> View:
 
 
 def _key(asked: str, view: View) -> tuple[str, View, str]:
-    return asked, view, serializers.base_url(services().settings.web.public_url)
+    return asked, view, serializers.base_url(current_services().settings.web.public_url)
 
 
-def _answer(at_work: Services, key: tuple[str, View, str], found: Job | Made, wait_s: float) -> Response:
+def _answer(services: Services, key: tuple[str, View, str], found: Job | Made, wait_s: float) -> Response:
     _, view, base = key
     if isinstance(found, Job):
-        found = service.wait(at_work, found, wait_s)
+        found = service.wait(services, found, wait_s)
     if isinstance(found, Job):
         return _not_yet(found, view)
     is_page = view == "page" and isinstance(found.job.recipe, Augment)
     body, kind = (_page(found), "text/html; charset=utf-8") if is_page else (_json(found, base), "application/json")
     answer = response_cache.make(body, kind, found.job.fresh_for_s)
-    at_work.answers.keep(key, answer)
+    services.answers.keep(key, answer)
     return answer.response()
 
 

@@ -6,7 +6,8 @@ from flask import Blueprint, Response, render_template
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from shared.media_types import AUGMENTATIONS, BOXES, DREAM, ORIGINAL, THUMB
+from shared.augmentations import AUGMENTATIONS
+from shared.variants import BOXES, DREAM, ORIGINAL, THUMB
 from web.batches import openapi as batches
 from web.batches import serializers
 from web.batches.response_schemas import Accepted, Awaited, Batch, BatchPage, Description, LimitsShown, Look, Problem

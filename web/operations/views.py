@@ -9,12 +9,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.errors import Environment, ShelfsightError, StoreAway
-from shared.media_types import BATCHES
 from shared.queue import heartbeats
-from shared.storage.mongo import translated
+from shared.queues import IMAGES
+from shared.storage.mongo import translate_errors
 from web.batches import serializers
 from web.http import problems
-from web.services import Services, services
+from web.services import Services, current_services
 
 blueprint = Blueprint("health", __name__)
 
@@ -28,7 +28,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """What accepting batches and working on them needs is there; says what is not. Inspector and sweep are asked for by ``worker.runtime.healthcheck``."""
-    at_work = services()
+    services = current_services()
     checks: dict[str, Callable[[Services], str | None]] = {
         "mongodb": _mongodb,
         "redis": _redis,
@@ -44,7 +44,7 @@ def readyz() -> Response:
             found[name] = "Workers cannot be heard of without MongoDB."
             continue
         try:
-            found[name] = check(at_work)
+            found[name] = check(services)
         except ShelfsightError as error:
             found[name] = error.detail
     parts = {name: {"ok": problem is None, "detail": problem} for name, problem in found.items()}
@@ -58,15 +58,15 @@ def readyz() -> Response:
 def metrics() -> Response:
     """The ledger and the backlog for Prometheus."""
     registry = CollectorRegistry()
-    registry.register(_Ledger(services()))
+    registry.register(_Ledger(current_services()))
     return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
 
 
 class _Ledger(Collector):
     """The ledger and the backlog as gauges."""
 
-    def __init__(self, at_work: Services) -> None:
-        self._services = at_work
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def collect(self) -> Iterable[Metric]:
         balance, backlog = self._services.ledger.get(), self._services.backlog.get()
@@ -86,48 +86,48 @@ class _Ledger(Collector):
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
 
 
-def _mongodb(at_work: Services) -> str | None:
-    with translated():  # a write, so that a read-only database shows
-        at_work.db.heartbeats.update_one({"_id": "web"}, {"$currentDate": {"seen": True}}, upsert=True)
+def _mongodb(services: Services) -> str | None:
+    with translate_errors():  # a write, so that a read-only database shows
+        services.db.heartbeats.update_one({"_id": "web"}, {"$currentDate": {"seen": True}}, upsert=True)
     return None
 
 
-def _redis(at_work: Services) -> str | None:
-    return None if at_work.bell.waiting() is not None else "Redis does not answer; uploads are accepted and wait."
+def _redis(services: Services) -> str | None:
+    return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not answer; uploads are accepted and wait."
 
 
-def _blobs(at_work: Services) -> str | None:
+def _blobs(services: Services) -> str | None:
     try:
-        at_work.bond.check()
+        services.identity.check()
     except StoreAway as error:
         if error.code != StoreAway.default_code:  # else whose store it is is not known; the check of MongoDB says why
             raise
-    at_work.blobs.write("ready/web", [b"ready"])
+    services.blobs.write("ready/web", [b"ready"])
     return None
 
 
-def _disk(at_work: Services) -> str | None:
-    if at_work.blobs.free_bytes() < at_work.settings.blobs.min_free_bytes:
+def _disk(services: Services) -> str | None:
+    if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
         return "Free space is below the watermark; uploads are refused."
     with suppress(StoreAway):  # what waits is not known then; the check of MongoDB says why
-        at_work.check_room(0)
+        services.check_room(0)
     return None
 
 
-def _worker(at_work: Services) -> str | None:
-    if heartbeats.worker_is_heard(at_work.db, BATCHES):
+def _worker(services: Services) -> str | None:
+    if heartbeats.is_worker_alive(services.db, IMAGES):
         return None
-    return "Those workers that live cannot work." if heartbeats.hindrance(at_work.db, BATCHES) else "No worker has been heard of lately."
+    return "Those workers that live cannot work." if heartbeats.find_impediment(services.db, IMAGES) else "No worker has been heard of lately."
 
 
-def _model(at_work: Services) -> str | None:
-    if heartbeats.hindrance(at_work.db, BATCHES) != "model_unusable" or heartbeats.worker_is_heard(at_work.db, BATCHES):
+def _model(services: Services) -> str | None:
+    if heartbeats.find_impediment(services.db, IMAGES) != "model_unusable" or heartbeats.is_worker_alive(services.db, IMAGES):
         return None  # while others work, the last one of a roll may be hindered
     return "No worker can use the model that VISION_MODEL names; a worker's log says why."
 
 
-def _draining(at_work: Services) -> str | None:
-    file = at_work.settings.web.drain_file
+def _draining(services: Services) -> str | None:
+    file = services.settings.web.drain_file
     if file is None or not file.exists():
         return None
     return "This server is being drained (WEB_DRAIN_FILE is there): it still answers everything, but send what is new to another."

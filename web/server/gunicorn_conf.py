@@ -1,13 +1,11 @@
 """How gunicorn runs the web front: ``gunicorn -c web/server/gunicorn_conf.py 'web.app:create_app()'``."""
 
-import ctypes
 import gc
 from pathlib import Path
 
-from shared import settings
+from shared import allocator, settings
 
 _settings = settings.read()
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 bind = f"{_settings.web.host}:{_settings.web.port}"
 workers = _settings.web.workers
@@ -28,17 +26,8 @@ forwarded_allow_ips = ""  # nobody: whose word counts is decided in web/http/tru
 
 
 def post_fork(_arbiter: object, _worker: object) -> None:
-    """Let glibc keep the memory of one upload for the next.
-
-    By default every large buffer is mapped anew and zeroed page by page: thousands of page faults a request, a third of
-    its CPU time (measured). Two arenas instead of eight a core bound what is kept.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return  # another C library
-    for option, value in ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 256 << 20), (_M_ARENA_MAX, 2)):
-        mallopt(option, value)
+    """Set up the allocator of a worker process."""
+    allocator.configure(allocator.WEB)
 
 
 def post_worker_init(_worker: object) -> None:

@@ -17,8 +17,9 @@ import pybase64
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, MalformedJson, TooLarge
-from shared.media_types import AUGMENTATIONS, CONTENT_TYPES, SIGNATURES, sniff
+from shared.media_types import CONTENT_TYPES, SIGNATURES, sniff
 from shared.settings import Limits
 from web.http.body_limits import too_many_images
 from web.http.multipart import Part

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from shared.fetch.urls import MAX_LENGTH
-from shared.media_types import DREAM_LAYERS
+from shared.inspections.recipes import DREAM_LAYERS
 
 EXTRA_MAX_BYTES: Final = 4096
 _EXTRA_MAX_DEPTH: Final = 16

@@ -17,7 +17,7 @@ from shared.storage.blob_keys import spool_key
 from web.http import body_limits, multipart
 from web.http.body_stream import open_wire
 from web.http.problems import MAX_ERRORS
-from web.services import Services, services
+from web.services import Services, current_services
 from web.uploads.parsing import Good, Parsed, load, parse_json, parse_multipart
 
 blueprint = Blueprint("uploads", __name__)
@@ -30,16 +30,16 @@ _DISCARD_S = 10.0
 @blueprint.post("/upload_image_batch")
 def upload_image_batch() -> Response:
     """Accept a batch, or say everything that is wrong with it."""
-    at_work = services()
+    services = current_services()
     lenient = _is_lenient()
-    with at_work.budget.share() as take:
-        with open_wire(request.environ, at_work.settings.web.body_patience_s) as wire:
-            parsed = _read(at_work, wire, take, lenient=lenient)
-        return _accept(at_work, parsed, _idempotency_key(), lenient=lenient)
+    with services.budget.share() as take:
+        with open_wire(request.environ, services.settings.web.body_patience_s) as wire:
+            parsed = _read(services, wire, take, lenient=lenient)
+        return _accept(services, parsed, _idempotency_key(), lenient=lenient)
 
 
-def _read(at_work: Services, stream: body_limits.Readable, take: Any, *, lenient: bool) -> Parsed:
-    limits = at_work.settings.limits
+def _read(services: Services, stream: body_limits.Readable, take: Any, *, lenient: bool) -> Parsed:
+    limits = services.settings.limits
     kind = request.mimetype
     if kind not in {"", "application/json", "multipart/form-data"} and not kind.endswith("+json"):
         accepted = ["application/json", "multipart/form-data"]
@@ -47,7 +47,7 @@ def _read(at_work: Services, stream: body_limits.Readable, take: Any, *, lenient
     length = request.content_length
     if length is not None and length > limits.max_body_bytes:
         raise body_limits.too_large(limits.max_body_bytes)
-    _check_room(at_work, length or 0)
+    _check_room(services, length or 0)
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if length is None and not request.environ.get("wsgi.input_terminated"):
         length = 0
@@ -61,57 +61,57 @@ def _read(at_work: Services, stream: body_limits.Readable, take: Any, *, lenient
     return parse_multipart(parts, limits, lenient=lenient)
 
 
-def _check_room(at_work: Services, coming: int) -> None:
+def _check_room(services: Services, coming: int) -> None:
     """Refuse what there is no room for; a repetition of what was accepted needs none."""
     try:
-        at_work.check_room(coming)
+        services.check_room(coming)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
-        if key is None or not idempotency.is_kept(at_work.db, f"{_ACCOUNT}:{key}"):
+        if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
             raise
 
 
-def _accept(at_work: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
+def _accept(services: Services, parsed: Parsed, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
     # The disk works while the processor hashes and MongoDB takes the documents; the commit waits for it. A request that turns
     # out to be a repetition has its spool deleted again.
-    writing = at_work.beside(at_work.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
+    writing = services.beside(services.blobs.write, spool_key(batch_id), [image.data for image in parsed.good])
     begun = None
     try:
-        digests = _digests(at_work, parsed.good)
+        digests = _digests(services, parsed.good)
         if key is not None:
-            taken = idempotency.begin(at_work.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
+            taken = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
             if isinstance(taken, idempotency.Replay):
-                _discard(at_work, batch_id, writing)
+                _discard(services, batch_id, writing)
                 return _accepted(taken.answer)
             begun = taken
         answer = _answer(batch_id, parsed, lenient=lenient)
-        batch = _new_batch(at_work, batch_id, parsed, digests)
+        batch = _new_batch(services, batch_id, parsed, digests)
         commits.commit_batch(
-            at_work.db,
+            services.db,
             batch,
             idempotency=begun,
             answer=answer,
             bytes_kept=lambda seconds: _wait(writing, seconds),
-            deadline_s=at_work.settings.mongo.commit_deadline_s,
+            deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
         raise  # the spool may be needed; the sweep finds out
     except BaseException:
-        _discard(at_work, batch_id, writing)
+        _discard(services, batch_id, writing)
         if begun is not None:
-            _forget(at_work, begun)
+            _forget(services, begun)
         raise
     failpoints.reach("2-committed")
-    at_work.ringer.ring({image.store_name for image in parsed.good})
+    services.wakeup_thread.notify({image.store_name for image in parsed.good})
     failpoints.reach("3-rung")
     return _accepted(answer)
 
 
-def _digests(at_work: Services, images: list[Good]) -> list[str]:
+def _digests(services: Services, images: list[Good]) -> list[str]:
     """Give the sha256 of each image; two threads share the work when it is much."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _HASH_ALONE else 0
-    first = at_work.beside(_hash, images[:middle]) if middle else None
+    first = services.beside(_hash, images[:middle]) if middle else None
     rest = _hash(images[middle:])
     return first.result() + rest if first is not None else rest
 
@@ -128,16 +128,16 @@ def _wait(writing: Future[None], seconds: float) -> None:
     failpoints.reach("1-spool-written")
 
 
-def _discard(at_work: Services, batch_id: str, writing: Future[None]) -> None:
+def _discard(services: Services, batch_id: str, writing: Future[None]) -> None:
     """Remove the spool of a request that needs none."""
     try:
         writing.exception(_DISCARD_S)  # what is not written yet would come back
-        at_work.blobs.delete(spool_key(batch_id))
+        services.blobs.delete(spool_key(batch_id))
     except (ShelfsightError, TimeoutError):
         return  # the sweep does it
 
 
-def _new_batch(at_work: Services, batch_id: str, parsed: Parsed, digests: list[str]) -> commits.NewBatch:
+def _new_batch(services: Services, batch_id: str, parsed: Parsed, digests: list[str]) -> commits.NewBatch:
     created_at = datetime.now(UTC).replace(tzinfo=None)
     created_at = created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
     images = []
@@ -145,14 +145,14 @@ def _new_batch(at_work: Services, batch_id: str, parsed: Parsed, digests: list[s
     for image, sha256 in zip(parsed.good, digests, strict=True):
         images.append(_new_image(image, sha256, offset))
         offset += len(image.data)
-    default = at_work.settings.default_augmentations
+    default = services.settings.default_augmentations
     names = default if parsed.augmentations is None else parsed.augmentations
     return commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
 
 
-def _forget(at_work: Services, begun: idempotency.Begun) -> None:
+def _forget(services: Services, begun: idempotency.Begun) -> None:
     try:
-        idempotency.forget(at_work.db, begun)
+        idempotency.forget(services.db, begun)
     except ShelfsightError:
         return  # it frees itself within a minute
 

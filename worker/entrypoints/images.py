@@ -5,21 +5,20 @@ from typing import Any
 from celery import Celery
 
 from shared import settings
-from shared.media_types import BATCHES
-from shared.storage.local_blobs import BlobStore
-from shared.storage.mongo import Db
+from shared.bootstrap import Stores
+from shared.queues import IMAGES
 from worker.runtime.celery_tasks import Work, make_worker
 from worker.runtime.celery_worker import run
 
 
-def _pipeline(given: settings.Settings, db: Db, blobs: BlobStore, detector: Any, owner: str) -> Work:
+def _pipeline(stores: Stores, detector: Any, owner: str) -> Work:
     from worker.images.pipeline import Pipeline  # noqa: PLC0415 -- in the child only
 
-    return Pipeline(given, db, blobs, detector, owner)
+    return Pipeline(stores, detector, owner)
 
 
 # Made at import, because a pool child is a fresh interpreter that imports this module to find its task.
-app: Celery = make_worker(settings.read(), BATCHES, _pipeline)
+app: Celery = make_worker(settings.read(), IMAGES, _pipeline)
 
 if __name__ == "__main__":
-    run(app, BATCHES, "worker.entrypoints.images", "worker")
+    run(app, IMAGES, "worker.entrypoints.images", "worker")

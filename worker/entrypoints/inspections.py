@@ -5,18 +5,17 @@ from typing import Any
 from celery import Celery
 
 from shared import settings
-from shared.media_types import INSPECTIONS
-from shared.storage.local_blobs import BlobStore
-from shared.storage.mongo import Db
+from shared.bootstrap import Stores
+from shared.queues import INSPECTIONS
 from worker.runtime.celery_tasks import Work, make_worker
 from worker.runtime.celery_worker import run
 
 
-def _inspections(given: settings.Settings, db: Db, blobs: BlobStore, detector: Any, owner: str) -> Work:
+def _inspections(stores: Stores, detector: Any, owner: str) -> Work:
     from shared.fetch.client import Fetcher  # noqa: PLC0415 -- in the child only
     from worker.inspections.pipeline import Inspections  # noqa: PLC0415 -- as above
 
-    return Inspections(given, db, blobs, detector, Fetcher(given.fetch), owner)
+    return Inspections(stores, detector, Fetcher(stores.settings.fetch), owner)
 
 
 # Made at import, because a pool child is a fresh interpreter that imports this module to find its task.

@@ -19,15 +19,14 @@ from typing import Any, Final
 from celery.exceptions import SoftTimeLimitExceeded
 
 from shared import failpoints
+from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
 from shared.ids import batch_of
 from shared.ledger import claims, results
 from shared.ledger.results import Result
-from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
-from shared.storage.identity import Bond
-from shared.storage.local_blobs import BlobMissing, BlobStore
-from shared.storage.mongo import Db, Document
+from shared.storage.blobs import BlobMissing
+from shared.storage.mongo import Document
 from worker.images.stages import Decoded, Fault, Loaded, Looking, Seen
 from worker.runtime.lease_keeper import Lease
 from worker.vision.detection.detect import Detector
@@ -59,11 +58,11 @@ class Taken:
 class Pipeline:
     """Does the work of claims for one owner. Not for several threads at once."""
 
-    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> None:
-        """Take what the work needs."""
-        self._settings, self._db, self._blobs, self._detector, self._owner = settings, db, blobs, detector, owner
-        self._bond = Bond(db, blobs)
-        self._lease = Lease(db, owner, settings.worker.lease_s)
+    def __init__(self, stores: Stores, detector: Detector, owner: str) -> None:
+        """Work for one owner of claims."""
+        self._settings, self._db, self._blobs, self._identity = stores.settings, stores.db, stores.blobs, stores.identity
+        self._detector, self._owner = detector, owner
+        self._lease = Lease(stores.db, owner, stores.settings.worker.lease_s)
         self._taker = ThreadPoolExecutor(1, thread_name_prefix="take")
         self._begin_to_look()
 
@@ -109,7 +108,7 @@ class Pipeline:
 
     def take(self) -> Taken:
         """Claim the next images, begin to keep their leases, and keep their originals."""
-        self._bond.check()
+        self._identity.check()
         worker = self._settings.worker
         claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
         self._lease.hold(claim.images, worker.hard_limit_s)
@@ -197,7 +196,7 @@ class Pipeline:
                 return Loaded(image, data)
         if not self._lease.holds(image):
             return Loaded(image, error=("lease_lost", ""))
-        self._bond.check()  # else the store is missing, and not these bytes
+        self._identity.check()  # else the store is missing, and not these bytes
         _log.critical("bytes of an accepted image are missing: %s", image["_id"])
         return Loaded(image, error=("bytes_missing", "The stored bytes of this image cannot be found."))
 

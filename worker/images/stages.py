@@ -15,7 +15,8 @@ from shared import failpoints
 from shared.settings import Settings
 from shared.states import SOLO_DEATHS_ALLOWED
 from shared.storage.mongo import Document
-from worker.sandbox.parent import Finish, Isolate, Look
+from worker.sandbox.parent import Sandbox
+from worker.sandbox.requests import FinishImage, PrepareImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import CODES, VisionError
@@ -66,7 +67,7 @@ class Looking:
         """
         worker, self._max_pixels = settings.worker, settings.limits.max_pixels
         self._detector, self._holds = detector, holds
-        self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
+        self._isolate = Sandbox(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="look")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
@@ -104,7 +105,7 @@ class Looking:
         return Seen(decoded.failed, making)
 
     def alone(self, one: Loaded) -> Seen:
-        """Look at a picture that is to be tried alone: all but the model in the helper."""
+        """PrepareImage at a picture that is to be tried alone: all but the model in the helper."""
         image = one.image
         if not self._holds(image):
             return Seen([], [])
@@ -117,7 +118,7 @@ class Looking:
         if not isinstance(prepared, Prepared):
             return Seen([(image, prepared)], [])
         found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
-        return Seen([], [(image, self._decoder.submit(self._isolate.do, Finish(prepared, found, image["work"]["augmentations"])))])
+        return Seen([], [(image, self._decoder.submit(self._isolate.run, FinishImage(prepared, found, image["work"]["augmentations"])))])
 
     def end(self) -> None:
         """Drop what waits; whoever waits for the helper is told that it is gone."""
@@ -158,6 +159,6 @@ class Looking:
                 with self._turn:
                     picture = imaging.decode(one.data, max_pixels=self._max_pixels)
                     return image_steps.prepare(picture, image_id=image_id, declared=declared)
-            return self._isolate.do(Look(one.data, image_id, declared, self._max_pixels))
+            return self._isolate.run(PrepareImage(one.data, image_id, declared, self._max_pixels))
         except VisionError as error:
             return error.code, error.detail

@@ -1,4 +1,4 @@
-"""The work behind the door of inspections: fetch, look, keep, answer.
+"""The work behind the work_queue of inspections: fetch, look, keep, answer.
 
 Each inspection goes its whole way in a thread of its own, so one whose source is slow holds up nobody. What they share they take in turn:
 the helper processes, in which strangers' pictures are decoded and worked on, the model, and the dreamer.
@@ -18,19 +18,17 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
 
+from shared.bootstrap import Stores
 from shared.errors import BadPicture, Busy, Environment, NotAnImage, ShelfsightError, StoreAway
 from shared.fetch.client import Fetcher
 from shared.inspections import jobs, results
 from shared.inspections.jobs import Job, Seen
-from shared.inspections.notifications import Teller
+from shared.inspections.notifications import Publisher
 from shared.inspections.recipes import Augment, Dream
-from shared.media_types import DREAM
-from shared.settings import Settings
-from shared.storage.blob_keys import incoming_key, made_key, made_prefix
-from shared.storage.identity import Bond
-from shared.storage.local_blobs import BlobMissing, BlobStore
-from shared.storage.mongo import Db
-from worker.sandbox import parent
+from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
+from shared.storage.blobs import BlobMissing
+from shared.variants import DREAM
+from worker.sandbox import parent, requests
 from worker.vision import imaging
 from worker.vision.describe import Inspected
 from worker.vision.detection.detect import Detector
@@ -61,14 +59,14 @@ class _Bytes:
 class Inspections:
     """Works on inspections for one owner. Not for several threads at once."""
 
-    def __init__(self, settings: Settings, db: Db, blobs: BlobStore, detector: Detector, fetcher: Fetcher, owner: str) -> None:
-        """Take what the work needs."""
-        self._settings, self._db, self._blobs, self._owner = settings, db, blobs, owner
-        self._bond = Bond(db, blobs)
-        self._detector, self._fetcher, self._teller = detector, fetcher, Teller(settings)
+    def __init__(self, stores: Stores, detector: Detector, fetcher: Fetcher, owner: str) -> None:
+        """Work for one owner of claims."""
+        settings = stores.settings
+        self._settings, self._db, self._blobs, self._identity, self._owner = settings, stores.db, stores.blobs, stores.identity, owner
+        self._detector, self._fetcher, self._notifications = detector, fetcher, Publisher(settings.redis)
         worker = settings.worker
-        self._helpers = [parent.Isolate(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
-        self._free: SimpleQueue[parent.Isolate] = SimpleQueue()
+        self._helpers = [parent.Sandbox(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
+        self._free: SimpleQueue[parent.Sandbox] = SimpleQueue()
         for helper in self._helpers:
             self._free.put(helper)
         self._dreamer: Dreamer | None = None
@@ -92,7 +90,7 @@ class Inspections:
         """
         inspect = self._settings.inspect
         until = time.monotonic() + seconds
-        self._bond.check()
+        self._identity.check()
         try:
             while time.monotonic() < until:
                 self._changed.clear()
@@ -159,7 +157,7 @@ class Inspections:
             ended = jobs.finish(self._db, self._owner, job, result, seen, fresh_s=inspect.fresh_s, keep_s=inspect.keep_s)
         if ended:
             self._forget_upload(job)
-        self._teller.tell(job.id)
+        self._notifications.publish(job.id)
 
     def _outcome(self, job: Job) -> tuple[str, Seen] | ShelfsightError:
         """Give the name of the result and what the source said; or why there is none."""
@@ -194,8 +192,8 @@ class Inspections:
         :returns: what is known, without bytes, where its source says so.
         """
         etag, modified = (known.etag, known.last_modified) if known else (None, None)
-        known_at = known.url if known else None
-        fetched = self._fetcher.fetch(url, max_bytes=self._settings.inspect.max_source_bytes, etag=etag, last_modified=modified, known_at=known_at)
+        validators_url = known.url if known else None
+        fetched = self._fetcher.fetch(url, max_bytes=self._settings.inspect.max_source_bytes, etag=etag, last_modified=modified, validators_url=validators_url)
         if fetched.not_modified and known is not None:
             return _Bytes(b"", known)
         return _Bytes(fetched.data, Seen(hashlib.sha256(fetched.data).hexdigest(), fetched.url, fetched.etag, fetched.last_modified))
@@ -204,7 +202,7 @@ class Inspections:
         try:
             data = self._blobs.read(incoming_key(job.id))
         except BlobMissing:
-            self._bond.check()  # else the store is missing, and not these bytes
+            self._identity.check()  # else the store is missing, and not these bytes
             raise BadPicture("The bytes of this picture are no longer here: send it again.", code="bytes_missing") from None
         return _Bytes(data, Seen(hashlib.sha256(data).hexdigest()))
 
@@ -226,21 +224,21 @@ class Inspections:
         """
         made = self._augmented(got.data, job.recipe) if isinstance(job.recipe, Augment) else self._described(got.data, job.recipe.dream)
         folder = uuid.uuid4().hex
-        self._blobs.write_many([(made_key(folder, name), [jpeg]) for name, jpeg in made.files.items()])
+        self._blobs.write_many([(inspection_key(folder, name), [jpeg]) for name, jpeg in made.files.items()])
         fields = made.fields | {"sha256": got.seen.sha256, "files": sorted(made.files)}
         size = sum(max(_BLOCK, len(jpeg)) for jpeg in made.files.values())
         kept = results.keep(self._db, self._result(job, got.seen.sha256), fields, folder, size)
         if kept != folder:  # somebody was faster; or it is being removed
-            self._blobs.delete_tree(made_prefix(folder))
+            self._blobs.delete_tree(inspection_prefix(folder))
         if kept is None:
             raise StoreAway("The pictures of this inspection are being cleared away just now.", code="blobs_unavailable")
 
     def _augmented(self, data: bytes, recipe: Augment) -> Inspected:
-        return self._isolated(parent.Augment(data, recipe.names, recipe.seed, self._settings.limits.max_pixels))
+        return self._isolated(requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels))
 
     def _described(self, data: bytes, dream: Dream | None) -> Inspected:
         with self._looking:  # a decoded picture may have 150 MB
-            made = self._isolated(parent.Describe(data, self._settings.limits.max_pixels))
+            made = self._isolated(requests.DescribeImage(data, self._settings.limits.max_pixels))
             with self._seeing:
                 detections: list[dict[str, Any]] = self._detector.predict([made.rgb])[0]
             made.rgb = imaging.shown(made.rgb)
@@ -250,7 +248,7 @@ class Inspections:
             made.fields["effect"] = {"name": DREAM, "layer": dream.layer, "strength": dream.strength}
         return made
 
-    def _isolated(self, request: "parent.Request[Inspected]") -> Inspected:
+    def _isolated(self, request: "requests.Request[Inspected]") -> Inspected:
         """Let a helper do it.
 
         :raises VisionError: the picture's own fault.
@@ -259,7 +257,7 @@ class Inspections:
         def do() -> Inspected:
             helper = self._free.get()
             try:
-                return helper.do(request)
+                return helper.run(request)
             finally:
                 self._free.put(helper)
 

@@ -1,4 +1,4 @@
-"""What a bell starts: one thin task, and what a pool child needs for it. The same for every door."""
+"""What a bell starts: one thin task, and what a pool child needs for it. The same for every work_queue."""
 
 import os
 import signal
@@ -16,23 +16,22 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import worker_process_init, worker_process_shutdown
 
-from shared import telemetry
+from shared import allocator, telemetry
+from shared.bootstrap import Stores, open_stores
 from shared.errors import ShelfsightError
-from shared.media_types import Door
 from shared.queue import heartbeats
-from shared.queue.wakeups import Bell, make_celery
+from shared.queue.celery_app import make_celery_app
+from shared.queue.wakeups import WakeupPublisher
+from shared.queues import WorkQueue
 from shared.settings import Settings
-from shared.storage.identity import Bond
-from shared.storage.local_blobs import BlobStore, LocalBlobs
-from shared.storage.mongo import Db, connect
-from worker.runtime import allocator
+from shared.storage.identity import StoreIdentity
 
 _WITHOUT_MODEL_S: Final = 30.0
 """Between two tries to load a model that cannot be used. Celery ends a child that takes ``worker_proc_alive_timeout`` to begin; it is one more try then."""
 
 
 class Work(Protocol):
-    """What is behind a door."""
+    """What is behind a work_queue."""
 
     def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
         """Claim and work until nothing is claimable or the time is over.
@@ -45,8 +44,8 @@ class Work(Protocol):
         """End helpers and threads."""
 
 
-MakeWork = Callable[[Settings, Db, BlobStore, Any, str], Work]
-"""Makes it, in the child, of its stores, the detector and its owner's name. It imports what it needs then: torch lives in the child only."""
+MakeWork = Callable[[Stores, Any, str], Work]
+"""Builds it in the pool child, from the stores, the detector and the claims' owner. It imports torch only then."""
 
 
 @dataclass(slots=True)
@@ -55,17 +54,17 @@ class Child:
 
     settings: Settings
     work: Work
-    bell: Bell
+    wakeups: WakeupPublisher
 
 
 _child: Child | None = None
 
 
-def make_worker(settings: Settings, door: Door, make_work: MakeWork) -> Celery:
+def make_worker(settings: Settings, work_queue: WorkQueue, make_work: MakeWork) -> Celery:
     """Set up the Celery application with its one task."""
-    app = make_celery(settings, door)
-    app.task(name=door.task, ignore_result=True)(work)
-    worker_process_init.connect(partial(_begin, door, make_work), weak=False)
+    app = make_celery_app(settings, work_queue)
+    app.task(name=work_queue.task, ignore_result=True)(work)
+    worker_process_init.connect(partial(_begin, work_queue, make_work), weak=False)
     worker_process_shutdown.connect(_end, weak=False)
     return app
 
@@ -76,8 +75,8 @@ def work() -> None:
     if child is None:
         raise RuntimeError("this process was not set up as a pool child")
     try:
-        if child.work.work_off(child.bell.ring, child.settings.worker.task_s):
-            child.bell.ring()
+        if child.work.work_off(child.wakeups.publish, child.settings.worker.task_s):
+            child.wakeups.publish()
     except ShelfsightError as error:
         telemetry.errors.warning("no claim: %s", error.code)  # the sweep rings again
     except MemoryError:
@@ -86,25 +85,24 @@ def work() -> None:
         telemetry.errors.error("soft time limit reached; the work is given back")
 
 
-def _begin(door: Door, make_work: MakeWork, sender: str, **_: Any) -> None:
+def _begin(work_queue: WorkQueue, make_work: MakeWork, sender: str, **_: Any) -> None:
     global _child  # noqa: PLW0603 -- one per process is what a pool child is
     try:
-        _child = _make_child(door, make_work, sender.partition("@")[0])
+        _child = _make_child(work_queue, make_work, sender.partition("@")[0])
     except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and goes on without it
         telemetry.errors.exception("a pool child could not begin; the pool starts another")
         os._exit(1)  # else it would take bells and do nothing
 
 
-def _make_child(door: Door, make_work: MakeWork, name: str) -> Child:
-    allocator.settle()  # before anything large is allocated
+def _make_child(work_queue: WorkQueue, make_work: MakeWork, name: str) -> Child:
+    allocator.configure(allocator.WORKER)  # before anything large is allocated
     settings = Settings()
     telemetry.configure(settings.log, name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    db = connect(settings.mongo, app="worker")
-    detector = _load_detector(settings, partial(heartbeats.beat, db, owner, door))
-    blobs = LocalBlobs(settings.blobs.root)
-    child = Child(settings, make_work(settings, db, blobs, detector, owner), Bell(settings, door))
-    threading.Thread(target=_beat, args=(db, owner, door, Bond(db, blobs)), name="heartbeat", daemon=True).start()
+    stores = open_stores(settings, app="worker")
+    detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue))
+    child = Child(settings, make_work(stores, detector, owner), stores.wakeups[work_queue])
+    threading.Thread(target=_beat, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown
     return child
 
@@ -125,7 +123,7 @@ def _load_detector(settings: Settings, beat: Callable[[str], None]) -> Any:
         while time.monotonic() < until:
             with suppress(ShelfsightError):  # the log has it
                 beat("model_unusable")
-            time.sleep(heartbeats.BEAT_S)
+            time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
         os._exit(1)
 
 
@@ -139,16 +137,16 @@ def _end(**_: Any) -> None:
         _child.work.stop()
 
 
-def _beat(db: Db, owner: str, door: Door, bond: Bond) -> None:
+def _beat(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
     while True:
-        with suppress(ShelfsightError):  # that nothing is heard of us says it
-            heartbeats.beat(db, owner, door, _hindrance(bond))
-        time.sleep(heartbeats.BEAT_S)
+        with suppress(ShelfsightError):  # missing heartbeats show the failure
+            heartbeats.send_heartbeat(stores.db, owner, work_queue, _find_impediment(stores.identity))
+        time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
 
 
-def _hindrance(bond: Bond) -> str | None:
+def _find_impediment(identity: StoreIdentity) -> str | None:
     try:
-        bond.check()
+        identity.check()
     except ShelfsightError as error:
         return error.code
     return None

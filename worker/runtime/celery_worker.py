@@ -6,10 +6,10 @@ import sys
 from celery import Celery
 
 from shared import settings, telemetry
-from shared.media_types import Door
+from shared.queues import WorkQueue
 
 
-def run(app: Celery, door: Door, module: str, name: str) -> None:
+def run(app: Celery, work_queue: WorkQueue, module: str, name: str) -> None:
     """Run until told to stop.
 
     :param module: what is run, as ``python -m`` names it.
@@ -24,7 +24,7 @@ def run(app: Celery, door: Door, module: str, name: str) -> None:
         [
             "worker",
             f"--hostname={given.name}@%h",
-            f"--queues={door.queue}",
+            f"--queues={work_queue.name}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",

@@ -12,8 +12,8 @@ from typing import Final
 import pymongo
 
 from shared.errors import ShelfsightError
-from shared.media_types import BATCHES, INSPECTIONS, Door
 from shared.queue import heartbeats
+from shared.queues import IMAGES, INSPECTIONS, WorkQueue
 from shared.settings import read
 from shared.storage.mongo import Db, connect
 
@@ -32,22 +32,22 @@ def main() -> None:
         with pymongo.timeout(_LIMIT_S):
             db = connect(database, app="alive")
             if asked.sweep:
-                missing = None if heartbeats.sweep_is_led(db) else "no sweep holds the lease"
+                missing = None if heartbeats.is_sweep_active(db) else "no sweep holds the lease"
             else:
-                missing = _missing_worker(db, *((INSPECTIONS, "inspector") if asked.inspector else (BATCHES, "worker")))
+                missing = _missing_worker(db, *((INSPECTIONS, "inspector") if asked.inspector else (IMAGES, "worker")))
     except ShelfsightError as error:
         sys.exit(f"error: {error.detail}")
     if missing:
         sys.exit(f"error: {missing}")
 
 
-def _missing_worker(db: Db, door: Door, name: str) -> str | None:
+def _missing_worker(db: Db, work_queue: WorkQueue, name: str) -> str | None:
     host = socket.gethostname()
-    if heartbeats.worker_is_heard(db, door, host):
+    if heartbeats.is_worker_alive(db, work_queue, host):
         return None
-    if hindrance := heartbeats.hindrance(db, door, host):
+    if hindrance := heartbeats.find_impediment(db, work_queue, host):
         return f"the {name} of {host} cannot work ({hindrance}); its log says why"
-    return f"no {name} of {host} was heard of for {heartbeats.WORKER_SILENT_S} s"
+    return f"no {name} of {host} was heard of for {heartbeats.WORKER_TIMEOUT_S} s"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.media_types import ORIGINAL
+from shared.variants import ORIGINAL
 from worker.vision import barcode, colors, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.imaging import SHOWN_SIDE, Picture, Rgb

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.media_types import BOXES, RENDITION, THUMB
+from shared.variants import BOXES, RENDITION, THUMB
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.imaging import Picture, Rgb

@@ -13,7 +13,7 @@ from threading import Barrier
 from types import TracebackType
 from typing import Any, Final, Self
 
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
 GROUP: Final = 8

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared import settings
+from shared.bootstrap import open_stores
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -36,6 +37,6 @@ def blobs(blobs_root: Path) -> LocalBlobs:
 
 @pytest.fixture
 def pipeline(made: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector) -> Iterator[Pipeline]:
-    line = Pipeline(made, db, blobs, detector, "worker-a")
+    line = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-a")
     yield line
     line.stop()

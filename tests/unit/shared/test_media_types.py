@@ -41,8 +41,3 @@ def test_other_files_are_not_images(head: bytes) -> None:
 def test_media_types_are_the_registered_ones() -> None:
     assert media_types.CONTENT_TYPES["jpg"] == "image/jpeg"
     assert media_types.CONTENT_TYPES["tiff"] == "image/tiff"
-
-
-def test_default_augmentations_exist_and_no_name_clashes_with_another_variant() -> None:
-    assert set(media_types.DEFAULT_AUGMENTATIONS) <= set(media_types.AUGMENTATIONS)
-    assert not {media_types.THUMB, media_types.BOXES, "rendition"} & set(media_types.AUGMENTATIONS)

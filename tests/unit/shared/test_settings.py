@@ -15,7 +15,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from scripts.local.installation import ROOT
-from shared.media_types import DEFAULT_AUGMENTATIONS
+from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Settings, read
 
 PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "FETCH_", "INSPECT_", "LOG_")
@@ -175,7 +175,7 @@ def test_an_empty_variable_is_none(secrets: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "program", ["worker.entrypoints.images", "worker.entrypoints.inspections", "worker.sweep.leader", "shared.storage.schema", "gunicorn -c web/server/gunicorn_conf.py web.app:create_app()"]
+    "program", ["worker.entrypoints.images", "worker.entrypoints.inspections", "worker.entrypoints.sweep", "shared.storage.schema", "gunicorn -c web/server/gunicorn_conf.py web.app:create_app()"]
 )
 def test_every_program_ends_with_a_sentence_when_its_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRETS_DIR": str(tmp_path / "missing")}

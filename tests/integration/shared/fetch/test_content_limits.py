@@ -1,4 +1,4 @@
-"""What a source sends is taken within limits, and refused where it is broken."""
+"""Content is accepted within its limits, and a malformed response is refused."""
 
 import gzip
 import socket
@@ -8,30 +8,35 @@ import zlib
 import pytest
 
 from shared.errors import ShelfsightError, SourceTooLarge, UpstreamError
-from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, fails, fetch, fetcher
+from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, fetch, fetch_error, fetcher
 from tests.support.image_sources import ConnectionHandler, SourceServer, ok_response, respond_with
 
 pytestmark = pytest.mark.slow
 
+
 @pytest.mark.parametrize("size", [0, 1, MAX])
-def test_the_limit_itself_is_not_too_much(size: int) -> None:
-    for answer in (ok_response(b"x" * size), b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size, ok_response(gzip.compress(b"x" * size), Content_Encoding="gzip")):
-        with SourceServer(respond_with(answer)) as source:
+def test_content_of_exactly_the_limit_is_accepted(size: int) -> None:
+    for response in (
+        ok_response(b"x" * size),
+        b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size,
+        ok_response(gzip.compress(b"x" * size), Content_Encoding="gzip"),
+    ):
+        with SourceServer(respond_with(response)) as source:
             assert fetch(source.url).data == b"x" * size
 
 
-def test_an_announced_size_is_believed_when_it_is_too_large() -> None:
+def test_a_declared_size_above_the_limit_is_refused_before_the_content() -> None:
     def behave(connection: socket.socket, _: str) -> None:
         connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {MAX + 1}\r\n\r\n".encode())
-        connection.recv(1)  # whoever waits for it is too late
+        connection.recv(1)  # the content never follows: a fetch that waits for it runs into a timeout
 
-    failed = fails(behave)
-    assert isinstance(failed, SourceTooLarge)
-    assert failed.extra == {"limit": "max_source_bytes", "value": MAX}
+    error = fetch_error(behave)
+    assert isinstance(error, SourceTooLarge)
+    assert error.extra == {"limit": "max_source_bytes", "value": MAX}
 
 
 def endless(head: bytes, part: bytes) -> ConnectionHandler:
-    """Send a head, and a part again and again, until nobody listens."""
+    """Send a head, then the same part repeatedly until the connection is closed."""
 
     def behave(connection: socket.socket, _: str) -> None:
         connection.sendall(head)
@@ -43,79 +48,92 @@ def endless(head: bytes, part: bytes) -> ConnectionHandler:
 
 _raw = zlib.compressobj(wbits=-15)
 ZEROS = _raw.compress(b"\x00" * 1_000_000) + _raw.flush(zlib.Z_FULL_FLUSH)
-"""A part of a gzip stream that may come any number of times."""
+"""A part of a gzip stream that can be repeated any number of times."""
 ENDLESS = {
     "until closed": (HEAD + b"\r\n", b"x" * 10_000, "source_too_large"),
     "chunked": (CHUNKED, b"2710\r\n" + b"x" * 10_000 + b"\r\n", "source_too_large"),
-    "a small size beside chunks": (HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000, "upstream_error"),
+    "a small size beside chunks": (
+        HEAD + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"1\r\nx\r\n" * 1000,
+        "upstream_error",
+    ),
     "one chunk": (CHUNKED + b"FFFFFFFFFF\r\n", b"x" * 10_000, "source_too_large"),
     "chunks of a byte": (CHUNKED, b"1\r\nx\r\n" * 1000, "upstream_error"),
-    "borders of chunks": (CHUNKED, b"1;" + b"e" * 1000 + b"\r\nx\r\n", "upstream_error"),
+    "chunk extensions": (CHUNKED, b"1;" + b"e" * 1000 + b"\r\nx\r\n", "upstream_error"),
     "a trailer": (CHUNKED + b"0\r\n", b"X: y\r\n" * 1000, "upstream_error"),
     "gzip": (HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10], ZEROS, "source_too_large"),
     "a header": (HEAD + b"X: ", b"x" * 10_000, "upstream_error"),
     "headers": (HEAD, b"X: y\r\n" * 1000, "upstream_error"),
     "a status": (b"HTTP/1.1 200 ", b"x" * 10_000, "upstream_error"),
-    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" * 100, "upstream_error"),
+    "interim responses": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" * 100, "upstream_error"),
 }
 
 
-@pytest.mark.parametrize("what", ENDLESS)
-def test_what_has_no_end_is_broken_off(what: str) -> None:
-    head, part, code = ENDLESS[what]
+@pytest.mark.parametrize("case", ENDLESS)
+def test_an_endless_response_is_aborted(case: str) -> None:
+    head, part, code = ENDLESS[case]
     with SourceServer(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
         fetch(source.url)
     assert failed.value.code == code
     assert source.finished.wait(60), "the connection is still open"
 
 
-@pytest.mark.parametrize("what", ["a header", "headers", "interim answers", "borders of chunks", "chunks of a byte"])
-def test_what_is_around_the_content_has_a_limit_of_its_own(what: str) -> None:
-    head, part, _ = ENDLESS[what]
+@pytest.mark.parametrize("case", ["a header", "headers", "interim responses", "chunk extensions", "chunks of a byte"])
+def test_headers_and_chunk_framing_have_a_limit_of_their_own(case: str) -> None:
+    head, part, _ = ENDLESS[case]
     with SourceServer(endless(head, part)) as source, pytest.raises(UpstreamError, match="around its content"):
         fetch(source.url)
 
 
 @pytest.mark.parametrize(
     ("head", "sentence"),
-    [(CHUNKED, "around its content"), (HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n" + gzip.compress(b"x") + b"\r\n", "not compressed")],
-    ids=["around every byte", "behind the end of gzip"],
+    [
+        (CHUNKED, "around its content"),
+        (
+            HEAD
+            + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n15\r\n"
+            + gzip.compress(b"x")
+            + b"\r\n",
+            "not valid gzip",
+        ),
+    ],
+    ids=["framing around every byte", "data after the end of gzip"],
 )
-def test_what_is_tedious_to_take_apart_is_broken_off_long_before_its_limit(head: bytes, sentence: str) -> None:
+def test_content_that_is_expensive_to_parse_is_aborted_long_before_its_limit(head: bytes, sentence: str) -> None:
     with SourceServer(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
-        fetcher().fetch(source.url, max_bytes=100_000_000)  # all of that would take minutes
+        fetcher().fetch(source.url, max_bytes=100_000_000)  # parsing as much would take minutes
 
 
-@pytest.mark.parametrize("part", [1, 100, 5000])
-def test_content_in_many_parts_is_whole(part: int) -> None:
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_content_in_many_chunks_is_complete(size: int) -> None:
     def behave(connection: socket.socket, _: str) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(CHUNKED)
-        for place in range(0, len(data), part):
-            piece = data[place : place + part]
-            connection.sendall(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        for start in range(0, len(data), size):
+            chunk = data[start : start + size]
+            connection.sendall(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
 
-    data = bytes(range(256)) * (390 if part > 1 else 10)
+    data = bytes(range(256)) * (390 if size > 1 else 10)
     with SourceServer(behave) as source:
         assert fetch(source.url).data == data
 
 
-def test_a_bomb_is_broken_off_within_the_limit() -> None:
+def test_a_decompression_bomb_is_aborted_within_the_memory_limit() -> None:
     bomb = zlib.compressobj(wbits=31)
     packed = bomb.compress(b"\x00" * 50_000_000) + bomb.flush()
     assert len(packed) < MAX
     with SourceServer(respond_with(ok_response(packed, Content_Encoding="gzip"))) as source:
-        got = fetcher()
+        bounded = fetcher()
         tracemalloc.start()
         try:
             with pytest.raises(SourceTooLarge):
-                got.fetch(source.url, max_bytes=MAX)
-            _, most = tracemalloc.get_traced_memory()
+                bounded.fetch(source.url, max_bytes=MAX)
+            _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert most < 20 * MAX
-    assert fails(ok_response(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
+    assert peak < 20 * MAX
+    assert fetch_error(ok_response(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
 
 
 @pytest.mark.parametrize(
@@ -132,22 +150,25 @@ def test_a_bomb_is_broken_off_within_the_limit() -> None:
     ],
     ids=range(8),
 )
-def test_content_in_an_encoding_that_is_not_undone_is_refused(data: bytes, encoding: str) -> None:
-    failed = fails(ok_response(data, Content_Encoding=encoding))
-    assert (type(failed), failed.code) == (UpstreamError, "upstream_error")
+def test_content_with_an_unsupported_or_invalid_encoding_is_refused(data: bytes, encoding: str) -> None:
+    error = fetch_error(ok_response(data, Content_Encoding=encoding))
+    assert (type(error), error.code) == (UpstreamError, "upstream_error")
 
 
-def test_a_body_is_as_long_as_it_says_and_no_longer() -> None:
+def test_a_body_ends_at_its_content_length() -> None:
     with SourceServer(respond_with(ok_response(b"picture and more", Content_Length="7"))) as source:
         assert fetch(source.url).data == b"picture"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         ok_response(b"pict", Content_Length="7"),
         HEAD + b"Content-Length: 7\r\nContent-Length: 8\r\n\r\npicture!",
-        *(HEAD + f"Content-Length: {length}\r\n\r\npicture".encode() for length in ("-1", "-0", "+7", "0x7", "0_7", "1e1", "7 7", "7, 8", "", "\u0667")),
+        *(
+            HEAD + f"Content-Length: {length}\r\n\r\npicture".encode()
+            for length in ("-1", "-0", "+7", "0x7", "0_7", "1e1", "7 7", "7, 8", "", "\u0667")
+        ),
         HEAD + b"Content-Length : 7\r\n\r\npicture",
         HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
         CHUNKED + b"7\r\npict",
@@ -157,13 +178,19 @@ def test_a_body_is_as_long_as_it_says_and_no_longer() -> None:
         *(CHUNKED + size + b"\r\npicture\r\n0\r\n\r\n" for size in (b"zz", b"-7", b"+7", b" 7", b"0x7", b"0_7", b"")),
         CHUNKED + b"7\npicture\n0\n\n",
         CHUNKED + b"F" * 30 + b"\r\npicture",
-        *(HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n7\r\npicture\r\n0\r\n\r\n" for coding in (b"gzip", b"identity", b"gzip, chunked", b"chunked, chunked", b"xchunked", b"\x0bchunked")),
+        *(
+            HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n7\r\npicture\r\n0\r\n\r\n"
+            for coding in (b"gzip", b"identity", b"gzip, chunked", b"chunked, chunked", b"xchunked", b"\x0bchunked")
+        ),
         HEAD + b"Transfer-Encoding: chunked\r\n" * 2 + b"\r\n7\r\npicture\r\n0\r\n\r\n",
         HEAD + b"No colon\r\n\r\npicture",
         HEAD + b" X: folded\r\n\r\npicture",
         HEAD + b"X: a\rContent-Length: 3\r\n\r\npicture",
         HEAD + b"X: \x00\r\n\r\npicture",
-        *(b"HTTP/1.1 " + status + b" OK\r\n\r\npicture" for status in (b"abc", b"000", b"099", b"1000", b"2e2", b"-200")),
+        *(
+            b"HTTP/1.1 " + status + b" OK\r\n\r\npicture"
+            for status in (b"abc", b"000", b"099", b"1000", b"2e2", b"-200")
+        ),
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\npicture",
         b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\npicture" + ok_response(),
         b"ICY 200 OK\r\n\r\npicture",
@@ -174,8 +201,8 @@ def test_a_body_is_as_long_as_it_says_and_no_longer() -> None:
         b"\x16\x03\x01\x02\x00",
         b"",
     ],
-    ids=lambda answer: ascii(answer)[-50:],
+    ids=lambda response: ascii(response)[-50:],
 )
-def test_a_broken_answer_is_the_sources_fault(answer: bytes) -> None:
-    failed = fails(answer)
-    assert (type(failed), failed.code) == (UpstreamError, "upstream_error")
+def test_a_malformed_response_is_an_upstream_error(response: bytes) -> None:
+    error = fetch_error(response)
+    assert (type(error), error.code) == (UpstreamError, "upstream_error")

@@ -1,4 +1,4 @@
-"""No source holds anybody up, and none is held up by us."""
+"""A slow source is bounded by time limits; the number of concurrent fetches is bounded in total and for each source."""
 
 import socket
 import threading
@@ -11,7 +11,16 @@ import pytest
 from shared.errors import Busy, UpstreamTimeout
 from shared.fetch.client import Fetcher
 from shared.settings import Fetch
-from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, PATIENT, PERMITTED, fails, fetch, nobody
+from tests.integration.shared.fetch.fetching import (
+    CHUNKED,
+    HEAD,
+    MAX,
+    PATIENT,
+    PERMITTED,
+    fetch,
+    fetch_error,
+    resolve_nothing,
+)
 from tests.support.image_sources import (
     PERMITTED_ADDRESS,
     ConnectionHandler,
@@ -24,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 def slowly(head: bytes, drip: bytes) -> ConnectionHandler:
-    """Send a head, and then a drip again and again, each in good time."""
+    """Send a head, and then the same few bytes every 50 ms."""
 
     def behave(connection: socket.socket, _: str) -> None:
         connection.sendall(head)
@@ -48,25 +57,37 @@ def slowly(head: bytes, drip: bytes) -> ConnectionHandler:
         (CHUNKED, b"1\r\nx\r\n", "whole_s"),
         (CHUNKED + b"1;", b"x", "whole_s"),
     ],
-    ids=["nothing", "a status", "a header", "headers", "interim answers", "until closed", "a body", "chunks", "a border"],
+    ids=[
+        "nothing",
+        "a status",
+        "a header",
+        "headers",
+        "interim responses",
+        "until closed",
+        "a body",
+        "chunks",
+        "a chunk extension",
+    ],
 )
-def test_no_drip_outlasts_the_time_limit(head: bytes, drip: bytes, limit: str) -> None:
-    began = time.monotonic()
-    assert isinstance(fails(slowly(head, drip), **{limit: 1.0}), UpstreamTimeout)
-    assert 1.0 <= time.monotonic() - began < PATIENT["first_byte_s"]
+def test_a_slow_stream_of_bytes_does_not_outlast_the_time_limit(head: bytes, drip: bytes, limit: str) -> None:
+    started_at = time.monotonic()
+    assert isinstance(fetch_error(slowly(head, drip), **{limit: 1.0}), UpstreamTimeout)
+    assert 1.0 <= time.monotonic() - started_at < PATIENT["first_byte_s"]
 
 
-def test_redirects_do_not_wind_the_clock_up() -> None:
+def test_redirects_do_not_extend_the_deadline() -> None:
     def behave(connection: socket.socket, _: str) -> None:
         time.sleep(0.4)
         connection.sendall(redirect_response("/"))
 
-    assert isinstance(fails(behave, whole_s=1.0, max_redirects=10), UpstreamTimeout)
+    assert isinstance(fetch_error(behave, whole_s=1.0, max_redirects=10), UpstreamTimeout)
 
 
-@pytest.mark.parametrize("head", [b"", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"], ids=["nothing", "the beginning of a handshake"])
-def test_tls_that_never_comes_about_is_bounded_by_the_time_for_connecting(head: bytes) -> None:
-    def drip() -> None:
+@pytest.mark.parametrize(
+    "head", [b"", b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc"], ids=["nothing", "the start of a handshake"]
+)
+def test_an_unfinished_tls_handshake_is_bounded_by_the_connect_limit(head: bytes) -> None:
+    def stall_handshake() -> None:
         connection, _ = server.accept()
         with connection, suppress(OSError):
             connection.sendall(head)
@@ -74,56 +95,62 @@ def test_tls_that_never_comes_about_is_bounded_by_the_time_for_connecting(head: 
                 time.sleep(0.05)
                 connection.sendall(head[-1:])
 
-    began = time.monotonic()
+    started_at = time.monotonic()
     with socket.create_server((PERMITTED_ADDRESS, 0)) as server:
-        thread = threading.Thread(target=drip, daemon=True)
+        thread = threading.Thread(target=stall_handshake, daemon=True)
         thread.start()
         with pytest.raises(UpstreamTimeout):
             fetch(f"https://{PERMITTED_ADDRESS}:{server.getsockname()[1]}/", connect_s=1.0)
-    assert 1.0 <= time.monotonic() - began < PATIENT["first_byte_s"]
+    assert 1.0 <= time.monotonic() - started_at < PATIENT["first_byte_s"]
     thread.join(60)
     assert not thread.is_alive(), "the connection is still open"
 
 
-# How much at once
+# Concurrency
 
 
-def test_so_many_at_once_from_one_source_and_in_all() -> None:
-    go = threading.Event()
+def test_concurrent_fetches_are_limited_in_total_and_for_each_source() -> None:
+    release = threading.Event()
 
     def behave(connection: socket.socket, _: str) -> None:
-        go.wait(60)
+        release.wait(60)
         connection.sendall(ok_response())
 
     rules = Fetch(permitted_hosts=("a.example", "b.example"), max_at_once=3, max_per_source=2, **PERMITTED)
     moved: set[str] = set()
-    got = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else PERMITTED_ADDRESS)])
+    limited = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else PERMITTED_ADDRESS)])
     with SourceServer(behave) as source, SourceServer(behave, "127.0.0.10") as other:
-        done: list[bytes] = []
+        contents: list[bytes] = []
 
-        def start(by: Fetcher, url: str) -> threading.Thread:
-            thread = threading.Thread(target=lambda: done.append(by.fetch(url, max_bytes=MAX).data))
+        def start(fetcher: Fetcher, url: str) -> threading.Thread:
+            thread = threading.Thread(target=lambda: contents.append(fetcher.fetch(url, max_bytes=MAX).data))
             thread.start()
             return thread
 
-        started = [start(got, f"http://a.example:{source.port}/") for _ in range(2)]
+        threads = [start(limited, f"http://a.example:{source.port}/") for _ in range(2)]
         source.wait_for(2)
-        one_address = [f"http://b.example:{source.port}/", source.url]
-        for url in (f"http://a.example:{source.port}/", *one_address, f"http://a.example:{other.port}/"):
+        same_address = [f"http://b.example:{source.port}/", source.url]
+        for url in (f"http://a.example:{source.port}/", *same_address, f"http://a.example:{other.port}/"):
             if url.endswith(f":{other.port}/"):
-                moved.add("a.example")  # one host, with another address now
+                moved.add("a.example")  # the same host, now with another address
             with pytest.raises(Busy) as busy:
-                got.fetch(url, max_bytes=MAX)
-            assert (busy.value.code, busy.value.status, bool(busy.value.retry_after)) == ("too_many_requests", 429, True)
+                limited.fetch(url, max_bytes=MAX)
+            assert (busy.value.code, busy.value.status, bool(busy.value.retry_after)) == (
+                "too_many_requests",
+                429,
+                True,
+            )
         assert other.connections == 0
-        elsewhere = Fetcher(Fetch(permitted_networks=(PERMITTED_ADDRESS, "127.0.0.10"), max_at_once=1, **PATIENT), nobody)
-        started.append(start(elsewhere, other.url))
+        other_limited = Fetcher(
+            Fetch(permitted_networks=(PERMITTED_ADDRESS, "127.0.0.10"), max_at_once=1, **PATIENT), resolve_nothing
+        )
+        threads.append(start(other_limited, other.url))
         other.wait_for(1)
         with pytest.raises(Busy):
-            elsewhere.fetch(source.url, max_bytes=MAX)
-        go.set()
-        for thread in started:
+            other_limited.fetch(source.url, max_bytes=MAX)
+        release.set()
+        for thread in threads:
             thread.join(60)
-        assert done == [b"picture"] * 3
-        assert got.fetch(source.url, max_bytes=MAX).data == b"picture"
-        assert elsewhere.fetch(source.url, max_bytes=MAX).data == b"picture"
+        assert contents == [b"picture"] * 3
+        assert limited.fetch(source.url, max_bytes=MAX).data == b"picture"
+        assert other_limited.fetch(source.url, max_bytes=MAX).data == b"picture"

@@ -15,14 +15,14 @@ from pymongo.errors import AutoReconnect
 
 from scripts.local.temporary_servers import RedisServer
 from shared import settings
+from shared.bootstrap import open_stores
 from shared.errors import NotFound, SourceTooLarge
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job, Seen
-from shared.inspections.notifications import Listener, Teller
+from shared.inspections.notifications import Publisher, Subscriber
 from shared.inspections.recipes import Augment, Describe, Dream, Source
-from shared.media_types import INSPECTIONS
-from shared.queue.wakeups import Bell
-from shared.storage.blob_keys import incoming_key, made_key
+from shared.queues import INSPECTIONS
+from shared.storage.blob_keys import incoming_key, inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.support.ledger import validate_documents
@@ -283,8 +283,9 @@ class Sweeping:
             redis=settings.Redis(url=redis_url),
             inspect=settings.Inspect(keep_s=50, max_store_bytes=1000),
         )
-        self.bell = Bell(made, INSPECTIONS)
-        self.sweep = InspectionSweep(made, db, self.blobs, self.bell)
+        self.stores = open_stores(made, app="test", db=db, blobs=self.blobs)
+        self.wakeups = self.stores.wakeups[INSPECTIONS]
+        self.sweep = InspectionSweep(self.stores)
 
     def clean(self) -> None:
         for _ in range(256):  # a shard each
@@ -299,16 +300,16 @@ def sweeping(db: Db, mongo: settings.Mongo, blobs_root: Path) -> Sweeping:
 def test_the_sweep_removes_old_results_with_their_pictures_and_keeps_the_others(db: Db, sweeping: Sweeping) -> None:
     old, young = "1" * 32, "2" * 32
     for result, age_s in ((old, 60), (young, 40)):
-        sweeping.blobs.write(made_key(result[::-1], "original"), [b"jpeg"])
+        sweeping.blobs.write(inspection_key(result[::-1], "original"), [b"jpeg"])
         results.keep(db, result, {}, result[::-1], 4)
         use_at(db, result, age_s)
     sweeping.clean()
-    assert [sweeping.blobs.stat(made_key(result[::-1], "original")) is None for result in (old, young)] == [True, False]
+    assert [sweeping.blobs.stat(inspection_key(result[::-1], "original")) is None for result in (old, young)] == [True, False]
     assert [row["_id"] for row in db.inspection_results.find()] == [young]
 
 
 def test_the_sweep_removes_bytes_of_nobody_when_they_are_old(sweeping: Sweeping) -> None:
-    keys = [made_key("3" * 32, "original"), incoming_key("4" * 32), made_key("5" * 32, "original"), incoming_key("6" * 32)]
+    keys = [inspection_key("3" * 32, "original"), incoming_key("4" * 32), inspection_key("5" * 32, "original"), incoming_key("6" * 32)]
     for key in keys:
         sweeping.blobs.write(key, [b"jpeg"])
     for key in keys[:2]:
@@ -322,12 +323,12 @@ def test_the_sweep_queues_what_was_left_behind_and_rings_for_it(db: Db, mongo: s
     ask(db)
     claim(db)
     end_leases(db)
-    before = sweeping.bell.waiting()
+    before = sweeping.wakeups.count_waiting()
     assert before is not None
-    sweeping.sweep.tend()
+    sweeping.sweep.repair()
     assert jobs.has_claimable(db)
-    assert sweeping.bell.waiting() == max(1, before)
-    sweeping.bell.close()
+    assert sweeping.wakeups.count_waiting() == max(1, before)
+    sweeping.wakeups.close()
 
 
 def test_a_use_is_noted_once_a_minute(db: Db) -> None:
@@ -345,20 +346,20 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
-def test_news_reach_all_who_wait_for_it_and_come_again_when_redis_does(redis: RedisServer) -> None:
-    around = settings.Settings(redis=settings.Redis(url=redis.url))
-    teller, listener = Teller(around), Listener(around)
-    with listener.expect("a") as one, listener.expect("a") as two, listener.expect("b") as other:
+def test_notifications_reach_every_waiting_thread_and_resume_when_redis_is_back(redis: RedisServer) -> None:
+    around = settings.Redis(url=redis.url)
+    publisher, subscriber = Publisher(around), Subscriber(around)
+    with subscriber.expect("a") as one, subscriber.expect("a") as two, subscriber.expect("b") as other:
 
         def told(*events: threading.Event) -> bool:
-            teller.tell("a")
+            publisher.publish("a")
             return all(event.wait(0.2) for event in events)
 
         wait_until(lambda: told(one, two), 60, "both hear of it")  # the first word may come before there is anybody to listen
         assert not other.is_set()
         redis.kill()
         one.clear()
-        teller.tell("a")  # in vain, and it does not fail
+        publisher.publish("a")  # in vain, and it does not fail
         redis.start()
         wait_until(lambda: told(one), 60, "it is heard again")
-    assert listener._waiting == {}
+    assert subscriber._waiting == {}

@@ -18,7 +18,7 @@ from shared.errors import (
     UrlRefused,
 )
 from shared.inspections import results
-from shared.storage.blob_keys import made_key
+from shared.storage.blob_keys import inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, JSON, LOOK, URL, code
@@ -35,7 +35,7 @@ def test_pictures_are_served_as_files_are(web: FlaskClient, db: Db, blobs_root: 
     whole = web.get(path)
     kept = results.use(db, result)
     assert kept is not None
-    assert whole.data == LocalBlobs(blobs_root).read(made_key(kept["folder"], "rotate"))
+    assert whole.data == LocalBlobs(blobs_root).read(inspection_key(kept["folder"], "rotate"))
     assert whole.headers["Cache-Control"] == "private, max-age=86400, immutable"
     assert (whole.mimetype, whole.headers["X-Content-Type-Options"]) == ("image/jpeg", "nosniff")
     part = web.get(path, headers={"Range": "bytes=2-5"})

@@ -12,7 +12,8 @@ import redis
 from flask.testing import FlaskClient
 
 from shared import settings
-from shared.media_types import AUGMENTATIONS, INSPECTIONS
+from shared.augmentations import AUGMENTATIONS
+from shared.queues import INSPECTIONS
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, IMG, IMPATIENT, JSON, LOOK, URL, code, pointers
 from tests.integration.web.inspections.scripted_inspector import Inspector
@@ -110,7 +111,7 @@ def test_who_waits_is_answered_when_it_is_done(web: FlaskClient, db: Db, inspect
 
 def test_many_who_ask_at_once_have_one_job_and_few_bells(web: FlaskClient, db: Db, redis_url: str, inspector: Inspector) -> None:
     bells: Any = redis.Redis.from_url(redis_url)
-    bells.delete(INSPECTIONS.queue)
+    bells.delete(INSPECTIONS.name)
     app, start = web.application, threading.Barrier(50)
 
     def ask(number: int) -> int:
@@ -120,7 +121,7 @@ def test_many_who_ask_at_once_have_one_job_and_few_bells(web: FlaskClient, db: D
     with ThreadPoolExecutor(50) as pool:
         assert set(pool.map(ask, range(50))) == {202}
     assert db.inspections.count_documents({}) == 1
-    assert bells.llen(INSPECTIONS.queue) == 1
+    assert bells.llen(INSPECTIONS.name) == 1
     bells.close()
     inspector.finish()
     assert web.post(IMG).status_code == 200

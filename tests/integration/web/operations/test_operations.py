@@ -6,8 +6,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared import settings
-from shared.media_types import BATCHES
 from shared.queue import heartbeats
+from shared.queues import IMAGES
 from shared.storage.mongo import Db
 from tests.support.web_client import image_payload, make_client, post_batch
 
@@ -41,11 +41,11 @@ def test_readyz_says_what_is_missing(web: FlaskClient) -> None:
 
 
 def test_readyz_says_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
-    heartbeats.beat(db, "one", BATCHES, "model_unusable")
+    heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     checks = web.get("/readyz").get_json()["checks"]
     assert {name for name, check in checks.items() if not check["ok"]} >= {"worker", "model"}
     assert "VISION_MODEL" in checks["model"]["detail"]
-    heartbeats.beat(db, "another", BATCHES)
+    heartbeats.send_heartbeat(db, "another", IMAGES)
     checks = web.get("/readyz").get_json()["checks"]
     assert checks["worker"]["ok"]
     assert checks["model"]["ok"]
@@ -57,10 +57,10 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
     drain = tmp_path / "drain"
     monkeypatch.setenv("WEB_DRAIN_FILE", str(drain))
     web = make_client(mongo, blobs_root, redis_url)
-    heartbeats.beat(db, "a worker", BATCHES)
+    heartbeats.send_heartbeat(db, "a worker", IMAGES)
     assert web.get("/readyz").status_code == 200
     drain.touch()
-    heartbeats.beat(db, "a worker", BATCHES)
+    heartbeats.send_heartbeat(db, "a worker", IMAGES)
     answer = web.get("/readyz")
     checks = answer.get_json()["checks"]
     assert (answer.status_code, answer.get_json()["code"]) == (503, "not_ready")
@@ -71,7 +71,7 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
     assert said.status_code == 202
     assert all(web.get(path).status_code == 200 for path in (said.headers["Location"], "/image_batches", "/healthz", "/"))
     drain.unlink()
-    heartbeats.beat(db, "a worker", BATCHES)
+    heartbeats.send_heartbeat(db, "a worker", IMAGES)
     assert web.get("/readyz").status_code == 200
 
 

@@ -12,6 +12,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from flask.testing import FlaskClient
 
 from shared import settings
+from shared.bootstrap import open_stores
 from shared.errors import StoreAway
 from shared.ledger import claims, deletion, results
 from shared.settings import Settings
@@ -61,10 +62,10 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector
 ) -> None:
     said = upload(web, db, [image_payload(make_image(1))])
-    hasty = Pipeline(made.model_copy(update={"worker": settings.Worker(lease_s=1, hard_limit_s=0.1)}), db, blobs, detector, "worker-a")
+    hasty = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=1, hard_limit_s=0.1)}), app="test", db=db, blobs=blobs), detector, "worker-a")
     late = hasty.take()
     wait_until(lambda: claims.expire_leases(db) == 1)  # its hard limit is over, so the lease is not renewed
-    other = Pipeline(made, db, blobs, detector, "worker-b")
+    other = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-b")
     run(other)
     other.stop()
     before = db.images.find_one({"_id": said["images"][0]["id"]})
@@ -78,7 +79,7 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
 
 def test_a_claim_that_is_being_worked_on_is_kept(web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector) -> None:
     said = upload(web, db, [image_payload(make_image(1))])
-    worker = Pipeline(made.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}), db, blobs, detector, "worker-a")
+    worker = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}), app="test", db=db, blobs=blobs), detector, "worker-a")
     (taken,) = worker.take().claim.images
     wait_until(lambda: db.images.count_documents({"_id": said["images"][0]["id"], "work.lease_until": {"$gt": taken["work"]["lease_until"]}}) == 1)
     worker.stop()

@@ -8,17 +8,18 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared import failpoints, settings
+from shared.bootstrap import open_stores
 from shared.errors import StoreAway
 from shared.ledger import claims, deletion
 from shared.settings import Settings
-from shared.storage.blob_keys import MARK, batch_prefix, image_prefix, spool_key, variant_key
+from shared.storage.blob_keys import IDENTITY, batch_prefix, image_prefix, spool_key, variant_key
 from shared.storage.local_blobs import LIVE, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
 from tests.support.ledger import expire_leases, utc_now
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 from worker.vision.detection import detect
 
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ def test_a_worker_that_lost_its_claim_points_no_link_at_its_files(
 ) -> None:
     unhurried = made.model_copy(update={"worker": settings.Worker(lease_s=300)})  # it is not told in time that it lost
     image = upload(web, db, [image_payload(make_image(1))])["images"][0]["id"]
-    lines = [Pipeline(unhurried, db, blobs, detector, owner) for owner in ("worker-a", "worker-b")]
+    lines = [Pipeline(open_stores(unhurried, app="test", db=db, blobs=blobs), detector, owner) for owner in ("worker-a", "worker-b")]
     try:
         late = lines[0].take()
         expire_leases(db, [image])
@@ -117,7 +118,7 @@ def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     assert count(db) == {"done": 2, "failed": 1}
     assert served(blobs_root, missing, "thumb.jpg") is None
     live(blobs_root, wrong).symlink_to("7")
-    Sweep(made, db, blobs).tick()
+    Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
     assert [str(live(blobs_root, image).readlink()) for image in (missing, wrong)] == ["1", "1"]
     assert served(blobs_root, missing, "thumb.jpg") == web.get(f"/uploads/{missing}/thumb.jpg").data
@@ -134,7 +135,7 @@ def test_a_spool_goes_although_nothing_can_be_published(
 
     monkeypatch.setattr(LocalBlobs, "publish", fail)
     run(pipeline)
-    Sweep(made, db, blobs).tick()
+    Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
 
 
@@ -156,7 +157,7 @@ def test_a_deletion_ends_what_a_file_server_shows_before_it_is_answered(
     assert web.delete(said["links"]["self"]).status_code == 204
     assert order == [(folder, 1)]
     assert not (blobs_root / folder).exists()
-    assert [path.name for path in blobs_root.rglob("*") if path.is_file()] == [MARK]
+    assert [path.name for path in blobs_root.rglob("*") if path.is_file()] == [IDENTITY]
     blobs.publish(image_prefix(image), "1")  # a worker that froze between its result and its link
     assert not (blobs_root / folder).exists()
 
@@ -169,7 +170,7 @@ def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
     run(pipeline)
     deletion.begin_delete(db, said["batch_id"])  # and here the web was killed
     assert served(blobs_root, image, "jpg") == make_image(1)
-    sweep = Sweep(made, db, blobs)
+    sweep = Sweep(open_stores(made, app="test", db=db, blobs=blobs))
     sweep.tick()
     assert not (blobs_root / folder).exists()
     assert db.batches.count_documents({"deleting": True, "uncleared": True}) == 0

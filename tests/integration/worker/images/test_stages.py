@@ -15,6 +15,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from flask.testing import FlaskClient
 
+from shared.bootstrap import open_stores
 from shared.ledger import results
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
@@ -23,7 +24,7 @@ from tests.integration.worker.running import count, run, upload
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.sandbox import parent
-from worker.sandbox.parent import Finish
+from worker.sandbox.requests import FinishImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect
 from worker.vision.errors import VisionError
@@ -66,7 +67,7 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(40)], "augmentations": []})
-    pipeline = Pipeline(roomy(made), db, blobs, detector, "worker-a")
+    pipeline = Pipeline(open_stores(roomy(made), app="test", db=db, blobs=blobs), detector, "worker-a")
     numbers = {image["id"]: at for at, image in enumerate(said["images"])}
     prepare, finish, predict = image_steps.prepare, image_steps.finish, detector.predict
     order, calls = Order(), itertools.count()
@@ -138,7 +139,7 @@ def test_threads_and_the_model_take_turns_where_they_are_asked_to(
     monkeypatch.setattr(image_steps, "prepare", one_at_a_time(prepare))
     monkeypatch.setattr(image_steps, "finish", one_at_a_time(lambda one, found, names, _: finish(one, found, names, "cpu")))
     monkeypatch.setattr(detector, "predict", one_at_a_time(predict))
-    pipeline = Pipeline(asked_to_take_turns(made, in_turn=in_turn), db, blobs, detector, "worker-a")
+    pipeline = Pipeline(open_stores(asked_to_take_turns(made, in_turn=in_turn), app="test", db=db, blobs=blobs), detector, "worker-a")
     run(pipeline)
     pipeline.stop()
     assert count(db) == {"done": 24}
@@ -151,7 +152,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 ) -> None:
     said = upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(9)], "augmentations": []})
     db.images.update_one({"_id": said["images"][at]["id"]}, {"$set": {"work.solo": True}})
-    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.do
+    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.run
     steps: list[str] = []
 
     def prepared(picture: Picture, **given: Any) -> Prepared:
@@ -174,7 +175,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     monkeypatch.setattr(image_steps, "prepare", prepared)
     monkeypatch.setattr(results, "finish", finish)
     monkeypatch.setattr(detector, "predict", seen)
-    monkeypatch.setattr(pipeline._looking._isolate, "do", alone)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", alone)
     run(pipeline)
     assert count(db) == {"done": 9}
     by_itself = ["Look", "seen", "Finish", "stored"]
@@ -186,14 +187,14 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 def test_what_the_helper_says_while_it_draws_is_a_pictures_own_failure(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     said = upload(web, db, [image_payload(make_image(1))])
     db.images.update_one({}, {"$set": {"work.solo": True}})
-    do = pipeline._looking._isolate.do
+    do = pipeline._looking._isolate.run
 
     def refuse(request: Any) -> Any:
-        if isinstance(request, Finish):
+        if isinstance(request, FinishImage):
             raise VisionError("out_of_memory")
         return do(request)
 
-    monkeypatch.setattr(pipeline._looking._isolate, "do", refuse)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", refuse)
     run(pipeline)
     assert web.get(said["links"]["self"]).get_json()["images"][0]["error"]["code"] == "out_of_memory"
 
@@ -203,7 +204,7 @@ def test_pictures_that_take_longer_than_a_claim_may_still_end_group_by_group(
 ) -> None:
     upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(20)], "augmentations": [], "detect": False})
     hurried = made.model_copy(update={"worker": made.worker.model_copy(update={"soft_limit_s": 1e-6})})
-    pipeline = Pipeline(hurried, db, blobs, detector, "worker-a")
+    pipeline = Pipeline(open_stores(hurried, app="test", db=db, blobs=blobs), detector, "worker-a")
     for done in (8, 16, 20):
         pipeline.work(pipeline.take())
         assert count(db)["done"] == done
@@ -240,7 +241,7 @@ def test_a_time_limit_does_not_wait_for_what_is_drawn(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._LAST_S", 0.2)
-    pipeline = Pipeline(roomy(made), db, blobs, detector, "worker-a")
+    pipeline = Pipeline(open_stores(roomy(made), app="test", db=db, blobs=blobs), detector, "worker-a")
     upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": [], "detect": False})
     finish, go_on, groups = image_steps.finish, threading.Event(), itertools.count()
     detected = pipeline._looking.detect
@@ -272,7 +273,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._LAST_S", 0.2)
-    pipeline = Pipeline(asked_to_take_turns(made), db, blobs, detector, "worker-a")
+    pipeline = Pipeline(open_stores(asked_to_take_turns(made), app="test", db=db, blobs=blobs), detector, "worker-a")
     upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []})
     finish, drawing, go_on, asked = image_steps.finish, threading.Event(), threading.Event(), itertools.count()
 
@@ -318,7 +319,7 @@ def test_a_claim_that_can_no_longer_be_begun_is_given_back(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, pipeline: Pipeline
 ) -> None:
     upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
-    broken_off = Pipeline(made, db, blobs, detector, "worker-b")
+    broken_off = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-b")
     broken_off.stop()
     with pytest.raises(RuntimeError):
         broken_off.take()

@@ -12,17 +12,18 @@ import pytest
 from PIL import Image
 
 from shared import settings
+from shared.bootstrap import open_stores
 from shared.errors import DiskFull
 from shared.fetch.client import Fetcher
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
 from shared.inspections.recipes import Augment, Describe, Dream, Recipe, Source
-from shared.media_types import DREAM, ORIGINAL
 from shared.settings import Settings
-from shared.storage.blob_keys import incoming_key, made_key
-from shared.storage.identity import Bond
+from shared.storage.blob_keys import incoming_key, inspection_key
+from shared.storage.identity import StoreIdentity
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
+from shared.variants import DREAM, ORIGINAL
 from tests.faults.images import draw_valid_image
 from tests.support import image_sources
 from tests.support.ledger import validate_documents
@@ -60,7 +61,7 @@ class Desk:
         self.db, self.blobs = db, blobs
         self.eyes = Eyes(detector)
         eyes: Any = self.eyes
-        self.work = Inspections(self.settings, db, blobs, eyes, Fetcher(self.settings.fetch), "inspector-a")
+        self.work = Inspections(open_stores(self.settings, app="test", db=db, blobs=blobs), eyes, Fetcher(self.settings.fetch), "inspector-a")
 
     def ask(self, source: Source, recipe: Recipe) -> str:
         job, _ = jobs.ask(self.db, source, recipe, "client", keep_s=100)
@@ -85,7 +86,7 @@ class Desk:
         assert job.result is not None
         found = results.use(self.db, job.result)
         assert found is not None
-        return Image.open(io.BytesIO(self.blobs.read(made_key(found["folder"], name))))
+        return Image.open(io.BytesIO(self.blobs.read(inspection_key(found["folder"], name))))
 
     def make_old(self, job: Job) -> None:
         self.db.inspections.update_one({"_id": job.id}, [{"$set": {"fresh_until": "$$NOW"}}])
@@ -176,7 +177,7 @@ def test_the_same_picture_under_another_url_is_not_looked_at_again(desk: Desk, p
 
 def test_the_helpers_stay_from_picture_to_picture(desk: Desk, photo: bytes) -> None:
     def running() -> set[int]:
-        return {one._helper.pid for one in desk.work._helpers if one._helper is not None}
+        return {one._child.pid for one in desk.work._helpers if one._child is not None}
 
     seen: list[set[int]] = []
     for number in range(6):
@@ -326,7 +327,7 @@ def test_a_full_disk_is_waited_for(desk: Desk, photo: bytes, monkeypatch: pytest
     def full(_: Any) -> None:
         raise DiskFull("There is no room left for files.")
 
-    Bond(desk.db, desk.blobs).check()  # the disk is not full from the beginning
+    StoreIdentity(desk.db, desk.blobs).check()  # the disk is not full from the beginning
     with showing(photo) as source:
         with monkeypatch.context() as patch:
             patch.setattr(desk.blobs, "write_many", full)

@@ -16,15 +16,16 @@ import pytest
 from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 from shared import settings
-from shared.media_types import BATCHES, INSPECTIONS
+from shared.bootstrap import open_stores
 from shared.queue import heartbeats
+from shared.queues import IMAGES, INSPECTIONS
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.support.gunicorn_front import run_web_front
 from tests.support.service_stack import wait_until
 from web import healthcheck as web_alive
 from worker.runtime import healthcheck as worker_alive
-from worker.sweep.leader import Sweep
+from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def of_a_worker(mongo: settings.Mongo, *arguments: str) -> tuple[int, str]:
 
 
 def beat_and_ask(mongo: settings.Mongo, db: Db, hindrance: str | None = None) -> tuple[int, str]:
-    heartbeats.beat(db, "one", BATCHES, hindrance)
+    heartbeats.send_heartbeat(db, "one", IMAGES, hindrance)
     return of_a_worker(mongo)
 
 
@@ -75,29 +76,29 @@ def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings
 def test_a_worker_that_is_hindered_lives_and_takes_no_work(mongo: settings.Mongo, db: Db) -> None:
     hindered = f"error: the worker of {socket.gethostname()} cannot work (model_unusable); its log says why\n"
     wait_until(lambda: beat_and_ask(mongo, db, "model_unusable") == (1, hindered), 60, "it is hindered")
-    heartbeats.beat(db, "one", BATCHES, "model_unusable")
-    assert heartbeats.hindrance(db, BATCHES, "another") is None
-    assert not heartbeats.worker_is_heard(db, BATCHES)
-    assert heartbeats.hindrance(db, BATCHES) == "model_unusable"
-    assert heartbeats.hindrance(db, INSPECTIONS) is None
+    heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
+    assert heartbeats.find_impediment(db, IMAGES, "another") is None
+    assert not heartbeats.is_worker_alive(db, IMAGES)
+    assert heartbeats.find_impediment(db, IMAGES) == "model_unusable"
+    assert heartbeats.find_impediment(db, INSPECTIONS) is None
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
-    assert heartbeats.hindrance(db, BATCHES) is None
-    heartbeats.beat(db, "one", BATCHES)
-    assert heartbeats.worker_is_heard(db, BATCHES)
-    assert heartbeats.hindrance(db, BATCHES) is None
+    assert heartbeats.find_impediment(db, IMAGES) is None
+    heartbeats.send_heartbeat(db, "one", IMAGES)
+    assert heartbeats.is_worker_alive(db, IMAGES)
+    assert heartbeats.find_impediment(db, IMAGES) is None
 
 
 def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) -> None:
-    heartbeats.beat(db, "one", BATCHES)
+    heartbeats.send_heartbeat(db, "one", IMAGES)
     db.workers.update_one({"_id": "one"}, {"$set": {"host": "another"}})
-    assert heartbeats.worker_is_heard(db, BATCHES)
+    assert heartbeats.is_worker_alive(db, IMAGES)
     assert of_a_worker(mongo)[0] == 1
 
 
 def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:
     assert of_a_worker(mongo, "--sweep") == (1, "error: no sweep holds the lease\n")
     around = settings.Settings(mongo=mongo, redis=settings.Redis(url="redis://127.0.0.1:1/0"))
-    sweep = Sweep(around, db, LocalBlobs(blobs_root))
+    sweep = Sweep(open_stores(around, app="test", db=db, blobs=LocalBlobs(blobs_root)))
 
     def alive() -> bool:
         sweep.tick()
@@ -112,7 +113,7 @@ def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: D
 def test_a_database_that_says_nothing_is_told_within_seconds(silent: int) -> None:
     began = time.monotonic()
     code, said = ask("-m", "worker.runtime.healthcheck", MONGODB_URL=f"mongodb://127.0.0.1:{silent}/?directConnection=true")
-    assert (code, said) == (1, "error: The database does not answer; try again.\n")
+    assert (code, said) == (1, "error: The database does not respond; retry later.\n")
     assert time.monotonic() - began < 25
 
 

@@ -1,4 +1,4 @@
-"""What the interpreter itself says about the network: whoever connects or asks a name server is heard, however it is done."""
+"""Audit events of the interpreter: they report every connection and every name lookup, however it is made."""
 
 import sys
 from collections.abc import Iterator
@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-_heard: list[str] | None = None
+_recorded: list[str] | None = None
 
 
-def _hear(event: str, _: tuple[Any, ...]) -> None:
-    if _heard is not None and event.startswith("socket."):
-        _heard.append(event)
+def _record(event: str, _: tuple[Any, ...]) -> None:
+    if _recorded is not None and event.startswith("socket."):
+        _recorded.append(event)
 
 
-sys.addaudithook(_hear)  # stays for good, and is silent but for the tests that listen
+sys.addaudithook(_record)  # an audit hook cannot be removed; it records only while a test uses the fixture
 
 
 @pytest.fixture
-def heard() -> Iterator[list[str]]:
-    """Give the audit events of sockets, as they come."""
-    global _heard  # noqa: PLW0603 -- there is but one interpreter to listen to
-    _heard = []
-    yield _heard
-    _heard = None
+def socket_events() -> Iterator[list[str]]:
+    """Return the list of the audit events of sockets; events are appended as they occur."""
+    global _recorded  # noqa: PLW0603 -- the hook belongs to the whole interpreter
+    _recorded = []
+    yield _recorded
+    _recorded = None

@@ -1,9 +1,9 @@
-"""Ways to a place that nobody outside should reach, as they are tried in the wild, each with the code that refuses it.
+"""Known attacks that try to reach internal addresses through a URL, each with the error code that refuses it.
 
-Hosts are tried with every port and scheme, URLs as they stand; names mean what ``NAMES`` says.
+Hosts are tried with several ports and schemes, URLs as they are; names resolve as ``DNS_RECORDS`` says.
 """
 
-# ruff: noqa: RUF001 -- letters that look like others are what this is about
+# ruff: noqa: RUF001 -- confusable letters are the subject of these tests
 
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -12,7 +12,7 @@ from shared.fetch.addresses import Address
 
 PUBLIC_4, PUBLIC_6 = "93.184.215.14", "2606:4700::6810:84e5"
 
-NAMES: dict[str, list[str]] = {
+DNS_RECORDS: dict[str, list[str]] = {
     "public.example": [PUBLIC_4, PUBLIC_6],
     "xn--bcher-kva.example": [PUBLIC_4],
     "under_score.example": [PUBLIC_4],
@@ -39,11 +39,11 @@ NAMES: dict[str, list[str]] = {
 }
 
 
-def resolver(name: str) -> Iterable[Address]:
-    """Resolve by ``NAMES``."""
-    if name not in NAMES:
+def resolve(name: str) -> Iterable[Address]:
+    """Resolve a name from ``DNS_RECORDS``."""
+    if name not in DNS_RECORDS:
         raise OSError(-2, "Name or service not known")
-    return map(ip_address, NAMES[name])
+    return map(ip_address, DNS_RECORDS[name])
 
 
 HOSTS = {
@@ -251,10 +251,12 @@ URLS = {
 
 
 def hosts() -> list[tuple[str, str]]:
-    """List host and code."""
+    """Return every host with its error code."""
     return [(host, code) for code, table in HOSTS.items() for host in table.split()]
 
 
 def attacks() -> list[tuple[str, str]]:
-    """List URL and code, all of them."""
-    return [(f"http://{host}/", code) for host, code in hosts()] + [(url, code) for code, urls in URLS.items() for url in urls]
+    """Return every URL with its error code, those of ``hosts`` included."""
+    return [(f"http://{host}/", code) for host, code in hosts()] + [
+        (url, code) for code, urls in URLS.items() for url in urls
+    ]

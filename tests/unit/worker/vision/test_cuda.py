@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.media_types import AUGMENTATIONS
+from shared.augmentations import AUGMENTATIONS
 from tests.support.paths import SAMPLES
 from worker.vision import imaging
 from worker.vision.augment import operations, pixels_opencv, pixels_torch

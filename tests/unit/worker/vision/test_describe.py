@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from shared.media_types import AUGMENTATIONS
+from shared.augmentations import AUGMENTATIONS
 from tests.support import paths
 from tests.support.crafted_images import draw_image, encode_image
 from worker.vision import describe, imaging

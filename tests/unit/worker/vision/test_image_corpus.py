@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.crafted_images import draw_image, encode_image
 from tests.support.image_corpus import MAX_PIXELS, ImageCase, build_corpus, intact_files
-from worker.sandbox.parent import Isolate, Look
+from worker.sandbox.parent import Sandbox
+from worker.sandbox.requests import PrepareImage
 from worker.vision import imaging
 from worker.vision.errors import VisionError
 from worker.vision.imaging import Picture
@@ -65,19 +66,19 @@ def test_the_limit_on_pixels_is_exact(kind: str) -> None:
 
 
 def test_one_helper_outlives_all_of_them_within_little_memory() -> None:
-    helper = Isolate(MEMORY_BYTES, 30)
+    helper = Sandbox(MEMORY_BYTES, 30)
     try:
-        helper.do(Look(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
-        assert helper._helper is not None
-        pid = helper._helper.pid
+        helper.run(PrepareImage(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
+        assert helper._child is not None
+        pid = helper._child.pid
         for form in FORMS:
             try:
-                helper.do(Look(form.data, form.name, None, MAX_PIXELS))
+                helper.run(PrepareImage(form.data, form.name, None, MAX_PIXELS))
                 outcome = "done"
             except VisionError as error:
                 outcome = error.code
             assert (form.name, outcome) == (form.name, "done" if form.is_decodable else form.outcome)
-            assert helper._helper.pid == pid
+            assert helper._child.pid == pid
     finally:
         helper.close()
 

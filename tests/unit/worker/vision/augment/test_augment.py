@@ -13,7 +13,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from shared.media_types import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
+from shared.augmentations import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from tests.support import paths
 from tests.unit.worker.vision.augment.pixel_backends import MAKERS
 from worker.vision import image_steps

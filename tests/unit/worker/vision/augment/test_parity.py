@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from shared.media_types import AUGMENTATIONS
+from shared.augmentations import AUGMENTATIONS
 from tests.support.paths import SAMPLES
 from tests.unit.worker.vision.augment.pixel_backends import MAKERS
 from worker.vision import imaging

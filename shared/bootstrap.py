@@ -1,0 +1,47 @@
+"""The composition root: builds the stores that a process works with. Every program, bench and test takes them from here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.queue.wakeups import WakeupPublisher
+from shared.queues import QUEUES, WorkQueue
+from shared.settings import Settings
+from shared.storage.blobs import BlobStore
+from shared.storage.identity import StoreIdentity
+from shared.storage.local_blobs import LocalBlobs
+from shared.storage.mongo import Db, connect
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What ``open_stores`` builds. One per process, made after the fork; all members are thread-safe."""
+
+    settings: Settings
+    db: Db
+    blobs: BlobStore
+    identity: StoreIdentity
+    wakeups: Mapping[WorkQueue, WakeupPublisher]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for publisher in self.wakeups.values():
+            publisher.close()
+        self.db.client.close()
+
+
+def open_stores(settings: Settings, *, app: str, db: Db | None = None, blobs: BlobStore | None = None) -> Stores:
+    """Build the stores that the settings describe. Nothing is connected before its first use.
+
+    :param app: name of the process, as shown in MongoDB's log.
+    :param db: use this database instead.
+    :param blobs: use this blob store instead.
+    """
+    db = connect(settings.mongo, app=app) if db is None else db
+    blobs = LocalBlobs(settings.blobs.root) if blobs is None else blobs
+    return Stores(
+        settings=settings,
+        db=db,
+        blobs=blobs,
+        identity=StoreIdentity(db, blobs),
+        wakeups={work_queue: WakeupPublisher(settings.redis, work_queue) for work_queue in QUEUES},
+    )

@@ -1,0 +1,25 @@
+"""``python -m worker.entrypoints.sweep``: the sweep. Several may run; a lease in MongoDB lets one of them work."""
+
+import signal
+import threading
+
+from shared import telemetry
+from shared.bootstrap import open_stores
+from shared.settings import read
+from worker.sweep.sweep import Sweep
+
+
+def main() -> None:
+    """Sweep until SIGTERM or SIGINT."""
+    settings = read()
+    telemetry.configure(settings.log, "sweep")
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stop.set())
+    sweep = Sweep(open_stores(settings, app="sweep"))
+    while not stop.wait(settings.sweep.interval_s):
+        sweep.tick()
+
+
+if __name__ == "__main__":
+    main()

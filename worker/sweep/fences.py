@@ -1,0 +1,37 @@
+"""Deletes the files that lost claims wrote: folders of fences other than the valid one."""
+
+import time
+from typing import Final
+
+from shared.bootstrap import Stores
+from shared.storage.blob_keys import image_prefix
+from shared.storage.mongo import translate_errors
+from worker.sweep.deletions import longest_write_s
+
+_LIMIT: Final = 200
+
+
+def clean(stores: Stores, until: float) -> bool:
+    """Clean the images of batches that finished so long ago that no worker can still be writing.
+
+    :param until: time limit, in ``time.monotonic`` seconds.
+    :returns: whether there is more to do.
+    """
+    longest_ms = int(longest_write_s(stores.settings) * 1000)
+    old = {"$expr": {"$lt": ["$finished_at", {"$subtract": ["$$NOW", longest_ms]}]}}
+    with translate_errors():
+        found = stores.db.batches.find({"unswept": True, "open": {"$ne": True}, **old}, {"_id": 1}).limit(_LIMIT)
+        due = [row["_id"] for row in found]
+    for batch_id in due:
+        if time.monotonic() > until:
+            return True
+        with translate_errors():
+            images = list(stores.db.images.find({"batch_id": batch_id}, {"work.fence": 1}).batch_size(2000))
+        for image in images:
+            prefix = image_prefix(image["_id"])
+            for fence in stores.blobs.folders(prefix):
+                if fence != str(image["work"]["fence"]):
+                    stores.blobs.delete_tree(f"{prefix}/{fence}")
+        with translate_errors():
+            stores.db.batches.update_one({"_id": batch_id}, {"$unset": {"unswept": ""}})
+    return len(due) == _LIMIT

@@ -1,0 +1,129 @@
+"""Deletes spools: those whose originals are all stored on their own, and old ones that belong to no batch."""
+
+import hashlib
+import logging
+import time
+from contextlib import suppress
+from typing import Final
+
+from pymongo.read_concern import ReadConcern
+
+from shared import failpoints
+from shared.bootstrap import Stores
+from shared.ids import is_batch_id
+from shared.ledger import commits
+from shared.states import TERMINAL, ImageState
+from shared.storage.blob_keys import SPOOL, image_prefix, original_key, spool_key
+from shared.storage.blobs import BlobMissing, BlobStore
+from shared.storage.mongo import Document, translate_errors
+from worker.sweep.isolation import succeeds
+
+_LIMIT: Final = 200
+_READ_BYTES: Final = 1024 * 1024
+_log = logging.getLogger("shelfsight.error")
+
+
+def clean(stores: Stores, until: float) -> bool:
+    """Settle the spools of finished batches, and delete orphaned ones.
+
+    :param until: time limit, in ``time.monotonic`` seconds.
+    :returns: whether there is more to do.
+    """
+    with translate_errors():
+        due = stores.db.batches.find({"spooled": True, "open": {"$ne": True}}, {"_id": 1}).sort("_id", 1).limit(_LIMIT)
+        finished = [row["_id"] for row in due]
+    for batch_id in finished:
+        if time.monotonic() > until:
+            return True
+        succeeds(_settle, stores, batch_id)
+    return _delete_orphans(stores, until) or len(finished) == _LIMIT
+
+
+def _delete_orphans(stores: Stores, until: float) -> bool:
+    """Delete old spools that no batch refers to; whether there are more."""
+    old = [
+        blob.key.removeprefix(f"{SPOOL}/")
+        for blob in stores.blobs.list(SPOOL)
+        if time.time() - blob.modified > stores.settings.sweep.orphan_age_s
+    ]
+    for begin in range(0, len(old), _LIMIT):
+        batch_ids = [batch_id for batch_id in old[begin : begin + _LIMIT] if is_batch_id(batch_id)]
+        known = commits.spooled_batches(stores.db, batch_ids)
+        for batch_id in batch_ids:
+            if time.monotonic() > until:
+                return True
+            if batch_id in known:
+                continue
+            with translate_errors():  # the tombstone first: a late commit must fail instead of losing its bytes
+                abandoned = commits.abandon(stores.db, batch_id)
+            if abandoned:
+                stores.blobs.delete(spool_key(batch_id))
+    return False
+
+
+def _settle(stores: Stores, batch_id: str) -> None:
+    """Publish the images of a finished batch, and delete its spool if every original is stored; else keep the spool for good."""
+    images = _terminal_images(stores, batch_id)
+    if images is None:
+        return
+    succeeds(_publish, stores.blobs, images)  # a missing link only costs time: no reason to keep a spool
+    if _originals_are_stored(stores.blobs, batch_id, images):
+        failpoints.reach("9-before-spool-delete")
+        stores.blobs.delete(spool_key(batch_id))
+    with translate_errors():
+        stores.db.batches.update_one({"_id": batch_id}, {"$unset": {"spooled": ""}})
+
+
+def _terminal_images(stores: Stores, batch_id: str) -> list[Document] | None:
+    """Return the images of a batch, read with read concern majority; None when one is not terminal."""
+    images = stores.db.get_collection("images", read_concern=ReadConcern("majority"))
+    fields = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1}
+    with translate_errors():
+        found = list(images.find({"batch_id": batch_id}, fields).batch_size(2000))
+    return found if all(image["status"] in TERMINAL for image in found) else None
+
+
+def _publish(blobs: BlobStore, images: list[Document]) -> None:
+    """Publish the variants of each done image for file servers: its worker may have died before it did."""
+    for image in images:
+        if image["status"] == ImageState.DONE:
+            blobs.publish(image_prefix(image["_id"]), str(image["work"]["fence"]))
+
+
+def _originals_are_stored(blobs: BlobStore, batch_id: str, images: list[Document]) -> bool:
+    """Verify length and digest of each original, and rewrite a bad one from the spool; False when one remains bad."""
+    lost = [image for image in images if not _is_intact(blobs, image) and not _restore(blobs, batch_id, image)]
+    for image in lost:
+        _log.critical("sweep: the original of image %s is missing or damaged; its spool is kept", image["_id"])
+    if not images:
+        _log.critical("sweep: batch %s has no image documents; its spool is kept", batch_id)
+    return bool(images) and not lost
+
+
+def _is_intact(blobs: BlobStore, image: Document) -> bool:
+    key = original_key(image["_id"], image["work"]["ext"])
+    found = blobs.stat(key)
+    return found is not None and found.size == image["file_size"] and _digest(blobs, key) == image["sha256"]
+
+
+def _restore(blobs: BlobStore, batch_id: str, image: Document) -> bool:
+    """Rewrite an original from the spool; False when the spool does not hold it."""
+    try:
+        data = blobs.read(spool_key(batch_id), image["work"]["offset"], image["file_size"])
+    except BlobMissing:
+        return False
+    if hashlib.sha256(data).hexdigest() != image["sha256"]:
+        return False
+    _log.error("sweep: the original of image %s was missing or damaged and is rewritten from the spool", image["_id"])
+    blobs.write(original_key(image["_id"], image["work"]["ext"]), [data])
+    return True
+
+
+def _digest(blobs: BlobStore, key: str) -> str:
+    digest = hashlib.sha256()
+    with suppress(BlobMissing):
+        file, _ = blobs.open(key)
+        with file:
+            while part := file.read(_READ_BYTES):
+                digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,54 @@
+"""The sweep: every two seconds, one process repairs what crashes left unfinished and deletes what is no longer needed."""
+
+import time
+from functools import partial
+
+from shared.bootstrap import Stores
+from worker.sweep import deletions, fences, images, page_index, spools
+from worker.sweep.inspections import InspectionSweep
+from worker.sweep.isolation import succeeds
+from worker.sweep.leader import Leader
+from worker.sweep.orphans import OrphanSweep
+
+
+class Sweep:
+    """One sweep process. It works only while it is the leader."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._leader = Leader(stores)
+        self._inspections = InspectionSweep(stores)
+        self._orphans = OrphanSweep(stores)
+        self._clean_at = 0.0
+
+    def tick(self) -> None:
+        """Do everything that is due. Each part fails alone; the next tick comes soon.
+
+        Cleaning takes at most about half of the interval and continues at the next tick, so that a busy hour's backlog does not delay wakeups.
+        """
+        if not succeeds(self._leader.acquire):
+            return
+        for repair in (images.expire_leases, images.close_batches, images.publish_wakeups):
+            succeeds(repair, self._stores)
+        succeeds(self._inspections.repair)
+        succeeds(page_index.maintain, self._stores)
+        if time.monotonic() >= self._clean_at and succeeds(self._verify_identity):
+            self._clean()
+
+    def _clean(self) -> None:
+        sweep = self._stores.settings.sweep
+        unfinished = False
+        for clean in (
+            partial(spools.clean, self._stores),
+            partial(fences.clean, self._stores),
+            self._orphans.clean,
+            partial(deletions.finish, self._stores),
+            self._inspections.clean,
+        ):
+            unfinished |= succeeds(clean, time.monotonic() + sweep.interval_s / 8)
+        if not unfinished:
+            self._clean_at = time.monotonic() + sweep.clean_interval_s
+
+    def _verify_identity(self) -> bool:
+        self._stores.identity.check()
+        return True

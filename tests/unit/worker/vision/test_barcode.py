@@ -9,20 +9,20 @@ from tests.support.paths import SAMPLES
 from worker.vision import barcode, imaging
 from worker.vision.imaging import Rgb
 from worker.vision.train import barcode_read_rates
-from worker.vision.train.barcode_read_rates import SYMBOLOGIES, Code, Drawn, Rate
+from worker.vision.train.barcode_read_rates import SYMBOLOGIES, Code, DrawnCode, ReadRate
 
 
 @pytest.fixture(scope="module")
-def rates() -> list[Rate]:
-    return barcode_read_rates.read_rates(1, seed=4)
+def rates() -> list[ReadRate]:
+    return barcode_read_rates.measure(1, seed=4)
 
 
-def photographed(codes: list[Code], degrees: float = 0.0, seed: int = 1) -> tuple[Rgb, list[Drawn]]:
+def photographed(codes: list[Code], degrees: float = 0.0, seed: int = 1) -> tuple[Rgb, list[DrawnCode]]:
     """Stick labels on a shelf, three in a row, each turned by so much."""
-    scene = barcode_read_rates.ground(np.random.default_rng(seed))
+    scene = barcode_read_rates.draw_scene(np.random.default_rng(seed))
     places = [(x, y) for y in (170, 480, 790) for x in (200, 640, 1080)]
     return scene, [
-        barcode_read_rates.label(scene, code, barcode_read_rates.turned(degrees), at) for code, at in zip(codes, places, strict=False)
+        barcode_read_rates.paste_label(scene, code, barcode_read_rates.rotation_pose(degrees), at) for code, at in zip(codes, places, strict=False)
     ]
 
 
@@ -31,12 +31,12 @@ def one_of_each(seed: int) -> list[Code]:
     return [barcode_read_rates.random_code(symbology, rng) for symbology in SYMBOLOGIES]
 
 
-def test_every_code_of_a_good_picture_is_read(rates: list[Rate]) -> None:
+def test_every_code_of_a_good_picture_is_read(rates: list[ReadRate]) -> None:
     assert rates[0].degradation == "none"
     assert rates[0].read == rates[0].matched == dict.fromkeys(SYMBOLOGIES, 1)
 
 
-def test_no_code_that_is_not_there_ever_matches(rates: list[Rate]) -> None:
+def test_no_code_that_is_not_there_ever_matches(rates: list[ReadRate]) -> None:
     assert {rate.degradation for rate in rates} > {
         "blur",
         "motion blur",
@@ -51,10 +51,10 @@ def test_no_code_that_is_not_there_ever_matches(rates: list[Rate]) -> None:
 
 
 def test_the_table_has_a_line_for_every_strength() -> None:
-    rate = Rate("blur", "much", 4, wrong=2)
+    rate = ReadRate("blur", "much", 4, wrong=2)
     rate.read.update(EAN13=4, EAN8=4, UPCA=2, QRCode=2)
     rate.matched.update(EAN13=4, EAN8=3)
-    assert barcode_read_rates.table([rate, rate]).splitlines()[2:] == ["| blur | much | 0.50 | 0.25 | 0.25 | 2 | 0 |"] * 2
+    assert barcode_read_rates.format_table([rate, rate]).splitlines()[2:] == ["| blur | much | 0.50 | 0.25 | 0.25 | 2 | 0 |"] * 2
 
 
 @pytest.mark.parametrize("degrees", [0, 12, 30, 45, 90, 137, 180, 270, 333])
@@ -75,7 +75,7 @@ def test_the_same_code_on_two_labels_is_found_twice(degrees: float) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_picture_without_codes_has_none(seed: int) -> None:
-    assert barcode.read(barcode_read_rates.ground(np.random.default_rng(seed))) == []
+    assert barcode.read(barcode_read_rates.draw_scene(np.random.default_rng(seed))) == []
 
 
 def test_a_upc_a_matches_with_and_without_its_leading_zero() -> None:

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: half a minute, rougher figures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     args = parser.parse_args()
-    if problem := engine.missing():
+    if problem := engine.find_problem():
         print(f"No usable Docker engine with compose: {problem}", file=sys.stderr)
         return 2
     report = Report("scripts/bench/download")

@@ -104,7 +104,7 @@ class StartCommand:
         assert self.processes
         wait_until(lambda: not any(process.is_running() for process in self.processes), within_s)
         assert embedded_servers.is_free(self.port)
-        assert "Nothing runs" in run_script("stop", "--data", str(self.data)).stdout
+        assert "Nothing is running" in run_script("stop", "--data", str(self.data)).stdout
 
     def remove(self) -> None:
         if self.process is not None and self.process.poll() is None:

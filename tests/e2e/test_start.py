@@ -34,7 +34,7 @@ def make_command(tmp_path: Path) -> Iterator[Callable[..., StartCommand]]:
 def test_a_second_start_with_the_same_folder_reports_the_running_one(stack: Stack) -> None:
     second = run_script("start", "--detach", "--data", str(stack.data), "--port", "1")
     assert second.returncode == 1
-    assert "runs already" in second.stderr
+    assert "already running" in second.stderr
     assert stack.url in second.stderr
 
 
@@ -99,7 +99,7 @@ def test_scripts_stop_ends_a_start_in_the_foreground(make_command: Callable[...,
     command.wait_until_ready()
     assert run_script("stop", "--data", str(command.data)).stdout == "Stopped.\n"
     assert process.wait(60) == 0
-    assert command.err.read_text().splitlines()[-1] == "Stopped from elsewhere (scripts/stop)."
+    assert command.err.read_text().splitlines()[-1] == "Stopped by another process (scripts/stop or a signal)."
     command.assert_nothing_is_left()
 
 
@@ -146,7 +146,7 @@ def test_a_start_that_is_not_ready_in_time_reports_it_and_leaves_no_process(make
         time.sleep(0.05)
     assert process.poll() == 1
     last_line = command.err.read_text().splitlines()[-1]
-    assert last_line.startswith("error: it was not ready after ")
+    assert last_line.startswith("error: Shelfsight was not ready after ")
     assert "has been stopped" in last_line
     command.assert_nothing_is_left()
 
@@ -215,7 +215,7 @@ def test_of_two_simultaneous_starts_one_reports_that_the_other_runs(make_command
     wait_until(lambda: any(process.poll() is not None for process in processes), 240)
     failed = next(index for index, process in enumerate(processes) if process.poll() is not None)
     assert processes[failed].returncode == 1
-    assert "runs already" in commands[failed].err.read_text().splitlines()[-1]
+    assert "already running" in commands[failed].err.read_text().splitlines()[-1]
     running = commands[1 - failed]
     running.record_processes()
     processes[1 - failed].send_signal(signal.SIGINT)

@@ -78,4 +78,4 @@ def test_status_without_a_start_names_the_start_script(tmp_path: Path) -> None:
 
 
 def test_stop_reports_that_nothing_runs_when_nothing_was_started(tmp_path: Path) -> None:
-    assert "Nothing runs" in run_script("stop", "--data", str(tmp_path)).stdout
+    assert "Nothing is running" in run_script("stop", "--data", str(tmp_path)).stdout

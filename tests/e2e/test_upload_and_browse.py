@@ -63,7 +63,7 @@ def test_an_interrupted_upload_resumes_and_sends_nothing_twice(service: Service,
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
     code, summary = finish(first)
-    assert (code, "To go on: " in summary["stderr"]) == (130, True)
+    assert (code, "To resume: " in summary["stderr"]) == (130, True)
     code, summary = finish(upload(service, *arguments, "--batch-size", "50", cwd=tmp_path))
     assert (code, summary["accepted"], [rejected["code"] for rejected in summary["rejected"]]) == (1, 200, ["unsupported_format"])
     assert summary["skipped"] >= 6

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from scripts.local import watchdog
-from scripts.local.installation import House
+from scripts.local.installation import Installation
 
 INJECTED_PATH: Final = Path(__file__).with_name("injected")
 
 
-class FaultyInstallation(House):
+class FaultyInstallation(Installation):
     """An installation whose Python processes import ``injected/sitecustomize.py`` first."""
 
     __slots__ = ()
@@ -22,5 +22,5 @@ class FaultyInstallation(House):
 
 
 if __name__ == "__main__":
-    setattr(watchdog, House.__name__, FaultyInstallation)  # the class that ``main`` instantiates
+    setattr(watchdog, Installation.__name__, FaultyInstallation)  # the class that ``main`` instantiates
     watchdog.main()

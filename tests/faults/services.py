@@ -14,8 +14,8 @@ import psutil
 import redis
 
 from scripts.local import embedded_servers
-from scripts.local.installation import ROOT, House
-from scripts.local.start import readiness
+from scripts.local.installation import ROOT, Installation
+from scripts.local.start import failed_checks
 from shared import settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
@@ -46,7 +46,7 @@ class FaultStack:
 
     def __init__(self, folder: Path, *, workers: int = 2) -> None:
         """Use ``folder`` for all data. ``start`` starts the processes."""
-        self.installation = House(folder, embedded_servers.free_port(), workers, own_mongo=True, own_redis=True)
+        self.installation = Installation(folder, embedded_servers.free_port(), workers, embedded_mongodb=True, embedded_redis=True)
         self.plan = FaultPlan(folder / "plan")
         self.url = f"http://{embedded_servers.LOOPBACK}:{self.installation.port}"
         self.mounted = False
@@ -82,7 +82,7 @@ class FaultStack:
         deadline = time.monotonic() + _READY_S
         not_ready: dict[str, str] | None = None
         while time.monotonic() < deadline:
-            not_ready = readiness(self.url)
+            not_ready = failed_checks(self.url)
             if not_ready == {}:
                 return
             time.sleep(0.3)
@@ -181,7 +181,7 @@ class FaultStack:
         self.mounted = subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0
 
     def _port(self, name: str) -> int:
-        return self.installation.kept_ports()[name]
+        return self.installation.read_ports()[name]
 
 
 def _process_kind(process: psutil.Process) -> str:

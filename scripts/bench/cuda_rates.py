@@ -22,7 +22,7 @@ from scripts.bench.timing import interleave, median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect, model_registry
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
@@ -42,7 +42,7 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
     :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
     """
-    imaging.use_threads(1)  # OpenCV's threads within each thread: there is one thread for each core
+    imaging.limit_threads(1)  # OpenCV's threads within each thread: there is one thread for each core
     files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):
@@ -52,13 +52,13 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
 def _measure_model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
     detector = detect.Detector(*_load(name), device=device, precision="half", threads=1)
-    repeated = _repeat(files, detector.batch * (2 if quick else 6))
+    repeated = _repeat(files, detector.batch_size * (2 if quick else 6))
     rows = _compare_with_bare(name, detector, repeated, rounds=2 if quick else 7) + _time_steps(name, detector, files)
     return rows + (_measure_gpu(name, detector, repeated) if device == "cuda" else [])
 
 
 def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
-    batch = detector.batch
+    batch = detector.batch_size
     decoded = [_decode(data) for data in files[:batch]]
     bare = _Bare(_load(name)[0], decoded, detector.device)
     rates = interleave(
@@ -69,7 +69,7 @@ def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes],
         },
         rounds,
     )
-    if detector.batch != batch:
+    if detector.batch_size != batch:
         raise RuntimeError(f"{name}: a batch of {batch} images did not fit into the GPU's memory; the figures cannot be compared.")
     bare_rate = median(rates["bare"])
     return [
@@ -108,7 +108,7 @@ class _Bare:
 
 def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
     """Process all files; threads decode the next group and finish the previous one while the model runs."""
-    groups = _groups(files, detector.batch)
+    groups = _groups(files, detector.batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def start_decoding(group: list[bytes]) -> list[Future[Rgb]]:
@@ -158,20 +158,20 @@ def _measure_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> li
     ]
 
 
-def _load(name: str) -> tuple[nn.Module, Card]:
+def _load(name: str) -> tuple[nn.Module, ModelCard]:
     if name == model_registry.BUNDLED:
         return model_registry.load(name)
     torch.manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(_LABELS))
-    return model, Card(name, "seeded", _LABELS, 0.3, "")
+    return model, ModelCard(name, "seeded", _LABELS, 0.3, "")
 
 
 def _decode(data: bytes) -> Rgb:
     return imaging.decode(data, max_pixels=_MAX_PIXELS).rgb
 
 
-def _finish(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.Prepared:
-    return image_steps.finish(image_steps.Prepared("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
+def _finish(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.PreparedImage:
+    return image_steps.finish(image_steps.PreparedImage("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
 
 
 def _repeat(items: list[Any], count: int) -> list[Any]:

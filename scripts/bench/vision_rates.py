@@ -22,7 +22,7 @@ from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.detection import detect, model_registry, runtimes
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 
 SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
 _CLASSES: Final = 91
@@ -41,7 +41,7 @@ def measure_network(*, quick: bool) -> list[Row]:
         images = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
         tensors = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]
         subjects = {"eager": _call_eager(model.eval(), tensors)}
-        for precision in ("full", "half") if runtimes.has_half("cpu") else ("full",):
+        for precision in ("full", "half") if runtimes.supports_half("cpu") else ("full",):
             detector = detect.Detector(load()[0], card, device="cpu", precision=precision, threads=1)
             subjects[precision] = _call_detector(detector, images)
         times = interleave({subject: _timed(call) for subject, call in subjects.items()}, rounds)
@@ -122,7 +122,7 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
     return [Row(f"step: {step}", duration / count * 1e3, "ms an image", total / count * 1e3, duration / total) for step, duration in spent.items()]
 
 
-def _load_ssdlite() -> tuple[Any, Card]:
+def _load_ssdlite() -> tuple[Any, ModelCard]:
     """Return torchvision's model with seeded weights.
 
     It takes as long as the trained one; its detections are meaningless.
@@ -132,10 +132,10 @@ def _load_ssdlite() -> tuple[Any, Card]:
     with torch.no_grad():  # few anchors have a high score, as with trained weights
         for layers in model.head.classification_head.module_list:
             layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
-    return model, Card(SSDLITE, "seeded", tuple(str(number) for number in range(_CLASSES)), 0.3, "")
+    return model, ModelCard(SSDLITE, "seeded", tuple(str(number) for number in range(_CLASSES)), 0.3, "")
 
 
-def _load_bundled() -> tuple[Any, Card]:
+def _load_bundled() -> tuple[Any, ModelCard]:
     return model_registry.load(model_registry.BUNDLED)
 
 

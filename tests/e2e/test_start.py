@@ -158,7 +158,7 @@ def test_an_unusable_model_ends_the_start_with_its_name_and_leaves_no_process(ma
     command.wait_for("worker-1")
     assert process.wait(240) == 1
     last_line = command.err.read_text().splitlines()[-1]
-    assert last_line.startswith("error: VISION_MODEL cannot be used: There is no model 'groceries'. Known are grocery, ")
+    assert last_line.startswith("error: VISION_MODEL cannot be used: Unknown model 'groceries'. Use one of grocery, ")
     assert "worker-1.log" in last_line
     log = (command.data / "logs/worker-1.log").read_text()
     assert '"process": "worker-1", "message": "no model: ' in log

@@ -52,7 +52,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     allocator.configure(allocator.WORKER)
-    imaging.use_threads(1)  # the model uses the cores
+    imaging.limit_threads(1)  # the model uses the cores
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit_memory(int(sys.argv[1]))
     try:

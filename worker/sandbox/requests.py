@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from worker.vision import describe, image_steps, imaging
-from worker.vision.describe import Inspected
-from worker.vision.image_steps import Prepared
+from worker.vision.describe import ImageDescription
+from worker.vision.image_steps import PreparedImage
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -29,7 +29,7 @@ class PrepareImage:
     declared_barcode: str | None
     max_pixels: int
 
-    def execute(self) -> Prepared:
+    def execute(self) -> PreparedImage:
         """See ``image_steps.prepare``."""
         picture = imaging.decode(self.data, max_pixels=self.max_pixels)
         return image_steps.prepare(picture, image_id=self.image_id, declared=self.declared_barcode)
@@ -39,11 +39,11 @@ class PrepareImage:
 class FinishImage:
     """Draw the detections into a prepared image, and make its augmentations."""
 
-    prepared: Prepared
+    prepared: PreparedImage
     detections: list[dict[str, Any]]
     augmentations: list[str]
 
-    def execute(self) -> Prepared:
+    def execute(self) -> PreparedImage:
         """See ``image_steps.finish``."""
         return image_steps.finish(self.prepared, self.detections, self.augmentations, "cpu")
 
@@ -57,9 +57,9 @@ class AugmentImage:
     seed: int
     max_pixels: int
 
-    def execute(self) -> Inspected:
-        """See ``describe.augmented``."""
-        return describe.augmented(self.data, names=self.augmentations, seed=self.seed, max_pixels=self.max_pixels)
+    def execute(self) -> ImageDescription:
+        """See ``describe.augment_image``."""
+        return describe.augment_image(self.data, names=self.augmentations, seed=self.seed, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,6 @@ class DescribeImage:
     data: bytes
     max_pixels: int
 
-    def execute(self) -> Inspected:
-        """See ``describe.described``."""
-        return describe.described(self.data, max_pixels=self.max_pixels)
+    def execute(self) -> ImageDescription:
+        """See ``describe.describe_image``."""
+        return describe.describe_image(self.data, max_pixels=self.max_pixels)

@@ -18,7 +18,7 @@ from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
 BATCH_SIZE: Final = 8
-"""Images per call of the model, for all that is compared: ``worker.vision.detection.detect.BATCH``."""
+"""Images per call of the model, for all that is compared: ``worker.vision.detection.detect.CPU_BATCH_SIZE``."""
 PROCESSES: Final = 2
 _TIMEOUT_S: Final = 600.0
 

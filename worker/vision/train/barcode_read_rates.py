@@ -201,7 +201,7 @@ def _spell(symbology: str, content: str, rng: Rng) -> tuple[str, str]:
 
     UPC-A is declared as such or as EAN-13, UPC-E as printed.
     """
-    text, _ = barcode.rendered(content, symbology)
+    text, _ = barcode.render(content, symbology)
     if symbology == "UPCE":
         return text, content + text[-1]
     if symbology == "UPCA":
@@ -216,7 +216,7 @@ def _symbol(code: Code) -> Image:
         content = code.declared[:7]
     elif code.symbology == "UPCA":
         content = code.text[-12:]
-    _, symbol = barcode.rendered(content, code.symbology)
+    _, symbol = barcode.render(content, code.symbology)
     return cv2.copyMakeBorder(symbol, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=255)  # type: ignore[no-any-return]
 
 

@@ -31,7 +31,7 @@ def evaluate_photos(detector: Detector, images: Iterable[Image], labels: list[st
     """
     right = seen = total = 0
     truths = iter(labels)
-    for batch in _batches(_with_progress(images, len(labels), "photos"), detector.batch):
+    for batch in _batches(_with_progress(images, len(labels), "photos"), detector.batch_size):
         for found in detector.predict(batch):
             seen += bool(found) and found[0]["score"] >= SEEN_SCORE
             right += next(truths) == (found[0]["label"] if found else None)
@@ -55,7 +55,7 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
-    for batch in _batches(_with_progress(scenes, count, "scenes"), detector.batch):
+    for batch in _batches(_with_progress(scenes, count, "scenes"), detector.batch_size):
         predictions = detector.predict([scene.image for scene in batch], threshold=0.0)
         for scene, found in zip(batch, predictions, strict=True):
             names = [labels[int(class_index)] for class_index in scene.classes]

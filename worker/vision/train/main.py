@@ -48,7 +48,7 @@ def run_train(arguments: list[str]) -> None:
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no usable GPU; use --device cpu")
-    imaging.use_threads(1)
+    imaging.limit_threads(1)
     if args.classify_epochs is None:
         args.classify_epochs = 0.0 if args.start else defaults.classify_epochs
     log_line = open_log(args.out)
@@ -76,7 +76,7 @@ def _finish(trained: dict[str, Tensor], plan: trainer.Plan, fold: Photos, args: 
         log_line(f"too little data for a held-out fold: threshold {evaluate.SEEN_SCORE}, full precision")
         return
     scores = {"full": _evaluate_fold(weights, "cpu", "full", fold, args.threads)}
-    scores |= {f"half on {device}": _evaluate_fold(weights, device, "half", fold, args.threads) for device in sorted({"cpu", args.device}) if runtimes.has_half(device)}
+    scores |= {f"half on {device}": _evaluate_fold(weights, device, "half", fold, args.threads) for device in sorted({"cpu", args.device}) if runtimes.supports_half(device)}
     full = scores.pop("full")
     card |= {"threshold": round(min(full["threshold"], evaluate.SEEN_SCORE), 2), "fold_map50": round(full["map50"], 4)}
     card["half_loss"] = max((round(full["map50"] - half["map50"], 4) for half in scores.values()), default=None)

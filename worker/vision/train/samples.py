@@ -68,7 +68,7 @@ def draw_shelf(labels: tuple[str, ...], rng: Rng) -> Image:
 def draw_cartons(label: str, code: str, rng: Rng) -> Image:
     """Draw two cartons of one kind, each with its barcode."""
     scene = drawings.draw_background(WIDTH, HEIGHT, rng)
-    _, bars = barcode.rendered(code, "EAN13", scale=2)
+    _, bars = barcode.render(code, "EAN13", scale=2)
     with_quiet_zone = cv2.copyMakeBorder(np.dstack([bars] * 3), 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     for column in range(2):
         piece, mask = drawings.draw_carton(label, 800, rng, with_quiet_zone)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worker.vision.detection.network import MEAN, STD, Classifier, detector
+from worker.vision.detection.network import MEAN, STD, Classifier, build_detector
 from worker.vision.train import augment, checkpoint, fine_head, scenes
 from worker.vision.train.datasets import Photos, Scene
 from worker.vision.train.progress import LogLine, Progress
@@ -96,7 +96,7 @@ def train(photos: Photos, plan: Plan, folder: Path, log_line: LogLine, start: di
         state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.averaged_weights("backbone.")}
         checkpoint.write(path, state)
     torch.manual_seed(plan.seed + 1)
-    model = detector(len(photos.labels), plan.size)
+    model = build_detector(len(photos.labels), plan.size)
     if state["step"] == 0:
         model.load_state_dict(_with_prefix(start, "head."), strict=False)
         model.backbone.load_state_dict(state["backbone"])

@@ -28,8 +28,8 @@ from worker.sandbox.requests import FinishImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect
 from worker.vision.errors import VisionError
-from worker.vision.image_steps import Prepared
-from worker.vision.imaging import Picture
+from worker.vision.image_steps import PreparedImage
+from worker.vision.imaging import DecodedImage
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     prepare, finish, predict = image_steps.prepare, image_steps.finish, detector.predict
     order, calls = Order(), itertools.count()
 
-    def prepared(picture: Picture, **given: Any) -> Prepared:
+    def prepared(picture: DecodedImage, **given: Any) -> PreparedImage:
         order.begun(f"decoding {numbers[given['image_id']] // 8}")
         return prepare(picture, **given)
 
@@ -84,7 +84,7 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
         order.begun(f"detection {call}")
         return predict(pictures, **given)
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         group = numbers[one.image_id] // 8
         if group < 3:
             order.wait(f"detection {group + 1}", 1)
@@ -155,7 +155,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.run
     steps: list[str] = []
 
-    def prepared(picture: Picture, **given: Any) -> Prepared:
+    def prepared(picture: DecodedImage, **given: Any) -> PreparedImage:
         steps.append("decoded")
         return prepare(picture, **given)
 
@@ -246,7 +246,7 @@ def test_a_time_limit_does_not_wait_for_what_is_drawn(
     finish, go_on, groups = image_steps.finish, threading.Event(), itertools.count()
     detected = pipeline._looking.detect
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         go_on.wait(60)
         return finish(one, *given)
 
@@ -277,7 +277,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
     upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []})
     finish, drawing, go_on, asked = image_steps.finish, threading.Event(), threading.Event(), itertools.count()
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         drawing.set()
         go_on.wait()
         return finish(one, *given)
@@ -335,7 +335,7 @@ def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, 
         raise KeyError("a fault of ours")
 
     with monkeypatch.context() as during:
-        during.setattr(imaging, "pixels", fault)
+        during.setattr(imaging, "read_pixel_count", fault)
         with pytest.raises(KeyError):
             pipeline.take()
     assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 2

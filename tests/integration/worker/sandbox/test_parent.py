@@ -91,9 +91,9 @@ class Twice:
 
 def test_an_inspections_image_gets_the_same_result_as_in_this_process(sandbox: Sandbox) -> None:
     augmented = sandbox.run(AugmentImage(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
-    expected = describe.augmented(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
+    expected = describe.augment_image(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
     assert (augmented.fields, augmented.files) == (expected.fields, expected.files)
-    described, expected = sandbox.run(DescribeImage(SAMPLE, MAX)), describe.described(SAMPLE, max_pixels=MAX)
+    described, expected = sandbox.run(DescribeImage(SAMPLE, MAX)), describe.describe_image(SAMPLE, max_pixels=MAX)
     assert (described.fields, described.files) == (expected.fields, expected.files)
     assert np.array_equal(described.rgb, expected.rgb)
 

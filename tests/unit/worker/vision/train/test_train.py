@@ -168,23 +168,23 @@ def test_the_card_names_the_model_whose_weights_a_training_started_from(coco: Pa
 
 def test_a_training_starts_only_from_the_same_kind_of_network(tmp_path: Path) -> None:
     (tmp_path / "theirs.json").write_text(json.dumps({"name": "theirs", "version": "1", "architecture": "ssdlite320_mobilenet_v3_large", "labels": ["a"]}))
-    torch.save(model_registry.build("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")
+    torch.save(model_registry.build_model("ssdlite320_mobilenet_v3_large", 1, 320).state_dict(), tmp_path / "theirs.pt")
     with pytest.raises(model_registry.ModelUnusable, match="another kind of network"):
         pretrained_weights.read(str(tmp_path / "theirs.pt"), ["a"])
 
 
 def test_older_weights_without_the_second_blocks_give_the_same_output_as_before() -> None:
     torch.manual_seed(1)
-    whole = network.detector(2, 128).eval()
+    whole = network.build_detector(2, 128).eval()
     older = {name: tensor for name, tensor in whole.state_dict().items() if ".2.second." not in name and ".2.first." not in name}
     assert len(older) < len(whole.state_dict())
-    filled = network.detector(2, 128).eval()
-    network.fill(filled, older)
+    filled = network.build_detector(2, 128).eval()
+    network.load_weights(filled, older)
     image = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
         assert all(torch.equal(features, filled.backbone(image)[name]) for name, features in whole.backbone(image).items())
     with pytest.raises(RuntimeError, match="Missing key"):
-        network.fill(filled, {name: tensor for name, tensor in older.items() if "stages.4" not in name})
+        network.load_weights(filled, {name: tensor for name, tensor in older.items() if "stages.4" not in name})
 
 def test_the_same_seed_gives_the_same_scenes_and_every_box_is_in_the_image(coco: Path) -> None:
     photos = dataset_readers.read(coco, "train")
@@ -233,7 +233,7 @@ def test_a_class_is_sampled_in_proportion_to_the_square_root_of_its_photos() -> 
 
 def test_the_detector_trains_on_small_scenes_first_and_takes_each_at_its_own_size(coco: Path) -> None:
     task = trainer._detect(dataset_readers.read(coco, "train"), trainer.Plan(size=160))
-    model = fine_head.add_fine_head(network.detector(len(NAMES), 160), len(NAMES), 1.0).train()
+    model = fine_head.add_fine_head(network.build_detector(len(NAMES), 160), len(NAMES), 1.0).train()
     shapes: list[tuple[int, ...]] = []
     model.backbone.register_forward_pre_hook(lambda _module, inputs: shapes.append(inputs[0].shape))
     for done in (0.0, 0.6, 0.7):
@@ -253,8 +253,8 @@ def test_a_cutout_of_a_fine_class_that_no_photo_shows_has_no_fine_class(tmp_path
 
 def test_the_fine_head_trains_on_known_fine_classes_only_and_is_removed_from_the_weights() -> None:
     torch.manual_seed(1)
-    plain = network.detector(2, 128).state_dict()
-    model = fine_head.add_fine_head(network.detector(2, 128), 5, 0.5).train()
+    plain = network.build_detector(2, 128).state_dict()
+    model = fine_head.add_fine_head(network.build_detector(2, 128), 5, 0.5).train()
     assert fine_head.remove_fine_head(model.state_dict()).keys() == plain.keys()
 
     def loss(*fine: int) -> float:
@@ -325,7 +325,7 @@ def test_unusable_data_raises_an_error_that_names_the_problem(tmp_path: Path, te
 
 
 def test_the_commands_print_what_is_wrong_and_exit_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, message in ((["train", tmp_path / "none", "--out", tmp_path / "o"], "none cannot be used"), (["evaluate", tmp_path, "--model", "x"], "no model 'x'")):
+    for arguments, message in ((["train", tmp_path / "none", "--out", tmp_path / "o"], "none cannot be used"), (["evaluate", tmp_path, "--model", "x"], "Unknown model 'x'")):
         monkeypatch.setattr(sys, "argv", ["main", *map(str, arguments)])
         assert main.main() == 1
         assert message in capsys.readouterr().err

@@ -13,8 +13,8 @@ from shared.errors import CommitUnknown, StoreAway
 from shared.ids import new_batch_id
 from shared.ledger import audit, claims, commits, idempotency, store_rotation
 from shared.storage.mongo import Db, connect
-from tests.support.ledger import batch, commit, validate
-from tests.support.mongo_proxy import CuttingProxy, Way
+from tests.support.ledger import commit_new_batch, new_batch, validate_documents
+from tests.support.mongo_proxy import CommitFault, CommitFaultProxy
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def through(mongod: Mongod, mongo: settings.Mongo, db: Db) -> Iterator["Through"
 class Through:
     def __init__(self, port: int, mongo: settings.Mongo) -> None:
         self._port, self._mongo = port, mongo
-        self.proxies: list[CuttingProxy] = []
+        self.proxies: list[CommitFaultProxy] = []
         self._dbs: list[Db] = []
 
-    def __call__(self, way: Way, *, away: bool = False) -> Db:
-        proxy = CuttingProxy(self._port, way, away=away)
+    def __call__(self, way: CommitFault, *, away: bool = False) -> Db:
+        proxy = CommitFaultProxy(self._port, way, refuse_reconnects=away)
         self.proxies.append(proxy)
         # A direct connection: by the replica set's own address the driver would go round the proxy.
         url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
@@ -54,19 +54,19 @@ def traces(db: Db, batch_id: str) -> tuple[int, int, int]:
 
 
 def test_all_of_a_batch_is_there_and_valid(db: Db) -> None:
-    batch_id = commit(db, 3, ["a", "b", "a"])
+    batch_id = commit_new_batch(db, 3, ["a", "b", "a"])
     assert traces(db, batch_id) == (1, 1, 3)
     header = db.batches.find_one({"_id": batch_id})
     assert header is not None
     assert header["stores"] == ["a", "b"]
     assert header["bytes"] == 3000
     assert {turn["_id"] for turn in db.turns.find({"pending": True})} == {"a", "b"}
-    assert validate(db) >= 7
+    assert validate_documents(db) >= 7
 
 
 @pytest.mark.slow
 def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through: Through) -> None:
-    made = batch()
+    made = new_batch()
     commits.commit_batch(through("lose_answer"), made)  # no error: it was accepted
     assert through.proxies[0].cuts >= 2  # the driver's own second try was cut as well
     assert traces(db, made.id) == (1, 1, 4)
@@ -76,7 +76,7 @@ def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through:
 
 @pytest.mark.slow
 def test_a_lost_answer_and_a_server_that_stays_away_names_the_batch(db: Db, through: Through) -> None:
-    made = batch()
+    made = new_batch()
     begun = idempotency.begin(db, "open:k", "print")
     assert isinstance(begun, idempotency.Begun)
     with pytest.raises(CommitUnknown) as said:
@@ -89,14 +89,14 @@ def test_a_lost_answer_and_a_server_that_stays_away_names_the_batch(db: Db, thro
 
 @pytest.mark.slow
 def test_a_commit_that_never_arrived_leaves_nothing_and_is_never_called_accepted(db: Db, through: Through) -> None:
-    made = batch()
+    made = new_batch()
     with pytest.raises((StoreAway, CommitUnknown)):
         commits.commit_batch(through("lose_commit"), made, deadline_s=2)
     assert traces(db, made.id) == (0, 0, 0)
 
 
 def test_bytes_that_are_not_kept_keep_the_commit_out(db: Db) -> None:
-    made = batch()
+    made = new_batch()
     left: list[float] = []
 
     def fail(seconds: float) -> None:
@@ -112,7 +112,7 @@ def test_bytes_that_are_not_kept_keep_the_commit_out(db: Db) -> None:
 
 
 def test_a_tombstone_keeps_a_late_commit_out(db: Db) -> None:
-    made = batch()
+    made = new_batch()
     assert commits.abandon(db, made.id)  # the sweep is about to delete the spool
     assert commits.abandon(db, made.id)  # and may do so twice
     with pytest.raises(StoreAway):
@@ -120,12 +120,12 @@ def test_a_tombstone_keeps_a_late_commit_out(db: Db) -> None:
     assert traces(db, made.id) == (0, 0, 0)
     assert commits.spooled_batches(db, [made.id]) == set()
     assert not claims.claim(db, "w", 32, 60).images
-    validate(db)
+    validate_documents(db)
 
 
 @pytest.mark.slow
 def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through: Through) -> None:
-    made = batch()
+    made = new_batch()
     late = through("hold_commit", away=True)
     failed: list[Exception] = []
 
@@ -141,17 +141,17 @@ def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through:
     assert len(failed) == 1
     with pytest.raises(PyMongoError), pymongo.timeout(1):
         commits.abandon(db, made.id)  # the transaction is still open: no answer, so no spool is deleted
-    through.proxies[0].let_go()
+    through.proxies[0].release_commits()
     with pymongo.timeout(10):
         assert not commits.abandon(db, made.id)
     assert traces(db, made.id) == (1, 1, 4)
 
 
 def test_a_batch_with_a_taken_id_changes_nothing(db: Db) -> None:
-    first = batch(2)
+    first = new_batch(2)
     commits.commit_batch(db, first)
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, batch(5, id=first.id))
+        commits.commit_batch(db, new_batch(5, id=first.id))
     assert traces(db, first.id) == (1, 1, 2)
     assert audit.balance(db)["received"] == 2
 
@@ -165,10 +165,10 @@ def test_nothing_is_accepted_when_nobody_answers(mongo: settings.Mongo) -> None:
         app="test",
     )
     with pytest.raises(StoreAway):
-        commits.commit_batch(nobody, batch())
+        commits.commit_batch(nobody, new_batch())
     nobody.client.close()
 
 
 def test_spools_of_accepted_batches_are_told_from_others(db: Db) -> None:
-    there, never = commit(db), new_batch_id()
+    there, never = commit_new_batch(db), new_batch_id()
     assert commits.spooled_batches(db, [there, never]) == {there}

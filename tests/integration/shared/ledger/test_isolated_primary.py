@@ -20,7 +20,7 @@ from shared.ledger import commits, idempotency
 from shared.ledger.idempotency import Begun, Replay
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
-from tests.support.ledger import batch
+from tests.support.ledger import new_batch
 
 pytestmark = pytest.mark.slow
 _NEVER_S = 600
@@ -92,7 +92,7 @@ def there(server: Mongod) -> Iterator[Db]:
 
 
 def test_a_commit_that_no_majority_has_is_unknown_and_so_is_its_repetition(there: Db, way: Cut) -> None:
-    begun, made = idempotency.begin(there, "open:key", "print"), batch()
+    begun, made = idempotency.begin(there, "open:key", "print"), new_batch()
     assert isinstance(begun, Begun)
     way.cut()
     with pytest.raises(CommitUnknown) as said, pymongo.timeout(4):
@@ -118,7 +118,7 @@ def test_a_tombstone_that_no_majority_has_lets_no_spool_be_deleted(there: Db, wa
 
 
 def test_every_document_that_a_202_rests_on_is_asked_for_linearizably_and_not_for_long(server: Mongod, there: Db) -> None:
-    asked, made = Asked(), batch()
+    asked, made = Asked(), new_batch()
     with pymongo.MongoClient[dict[str, object]](server.url, event_listeners=[asked]) as client:
         db = client.get_database(there.name, write_concern=there.write_concern)
         begun = idempotency.begin(db, "open:key", "print")

@@ -12,7 +12,7 @@ from shared.ledger import claims, commits, deletion, page_index, queries, result
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db, Document
-from tests.support.ledger import batch, commit, now, old_id, validate, work_off
+from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, process_all, utc_now, validate_documents
 
 BATCHES = 60
 
@@ -22,12 +22,12 @@ def filled(db: Db) -> Iterator[Db]:
     """Make 60 batches of one to four images with something different about each."""
     source = random.Random(7)
     for number in range(BATCHES):
-        made = batch(
+        made = new_batch(
             store=[source.choice(["a", "b", "c"]) for _ in range(source.randint(1, 4))],
             camera_id=f"cam {number % 3}",
             barcode=source.choice([None, "4006381333931", "96385074"]),
             timestamp=datetime(2026, 1, 1) + timedelta(days=number % 10),
-            id=old_id(now() - timedelta(hours=2), number),
+            id=batch_id_at(utc_now() - timedelta(hours=2), number),
         )
         commits.commit_batch(db, made)
     while (claim := claims.claim(db, "w", 32, 60)).images:
@@ -46,9 +46,9 @@ def filled(db: Db) -> Iterator[Db]:
         if source.random() < 0.2:
             db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": ["seen", "again"][: source.randint(1, 2)]}})
     for number in range(4):  # some still wait
-        commits.commit_batch(db, batch(2, "a", id=old_id(now() - timedelta(hours=1), number)))
+        commits.commit_batch(db, new_batch(2, "a", id=batch_id_at(utc_now() - timedelta(hours=1), number)))
     yield db
-    validate(db)
+    validate_documents(db)
 
 
 def matches(image: Document, batch_status: str, filters: Filters) -> bool:
@@ -139,12 +139,12 @@ def test_ranks_stay_right_while_batches_come_and_go(db: Db, seed: int, monkeypat
     monkeypatch.setattr(page_index, "_CHUNK", 8)
     source = random.Random(seed)
     there: dict[str, set[str]] = {}
-    begin = now() - timedelta(days=1)
+    begin = utc_now() - timedelta(days=1)
     for step in range(160):
         choice = source.random()
         if choice < 0.65:
-            made = batch(
-                store=[source.choice("abc") for _ in range(2)], id=old_id(begin + timedelta(seconds=step), step)
+            made = new_batch(
+                store=[source.choice("abc") for _ in range(2)], id=batch_id_at(begin + timedelta(seconds=step), step)
             )
             commits.commit_batch(db, made)
             there[made.id] = {image.store_name for image in made.images}
@@ -164,15 +164,15 @@ def test_ranks_stay_right_while_batches_come_and_go(db: Db, seed: int, monkeypat
             page = queries.page_of_batches(db, Filters(store_name=store), number, 4, 0)
             assert page.total == len(wanted)
             assert [one["_id"] for one in page.batches] == wanted[(number - 1) * 4 : number * 4]
-    validate(db)
+    validate_documents(db)
 
 
 def test_a_commit_later_than_its_segment_is_counted_in_by_the_recount(db: Db) -> None:
-    begin = now() - timedelta(hours=1)
+    begin = utc_now() - timedelta(hours=1)
     for number in range(10):
-        commits.commit_batch(db, batch(1, id=old_id(begin + timedelta(seconds=2 * number), number)))
+        commits.commit_batch(db, new_batch(1, id=batch_id_at(begin + timedelta(seconds=2 * number), number)))
     page_index.maintain(db)
-    late = batch(1, id=old_id(begin + timedelta(seconds=5), 99))
+    late = new_batch(1, id=batch_id_at(begin + timedelta(seconds=5), 99))
     commits.commit_batch(db, late)
     assert page_index.recount(db) == 2  # of all batches, and of the store
     assert queries.page_of_batches(db, Filters(), 1, 20, 0).total == 11
@@ -180,7 +180,7 @@ def test_a_commit_later_than_its_segment_is_counted_in_by_the_recount(db: Db) ->
 
 
 def test_a_batch_carries_its_first_images_and_says_when_there_are_more(db: Db) -> None:
-    batch_id = commit(db, 7)
+    batch_id = commit_new_batch(db, 7)
     (cut,) = queries.page_of_batches(db, Filters(), 1, 1, 3).batches
     assert [image["index"] for image in cut["images"]] == [0, 1, 2]
     assert cut["images_more"] is True
@@ -192,7 +192,7 @@ def test_a_batch_carries_its_first_images_and_says_when_there_are_more(db: Db) -
 
 
 def test_gaps_that_rejected_images_left_do_not_shorten_a_list(db: Db) -> None:
-    made = batch(3)
+    made = new_batch(3)
     spread = [
         commits.NewImage(**{**{name: getattr(one, name) for name in one.__slots__}, "index": one.index * 50})
         for one in made.images
@@ -227,7 +227,7 @@ def test_an_empty_list_has_no_pages(db: Db) -> None:
 
 
 def test_a_batch_is_shown_without_the_claims_fields(db: Db) -> None:
-    batch_id = commit(db, 1)
+    batch_id = commit_new_batch(db, 1)
     assert "work" not in queries.get_batch(db, batch_id)["images"][0]
     assert queries.get_image(db, f"{batch_id}0000")["work"]["fence"] == 0
-    work_off(db)
+    process_all(db)

@@ -13,7 +13,7 @@ from shared.storage.blob_keys import IDENTITY
 from shared.storage.identity import StoreIdentity
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.web_client import client, item, picture, post
+from tests.support.web_client import image_payload, make_client, make_image, post_batch
 
 pytestmark = pytest.mark.slow
 
@@ -101,7 +101,7 @@ def test_many_processes_that_begin_at_once_agree(db: Db, tmp_path: Path) -> None
 
 
 def test_a_database_older_than_marks_is_not_bound_to_a_folder_without_its_spools(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    assert post(client(mongo, blobs_root), [item(picture(1))]).status_code == 202
+    assert post_batch(make_client(mongo, blobs_root), [image_payload(make_image(1))]).status_code == 202
     db.bonds.delete_many({})
     LocalBlobs(blobs_root).delete(IDENTITY)
     away = blobs_root.with_name("away")
@@ -113,11 +113,11 @@ def test_a_database_older_than_marks_is_not_bound_to_a_folder_without_its_spools
 
 
 def test_nothing_is_accepted_into_a_store_that_is_not_the_databases(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root)
-    accepted = post(web, [item(picture(1))])
+    web = make_client(mongo, blobs_root)
+    accepted = post_batch(web, [image_payload(make_image(1))])
     assert accepted.status_code == 202
     shutil.rmtree(blobs_root)
-    refused = post(web, [item(picture(2))])
+    refused = post_batch(web, [image_payload(make_image(2))])
     assert (refused.status_code, refused.get_json()["code"]) == (503, "blobs_unavailable")
     assert db.batches.count_documents({}) == 1
     shown = web.get(accepted.get_json()["images"][0]["file_path"])

@@ -10,7 +10,7 @@ from shared.queue import wakeups
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.inspection_requests import SHORT_WAIT
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.web_client import client
+from tests.support.web_client import make_client
 from web.http import rate_limits
 
 
@@ -23,7 +23,7 @@ def _raise_redis_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> FlaskClient:
-    return client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT)
+    return make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT)
 
 
 @pytest.fixture

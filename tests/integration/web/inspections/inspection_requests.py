@@ -6,7 +6,7 @@ from werkzeug.test import TestResponse
 
 from shared import settings
 from shared.storage.mongo import Db
-from tests.support.web_client import opened
+from tests.support.web_client import open_services
 from web.http.response_cache import ResponseCache
 
 URL = "https://example.org/shelf.jpg"
@@ -28,7 +28,7 @@ def pointers(response: TestResponse) -> list[str]:
 
 def clear_response_caches() -> None:
     """Clear the response caches of all clients, so that results come from the database."""
-    for services in opened:
+    for services in open_services:
         services.response_cache = ResponseCache()
 
 

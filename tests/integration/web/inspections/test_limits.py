@@ -24,8 +24,8 @@ from tests.integration.web.inspections.inspection_requests import (
     expire_all,
 )
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.service_stack import until
-from tests.support.web_client import client, picture
+from tests.support.service_stack import wait_until
+from tests.support.web_client import make_client, make_image
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_known_results_are_returned_while_redis_is_unavailable_and_nothing_new_i
 ) -> None:
     web.post(DESCRIBE)
     inspector.finish()
-    without_redis = client(mongo, blobs_root, inspect=SHORT_WAIT)  # without Redis
+    without_redis = make_client(mongo, blobs_root, inspect=SHORT_WAIT)  # without Redis
     assert without_redis.post(DESCRIBE).status_code == 200
     fresh = without_redis.post("/img?https://example.org/other.jpg")
     assert (fresh.status_code, code(fresh)) == (503, "redis_unavailable")
@@ -50,14 +50,14 @@ def test_known_results_are_returned_while_redis_is_unavailable_however_old(db: D
     web.get(AUGMENT)
     inspector.finish()
     expire_all(db)
-    without_redis = client(mongo, blobs_root, inspect=SHORT_WAIT)  # without Redis
+    without_redis = make_client(mongo, blobs_root, inspect=SHORT_WAIT)  # without Redis
     assert without_redis.post(DESCRIBE).status_code == 200
     shown = without_redis.get(AUGMENT, headers={"Accept": "application/json"})
     assert (shown.status_code, shown.headers["Cache-Control"]) == (200, "private, no-cache")
 
 
 def test_dreams_are_counted_separately(mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"dreams_per_minute": 1}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"dreams_per_minute": 1}))
     address = {"REMOTE_ADDR": "198.51.100.17"}
     dreams = [web.post(f"/img?url=https://example.org/{name}.jpg&effect=deepdream", environ_overrides=address).status_code for name in "ab"]
     assert dreams == [202, 429]
@@ -67,11 +67,11 @@ def test_dreams_are_counted_separately(mongo: settings.Mongo, db: Db, blobs_root
 def test_one_client_has_a_limit_of_unfinished_inspections_and_refused_bytes_are_not_stored(
     db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str, inspector: Inspector
 ) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"max_pending": 2}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"max_pending": 2}))
     address = {"REMOTE_ADDR": "198.51.100.27"}
 
     def upload(number: int) -> TestResponse:
-        return web.post("/img", data=picture(number), content_type="image/jpeg", environ_overrides=address)
+        return web.post("/img", data=make_image(number), content_type="image/jpeg", environ_overrides=address)
 
     assert [upload(number).status_code for number in range(4)] == [202, 202, 429, 429]
     assert len(list(LocalBlobs(blobs_root).list(INCOMING))) == 2
@@ -104,7 +104,7 @@ def test_if_none_match_is_evaluated_and_if_match_is_ignored(web: FlaskClient, in
 
 
 def test_one_client_starts_a_limited_number_and_joins_any_number(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"per_minute": 2}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"per_minute": 2}))
     address = {"REMOTE_ADDR": "198.51.100.7"}
     responses = [web.post(f"/img?https://example.org/{name}.jpg", environ_overrides=address) for name in ("a", "a", "a", "b", "b", "c")]
     assert [response.status_code for response in responses] == [202, 202, 202, 202, 202, 429]
@@ -114,12 +114,12 @@ def test_one_client_starts_a_limited_number_and_joins_any_number(db: Db, mongo: 
 
 
 def test_the_number_of_waiting_inspections_is_limited(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"max_waiting": 1}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"max_waiting": 1}))
     assert web.post(DESCRIBE).status_code == 202
     assert web.post(DESCRIBE).status_code == 202
 
     others = (f"/img?https://example.org/{number}.jpg" for number in itertools.count())
-    until(lambda: web.post(next(others)).status_code == 429, 20, "others are refused")  # they are counted twice a second
+    wait_until(lambda: web.post(next(others)).status_code == 429, 20, "others are refused")  # they are counted twice a second
     assert code(web.post(next(others))) == "too_many_requests"
     assert web.post(DESCRIBE).status_code == 202
 

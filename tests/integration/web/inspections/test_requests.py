@@ -14,13 +14,13 @@ from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.inspection_requests import DESCRIBE, URL, clear_response_caches, code, pointers
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 
 pytestmark = pytest.mark.slow
 
 
 def test_an_uploaded_image_waits_for_the_inspector_and_is_described(web: FlaskClient, blobs_root: Path, inspector: Inspector) -> None:
-    data = picture(7)
+    data = make_image(7)
     first = web.post("/img", data={"file": (io.BytesIO(data), "my.jpg")})
     pending = first.get_json()
     assert (first.status_code, pending["source"]) == (202, None)
@@ -35,7 +35,7 @@ def test_an_uploaded_image_waits_for_the_inspector_and_is_described(web: FlaskCl
 
 
 def test_an_image_is_stored_again_when_its_result_is_deleted(web: FlaskClient, db: Db, blobs_root: Path, inspector: Inspector) -> None:
-    data = picture(7)
+    data = make_image(7)
     key = incoming_key(web.post("/img", data=data, content_type="image/jpeg").get_json()["id"])
     inspector.finish()
     LocalBlobs(blobs_root).delete(key)
@@ -48,7 +48,7 @@ def test_an_image_is_stored_again_when_its_result_is_deleted(web: FlaskClient, d
 
 
 def test_a_body_that_is_too_large_or_not_an_image_is_refused(web: FlaskClient, db: Db) -> None:
-    large = picture(1) + bytes(100_000)
+    large = make_image(1) + bytes(100_000)
     for response in (
         web.post("/img", data=large, content_type="image/jpeg"),
         web.post("/img", data={"file": (io.BytesIO(large), "a.jpg")}),
@@ -79,7 +79,7 @@ def test_a_body_that_is_too_large_or_not_an_image_is_refused(web: FlaskClient, d
         ("/img", {"data": b"{", "content_type": "application/json"}, 400, "malformed_json", None),
         (DESCRIBE, {"json": {"url": URL}}, 422, "invalid", ["/url"]),
         (f"{DESCRIBE}&effect=deepdream", {"json": {"url": URL, "effect": "deepdream"}}, 422, "invalid", None),
-        (DESCRIBE, {"data": picture(), "content_type": "image/jpeg"}, 422, "invalid", ["/url"]),
+        (DESCRIBE, {"data": make_image(), "content_type": "image/jpeg"}, 422, "invalid", ["/url"]),
         (DESCRIBE, {"data": b"x", "content_type": "text/plain"}, 415, "unsupported_media_type", None),
         (DESCRIBE, {"data": bytes(70_000), "content_type": "application/json"}, 413, "body_too_large", None),
         ("/img", {"data": {"other": "1"}, "content_type": "multipart/form-data"}, 422, "invalid", ["/other", "/file"]),
@@ -104,7 +104,7 @@ def test_a_request_names_exactly_one_image_and_only_known_fields(
 
 
 def test_two_files_are_refused(web: FlaskClient) -> None:
-    two = [(io.BytesIO(picture(1)), "a.jpg"), (io.BytesIO(picture(2)), "b.jpg")]
+    two = [(io.BytesIO(make_image(1)), "a.jpg"), (io.BytesIO(make_image(2)), "b.jpg")]
     response = web.post("/img", data={"file": two})
     assert (response.status_code, pointers(response)) == (422, ["/file"])
 

@@ -26,8 +26,8 @@ from tests.integration.web.inspections.inspection_requests import (
     pointers,
 )
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.service_stack import until
-from tests.support.web_client import client, opened
+from tests.support.service_stack import wait_until
+from tests.support.web_client import make_client, open_services
 from web.inspections.response_schemas import Awaited, Description, Look
 
 pytestmark = pytest.mark.slow
@@ -107,7 +107,7 @@ def test_waiting_requests_are_answered_when_the_inspection_is_done(web: FlaskCli
     with ThreadPoolExecutor(3) as pool:
         other, third = (web.application.test_client() for _ in range(2))
         first = pool.submit(web.post, f"{DESCRIBE}&wait=30")
-        until(lambda: db.inspections.count_documents({}), 20, "the inspection")
+        wait_until(lambda: db.inspections.count_documents({}), 20, "the inspection")
         job_id = db.inspections.distinct("_id")[0]
         joined = pool.submit(other.post, f"{DESCRIBE}&wait=30")
         watched = pool.submit(third.get, f"/inspections/{job_id}?wait=30")
@@ -137,14 +137,14 @@ def test_many_concurrent_requests_have_one_job_and_few_wakeups(web: FlaskClient,
 
 
 def test_the_number_of_waiting_threads_is_limited_and_the_others_return_at_once(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, threads=8, inspect=SHORT_WAIT)
-    held = [opened[-1].wait_slots.acquire(blocking=False) for _ in range(3)]
+    web = make_client(mongo, blobs_root, redis_url, threads=8, inspect=SHORT_WAIT)
+    held = [open_services[-1].wait_slots.acquire(blocking=False) for _ in range(3)]
     assert held == [True, True, False]  # a quarter of the threads
     began = time.monotonic()
     first = web.post(f"{DESCRIBE}&wait=30")
     assert first.status_code == 202
     assert web.get(f"{first.headers['Location']}?wait=30").status_code == 202
     assert time.monotonic() - began < 20
-    opened[-1].wait_slots.release()
+    open_services[-1].wait_slots.release()
     assert web.post(f"{DESCRIBE}&wait=0").status_code == 202
-    assert opened[-1].wait_slots.acquire(blocking=False)  # the thread that waited has released its slot
+    assert open_services[-1].wait_slots.acquire(blocking=False)  # the thread that waited has released its slot

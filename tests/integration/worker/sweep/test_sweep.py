@@ -12,7 +12,7 @@ from shared.storage.blob_keys import IDENTITY, original_key, spool_key
 from shared.storage.local_blobs import TEMP, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
-from tests.support.web_client import item, picture
+from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.sweep.sweep import Sweep
 
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.slow
 def test_the_sweep_deletes_a_spool_when_every_original_stands_and_mends_one_that_does_not(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    said = upload(web, db, [item(picture(1)), item(picture(2))])
+    said = upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
     run(pipeline)
     spoiled = said["images"][0]["id"]
-    blobs.write(original_key(spoiled, "jpg"), [b"x" * len(picture(1))])
+    blobs.write(original_key(spoiled, "jpg"), [b"x" * len(make_image(1))])
     Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(said["batch_id"])) is None
-    assert web.get(said["images"][0]["file_path"]).data == picture(1)
+    assert web.get(said["images"][0]["file_path"]).data == make_image(1)
 
 
 def test_the_sweep_keeps_a_spool_that_it_cannot_vouch_for_and_goes_on_with_others(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    bad = upload(web, db, [item(picture(1))])
-    good = upload(web, db, [item(picture(2))])
-    lost = upload(web, db, [item(picture(3))])
+    bad = upload(web, db, [image_payload(make_image(1))])
+    good = upload(web, db, [image_payload(make_image(2))])
+    lost = upload(web, db, [image_payload(make_image(3))])
     blobs.write(spool_key(lost["batch_id"]), [b"nothing of it"])
     run(pipeline)
     assert web.get(lost["links"]["self"]).get_json()["images"][0]["error"]["code"] == "bytes_missing"
@@ -55,7 +55,7 @@ def test_the_sweep_keeps_a_spool_that_it_cannot_vouch_for_and_goes_on_with_other
 def test_bytes_that_were_called_missing_and_are_in_the_spool_after_all_are_kept(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    said = upload(web, db, [item(picture(1)), item(picture(2))])
+    said = upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
     whole = blobs.read(spool_key(said["batch_id"]))
     blobs.delete(spool_key(said["batch_id"]))
     run(pipeline)
@@ -63,7 +63,7 @@ def test_bytes_that_were_called_missing_and_are_in_the_spool_after_all_are_kept(
     Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     images = web.get(said["links"]["self"]).get_json()["images"]
     assert [image["error"]["code"] for image in images] == ["bytes_missing"] * 2
-    assert [web.get(image["file_path"]).data for image in images] == [picture(1), picture(2)]
+    assert [web.get(image["file_path"]).data for image in images] == [make_image(1), make_image(2)]
     assert blobs.stat(spool_key(said["batch_id"])) is None
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.ledger import commits
 from shared.storage.schema import Batch, Image, hidden_fields
-from tests.support.ledger import batch
+from tests.support.ledger import new_batch
 from web.batches import serializers
 from web.openapi.document import document
 
@@ -18,20 +18,20 @@ def containers(value: Any) -> list[int]:
 
 
 def test_new_documents_are_valid_and_have_nothing_unset() -> None:
-    new = batch(2)
+    new = new_batch(2)
     Batch._from_son(commits.batch_document(new)).validate()
     for image in new.images:
         Image._from_son(commits.image_document(new, image)).validate()
 
 
 def test_new_images_share_no_list_and_no_dictionary() -> None:
-    new = batch(2)
+    new = new_batch(2)
     first, second = (commits.image_document(new, image) for image in new.images)
     assert not set(containers(first)) & set(containers(second))
 
 
 def test_a_response_contains_the_public_fields_and_those_that_openapi_names() -> None:
-    new = batch(1)
+    new = new_batch(1)
     images = [commits.image_document(new, image) for image in new.images]
     for image in images:
         for name in hidden_fields(Image):

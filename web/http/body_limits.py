@@ -84,14 +84,14 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, r
 def too_large(limit: int) -> TooLarge:
     """Return the error for a body above its limit."""
     return TooLarge(
-        f"The body may have {limit} bytes.", code="body_too_large", extra={"limit": "max_body_bytes", "value": limit}
+        f"The body may have at most {limit} bytes.", code="body_too_large", extra={"limit": "max_body_bytes", "value": limit}
     )
 
 
 def too_many_images(limit: int) -> TooLarge:
     """Return the error for a batch of too many images."""
     extra = {"limit": "max_images", "value": limit}
-    return TooLarge(f"A batch may have {limit} images.", code="too_many_images", extra=extra)
+    return TooLarge(f"A batch may have at most {limit} images.", code="too_many_images", extra=extra)
 
 
 def _chunks(stream: Readable) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ def _check_value_count(body: bytes, max_values: int) -> None:
     outside = unescaped.translate(None, _ALL_BUT_MARKS).replace(b'""', b"").split(b'"', 2 * max_values + 4)[::2]
     if sum(map(len, outside)) > max_values:
         raise TooLarge(
-            f"The JSON of a request may have {max_values} values.",
+            f"The JSON of a request may have at most {max_values} values.",
             code="too_many_values",
             extra={"limit": "max_values", "value": max_values},
         )

@@ -41,7 +41,7 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
             except ValueError as error:
                 errors.append(FieldError(pointer(name), "bad_value", str(error)))
     if errors:
-        raise Invalid("The query has parameters that are not acceptable.", errors=errors)
+        raise Invalid("The query has invalid parameters; errors lists them.", errors=errors)
     return values
 
 

@@ -24,7 +24,7 @@ class RequestBody:
 
     @property
     def is_json(self) -> bool:
-        """Whether the body is JSON: by its media type, or for want of one."""
+        """Whether the body is JSON by its media type. A body without a media type counts as JSON."""
         return self.media_type in {"", "application/json"} or self.media_type.endswith("+json")
 
     @property
@@ -46,7 +46,7 @@ class RequestBody:
             raise body_limits.too_large(limit)
 
     def read(self, limit: int) -> bytes:
-        """Read the whole body, inflated if it is gzip. The caller keeps no reference that it does not need.
+        """Read the whole body, inflated if it is gzip.
 
         :raises ShelfsightError: as ``body_limits.read_body`` and ``BodyStream.read`` do.
         """

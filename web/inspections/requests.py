@@ -194,7 +194,7 @@ def _fields(tree: Any) -> dict[str, Any]:
     try:
         fields = PictureIn.model_validate(tree).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise Invalid("The body has fields that are not acceptable.", errors=field_errors(error)) from None
+        raise Invalid("The body has invalid fields; errors lists them.", errors=field_errors(error)) from None
     return fields | {"url": _url(fields["url"])}
 
 

@@ -35,7 +35,7 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
     if len(items) > limits.max_images:
         raise too_many_images(limits.max_images)
     if not items:
-        upload.option_errors.append(FieldError(prefix, "empty", "There are no images in this request."))
+        upload.option_errors.append(FieldError(prefix, "empty", "The request contains no images; send at least one."))
     upload.total = len(items)
     return upload, items, prefix
 

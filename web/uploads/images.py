@@ -128,10 +128,10 @@ def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | Non
     if not data:
         return "", ("empty_file", "The file is empty.")
     if len(data) > limits.max_image_bytes:
-        return "", ("image_too_large", f"An image may have {limits.max_image_bytes} bytes, this has {len(data)}.")
+        return "", ("image_too_large", f"An image may have at most {limits.max_image_bytes} bytes; this one has {len(data)}.")
     signature = sniff(data[:_SIGNATURE_BYTES])
     if signature is None:
-        return "", ("unsupported_format", f"The file is none of: {', '.join(SIGNATURES)}.")
+        return "", ("unsupported_format", f"The format is not supported; send one of: {', '.join(SIGNATURES)}.")
     return SIGNATURES[signature], None
 
 
@@ -140,7 +140,7 @@ def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> Non
     too_large = [error for error in errors if error.code == "image_too_large"]
     if too_large and not lenient:
         extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
-        detail = f"An image may have {limits.max_image_bytes} bytes."
+        detail = f"An image may have at most {limits.max_image_bytes} bytes."
         raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
     if not errors:
         return
@@ -149,7 +149,7 @@ def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> Non
     if len(errors) == 1:
         detail = errors[0].detail
     elif upload.option_errors:
-        detail = "The request has fields that are not acceptable."
+        detail = "The request has invalid fields; errors lists them."
     else:
-        detail = f"{len(upload.rejected)} of {upload.total} images are not acceptable."
+        detail = f"{len(upload.rejected)} of {upload.total} images are invalid; errors lists why."
     raise Invalid(detail, errors=errors[:MAX_ERRORS])

@@ -97,7 +97,7 @@ def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
     except (TypeError, orjson.JSONEncodeError):
         return "bad_extra", "Extra keys must be plain JSON with numbers of at most 64 bits."
     if size > EXTRA_MAX_BYTES:
-        return "extra_too_large", f"Extra keys may take {EXTRA_MAX_BYTES} bytes as JSON."
+        return "extra_too_large", f"Extra keys may take at most {EXTRA_MAX_BYTES} bytes as JSON."
     if not _is_storable(extra, _EXTRA_MAX_DEPTH):
         return (
             "bad_extra",

@@ -58,7 +58,7 @@ def client(
         limits=settings.Limits(**limits),
         web=settings.Web(threads=threads),
         inspect=inspect or settings.Inspect(),
-        log=settings.Telemetry(level="CRITICAL"),
+        log=settings.Logging(level="CRITICAL"),
     )
     app = create_app(made)
     app.test_client_class = BufferedClient

@@ -150,7 +150,7 @@ def delete_some(db: Db, ids: list[str], share: float) -> int:
 
 def count_of_store(db: Db) -> int:
     """Count the batches of the store that holds half of all."""
-    return db.batches.count_documents(page_index.listed(seed_database.STORE))
+    return db.batches.count_documents(page_index.listed_query(seed_database.STORE))
 
 
 def large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> list[Row]:

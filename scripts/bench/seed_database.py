@@ -61,7 +61,7 @@ def seed(db: Db, batches: int, say: Callable[[str], None]) -> list[str]:
     say("creating indexes")
     create_indexes(db)
     say("counting segments")
-    while page_index.maintain(db, most=_CHUNK_OF_RANKS):
+    while page_index.maintain(db, max_chunks=_CHUNK_OF_RANKS):
         pass
     return ids
 

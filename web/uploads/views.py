@@ -67,7 +67,7 @@ def _check_room(services: Services, coming: int) -> None:
         services.check_room(coming)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
-        if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
+        if key is None or not idempotency.is_accepted(services.db, f"{_ACCOUNT}:{key}"):
             raise
 
 
@@ -80,19 +80,19 @@ def _accept(services: Services, parsed: Parsed, key: str | None, *, lenient: boo
     try:
         digests = _digests(services, parsed.good)
         if key is not None:
-            taken = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
-            if isinstance(taken, idempotency.Replay):
+            taken = idempotency.reserve_key(services.db, f"{_ACCOUNT}:{key}", parsed.fingerprint(digests, lenient=lenient))
+            if isinstance(taken, idempotency.StoredResponse):
                 _discard(services, batch_id, writing)
-                return _accepted(taken.answer)
+                return _accepted(taken.body)
             begun = taken
         answer = _answer(batch_id, parsed, lenient=lenient)
         batch = _new_batch(services, batch_id, parsed, digests)
         commits.commit_batch(
             services.db,
             batch,
-            idempotency=begun,
-            answer=answer,
-            bytes_kept=lambda seconds: _wait(writing, seconds),
+            reservation=begun,
+            response_body=answer,
+            wait_for_spool=lambda seconds: _wait(writing, seconds),
             deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
@@ -150,9 +150,9 @@ def _new_batch(services: Services, batch_id: str, parsed: Parsed, digests: list[
     return commits.NewBatch(batch_id, images, names, parsed.detect, created_at)
 
 
-def _forget(services: Services, begun: idempotency.Begun) -> None:
+def _forget(services: Services, begun: idempotency.KeyReservation) -> None:
     try:
-        idempotency.forget(services.db, begun)
+        idempotency.release_key(services.db, begun)
     except ShelfsightError:
         return  # it frees itself within a minute
 

@@ -18,7 +18,19 @@ from scripts.local.installation import ROOT
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Settings, read
 
-PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "FETCH_", "INSPECT_", "LOG_")
+PREFIXES = (
+    "MONGODB_",
+    "REDIS_",
+    "BLOBS_",
+    "LIMITS_",
+    "WEB_",
+    "WORKER_",
+    "SWEEP_",
+    "VISION_",
+    "FETCH_",
+    "INSPECT_",
+    "LOG_",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +98,9 @@ def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPa
     assert Settings().web.trusted_proxies == tuple(map(ip_network, ("10.0.0.5/32", "172.16.0.0/12", "fd00::/8")))
 
 
-@pytest.mark.parametrize("invalid", ["10.0.0.5", '"10.0.0.5"', "{}", "[5]", '["nginx"]', '["10.0.0.5/8"]', '["10.0.0.256"]'])
+@pytest.mark.parametrize(
+    "invalid", ["10.0.0.5", '"10.0.0.5"', "{}", "[5]", '["nginx"]', '["10.0.0.5/8"]', '["10.0.0.256"]']
+)
 def test_an_invalid_proxy_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, invalid: str) -> None:
     monkeypatch.setenv("WEB_TRUSTED_PROXIES", invalid)
     assert 'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5",' in error_at_the_start()
@@ -101,7 +115,9 @@ def test_fetch_lists_are_names_and_networks(monkeypatch: pytest.MonkeyPatch) -> 
     assert fetch.permitted_networks == (ip_network("10.0.0.5/32"), ip_network("fd00::/8"))
 
 
-@pytest.mark.parametrize("name", ["BLOCKED_DOMAINS", "ALLOWED_DOMAINS", "PERMITTED_HOSTS", "BLOCKED_NETWORKS", "PERMITTED_NETWORKS"])
+@pytest.mark.parametrize(
+    "name", ["BLOCKED_DOMAINS", "ALLOWED_DOMAINS", "PERMITTED_HOSTS", "BLOCKED_NETWORKS", "PERMITTED_NETWORKS"]
+)
 @pytest.mark.parametrize(
     "invalid",
     [
@@ -116,7 +132,9 @@ def test_fetch_lists_are_names_and_networks(monkeypatch: pytest.MonkeyPatch) -> 
         '["::ffff:10.0.0.0/104"]',
     ],
 )
-def test_an_invalid_fetch_list_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str, invalid: str) -> None:
+def test_an_invalid_fetch_list_ends_the_start_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, invalid: str
+) -> None:
     monkeypatch.setenv(f"FETCH_{name}", invalid)
     assert f"FETCH_{name} must be a JSON list like " in error_at_the_start()
 
@@ -162,7 +180,9 @@ def test_settings_that_contradict_each_other_end_the_start_with_a_sentence(
         {"LIMITS_MAX_IMAGE_BYTES": "1000000000", "LIMITS_MAX_BYTES_IN_FLIGHT": "1"},
     ],
 )
-def test_unusual_settings_that_work_together_are_accepted(monkeypatch: pytest.MonkeyPatch, values: dict[str, str]) -> None:
+def test_unusual_settings_that_work_together_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     assert read()
@@ -209,7 +229,9 @@ def error_at_the_start() -> str:
     return str(exit_info.value.code)
 
 
-def test_a_setting_may_come_from_a_file_and_a_variable_takes_precedence(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_may_come_from_a_file_and_a_variable_takes_precedence(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (secrets / "mongodb_url").write_text("mongodb://user:word@db/\n")
     (secrets / "redis_url").write_text("redis://:word@cache/0\n")
     (secrets / "public_url").write_text("https://shelf.example")
@@ -246,9 +268,14 @@ def test_an_empty_variable_counts_as_unset(secrets: Path, monkeypatch: pytest.Mo
 def test_every_program_ends_with_a_sentence_when_the_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRETS_DIR": str(tmp_path / "missing")}
     command = [sys.executable, "-m", *program.split()]
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    process = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert process.returncode == 1
-    assert process.stderr == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+    assert (
+        process.stderr
+        == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+    )
 
 
 def test_a_folder_of_secrets_that_is_a_file_ends_the_start_with_a_sentence(secrets: Path) -> None:

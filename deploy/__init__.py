@@ -1,1 +1,1 @@
-"""What prepares a deployment in containers; docs/containers.md says how it fits together."""
+"""Programs that prepare a deployment in containers, described in docs/containers.md."""

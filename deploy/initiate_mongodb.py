@@ -1,7 +1,7 @@
-"""``python -m deploy.initiate_mongodb``: make the fresh MongoDB a replica set of one, with its users and the indexes.
+"""``python -m deploy.initiate_mongodb``: initiate a new MongoDB as a replica set with one member; create its users and the indexes.
 
-It runs in MongoDB's own network namespace, because a server without users trusts its loopback alone. Again is fine: what is
-there stays.
+It runs in the network namespace of MongoDB, because a server without users accepts such commands from localhost only (MongoDB's
+localhost exception). It may run again: it leaves what already exists as it is.
 """
 
 import sys
@@ -22,7 +22,7 @@ from shared.storage.schema import create_indexes
 
 _ADMINISTRATOR: Final = "administrator"
 _PASSWORD: Final = Path("/secrets/mongodb/administrator")
-_LIMIT_S: Final = 60.0
+_TIME_LIMIT_S: Final = 60.0
 _TIMEOUT_MS: Final = 3000
 _UNAUTHORIZED: Final = {13, 18}
 """Unauthorized, AuthenticationFailed: https://www.mongodb.com/docs/manual/reference/error-codes/"""
@@ -31,19 +31,19 @@ _USER_EXISTS: Final = 51003
 
 
 def main() -> None:
-    """Do what is missing, or end with a sentence."""
+    """Prepare MongoDB; exit with 1 and an error message when that fails."""
     try:
-        mongo = Mongo()  # alone: the settings of the web would be refused here
+        mongo = Mongo()  # not Settings: its checks of the web front would fail here
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explain(error)}")
-    until = time.monotonic() + _LIMIT_S
+    until = time.monotonic() + _TIME_LIMIT_S
     while True:
         try:
             _prepare(mongo)
         except (ConnectionFailure, OperationFailure, StoreAway) as error:
             if time.monotonic() > until:
-                sys.exit(f"MongoDB could not be prepared within {_LIMIT_S:.0f} s: {error}")
-            time.sleep(0.2)  # it is starting, or electing itself
+                sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s; see the log of the container mongodb: {error}")
+            time.sleep(0.2)  # it is starting, or electing a primary
         else:
             return
 
@@ -52,13 +52,13 @@ def _prepare(mongo: Mongo) -> None:
     host = urlsplit(mongo.url).hostname
     user, password = urlsplit(mongo.url).username, urlsplit(mongo.url).password
     member = {"_id": 0, "host": f"{host}:27017"}
-    with _locally() as fresh:
-        _unless(_UNAUTHORIZED | {_ALREADY_INITIALIZED}, fresh, "replSetInitiate", {"_id": "shelfsight", "members": [member]})
-        first = {"pwd": _PASSWORD.read_text(), "roles": ["root"]}
-        _unless(_UNAUTHORIZED | {_USER_EXISTS}, fresh, "createUser", _ADMINISTRATOR, **first)
-    with _locally(username=_ADMINISTRATOR, password=_PASSWORD.read_text()) as known:
+    with _connect_locally() as unauthenticated:
+        _run_once(_UNAUTHORIZED | {_ALREADY_INITIALIZED}, unauthenticated, "replSetInitiate", {"_id": "shelfsight", "members": [member]})
+        options = {"pwd": _PASSWORD.read_text(), "roles": ["root"]}
+        _run_once(_UNAUTHORIZED | {_USER_EXISTS}, unauthenticated, "createUser", _ADMINISTRATOR, **options)
+    with _connect_locally(username=_ADMINISTRATOR, password=_PASSWORD.read_text()) as administrator:
         roles = [{"role": "readWrite", "db": mongo.database}, {"role": "dbAdmin", "db": mongo.database}]
-        _unless({_USER_EXISTS}, known, "createUser", user, pwd=password, roles=roles)
+        _run_once({_USER_EXISTS}, administrator, "createUser", user, pwd=password, roles=roles)
     db = connect(mongo, app="initiate")
     try:
         create_indexes(db)
@@ -66,16 +66,16 @@ def _prepare(mongo: Mongo) -> None:
         db.client.close()
 
 
-def _locally(**login: Any) -> "MongoClient[dict[str, Any]]":
-    return MongoClient("127.0.0.1", 27017, directConnection=True, serverSelectionTimeoutMS=_TIMEOUT_MS, socketTimeoutMS=_TIMEOUT_MS, **login)
+def _connect_locally(**credentials: Any) -> "MongoClient[dict[str, Any]]":
+    return MongoClient("127.0.0.1", 27017, directConnection=True, serverSelectionTimeoutMS=_TIMEOUT_MS, socketTimeoutMS=_TIMEOUT_MS, **credentials)
 
 
-def _unless(codes: set[int], client: "MongoClient[dict[str, Any]]", command: str, value: Any, **more: Any) -> None:
-    """Run a command on the server; its refusal with one of these codes says that it was done before."""
+def _run_once(done_codes: set[int], client: "MongoClient[dict[str, Any]]", command: str, value: Any, **options: Any) -> None:
+    """Run a database command; an error with one of ``done_codes`` means that it was run before."""
     try:
-        client.admin.command(command, value, **more)
+        client.admin.command(command, value, **options)
     except OperationFailure as error:
-        if error.code not in codes:
+        if error.code not in done_codes:
             raise
 
 

@@ -1,1 +1,1 @@
-"""Benches: what taking and showing images costs, as ratios against baselines measured in the same run."""
+"""Benchmarks: the cost of accepting, processing and showing images, as ratios to baselines of the same run."""

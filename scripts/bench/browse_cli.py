@@ -1,4 +1,4 @@
-"""Measure what showing lists costs with a million images: far pages, cursors with every filter, a large page.
+"""Measure lists over a million images: pages far from the newest, cursors with every filter, a large page.
 
 Exit code 0 when every target is met, 1 when one is missed.
 """
@@ -20,50 +20,50 @@ _DELETED = 0.05
 
 
 def main() -> int:
-    """Run the bench; give the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/browse", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="100,000 images and fewer rounds; pages nearer in proportion"
+        "--quick", action="store_true", help="100,000 images, fewer rounds, page numbers reduced in proportion"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument(
-        "--folder", type=Path, help="put the database here (needs 2 GB; default: the system's temporary folder)"
+        "--folder", type=Path, help="folder for the database, needs 2 GB (default: the system's temporary folder)"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     report = Report("scripts/bench/browse")
-    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=given.folder) as name:
+    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=args.folder) as name:
         servers = Servers(Path(name), indexes=False)
         try:
-            _measure(report, servers, quick=given.quick)
+            _measure(report, servers, quick=args.quick)
         finally:
             servers.stop()
-    return report.end(given.json)
+    return report.finish(args.json)
 
 
 def _measure(report: Report, servers: Servers, *, quick: bool) -> None:
     batches = _QUICK_BATCHES if quick else _BATCHES
     rounds = 9 if quick else 25
-    began = time.monotonic()
-    ids = seed_database.seed(servers.db, batches, report.say)
-    report.say(f"seeded in {time.monotonic() - began:.0f} s")
-    web = page_rates.client(servers.settings)
+    started = time.monotonic()
+    ids = seed_database.seed(servers.db, batches, report.log)
+    report.log(f"seeded in {time.monotonic() - started:.0f} s")
+    web = page_rates.create_client(servers.settings)
     images = f"{batches * seed_database.PER_BATCH:,} images"
 
-    seeded = {"": batches, seed_database.STORE: page_rates.count_of_store(servers.db)}
+    seeded = {"": batches, seed_database.STORE: page_rates.count_batches_of_store(servers.db)}
 
     def pages(when: str, left: int) -> None:
-        listed = {"": left, seed_database.STORE: page_rates.count_of_store(servers.db)}
+        listed = {"": left, seed_database.STORE: page_rates.count_batches_of_store(servers.db)}
         for store, count in listed.items():
             query = {"store_name": store} if store else {}
-            numbers = page_rates.pages_of(seeded[store], count)
+            numbers = page_rates.pages_to_measure(seeded[store], count)
             heading = f"Pages{' of one store' if store else ''}{when}: {count:,} batches"
-            report.part(heading, partial(page_rates.pages, web, query, numbers, count, rounds=rounds))
+            report.add_part(heading, partial(page_rates.measure_pages, web, query, numbers, count, rounds=rounds))
 
     pages("", batches)
-    report.part(f"Cursors, {images}", lambda: page_rates.cursors(web, ids, rounds=rounds))
-    report.part("A large page", lambda: page_rates.large_page(web, servers, rounds=rounds))
-    report.say(f"deleting {_DELETED:.0%} of the batches")
-    pages(f" after {_DELETED:.0%} were deleted", page_rates.delete_some(servers.db, ids, _DELETED))
+    report.add_part(f"Cursors, {images}", lambda: page_rates.measure_cursors(web, ids, rounds=rounds))
+    report.add_part("A large page", lambda: page_rates.measure_large_page(web, servers, rounds=rounds))
+    report.log(f"deleting {_DELETED:.0%} of the batches")
+    pages(f" after {_DELETED:.0%} were deleted", page_rates.delete_batches(servers.db, ids, _DELETED))
 
 
 if __name__ == "__main__":

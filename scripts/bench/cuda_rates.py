@@ -1,8 +1,8 @@
-"""What a worker's GPU does beside its network: decoding, augmentation and encoding included, on all cores of the machine.
+"""Measure the whole processing of images with a GPU, on all cores, against the network alone.
 
-As in the service's pipeline within a claim, threads decode the next group and finish the last one while the model looks at this one; here on all cores. Needs
-torch, torchvision, OpenCV, Pillow and rich alone. Barcodes, which are read on the CPU whatever the network runs on, are left out:
-``scripts/bench/vision --only whole`` has them.
+As in the service's pipeline within a claim, threads decode the next group of images and finish the previous one while
+the model processes the current one; here on all cores. Needs only torch, torchvision, OpenCV, Pillow and rich.
+Barcodes, which are read on the CPU on every machine, are left out: ``scripts/bench/vision --only whole`` includes them.
 """
 
 import os
@@ -17,74 +17,78 @@ import torchvision
 from torch import Tensor, nn
 
 from scripts.bench import sample_uploads
-from scripts.bench.report import Row, against
+from scripts.bench.report import Row, compare
 from scripts.bench.timing import interleave, median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect, model_registry
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
-"""With seeded weights: the time is that of trained ones but for what follows from finding nothing."""
-_LABELS: Final = tuple(str(one) for one in range(91))
+"""With seeded weights: these take as long as trained ones, except for the steps that depend on the number of
+detections."""
+_LABELS: Final = tuple(str(number) for number in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
 _CALLS: Final = 4
-"""Batches in one measurement of the bare network: the casts of its weights are kept from one to the next."""
-_BUSY: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
-_END_S: Final = 10.0
+"""Batches per measurement of the bare network, which keeps the half-precision copies of its weights between them."""
+_UTILIZATION: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
+_END_TIMEOUT_S: Final = 10.0
 
 
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
-    """Compare whole work with the bare network, for the bundled model and three of torchvision's.
+    """Compare the whole processing with the bare network, for the bundled model and three of torchvision's.
 
-    :param device: ``cuda``; ``cpu`` only shows that the bench itself works.
+    :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
     """
-    imaging.use_threads(1)  # OpenCV's of each thread: there is one for each core
-    files = [sample_uploads.jpeg(seed) for seed in range(8 if quick else 32)]
+    imaging.limit_threads(1)  # OpenCV's threads within each thread: there is one thread for each core
+    files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):
-        rows += _model(name, files, device, quick=quick)
+        rows += _measure_model(name, files, device, quick=quick)
     return rows
 
 
-def _model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
-    detector = detect.Detector(*_made(name), device=device, precision="half", threads=1)
-    many = _repeated(files, detector.batch * (2 if quick else 6))
-    rows = _beside_bare(name, detector, many, rounds=2 if quick else 7) + _steps(name, detector, files)
-    return rows + (_on_gpu(name, detector, many) if device == "cuda" else [])
+def _measure_model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
+    detector = detect.Detector(*_load(name), device=device, precision="half", threads=1)
+    repeated = _repeat(files, detector.batch_size * (2 if quick else 6))
+    rows = _compare_with_bare(name, detector, repeated, rounds=2 if quick else 7) + _time_steps(name, detector, files)
+    return rows + (_measure_gpu(name, detector, repeated) if device == "cuda" else [])
 
 
-def _beside_bare(name: str, detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
-    batch = detector.batch
-    decoded = [_decoded(data) for data in files[:batch]]
-    bare = _Bare(_made(name)[0], decoded, detector.device)
+def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
+    batch = detector.batch_size
+    decoded = [_decode(data) for data in files[:batch]]
+    bare = _Bare(_load(name)[0], decoded, detector.device)
     rates = interleave(
         {
             "bare": lambda: batch * _CALLS / seconds(bare),
             "predict": lambda: batch / seconds(lambda: detector.predict(decoded)),
-            "whole": lambda: len(files) / seconds(lambda: _whole(detector, files)),
+            "whole": lambda: len(files) / seconds(lambda: _run_pipeline(detector, files)),
         },
         rounds,
     )
-    if detector.batch != batch:
-        raise RuntimeError(f"{name}: {batch} pictures at once did not fit into the GPU's memory; these figures compare nothing.")
+    if detector.batch_size != batch:
+        raise RuntimeError(f"{name}: a batch of {batch} images did not fit into the GPU's memory; the figures cannot be compared.")
     bare_rate = median(rates["bare"])
     return [
-        against(f"{name}: a Detector, from decoded pictures, of the plain half-precision call", median(rates["predict"]), "images/s", bare_rate),
-        against(f"{name}: decoding, augmentation and encoding included, of the same", median(rates["whole"]), "images/s", bare_rate, at_least=_AT_LEAST),
+        compare(f"{name}: a Detector, from decoded pictures, of the plain half-precision call", median(rates["predict"]), "images/s", bare_rate),
+        compare(f"{name}: decoding, augmentation and encoding included, of the same", median(rates["whole"]), "images/s", bare_rate, at_least=_AT_LEAST),
         Row(f"{name}: pictures at once", batch, ""),
     ]
 
 
 class _Bare:
-    """The plain torchvision call under half-precision autocast, over a batch that lies on the device at the network's own size."""
+    """The plain torchvision call under half-precision autocast.
+
+    Its batch is already on the device, and has the network's input size.
+    """
 
     def __init__(self, model: nn.Module, batch: list[Rgb], device: str) -> None:
-        self._model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
+        self._model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's types
         self._device = device
-        self._batch = [self._fitted(rgb) for rgb in batch]
+        self._batch = [self._resize(rgb) for rgb in batch]
 
     def __call__(self) -> None:
         half = torch.float16 if self._device == "cuda" else torch.bfloat16
@@ -94,84 +98,84 @@ class _Bare:
         if self._device == "cuda":
             torch.cuda.synchronize()
 
-    def _fitted(self, rgb: Rgb) -> Tensor:
+    def _resize(self, rgb: Rgb) -> Tensor:
         transform: Any = self._model.transform
-        picture = torch.from_numpy(rgb).permute(2, 0, 1).float().to(self._device) / 255
-        images, _ = transform([picture])
-        fitted: Tensor = nn.functional.interpolate(picture[None], images.image_sizes[0], mode="bilinear")[0]
-        return fitted
+        image = torch.from_numpy(rgb).permute(2, 0, 1).float().to(self._device) / 255
+        images, _ = transform([image])
+        resized: Tensor = nn.functional.interpolate(image[None], images.image_sizes[0], mode="bilinear")[0]
+        return resized
 
 
-def _whole(detector: detect.Detector, files: list[bytes]) -> None:
-    """Do it all: threads decode the next group and finish the last one while the model looks at this one."""
-    groups = _groups(files, detector.batch)
+def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
+    """Process all files; threads decode the next group and finish the previous one while the model runs."""
+    groups = _groups(files, detector.batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def begin(group: list[bytes]) -> list[Future[Rgb]]:
-            return [pool.submit(_decoded, data) for data in group]
+        def start_decoding(group: list[bytes]) -> list[Future[Rgb]]:
+            return [pool.submit(_decode, data) for data in group]
 
         finishing: list[Future[Any]] = []
-        ahead = begin(next(groups))
-        while ahead:
-            decoded = [job.result() for job in ahead]
-            ahead = begin(next(groups, []))
+        decoding = start_decoding(next(groups))
+        while decoding:
+            decoded = [job.result() for job in decoding]
+            decoding = start_decoding(next(groups, []))
             found = detector.predict(decoded)
             for job in finishing:
-                job.result()  # three groups at the most are in memory
-            finishing = [pool.submit(_finished, rgb, some, detector.device) for rgb, some in zip(decoded, found, strict=True)]
+                job.result()  # keeps at most three groups in memory
+            finishing = [pool.submit(_finish, rgb, detections, detector.device) for rgb, detections in zip(decoded, found, strict=True)]
         for job in finishing:
             job.result()
 
 
-def _steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Tell what each step costs a picture by itself, one after the other."""
-    decoded = [_decoded(data) for data in files]
+def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
+    """Time each step per image, one step after the other."""
+    decoded = [_decode(data) for data in files]
     found = detector.predict(decoded)
     calls: dict[str, Callable[[], object]] = {
-        "decode": lambda: [_decoded(data) for data in files],
+        "decode": lambda: [_decode(data) for data in files],
         "detect": lambda: detector.predict(decoded),
-        "draw, augment and encode": lambda: [_finished(rgb, some, detector.device) for rgb, some in zip(decoded, found, strict=True)],
+        "draw, augment and encode": lambda: [_finish(rgb, detections, detector.device) for rgb, detections in zip(decoded, found, strict=True)],
     }
     times = {step: seconds(call) / len(files) * 1e3 for step, call in calls.items()}
     total = sum(times.values())
-    return [Row(f"{name}, step: {step}", taken, "ms an image", total, taken / total) for step, taken in times.items()]
+    return [Row(f"{name}, step: {step}", duration, "ms an image", total, duration / total) for step, duration in times.items()]
 
 
-def _on_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Tell how busy the GPU is over one round of the whole work, by its driver's own tool, and what memory that takes."""
+def _measure_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
+    """Measure the GPU's utilization, with the driver's own tool, and its peak memory in one round of processing."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    with subprocess.Popen(_BUSY, stdout=subprocess.PIPE, text=True) as watcher:
+    with subprocess.Popen(_UTILIZATION, stdout=subprocess.PIPE, text=True) as monitor:
         try:
-            _whole(detector, files)
+            _run_pipeline(detector, files)
         finally:
-            watcher.terminate()
-            said, _ = watcher.communicate(timeout=_END_S)
-    busy = [int(line) for line in said.split()]
+            monitor.terminate()
+            output, _ = monitor.communicate(timeout=_END_TIMEOUT_S)
+    utilization = [int(line) for line in output.split()]
     return [
-        Row(f"{name}: the GPU is busy, on average", sum(busy) / len(busy), "%"),
+        Row(f"{name}: the GPU is busy, on average", sum(utilization) / len(utilization), "%"),
         Row(f"{name}: most memory of the GPU", torch.cuda.max_memory_reserved() / 2**20, "MiB"),
     ]
 
 
-def _made(name: str) -> tuple[nn.Module, Card]:
+def _load(name: str) -> tuple[nn.Module, ModelCard]:
     if name == model_registry.BUNDLED:
         return model_registry.load(name)
     torch.manual_seed(0)
     model: nn.Module = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(_LABELS))
-    return model, Card(name, "seeded", _LABELS, 0.3, "")
+    return model, ModelCard(name, "seeded", _LABELS, 0.3, "")
 
 
-def _decoded(data: bytes) -> Rgb:
+def _decode(data: bytes) -> Rgb:
     return imaging.decode(data, max_pixels=_MAX_PIXELS).rgb
 
 
-def _finished(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.Prepared:
-    return image_steps.finish(image_steps.Prepared("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
+def _finish(rgb: Rgb, detections: list[dict[str, Any]], device: str) -> image_steps.PreparedImage:
+    return image_steps.finish(image_steps.PreparedImage("bench", rgb, {}), detections, list(DEFAULT_AUGMENTATIONS), device)
 
 
-def _repeated(items: list[Any], count: int) -> list[Any]:
-    return [items[at % len(items)] for at in range(count)]
+def _repeat(items: list[Any], count: int) -> list[Any]:
+    return [items[number % len(items)] for number in range(count)]
 
 
 def _groups(items: list[bytes], size: int) -> Iterator[list[bytes]]:

@@ -1,7 +1,8 @@
-"""Measure downloads: a finished picture of 200 KB through the nginx of docker-compose.yaml beside an nginx that serves the same file.
+"""Measure downloads of an image of 200 KB through the deployment's nginx, against an nginx with the same file.
 
-It needs a Docker engine, and brings up a project of its own (shelfsight-bench), which it removes again. Rates are taken from this
-machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed, 2 without an engine.
+Needs a Docker engine. Starts a compose project of its own (shelfsight-bench) and removes it at the end. Rates are
+measured from this machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed,
+2 without an engine.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import httpx
 
 from scripts.bench import sample_uploads
 from scripts.bench.download_rates import Downloaders, Source
-from scripts.bench.report import Report, Row, against
+from scripts.bench.report import Report, Row, compare
 from scripts.bench.timing import interleave, median
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
@@ -27,53 +28,53 @@ from scripts.local.embedded_servers import free_port
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"
 _SUBNET: Final = "10.213.79.0/24"
-_UP_S: Final = 3600
+_COMPOSE_TIMEOUT_S: Final = 3600
 _WAIT_S: Final = 30
 _AT_LEAST: Final = 0.9
-_MANY: Final = {"processes": 2, "connections": 4}
+_DOWNLOADERS: Final = {"processes": 2, "connections": 4}
 
 
 def main() -> int:
-    """Run the bench; give the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/download", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: half a minute, rougher figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    given = parser.parse_args()
-    if problem := engine.missing():
-        print(f"There is no Docker engine with compose here: {problem}", file=sys.stderr)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
+    args = parser.parse_args()
+    if problem := engine.find_problem():
+        print(f"No usable Docker engine with compose: {problem}", file=sys.stderr)
         return 2
     report = Report("scripts/bench/download")
     deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET, "WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker"})
     try:
-        report.say("starting everything in containers ...")
-        deployment.compose("up", "--detach", "--wait", "--build", limit_s=_UP_S)
-        image = _upload(f"http://{deployment.variables['LISTEN']}", sample_uploads.jpeg(1))
+        report.log("starting all containers ...")
+        deployment.compose("up", "--detach", "--wait", "--build", limit_s=_COMPOSE_TIMEOUT_S)
+        image_id = _upload(f"http://{deployment.variables['LISTEN']}", sample_uploads.draw_jpeg(1))
         _start_plain(deployment)
-        report.part(f"Downloads of {sample_uploads.BYTES // 1000} KB", lambda: _measure(deployment, image, quick=given.quick))
+        report.add_part(f"Downloads of {sample_uploads.JPEG_BYTES // 1000} KB", lambda: _measure(deployment, image_id, quick=args.quick))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 2
     finally:
-        with contextlib.suppress(EngineError):  # it may not have begun
+        with contextlib.suppress(EngineError):  # the container may not exist
             engine.run(["docker", "rm", "--force", _PLAIN])
-        deployment.compose("--profile", "*", "down", "--volumes", "--timeout", "20", limit_s=_UP_S)
-    return report.end(given.json)
+        deployment.compose("--profile", "*", "down", "--volumes", "--timeout", "20", limit_s=_COMPOSE_TIMEOUT_S)
+    return report.finish(args.json)
 
 
-def _upload(url: str, picture: bytes) -> str:
-    """Upload one picture and wait until it is done; give its id."""
-    about = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
+def _upload(url: str, data: bytes) -> str:
+    """Upload one image and wait until it is done; returns its id."""
+    metadata = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
     with httpx.Client(base_url=url, timeout=2 * _WAIT_S) as client:
-        answer = client.post("/upload_image_batch", data={"metadata": json.dumps(about)}, files={"file": picture}, headers={"Idempotency-Key": uuid.uuid4().hex})
-        batch = client.get(answer.raise_for_status().headers["Location"], params={"wait": _WAIT_S}).raise_for_status().json()
+        response = client.post("/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": data}, headers={"Idempotency-Key": uuid.uuid4().hex})
+        batch = client.get(response.raise_for_status().headers["Location"], params={"wait": _WAIT_S}).raise_for_status().json()
     (image,) = batch["images"]
     if image["status"] != "done":
-        raise EngineError(f"The picture is {image['status']} after {_WAIT_S} s.")
+        raise EngineError(f"The image is {image['status']} after {_WAIT_S} s.")
     return str(image["id"])
 
 
 def _start_plain(deployment: Deployment) -> None:
-    """Start the nginx to compare with: the same image, network and volume, as the same user."""
+    """Start the nginx of the baseline: the same Docker image, network, volume and user."""
     (nginx,) = deployment.containers("nginx")
     conf = ROOT / "scripts/bench/baselines/nginx_plain.conf"
     engine.run([
@@ -83,43 +84,43 @@ def _start_plain(deployment: Deployment) -> None:
     ])  # fmt: skip
 
 
-def _measure(deployment: Deployment, image: str, *, quick: bool) -> list[Row]:
+def _measure(deployment: Deployment, image_id: str, *, quick: bool) -> list[Row]:
     (nginx,) = deployment.containers("nginx")
     web = deployment.containers("web")[0]
-    shard, batch, index = image[30:32], image[:32], image[32:]
+    shard, batch, index = image_id[30:32], image_id[:32], image_id[32:]
     file = f"/files/{shard}/{batch}/{index}.jpg"
     sources = {
         "plain": (_PLAIN, Source(_address(deployment, _PLAIN), 8080, file)),
-        "silent": (_PLAIN, Source(_address(deployment, _PLAIN), 8081, file)),
-        "ours": (nginx, Source(_address(deployment, nginx), 8080, f"/uploads/{image}.jpg")),
-        "web": (web, Source(_address(deployment, web), 5000, f"/uploads/{image}.jpg")),
+        "no log": (_PLAIN, Source(_address(deployment, _PLAIN), 8081, file)),
+        "ours": (nginx, Source(_address(deployment, nginx), 8080, f"/uploads/{image_id}.jpg")),
+        "web": (web, Source(_address(deployment, web), 5000, f"/uploads/{image_id}.jpg")),
     }
     seconds, rounds = (1.0, 5) if quick else (3.0, 15)
-    with Downloaders(**_MANY) as downloaders:
+    with Downloaders(**_DOWNLOADERS) as downloaders:
 
-        def once(container: str, source: Source) -> tuple[float, float]:
-            began = _cpu(deployment, container)
+        def measure_once(container: str, source: Source) -> tuple[float, float]:
+            cpu_before = _cpu_seconds(deployment, container)
             rate = downloaders.per_second(source, seconds)
-            return rate, (_cpu(deployment, container) - began) / (rate * seconds) * 1e6
+            return rate, (_cpu_seconds(deployment, container) - cpu_before) / (rate * seconds) * 1e6
 
-        found = interleave({name: partial(once, *one) for name, one in sources.items()}, rounds)
-    rate = {name: median(one[0] for one in samples) for name, samples in found.items()}
-    cpu = {name: median(one[1] for one in samples) for name, samples in found.items()}
+        samples = interleave({name: partial(measure_once, *source) for name, source in sources.items()}, rounds)
+    rate = {name: median(sample[0] for sample in of_source) for name, of_source in samples.items()}
+    cpu = {name: median(sample[1] for sample in of_source) for name, of_source in samples.items()}
     return [
-        against("through nginx, of an nginx with the plain file", rate["ours"], "files/s", rate["plain"], at_least=_AT_LEAST),
-        against("the same, of one that keeps no access log", rate["ours"], "files/s", rate["silent"]),
-        against("nginx's CPU a file, of the other's", cpu["ours"], "us", cpu["plain"]),
-        against("from one web replica itself, of the plain file", rate["web"], "files/s", rate["plain"]),
+        compare("through nginx, of an nginx with the plain file", rate["ours"], "files/s", rate["plain"], at_least=_AT_LEAST),
+        compare("the same, of one that keeps no access log", rate["ours"], "files/s", rate["no log"]),
+        compare("nginx's CPU a file, of the other's", cpu["ours"], "us", cpu["plain"]),
+        compare("from one web replica itself, of the plain file", rate["web"], "files/s", rate["plain"]),
     ]
 
 
 def _address(deployment: Deployment, container: str) -> str:
-    """Give a container's own address on the network in front."""
+    """Return a container's own address on the front network."""
     return str(deployment.inspect(container)["NetworkSettings"]["Networks"][f"{_PROJECT}_front"]["IPAddress"])
 
 
-def _cpu(deployment: Deployment, container: str) -> float:
-    """Read the seconds of CPU that the processes of a container have had (proc(5))."""
+def _cpu_seconds(deployment: Deployment, container: str) -> float:
+    """Read the CPU seconds that the processes of a container have used (proc(5))."""
     rows = deployment.execute(container, "sh", "-c", "cat /proc/[0-9]*/stat").splitlines()
     fields = [row.rpartition(")")[2].split() for row in rows]
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Downloads over kept connections, from processes of their own: whole answers, as fast as they come."""
+"""Measure download rates over persistent connections, from separate processes."""
 
 import socket
 import time
@@ -14,7 +14,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file at a server."""
+    """A file on an HTTP server."""
 
     host: str
     port: int
@@ -23,52 +23,52 @@ class Source:
 
 
 class Downloaders:
-    """Processes that download, started once. A context manager that ends them."""
+    """Processes that download; started once, ended by the context manager.
+
+    :param connections: number of simultaneous connections of each process.
+    """
 
     def __init__(self, processes: int, connections: int) -> None:
-        """Start them; each downloads over ``connections`` connections at once."""
         self._processes, self._connections = processes, connections
         self._pool = ProcessPoolExecutor(processes, get_context("spawn"))
 
     def per_second(self, source: Source, seconds: float) -> float:
-        """Download one file for a while; give the whole answers a second of all processes together.
+        """Download one file repeatedly; returns the responses per second of all processes together.
 
-        :raises RuntimeError: an answer was not 200.
+        :raises RuntimeError: when a response is not 200.
         """
         jobs = [self._pool.submit(_download, source, self._connections, seconds) for _ in range(self._processes)]
         return sum(job.result() for job in jobs)
 
     def __enter__(self) -> Self:
-        """Give itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def _download(source: Source, connections: int, seconds: float) -> float:
     with ThreadPoolExecutor(connections) as threads:
-        jobs = [threads.submit(_over_one, source, seconds) for _ in range(connections)]
+        jobs = [threads.submit(_download_over_one_connection, source, seconds) for _ in range(connections)]
         return sum(job.result() for job in jobs)
 
 
-def _over_one(source: Source, seconds: float) -> float:
+def _download_over_one_connection(source: Source, seconds: float) -> float:
     lines = [f"GET {source.path} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in source.headers.items())]
     request = "\r\n".join([*lines, "", ""]).encode()
     buffer = memoryview(bytearray(_BUFFER))
-    answers, began = 0, time.perf_counter()
+    responses, started = 0, time.perf_counter()
     connection = _connect(source)
     try:
-        while (passed := time.perf_counter() - began) < seconds:
+        while (elapsed := time.perf_counter() - started) < seconds:
             connection.sendall(request)
             if not _receive(connection, buffer):
                 connection.close()
                 connection = _connect(source)
-            answers += 1
+            responses += 1
     finally:
         connection.close()
-    return answers / passed
+    return responses / elapsed
 
 
 def _connect(source: Source) -> socket.socket:
@@ -78,14 +78,14 @@ def _connect(source: Source) -> socket.socket:
 
 
 def _receive(connection: socket.socket, buffer: memoryview) -> bool:
-    """Receive one answer; False when the server ends the connection after it."""
-    got = connection.recv_into(buffer)
-    while (end := bytes(buffer[:got]).find(_END)) < 0:
-        got += connection.recv_into(buffer[got:])
+    """Receive one response; returns False when the server closes the connection after it."""
+    received = connection.recv_into(buffer)
+    while (end := bytes(buffer[:received]).find(_END)) < 0:
+        received += connection.recv_into(buffer[received:])
     head = bytes(buffer[:end]).lower()
     if not head.startswith(b"http/1.1 200"):
-        raise RuntimeError(f"answered {head[:100]!r}")
-    left = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]) - (got - end - len(_END))
-    while left > 0:
-        left -= connection.recv_into(buffer)
+        raise RuntimeError(f"The response is {head[:100]!r}, expected 200.")
+    remaining = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]) - (received - end - len(_END))
+    while remaining > 0:
+        remaining -= connection.recv_into(buffer)
     return b"connection: close" not in head

@@ -1,4 +1,4 @@
-"""A plain HTTP client that costs little: prepared bytes go down a kept connection."""
+"""An HTTP client with little overhead: it sends prepared bodies over a persistent connection."""
 
 import http.client
 import json
@@ -16,29 +16,31 @@ PATH = "/upload_image_batch"
 _TIMEOUT_S = 60.0
 
 
-class Poster:
-    """One kept connection to one server. Not for several threads at once."""
+class UploadClient:
+    """A persistent connection to one server; not thread-safe.
+
+    The first ``post`` connects unless ``connect`` was called before.
+    """
 
     def __init__(self, port: int) -> None:
-        """Keep the address; the first post connects, if ``connect`` has not."""
         self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
 
     def post(self, upload: Upload) -> dict[str, Any]:
-        """Send an upload under a new ``Idempotency-Key`` and give the answer.
+        """Send an upload with a new ``Idempotency-Key``; returns the JSON response.
 
-        :raises RuntimeError: it was not 202.
+        :raises RuntimeError: when the response is not 202.
         """
-        sent = {"Content-Type": upload.content_type, "Idempotency-Key": uuid.uuid4().hex}
-        self._connection.request("POST", PATH, upload.body, sent)
+        headers = {"Content-Type": upload.content_type, "Idempotency-Key": uuid.uuid4().hex}
+        self._connection.request("POST", PATH, upload.body, headers)
         response = self._connection.getresponse()
-        answer = response.read()
+        body = response.read()
         if response.status != 202:
-            raise RuntimeError(f"POST was answered {response.status}: {answer[:300]!r}")
-        found: dict[str, Any] = json.loads(answer)
-        return found
+            raise RuntimeError(f"The response to POST is {response.status}, expected 202: {body[:300]!r}")
+        accepted: dict[str, Any] = json.loads(body)
+        return accepted
 
     def connect(self) -> None:
-        """Connect anew: a server may have ended an idle connection by now."""
+        """Reconnect: the server may have closed an idle connection."""
         self._connection.close()
         self._connection.connect()
 
@@ -48,38 +50,38 @@ class Poster:
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
-    """Several clients that post at the same time, each on its own kept connection."""
+class ClientGroup:
+    """Several clients that post at the same time, each over its own persistent connection."""
 
-    posters: list[Poster]
+    clients: list[UploadClient]
 
     @classmethod
-    def of(cls, size: int, port: int) -> "Crowd":
-        """Make ``size`` clients of the server on ``port``."""
-        return cls([Poster(port) for _ in range(size)])
+    def create(cls, size: int, port: int) -> "ClientGroup":
+        """Create ``size`` clients of the server on ``port``."""
+        return cls([UploadClient(port) for _ in range(size)])
 
     def burst(self, upload: Upload, each: int) -> float:
-        """Let every client post ``each`` times.
+        """Post ``each`` times with every client, all at the same time.
 
-        :returns: seconds from the first byte to the last answer.
+        :returns: seconds from the first byte to the last response.
         """
-        start = threading.Barrier(len(self.posters) + 1)
+        start = threading.Barrier(len(self.clients) + 1)
 
-        def run(poster: Poster) -> None:
-            poster.connect()
+        def run(client: UploadClient) -> None:
+            client.connect()
             start.wait(_TIMEOUT_S)
             for _ in range(each):
-                poster.post(upload)
+                client.post(upload)
 
-        with ThreadPoolExecutor(len(self.posters)) as threads:
-            jobs = [threads.submit(run, poster) for poster in self.posters]
+        with ThreadPoolExecutor(len(self.clients)) as threads:
+            jobs = [threads.submit(run, client) for client in self.clients]
             start.wait(_TIMEOUT_S)
-            began = time.perf_counter()
+            started = time.perf_counter()
             for job in jobs:
                 job.result()
-            return time.perf_counter() - began
+            return time.perf_counter() - started
 
     def close(self) -> None:
         """Close all connections."""
-        for poster in self.posters:
-            poster.close()
+        for client in self.clients:
+            client.close()

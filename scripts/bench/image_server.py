@@ -1,6 +1,7 @@
-"""``python -m scripts.bench.image_server PORT FILE``: somebody else's server, with one picture under any address, each time with other bytes.
+"""An image source for the benchmarks: ``python -m scripts.bench.image_server PORT FILE``.
 
-A comment that names the address is put into the JPEG, so that no two addresses have the same file. ``/asked`` gives how often it was asked.
+It serves one image under every path. A comment with the path is inserted into the JPEG, so that no two URLs have the
+same bytes. ``/request-count`` returns the number of image requests so far.
 """
 
 import asyncio
@@ -11,38 +12,38 @@ from typing import Final
 from scripts.bench.baselines import end_with_parent
 from scripts.local.embedded_servers import LOOPBACK
 
-ASKED: Final = "/asked"
+REQUEST_COUNT_PATH: Final = "/request-count"
 _HEAD_BYTES: Final = 16384
 
 
-async def serve(port: int, picture: bytes) -> None:
-    """Answer until ended."""
-    asked = 0
+async def serve(port: int, image: bytes) -> None:
+    """Serve until the process is terminated."""
+    request_count = 0
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal request_count
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1]
-                if path == ASKED.encode():
-                    body, kind = str(asked).encode(), b"text/plain"
+                if path == REQUEST_COUNT_PATH.encode():
+                    body, content_type = str(request_count).encode(), b"text/plain"
                 else:
-                    asked += 1
-                    body, kind = _marked(picture, path), b"image/jpeg"
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (kind, len(body)) + body)
+                    request_count += 1
+                    body, content_type = _insert_comment(image, path), b"image/jpeg"
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (content_type, len(body)) + body)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # it has what it wanted
+            pass  # the client closed the connection
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, LOOPBACK, port, limit=_HEAD_BYTES, backlog=512)
+    server = await asyncio.start_server(handle, LOOPBACK, port, limit=_HEAD_BYTES, backlog=512)
     async with server:
         await server.serve_forever()
 
 
-def _marked(jpeg: bytes, text: bytes) -> bytes:
-    """Put a comment behind a JPEG's first two bytes."""
+def _insert_comment(jpeg: bytes, text: bytes) -> bytes:
+    """Insert a comment segment after a JPEG's first two bytes."""
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
 
 

@@ -1,4 +1,4 @@
-"""Measure what accepting images costs: rate, CPU, memory, Redis, the way to the worker. All against baselines in the same run.
+"""Measure the cost of accepting images: rate, CPU, memory, Redis, latency to the worker; against baselines.
 
 Exit code 0 when every target is met, 1 when one is missed.
 """
@@ -19,55 +19,55 @@ _IMAGES = 32
 
 
 def main() -> int:
-    """Run the bench; give the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/ingest", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute or two, rougher figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only (may be given again)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
     parser.add_argument(
-        "--folder", type=Path, help="put the data here, on the disk to be measured (default: the system's)"
+        "--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)"
     )
-    given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread, as in a worker
-    parts = given.only or PARTS
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # must be set before torch is imported: one thread, as in a worker
+    parts = args.only or PARTS
     report = Report("scripts/bench/ingest")
-    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=given.folder) as name:
-        report.say(f"drawing {_IMAGES} pictures, starting servers ...")
-        images = [sample_uploads.jpeg(seed) for seed in range(_IMAGES)]
+    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=args.folder) as name:
+        report.log(f"drawing {_IMAGES} images, starting servers ...")
+        images = [sample_uploads.draw_jpeg(seed) for seed in range(_IMAGES)]
         servers = Servers(Path(name))
         try:
-            _measure(report, servers, images, parts, quick=given.quick)
+            _measure(report, servers, images, parts, quick=args.quick)
         finally:
             servers.stop()
-    return report.end(given.json)
+    return report.finish(args.json)
 
 
 def _measure(report: Report, servers: Servers, images: list[bytes], parts: Sequence[str], *, quick: bool) -> None:
-    upload, small = sample_uploads.upload(images), sample_uploads.upload(images[:1])
-    body = f"{len(images)} images of about {sample_uploads.BYTES // 1000} KB, body {upload.inflated / 1e6:.1f} MB"
+    upload, small = sample_uploads.json_upload(images), sample_uploads.json_upload(images[:1])
+    body = f"{len(images)} images of about {sample_uploads.JPEG_BYTES // 1000} KB, body {upload.inflated / 1e6:.1f} MB"
     if "rate" in parts:
         rounds, requests = (5, 8) if quick else (15, 16)
-        report.part(
+        report.add_part(
             f"Accepting {body}",
             lambda: upload_rates.measure(servers, upload, rounds=rounds, clients=(1, 4), requests=requests),
         )
     if "redis" in parts:
-        report.part("Redis", lambda: upload_rates.redis_bytes(servers, upload, batches=10 if quick else 30))
+        report.add_part("Redis", lambda: upload_rates.redis_bytes(servers, upload, batches=10 if quick else 30))
     if "memory" in parts:
         cases = {
             "JSON, one": (upload, 1),
             "JSON, four together": (upload, 4),
-            "JSON in gzip, one": (sample_uploads.gzipped(upload), 1),
-            "multipart, one": (sample_uploads.multipart(images), 1),
+            "JSON in gzip, one": (sample_uploads.gzip_upload(upload), 1),
+            "multipart, one": (sample_uploads.multipart_upload(images), 1),
         }
-        report.part("Memory of the web process", lambda: upload_memory.measure(servers, cases, small))
-    servers.forget_images()
+        report.add_part("Memory of the web process", lambda: upload_memory.measure(servers, cases, small))
+    servers.reset()
     if "overhead" in parts:
         rounds = 3 if quick else 9
-        report.part("Bell and claim beside looking", lambda: queue_overhead.measure(servers, images, rounds=rounds))
+        report.add_part("Wakeup and claim, relative to processing", lambda: queue_overhead.measure(servers, images, rounds=rounds))
     if "latency" in parts:
         idle, outages = (5, 1) if quick else (15, 3)
-        report.part("From 202 to claimed", lambda: wakeup_latency.measure(servers, small, idle=idle, outages=outages))
+        report.add_part("From 202 to claimed", lambda: wakeup_latency.measure(servers, small, idle=idle, outages=outages))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure inspections by URL: cached ones, fresh ones beside Thumbor, and many who ask for the same. Two cores, one machine.
+"""Measure inspections by URL on two cores: cached, new against Thumbor, many requests for one URL.
 
 Exit code 0 when every target is met, 1 when one is missed.
 """
@@ -18,28 +18,28 @@ PARTS = ("cached", "fresh", "together")
 
 
 def main() -> int:
-    """Run the bench; give the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/inspect", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute, rougher figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure this part only (may be given again)")
-    parser.add_argument("--folder", type=Path, help="put the data here, on the disk to be measured (default: the system's)")
-    given = parser.parse_args()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
+    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
+    parser.add_argument("--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)")
+    args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    parts = given.only or PARTS
+    parts = args.only or PARTS
     report = Report("scripts/bench/inspect")
-    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=given.folder) as name, contextlib.ExitStack() as stack:
-        report.say("drawing a picture, starting servers ...")
+    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=args.folder) as name, contextlib.ExitStack() as stack:
+        report.log("drawing an image, starting servers ...")
         servers = Servers(Path(name))
         stack.callback(servers.stop)
-        stand = inspection_rates.Stand(servers, stack)
+        testbed = inspection_rates.Testbed(servers, stack)
         if "cached" in parts:
-            report.part("Cached answers", lambda: inspection_rates.cached(stand, quick=given.quick))
+            report.add_part("Cached responses", lambda: inspection_rates.measure_cached(testbed, quick=args.quick))
         if "fresh" in parts:
-            report.part("Fresh pictures", lambda: inspection_rates.fresh(stand, quick=given.quick))
+            report.add_part("New images", lambda: inspection_rates.measure_fresh(testbed, quick=args.quick))
         if "together" in parts:
-            report.part("One new URL, many who ask", lambda: inspection_rates.together(stand))
-    return report.end(given.json)
+            report.add_part("Concurrent requests for one new URL", lambda: inspection_rates.measure_together(testbed))
+    return report.finish(args.json)
 
 
 if __name__ == "__main__":

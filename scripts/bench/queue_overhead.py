@@ -1,4 +1,4 @@
-"""What bell, claim, lease, result and closing cost an image, beside the looking itself."""
+"""Measure what wakeup, claim, lease, result and closing cost per image, relative to the processing of the image."""
 
 import hashlib
 import os
@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import redis
 
-from scripts.bench.report import Row, against
-from scripts.bench.servers import Process, Servers, cpu_s, running
+from scripts.bench.report import Row, compare
+from scripts.bench.servers import Process, Servers, cpu_seconds, running
 from scripts.bench.timing import median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ids import image_id, new_batch_id
@@ -22,64 +22,66 @@ from shared.queues import IMAGES
 from shared.storage.mongo import Document
 
 _AT_MOST: Final = 0.05
-_BELLS: Final = 200
-_WAIT_S: Final = 180.0
+_WAKEUPS: Final = 200
+_WAIT_TIMEOUT_S: Final = 180.0
 
 
 def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
-    """Compare the ledger's and the bell's time for one claim with the time of looking at its images.
+    """Compare the time of one claim's calls to database and queue with the processing time of its images.
 
-    Both are taken from the parts that the worker runs: the steps of ``worker.vision`` with the default augmentations on one
-    thread, and the calls of one claim against real servers, a renewal included though most claims need none.
+    Both are measured on the parts that the worker runs: the steps of ``worker.vision`` with the default augmentations
+    on one thread, and the calls of one claim against real servers. A renewal is included although most claims need
+    none.
     """
-    look = _looker()
+    process = _create_image_processor()
     fields: dict[str, Any] = {}
 
-    def one_look() -> None:
+    def process_all() -> None:
         for number, data in enumerate(images):
-            fields[str(number)] = look(data, f"{number:036x}")
+            fields[str(number)] = process(data, f"{number:036x}")
 
-    one_look()
-    claims_s: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
-    looking: list[float] = []
-    bell = WakeupPublisher(servers.settings.redis, IMAGES)
+    process_all()
+    # Keys are row names, which stay the same so that figures of different versions can be compared.
+    step_times: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
+    processing_times: list[float] = []
+    wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
     for number in range(-1, rounds):
-        took = _one_claim(servers, bell, images, list(fields.values()))
-        looked = seconds(one_look)
+        elapsed = _time_one_claim(servers, wakeups, images, list(fields.values()))
+        processing_s = seconds(process_all)
         if number >= 0:
-            looking.append(looked / len(images))
-            for name, value in took.items():
-                claims_s[name].append(value)
-    bell.close()
-    per_image = median(looking)
-    parts = {name: median(values) / len(images) for name, values in claims_s.items()}
+            processing_times.append(processing_s / len(images))
+            for name, value in elapsed.items():
+                step_times[name].append(value)
+    wakeups.close()
+    per_image = median(processing_times)
+    parts = {name: median(values) / len(images) for name, values in step_times.items()}
     parts["a bell's task in the worker (CPU)"] = _task_cpu_s(servers) / len(images)
-    rows = [against(f"{name}, an image", 1000 * part, "ms", 1000 * per_image) for name, part in parts.items()]
+    rows = [compare(f"{name}, an image", 1000 * part, "ms", 1000 * per_image) for name, part in parts.items()]
     total = 1000 * sum(parts.values())
     rows.append(
-        against(f"all of it, an image at {len(images)} a claim", total, "ms", 1000 * per_image, at_most=_AT_MOST)
+        compare(f"all of it, an image at {len(images)} a claim", total, "ms", 1000 * per_image, at_most=_AT_MOST)
     )
     return rows
 
 
-def _looker() -> Callable[[bytes, str], Document]:
-    """Load the model; give the function that does everything the worker does to one picture, less the writing of files."""
-    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import: only this part needs it
-    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import: only this part needs it
+def _create_image_processor() -> Callable[[bytes, str], Document]:
+    """Load the model; returns a function that does all processing of one image without writing files."""
+    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
 
     detector = detect.load(threads=1, device="cpu")
 
     def run(data: bytes, name: str) -> Document:
-        picture = imaging.decode(data, max_pixels=50_000_000)
-        prepared = image_steps.prepare(picture, image_id=name, declared=None)
+        image = imaging.decode(data, max_pixels=50_000_000)
+        prepared = image_steps.prepare(image, image_id=name, declared=None)
         (found,) = detector.predict([prepared.rgb])
         return image_steps.finish(prepared, found, list(DEFAULT_AUGMENTATIONS), detector.device).fields | {"model": detector.info}
 
     return run
 
 
-def _one_claim(servers: Servers, bell: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
-    """Take one batch through bell, claim, renewal, finish and close; seconds of each."""
+def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
+    """Time wakeup, claim, renewal, finishing and closing of one batch; returns the seconds of each step."""
     db = servers.db
     batch_id = new_batch_id()
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -91,49 +93,49 @@ def _one_claim(servers: Servers, bell: WakeupPublisher, images: list[bytes], fie
         offset += len(data)
     commits.commit_batch(db, commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=now))
     owner = f"bench:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    took = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(bell.publish)}
+    elapsed = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(wakeups.publish)}
 
-    began = time.perf_counter()
-    held = claims.claim(db, owner, len(images), 30.0).images
-    took["claim"] = time.perf_counter() - began
-    fences = [(image["_id"], image["work"]["fence"]) for image in held]
-    if {name for name, _ in fences} != {image_id(batch_id, number) for number in range(len(images))}:
-        raise RuntimeError("The claim did not take the batch.")
-    took["renew"] = seconds(lambda: claims.renew(db, fences, owner, 30.0))
+    started = time.perf_counter()
+    claimed = claims.claim(db, owner, len(images), 30.0).images
+    elapsed["claim"] = time.perf_counter() - started
+    fences = [(image["_id"], image["work"]["fence"]) for image in claimed]
+    if {claimed_id for claimed_id, _ in fences} != {image_id(batch_id, number) for number in range(len(images))}:
+        raise RuntimeError("The claim does not hold exactly the images of the batch.")
+    elapsed["renew"] = seconds(lambda: claims.renew(db, fences, owner, 30.0))
 
-    done = [Result(name, fence, found) for (name, fence), found in zip(fences, fields, strict=True)]
-    began = time.perf_counter()
+    done = [Result(claimed_id, fence, result) for (claimed_id, fence), result in zip(fences, fields, strict=True)]
+    started = time.perf_counter()
     stored = results.finish(db, owner, done)
-    took["finish"] = time.perf_counter() - began
-    began = time.perf_counter()
+    elapsed["finish"] = time.perf_counter() - started
+    started = time.perf_counter()
     closed = results.close_batches(db, [batch_id])
-    took["close"] = time.perf_counter() - began
+    elapsed["close"] = time.perf_counter() - started
     if len(stored) != len(images) or closed != [batch_id]:
-        raise RuntimeError("The batch did not close.")
-    return took
+        raise RuntimeError("The batch was not closed.")
+    return elapsed
 
 
 def _task_cpu_s(servers: Servers) -> float:
-    """Give the CPU seconds that the real worker spends on a bell that finds nothing."""
+    """Return the worker's CPU seconds for a wakeup without work."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
         client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)
-        bell = WakeupPublisher(servers.settings.redis, IMAGES)
+        wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
         with running(worker):
-            _ring_and_wait(client, bell, worker, 5)
-            before = cpu_s(worker.pid)
-            _ring_and_wait(client, bell, worker, _BELLS)
-            used = cpu_s(worker.pid) - before
-        bell.close()
-    return used / _BELLS
+            _send_and_wait(client, wakeups, worker, 5)
+            before = cpu_seconds(worker.pid)
+            _send_and_wait(client, wakeups, worker, _WAKEUPS)
+            used = cpu_seconds(worker.pid) - before
+        wakeups.close()
+    return used / _WAKEUPS
 
 
-def _ring_and_wait(client: "redis.Redis", bell: WakeupPublisher, worker: Process, bells: int) -> None:
-    for _ in range(bells):
-        bell.publish()
-    until = time.monotonic() + _WAIT_S
+def _send_and_wait(client: "redis.Redis", wakeups: WakeupPublisher, worker: Process, count: int) -> None:
+    for _ in range(count):
+        wakeups.publish()
+    deadline = time.monotonic() + _WAIT_TIMEOUT_S
     while client.llen(IMAGES.name) or client.hlen("unacked"):
-        worker.check()
-        if time.monotonic() > until:
-            raise RuntimeError(f"The worker did not take {bells} bells within {_WAIT_S:.0f} s; see {worker.log}")
-        time.sleep(0.02)  # polling the queue
+        worker.raise_if_ended()
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"The worker did not process {count} wakeups within {_WAIT_TIMEOUT_S:.0f} s; see {worker.log}")
+        time.sleep(0.02)  # polls the queue

@@ -1,4 +1,4 @@
-"""Rows of figures, as a table for people and as JSON for programs. A missed target says so in both."""
+"""Report benchmark figures as a table and as JSON; both mark missed targets."""
 
 import json
 from collections.abc import Callable
@@ -14,24 +14,23 @@ _FILE_WIDTH: Final = 140
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on a row's ratio, or on its value where it has no baseline."""
+    """A bound on a row's ratio, or on its value if the row has no baseline."""
 
     at_least: float | None = None
     at_most: float | None = None
 
-    def met(self, figure: float) -> bool:
-        """Say whether a figure keeps within the bound."""
+    def is_met(self, figure: float) -> bool:
+        """Return whether a figure is within the bound."""
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
     def __str__(self) -> str:
-        """Give the bound as a sign and a number."""
         bounds = ((">=", self.at_least), ("<=", self.at_most))
         return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``baseline`` is in the same unit; ``ratio`` says what the figure is of it, as its name explains."""
+    """One figure. ``baseline`` is in the same unit; ``ratio`` is relative to the baseline as ``name`` describes."""
 
     name: str
     value: float
@@ -42,31 +41,33 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Say whether the target is met; None without one."""
+        """Whether the target is met; None without a target."""
         if self.target is None:
             return None
-        return self.target.met(self.value if self.ratio is None else self.ratio)
+        return self.target.is_met(self.value if self.ratio is None else self.ratio)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the row for ``--json``: full figures, the target as text."""
+        """Return the row for ``--json``: figures unrounded, the target as text."""
         row = asdict(self)
         row["target"] = None if self.target is None else str(self.target)
         return row | {"met": self.met}
 
 
-def against(
+def compare(
     name: str, value: float, unit: str, baseline: float, *, at_least: float | None = None, at_most: float | None = None
 ) -> Row:
-    """Make a row whose ratio is ``value / baseline``."""
+    """Return a row whose ratio is ``value / baseline``."""
     bounded = at_least is not None or at_most is not None
     return Row(name, value, unit, baseline, value / baseline, Target(at_least, at_most) if bounded else None)
 
 
 class Report:
-    """Collects rows, prints each part as it is done, and tells at the end what was missed."""
+    """Collect rows, print each part when it is measured, and list the missed targets at the end.
+
+    The report goes to standard output, progress to standard error.
+    """
 
     def __init__(self, title: str) -> None:
-        """Begin a report on standard output; progress goes to standard error."""
         self.rows: list[Row] = []
         self._title = title
         self._out = Console(highlight=False)
@@ -74,21 +75,21 @@ class Report:
             self._out.width = _FILE_WIDTH
         self._progress = Console(stderr=True, highlight=False)
 
-    def say(self, text: str) -> None:
-        """Tell what is going on."""
+    def log(self, text: str) -> None:
+        """Print a line of progress."""
         self._progress.print(f"[dim]{text}[/dim]")
 
-    def part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
-        """Measure one part and print its rows."""
-        self.say(f"{heading} ...")
+    def add_part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
+        """Measure one part, and print and keep its rows."""
+        self.log(f"{heading} ...")
         rows = measure()
         self.rows += rows
         self._out.print(_table(heading, rows))
 
-    def end(self, file: Path | None) -> int:
-        """Write the JSON and print what was missed.
+    def finish(self, file: Path | None) -> int:
+        """Write the rows to ``file`` as JSON if given, and print the missed targets.
 
-        :returns: the exit code: 0, or 1 when a target was missed.
+        :returns: the exit code: 0, or 1 if a target is missed.
         """
         if file is not None:
             file.write_text(json.dumps([row.as_json() for row in self.rows], indent=1) + "\n")

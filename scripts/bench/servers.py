@@ -1,4 +1,4 @@
-"""The real servers and processes that a bench drives, each in a folder that goes when the bench ends."""
+"""The real servers and processes that a benchmark runs, each in a folder that is removed at the end."""
 
 import os
 import shutil
@@ -21,15 +21,14 @@ from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
 
 WEB = "web.app:create_app()"
-_START_S = 60.0
-_STOP_S = 30.0
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 30.0
 
 
 class Process:
-    """A program of the project, run from the repository's root; its output goes to a log in the bench's folder."""
+    """A running program of the project, started in the repository's root; its output goes to ``logs/<name>.log``."""
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], logs: Path) -> None:
-        """Start it."""
         self.name = name
         self.log = logs / f"{name}.log"
         with self.log.open("ab") as log:
@@ -44,43 +43,43 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Pid of the process that was started."""
+        """The pid of the started process."""
         return self._process.pid
 
     def children(self) -> list[int]:
-        """Pids of the living children."""
+        """Return the pids of all descendants that are running."""
         return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
 
-    def check(self) -> None:
-        """Raise ``RuntimeError`` when it has ended."""
+    def raise_if_ended(self) -> None:
+        """Raise ``RuntimeError`` with the last lines of the log if the process has ended."""
         if self._process.poll() is not None:
             last = self.log.read_text(errors="replace").strip().splitlines()[-15:]
             raise RuntimeError("\n".join([f"{self.name} ended with code {self._process.returncode}:", *last]))
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL for it and its children if that takes too long."""
+        """Send SIGTERM; on timeout kill the process, and then every descendant that is still running."""
         if self._process.poll() is not None:
             return
-        family = [psutil.Process(pid) for pid in self.children()]
+        descendants = [psutil.Process(pid) for pid in self.children()]
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(_STOP_S)
+            self._process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(_STOP_S)
-        for child in family:
+            self._process.wait(_STOP_TIMEOUT_S)
+        for child in descendants:
             if child.is_running():
                 child.kill()
 
 
 class Gunicorn(Process):
-    """One WSGI application under gunicorn with one worker process and as many threads as are shipped."""
+    """One WSGI application under gunicorn, with one worker process and the default number of threads of the service.
+
+    The constructor waits until it listens and has its worker process. The web front uses its own configuration, a
+    baseline uses gunicorn's defaults.
+    """
 
     def __init__(self, name: str, application: str, environment: Mapping[str, str], logs: Path) -> None:
-        """Start it and wait until it listens and its worker process is there.
-
-        The web front gets its own configuration, a baseline gets gunicorn's defaults.
-        """
         self.port = embedded_servers.free_port()
         own = {"WEB_WORKERS": "1", "WEB_PORT": str(self.port)}
         options = ["-c", "web/server/gunicorn_conf.py"]
@@ -96,17 +95,17 @@ class Gunicorn(Process):
                 "--no-control-socket",
             ]
         super().__init__(name, ["gunicorn", *options, application], {**environment, **own}, logs)
-        until = time.monotonic() + _START_S
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while not self._listens():
-            self.check()
-            if time.monotonic() > until:
+            self.raise_if_ended()
+            if time.monotonic() > deadline:
                 self.stop()
-                raise RuntimeError(f"{name} did not listen within {_START_S:.0f} s.")
-            time.sleep(0.05)  # polling a process that is starting
+                raise RuntimeError(f"{name} did not listen within {_START_TIMEOUT_S:.0f} s.")
+            time.sleep(0.05)  # polls a process that is starting
 
     @property
     def worker_pid(self) -> int:
-        """Pid of the one process that answers."""
+        """The pid of the one worker process."""
         (pid,) = self.children()
         return pid
 
@@ -119,13 +118,12 @@ class Gunicorn(Process):
 
 
 class Servers:
-    """A fresh MongoDB and Redis, and the environment of a service over them."""
+    """A new MongoDB and a new Redis in ``folder``, and the settings of a service that uses them.
+
+    :param indexes: create the indexes at once; otherwise the caller creates them after it has filled the database.
+    """
 
     def __init__(self, folder: Path, *, indexes: bool = True) -> None:
-        """Start both over ``folder``.
-
-        :param indexes: create them at once; without, the caller does after it has filled the database.
-        """
         self.folder = folder
         self.blobs = folder / "blobs"
         self.blobs.mkdir()
@@ -143,7 +141,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Settings for the service's processes: these servers, everything else as shipped; models on one thread a process."""
+        """Environment variables for the service's processes: these servers, one OpenMP thread, else defaults."""
         return {
             "MONGODB_URL": self.mongod.url,
             "MONGODB_DATABASE": "bench",
@@ -154,12 +152,12 @@ class Servers:
 
     @property
     def mongo(self) -> settings.Mongo:
-        """Settings of the database."""
+        """The database settings."""
         return settings.Mongo(url=self.mongod.url, database="bench")
 
     @property
     def settings(self) -> settings.Settings:
-        """Settings for use in this process."""
+        """The settings for use in this process."""
         return settings.Settings(
             mongo=self.mongo, redis=settings.Redis(url=self.redis.url), blobs=settings.Blobs(root=self.blobs)
         )
@@ -168,22 +166,22 @@ class Servers:
         """Open the database."""
         return connect(self.mongo, app="bench")
 
-    def forget_images(self) -> None:
-        """Empty the database and remove all blobs: the next part begins with nothing waiting."""
+    def reset(self) -> None:
+        """Empty the database and remove all blobs, so that the next part starts without waiting work."""
         self.db.client.drop_database(self.db.name)
         create_indexes(self.db)
         shutil.rmtree(self.blobs)
         self.blobs.mkdir()
 
     def stop(self) -> None:
-        """End both servers."""
+        """Stop both servers."""
         self.mongod.kill()
         self.redis.kill()
 
 
 @contextmanager
 def running(*processes: Process) -> Iterator[None]:
-    """End these processes at the end, the last started first."""
+    """Stop these processes when the context ends, in reverse order."""
     try:
         yield
     finally:
@@ -191,8 +189,8 @@ def running(*processes: Process) -> Iterator[None]:
             process.stop()
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds, user and system, used so far by a process and its living children."""
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds, user and system, that a process and its running descendants have used so far."""
     process = psutil.Process(pid)
-    times = [one.cpu_times() for one in [process, *process.children(recursive=True)]]
-    return float(sum(one.user + one.system for one in times))
+    times = [member.cpu_times() for member in [process, *process.children(recursive=True)]]
+    return float(sum(cpu.user + cpu.system for cpu in times))

@@ -1,4 +1,4 @@
-"""Interleaved measuring: every subject has its turn in every round, so that a noisy moment hits all of them."""
+"""Interleaved measurements: every subject runs once in every round, so that a disturbance affects all."""
 
 import statistics
 import time
@@ -9,32 +9,33 @@ T = TypeVar("T")
 
 
 def interleave(subjects: Mapping[str, Callable[[], T]], rounds: int, *, warmups: int = 1) -> dict[str, list[T]]:
-    """Call every subject once a round and keep what it returns.
+    """Call every subject once per round and collect the returned samples.
 
-    The order turns by one each round, so that no subject always follows the same one. Warm-up rounds are not kept.
+    The order is rotated by one in each round, so that no subject always follows the same one. Samples of warm-up rounds
+    are discarded.
 
-    :raises ValueError: fewer than one round.
+    :raises ValueError: when ``rounds`` is less than 1.
     """
     if rounds < 1:
-        raise ValueError("A measurement needs a round.")
+        raise ValueError("A measurement needs at least one round.")
     names = list(subjects)
-    kept: dict[str, list[T]] = {name: [] for name in names}
+    samples: dict[str, list[T]] = {name: [] for name in names}
     for number in range(-warmups, rounds):
-        turn = number % len(names) if names else 0
-        for name in names[turn:] + names[:turn]:
+        first = number % len(names) if names else 0
+        for name in names[first:] + names[:first]:
             sample = subjects[name]()
             if number >= 0:
-                kept[name].append(sample)
-    return kept
+                samples[name].append(sample)
+    return samples
 
 
 def median(values: Iterable[float]) -> float:
-    """Give the median."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Time one call, in seconds."""
-    began = time.perf_counter()
+    """Return the duration of one call in seconds."""
+    started = time.perf_counter()
     call()
-    return time.perf_counter() - began
+    return time.perf_counter() - started

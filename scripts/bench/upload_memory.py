@@ -1,4 +1,4 @@
-"""How much memory an upload in flight costs the web process."""
+"""Measure the memory that an upload in progress needs in the web process."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from scripts.bench.http_client import PATH, Crowd
+from scripts.bench.http_client import PATH, ClientGroup
 from scripts.bench.report import Row, Target
 from scripts.bench.sample_uploads import Upload
 from scripts.bench.servers import WEB, Gunicorn, Servers, running
@@ -17,25 +17,25 @@ from scripts.local.embedded_servers import LOOPBACK
 
 _AT_MOST: Final = 2.5
 _TIMEOUT_S: Final = 60.0
-_ARRIVE_S: Final = 0.5
-_ANSWER_BYTES: Final = 65536
+_ARRIVAL_S: Final = 0.5
+_RECEIVE_BYTES: Final = 65536
 
 
 def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Upload) -> list[Row]:
-    """Hold uploads in flight together, each in a fresh web process, and read the peak of its memory.
+    """Hold concurrent uploads in progress, for each case in a new web process, and read the peak of its memory.
 
-    :param cases: name: the upload, and how many at the same time.
-    :param small: warms the process up before.
+    :param cases: by name: the upload, and the number of concurrent requests.
+    :param small: uploaded first, to warm up the process.
     """
     rows = []
-    for number, (name, (upload, together)) in enumerate(cases.items()):
+    for number, (name, (upload, concurrent)) in enumerate(cases.items()):
         app = Gunicorn(f"memory-{number}", WEB, servers.environment, servers.folder)
         with running(app):
-            crowd = Crowd.of(1, app.port)
-            crowd.burst(small, 3)
-            crowd.close()
-            peak = _peak(app.worker_pid, partial(_hold, app.port, upload, together))
-        per_request = peak / together
+            group = ClientGroup.create(1, app.port)
+            group.burst(small, 3)
+            group.close()
+            peak = _peak(app.worker_pid, partial(_hold, app.port, upload, concurrent))
+        per_request = peak / concurrent
         rows.append(
             Row(
                 f"{name}: extra memory a request / inflated body",
@@ -50,9 +50,9 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
 
 
 def _peak(pid: int, work: Callable[[], None]) -> int:
-    """Give by how many bytes a process grew at its largest while ``work`` ran."""
+    """Return by how many bytes a process's memory exceeded its initial size at the peak while ``work`` ran."""
     before = _status(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts anew from here
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
     work()
     return _status(pid, "VmHWM") - before
 
@@ -64,8 +64,8 @@ def _status(pid: int, name: str) -> int:
     raise RuntimeError(f"/proc/{pid}/status has no {name}")
 
 
-def _hold(port: int, upload: Upload, together: int) -> None:
-    """Send all of each upload but its last byte, and the last bytes only when every server thread has read the rest."""
+def _hold(port: int, upload: Upload, concurrent: int) -> None:
+    """Send each upload without its last byte, and the last bytes only when every server thread has read the rest."""
     headers = [
         f"POST {PATH} HTTP/1.1",
         f"Host: {LOOPBACK}:{port}",
@@ -77,17 +77,17 @@ def _hold(port: int, upload: Upload, together: int) -> None:
         headers.append("Content-Encoding: gzip")
     with ExitStack() as stack:
         connections = []
-        for _ in range(together):
+        for _ in range(concurrent):
             connection = stack.enter_context(socket.create_connection((LOOPBACK, port), _TIMEOUT_S))
             key = f"Idempotency-Key: {os.urandom(8).hex()}"
             connection.sendall(("\r\n".join([*headers, key]) + "\r\n\r\n").encode() + upload.body[:-1])
             connections.append(connection)
-        time.sleep(_ARRIVE_S)  # what is left in the sockets gets read
+        time.sleep(_ARRIVAL_S)  # the server reads what is left in the sockets
         for connection in connections:
             connection.sendall(upload.body[-1:])
         for connection in connections:
-            answer = b""
-            while part := connection.recv(_ANSWER_BYTES):
-                answer += part
-            if not answer.startswith(b"HTTP/1.1 202"):
-                raise RuntimeError(f"An upload was answered: {answer[:200]!r}")
+            response = b""
+            while part := connection.recv(_RECEIVE_BYTES):
+                response += part
+            if not response.startswith(b"HTTP/1.1 202"):
+                raise RuntimeError(f"The response to an upload is not 202: {response[:200]!r}")

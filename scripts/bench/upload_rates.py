@@ -1,4 +1,4 @@
-"""How fast uploads are accepted, by wall and by server CPU, against floors and against the naive way."""
+"""Measure the rate of accepted uploads, by wall clock and server CPU, against bare reads and a naive service."""
 
 import contextlib
 import shutil
@@ -11,25 +11,25 @@ from typing import Final
 import redis
 
 from scripts.bench.baselines import naive
-from scripts.bench.http_client import Crowd
-from scripts.bench.report import Row, Target, against
+from scripts.bench.http_client import ClientGroup
+from scripts.bench.report import Row, Target, compare
 from scripts.bench.sample_uploads import Upload
-from scripts.bench.servers import WEB, Gunicorn, Servers, cpu_s, running
+from scripts.bench.servers import WEB, Gunicorn, Servers, cpu_seconds, running
 from scripts.bench.timing import interleave, median
 from shared.storage.blob_keys import SPOOL
 
-READ: Final = "bare read"
-KEEP: Final = "bare read + one file"
+BARE_READ: Final = "bare read"
+BARE_WRITE: Final = "bare read + one file"
 NAIVE: Final = "naive"
 OURS: Final = "shelfsight"
 _AT_LEAST_OF_READ: Final = 0.4
 _AT_LEAST_OF_NAIVE: Final = 6.0
-_SETTLE_S: Final = 60.0
+_SETTLE_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One burst, seconds a request: wall, CPU of the server's processes, of MongoDB, of Redis."""
+    """One burst, in seconds per request: wall time, CPU of the server's processes, of MongoDB, of Redis."""
 
     wall: float
     server: float
@@ -38,17 +38,17 @@ class Sample:
 
 
 def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int, ...], requests: int) -> list[Row]:
-    """Let all four servers take turns.
+    """Measure all four servers in turn.
 
-    :param clients: numbers of clients that post at the same time; together they post ``requests`` times a burst. The naive way
-        keeps all of that in Redis, 12 MB a request, and 256 MB is what Redis may use.
+    :param clients: numbers of simultaneous clients; together they post ``requests`` times per burst. The naive
+        implementation keeps all of these in Redis, 12 MB per request; Redis may use 256 MB.
     """
-    kept = servers.folder / "kept"
-    kept.mkdir()
-    environment = {**servers.environment, "BENCH_FOLDER": str(kept)}
+    written = servers.folder / "kept"
+    written.mkdir()
+    environment = {**servers.environment, "BENCH_FOLDER": str(written)}
     applications = {
-        READ: "scripts.bench.baselines.bare:read",
-        KEEP: "scripts.bench.baselines.bare:keep",
+        BARE_READ: "scripts.bench.baselines.bare:read_body",
+        BARE_WRITE: "scripts.bench.baselines.bare:write_body",
         NAIVE: "scripts.bench.baselines.naive:create_app()",
         OURS: WEB,
     }
@@ -59,59 +59,62 @@ def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int
             stack.enter_context(running(apps[name]))
         rows: list[Row] = []
         for number in clients:
-            crowds = {name: Crowd.of(number, app.port) for name, app in apps.items()}
+            groups = {name: ClientGroup.create(number, app.port) for name, app in apps.items()}
             bursts = {
-                name: _burst(servers, apps[name], crowds[name], upload, each=requests // number, kept=kept)
+                name: _burst(servers, apps[name], groups[name], upload, each=requests // number, written=written)
                 for name in apps
             }
             samples = interleave(bursts, rounds)
-            for crowd in crowds.values():
-                crowd.close()
+            for group in groups.values():
+                group.close()
             rows += _rows("one client" if number == 1 else f"{number} clients", samples)
     return rows
 
 
 def _burst(
-    servers: Servers, app: Gunicorn, crowd: Crowd, upload: Upload, *, each: int, kept: Path
+    servers: Servers, app: Gunicorn, group: ClientGroup, upload: Upload, *, each: int, written: Path
 ) -> Callable[[], Sample]:
-    requests = each * len(crowd.posters)
+    requests = each * len(group.clients)
 
     def run() -> Sample:
         pids = (app.pid, servers.mongod.pid, servers.redis.pid)
-        before = [cpu_s(pid) for pid in pids]
-        wall = crowd.burst(upload, each)
-        used = [cpu_s(pid) - at for pid, at in zip(pids, before, strict=True)]
-        _tidy(servers, kept)
+        cpu_before = [cpu_seconds(pid) for pid in pids]
+        wall = group.burst(upload, each)
+        used = [cpu_seconds(pid) - before for pid, before in zip(pids, cpu_before, strict=True)]
+        _clean_up(servers, written)
         return Sample(wall / requests, used[0] / requests, used[1] / requests, used[2] / requests)
 
     return run
 
 
-def _tidy(servers: Servers, kept: Path) -> None:
-    """Remove what a burst has written, and wait until Redis has done with its log: the next burst is another's."""
-    for folder in (kept, servers.blobs / SPOOL):
+def _clean_up(servers: Servers, written: Path) -> None:
+    """Remove the files and messages of a burst, and wait until Redis has rewritten its log.
+
+    Otherwise they would slow down the next subject.
+    """
+    for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
-    with redis.Redis.from_url(servers.redis.url, socket_timeout=_SETTLE_S) as client:
+    with redis.Redis.from_url(servers.redis.url, socket_timeout=_SETTLE_TIMEOUT_S) as client:
         if client.delete(naive.QUEUE):
-            until = time.monotonic() + _SETTLE_S
-            while client.info("persistence")["aof_rewrite_in_progress"] and time.monotonic() < until:
-                time.sleep(0.1)  # polling: Redis does not say when
+            deadline = time.monotonic() + _SETTLE_TIMEOUT_S
+            while client.info("persistence")["aof_rewrite_in_progress"] and time.monotonic() < deadline:
+                time.sleep(0.1)  # polls, because Redis does not notify
 
 
 def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
-    wall = {name: median(sample.wall for sample in all_) for name, all_ in samples.items()}
-    # CPU clocks tick at 10 ms: the sum over all rounds is exact, a burst's share is not.
-    cpu = {name: sum(sample.server for sample in all_) / len(all_) for name, all_ in samples.items()}
+    wall = {name: median(sample.wall for sample in of_subject) for name, of_subject in samples.items()}
+    # CPU clocks tick at 10 ms: the sum over all rounds is accurate, the figure of one burst is not.
+    cpu = {name: sum(sample.server for sample in of_subject) / len(of_subject) for name, of_subject in samples.items()}
     ours = samples[OURS]
     rows = []
     for unit, cost in (("requests/s", wall), ("requests/server CPU s", cpu)):
         by = "wall" if cost is wall else "server CPU"
         rate = {name: 1 / seconds for name, seconds in cost.items()}
         rows += [
-            against(f"{who}, by {by}: of a bare read", rate[OURS], unit, rate[READ], at_least=_AT_LEAST_OF_READ),
-            against(f"{who}, by {by}: of a bare read with one file + fdatasync", rate[OURS], unit, rate[KEEP]),
-            against(
+            compare(f"{who}, by {by}: of a bare read", rate[OURS], unit, rate[BARE_READ], at_least=_AT_LEAST_OF_READ),
+            compare(f"{who}, by {by}: of a bare read with one file + fdatasync", rate[OURS], unit, rate[BARE_WRITE]),
+            compare(
                 f"{who}, by {by}: of the naive way",
                 rate[OURS],
                 unit,
@@ -119,29 +122,29 @@ def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
                 at_least=_AT_LEAST_OF_NAIVE if cost is wall else None,
             ),
         ]
-    for name, part in (("MongoDB", [one.mongod for one in ours]), ("Redis", [one.redis for one in ours])):
+    for name, part in (("MongoDB", [sample.mongod for sample in ours]), ("Redis", [sample.redis for sample in ours])):
         rows.append(Row(f"{who}: CPU of {name} a request", 1000 * sum(part) / len(part), "ms"))
     rows.append(Row(f"{who}: wall time of a request", 1000 * wall[OURS], "ms"))
     return rows
 
 
 def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
-    """Measure what a batch leaves in Redis when nobody takes the bells, and what it sends there."""
+    """Measure the memory in Redis per batch while no worker consumes the wakeups, and the bytes sent to Redis."""
     names = {OURS: WEB, NAIVE: "scripts.bench.baselines.naive:create_app()"}
     stored: dict[str, float] = {}
     sent: dict[str, float] = {}
     for name, application in names.items():
         app = Gunicorn(f"redis-{name}", application, servers.environment, servers.folder)
-        with running(app), redis.Redis.from_url(servers.redis.url, socket_timeout=_SETTLE_S) as client:
+        with running(app), redis.Redis.from_url(servers.redis.url, socket_timeout=_SETTLE_TIMEOUT_S) as client:
             count = batches if name == OURS else 2
-            crowd = Crowd.of(1, app.port)
-            crowd.burst(upload, 1)
+            group = ClientGroup.create(1, app.port)
+            group.burst(upload, 1)
             client.flushall()
             before = client.info("stats")["total_net_input_bytes"]
             for _ in range(count):
-                crowd.burst(upload, 1)
-                time.sleep(0.05)  # else one bell may stand for two batches
-            crowd.close()
+                group.burst(upload, 1)
+                time.sleep(0.05)  # otherwise one wakeup may be sent for two batches
+            group.close()
             sent[name] = (client.info("stats")["total_net_input_bytes"] - before) / count
             stored[name] = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter()) / count
             client.flushall()

@@ -1,6 +1,7 @@
-"""Measure what the workers do to a picture: the network, the whole work, the service beside a bare loop, other servers.
+"""Measure the processing of images: network, whole processing, the service, other model servers.
 
-On a machine that has torch and little more: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every target is met, 1 when one is missed.
+On a machine with little more than torch: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every
+target is met, 1 when one is missed.
 """
 
 import argparse
@@ -16,35 +17,35 @@ from typing import Final
 from scripts.bench.report import Report, Row
 
 _MEASURES: Final = {
-    "network": ("vision_rates", "network"), "whole": ("vision_rates", "whole"), "memory": ("vision_rates", "memory"),
+    "network": ("vision_rates", "measure_network"), "whole": ("vision_rates", "measure_whole"), "memory": ("vision_rates", "measure_memory"),
     "service": ("service_rate", "measure"), "serving": ("model_server_rates", "measure"), "cuda": ("cuda_rates", "measure"),
 }  # fmt: skip
 """Module and function of each part."""
 HEADINGS: Final = {
-    "network": "Detection alone, 8 pictures at once, one thread",
-    "whole": "Whole work on a JPEG of 1280x960, one core",
+    "network": "Detection alone, 8 images at once, one thread",
+    "whole": "Whole processing of a JPEG of 1280x960, one core",
     "memory": "Memory of a worker",
-    "service": "The service beside a bare loop, two workers",
+    "service": "The service against a bare loop, two workers",
     "serving": "Served by HTTP, two cores",
     "cuda": "On the GPU, with all cores",
 }
 
 
 def main() -> int:
-    """Run the bench; give the exit code."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/vision", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a few minutes, rougher figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--only", choices=HEADINGS, action="append", help="measure this part only (may be given again)")
-    given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: one thread, as in a worker
-    if given.only and "cuda" in given.only and not _has_gpu():
-        parser.error("there is no GPU that torch can use here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
+    parser.add_argument("--only", choices=HEADINGS, action="append", help="measure only this part (can be repeated)")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # must be set before torch is imported: one thread, as in a worker
+    if args.only and "cuda" in args.only and not _has_gpu():
+        parser.error("torch finds no usable GPU, which --only cuda needs")
     report = Report("scripts/bench/vision")
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-") as name:
-        for part in given.only or [part for part in HEADINGS if part != "cuda" or _has_gpu()]:
-            report.part(HEADINGS[part], partial(_measure, part, Path(name), quick=given.quick))
-    return report.end(given.json)
+        for part in args.only or [part for part in HEADINGS if part != "cuda" or _has_gpu()]:
+            report.add_part(HEADINGS[part], partial(_measure, part, Path(name), quick=args.quick))
+    return report.finish(args.json)
 
 
 def _has_gpu() -> bool:
@@ -54,7 +55,7 @@ def _has_gpu() -> bool:
 
 
 def _measure(part: str, folder: Path, *, quick: bool) -> list[Row]:
-    """Measure a part. Its module is imported now: a GPU machine may lack what the others need."""
+    """Measure a part. Its module is imported only now: a GPU machine may lack what the other parts need."""
     module, function = _MEASURES[part]
     measure: Callable[..., list[Row]] = getattr(import_module(f"scripts.bench.{module}"), function)
     return measure(*((folder,) if part in {"service", "serving"} else ()), quick=quick)

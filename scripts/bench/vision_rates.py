@@ -1,4 +1,4 @@
-"""What a worker does to a picture, without the service: the network alone, and the whole work, on one core."""
+"""Measure a worker's processing without the service, on one core: the network alone, and the whole."""
 
 import itertools
 import time
@@ -14,15 +14,15 @@ import torchvision
 from torch import nn
 
 from scripts.bench import sample_uploads
-from scripts.bench.baselines.loop import whole_work
+from scripts.bench.baselines.loop import full_pipeline
 from scripts.bench.baselines.torchvision_script import Script
-from scripts.bench.report import Row, Target, against
+from scripts.bench.report import Row, Target, compare
 from scripts.bench.timing import interleave, median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
 from worker.vision.detection import detect, model_registry, runtimes
-from worker.vision.detection.model_registry import Card
+from worker.vision.detection.model_registry import ModelCard
 
 SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
 _CLASSES: Final = 91
@@ -31,120 +31,124 @@ _BATCH: Final = 8
 MIB: Final = 1024 * 1024
 
 
-def network(*, quick: bool) -> list[Row]:
-    """Measure detection alone: 8 pictures at once, on one thread, beside torch eager."""
+def measure_network(*, quick: bool) -> list[Row]:
+    """Measure detection alone: 8 images per call, on one thread, against torch eager."""
     rows: list[Row] = []
     rounds = 5 if quick else 15
-    for name, make, targets in ((SSDLITE, _ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _bundled, (None, None))):
-        model, card = make()
+    for name, load, targets in ((SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))):
+        model, card = load()
         size = model.transform.fixed_size[0]
-        small = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
-        floats = [torch.from_numpy(one).permute(2, 0, 1).float() / 255 for one in small]
-        subjects = {"eager": _eager(model.eval(), floats)}
-        for precision in ("full", "half") if runtimes.has_half("cpu") else ("full",):
-            subjects[precision] = _raw(detect.Detector(make()[0], card, device="cpu", precision=precision, threads=1), small)
-        times = interleave({what: _timed(call) for what, call in subjects.items()}, rounds)
+        images = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
+        tensors = [torch.from_numpy(image).permute(2, 0, 1).float() / 255 for image in images]
+        subjects = {"eager": _call_eager(model.eval(), tensors)}
+        for precision in ("full", "half") if runtimes.supports_half("cpu") else ("full",):
+            detector = detect.Detector(load()[0], card, device="cpu", precision=precision, threads=1)
+            subjects[precision] = _call_detector(detector, images)
+        times = interleave({subject: _timed(call) for subject, call in subjects.items()}, rounds)
         eager = _BATCH / median(times["eager"])
-        for (precision, said), least in zip((("full", "f32"), ("half", "bf16")), targets, strict=True):
+        for (precision, dtype), at_least in zip((("full", "f32"), ("half", "bf16")), targets, strict=True):
             if precision in times:
-                rows.append(against(f"{name}, {said}, of torch eager", _BATCH / median(times[precision]), "images/s", eager, at_least=least))
+                rows.append(compare(f"{name}, {dtype}, of torch eager", _BATCH / median(times[precision]), "images/s", eager, at_least=at_least))
     return rows
 
 
-def whole(*, quick: bool) -> list[Row]:
-    """Measure the whole work on JPEGs of 1280x960, with the same model in ours and in the plain torchvision script."""
-    files = [sample_uploads.jpeg(seed) for seed in range(_BATCH)]
-    script = Script(_ssdlite()[0])
-    lite = detect.Detector(*_ssdlite(), device="cpu", precision="full", threads=1)
+def measure_whole(*, quick: bool) -> list[Row]:
+    """Measure the whole processing of JPEGs of 1280x960, against a torchvision script with the same model."""
+    files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
+    script = Script(_load_ssdlite()[0])
+    lite = detect.Detector(*_load_ssdlite(), device="cpu", precision="full", threads=1)
     bundled = detect.load(device="cpu")
-    with_lite, with_bundled = whole_work(lite), whole_work(bundled)
+    process_with_lite, process_with_bundled = full_pipeline(lite), full_pipeline(bundled)
     subjects: dict[str, Callable[[], object]] = {
-        "script": lambda: [script.work(data) for data in files[:4]],
-        "lite": lambda: with_lite(files),
-        "bundled": lambda: with_bundled(files),
+        "script": lambda: [script.process(data) for data in files[:4]],
+        "lite": lambda: process_with_lite(files),
+        "bundled": lambda: process_with_bundled(files),
     }
     counts = {"script": 4, "lite": _BATCH, "bundled": _BATCH}
     times = interleave({name: _timed(call) for name, call in subjects.items()}, 3 if quick else 9)
-    rates = {name: counts[name] / median(taken) for name, taken in times.items()}
+    rates = {name: counts[name] / median(samples) for name, samples in times.items()}
     rows = [
-        against("whole work with ssdlite320, f32, of the torchvision script", rates["lite"], "images/s", rates["script"], at_least=5),
-        against(f"the same with grocery as deployed ({bundled.precision} precision)", rates["bundled"], "images/s", rates["script"]),
+        compare("whole work with ssdlite320, f32, of the torchvision script", rates["lite"], "images/s", rates["script"], at_least=5),
+        compare(f"the same with grocery as deployed ({bundled.precision} precision)", rates["bundled"], "images/s", rates["script"]),
     ]
-    return rows + _steps(bundled, files, 5 if quick else 20)
+    return rows + _time_steps(bundled, files, 5 if quick else 20)
 
 
-def memory(*, quick: bool) -> list[Row]:
-    """Measure the resident memory of a process of its own with the bundled model, before and after work on many pictures."""
+def measure_memory(*, quick: bool) -> list[Row]:
+    """Measure the resident memory of a process with the bundled model, before and after many images."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        first, after = pool.submit(_resident, 5 if quick else 25).result(timeout=600)
+        first, after = pool.submit(_resident_memory, 5 if quick else 25).result(timeout=600)
     name = "resident memory with torch, OpenVINO and groups of eight pictures, of that after the first group"
     return [Row(name, after, "MiB", first, after / first, Target(at_most=1.15))]
 
 
-def _resident(groups: int) -> tuple[float, float]:
+def _resident_memory(groups: int) -> tuple[float, float]:
     process = psutil.Process()
     detector = detect.load(device="cpu")
-    files = [sample_uploads.jpeg(seed) for seed in range(_BATCH)]
-    work = whole_work(detector)
-    work(files)
+    files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
+    process_files = full_pipeline(detector)
+    process_files(files)
     first = process.memory_info().rss / MIB
     for _ in range(groups):
-        work(files)
+        process_files(files)
     return first, process.memory_info().rss / MIB
 
 
-def _steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
-    """Tell how the time of the whole work divides."""
+def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
+    """Measure the duration of each step of the whole processing."""
     spent: dict[str, float] = {}
 
-    def timed(step: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        began = time.perf_counter()
-        result = call(*arguments, **named)
-        spent[step] = spent.get(step, 0.0) + time.perf_counter() - began
+    def timed(step: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        result = call(*args, **kwargs)
+        spent[step] = spent.get(step, 0.0) + time.perf_counter() - started
         return result
 
-    ids = itertools.count()  # each picture has its own draws
+    ids = itertools.count()  # gives each image its own random augmentations
     for _ in range(rounds):
         decoded = [timed("decode", imaging.decode, data, max_pixels=_MAX_PIXELS).rgb for data in files]
         found = timed("detect", detector.predict, decoded)
-        for rgb, some in zip(decoded, found, strict=True):
+        for rgb, detections in zip(decoded, found, strict=True):
             timed("barcodes", barcode.read, rgb)
             timed("quality", quality.measure, rgb)
-            made = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, some)]
-            boxes = [one["box"] for one in some]
+            variants = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, detections)]
+            boxes = [detection["box"] for detection in detections]
             augmenter = Augmenter(rgb, image_id=f"{next(ids):036x}", device=detector.device)
-            made += [timed(name, augmenter.apply, name, boxes).rgb for name in DEFAULT_AUGMENTATIONS]
-            for one in made:
-                timed("encode all six", imaging.encode_jpeg, one)
+            variants += [timed(name, augmenter.apply, name, boxes).rgb for name in DEFAULT_AUGMENTATIONS]
+            for variant in variants:
+                timed("encode all six", imaging.encode_jpeg, variant)
     total = sum(spent.values())
     count = rounds * len(files)
-    return [Row(f"step: {step}", taken / count * 1e3, "ms an image", total / count * 1e3, taken / total) for step, taken in spent.items()]
+    return [Row(f"step: {step}", duration / count * 1e3, "ms an image", total / count * 1e3, duration / total) for step, duration in spent.items()]
 
 
-def _ssdlite() -> tuple[Any, Card]:
-    """Torchvision's model with seeded weights: the time is that of the trained one, the detections mean nothing."""
+def _load_ssdlite() -> tuple[Any, ModelCard]:
+    """Return torchvision's model with seeded weights.
+
+    It takes as long as the trained one; its detections are meaningless.
+    """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
-    with torch.no_grad():  # few anchors stand out, as with trained weights
+    with torch.no_grad():  # few anchors have a high score, as with trained weights
         for layers in model.head.classification_head.module_list:
             layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
-    return model, Card(SSDLITE, "seeded", tuple(str(one) for one in range(_CLASSES)), 0.3, "")
+    return model, ModelCard(SSDLITE, "seeded", tuple(str(number) for number in range(_CLASSES)), 0.3, "")
 
 
-def _bundled() -> tuple[Any, Card]:
+def _load_bundled() -> tuple[Any, ModelCard]:
     return model_registry.load(model_registry.BUNDLED)
 
 
-def _eager(model: nn.Module, floats: list[torch.Tensor]) -> Callable[[], object]:
+def _call_eager(model: nn.Module, tensors: list[torch.Tensor]) -> Callable[[], object]:
     def call() -> object:
         with torch.inference_mode():
-            return model(floats)
+            return model(tensors)
 
     return call
 
 
-def _raw(detector: detect.Detector, small: list[imaging.Rgb]) -> Callable[[], object]:
-    return lambda: detector.predict(small)
+def _call_detector(detector: detect.Detector, images: list[imaging.Rgb]) -> Callable[[], object]:
+    return lambda: detector.predict(images)
 
 
 def _timed(call: Callable[[], object]) -> Callable[[], float]:

@@ -1,1 +1,1 @@
-"""The bulk client: what people would otherwise write themselves."""
+"""The bulk client ``scripts/upload``."""

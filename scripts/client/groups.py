@@ -1,4 +1,4 @@
-"""What is to be sent: pictures from files, folders or a manifest, cut into groups that go in one request each."""
+"""The images to upload, found in files, folders and manifests, and their split into groups that are sent in one request each."""
 
 import csv
 import hashlib
@@ -9,123 +9,123 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-ENDINGS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
-COLUMNS: Final = ("path", "timestamp", "store_name", "camera_id", "barcode")
-_NAME_MAX: Final = 255
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+MANIFEST_COLUMNS: Final = ("path", "timestamp", "store_name", "camera_id", "barcode")
+_MAX_NAME_LENGTH: Final = 255
 
 
 class UsageError(Exception):
-    """The command line or the manifest cannot be worked with; the text says why."""
+    """The command line, the manifest or the resume file is invalid; the text names the cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An observation to send: a file, its size in bytes and its time as they were when it was looked at, and what is said of it."""
+class Image:
+    """One image to upload: a file, its size in bytes and its modification time when it was found, and its metadata fields."""
 
     path: Path
     size: int
     mtime_ns: int
-    said: dict[str, Any]
-    """What goes with it, as the service takes it; without a timestamp the file's own time is meant."""
+    fields: dict[str, Any]
+    """Metadata in the form of the upload API; when it has no ``timestamp``, the file's modification time is sent."""
 
     @property
-    def meta(self) -> dict[str, Any]:
-        """What is sent of it beside its bytes."""
-        own = datetime.fromtimestamp(self.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
-        return {"timestamp": own} | self.said
+    def metadata(self) -> dict[str, Any]:
+        """The metadata that is sent with the bytes."""
+        modified = datetime.fromtimestamp(self.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
+        return {"timestamp": modified} | self.fields
 
     @property
     def identity(self) -> bytes:
-        """Names this observation of this file as it is: another size, time or word, another identity."""
-        what = (str(self.path.absolute()), self.size, self.mtime_ns, sorted(self.said.items()))
-        return hashlib.sha256(repr(what).encode()).digest()[:16]
+        """Digest of path, size, modification time and metadata fields: a changed file or row has another identity."""
+        parts = (str(self.path.absolute()), self.size, self.mtime_ns, sorted(self.fields.items()))
+        return hashlib.sha256(repr(parts).encode()).digest()[:16]
 
-    def is_there(self) -> bool:
-        """Tell whether the file is still the one that was looked at."""
+    def is_unchanged(self) -> bool:
+        """Return whether the file still exists with the same size and modification time."""
         try:
-            now = self.path.stat()
+            stat = self.path.stat()
         except OSError:
             return False
-        return (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns)
+        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
 
 
-def find(sources: Iterable[Path], *, store: str, camera: str, timestamp: str | None) -> list[Picture]:
-    """Find the pictures of files, folders (all below, sorted) and manifests (``.csv``).
+def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: str | None) -> list[Image]:
+    """Find the images in files, folders (recursively, sorted) and manifests (``.csv``).
 
-    A file that is found several times is one picture; one that manifests name is one for each row that says something
-    different of it, and those rows are all that is said of it.
+    A file that is found several times is one image. A file named in manifests is one image for each row with different metadata, and
+    only with the metadata of those rows.
 
-    :param timestamp: for pictures that a manifest gives none; else the file's own time.
-    :raises UsageError: a source that is not there, or a manifest that cannot be read.
-    :raises OSError: a source that may not be read.
+    :param timestamp: for images without one in a manifest; when None, the file's modification time is used.
+    :raises UsageError: when a source does not exist, or a manifest is invalid.
+    :raises OSError: when a source cannot be read.
     """
-    common = {"store_name": store, "camera_id": camera} | ({"timestamp": timestamp} if timestamp else {})
-    found: dict[tuple[Path, bytes], Picture] = {}
-    named: set[Path] = set()
+    defaults = {"store_name": store, "camera_id": camera} | ({"timestamp": timestamp} if timestamp else {})
+    found: dict[tuple[Path, bytes], Image] = {}
+    in_manifests: set[Path] = set()
     for source in sources:
         if source.suffix.lower() == ".csv" and not source.is_dir():
-            for picture in _manifest(source, common):
-                found.setdefault((picture.path.absolute(), picture.identity), picture)
-                named.add(picture.path.absolute())
+            for image in _read_manifest(source, defaults):
+                found.setdefault((image.path.absolute(), image.identity), image)
+                in_manifests.add(image.path.absolute())
             continue
-        for picture in _bare(source, common):
-            found.setdefault((picture.path.absolute(), b""), picture)
-    return [picture for (path, identity), picture in found.items() if identity or path not in named]
+        for image in _find_files(source, defaults):
+            found.setdefault((image.path.absolute(), b""), image)
+    return [image for (path, identity), image in found.items() if identity or path not in in_manifests]
 
 
-def cut(pictures: Iterable[Picture], *, most: int, most_bytes: int) -> Iterator[list[Picture]]:
-    """Cut pictures into groups of at most ``most`` pictures and ``most_bytes`` bytes; a larger picture goes alone."""
-    rows: list[Picture] = []
+def split_into_groups(images: Iterable[Image], *, max_images: int, max_bytes: int) -> Iterator[list[Image]]:
+    """Split images into groups of at most ``max_images`` images and ``max_bytes`` bytes; a larger image is a group of its own."""
+    group: list[Image] = []
     size = 0
-    for picture in pictures:
-        if rows and (len(rows) >= most or size + picture.size > most_bytes):
-            yield rows
-            rows, size = [], 0
-        rows.append(picture)
-        size += picture.size
-    if rows:
-        yield rows
+    for image in images:
+        if group and (len(group) >= max_images or size + image.size > max_bytes):
+            yield group
+            group, size = [], 0
+        group.append(image)
+        size += image.size
+    if group:
+        yield group
 
 
-def _bare(source: Path, common: dict[str, Any]) -> Iterator[Picture]:
+def _find_files(source: Path, defaults: dict[str, Any]) -> Iterator[Image]:
     if source.is_dir():
         for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in ENDINGS and path.is_file():
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
                 try:
-                    yield _picture(path, common)
+                    yield _image(path, defaults)
                 except FileNotFoundError:
-                    continue  # taken away while the folder was read
+                    continue  # deleted while the folder was read
     elif source.is_file():
-        yield _picture(source, common)
+        yield _image(source, defaults)
     else:
-        raise UsageError(f"{source} is no file and no folder.")
+        raise UsageError(f"{source} does not exist, or is neither a file nor a folder.")
 
 
-def _picture(path: Path, said: dict[str, Any]) -> Picture:
-    now = path.stat()
-    return Picture(path, now.st_size, now.st_mtime_ns, said | {"filename": _name(path)})
+def _image(path: Path, fields: dict[str, Any]) -> Image:
+    stat = path.stat()
+    return Image(path, stat.st_size, stat.st_mtime_ns, fields | {"filename": _filename(path)})
 
 
-def _name(path: Path) -> str:
-    """Give the file's name as text; what is not UTF-8 in it is written in hexadecimal, so that different names stay different."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")[-_NAME_MAX:]
+def _filename(path: Path) -> str:
+    """Return the file's name as text; bytes that are not UTF-8 are written in hexadecimal, so that different names stay different."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")[-_MAX_NAME_LENGTH:]
 
 
-def _manifest(source: Path, common: dict[str, Any]) -> Iterator[Picture]:
+def _read_manifest(source: Path, defaults: dict[str, Any]) -> Iterator[Image]:
     with source.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file, strict=True)
         try:
             if "path" not in (rows.fieldnames or ()):
-                raise UsageError(f"{source} has no column named path; the columns are: {', '.join(COLUMNS)}.")
+                raise UsageError(f"{source} has no column named path; the columns are: {', '.join(MANIFEST_COLUMNS)}.")
             for row in rows:
                 if None in row:
-                    raise UsageError(f"{source}, line {rows.line_num}: there are more fields than columns.")
+                    raise UsageError(f"{source}, line {rows.line_num}: the row has more fields than there are columns.")
                 path = source.parent / (row["path"] or "")
                 if not path.is_file():
-                    raise UsageError(f"{source}, line {rows.line_num}: {path} is no file.")
-                yield _picture(path, common | {name: row[name] for name in COLUMNS[1:] if row.get(name)})
+                    raise UsageError(f"{source}, line {rows.line_num}: {path} does not exist, or is not a file.")
+                yield _image(path, defaults | {name: row[name] for name in MANIFEST_COLUMNS[1:] if row.get(name)})
         except UnicodeDecodeError as error:
-            what = f"byte {error.object[error.start]:#04x}"
-            raise UsageError(f"{source} is not UTF-8 ({what} after line {rows.line_num}): save it as UTF-8.") from None
+            byte = f"byte {error.object[error.start]:#04x}"
+            raise UsageError(f"{source} is not UTF-8 ({byte} after line {rows.line_num}); save it as UTF-8.") from None
         except csv.Error as error:
-            raise UsageError(f"{source}, line {rows.line_num}: this is not CSV: {error}.") from None
+            raise UsageError(f"{source}, line {rows.line_num}: invalid CSV: {error}.") from None

@@ -1,7 +1,7 @@
-"""The resume file: which pictures were sent and what was answered, one JSON line each, on disk before it counts.
+"""The resume file: which images were sent and what the service answered, one JSON object a line, each synced to disk.
 
-A group of pictures is written down before it is sent (``begun``, with its Idempotency-Key) and when it was answered
-(``answered``). So the next run knows each picture that was answered, and sends what was begun again, under the same key.
+A group of images is recorded before it is sent (``begun``, with its Idempotency-Key) and after the service answered (``answered``).
+So the next run skips each image that was answered, and sends groups without an answer again with the same key.
 """
 
 import fcntl
@@ -9,51 +9,51 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from scripts.client.groups import Picture, UsageError
+from scripts.client.groups import Image, UsageError
 
 _HEAD: Final = '{"shelfsight_upload": 2, '
 
 
-class Busy(Exception):
-    """Another upload has this resume file."""
+class AlreadyRunning(Exception):
+    """Another process uses this resume file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """A group that was sent, perhaps: when (Unix seconds), and exactly what."""
+class PendingGroup:
+    """A group that an earlier run may have sent: the time (Unix seconds) and the images as they were."""
 
     at: float
-    pictures: list[Picture]
+    images: list[Image]
 
 
 class Journal:
-    """What became of the pictures of one upload. Groups may be begun and answered from several threads."""
+    """The resume file of one upload. ``record_start`` and ``record_result`` may be called from several threads."""
 
     def __init__(self, path: Path | None, url: str) -> None:
-        """Name the file, or none to keep nothing, and the service that it is about."""
+        """Set the file, None to record nothing, and the URL of the service."""
         self.path, self._url = path, url
-        self.answers: list[dict[str, Any]] = []
-        """What earlier runs were answered, as given to ``answer``."""
-        self.pending: dict[str, Begun] = {}
-        """Groups that earlier runs began and that were not answered, by key."""
+        self.results: list[dict[str, Any]] = []
+        """Results of earlier runs, as passed to ``record_result``."""
+        self.pending: dict[str, PendingGroup] = {}
+        """Groups of earlier runs without a result, by key."""
         self._answered: set[bytes] = set()
         self._lock = threading.Lock()
         self._empty = True
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Take the file for this process and read what is there; a line that was cut short counts for nothing.
+        """Lock the file for this process and read it; a truncated line is ignored.
 
-        :raises Busy: another process has it. :raises UsageError: it is no resume file, or another service's.
-        :raises OSError: it cannot be written.
+        :raises AlreadyRunning: when another process uses the file.
+        :raises UsageError: when it is not a resume file, or that of another service.
+        :raises OSError: when it cannot be written.
         """
         if self.path is not None:
-            self._file = _take(self.path)
+            self._file = _open_locked(self.path)
             try:
                 self._load(self.path, self._file)
             except BaseException:
@@ -62,27 +62,27 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the file back; one in which nothing stands is removed."""
+        """Release the file; an empty one is removed."""
         if self._file is not None:
             if not os.fstat(self._file.fileno()).st_size:
                 self.remove()
             self._file.close()
 
-    def is_answered(self, picture: Picture) -> bool:
-        """Tell whether an earlier run was answered about this picture."""
-        return picture.identity in self._answered
+    def is_answered(self, image: Image) -> bool:
+        """Return whether an earlier run has a result for this image."""
+        return image.identity in self._answered
 
-    def begin(self, key: str, pictures: list[Picture]) -> None:
-        """Write down what is about to be sent."""
-        rows = [[str(one.path.absolute()), one.size, one.mtime_ns, one.said] for one in pictures]
+    def record_start(self, key: str, images: list[Image]) -> None:
+        """Record that a group is about to be sent."""
+        rows = [[str(image.path.absolute()), image.size, image.mtime_ns, image.fields] for image in images]
         self._append({"begun": key, "at": time.time(), "pictures": rows})
 
-    def answer(self, key: str, row: dict[str, Any]) -> None:
-        """Write down what was answered."""
-        self._append({"answered": key, **row})
+    def record_result(self, key: str, result: dict[str, Any]) -> None:
+        """Record the result of a group."""
+        self._append({"answered": key, **result})
 
     def remove(self) -> None:
-        """Remove the file, which this process has."""
+        """Remove the file, which this process has locked."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
@@ -102,50 +102,48 @@ class Journal:
         try:
             head = file.readline()
             if not head.endswith("\n") and _HEAD.startswith(head[: len(_HEAD)]):
-                file.truncate(0)  # empty, or the first line was cut short: nothing was sent
+                file.truncate(0)  # empty, or the first line is truncated: nothing was sent
                 return
             self._empty = False
             if not head.startswith(_HEAD):
-                raise UsageError(f"{path} is no resume file of this version; name another one, or remove it.")
+                raise UsageError(f"{path} is not a resume file of this version; name another file, or remove it.")
             url = json.loads(head)["url"]
             if url != self._url:
-                raise UsageError(f"{path} belongs to an upload to {url}.")
-            ended = True
+                raise UsageError(f"{path} belongs to an upload to {url}; name another file, or use that --url.")
+            complete = True
             for line in file:
-                ended = line.endswith("\n")
-                self._read(line)
+                complete = line.endswith("\n")
+                self._load_line(line)
         except (UnicodeDecodeError, json.JSONDecodeError):
-            raise UsageError(f"{path} is no resume file.") from None
-        if not ended:
+            raise UsageError(f"{path} is not a resume file; name another file.") from None
+        if not complete:
             file.write("\n")
 
-    def _read(self, line: str) -> None:
+    def _load_line(self, line: str) -> None:
         try:
             row = json.loads(line)
             if "begun" in row:
-                pictures = [Picture(Path(path), size, mtime_ns, said) for path, size, mtime_ns, said in row["pictures"]]
-                self.pending[row["begun"]] = Begun(row["at"], pictures)
+                images = [Image(Path(path), size, mtime_ns, fields) for path, size, mtime_ns, fields in row["pictures"]]
+                self.pending[row["begun"]] = PendingGroup(row["at"], images)
             else:
-                self._keep(self.pending.pop(row.pop("answered")).pictures)
-                self.answers.append(row)
+                group = self.pending.pop(row.pop("answered"))
+                self._answered.update(image.identity for image in group.images)
+                self.results.append(row)
         except (ValueError, KeyError, TypeError):
-            return  # cut short
-
-    def _keep(self, pictures: Iterable[Picture]) -> None:
-        self._answered.update(picture.identity for picture in pictures)
+            return  # a truncated line
 
 
-def _take(path: Path) -> IO[str]:
+def _open_locked(path: Path) -> IO[str]:
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise Busy(f"The same upload is running already (it has {path}).") from None
+            raise AlreadyRunning(f"The same upload is already running (it uses {path}); wait until it ends.") from None
         try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except FileNotFoundError:
             pass
-        file.close()  # whoever had it has finished meanwhile and removed it
+        file.close()  # the process that held the lock has removed the file in the meantime

@@ -1,14 +1,14 @@
-"""Upload pictures in bulk: files, folders or a CSV manifest (path,timestamp,store_name,camera_id,barcode; UTF-8).
+"""Upload images in bulk: files, folders or CSV manifests (path,timestamp,store_name,camera_id,barcode; UTF-8).
 
-A picture that several rows of manifests name is sent once for each row that says something different of it: each is an
-observation. A folder's picture that a manifest names too is sent as the manifest says.
+An image named in several manifest rows is uploaded once for each row with different metadata: each row is an observation. An
+image found in a folder and named in a manifest is uploaded only with the metadata of the manifest.
 
-Interrupt it (Ctrl-C lets the requests in flight finish; a second one ends at once) and run the same command again, within 24
-hours: no picture is sent twice, also when files were added or removed meanwhile. A changed file is a new picture.
+To resume an interrupted upload run the same command again within 24 hours: no image is uploaded twice, even when files were added
+or removed in the meantime. A changed file counts as a new image. Ctrl-C waits for the requests in flight; Ctrl-C again exits at once.
 
-Exit codes: 0 all accepted (with --wait: and done), 1 some pictures were rejected or failed, 2 the command cannot be worked
-with, 3 the service did not take everything, 4 the same upload is running already, 5 all that could be is accepted but not all
-results came in time, 130 interrupted.
+Exit codes: 0 all images accepted (with --wait: and done), 1 some images were rejected or failed, 2 invalid command line, manifest
+or resume file, 3 the service did not accept all images, 4 the same upload is already running, 5 all images are accepted or
+rejected, but not all results arrived in time, 130 interrupted.
 """
 
 import argparse
@@ -28,205 +28,228 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from scripts.client.groups import Picture, UsageError, find
-from scripts.client.journal import Busy, Journal
+from scripts.client.groups import Image, UsageError, find_images
+from scripts.client.journal import AlreadyRunning, Journal
 from scripts.client.send_group import GaveUp, Sender
-from scripts.client.summary import BUSY, INTERRUPTED, UNUSABLE, Summary
-from scripts.client.uploader import Answer, Group, Upload, groups
+from scripts.client.summary import ALREADY_RUNNING, INTERRUPTED, USAGE_ERROR, Summary
+from scripts.client.uploader import Group, GroupResult, Upload, plan_groups
 
-_OVERHEAD: Final = 64 * 1024
-_OVERHEAD_EACH: Final = 2048
-_KEY_LIVES_S: Final = 24 * 3600
+_BODY_OVERHEAD: Final = 64 * 1024
+_IMAGE_OVERHEAD: Final = 2048
+"""Bytes of a multipart body beside the images: in total, and for each image."""
+_KEY_LIFETIME_S: Final = 24 * 3600
 _WAIT_S: Final = 300.0
-_WAIT_EACH_S: Final = 2.0
+_WAIT_PER_IMAGE_S: Final = 2.0
 
 
 class _Interrupted(Exception):
-    """Ctrl-C, and what was in flight has come to its end."""
+    """Ctrl-C was pressed, and the requests in flight are completed."""
 
 
 def main() -> int:
-    """Upload what the arguments name."""
-    given = _arguments()
+    """Run the upload that the command line describes.
+
+    :returns: the exit code.
+    """
+    arguments = _parse_arguments()
     console = Console(stderr=True, highlight=False)
     summary = Summary()
     stop = threading.Event()
     try:
-        sender = Sender(given.url, given.token, given.retry_for, stop)
+        sender = Sender(arguments.url, arguments.token, arguments.retry_for, stop)
         try:
-            pictures = find(given.sources, store=given.store, camera=given.camera, timestamp=given.timestamp)
-            if not pictures and not (given.resume and given.resume.exists()):
-                raise UsageError("There are no pictures there.")
-            summary.found = len(pictures)
-            with Journal(given.resume, given.url.rstrip("/")) as journal:
-                _run(pictures, sender, journal, summary, given, console, stop)
+            images = find_images(arguments.sources, store=arguments.store, camera=arguments.camera, timestamp=arguments.timestamp)
+            if not images and not (arguments.resume and arguments.resume.exists()):
+                raise UsageError("No images found; name files, folders with images, or manifests.")
+            summary.found = len(images)
+            with Journal(arguments.resume, arguments.url.rstrip("/")) as journal:
+                _run(images, sender, journal, summary, arguments, console, stop)
         finally:
             sender.close()
     except (UsageError, OSError) as error:
         console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
-        return UNUSABLE
-    except Busy as error:
+        return USAGE_ERROR
+    except AlreadyRunning as error:
         console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
-        return BUSY
+        return ALREADY_RUNNING
     except (KeyboardInterrupt, _Interrupted):
-        console.print(f"Interrupted after {summary.accepted} pictures.{_again(given)}", markup=False, soft_wrap=True)
+        console.print(f"Interrupted after {summary.accepted} images.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
         return INTERRUPTED
-    summary.show(console, given.url, _again(given), waited=given.wait)
-    if given.json:
+    summary.show(console, arguments.url, _how_to_resume(arguments), waited=arguments.wait)
+    if arguments.json:
         print(summary.as_json())
     return summary.exit_code
 
 
 def _run(
-    pictures: list[Picture],
+    images: list[Image],
     sender: Sender,
     journal: Journal,
     summary: Summary,
-    given: argparse.Namespace,
+    arguments: argparse.Namespace,
     console: Console,
     stop: threading.Event,
 ) -> None:
-    """Send, and wait if asked to; the journal goes when there is nothing left to go on with."""
-    for row in journal.answers:
-        summary.count(row["batch_id"], row["accepted"], row["rejected"])
-        summary.skipped += row["accepted"] + len(row["rejected"])
-    old = [begun for begun in journal.pending.values() if begun.at < time.time() - _KEY_LIVES_S]
-    if old:
-        count = sum(len(begun.pictures) for begun in old)
-        console.print(f"{count} pictures were in flight over 24 h ago; they are sent again, and may be there twice.", style="red")
+    """Send all groups, and wait for the results with ``--wait``; the journal is removed when nothing is left to resume."""
+    for result in journal.results:
+        summary.add_group(result["batch_id"], result["accepted"], result["rejected"])
+        summary.skipped += result["accepted"] + len(result["rejected"])
+    expired = [group for group in journal.pending.values() if group.at < time.time() - _KEY_LIFETIME_S]
+    if expired:
+        count = sum(len(group.images) for group in expired)
+        console.print(f"Warning: {count} images were in flight more than 24 h ago; they are sent again and may be stored twice.", style="red")
     try:
-        limits = sender.limits()
+        limits = sender.fetch_limits()
     except GaveUp as error:
         summary.gave_up = str(error)
         return
-    most = min(given.batch_size, limits["max_images"])
-    most_bytes = min(given.batch_bytes, limits["max_body_bytes"] - _OVERHEAD - _OVERHEAD_EACH * most)
-    todo = list(groups(pictures, journal, most=most, most_bytes=most_bytes))
+    max_images = min(arguments.batch_size, limits["max_images"])
+    max_bytes = min(arguments.batch_bytes, limits["max_body_bytes"] - _BODY_OVERHEAD - _IMAGE_OVERHEAD * max_images)
+    groups = list(plan_groups(images, journal, max_images=max_images, max_bytes=max_bytes))
     upload = Upload(sender, journal, stop, limits["max_image_bytes"])
-    with _progress(console, given) as progress:
-        _send(upload, todo, summary, given, progress, console, stop)
-        if summary.gave_up is None and given.wait:
-            _wait(sender, summary, given.wait_for, progress)
+    with _progress(console, arguments) as progress:
+        _send(upload, groups, summary, arguments, progress, console, stop)
+        if summary.gave_up is None and arguments.wait:
+            _wait_for_results(sender, summary, arguments.wait_for, progress)
     if summary.gave_up is None and summary.wait_over is None:
         journal.remove()
 
 
 def _send(
     upload: Upload,
-    todo: list[Group],
+    groups: list[Group],
     summary: Summary,
-    given: argparse.Namespace,
+    arguments: argparse.Namespace,
     progress: Progress,
     console: Console,
     stop: threading.Event,
 ) -> None:
-    whole = sum(len(group.pictures) for group in todo)
-    bar = progress.add_task("uploading", total=sum(group.size for group in todo), count="")
+    total = sum(len(group.images) for group in groups)
+    bar = progress.add_task("uploading", total=sum(group.size for group in groups), count="")
     sent = 0
 
-    def count(group: Group, answer: Answer) -> None:
+    def on_result(group: Group, result: GroupResult) -> None:
         nonlocal sent
-        summary.count(answer.batch_id, answer.accepted, answer.rejected)
-        sent += len(group.pictures)
-        progress.update(bar, advance=group.size, count=f"{sent}/{whole}")
+        summary.add_group(result.batch_id, result.accepted, result.rejected)
+        sent += len(group.images)
+        progress.update(bar, advance=group.size, count=f"{sent}/{total}")
 
-    with _finishing(upload, console, stop, given) as interrupted:
-        summary.gave_up = upload.send(iter(todo), given.parallel, count)
+    with _handle_interrupts(upload, console, stop, arguments) as interrupted:
+        summary.gave_up = upload.send(iter(groups), arguments.parallel, on_result)
     if interrupted.is_set():
         raise _Interrupted
 
 
 @contextmanager
-def _finishing(upload: Upload, console: Console, stop: threading.Event, given: argparse.Namespace) -> Iterator[threading.Event]:
-    """Let Ctrl-C end the upload when what is in flight is answered and written down, and a second one at once."""
+def _handle_interrupts(upload: Upload, console: Console, stop: threading.Event, arguments: argparse.Namespace) -> Iterator[threading.Event]:
+    """On Ctrl-C, end the upload when the requests in flight are answered and recorded; on another Ctrl-C, exit at once.
+
+    :returns: an event that is set by the first Ctrl-C.
+    """
     interrupted = threading.Event()
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         if interrupted.is_set():
-            begin = "\n\x1b[?25h" if console.is_terminal else ""  # below the bar, and with the cursor that it hides
-            # Not by the console, nor by Python's own buffers: this signal may have come while they write the other line.
-            os.write(2, os.fsencode(f"{begin}Ended at once.{_again(given)}\n"))
-            os._exit(INTERRUPTED)  # what was begun is in the journal; the threads would be waited for
+            prefix = "\n\x1b[?25h" if console.is_terminal else ""  # a new line below the progress bar, and the cursor that it hides
+            # Without the console and Python's buffers: the signal may interrupt them while they write the other message.
+            os.write(2, os.fsencode(f"{prefix}Stopped without waiting.{_how_to_resume(arguments)}\n"))
+            os._exit(INTERRUPTED)  # the journal has all groups that were sent; a normal exit would wait for the threads
         interrupted.set()
         stop.set()
-        console.print(f"Finishing {upload.in_flight} requests in flight; Ctrl-C again ends at once.")
+        console.print(f"Waiting for {upload.in_flight} requests in flight; press Ctrl-C again to exit at once.")
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:  # in the background of a shell
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.SIG_IGN:  # the shell ignores SIGINT for background jobs
         yield interrupted
         return
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
-def _wait(sender: Sender, summary: Summary, wait_for: float | None, progress: Progress) -> None:
-    seconds = _WAIT_S + _WAIT_EACH_S * summary.accepted if wait_for is None else wait_for
+def _wait_for_results(sender: Sender, summary: Summary, wait_for: float | None, progress: Progress) -> None:
+    seconds = _WAIT_S + _WAIT_PER_IMAGE_S * summary.accepted if wait_for is None else wait_for
     until = time.monotonic() + seconds
     bar = progress.add_task("waiting for results", total=summary.accepted, count="")
     for batch_id, size in summary.batches.items():
         try:
-            while "images" in (batch := sender.batch(batch_id, until)) and not batch["finished_at"] and time.monotonic() < until:
-                time.sleep(0.2)  # the service may answer before it is finished, when too many wait
+            while "images" in (batch := sender.fetch_batch(batch_id, until)) and not batch["finished_at"] and time.monotonic() < until:
+                time.sleep(0.2)  # the service answers an unfinished batch at once when too many clients wait
         except GaveUp as error:
             summary.waiting = summary.accepted - summary.done - summary.failed.total()
-            summary.wait_over = f"The results could not be waited for: {error}."
+            summary.wait_over = f"Waiting for the results failed: {error}."
             return
         if "images" in batch:
-            summary.count_results(batch)
+            summary.add_batch(batch)
         else:
             summary.failed[batch.get("code", "not_found")] += size
         progress.update(bar, advance=size, count=f"{summary.done + summary.failed.total()}/{summary.accepted}")
     if summary.waiting:
-        summary.wait_over = f"{summary.waiting} pictures have no result after {seconds:g} s: do the workers run? The page of the batch shows how far it is."
+        summary.wait_over = (
+            f"{summary.waiting} images have no result after {seconds:g} s; check that the workers are running. The batch page shows the progress."
+        )
 
 
-def _again(given: argparse.Namespace) -> str:
-    """Say how to go on, where something is kept to go on with."""
-    if not given.resume or not given.resume.exists():
+def _how_to_resume(arguments: argparse.Namespace) -> str:
+    """Return the command that resumes the upload, as a sentence; empty when there is no resume file."""
+    if not arguments.resume or not arguments.resume.exists():
         return ""
-    return f" To go on: {shlex.join([os.environ.get('INVOKED_AS', 'scripts/upload'), *sys.argv[1:]])}"
+    return f" To resume: {shlex.join([os.environ.get('INVOKED_AS', 'scripts/upload'), *sys.argv[1:]])}"
 
 
-def _progress(console: Console, given: argparse.Namespace) -> Progress:
+def _progress(console: Console, arguments: argparse.Namespace) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"), TransferSpeedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=given.quiet, transient=False)
+    return Progress(*columns, console=console, disable=arguments.quiet, transient=False)
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", nargs="+", type=Path, metavar="PATH", help="pictures, folders, or .csv manifests")
-    parser.add_argument("--url", default="http://127.0.0.1:5000", help="the service (default: %(default)s)")
-    parser.add_argument("--token", help="sent as a bearer token, where the service asks for one")
-    parser.add_argument("--store", default="default", help="store_name where no manifest gives one (default: %(default)s)")
-    parser.add_argument("--camera", default="upload", help="camera_id where no manifest gives one (default: %(default)s)")
-    parser.add_argument("--timestamp", help="RFC 3339 time where no manifest gives one (default: each file's own)")
-    parser.add_argument("--batch-size", type=_at_least_one, default=32, metavar="N", help="pictures a batch (default: %(default)s)")
-    parser.add_argument("--batch-bytes", type=_at_least_one, default=16 * 1024 * 1024, metavar="N", help="bytes a batch (default: 16 MiB)")
-    parser.add_argument("--parallel", type=_at_least_one, default=2, metavar="N", help="batches at once (default: %(default)s)")
-    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="patience with one batch (default: %(default)s s)")
+    parser.add_argument("sources", nargs="+", type=Path, metavar="PATH", help="images, folders, or .csv manifests")
+    parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of the service (default: %(default)s)")
+    parser.add_argument("--token", help="bearer token, if the service requires one")
+    parser.add_argument("--store", default="default", help="store_name of images without one in a manifest (default: %(default)s)")
+    parser.add_argument("--camera", default="upload", help="camera_id of images without one in a manifest (default: %(default)s)")
+    parser.add_argument("--timestamp", help="RFC 3339 time of images without one in a manifest (default: the file's modification time)")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images in a batch (default: %(default)s)")
+    parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="bytes in a batch (default: 16 MiB)")
+    parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="batches sent at a time (default: %(default)s)")
+    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="seconds for which a batch is retried (default: %(default)s)")
     resume = parser.add_mutually_exclusive_group()
-    resume.add_argument("--resume", type=Path, metavar="FILE", help="what was sent and answered; removed when all is done (default: a file here, named for PATHs, --url, --store, --camera and --timestamp)")
-    resume.add_argument("--no-resume", action="store_true", help="keep no such file; another run is another upload")
-    parser.add_argument("--wait", action="store_true", help="wait for the results and sum them up")
-    parser.add_argument("--wait-for", type=float, metavar="S", help=f"wait at most so many seconds; implies --wait (default: {_WAIT_S:.0f}, and {_WAIT_EACH_S:.0f} for each picture)")
+    resume.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help=(
+            "resume file: records what was sent and answered; removed when all is done "
+            "(default: a file in the current folder, named after the PATHs, --url, --store, --camera and --timestamp)"
+        ),
+    )
+    resume.add_argument("--no-resume", action="store_true", help="use no resume file; another run uploads everything again")
+    parser.add_argument("--wait", action="store_true", help="wait for the results and print a summary of them")
+    parser.add_argument(
+        "--wait-for",
+        type=float,
+        metavar="S",
+        help=f"longest wait for the results in seconds; implies --wait (default: {_WAIT_S:.0f}, and {_WAIT_PER_IMAGE_S:.0f} for each image)",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object on standard output")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_intermixed_args()
-    given.wait = given.wait or given.wait_for is not None
-    given.resume = None if given.no_resume else given.resume or _default_resume(given)
-    return given
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+    arguments = parser.parse_intermixed_args()
+    arguments.wait = arguments.wait or arguments.wait_for is not None
+    arguments.resume = None if arguments.no_resume else arguments.resume or _default_resume_file(arguments)
+    return arguments
 
 
-def _default_resume(given: argparse.Namespace) -> Path:
-    """Name the resume file for what is uploaded, so that two uploads never share one; how it is cut does not matter."""
-    what = (sorted(str(source.absolute()) for source in given.sources), given.url.rstrip("/"), given.store, given.camera, given.timestamp)
-    return Path(f"shelfsight-{hashlib.sha256(repr(what).encode()).hexdigest()[:16]}.upload.jsonl")
+def _default_resume_file(arguments: argparse.Namespace) -> Path:
+    """Name the resume file after what is uploaded, so that two uploads never share one; the size of the batches does not matter."""
+    paths = sorted(str(source.absolute()) for source in arguments.sources)
+    parts = (paths, arguments.url.rstrip("/"), arguments.store, arguments.camera, arguments.timestamp)
+    return Path(f"shelfsight-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.upload.jsonl")
 
 
-def _at_least_one(text: str) -> int:
+def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

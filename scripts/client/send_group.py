@@ -1,4 +1,4 @@
-"""Sending one group until it is answered: multipart, with its key, patient with a service that is busy or away."""
+"""Requests to the service: send one group as multipart until it is answered, with retries while the service is busy or unreachable."""
 
 import json
 import random
@@ -9,64 +9,68 @@ from typing import Any, Final
 
 import httpx
 
-from scripts.client.groups import Picture, UsageError
+from scripts.client.groups import Image, UsageError
 
 _FIRST_WAIT_S: Final = 0.5
-_LONGEST_WAIT_S: Final = 30.0
-_LONGEST_ASKED_S: Final = 300.0
-_ASK_S: Final = 20.0
-_AGAIN: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
-_ABOUT_PICTURES: Final = frozenset({400, 410, 413, 415, 422})
+_MAX_WAIT_S: Final = 30.0
+_MAX_RETRY_AFTER_S: Final = 300.0
+_POLL_S: Final = 20.0
+_RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
+_REFUSED_IMAGES: Final = frozenset({400, 410, 413, 415, 422})
+"""Statuses that refuse the images of a group, as opposed to every request of this client."""
 _PORTS: Final = range(1, 65536)
 SETTLED_S: Final = 65.0
-"""After this long a key that belongs to another request belongs to one that was accepted: in flight it lives 60 s."""
+"""Time after which ``idempotency_mismatch`` means that another request with this key was accepted: the key of a request in progress
+expires after 60 s."""
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 
 
 class GaveUp(Exception):
-    """The service did not take something within the time allowed, or refuses to talk; the text says why."""
+    """The service did not accept a request in the time allowed, or refuses this client; the text names the cause."""
 
 
 class Sender:
-    """Talks to the service; may be used from several threads."""
+    """An HTTP client of the service; it may be used from several threads."""
 
     def __init__(self, url: str, token: str | None, retry_for_s: float, stop: threading.Event, settled_s: float = SETTLED_S) -> None:
-        """Open a client; ``stop`` ends all waiting between tries.
+        """Open the client; setting ``stop`` ends all retries.
 
-        :raises UsageError: the address or the token cannot be used.
+        :raises UsageError: when the URL or the token is invalid.
         """
         if token and not (token.isascii() and token.isprintable()):
-            raise UsageError("--token has characters that no token has.")
+            raise UsageError("--token contains characters that are not allowed in a token.")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=_checked(url), timeout=TIMEOUT, headers=headers, trust_env=False)
-        self._url, self._retry_for, self._stop, self._settled = url, retry_for_s, stop, settled_s
+        self._client = httpx.Client(base_url=_parse_url(url), timeout=TIMEOUT, headers=headers, trust_env=False)
+        self._url, self._retry_for_s, self._stop, self._settled_s = url, retry_for_s, stop, settled_s
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def limits(self) -> dict[str, int]:
-        """Ask what an upload may be.
+    def fetch_limits(self) -> dict[str, int]:
+        """Request the limits of an upload.
 
-        :raises GaveUp: nobody answers there, or not as this service does.
+        :returns: ``max_images``, ``max_body_bytes`` and ``max_image_bytes``.
+        :raises GaveUp: when the service does not answer, or the answer is not that of Shelfsight.
         """
-        answer = self._patiently(lambda: self._client.get("/limits"), f"{self._url} does not answer", self._retry_for)
-        body = _body(answer)
+        response = self._request(lambda: self._client.get("/limits"), f"{self._url} does not answer", self._retry_for_s)
+        body = _body(response)
         try:
             return {name: int(body[name]) for name in ("max_images", "max_body_bytes", "max_image_bytes")}
         except (KeyError, TypeError, ValueError):
-            raise GaveUp(f"{self._url} does not answer as Shelfsight does: {_problem(answer, body)}") from None
+            raise GaveUp(f"{self._url} is not a Shelfsight service; check --url: {_problem(response, body)}") from None
 
-    def send(self, key: str, pictures: list[tuple[Picture, bytes]]) -> dict[str, Any]:
-        """Send pictures with their bytes; give the body of the 202, or the problem that refuses them for good, and ``http``.
+    def send(self, key: str, images: list[tuple[Image, bytes]]) -> dict[str, Any]:
+        """Upload images with their bytes.
 
-        Multipart, because base64 makes a third more bytes and costs both sides the coding.
+        The body is multipart: base64 would make it a third larger, and cost both sides the coding.
 
-        :raises GaveUp: not taken in time, or refused for what is not about these pictures.
+        :returns: the body of the 202 response, or the problem document that refuses the images for good, with the status as ``http``.
+        :raises GaveUp: when the group is not accepted in time, or refused for a reason other than its images.
         """
-        metadata = json.dumps([picture.meta for picture, _ in pictures])
+        metadata = json.dumps([image.metadata for image, _ in images])
         files: list[tuple[str, Any]] = [("metadata", (None, metadata, "application/json"))]
-        files += [("file", (picture.said["filename"], data, "application/octet-stream")) for picture, data in pictures]
+        files += [("file", (image.fields["filename"], data, "application/octet-stream")) for image, data in images]
         headers = {"Idempotency-Key": key, "Prefer": "handling=lenient"}
 
         def post() -> httpx.Response:
@@ -74,80 +78,86 @@ class Sender:
 
         mismatch_until = 0.0
         while True:
-            answer = self._patiently(post, "A batch was not taken", self._retry_for)
-            body = _body(answer)
+            response = self._request(post, "A batch was not accepted", self._retry_for_s)
+            body = _body(response)
             if body.get("code") != "idempotency_mismatch":
                 break
-            mismatch_until = mismatch_until or time.monotonic() + self._settled
+            mismatch_until = mismatch_until or time.monotonic() + self._settled_s
             if time.monotonic() > mismatch_until:
                 break
-            if self._stop.wait(min(2.0, self._settled)):
-                raise GaveUp("A batch was not taken: an earlier try of it is still being answered")
-        taken = answer.status_code == httpx.codes.ACCEPTED and {"batch_id", "total", "images"} <= body.keys()
-        if taken or (answer.status_code in _ABOUT_PICTURES and body):
-            return body | {"http": answer.status_code}
-        raise GaveUp(f"The service refuses: {_problem(answer, body)}")
+            if self._stop.wait(min(2.0, self._settled_s)):
+                raise GaveUp("A batch was not accepted: an earlier request with the same key is still in progress")
+        accepted = response.status_code == httpx.codes.ACCEPTED and {"batch_id", "total", "images"} <= body.keys()
+        if accepted or (response.status_code in _REFUSED_IMAGES and body):
+            return body | {"http": response.status_code}
+        raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
-    def batch(self, batch_id: str, until: float) -> dict[str, Any]:
-        """Give a batch as soon as it is finished, or as it is after 20 s; at latest at ``until`` (monotonic seconds).
+    def fetch_batch(self, batch_id: str, until: float) -> dict[str, Any]:
+        """Request a batch; wait until it is finished, for 20 s at most and not after ``until`` (monotonic seconds).
 
-        :returns: the batch, or the problem document where it is no longer there.
-        :raises GaveUp: nobody answers in time, or not as this service does.
+        :returns: the batch, finished or not, or the problem document when the batch no longer exists.
+        :raises GaveUp: when the service does not answer in time, or the answer is not that of Shelfsight.
         """
         left = max(0.0, until - time.monotonic())
 
         def get() -> httpx.Response:
-            return self._client.get(f"/image_batches/{batch_id}", params={"wait": int(min(left, _ASK_S))}, timeout=_ASK_S + 10)
+            return self._client.get(f"/image_batches/{batch_id}", params={"wait": int(min(left, _POLL_S))}, timeout=_POLL_S + 10)
 
-        answer = self._patiently(get, "The service does not answer", min(left, self._retry_for))
-        body = _body(answer)
-        if "images" in body or answer.status_code == httpx.codes.NOT_FOUND:
+        response = self._request(get, "The service does not answer", min(left, self._retry_for_s))
+        body = _body(response)
+        if "images" in body or response.status_code == httpx.codes.NOT_FOUND:
             return body
-        raise GaveUp(f"The service refuses: {_problem(answer, body)}")
+        raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
-    def _patiently(self, call: Callable[[], httpx.Response], trouble: str, patience_s: float) -> httpx.Response:
-        until = time.monotonic() + patience_s
+    def _request(self, send: Callable[[], httpx.Response], failure: str, retry_for_s: float) -> httpx.Response:
+        """Send a request; retry with exponential backoff, or after the time of ``Retry-After``, for ``retry_for_s``.
+
+        :raises GaveUp: when there was no final response in that time; its text begins with ``failure``.
+        """
+        until = time.monotonic() + retry_for_s
         wait = _FIRST_WAIT_S
         while True:
-            asked = 0.0
+            retry_after = 0.0
             try:
-                answer = call()
-                if answer.status_code not in _AGAIN:
-                    return answer
-                reason = _problem(answer, _body(answer))
-                asked = _retry_after(answer)
+                response = send()
+                if response.status_code not in _RETRIED:
+                    return response
+                reason = _problem(response, _body(response))
+                retry_after = _retry_after(response)
             except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
-            pause = max(asked, random.uniform(wait / 2, wait))
+            pause = max(retry_after, random.uniform(wait / 2, wait))
             if time.monotonic() + pause > until or self._stop.wait(pause):
-                raise GaveUp(f"{trouble} ({reason})")
-            wait = min(_LONGEST_WAIT_S, wait * 2)
+                raise GaveUp(f"{failure} ({reason})")
+            wait = min(_MAX_WAIT_S, wait * 2)
 
 
-def _checked(url: str) -> str:
+def _parse_url(url: str) -> str:
     try:
         parsed = httpx.URL(url)
-        usable = parsed.scheme in {"http", "https"} and parsed.host and (parsed.port is None or parsed.port in _PORTS)
+        valid = parsed.scheme in {"http", "https"} and parsed.host and (parsed.port is None or parsed.port in _PORTS)
     except httpx.InvalidURL:
-        usable = False
-    if not usable:
-        raise UsageError(f"--url {url} is no address of a service; one looks like http://127.0.0.1:5000")
+        valid = False
+    if not valid:
+        raise UsageError(f"--url {url} is not a valid address of a service; write it like http://127.0.0.1:5000")
     return url.rstrip("/")
 
 
-def _body(answer: httpx.Response) -> dict[str, Any]:
+def _body(response: httpx.Response) -> dict[str, Any]:
+    """Return the response's JSON object, empty when the body is anything else."""
     try:
-        body = answer.json()
+        body = response.json()
     except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 
 
-def _problem(answer: httpx.Response, body: dict[str, Any]) -> str:
-    detail = f"{body['code']}: {body['detail']}" if {"code", "detail"} <= body.keys() else answer.reason_phrase
-    return f"HTTP {answer.status_code} {detail}".strip()
+def _problem(response: httpx.Response, body: dict[str, Any]) -> str:
+    detail = f"{body['code']}: {body['detail']}" if {"code", "detail"} <= body.keys() else response.reason_phrase
+    return f"HTTP {response.status_code} {detail}".strip()
 
 
-def _retry_after(answer: httpx.Response) -> float:
-    text = answer.headers.get("Retry-After", "")
-    return min(_LONGEST_ASKED_S, float(text)) if text.isdecimal() else 0.0
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds of ``Retry-After``, at most ``_MAX_RETRY_AFTER_S``; 0 when it is missing or a date."""
+    value = response.headers.get("Retry-After", "")
+    return min(_MAX_RETRY_AFTER_S, float(value)) if value.isdecimal() else 0.0

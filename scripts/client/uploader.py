@@ -1,4 +1,4 @@
-"""Sending all: what was begun before first, then the pictures that no earlier run was answered about, some groups at once."""
+"""An upload of many groups: first the pending groups of earlier runs, then the images without a result, several groups at a time."""
 
 import os
 import threading
@@ -8,147 +8,154 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scripts.client.groups import Picture, cut
+from scripts.client.groups import Image, split_into_groups
 from scripts.client.journal import Journal
 from scripts.client.send_group import GaveUp, Sender
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Pictures that go in one request, under one key; ``begun`` is what an earlier run began under it."""
+    """Images that are sent in one request, with one Idempotency-Key.
+
+    ``pending`` holds the images that an earlier run recorded for this key, None for a new group.
+    """
 
     key: str
-    pictures: list[Picture]
-    begun: list[Picture] | None = None
+    images: list[Image]
+    pending: list[Image] | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of the pictures."""
-        return sum(picture.size for picture in self.pictures)
+        """Bytes of the images."""
+        return sum(image.size for image in self.images)
 
 
 @dataclass(slots=True)
-class Answer:
-    """What became of a group: the batch it is now, and every picture that was refused with its reason."""
+class GroupResult:
+    """The result of a group: the id of its batch, the number of accepted images, and each rejected image with its error."""
 
     batch_id: str | None = None
     accepted: int = 0
     rejected: list[dict[str, str]] = field(default_factory=list)
 
 
-def groups(pictures: list[Picture], journal: Journal, *, most: int, most_bytes: int) -> Iterator[Group]:
-    """Plan what is to be sent: what earlier runs began as it was then, then what they know nothing of in new groups.
+def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_bytes: int) -> Iterator[Group]:
+    """Yield the groups to send: the pending groups of earlier runs unchanged, then new groups of the images that no earlier run sent.
 
-    A picture of a begun group that is gone, or another one by now, is left out of it. The key stays, so the service tells if it
-    accepted the whole group back then.
+    An image of a pending group whose file was deleted or changed is left out. The key stays the same, so that the service answers
+    ``idempotency_mismatch`` if it has accepted the whole group.
     """
-    begun = set()
+    pending = set()
     for key, earlier in journal.pending.items():
-        begun |= {picture.identity for picture in earlier.pictures}
-        still = [picture for picture in earlier.pictures if picture.is_there()]
-        if still:
-            yield Group(key, still, earlier.pictures)
-    new = (picture for picture in pictures if picture.identity not in begun and not journal.is_answered(picture))
-    for some in cut(new, most=most, most_bytes=most_bytes):
-        yield Group(f"upload-{uuid.uuid4().hex}", some)
+        pending |= {image.identity for image in earlier.images}
+        unchanged = [image for image in earlier.images if image.is_unchanged()]
+        if unchanged:
+            yield Group(key, unchanged, earlier.images)
+    new = (image for image in images if image.identity not in pending and not journal.is_answered(image))
+    for group in split_into_groups(new, max_images=max_images, max_bytes=max_bytes):
+        yield Group(f"upload-{uuid.uuid4().hex}", group)
 
 
 class Upload:
-    """One run over many groups."""
+    """One run that sends many groups."""
 
     def __init__(self, sender: Sender, journal: Journal, stop: threading.Event, max_image_bytes: int) -> None:
-        """Send with ``sender``; once ``stop`` is set no group is begun, and what is in flight comes to its end."""
+        """Set the parameters; once ``stop`` is set no further group is sent, and requests in flight are completed."""
         self._sender, self._journal, self._stop, self._max_bytes = sender, journal, stop, max_image_bytes
-        self._running: dict[Future[Answer], Group] = {}
+        self._running: dict[Future[GroupResult], Group] = {}
 
     @property
     def in_flight(self) -> int:
-        """Requests that are not answered yet."""
+        """Number of requests without an answer."""
         return len(self._running)
 
-    def send(self, todo: Iterator[Group], parallel: int, count: Callable[[Group, Answer], None]) -> str | None:
-        """Send groups, ``parallel`` at once; ``count`` is told every answer, here in the caller's thread.
+    def send(self, groups: Iterator[Group], parallel: int, on_result: Callable[[Group, GroupResult], None]) -> str | None:
+        """Send groups, ``parallel`` at a time; ``on_result`` is called with each result, in the caller's thread.
 
-        :returns: why it gave up, or None.
+        :returns: why not all groups were sent, None when they were or ``stop`` was set.
         """
-        trouble = None
+        problem = None
         with ThreadPoolExecutor(parallel) as pool:
             while True:
-                while not self._stop.is_set() and len(self._running) < parallel and (group := next(todo, None)) is not None:
-                    self._running[pool.submit(self._one, group)] = group
+                while not self._stop.is_set() and len(self._running) < parallel and (group := next(groups, None)) is not None:
+                    self._running[pool.submit(self._send_group, group)] = group
                 if not self._running:
-                    return trouble
+                    return problem
                 finished, _ = wait(self._running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     group = self._running.pop(future)
                     try:
-                        count(group, future.result())
+                        on_result(group, future.result())
                     except (GaveUp, OSError) as error:
-                        trouble = trouble or str(error)
+                        problem = problem or str(error)
 
-    def _one(self, group: Group) -> Answer:
-        """Send one group; its answer is in the journal before anybody hears of it."""
+    def _send_group(self, group: Group) -> GroupResult:
+        """Send one group; its result is in the journal before this returns."""
         try:
-            return self._sent(group)
+            return self._send_and_record(group)
         except BaseException:
-            # Here and not in the caller's thread: a signal's handler sets it there, and might find it half set.
+            # Set in this thread: in the caller's thread a signal handler sets it too, and could interrupt the call half-way.
             self._stop.set()
             raise
 
-    def _sent(self, group: Group) -> Answer:
-        read: list[tuple[Picture, bytes]] = []
-        unread: list[dict[str, str]] = []
-        for picture in group.pictures:
+    def _send_and_record(self, group: Group) -> GroupResult:
+        readable: list[tuple[Image, bytes]] = []
+        unreadable: list[dict[str, str]] = []
+        for image in group.images:
             try:
-                read.append(self._read(picture))
+                readable.append(self._read(image))
             except OSError as error:
-                unread.append(_refused(picture, "unreadable", error.strerror or str(error)))
+                unreadable.append(_rejection(image, "unreadable", error.strerror or str(error)))
             except _TooLargeError as error:
-                unread.append(_refused(picture, "image_too_large", str(error)))
-        if not read:
-            return Answer(rejected=unread)
-        pictures = [picture for picture, _ in read]
-        if group.begun is None:
-            self._journal.begin(group.key, pictures)
-        said = self._sender.send(group.key, read)
-        if group.begun is not None and said.get("code") == "idempotency_mismatch":
-            answer = Answer(accepted=len(group.begun))  # the whole group was, back then
+                unreadable.append(_rejection(image, "image_too_large", str(error)))
+        if not readable:
+            return GroupResult(rejected=unreadable)
+        images = [image for image, _ in readable]
+        if group.pending is None:
+            self._journal.record_start(group.key, images)
+        body = self._sender.send(group.key, readable)
+        if group.pending is not None and body.get("code") == "idempotency_mismatch":
+            result = GroupResult(accepted=len(group.pending))  # the earlier run's request was accepted with all its images
         else:
-            answer = _answer(said, pictures)
-            if group.begun not in (None, pictures):
-                self._journal.begin(group.key, pictures)  # it is about these now
-        self._journal.answer(group.key, {"batch_id": answer.batch_id, "accepted": answer.accepted, "rejected": answer.rejected})
-        return replace(answer, rejected=answer.rejected + unread)
+            result = _parse_result(body, images)
+            if group.pending not in (None, images):
+                self._journal.record_start(group.key, images)  # from now on the key stands for these images
+        self._journal.record_result(group.key, {"batch_id": result.batch_id, "accepted": result.accepted, "rejected": result.rejected})
+        return replace(result, rejected=result.rejected + unreadable)
 
-    def _read(self, picture: Picture) -> tuple[Picture, bytes]:
-        """Read a picture, which is from then on what the file is now."""
-        with picture.path.open("rb") as file:
-            now = os.fstat(file.fileno())
-            if now.st_size > self._max_bytes:  # said here, so that nothing huge is read into memory
-                raise _TooLargeError(f"An image may have {self._max_bytes} bytes, this has {now.st_size}.")
-            return replace(picture, size=now.st_size, mtime_ns=now.st_mtime_ns), file.read()
+    def _read(self, image: Image) -> tuple[Image, bytes]:
+        """Read an image's file.
+
+        :returns: the image with the current size and modification time of its file, and the bytes.
+        """
+        with image.path.open("rb") as file:
+            stat = os.fstat(file.fileno())
+            if stat.st_size > self._max_bytes:  # checked before reading, so that no huge file is read into memory
+                raise _TooLargeError(f"The image has {stat.st_size} bytes; at most {self._max_bytes} are allowed.")
+            return replace(image, size=stat.st_size, mtime_ns=stat.st_mtime_ns), file.read()
 
 
 class _TooLargeError(Exception):
     pass
 
 
-def _answer(said: dict[str, Any], pictures: list[Picture]) -> Answer:
-    if "batch_id" in said and said["http"] == 202:
-        bad = [(image["index"], image["errors"][0]) for image in said["images"] if image["status"] == "rejected"]
-        return Answer(said["batch_id"], said["total"], [_refused(pictures[at], wrong["code"], wrong["detail"]) for at, wrong in bad])
+def _parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:
+    if "batch_id" in body and body["http"] == 202:
+        errors = [(image["index"], image["errors"][0]) for image in body["images"] if image["status"] == "rejected"]
+        rejected = [_rejection(images[index], error["code"], error["detail"]) for index, error in errors]
+        return GroupResult(body["batch_id"], body["total"], rejected)
     by_index: dict[int, dict[str, Any]] = {}
-    for wrong in said.get("errors", []):
-        place = wrong["pointer"].strip("/").split("/")[0]
-        if place.isdigit():
-            by_index.setdefault(int(place), wrong)
-    everything = {"code": said.get("code", "refused"), "detail": said.get("detail", f"HTTP {said['http']}")}
+    for error in body.get("errors", []):
+        index = error["pointer"].strip("/").split("/")[0]
+        if index.isdigit():
+            by_index.setdefault(int(index), error)
+    whole_request = {"code": body.get("code", "refused"), "detail": body.get("detail", f"HTTP {body['http']}")}
     rejected = []
-    for at, picture in enumerate(pictures):
-        wrong = by_index.get(at, everything)
-        rejected.append(_refused(picture, wrong["code"], wrong["detail"]))
-    return Answer(rejected=rejected)
+    for index, image in enumerate(images):
+        error = by_index.get(index, whole_request)
+        rejected.append(_rejection(image, error["code"], error["detail"]))
+    return GroupResult(rejected=rejected)
 
 
-def _refused(picture: Picture, code: str, detail: str) -> dict[str, str]:
-    return {"path": str(picture.path), "code": code, "detail": detail}
+def _rejection(image: Image, code: str, detail: str) -> dict[str, str]:
+    return {"path": str(image.path), "code": code, "detail": detail}

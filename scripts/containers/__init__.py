@@ -1,1 +1,4 @@
-"""Shelfsight in containers: replaced while it runs, and tested whole. The standard library is enough for a server's own use."""
+"""Shelfsight in containers: the rolling restart, and the tests of a whole deployment.
+
+What runs on a server (``scripts/roll``) needs the standard library only.
+"""

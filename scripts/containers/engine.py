@@ -1,4 +1,4 @@
-"""The Docker engine and one compose project on it, through their own command lines."""
+"""The Docker engine and one compose project, controlled with the ``docker`` command."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-_SOON_S: Final = 60
-"""For calls that only ask or start something."""
+_SHORT_S: Final = 60
+"""Time limit for commands that only query or start something."""
 
 
 class EngineError(Exception):
-    """A command failed, took too long, or there is no engine; the text says which."""
+    """A command failed or took too long, or there is no Docker engine; the text names the command and the cause."""
 
 
-def missing() -> str | None:
-    """Say why no engine with compose can be used here; None when one can."""
+def find_problem() -> str | None:
+    """Return why no Docker engine with compose can be used here, None when one can."""
     for command in (["docker", "info", "--format", "{{.ServerVersion}}"], ["docker", "compose", "version", "--short"]):
         try:
             run(command, limit_s=20)
@@ -27,14 +27,15 @@ def missing() -> str | None:
     return None
 
 
-def run(command: Sequence[str], *, limit_s: float = _SOON_S, environment: dict[str, str] | None = None, shown: bool = False) -> str:
-    """Run a command in the project's folder and give what it printed.
+def run(command: Sequence[str], *, limit_s: float = _SHORT_S, environment: dict[str, str] | None = None, shown: bool = False) -> str:
+    """Run a command in the root folder of the project.
 
-    :param shown: let its output through instead; nothing is given then.
-    :raises EngineError: it is not there, failed or took too long.
+    :param shown: print the command's output instead of returning it.
+    :returns: the command's standard output and standard error, empty with ``shown``.
+    :raises EngineError: when the command is not installed, fails, or takes longer than ``limit_s`` seconds.
     """
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             cwd=ROOT,
             env=os.environ | (environment or {}),
@@ -45,53 +46,57 @@ def run(command: Sequence[str], *, limit_s: float = _SOON_S, environment: dict[s
             check=False,
         )
     except FileNotFoundError as error:
-        raise EngineError(f"{command[0]} is not installed") from error
+        raise EngineError(f"{command[0]} is not installed; install it") from error
     except subprocess.TimeoutExpired as error:
-        raise EngineError(f"{' '.join(command)}: not done within {limit_s:.0f} s") from error
-    if done.returncode != 0:
-        raise EngineError(f"{' '.join(command)}: ended with {done.returncode}\n{(done.stdout or '')[-4000:]}".rstrip())
-    return done.stdout or ""
+        raise EngineError(f"{' '.join(command)}: not finished within {limit_s:.0f} s") from error
+    if result.returncode != 0:
+        raise EngineError(f"{' '.join(command)}: exit code {result.returncode}\n{(result.stdout or '')[-4000:]}".rstrip())
+    return result.stdout or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One compose project. ``variables`` stand for what its ``.env`` would say; without ``files`` compose looks for them."""
+    """One compose project.
+
+    ``variables`` are set in the environment of each command, in place of a ``.env`` file; without ``files`` compose uses its default
+    files.
+    """
 
     project: str | None = None
     variables: dict[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ()
 
-    def compose(self, *arguments: str, limit_s: float = _SOON_S, shown: bool = False) -> str:
-        """Run ``docker compose`` on it."""
+    def compose(self, *arguments: str, limit_s: float = _SHORT_S, shown: bool = False) -> str:
+        """Run ``docker compose`` for this project; see ``run`` for the result and the errors."""
         project = [] if self.project is None else ["--project-name", self.project]
         files = [part for file in self.files for part in ("--file", file)]
         return run(["docker", "compose", *project, *files, *arguments], limit_s=limit_s, environment=self.variables, shown=shown)
 
     def containers(self, service: str, *, running: bool = True) -> list[str]:
-        """Give the ids of a service's containers."""
+        """Return the ids of a service's containers; with ``running=False`` also of stopped ones."""
         return self.compose("--profile", "*", "ps", "--quiet", *([] if running else ["--all"]), service).split()
 
     def as_started(self) -> "Deployment":
-        """Give it with the files that it was started with, an override for GPUs among them.
+        """Return this project with the compose files that it was started with, for example an override for GPUs.
 
-        :raises EngineError: its nginx does not run.
+        :raises EngineError: when its nginx is not running.
         """
         found = self.containers("nginx")
         if not found:
-            raise EngineError("Nothing runs: docker compose up --detach --wait starts it.")
-        said = str(self.inspect(found[0])["Config"]["Labels"]["com.docker.compose.project.config_files"])
-        return replace(self, files=tuple(said.split(",")))
+            raise EngineError("The deployment is not running; start it with docker compose up --detach --wait.")
+        config_files = str(self.inspect(found[0])["Config"]["Labels"]["com.docker.compose.project.config_files"])
+        return replace(self, files=tuple(config_files.split(",")))
 
-    def execute(self, container: str, *command: str, limit_s: float = _SOON_S) -> str:
-        """Run a command in a container and give what it printed."""
+    def execute(self, container: str, *command: str, limit_s: float = _SHORT_S) -> str:
+        """Run a command in a container; return its output."""
         return run(["docker", "exec", container, *command], limit_s=limit_s)
 
-    def manage(self, command: str, container: str, *, limit_s: float = _SOON_S) -> str:
-        """Let the engine do something to a container: ``stop`` (in its own time), ``rm``, ``pause``, ``logs``..."""
+    def manage(self, command: str, container: str, *, limit_s: float = _SHORT_S) -> str:
+        """Run ``docker COMMAND CONTAINER``, for example ``stop`` (with the container's own grace period), ``rm``, ``pause``, ``logs``."""
         return run(["docker", command, container], limit_s=limit_s)
 
-    def inspect(self, thing: str) -> dict[str, Any]:
-        """Give what the engine knows of a container or an image."""
-        (found,) = json.loads(run(["docker", "inspect", thing]))
-        known: dict[str, Any] = found
-        return known
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return the output of ``docker inspect`` for one container or image."""
+        (found,) = json.loads(run(["docker", "inspect", name]))
+        details: dict[str, Any] = found
+        return details

@@ -1,8 +1,9 @@
-"""Replace what runs by what is built, without a failed request: the web, then the workers and inspectors one by one, then the sweep.
+"""Replace the running containers with the images built now, without a failed request.
 
-Others of the new kind (web-next) stand in for the web: they are started and answer; the old ones say that they are not ready, nginx
-turns to the others, the old ones finish what they are answering and are replaced; nginx turns back. A worker that is stopped hands
-its claim back. Ended on the way, it may be run again.
+The web containers are replaced first, then the workers and inspectors one at a time, then the sweep. While the web is replaced,
+temporary containers of the new image (web-next) serve its requests: they are started and wait until ready; the old containers report
+that they are not ready; nginx switches to web-next; the old containers complete their requests and are replaced; nginx switches back.
+A worker that is stopped releases its claim. An interrupted rolling restart can be run again.
 """
 
 import argparse
@@ -18,128 +19,128 @@ _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
 _INDEXES_S: Final = 3600
-"""An index over millions of images takes a while; the old ones go on meanwhile."""
+"""Building an index over millions of images takes long; the old containers keep serving meanwhile."""
 _IDLE_S: Final = 90
-"""nginx waits 75 s for an answer."""
-_NAMES_S: Final = 2.5
-"""nginx asks for addresses again after a second, and a request may have got its address just before."""
-_SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- in the container; deploy/nginx/shelfsight.conf looks for it
-_DRAINING: Final = "/tmp/draining"  # noqa: S108 -- in the container: WEB_DRAIN_FILE of docker-compose.yaml
+"""Longer than nginx waits for a response, which is 75 s."""
+_DNS_S: Final = 2.5
+"""nginx resolves names again after a second, and a request may have resolved its address just before."""
+_SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- in the container; deploy/nginx/turn.conf tests for this file
+_DRAINING: Final = "/tmp/draining"  # noqa: S108 -- in the container; WEB_DRAIN_FILE of docker-compose.yaml
 _PORT: Final = 5000
 _ESTABLISHED: Final = "01"
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def roll(deployment: Deployment, services: Sequence[str], say: Say) -> None:
-    """Replace some of ``SERVICES``.
+def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
+    """Replace the containers of some of ``SERVICES``; each step is passed to ``log``.
 
-    :raises EngineError: something did not start, or did not end; what serves goes on serving.
+    :raises EngineError: when a container did not start or stop; the containers that serve requests then continue to run.
     """
-    say("the indexes that the new ones need")
+    log("creating the indexes that the new images need")
     deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "shared.storage.schema", limit_s=_INDEXES_S)
     if "web" in services:
-        _roll_web(deployment, say)
+        _roll_web(deployment, log)
     for service in ("worker", "inspector"):
         if service in services:
-            _roll_workers(deployment, service, say)
+            _roll_workers(deployment, service, log)
     if "sweep" in services:
-        say("sweep: replacing it")
+        log("sweep: replacing the container")
         deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "sweep", limit_s=_START_S)
 
 
-def _roll_web(deployment: Deployment, say: Say) -> None:
+def _roll_web(deployment: Deployment, log: Log) -> None:
     (nginx,) = deployment.containers("nginx")
-    if deployment.execute(nginx, "sh", "-c", f"if [ -e {_SWITCH} ]; then echo turned; fi").strip() == "turned":
-        say("web: those that stand in since an earlier roll are relieved")
+    if deployment.execute(nginx, "sh", "-c", f"if [ -e {_SWITCH} ]; then echo switched; fi").strip() == "switched":
+        log("web: web-next is still serving since an interrupted rolling restart; starting web and switching back")
         deployment.compose("up", "--detach", "--no-deps", "--wait", "web", limit_s=_START_S)
-        _turn_back(deployment, nginx, say)
-    say("web: starting those that stand in")
+        _switch_back(deployment, nginx, log)
+    log("web: starting the temporary containers (web-next)")
     try:
         deployment.compose("--profile", "roll", "up", "--detach", "--no-deps", "--wait", "web-next", limit_s=_START_S)
     except EngineError:
-        _remove_stand_ins(deployment)
+        _remove_web_next(deployment)
         raise
     _drain(deployment, "web")
     deployment.execute(nginx, "touch", _SWITCH)
-    _let_finish(deployment, "web", say)
-    say("web: replacing them")
+    _wait_until_idle(deployment, "web", log)
+    log("web: replacing the containers")
     deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "web", limit_s=_START_S)
-    _turn_back(deployment, nginx, say)
+    _switch_back(deployment, nginx, log)
 
 
-def _turn_back(deployment: Deployment, nginx: str, say: Say) -> None:
+def _switch_back(deployment: Deployment, nginx: str, log: Log) -> None:
     _drain(deployment, "web-next")
     deployment.execute(nginx, "rm", "-f", _SWITCH)
-    _let_finish(deployment, "web-next", say)
-    _remove_stand_ins(deployment)
+    _wait_until_idle(deployment, "web-next", log)
+    _remove_web_next(deployment)
 
 
-def _remove_stand_ins(deployment: Deployment) -> None:
+def _remove_web_next(deployment: Deployment) -> None:
     deployment.compose("--profile", "roll", "rm", "--stop", "--force", "web-next", limit_s=_STOP_S)
 
 
 def _drain(deployment: Deployment, service: str) -> None:
-    """Let a service's containers say that they are not ready."""
+    """Make a service's containers report that they are not ready."""
     for container in deployment.containers(service):
         deployment.execute(container, "touch", _DRAINING)
 
 
-def _let_finish(deployment: Deployment, service: str, say: Say) -> None:
-    """Wait until nothing is connected to a service's containers any more."""
-    left = deployment.containers(service)
-    time.sleep(_NAMES_S)
+def _wait_until_idle(deployment: Deployment, service: str, log: Log) -> None:
+    """Wait until a service's containers have no connections, for at most ``_IDLE_S`` seconds."""
+    busy = deployment.containers(service)
+    time.sleep(_DNS_S)
     until = time.monotonic() + _IDLE_S
-    while left := [container for container in left if _connections(deployment, container)]:
+    while busy := [container for container in busy if _count_connections(deployment, container)]:
         if time.monotonic() > until:
-            say(f"{service}: something is being answered for more than {_IDLE_S} s; it is given the time of a stop")
+            log(f"{service}: a request has not ended after {_IDLE_S} s; it may take until the grace period of the stop ends")
             return
-        say(f"{service}: {len(left)} still answering")
+        log(f"{service}: {len(busy)} containers are still serving requests")
         time.sleep(0.5)
 
 
-def _connections(deployment: Deployment, container: str) -> int:
-    """Count the connections to a web container's port: nginx keeps none without a request."""
+def _count_connections(deployment: Deployment, container: str) -> int:
+    """Count the connections to a web container's port. nginx keeps no idle connections, so each one is a request."""
     rows = [line.split() for line in deployment.execute(container, "cat", "/proc/net/tcp").splitlines()[1:]]
     return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == _PORT and not row[1].startswith("0100007F") for row in rows)
 
 
-def _roll_workers(deployment: Deployment, service: str, say: Say) -> None:
-    """Replace one after the other; in the end there are as many as the compose file says."""
+def _roll_workers(deployment: Deployment, service: str, log: Log) -> None:
+    """Replace a service's containers one at a time, until there are as many as the compose file sets."""
     old = deployment.containers(service)
     for number, container in enumerate(old, 1):
-        say(f"{service} {number} of {len(old)}: replacing it")
+        log(f"{service} {number} of {len(old)}: replacing the container")
         deployment.manage("stop", container, limit_s=_STOP_S)
         deployment.manage("rm", container)
         deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", service, limit_s=_START_S)
     if not old:
-        say(f"{service}: none runs, starting them")
+        log(f"{service}: no container is running, starting it")
         deployment.compose("up", "--detach", "--no-deps", "--wait", service, limit_s=_START_S)
 
 
 def main() -> None:
-    """Replace what was asked for."""
+    """Replace the services that the arguments name."""
     parser = argparse.ArgumentParser(prog="scripts/roll", description=__doc__)
-    parser.add_argument("service", nargs="*", metavar="SERVICE", help=f"{', '.join(SERVICES)} (default: all of them)")
+    parser.add_argument("service", nargs="*", metavar="SERVICE", help=f"service to replace: {', '.join(SERVICES)} (default: all)")
     parser.add_argument("--build", action="store_true", help="build the images first")
-    parser.add_argument("--project", metavar="NAME", help="the compose project (default: shelfsight)")
-    given = parser.parse_args()
-    if unknown := set(given.service) - set(SERVICES):
-        parser.error(f"no service that is rolled: {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+    parser.add_argument("--project", metavar="NAME", help="compose project (default: shelfsight)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.service) - set(SERVICES):
+        parser.error(f"unknown service: {', '.join(sorted(unknown))}; choose from {', '.join(SERVICES)}")
     began = time.monotonic()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         print(f"[{time.monotonic() - began:5.1f} s] {text}", flush=True)
 
     try:
-        deployment = Deployment(given.project).as_started()
-        if given.build:
-            say("building")
+        deployment = Deployment(arguments.project).as_started()
+        if arguments.build:
+            log("building")
             deployment.compose("build", limit_s=_BUILD_S, shown=True)
-        roll(deployment, given.service or SERVICES, say)
+        roll(deployment, arguments.service or SERVICES, log)
     except EngineError as error:
-        sys.exit(f"{error}\nWhat served before goes on serving; run it again when this is mended.")
-    say("done")
+        sys.exit(f"{error}\nThe containers that served requests before are still serving. Fix the cause, then run scripts/roll again.")
+    log("done")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Build, start, test and stop everything in containers, on any Docker engine; the steps and their times are printed.
+"""Build, start, test and stop a whole deployment in containers, on any Docker engine; print each step and its time.
 
-A project of its own (shelfsight-test) on a free port: what else runs on the engine is not touched. Without an engine it says so
-and ends well, with --must it ends with 1.
+The deployment is a compose project of its own (shelfsight-test) on a free port; other containers on the engine are not touched.
+Without a Docker engine the tests are skipped with exit code 0, with --must exit code 1.
 """
 
 import argparse
@@ -24,42 +24,42 @@ _BUILD_S: Final = 3600
 _UP_S: Final = 300
 _TESTS_S: Final = 1800
 _READY_S: Final = 30.0
-"""From `up` to ready, with the images built."""
+"""Limit from `up` to ready, with the images built."""
 _WEB_MB: Final = 120
-"""Most that the web image may add to its base."""
+"""Limit of the web image's size above its base image."""
 _BASE: Final = "python:3.12-slim-bookworm"
 
 
 def main() -> None:
-    """Take every step; end with 1 when one failed."""
+    """Run each step; exit with 1 when one failed."""
     parser = argparse.ArgumentParser(prog="scripts/test-containers", description=__doc__)
-    parser.add_argument("--must", action="store_true", help="that there is no engine is a failure")
-    parser.add_argument("--keep", action="store_true", help="leave everything running, and say where")
-    asked, for_pytest = parser.parse_known_args()
-    if problem := engine.missing():
-        print(f"skipped: there is no Docker engine with compose here ({problem.splitlines()[0]})", flush=True)
-        sys.exit(1 if asked.must else 0)
+    parser.add_argument("--must", action="store_true", help="exit with 1 when there is no Docker engine")
+    parser.add_argument("--keep", action="store_true", help="leave the deployment running and print its address")
+    arguments, pytest_arguments = parser.parse_known_args()
+    if problem := engine.find_problem():
+        print(f"skipped: no Docker engine with compose on this machine ({problem.splitlines()[0]})", flush=True)
+        sys.exit(1 if arguments.must else 0)
     port = free_port()
-    names = {"WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker", "LISTEN": f"127.0.0.1:{port}", "FRONT_SUBNET": _SUBNET}
-    deployment = Deployment(_PROJECT, names | {"WORKER_REPLICAS": "2", "UPLOAD_BUFFER": "256m"})
+    variables = {"WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker", "LISTEN": f"127.0.0.1:{port}", "FRONT_SUBNET": _SUBNET}
+    deployment = Deployment(_PROJECT, variables | {"WORKER_REPLICAS": "2", "UPLOAD_BUFFER": "256m"})
     failed = False
     try:
-        for name, step in _steps(deployment, f"http://127.0.0.1:{port}", for_pytest).items():
-            failed |= not _taken(name, step)
+        for name, step in _steps(deployment, f"http://127.0.0.1:{port}", pytest_arguments).items():
+            failed |= not _run_step(name, step)
             if failed and name in {"build", "up"}:
                 _show_logs(deployment)
                 break
     finally:
-        if asked.keep:
-            print(f"left running: http://127.0.0.1:{port}, project {_PROJECT}", flush=True)
+        if arguments.keep:
+            print(f"still running: http://127.0.0.1:{port}, project {_PROJECT}", flush=True)
         else:
-            failed |= not _taken("down", lambda: _down(deployment))
+            failed |= not _run_step("down", lambda: _down(deployment))
     sys.exit(1 if failed else 0)
 
 
-def _steps(deployment: Deployment, url: str, for_pytest: Sequence[str]) -> dict[str, Callable[[], str]]:
+def _steps(deployment: Deployment, url: str, pytest_arguments: Sequence[str]) -> dict[str, Callable[[], str]]:
     def tests() -> str:
-        command = [sys.executable, "-m", "pytest", "-q", "tests/e2e", "tests/containers", "--base-url", url, "--deployment", _PROJECT, *for_pytest]
+        command = [sys.executable, "-m", "pytest", "-q", "tests/e2e", "tests/containers", "--base-url", url, "--deployment", _PROJECT, *pytest_arguments]
         engine.run(command, limit_s=_TESTS_S, environment=deployment.variables | {"PYTHONPATH": str(ROOT)}, shown=True)
         return ""
 
@@ -72,15 +72,15 @@ def _steps(deployment: Deployment, url: str, for_pytest: Sequence[str]) -> dict[
     }
 
 
-def _taken(name: str, step: Callable[[], str]) -> bool:
+def _run_step(name: str, step: Callable[[], str]) -> bool:
     print(f"== {name}", flush=True)
     began = time.monotonic()
     try:
-        said = step()
+        result = step()
     except EngineError as error:
         print(f"   {name}: failed in {time.monotonic() - began:.1f} s: {error}", flush=True)
         return False
-    print(f"   {name}: ok in {time.monotonic() - began:.1f} s{': ' if said else ''}{said}", flush=True)
+    print(f"   {name}: ok in {time.monotonic() - began:.1f} s{': ' if result else ''}{result}", flush=True)
     return True
 
 
@@ -99,26 +99,26 @@ def _build(deployment: Deployment) -> str:
 
 def _sizes(deployment: Deployment) -> str:
     web, worker, base = (int(deployment.inspect(name)["Size"]) / 1e6 for name in (f"{_PROJECT}-web", f"{_PROJECT}-worker", _BASE))
-    said = f"web {web:.0f} MB ({web - base:.0f} above its base), worker {worker:.0f} MB"
+    sizes = f"web {web:.0f} MB ({web - base:.0f} above its base), worker {worker:.0f} MB"
     if web - base > _WEB_MB:
-        raise EngineError(f"{said}; the web may be {_WEB_MB} above")
-    return said
+        raise EngineError(f"{sizes}; the limit of web is {_WEB_MB} MB above its base")
+    return sizes
 
 
 def _up(deployment: Deployment, url: str) -> str:
-    """Start all of it; ready is said by /readyz, which asks for a living worker too."""
+    """Start the deployment and wait until /readyz reports ready, which includes a running worker."""
     began = time.monotonic()
     deployment.compose("up", "--detach", "--wait", limit_s=_UP_S)
-    waited = time.monotonic() - began
+    compose_s = time.monotonic() - began
     while not _is_ready(url):
         if time.monotonic() - began > _UP_S:
-            raise EngineError("not ready")
+            raise EngineError(f"not ready after {_UP_S} s")
         time.sleep(0.2)
-    ready = time.monotonic() - began
-    said = f"ready after {ready:.1f} s (compose waited {waited:.1f})"
-    if ready > _READY_S:
-        raise EngineError(f"{said}; it may take {_READY_S:.0f}")
-    return said
+    ready_s = time.monotonic() - began
+    times = f"ready after {ready_s:.1f} s (compose waited {compose_s:.1f} s)"
+    if ready_s > _READY_S:
+        raise EngineError(f"{times}; the limit is {_READY_S:.0f} s")
+    return times
 
 
 def _is_ready(url: str) -> bool:

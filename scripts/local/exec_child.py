@@ -1,7 +1,7 @@
-"""``python -m scripts.local.exec_child NAME PIDFILE -- COMMAND``: become COMMAND, with its pid on file, and die with the parent.
+"""``python -m scripts.local.exec_child NAME PIDFILE -- COMMAND``: write a pid file, then exec COMMAND.
 
-A process that ended within a second of its start waits a second before the next one: a service that cannot start must not
-keep a core busy.
+The kernel kills the process when its parent ends. A process that is started again within a second of its last start waits for a
+second first: a service that cannot start must not keep a core busy.
 """
 
 import ctypes
@@ -12,30 +12,31 @@ import time
 from pathlib import Path
 from typing import Final
 
-PARENT: Final = "SHELFSIGHT_PARENT"
-"""Variable with the pid that the parent of such a process has; each says its own to those that it starts."""
+PARENT_PID: Final = "SHELFSIGHT_PARENT"
+"""Environment variable with the expected pid of the parent; each process sets it to its own pid for its children."""
 _PR_SET_PDEATHSIG: Final = 1
-_SOON_S: Final = 1.0
+_MIN_INTERVAL_S: Final = 1.0
 
 
 def main() -> None:
-    """Write the pid file and become the command."""
+    """Write the pid file and exec the command."""
     _, pidfile, _, *command = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
-        return  # it ended while this Python was starting: nobody would end us with it, and a mongod would keep the folder for ever
-    os.environ[PARENT] = str(os.getpid())
+    if os.environ.get(PARENT_PID, str(os.getppid())) != str(os.getppid()):
+        # The parent ended before prctl was called, so its end sends no signal. A mongod would hold its data folder forever.
+        return
+    os.environ[PARENT_PID] = str(os.getpid())
     path = Path(pidfile)
     try:
         since = time.time() - path.stat().st_mtime
     except FileNotFoundError:
-        since = _SOON_S
-    if 0 <= since < _SOON_S:
-        time.sleep(_SOON_S)  # see above: not a start after the other
+        since = _MIN_INTERVAL_S
+    if 0 <= since < _MIN_INTERVAL_S:
+        time.sleep(_MIN_INTERVAL_S)  # limits the rate of restarts
     temp = path.with_suffix(".new")
     temp.write_text(f"{os.getpid()}\n")
     temp.replace(path)
-    with path.with_suffix(".starts").open("a") as starts:  # one byte a start, for scripts/status
+    with path.with_suffix(".starts").open("a") as starts:  # one byte for each start; scripts/status counts them
         starts.write(".")
     os.execvp(command[0], command)  # noqa: S606 -- no shell on purpose
 

@@ -1,4 +1,4 @@
-"""What belongs to one data folder: its paths, its ports, its environment, its processes."""
+"""The installation that belongs to one data folder: its paths, ports, environment and processes."""
 
 import fcntl
 import hashlib
@@ -16,82 +16,82 @@ from scripts.local import embedded_servers
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
-REMEMBERED: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
-"""Variables of the start that ``scripts/status`` needs too, in whatever shell it runs."""
+SAVED_VARIABLES: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
+"""Environment variables of ``scripts/start`` that ``scripts/status`` needs too, whatever shell it runs in."""
 _FLOCK: Final = "hhqqi0q"
 """``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
 
 
-def _given() -> dict[str, str]:
-    return {name: value for name in REMEMBERED if (value := os.environ.get(name))}
+def _read_variables() -> dict[str, str]:
+    return {name: value for name in SAVED_VARIABLES if (value := os.environ.get(name))}
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What a start is doing now, for people; ``since`` (monotonic seconds) is set while it waits for one living process."""
+    """The current step of a start, as a text for people; ``since`` (monotonic seconds) is set while it waits for one running process."""
 
     text: str
     since: float | None = None
 
     @property
     def waited_s(self) -> float:
-        """Seconds that it has waited for that process."""
+        """Seconds waited for that process so far; 0 when the step waits for none."""
         return 0.0 if self.since is None else time.monotonic() - self.since
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """One installation on one machine, living in ``data``. ``given`` holds what it was told of ``REMEMBERED``."""
+class Installation:
+    """One installation on one machine. All its files are in ``data``; ``variables`` holds the values of ``SAVED_VARIABLES`` that are set."""
 
     data: Path
     port: int
     workers: int
-    own_mongo: bool = field(default_factory=lambda: not os.environ.get("MONGODB_URL"))
-    own_redis: bool = field(default_factory=lambda: not os.environ.get("REDIS_URL"))
-    given: dict[str, str] = field(default_factory=_given)
+    embedded_mongodb: bool = field(default_factory=lambda: not os.environ.get("MONGODB_URL"))
+    embedded_redis: bool = field(default_factory=lambda: not os.environ.get("REDIS_URL"))
+    variables: dict[str, str] = field(default_factory=_read_variables)
 
     @property
     def run(self) -> Path:
-        """Pid files, ports, the supervisor's configuration."""
+        """Folder of pid files, ports and the supervisor's configuration."""
         return self.data / "run"
 
     @property
     def logs(self) -> Path:
-        """One log a process."""
+        """Folder of the logs, one for each process."""
         return self.data / "logs"
 
     @property
     def socket(self) -> Path:
-        """The supervisor's socket. Not under ``data``: such a path may be too long for a socket."""
+        """The supervisor's Unix socket. It is not under ``data``, whose path may be longer than a socket's path may be."""
         name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"shelfsight-{os.getuid()}-{name}.sock"
 
     def prepare(self) -> None:
-        """Make the folders."""
+        """Create the folders."""
         for folder in (self.run, self.logs, self.data / "mongodb", self.data / "redis", self.data / "blobs"):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def ports(self) -> dict[str, int]:
-        """Choose the servers' ports once and keep them; one that somebody took meanwhile is chosen anew."""
-        kept = self.kept_ports()
+    def assign_ports(self) -> dict[str, int]:
+        """Choose and save the servers' ports; a saved port is kept unless another program uses it now."""
+        saved = self.read_ports()
         ports = {}
         for name in ("mongod", "redis"):
-            port = kept.get(name)
+            port = saved.get(name)
             ports[name] = port if port is not None and embedded_servers.is_free(port) else embedded_servers.free_port()
         (self.run / "ports.json").write_text(json.dumps(ports) + "\n")
         return ports
 
-    def kept_ports(self) -> dict[str, int]:
-        """Give the servers' ports as they were chosen last; nothing before the first start."""
+    def read_ports(self) -> dict[str, int]:
+        """Read the ports that were assigned last; empty before the first start."""
         try:
-            kept = json.loads((self.run / "ports.json").read_text())
+            saved = json.loads((self.run / "ports.json").read_text())
         except (FileNotFoundError, ValueError):
             return {}
-        return {name: port for name, port in kept.items() if isinstance(port, int)}
+        return {name: port for name, port in saved.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Give the variables that every process of this house gets, on top of the caller's own."""
-        own = {
+        """Return the variables that each process of this installation gets in addition to the caller's own."""
+        variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
             "WEB_PORT": str(self.port),
@@ -99,19 +99,19 @@ class House:
             "PYTHONUNBUFFERED": "1",
         }
         if self.workers >= len(os.sched_getaffinity(0)) and "VISION_IN_TURN" not in os.environ:
-            own["VISION_IN_TURN"] = "true"
-        if self.own_mongo:
-            own["MONGODB_URL"] = embedded_servers.mongo_url(ports["mongod"])
-        if self.own_redis:
-            own["REDIS_URL"] = embedded_servers.redis_url(ports["redis"])
-        return own
+            variables["VISION_IN_TURN"] = "true"
+        if self.embedded_mongodb:
+            variables["MONGODB_URL"] = embedded_servers.mongo_url(ports["mongod"])
+        if self.embedded_redis:
+            variables["REDIS_URL"] = embedded_servers.redis_url(ports["redis"])
+        return variables
 
     def commands(self, ports: dict[str, int]) -> dict[str, list[str]]:
-        """Name the processes and how each is started, in the order of their start."""
+        """Return the command line of each process by its name, in the order in which they are started."""
         commands = {}
-        if self.own_mongo:
+        if self.embedded_mongodb:
             commands["mongod"] = embedded_servers.mongod_command(self.data / "mongodb", ports["mongod"])
-        if self.own_redis:
+        if self.embedded_redis:
             commands["redis"] = embedded_servers.redis_command(self.data / "redis", ports["redis"])
         commands["web"] = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "web/server/gunicorn_conf.py"), "web.app:create_app()"]
         for number in range(1, self.workers + 1):
@@ -120,22 +120,24 @@ class House:
         commands["sweep"] = [sys.executable, "-m", "worker.entrypoints.sweep"]
         return commands
 
-    def remember(self) -> None:
-        """Keep what this house was started with, for ``stop`` and ``status``; for its owner only, as URLs may hold passwords."""
-        said = {"port": self.port, "workers": self.workers, "given": self.given}
+    def save(self) -> None:
+        """Save the parameters of this start for ``stop`` and ``status``; only the owner may read them, because URLs may hold passwords."""
+        parameters = {"port": self.port, "workers": self.workers, "given": self.variables}
         temp = self.run / "house.new"
-        temp.unlink(missing_ok=True)  # one that a crash left may have another mode
+        temp.unlink(missing_ok=True)  # one left by a crash may have another mode
         with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(json.dumps(said) + "\n")
+            file.write(json.dumps(parameters) + "\n")
         temp.replace(self.run / "house.json")
 
-    def lock(self, patience_s: float = 0.0) -> IO[str] | None:
-        """Take the folder for this process until the file is closed; None when another has it for all of ``patience_s``.
+    def acquire_lock(self, timeout_s: float = 0.0) -> IO[str] | None:
+        """Lock the data folder for this process until the returned file is closed.
 
-        It is a POSIX lock, so that ``holder`` can ask for it without taking it. Such a lock goes when the process closes *any*
-        descriptor of the file: who holds it must not open the file again.
+        This is a POSIX lock, so that ``find_lock_holder`` can query it without acquiring it. Such a lock is released when the process
+        closes *any* descriptor of the file: the holder must not open the file again.
+
+        :returns: the open lock file, or None when another process holds the lock for all of ``timeout_s``.
         """
-        until = time.monotonic() + patience_s
+        until = time.monotonic() + timeout_s
         file = (self.run / "lock").open("a")
         while True:
             try:
@@ -144,25 +146,25 @@ class House:
                 if time.monotonic() >= until:
                     file.close()
                     return None
-                time.sleep(0.05)  # a lock that is tried has no event to wait on
+                time.sleep(0.05)  # polling: a non-blocking lock has no event to wait for
             else:
                 return file
 
-    def holder(self) -> int | None:
-        """Give the pid of the process that holds the folder, None when none does. Asks only: no start is disturbed.
+    def find_lock_holder(self) -> int | None:
+        """Return the pid of the process that holds the lock, None when there is none. Queries only, so that no start is disturbed.
 
-        The pid is 0 or less when the process is out of sight: in another container, or on another machine.
+        The pid is 0 or less when that process is not visible from here: it is in another container, or on another machine.
         """
         try:
             with (self.run / "lock").open() as file:
-                asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-                kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+                query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, query))
         except FileNotFoundError:
             return None
         return None if kind == fcntl.F_UNLCK else int(pid)
 
-    def tell(self, stage: Stage | None) -> None:
-        """Say what the start is doing, None when it has come up."""
+    def write_stage(self, stage: Stage | None) -> None:
+        """Save the current step of the start, None when the start is complete."""
         path = self.run / "stage.json"
         if stage is None:
             path.unlink(missing_ok=True)
@@ -171,15 +173,15 @@ class House:
         temp.write_text(json.dumps([stage.text, stage.since]))
         temp.replace(path)
 
-    def told(self) -> Stage | None:
-        """Read what ``tell`` said last."""
+    def read_stage(self) -> Stage | None:
+        """Read the step that ``write_stage`` saved last, None when no start is in progress."""
         try:
             return Stage(*json.loads((self.run / "stage.json").read_text()))
         except (FileNotFoundError, ValueError):
             return None
 
     def pid(self, name: str) -> int | None:
-        """Give the pid of a process that runs, or None."""
+        """Return the pid of a process of this installation, None when it is not running."""
         try:
             pid = int((self.run / f"{name}.pid").read_text())
             os.kill(pid, 0)
@@ -188,11 +190,11 @@ class House:
         return pid
 
 
-def known(data: Path) -> House | None:
-    """Find the house that was last started over a data folder."""
+def load_installation(data: Path) -> Installation | None:
+    """Load the installation that was last started with a data folder, None when there was no start yet."""
     try:
-        said = json.loads((data / "run/house.json").read_text())
+        saved = json.loads((data / "run/house.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    given = said.get("given", {})
-    return House(data, said["port"], said["workers"], "MONGODB_URL" not in given, "REDIS_URL" not in given, given)
+    variables = saved.get("given", {})
+    return Installation(data, saved["port"], saved["workers"], "MONGODB_URL" not in variables, "REDIS_URL" not in variables, variables)

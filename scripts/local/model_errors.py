@@ -1,30 +1,36 @@
-"""Why a worker of this start cannot use its model, read off its log: ``/readyz``, which anybody may ask, names no path and no file."""
+"""The reason why a worker cannot use its model, read from the worker's log: ``/readyz`` is public and names no path and no file."""
 
 import json
 from pathlib import Path
+from typing import Final
+
+_PREFIX: Final = "no model: "
 
 
-class ModelTrouble:
-    """What a worker of this start writes of a model that it cannot use. Others' signs, and those of the last start, say nothing of this one."""
+class ModelErrorLog:
+    """Reads the model errors that a worker logs after this object was created.
+
+    Worker heartbeats, and log lines of an earlier start, are ignored: they say nothing about the model of this start.
+    """
 
     def __init__(self, log: Path) -> None:
-        """Remember where the log ends before anything is started."""
+        """Store the current end of the log; create this object before any process is started."""
         self.log = log
         self._begin = log.stat().st_size if log.exists() else 0
 
-    def said(self) -> str | None:
-        """Give the last such sentence."""
+    def read_last(self) -> str | None:
+        """Return the last model error, None when there is none."""
         if not self.log.exists():
             return None
         with self.log.open("rb") as log:
             log.seek(self._begin)
             lines = log.read().decode(errors="replace").splitlines()
-        said = [_message(line).partition("no model: ")[2] for line in lines if "no model: " in line]
-        return said[-1] if said else None
+        errors = [_message(line).partition(_PREFIX)[2] for line in lines if _PREFIX in line]
+        return errors[-1] if errors else None
 
 
 def _message(line: str) -> str:
-    """Give the message of a line of a log, whose format is a setting."""
+    """Return the message of a log line; ``LOG_FORMAT`` sets whether the line is JSON or text."""
     try:
         return str(json.loads(line)["message"])
     except (ValueError, KeyError, TypeError):

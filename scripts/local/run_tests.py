@@ -1,6 +1,6 @@
-"""Check everything: ``scripts/test``, the same for people and for CI.
+"""``scripts/test``: run all checks, on a developer's machine and in CI alike.
 
-``--fast`` leaves out what takes long: the whole stack, the faults, the slow ones. Any further argument goes to pytest.
+``--fast`` leaves out the tests that take long: end-to-end, fault and slow tests. Further arguments are passed to pytest.
 """
 
 import argparse
@@ -21,25 +21,25 @@ _LINTS: Final = {
     "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
 _PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
-"""Two processes, each file as a whole in one of them: the tests of the whole stack wait more than they compute."""
+"""Two processes, each test file in one of them: end-to-end tests wait more than they compute."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 3600
 
 
 def main() -> None:
-    """Run the checks one after the other; end with 1 and their names when some failed."""
+    """Run the checks one after the other; exit with 1 and print the names of failed checks."""
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="lint, unit tests and the quick tests with real servers: under 90 s")
-    parser.add_argument("--lint", action="store_true", help="no tests at all")
-    asked, for_pytest = parser.parse_known_args()
+    parser.add_argument("--fast", action="store_true", help="linters, unit tests and the quick tests with real servers: under 90 s")
+    parser.add_argument("--lint", action="store_true", help="linters only")
+    arguments, pytest_arguments = parser.parse_known_args()
     failed = [name for name, command in _LINTS.items() if not _passes(name, command)]
-    if not asked.lint:
-        if not asked.fast and shutil.which("chromium") is None:
-            print("No chromium on PATH: the tests that look at pages are skipped (Debian: apt-get install chromium).", flush=True)
-        # pytest comes last, so that its closing line is the last one.
+    if not arguments.lint:
+        if not arguments.fast and shutil.which("chromium") is None:
+            print("No chromium on PATH: the browser tests are skipped. To run them install chromium (Debian: apt-get install chromium).", flush=True)
+        # pytest runs last, so that its summary is the last line of the output.
         if failed:
             print(f"failed: {', '.join(failed)}", flush=True)
-        if not _passes("pytest", [*_PYTEST, *(_FAST if asked.fast else []), *for_pytest]):
+        if not _passes("pytest", [*_PYTEST, *(_FAST if arguments.fast else []), *pytest_arguments]):
             failed.append("pytest")
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
@@ -52,7 +52,7 @@ def _passes(name: str, command: list[str]) -> bool:
     try:
         code = subprocess.run([program, *command[1:]], cwd=ROOT, env=environment, timeout=_LIMIT_S, check=False).returncode
     except subprocess.TimeoutExpired:
-        print(f"{name} took more than {_LIMIT_S} s", flush=True)
+        print(f"{name} was stopped after {_LIMIT_S} s", flush=True)
         code = 1
     if name != "pytest":
         print(f"   {name}: {'ok' if code == 0 else 'failed'} in {time.monotonic() - began:.0f} s", flush=True)

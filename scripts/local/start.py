@@ -1,4 +1,4 @@
-"""Start everything on this machine and wait until it is ready: ``scripts/start``."""
+"""``scripts/start``: start Shelfsight on this machine and wait until it is ready."""
 
 import argparse
 import json
@@ -19,65 +19,65 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from scripts.local import embedded_servers
-from scripts.local.installation import DEFAULT_DATA, ROOT, House, known
-from scripts.local.model_errors import ModelTrouble
+from scripts.local import embedded_servers, parent_pipe
+from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, load_installation
+from scripts.local.model_errors import ModelErrorLog
 from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
-"""The first start of a worker reads a few hundred MB of libraries; a slow disk takes a while. A server that recovers its data
-has all the time it needs besides."""
+"""Generous, because the first start of a worker reads a few hundred MB of libraries, perhaps from a slow disk. The time in which a
+server recovers its data does not count."""
 STOP_LIMIT_S: Final = 180.0
-_ORPHANS_S: Final = 15.0
+_PORT_WAIT_S: Final = 15.0
 _console = Console(stderr=True, highlight=False)
 
 
 class CannotStart(Exception):
-    """One line for the user, with its remedy."""
+    """Shelfsight cannot be started; the text is one line that names the cause and the remedy."""
 
 
-class StoppedElsewhere(Exception):
-    """Somebody ran ``scripts/stop``, or ended the guard in order by a signal."""
+class StoppedExternally(Exception):
+    """Another process stopped the watchdog in order: ``scripts/stop``, or a signal."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP; its argument is the signal's number."""
+    """SIGINT (Ctrl-C), SIGTERM or SIGHUP was received; the argument is the signal's number."""
 
 
 def main() -> None:
-    """Start, wait, print the addresses; in the foreground stay until Ctrl-C.
+    """Start, wait until ready, print the addresses; in the foreground run until Ctrl-C.
 
-    Exit codes: 0 ready (or, in the foreground, ended in order), 1 not started, 128 + signal when interrupted before it was ready.
-    Unless it exits with 0, nothing is left running.
+    Exit codes: 0 ready (in the foreground: stopped in order), 1 not started, 128 + signal number when interrupted before it was ready.
+    With an exit code other than 0 no process is left running.
     """
-    asked = _arguments()
-    house = House(asked.data.resolve(), asked.port, asked.workers or len(os.sched_getaffinity(0)))
-    _listen_to_signals()
+    arguments = _parse_arguments()
+    installation = Installation(arguments.data.resolve(), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
+    _install_signal_handlers()
     try:
-        _check(house)
-        _start(house, detach=asked.detach)
+        _check(installation)
+        _start(installation, detach=arguments.detach)
     except (CannotStart, embedded_servers.Unusable) as error:
         sys.exit(f"error: {error}")
-    except StoppedElsewhere:
-        _console.print("Stopped from elsewhere (scripts/stop).")
-        sys.exit(1 if asked.detach else 0)
+    except StoppedExternally:
+        _console.print("Stopped by another process (scripts/stop or a signal).")
+        sys.exit(1 if arguments.detach else 0)
     except Interrupted as interrupted:
         _console.print("error: interrupted before it was ready; nothing is left running")
         sys.exit(128 + interrupted.args[0])
     except PermissionError as error:
-        sys.exit(f"error: {error.filename} belongs to somebody else; choose another folder with --data")
+        sys.exit(f"error: {error.filename} belongs to another user; choose another folder with --data")
     except OSError as error:
-        sys.exit(f"error: {error.filename or house.data}: {error.strerror or error}; make room there, or choose another folder with --data")
+        sys.exit(f"error: {error.filename or installation.data}: {error.strerror or error}; free disk space, or choose another folder with --data")
 
 
-def readiness(url: str) -> dict[str, str] | None:
-    """Ask ``/readyz``.
+def failed_checks(url: str) -> dict[str, str] | None:
+    """Request ``/readyz``.
 
-    :returns: what is not ready and why (empty: all is), or None when nobody answers.
+    :returns: the reason for each failed check by its name, empty when all is ready; None when the web front does not answer.
     """
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as answer:  # noqa: S310 -- always http to loopback
-            body: dict[str, Any] = json.load(answer)
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- always http to loopback
+            body: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         try:
             body = json.load(error)
@@ -85,181 +85,185 @@ def readiness(url: str) -> dict[str, str] | None:
             return None
     except (OSError, ValueError):
         return None
-    return {name: str(part["detail"]) for name, part in body.get("checks", {}).items() if not part["ok"]}
+    return {name: str(check["detail"]) for name, check in body.get("checks", {}).items() if not check["ok"]}
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/start", description="Start Shelfsight on this machine and wait until it is ready.")
-    parser.add_argument("--detach", action="store_true", help="return once it is ready; scripts/stop ends it")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="where everything is kept (default: data)")
-    parser.add_argument("--port", type=_number(1, 65535), default=5000, metavar="N", help="port of the web front on loopback (default: 5000)")
-    parser.add_argument("--workers", type=_number(1, 256), metavar="N", help="worker processes (default: one for each core)")
+    parser.add_argument("--detach", action="store_true", help="return when it is ready and keep it running; scripts/stop stops it")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder of all data, logs and pid files (default: data)")
+    parser.add_argument("--port", type=_integer(1, 65535), default=5000, metavar="N", help="port of the web front on loopback (default: 5000)")
+    parser.add_argument("--workers", type=_integer(1, 256), metavar="N", help="number of worker processes (default: one for each core)")
     return parser.parse_args()
 
 
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
+def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
         value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"must be {least} to {most}")
+        if not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(f"must be {minimum} to {maximum}")
         return value
 
-    return number
+    return integer
 
 
-def _check(house: House) -> None:
-    """See what stands in the way, while a line on the terminal can still say it.
+def _check(installation: Installation) -> None:
+    """Check what would prevent the start, before any process is started.
 
-    :raises CannotStart: it runs already, the web port is taken, a setting is wrong, or there is no room.
-    :raises embedded.Unusable: the machine lacks something.
-    :raises OSError: the folder cannot be made.
+    :raises CannotStart: when it is already running, the web port is in use, a setting is invalid, or disk space is short.
+    :raises embedded_servers.Unusable: when this machine cannot run the embedded MongoDB.
+    :raises OSError: when the data folder cannot be created.
     """
     try:
         settings = Settings()
     except (ValidationError, SettingsError) as error:
         raise CannotStart(explain(error)) from error
-    if house.holder() is not None:
-        raise _runs_already(house)
-    used = known(house.data) is not None
-    house.prepare()
-    until = time.monotonic() + _ORPHANS_S
-    while (house.run / "guard.pid").exists() and not embedded_servers.is_free(house.port) and time.monotonic() < until:
-        time.sleep(0.1)  # after a crash; the last children of a killed process notice within a second or two
-    if not embedded_servers.is_free(house.port):
-        raise CannotStart(f"port {house.port} is taken; choose another one with --port, or end what listens there")
-    _check_disk(house, settings.blobs.min_free_bytes, used=used)
-    if house.own_mongo:
+    if installation.find_lock_holder() is not None:
+        raise _already_running(installation)
+    used = load_installation(installation.data) is not None
+    installation.prepare()
+    until = time.monotonic() + _PORT_WAIT_S
+    while (installation.run / "guard.pid").exists() and not embedded_servers.is_free(installation.port) and time.monotonic() < until:
+        time.sleep(0.1)  # after a crash; the children of a killed process end within a second or two
+    if not embedded_servers.is_free(installation.port):
+        raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
+    _check_disk(installation, settings.blobs.min_free_bytes, used=used)
+    if installation.embedded_mongodb:
         embedded_servers.check_mongod()
 
 
-def _check_disk(house: House, watermark: int, *, used: bool) -> None:
-    """See whether uploads would be accepted. A folder that holds data is started all the same: what it has can be seen and deleted.
+def _check_disk(installation: Installation, watermark: int, *, used: bool) -> None:
+    """Check that there is enough disk space for uploads to be accepted.
 
-    :raises CannotStart: there is no room for a new installation.
+    A folder that already holds data is started in any case, with a warning, so that its data can be viewed and deleted.
+
+    :raises CannotStart: when disk space is short for a new installation.
     """
-    free = shutil.disk_usage(house.data / "blobs").free
+    free = shutil.disk_usage(installation.data / "blobs").free
     if free >= watermark:
         return
-    short = f"only {free / 1e9:.1f} GB are free under {house.data}, and uploads stop below {watermark / 1e9:.1f} GB"
+    shortage = f"only {free / 1e9:.1f} GB are free under {installation.data}, and uploads are refused below {watermark / 1e9:.1f} GB"
     if not used:
-        raise CannotStart(f"{short}: make room, choose another folder with --data, or lower BLOBS_MIN_FREE_BYTES")
-    _console.print(f"warning: {short}: make room, delete batches that nobody needs, or lower BLOBS_MIN_FREE_BYTES", soft_wrap=True)
+        raise CannotStart(f"{shortage}; free disk space, choose another folder with --data, or lower BLOBS_MIN_FREE_BYTES")
+    _console.print(f"warning: {shortage}; free disk space, delete batches, or lower BLOBS_MIN_FREE_BYTES", soft_wrap=True)
 
 
-def _runs_already(house: House) -> CannotStart:
-    running = known(house.data) or house
-    return CannotStart(f"it runs already over {house.data} at {_url(running)}; see scripts/status, end it with scripts/stop (both with the same --data), or choose another folder")
+def _already_running(installation: Installation) -> CannotStart:
+    running = load_installation(installation.data) or installation
+    return CannotStart(
+        f"Shelfsight is already running at {_url(running)} with the data folder {installation.data}; see scripts/status, stop it with "
+        "scripts/stop (both with the same --data), or choose another folder with --data"
+    )
 
 
-def _url(house: House) -> str:
-    return f"http://{embedded_servers.LOOPBACK}:{house.port}"
+def _url(installation: Installation) -> str:
+    return f"http://{embedded_servers.LOOPBACK}:{installation.port}"
 
 
-def _start(house: House, *, detach: bool) -> None:
-    """Bring everything up; in the foreground stay until Ctrl-C, SIGTERM or SIGHUP, and end it then.
+def _start(installation: Installation, *, detach: bool) -> None:
+    """Start all processes; in the foreground run until Ctrl-C, SIGTERM or SIGHUP, then stop them.
 
-    :raises CannotStart: it ended by itself, or is not ready in time.
-    :raises StoppedElsewhere: somebody stopped it.
-    :raises Interrupted: by a signal, before it was ready.
+    :raises CannotStart: when the watchdog ended by itself, or the web front is not ready in time.
+    :raises StoppedExternally: when another process stopped the watchdog.
+    :raises Interrupted: when a signal arrived before it was ready.
     """
-    model = ModelTrouble(house.logs / "worker-1.log")
-    guard, leash = _launch(house)
+    model_errors = ModelErrorLog(installation.logs / "worker-1.log")
+    watchdog, pipe = _start_watchdog(installation)
     try:
-        _wait_until_ready(house, guard, model)
+        _wait_until_ready(installation, watchdog, model_errors)
         if detach:
-            os.write(leash, b".")  # from here on it lives without us
+            parent_pipe.detach(pipe)
     except BaseException:
-        _end(guard)
+        _stop(watchdog)
         raise
     if detach:
-        _print_addresses(house, detached=True)
+        _print_addresses(installation, detached=True)
         return
     try:
-        _print_addresses(house, detached=False)
-        if guard.wait() == 0:
-            raise StoppedElsewhere
-        raise CannotStart(f"it has ended; see {house.logs}")
+        _print_addresses(installation, detached=False)
+        if watchdog.wait() == 0:
+            raise StoppedExternally
+        raise CannotStart(f"the watchdog has ended unexpectedly; see {installation.logs}")
     except Interrupted:
-        _end(guard)
+        _stop(watchdog)
         _console.print("Stopped.")
 
 
-def _launch(house: House) -> "tuple[subprocess.Popen[bytes], int]":
-    """Start the guard on a leash.
+def _start_watchdog(installation: Installation) -> "tuple[subprocess.Popen[bytes], int]":
+    """Start the watchdog.
 
-    :returns: it, and the descriptor that holds it: when that is closed, by whatever end of this process, the guard stops
-        everything; a byte written to it lets the guard go.
+    :returns: its process, and the write end of its parent pipe.
     """
-    house.tell(None)  # what an earlier start said
-    theirs, ours = os.pipe()
-    command = [sys.executable, "-m", "scripts.local.watchdog", "--leash", str(theirs)]
-    command += ["--data", str(house.data), "--port", str(house.port), "--workers", str(house.workers)]
-    with (house.logs / "guard.log").open("ab") as log:
-        guard = subprocess.Popen(
+    installation.write_stage(None)  # removes the stage of an earlier start
+    read_end, write_end = parent_pipe.open_pipe()
+    command = [sys.executable, "-m", "scripts.local.watchdog", "--parent-pipe", str(read_end)]
+    command += ["--data", str(installation.data), "--port", str(installation.port), "--workers", str(installation.workers)]
+    with (installation.logs / "guard.log").open("ab") as log:
+        watchdog = subprocess.Popen(
             command,
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=[theirs],
-            start_new_session=True,  # Ctrl-C is for this process, which passes it on in order
+            pass_fds=[read_end],
+            start_new_session=True,  # the terminal must send Ctrl-C to this process only, which stops the watchdog in order
         )
-    os.close(theirs)
-    return guard, ours
+    os.close(read_end)
+    return watchdog, write_end
 
 
-def _wait_until_ready(house: House, guard: "subprocess.Popen[bytes]", model: ModelTrouble) -> None:
-    """Show what it waits for, until ``/readyz`` says 200.
+def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[bytes]", model_errors: ModelErrorLog) -> None:
+    """Wait until ``/readyz`` answers 200; show the current step meanwhile.
 
-    :raises CannotStart: it ended, or is not ready in time.
-    :raises StoppedElsewhere: somebody stopped it.
+    :raises CannotStart: when the watchdog ended, or the web front is not ready in time.
+    :raises StoppedExternally: when another process stopped the watchdog.
     """
     began = time.monotonic()
-    longest = 0.0
-    """The longest wait for one living server so far. That is no reason to give up: it works on its data."""
+    longest_wait = 0.0
+    """The longest wait for one running server so far; it extends the limit, because that server is recovering its data."""
     with _console.status("Starting ...") as line:
         shown = ""
-        while (taken := time.monotonic() - began) < READY_LIMIT_S + longest:
-            if guard.poll() is not None:
-                raise _ended(house, guard)
-            missing = readiness(_url(house))
-            if missing == {} and house.holder() == guard.pid:  # and not that of a start beside this one
-                _console.print(f"Ready after {taken:.0f} s.")
+        while (elapsed := time.monotonic() - began) < READY_LIMIT_S + longest_wait:
+            if watchdog.poll() is not None:
+                raise _reason_of_end(installation, watchdog)
+            failed = failed_checks(_url(installation))
+            if failed == {} and installation.find_lock_holder() == watchdog.pid:  # the answer may come from a concurrent start
+                _console.print(f"Ready after {elapsed:.0f} s.")
                 return
-            if missing and "model" in missing and (trouble := model.said()):
-                raise CannotStart(f"VISION_MODEL cannot be used: {trouble} ({model.log})")
-            told = house.told()
-            longest = max(longest, told.waited_s if told else 0.0)
-            now = "Waiting for: " + ", ".join(sorted(missing)) if missing else told.text if told else "Starting the servers and the web front"
-            line.update(f"{now} ... {taken:.0f} s")
-            if now != shown and not _console.is_terminal:
-                _console.print(f"{now} ...", soft_wrap=True)
-            shown = now
-            time.sleep(0.2)  # polling other processes; there is nothing to wait on
-    why = "; ".join(f"{name}: {detail}" for name, detail in (readiness(_url(house)) or {}).items()) or shown
-    raise CannotStart(f"it was not ready after {taken:.0f} s ({why}) and has been stopped; see {house.logs}, then run it again")
+            if failed and "model" in failed and (error := model_errors.read_last()):
+                raise CannotStart(f"VISION_MODEL cannot be used: {error} ({model_errors.log})")
+            stage = installation.read_stage()
+            longest_wait = max(longest_wait, stage.waited_s if stage else 0.0)
+            step = "Waiting for: " + ", ".join(sorted(failed)) if failed else stage.text if stage else "Starting the servers and the web front"
+            line.update(f"{step} ... {elapsed:.0f} s")
+            if step != shown and not _console.is_terminal:
+                _console.print(f"{step} ...", soft_wrap=True)
+            shown = step
+            time.sleep(0.2)  # polling: other processes send no notification
+    why = "; ".join(f"{name}: {detail}" for name, detail in (failed_checks(_url(installation)) or {}).items()) or shown
+    raise CannotStart(f"Shelfsight was not ready after {elapsed:.0f} s ({why}) and has been stopped; see {installation.logs}, then start it again")
 
 
-def _ended(house: House, guard: "subprocess.Popen[bytes]") -> Exception:
-    if guard.returncode == 0:
-        return StoppedElsewhere()
-    if house.holder() is not None:  # two starts at once, and the other one was first
-        return _runs_already(house)
-    said = (house.logs / "guard.log").read_text(errors="replace").strip().rpartition("\n")[2]
-    return CannotStart(f"it ended while starting ({said}); see {house.logs}")
+def _reason_of_end(installation: Installation, watchdog: "subprocess.Popen[bytes]") -> Exception:
+    if watchdog.returncode == 0:
+        return StoppedExternally()
+    if installation.find_lock_holder() is not None:  # of two concurrent starts, the other acquired the lock
+        return _already_running(installation)
+    last_line = (installation.logs / "guard.log").read_text(errors="replace").strip().rpartition("\n")[2]
+    return CannotStart(f"the watchdog ended while starting ({last_line}); see {installation.logs}")
 
 
-def _listen_to_signals() -> None:
-    """Turn the signals that end this program into ``Interrupted``; what the caller ignores (nohup) stays ignored."""
+def _install_signal_handlers() -> None:
+    """Raise ``Interrupted`` on the signals that end this program; a signal that the caller ignores (nohup) stays ignored."""
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
-        if signum == signal.SIGHUP:  # the terminal is gone, and writing to it would fail in the middle of the stop
-            nowhere = os.open(os.devnull, os.O_RDWR)
+        if signum == signal.SIGHUP:  # the terminal is closed; a write to it would fail during the stop
+            null = os.open(os.devnull, os.O_RDWR)
             for descriptor in terminals:
-                os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+                os.dup2(null, descriptor)
+            os.close(null)
         raise Interrupted(signum)
 
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -267,27 +271,27 @@ def _listen_to_signals() -> None:
             signal.signal(name, interrupt)
 
 
-def _end(guard: "subprocess.Popen[bytes]") -> None:
-    """Stop everything in order; at once when Ctrl-C comes again."""
+def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
+    """Stop all processes in order; on another Ctrl-C kill them."""
     for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)  # a closed terminal hangs up twice: the shell does, and the kernel
-    if guard.poll() is not None:
+        signal.signal(name, signal.SIG_IGN)  # a closed terminal sends SIGHUP twice: from the shell and from the kernel
+    if watchdog.poll() is not None:
         return
-    guard.terminate()
+    watchdog.terminate()
     try:
-        with _console.status("Stopping: web, workers, sweep, then the servers (Ctrl-C again ends them at once) ..."):
-            guard.wait(STOP_LIMIT_S)
+        with _console.status("Stopping: web, workers, sweep, then the servers (press Ctrl-C again to kill them) ..."):
+            watchdog.wait(STOP_LIMIT_S)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        guard.kill()  # the kernel ends the rest
-        guard.wait(STOP_LIMIT_S)
+        watchdog.kill()  # the kernel then kills its children (exec_child)
+        watchdog.wait(STOP_LIMIT_S)
 
 
-def _print_addresses(house: House, *, detached: bool) -> None:
-    print(f"Shelfsight runs at  {_url(house)}/")
-    print(f"API                 {_url(house)}/docs")
-    print(f"Upload              scripts/upload FOLDER --url {_url(house)} --store NAME")
-    suffix = "" if house.data == DEFAULT_DATA else f" --data {house.data}"
-    print(f"State, stop         scripts/status{suffix}, " + (f"scripts/stop{suffix}" if detached else "Ctrl-C"), flush=True)
+def _print_addresses(installation: Installation, *, detached: bool) -> None:
+    print(f"Shelfsight runs at  {_url(installation)}/")
+    print(f"API                 {_url(installation)}/docs")
+    print(f"Upload              scripts/upload FOLDER --url {_url(installation)} --store NAME")
+    suffix = "" if installation.data == DEFAULT_DATA else f" --data {installation.data}"
+    print(f"Status, stop        scripts/status{suffix}, " + (f"scripts/stop{suffix}" if detached else "Ctrl-C"), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""End what ``scripts/start`` started over a data folder, in order: ``scripts/stop``."""
+"""``scripts/stop``: stop the installation that ``scripts/start`` started with a data folder, in order."""
 
 import argparse
 import contextlib
@@ -10,44 +10,44 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scripts.local.installation import DEFAULT_DATA, House, known
+from scripts.local.installation import DEFAULT_DATA, Installation, load_installation
 from scripts.local.start import STOP_LIMIT_S
 
 
 def main() -> None:
-    """Ask the guard to end and wait for it."""
+    """Stop the watchdog and wait until it has ended."""
     parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine, in order.")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     data = parser.parse_args().data.resolve()
     try:
-        house = known(data)
-        stopped = house is not None and stop(house)
+        installation = load_installation(data)
+        stopped = installation is not None and stop(installation)
     except TimeoutError as error:
         sys.exit(f"error: {error}")
     except PermissionError:
-        sys.exit(f"error: what runs over {data} belongs to somebody else: stop it as that user")
-    print("Stopped." if stopped else f"Nothing runs over {data}.")
+        sys.exit(f"error: the installation in {data} belongs to another user; run scripts/stop as that user")
+    print("Stopped." if stopped else f"Nothing is running with the data folder {data}.")
 
 
-def stop(house: House) -> bool:
-    """End the processes of a folder; servers that were given by their URLs are somebody else's and go on.
+def stop(installation: Installation) -> bool:
+    """Stop the processes of an installation. Servers given by ``MONGODB_URL`` or ``REDIS_URL`` are left running.
 
-    :returns: whether anything ran.
-    :raises TimeoutError: it does not end.
-    :raises PermissionError: it belongs to another user.
+    :returns: whether anything was running.
+    :raises TimeoutError: when it is still running after ``STOP_LIMIT_S``.
+    :raises PermissionError: when it belongs to another user.
     """
-    guard = house.holder()
-    if guard is None:
+    watchdog = installation.find_lock_holder()
+    if watchdog is None:
         return False
     until = time.monotonic() + STOP_LIMIT_S
     with Console(stderr=True).status("Stopping: web, workers, sweep, then the servers ..."):
-        if guard > 0:
-            with contextlib.suppress(ProcessLookupError):  # it ends already
-                os.kill(guard, signal.SIGTERM)
-        while house.holder() is not None:
+        if watchdog > 0:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(watchdog, signal.SIGTERM)
+        while installation.find_lock_holder() is not None:
             if time.monotonic() > until:
-                raise TimeoutError(f"it does not end within {STOP_LIMIT_S:.0f} s; see {house.logs}, or kill pid {guard}")
-            time.sleep(0.1)  # polling another process; there is nothing to wait on
+                raise TimeoutError(f"still running after {STOP_LIMIT_S:.0f} s; see {installation.logs}, or kill pid {watchdog}")
+            time.sleep(0.1)  # polling: another process sends no notification
     return True
 
 

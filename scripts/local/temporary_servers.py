@@ -1,4 +1,4 @@
-"""Real servers for tests and benches: on free ports in their own folders, their pids checked, ended by pid."""
+"""Real servers for tests and benchmarks: each on a free port with its own folder; its pid is verified, and it is stopped by its pid."""
 
 import os
 import shutil
@@ -14,14 +14,13 @@ _STOP_S: Final = 20
 
 
 class Server:
-    """One server process over one folder, on one port for as long as this object lives."""
+    """One server process with its own data folder, on one port for the lifetime of this object."""
 
     name: str
 
     def __init__(
         self, folder: Path, command: Callable[[Path, int], list[str]], ready: Callable[[int, int], None], name: str
     ) -> None:
-        """Keep the way to start it; nothing runs yet."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = embedded_servers.free_port()
@@ -30,7 +29,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it; whatever comes then, it is removed."""
+        """Start the server; if the start fails, remove it."""
         try:
             self.start()
         except BaseException:
@@ -39,17 +38,16 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """See ``remove``."""
         self.remove()
 
     @property
     def pid(self) -> int:
         """Pid of the running process."""
-        assert self._process is not None  # noqa: S101 -- it is started before anybody asks
+        assert self._process is not None  # noqa: S101 -- the caller starts it first
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait until it, and no other, answers."""
+        """Start the server and wait until this process, and no other, answers on the port."""
         log = (self.folder.parent / f"{self.name}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -58,25 +56,25 @@ class Server:
         self._ready(self.port, self._process.pid)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Stop the process with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that takes too long."""
+        """Stop the process with SIGTERM, and with SIGKILL if it is still running after ``_STOP_S``."""
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Freeze it."""
+        """Suspend the process (SIGSTOP)."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the suspended process (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def _end(self, how: signal.Signals) -> None:
+    def _end(self, signum: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
             return
-        self._process.send_signal(how)
+        self._process.send_signal(signum)
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -84,21 +82,20 @@ class Server:
             self._process.wait(_STOP_S)
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
+        """Kill the process and delete its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Mongod(Server):
-    """A mongod: a replica set of one."""
+    """A mongod, as a replica set with one member."""
 
     def __init__(self, folder: Path) -> None:
-        """Use ``folder`` for its data."""
         super().__init__(folder, embedded_servers.mongod_command, embedded_servers.wait_for_mongod, "mongod")
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Connection string of this MongoDB."""
         return embedded_servers.mongo_url(self.port)
 
 
@@ -106,10 +103,9 @@ class RedisServer(Server):
     """A redis-server."""
 
     def __init__(self, folder: Path) -> None:
-        """Use ``folder`` for its data."""
         super().__init__(folder, embedded_servers.redis_command, embedded_servers.wait_for_redis, "redis")
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """URL of this Redis."""
         return embedded_servers.redis_url(self.port)

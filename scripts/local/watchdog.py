@@ -1,8 +1,8 @@
-"""``python -m scripts.local.watchdog``: keeps the supervisor, which keeps everything else.
+"""``python -m scripts.local.watchdog``: run supervisord, which runs every other process of an installation.
 
-It holds the data folder's lock, starts supervisord, brings the servers up before what needs them, and begins again when
-supervisord is killed (its children die with it). When it is told to stop, it stops the house in order; so it does when the
-``scripts/start`` that holds its leash ends without having let it go.
+The watchdog holds the lock of the data folder, starts supervisord, and starts the servers before the processes that need them. It
+starts over when supervisord is killed, which ends all of supervisord's children too. On SIGTERM or SIGINT it stops the installation
+in order; it does the same when the ``scripts/start`` that started it ends without detaching it (``parent_pipe``).
 """
 
 import argparse
@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPException
@@ -24,235 +23,220 @@ from xmlrpc.client import Error, Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from scripts.local import embedded_servers
-from scripts.local.exec_child import PARENT
-from scripts.local.installation import ROOT, House, Stage
+from scripts.local import embedded_servers, parent_pipe
+from scripts.local.exec_child import PARENT_PID
+from scripts.local.installation import ROOT, Installation, Stage
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
-"""A process that only tries the lock holds it for a moment."""
+"""A process that only tries whether it could acquire the lock holds it for a moment."""
 _RPC_S: Final = 10.0
 _PID_S: Final = 60.0
-"""Of a supervisor that lives, for starting a server."""
+"""Time limit for a running supervisor to start a server."""
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
 _INDEXES_S: Final = 120
-_NO_ANSWER: Final = (OSError, Error, HTTPException)
-"""What a call to a supervisor raises that is not there, or is killed meanwhile."""
+_CALL_ERRORS: Final = (OSError, Error, HTTPException)
+"""Errors of a call to a supervisor that is not running, or is killed during the call."""
 
 
-class Stopped(Exception):
-    """Somebody asked us to stop."""
+class StopRequested(Exception):
+    """A signal asked this process to stop."""
 
 
-def configuration(house: House, ports: dict[str, int]) -> str:
-    """Write supervisord's configuration.
+def supervisor_config(installation: Installation, ports: dict[str, int]) -> str:
+    """Return supervisord's configuration file.
 
-    ``startsecs=0`` with ``autorestart`` never ends in FATAL, however often a process is killed; ``child`` keeps the pace.
+    With ``startsecs=0`` and ``autorestart`` no process ends in the state FATAL, however often it is killed; ``exec_child`` limits the
+    rate of restarts.
     """
     parts = [
         (
-            f"[supervisord]\nlogfile={house.logs}/supervisor.log\nlogfile_maxbytes=10MB\nlogfile_backups=1\n"
-            f"pidfile={house.run}/supervisor.pid\nnodaemon=true\nsilent=true\nminfds=1024\n"
+            f"[supervisord]\nlogfile={installation.logs}/supervisor.log\nlogfile_maxbytes=10MB\nlogfile_backups=1\n"
+            f"pidfile={installation.run}/supervisor.pid\nnodaemon=true\nsilent=true\nminfds=1024\n"
         ),
-        f"[unix_http_server]\nfile={house.socket}\nchmod=0600\n",
+        f"[unix_http_server]\nfile={installation.socket}\nchmod=0600\n",
         "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
     ]
-    for place, (name, command) in enumerate(house.commands(ports).items()):
-        wrapped = [sys.executable, "-m", "scripts.local.exec_child", name, f"{house.run}/{name}.pid", "--", *command]
-        line = " ".join(shlex.quote(part) for part in wrapped).replace("%", "%%")
+    for priority, (name, command) in enumerate(installation.commands(ports).items()):
+        arguments = [sys.executable, "-m", "scripts.local.exec_child", name, f"{installation.run}/{name}.pid", "--", *command]
+        line = " ".join(shlex.quote(part) for part in arguments).replace("%", "%%")
         parts.append(
-            f"[program:{name}]\ncommand={line}\ndirectory={ROOT}\npriority={place}\n"
+            f"[program:{name}]\ncommand={line}\ndirectory={ROOT}\npriority={priority}\n"
             f"autostart={'true' if name in _SERVERS else 'false'}\nautorestart=true\nstartsecs=0\n"
             f"stopwaitsecs=30\nstopasgroup=false\nkillasgroup=false\nredirect_stderr=true\n"
-            f"stdout_logfile={house.logs}/{name}.log\nstdout_logfile_maxbytes=10MB\nstdout_logfile_backups=1\n"
+            f"stdout_logfile={installation.logs}/{name}.log\nstdout_logfile_maxbytes=10MB\nstdout_logfile_backups=1\n"
         )
     return "\n".join(parts)
 
 
-class Guard:
-    """Keeps one house."""
+class Watchdog:
+    """Keeps one installation running."""
 
-    def __init__(self, house: House) -> None:
-        """Nothing runs yet."""
-        self._house = house
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Keep the house until told to stop."""
+        """Keep the installation running until SIGTERM or SIGINT, then stop it in order."""
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._stop_asked)
+            signal.signal(name, self._request_stop)
         try:
             while True:
                 try:
-                    self._begin().wait()
-                    _say("the supervisor has ended; it is started again")
-                except (embedded_servers.Unusable, *_NO_ANSWER, subprocess.SubprocessError) as error:
-                    self._again(error)
-                time.sleep(0.5)  # let the children that die with it be gone
-        except Stopped:
-            self._end()
+                    self._start().wait()
+                    _log("the supervisor has ended; starting it again")
+                except (embedded_servers.Unusable, *_CALL_ERRORS, subprocess.SubprocessError) as error:
+                    self._retry(error)
+                time.sleep(0.5)  # the supervisor's children end with it; let them end first
+        except StopRequested:
+            self._stop()
 
-    def _begin(self) -> "subprocess.Popen[bytes]":
-        """Start a supervisor and everything under it.
+    def _start(self) -> "subprocess.Popen[bytes]":
+        """Start a supervisor and all its processes.
 
-        :raises Unusable, OSError, Error, SubprocessError: not everything came up.
+        :raises Unusable, OSError, Error, SubprocessError: when a process did not start.
         """
-        house = self._house
-        house.socket.unlink(missing_ok=True)
-        ports = house.ports()
-        os.environ.update(house.environment(ports) | {PARENT: str(os.getpid())})
-        config = house.run / "supervisord.conf"
-        config.write_text(configuration(house, ports))
-        command = [sys.executable, "-m", "scripts.local.exec_child", "supervisor", str(house.run / "supervisor.pid"), "--"]
+        installation = self._installation
+        installation.socket.unlink(missing_ok=True)
+        ports = installation.assign_ports()
+        os.environ.update(installation.environment(ports) | {PARENT_PID: str(os.getpid())})
+        config = installation.run / "supervisord.conf"
+        config.write_text(supervisor_config(installation, ports))
+        command = [sys.executable, "-m", "scripts.local.exec_child", "supervisor", str(installation.run / "supervisor.pid"), "--"]
         self._supervisor = subprocess.Popen([*command, sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], cwd=ROOT)
-        self._bring_up(ports)
-        _say("everything is started")
-        house.tell(None)
+        self._start_processes(ports)
+        _log("all processes are started")
+        installation.write_stage(None)
         return self._supervisor
 
-    def _again(self, error: Exception) -> None:
-        _say(f"not everything came up: {error}; trying again")
-        with contextlib.suppress(OSError):  # a full disk, perhaps: the log has it, and it may pass
-            self._house.tell(Stage(f"Trying again: {error}"))
+    def _retry(self, error: Exception) -> None:
+        _log(f"start failed: {error}; trying again")
+        with contextlib.suppress(OSError):  # the disk may be full, perhaps for a short time; the log has the error
+            self._installation.write_stage(Stage(f"Trying again: {error}"))
         if self._supervisor is not None:
             self._supervisor.kill()
             self._supervisor.wait()
-        time.sleep(1)  # what fails at once must not keep a core busy
+        time.sleep(1)  # a start that fails immediately must not keep a core busy
 
-    def _bring_up(self, ports: dict[str, int]) -> None:
-        house = self._house
-        if house.own_mongo:
+    def _start_processes(self, ports: dict[str, int]) -> None:
+        installation = self._installation
+        if installation.embedded_mongodb:
             self._wait_for("mongod", "MongoDB", lambda pid: embedded_servers.wait_for_mongod(ports["mongod"], pid))
-        if house.own_redis:
+        if installation.embedded_redis:
             self._wait_for("redis", "Redis", lambda pid: embedded_servers.wait_for_redis(ports["redis"], pid))
-        house.tell(Stage("Making the indexes of the database"))
+        installation.write_stage(Stage("Creating the database indexes"))
         if subprocess.run([sys.executable, "-m", "shared.storage.schema"], cwd=ROOT, check=False, timeout=_INDEXES_S).returncode:
-            where = "see mongod.log" if house.own_mongo else "does the MongoDB of MONGODB_URL answer?"
-            raise embedded_servers.Unusable(f"the indexes of the database were not made: {where}")
-        rpc = proxy(house)
-        for name in house.commands(ports):
+            remedy = "see mongod.log" if installation.embedded_mongodb else "check that the MongoDB at MONGODB_URL is reachable"
+            raise embedded_servers.Unusable(f"creating the database indexes failed: {remedy}")
+        rpc = supervisor_proxy(installation)
+        for name in installation.commands(ports):
             if name not in _SERVERS:
-                rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes no names
+                rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes positional arguments only
 
     def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
-        """Wait for a server for as long as its process lives, and say so.
+        """Wait until a server is ready, without a time limit while its process runs; log it and write it as the stage.
 
-        :raises Unusable: there is no such process, or it ended.
+        :raises Unusable: when there is no such process, or it ended.
         """
         pid = self._pid(name)
         began = time.monotonic()
-        _say(f"waiting for {title} (pid {pid}) to be ready, for as long as it lives; {self._house.logs}/{name}.log says more")
-        self._house.tell(Stage(f"Waiting for {title} (pid {pid}); after a crash it recovers its data first", began))
+        _log(f"waiting for {title} (pid {pid}) to be ready, without a time limit while it runs; see {self._installation.logs}/{name}.log")
+        self._installation.write_stage(Stage(f"Waiting for {title} (pid {pid}), which recovers its data first after a crash", began))
         ready(pid)
-        _say(f"{title} is ready after {time.monotonic() - began:.0f} s")
+        _log(f"{title} is ready after {time.monotonic() - began:.0f} s")
 
     def _pid(self, name: str) -> int:
-        """Wait for a process' pid as the supervisor knows it.
+        """Wait until the supervisor knows the pid of a process.
 
-        :raises Unusable: the supervisor ended, or has not started that process for long.
+        :raises Unusable: when the supervisor ended, or did not start the process within ``_PID_S``.
         """
         until = time.monotonic() + _PID_S
         while time.monotonic() < until:
             if self._supervisor is None or self._supervisor.poll() is not None:
                 raise embedded_servers.Unusable("the supervisor ended while starting")
-            with contextlib.suppress(*_NO_ANSWER):
-                info: Any = proxy(self._house).supervisor.getProcessInfo(name)
+            with contextlib.suppress(*_CALL_ERRORS):
+                info: Any = supervisor_proxy(self._installation).supervisor.getProcessInfo(name)
                 if info["pid"]:
                     return int(info["pid"])
-            time.sleep(0.1)  # polling: the supervisor tells nobody
-        raise embedded_servers.Unusable(f"{name} was not started; see {self._house.logs}/supervisor.log.")
+            time.sleep(0.1)  # polling: the supervisor sends no notification
+        raise embedded_servers.Unusable(f"{name} was not started; see {self._installation.logs}/supervisor.log.")
 
-    def _end(self) -> None:
-        """Stop what needs the servers first, then the servers."""
+    def _stop(self) -> None:
+        """Stop the processes that need the servers first, then the servers."""
         if self._supervisor is not None and self._supervisor.poll() is None:
-            with contextlib.suppress(*_NO_ANSWER):
+            with contextlib.suppress(*_CALL_ERRORS):
                 self._stop_clients()
             self._supervisor.terminate()
             try:
                 self._supervisor.wait(_STOP_S)
             except subprocess.TimeoutExpired:
                 self._supervisor.kill()
-        self._house.tell(None)
-        for pidfile in self._house.run.glob("*.pid"):
+        self._installation.write_stage(None)
+        for pidfile in self._installation.run.glob("*.pid"):
             pidfile.unlink(missing_ok=True)
-        self._house.socket.unlink(missing_ok=True)
+        self._installation.socket.unlink(missing_ok=True)
 
     def _stop_clients(self) -> None:
-        """Stop all but the servers; give up after a while.
+        """Stop all processes except the servers; return after ``_STOP_S`` even when some are still running.
 
-        :raises OSError, Error, HTTPException: the supervisor does not answer.
+        :raises OSError, Error, HTTPException: when the supervisor does not answer.
         """
-        rpc = proxy(self._house)
+        rpc = supervisor_proxy(self._installation)
         until = time.monotonic() + _STOP_S
         while time.monotonic() < until:
             states: Any = rpc.supervisor.getAllProcessInfo()
-            up = [one for one in states if one["name"] not in _SERVERS and one["statename"] not in _DOWN]
-            if not up:
+            running = [state for state in states if state["name"] not in _SERVERS and state["statename"] not in _DOWN]
+            if not running:
                 return
-            for one in up:
-                if one["statename"] != "STOPPING":
-                    with contextlib.suppress(Fault):  # it ended by itself; when it is started again, the next round ends it
-                        rpc.supervisor.stopProcess(one["name"], False)  # noqa: FBT003 -- the remote call takes no names
-            time.sleep(0.2)  # polling another process; there is nothing to wait on
+            for state in running:
+                if state["statename"] != "STOPPING":
+                    with contextlib.suppress(Fault):  # it ended by itself; if it is restarted, the next round stops it
+                        rpc.supervisor.stopProcess(state["name"], False)  # noqa: FBT003 -- the remote call takes positional arguments only
+            time.sleep(0.2)  # polling: another process sends no notification
 
-    def _stop_asked(self, _signal: int, _frame: FrameType | None) -> None:
+    def _request_stop(self, _signal: int, _frame: FrameType | None) -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)  # asked twice, it must not be torn out of stopping
-        raise Stopped
+            signal.signal(name, signal.SIG_IGN)  # a second signal must not interrupt the stop
+        raise StopRequested
 
 
-def _say(what: str) -> None:
-    """Write a line to the guard's log, with its time: a slow start is read from these."""
-    print(time.strftime("%Y-%m-%d %H:%M:%S"), what, flush=True)
+def _log(message: str) -> None:
+    """Write a line with its time to the watchdog's log (guard.log); the times show which step makes a start slow."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
 
 
-def heed(leash: int) -> None:
-    """Ask this process to stop when the other end of a pipe is closed without a word, whatever its holder died of.
-
-    :param leash: descriptor of the end to read from; one byte through it means that the holder lets go.
-    """
-
-    def listen() -> None:
-        let_go = os.read(leash, 1)
-        os.close(leash)
-        if not let_go:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=listen, name="leash", daemon=True).start()
-
-
-def proxy(house: House) -> Any:
-    """Talk to the supervisor of a house."""
-    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{house.socket}"))
+def supervisor_proxy(installation: Installation) -> Any:
+    """Return an XML-RPC client of an installation's supervisor."""
+    return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{installation.socket}"))
 
 
 def main() -> None:
-    """Guard the house that the arguments name."""
+    """Run the installation that the arguments describe."""
     parser = argparse.ArgumentParser(prog="python -m scripts.local.watchdog", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--leash", type=int, help="descriptor of a pipe: stop when its other end is closed")
-    given = parser.parse_args()
-    socket.setdefaulttimeout(_RPC_S)  # the supervisor's client sets none, and a frozen supervisor must not hold up a stop
-    house = House(given.data, given.port, given.workers)
+    parser.add_argument("--parent-pipe", type=int, help="descriptor of the read end of a pipe: stop when its write end is closed")
+    arguments = parser.parse_args()
+    socket.setdefaulttimeout(_RPC_S)  # the supervisor's client sets no timeout, and a supervisor that hangs must not block a stop
+    installation = Installation(arguments.data, arguments.port, arguments.workers)
     try:
-        house.prepare()
-        lock = house.lock(_LOCK_S)
+        installation.prepare()
+        lock = installation.acquire_lock(_LOCK_S)
         if lock is None:
-            sys.exit("another process holds this data folder")
+            sys.exit("another process holds the lock of this data folder")
         with lock:
-            house.remember()
-            for count in house.run.glob("*.starts"):
-                count.unlink()
-            (house.run / "guard.pid").write_text(f"{os.getpid()}\n")
-            guard = Guard(house)
-            if given.leash is not None:
-                heed(given.leash)
-            guard.run()
+            installation.save()
+            for starts in installation.run.glob("*.starts"):
+                starts.unlink()
+            (installation.run / "guard.pid").write_text(f"{os.getpid()}\n")
+            watchdog = Watchdog(installation)
+            if arguments.parent_pipe is not None:
+                parent_pipe.stop_when_closed(arguments.parent_pipe)
+            watchdog.run()
     except OSError as error:
-        sys.exit(f"{error.filename or house.data}: {error.strerror or error}")
+        sys.exit(f"{error.filename or installation.data}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

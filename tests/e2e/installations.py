@@ -104,7 +104,7 @@ class Front:
         assert self.seen
         until(lambda: not any(process.is_running() for process in self.seen), within_s)
         assert embedded_servers.is_free(self.port)
-        assert "Nothing runs" in script("stop", "--data", str(self.data)).stdout
+        assert "Nothing is running" in script("stop", "--data", str(self.data)).stdout
 
     def remove(self) -> None:
         if self.process is not None and self.process.poll() is None:

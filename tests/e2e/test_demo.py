@@ -95,7 +95,7 @@ def test_ctrl_c_ends_it_with_one_clear_line(stack: Stack, folder: Path) -> None:
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("Interrupted after ")
     assert "Traceback" not in err
-    assert "To go on" not in err
+    assert "To resume" not in err
     assert out == ""
 
 

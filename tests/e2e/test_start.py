@@ -34,7 +34,7 @@ def front(tmp_path: Path) -> Iterator[Callable[..., Front]]:
 def test_a_second_start_over_the_same_folder_says_that_it_runs(stack: Stack) -> None:
     again = script("start", "--detach", "--data", str(stack.data), "--port", "1")
     assert again.returncode == 1
-    assert "runs already" in again.stderr
+    assert "already running" in again.stderr
     assert stack.url in again.stderr
 
 
@@ -99,7 +99,7 @@ def test_a_stop_from_elsewhere_ends_a_start_in_the_foreground_well(front: Callab
     one.wait_until_ready()
     assert script("stop", "--data", str(one.data)).stdout == "Stopped.\n"
     assert process.wait(60) == 0
-    assert one.err.read_text().splitlines()[-1] == "Stopped from elsewhere (scripts/stop)."
+    assert one.err.read_text().splitlines()[-1] == "Stopped by another process (scripts/stop or a signal)."
     one.assert_that_nothing_is_left()
 
 
@@ -146,7 +146,7 @@ def test_a_start_that_is_not_ready_in_time_says_so_and_leaves_nothing(front: Cal
         time.sleep(0.05)
     assert process.poll() == 1
     said = one.err.read_text().splitlines()[-1]
-    assert said.startswith("error: it was not ready after ")
+    assert said.startswith("error: Shelfsight was not ready after ")
     assert "has been stopped" in said
     one.assert_that_nothing_is_left()
 
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_used_ends_the_start_with_its_name_and_leaves_not
     one.wait_for("worker-1")
     assert process.wait(240) == 1
     said = one.err.read_text().splitlines()[-1]
-    assert said.startswith("error: VISION_MODEL cannot be used: There is no model 'groceries'. Known are grocery, ")
+    assert said.startswith("error: VISION_MODEL cannot be used: Unknown model 'groceries'. Use one of grocery, ")
     assert "worker-1.log" in said
     log = (one.data / "logs/worker-1.log").read_text()
     assert '"process": "worker-1", "message": "no model: ' in log
@@ -215,7 +215,7 @@ def test_of_two_starts_at_once_one_says_that_it_runs(front: Callable[..., Front]
     until(lambda: any(process.poll() is not None for process in processes), 240)
     lost = next(place for place, process in enumerate(processes) if process.poll() is not None)
     assert processes[lost].returncode == 1
-    assert "runs already" in fronts[lost].err.read_text().splitlines()[-1]
+    assert "already running" in fronts[lost].err.read_text().splitlines()[-1]
     won = fronts[1 - lost]
     won.look()
     processes[1 - lost].send_signal(signal.SIGINT)

@@ -71,4 +71,4 @@ def test_status_without_a_start_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_nothing_runs_over_a_folder_that_was_never_started(tmp_path: Path) -> None:
-    assert "Nothing runs" in script("stop", "--data", str(tmp_path)).stdout
+    assert "Nothing is running" in script("stop", "--data", str(tmp_path)).stdout

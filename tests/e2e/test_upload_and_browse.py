@@ -63,7 +63,7 @@ def test_an_interrupted_upload_goes_on_where_it_was_and_sends_nothing_twice(serv
         time.sleep(0.01)
     first.send_signal(signal.SIGINT)
     code, said = finish(first)
-    assert (code, "To go on: " in said["stderr"]) == (130, True)
+    assert (code, "To resume: " in said["stderr"]) == (130, True)
     code, said = finish(upload(service, *arguments, "--batch-size", "50", cwd=tmp_path))
     assert (code, said["accepted"], [wrong["code"] for wrong in said["rejected"]]) == (1, 200, ["unsupported_format"])
     assert said["skipped"] >= 6

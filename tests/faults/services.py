@@ -14,8 +14,8 @@ import psutil
 import redis
 
 from scripts.local import embedded_servers
-from scripts.local.installation import ROOT, House
-from scripts.local.start import readiness
+from scripts.local.installation import ROOT, Installation
+from scripts.local.start import failed_checks
 from shared import settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
@@ -46,7 +46,7 @@ class Stack:
 
     def __init__(self, folder: Path, *, workers: int = 2) -> None:
         """Keep the folder; nothing runs yet."""
-        self.house = House(folder, embedded_servers.free_port(), workers, own_mongo=True, own_redis=True)
+        self.house = Installation(folder, embedded_servers.free_port(), workers, embedded_mongodb=True, embedded_redis=True)
         self.plan = Plan(folder / "plan")
         self.url = f"http://{embedded_servers.LOOPBACK}:{self.house.port}"
         self.mounted = False
@@ -79,7 +79,7 @@ class Stack:
         until = time.monotonic() + _READY_S
         missing: dict[str, str] | None = None
         while time.monotonic() < until:
-            missing = readiness(self.url)
+            missing = failed_checks(self.url)
             if missing == {}:
                 return
             time.sleep(0.3)
@@ -178,7 +178,7 @@ class Stack:
         self.mounted = subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0
 
     def _port(self, name: str) -> int:
-        return self.house.kept_ports()[name]
+        return self.house.read_ports()[name]
 
 
 def _kind(process: psutil.Process) -> str:

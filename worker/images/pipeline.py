@@ -31,7 +31,7 @@ from worker.images.stages import Decoded, Fault, Loaded, Looking, Seen
 from worker.runtime.lease_keeper import Lease
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import VisionError
-from worker.vision.image_steps import Prepared
+from worker.vision.image_steps import PreparedImage
 
 _log = logging.getLogger("shelfsight.error")
 _LAST_S: Final = 5.0
@@ -217,7 +217,7 @@ class Pipeline:
                 begun = self._looking.begin(group)
             yield self._looking.detect(decoded)
 
-    def _done(self, image: Document, made: Prepared) -> Result:
+    def _done(self, image: Document, made: PreparedImage) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
         return Result(image["_id"], image["work"]["fence"], made.fields | {"model": model})
 

@@ -15,11 +15,12 @@ from shared import failpoints
 from shared.settings import Settings
 from shared.states import SOLO_DEATHS_ALLOWED
 from shared.storage.mongo import Document
-from worker.sandbox.parent import Finish, Isolate, Look
+from worker.sandbox.parent import Sandbox
+from worker.sandbox.requests import FinishImage, PrepareImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import CODES, VisionError
-from worker.vision.image_steps import Prepared
+from worker.vision.image_steps import PreparedImage
 
 _PIXELS_EACH: Final = 3_100_000
 """For each picture that the model takes at once: most pixels of a group. On a CPU this is 75 MB decoded, two pictures of 12 megapixels. A picture with more is a
@@ -44,7 +45,7 @@ class Loaded:
 class Decoded:
     """What became of a group before the model: pictures that are ready for it, and faults of those that never will be."""
 
-    prepared: list[tuple[Document, Prepared]]
+    prepared: list[tuple[Document, PreparedImage]]
     failed: list[tuple[Document, Fault]]
 
 
@@ -53,7 +54,7 @@ class Seen:
     """What became of a group after the model: faults, and pictures that threads or the helper still draw and encode."""
 
     failed: list[tuple[Document, Fault]]
-    making: list[tuple[Document, Future[Prepared]]]
+    making: list[tuple[Document, Future[PreparedImage]]]
 
 
 class Looking:
@@ -66,7 +67,7 @@ class Looking:
         """
         worker, self._max_pixels = settings.worker, settings.limits.max_pixels
         self._detector, self._holds = detector, holds
-        self._isolate = Isolate(worker.child_memory_bytes, worker.child_timeout_s)
+        self._isolate = Sandbox(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the one thread that asks the helper
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="look")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
@@ -76,10 +77,10 @@ class Looking:
     def groups(self, loaded: list[Loaded]) -> list[list[Loaded]]:
         """Divide pictures into what is decoded at once: as many as the model takes together, and no more pixels than are affordable."""
         groups: list[list[Loaded]] = []
-        most, pixels = min(_MOST_PIXELS, self._detector.batch * _PIXELS_EACH), 0
+        most, pixels = min(_MOST_PIXELS, self._detector.batch_size * _PIXELS_EACH), 0
         for one in loaded:
-            more = imaging.pixels(one.data) or self._max_pixels
-            if not groups or len(groups[-1]) == self._detector.batch or pixels + more > most:
+            more = imaging.read_pixel_count(one.data) or self._max_pixels
+            if not groups or len(groups[-1]) == self._detector.batch_size or pixels + more > most:
                 groups.append([])
                 pixels = 0
             groups[-1].append(one)
@@ -104,7 +105,7 @@ class Looking:
         return Seen(decoded.failed, making)
 
     def alone(self, one: Loaded) -> Seen:
-        """Look at a picture that is to be tried alone: all but the model in the helper."""
+        """PrepareImage at a picture that is to be tried alone: all but the model in the helper."""
         image = one.image
         if not self._holds(image):
             return Seen([], [])
@@ -114,10 +115,10 @@ class Looking:
         if error is not None:
             return Seen([(image, error)], [])
         prepared = self._decoder.submit(self._prepare, one, here=False).result()
-        if not isinstance(prepared, Prepared):
+        if not isinstance(prepared, PreparedImage):
             return Seen([(image, prepared)], [])
         found = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
-        return Seen([], [(image, self._decoder.submit(self._isolate.do, Finish(prepared, found, image["work"]["augmentations"])))])
+        return Seen([], [(image, self._decoder.submit(self._isolate.run, FinishImage(prepared, found, image["work"]["augmentations"])))])
 
     def end(self) -> None:
         """Drop what waits; whoever waits for the helper is told that it is gone."""
@@ -125,14 +126,14 @@ class Looking:
             executor.shutdown(wait=False, cancel_futures=True)
         self._isolate.close()
 
-    def _finish(self, prepared: Prepared, found: list[dict[str, Any]], names: list[str]) -> Prepared:
+    def _finish(self, prepared: PreparedImage, found: list[dict[str, Any]], names: list[str]) -> PreparedImage:
         with self._turn:
             return image_steps.finish(prepared, found, names, self._detector.device)
 
     def _decode(self, group: list[Loaded]) -> Decoded:
         """Make pictures ready for the model, and let their bytes go."""
         held = [one for one in group if self._holds(one.image)]
-        jobs: list[Future[Prepared | Fault] | None] = []
+        jobs: list[Future[PreparedImage | Fault] | None] = []
         for one in held:
             plain = not one.image["work"]["solo"] and imaging.is_plain_jpeg(one.data, max_pixels=self._max_pixels)
             jobs.append(self._threads.submit(self._prepare, one, here=True) if plain and one.error is None else None)
@@ -141,14 +142,14 @@ class Looking:
         decoded = Decoded([], [])
         for at, (one, job) in enumerate(zip(held, jobs, strict=True)):
             outcome = others[at] if job is None else job.result()
-            if isinstance(outcome, Prepared):
+            if isinstance(outcome, PreparedImage):
                 decoded.prepared.append((one.image, outcome))
             else:
                 decoded.failed.append((one.image, outcome))
             one.data = b""
         return decoded
 
-    def _prepare(self, one: Loaded, *, here: bool) -> Prepared | Fault:
+    def _prepare(self, one: Loaded, *, here: bool) -> PreparedImage | Fault:
         image_id, declared = one.image["_id"], one.image["barcode"]
         if not self._holds(one.image):  # the claim was broken off meanwhile
             return "lease_lost", ""
@@ -158,6 +159,6 @@ class Looking:
                 with self._turn:
                     picture = imaging.decode(one.data, max_pixels=self._max_pixels)
                     return image_steps.prepare(picture, image_id=image_id, declared=declared)
-            return self._isolate.do(Look(one.data, image_id, declared, self._max_pixels))
+            return self._isolate.run(PrepareImage(one.data, image_id, declared, self._max_pixels))
         except VisionError as error:
             return error.code, error.detail

@@ -28,9 +28,9 @@ from shared.inspections.recipes import Augment, Dream
 from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM
-from worker.sandbox import parent
+from worker.sandbox import parent, requests
 from worker.vision import imaging
-from worker.vision.describe import Inspected
+from worker.vision.describe import ImageDescription
 from worker.vision.detection.detect import Detector
 from worker.vision.dream import Dreamer
 from worker.vision.errors import VisionError
@@ -65,8 +65,8 @@ class Inspections:
         self._settings, self._db, self._blobs, self._identity, self._owner = settings, stores.db, stores.blobs, stores.identity, owner
         self._detector, self._fetcher, self._notifications = detector, fetcher, Publisher(settings.redis)
         worker = settings.worker
-        self._helpers = [parent.Isolate(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
-        self._free: SimpleQueue[parent.Isolate] = SimpleQueue()
+        self._helpers = [parent.Sandbox(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
+        self._free: SimpleQueue[parent.Sandbox] = SimpleQueue()
         for helper in self._helpers:
             self._free.put(helper)
         self._dreamer: Dreamer | None = None
@@ -233,31 +233,31 @@ class Inspections:
         if kept is None:
             raise StoreAway("The pictures of this inspection are being cleared away just now.", code="blobs_unavailable")
 
-    def _augmented(self, data: bytes, recipe: Augment) -> Inspected:
-        return self._isolated(parent.Augment(data, recipe.names, recipe.seed, self._settings.limits.max_pixels))
+    def _augmented(self, data: bytes, recipe: Augment) -> ImageDescription:
+        return self._isolated(requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels))
 
-    def _described(self, data: bytes, dream: Dream | None) -> Inspected:
+    def _described(self, data: bytes, dream: Dream | None) -> ImageDescription:
         with self._looking:  # a decoded picture may have 150 MB
-            made = self._isolated(parent.Describe(data, self._settings.limits.max_pixels))
+            made = self._isolated(requests.DescribeImage(data, self._settings.limits.max_pixels))
             with self._seeing:
                 detections: list[dict[str, Any]] = self._detector.predict([made.rgb])[0]
-            made.rgb = imaging.shown(made.rgb)
+            made.rgb = imaging.resize_for_display(made.rgb)
         made.fields |= {"detections": detections, "model": self._detector.info}
         if dream is not None:
             made.files[DREAM] = imaging.encode_jpeg(self._dream(made.rgb, dream))
             made.fields["effect"] = {"name": DREAM, "layer": dream.layer, "strength": dream.strength}
         return made
 
-    def _isolated(self, request: "parent.Request[Inspected]") -> Inspected:
+    def _isolated(self, request: "requests.Request[ImageDescription]") -> ImageDescription:
         """Let a helper do it.
 
         :raises VisionError: the picture's own fault.
         """
 
-        def do() -> Inspected:
+        def do() -> ImageDescription:
             helper = self._free.get()
             try:
-                return helper.do(request)
+                return helper.run(request)
             finally:
                 self._free.put(helper)
 

@@ -1,6 +1,6 @@
-"""``python -m worker.sandbox.child BYTES SECONDS``: the process in which ``worker.sandbox.parent`` has pictures looked at. It ends with its parent.
+"""``python -m worker.sandbox.child MEMORY_BYTES CPU_S``: the sandbox's child process. It is killed when its parent ends.
 
-An exception that is none of a picture's known faults ends it, like a crash: it is one, only with a traceback.
+Any exception other than an image's known faults terminates the child and counts as a crash.
 """
 
 import ctypes
@@ -13,66 +13,68 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared import allocator
-from worker.sandbox.parent import NO_MEMORY, Reply, Request, receive, send
+from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, Reply, receive, send
+from worker.sandbox.requests import Request
 from worker.vision import imaging
 from worker.vision.errors import VisionError
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
-def _limit(memory_bytes: int) -> None:
-    """Bound the data of this process beside what is loaded (setrlimit(2)): not its address space, of which libraries reserve much."""
+def _limit_memory(memory_bytes: int) -> None:
+    """Limit the data memory beyond what is loaded (setrlimit(2)). Not the address space: libraries reserve much of it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
     limit = used + memory_bytes
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _allow(cpu_s: float) -> None:
-    """Let this process compute so much longer, 0 without an end; the kernel ends it then by SIGPROF.
+def _limit_cpu_time(cpu_s: float) -> None:
+    """Let the kernel kill this process by SIGPROF after this much more CPU time; 0 removes the limit.
 
-    A timer (setitimer(2)) and no RLIMIT_CPU: a limit counts from the process's beginning, by a clock of ticks that the exact times of
-    getrusage(2) drift from, so what is left of it cannot be told.
+    This is a timer (setitimer(2)) instead of RLIMIT_CPU: that limit counts from the start of the process, by a clock of ticks which drifts from
+    the exact times of getrusage(2), so the remaining time cannot be computed.
     """
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
 
-def _reply(number: int, request: Request[Any]) -> Reply:
+def _execute(number: int, request: Request[Any]) -> Reply:
     try:
-        return Reply(number, request.do())
+        return Reply(number, request.execute())
     except VisionError as error:
         return Reply(number, fault=error.code)
 
 
 def main() -> None:
-    """Serve until the pipe closes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: else one that hangs would outlive its parent
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever was inherited: the limit on computing stands on it
+    """Execute requests until the pipe is closed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: otherwise a child that hangs would outlive its parent
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # undo what was inherited: the CPU time limit depends on it
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     allocator.configure(allocator.WORKER)
-    imaging.use_threads(1)  # beside a model that has its cores already
+    imaging.limit_threads(1)  # the model uses the cores
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    _limit(int(sys.argv[1]))
+    _limit_memory(int(sys.argv[1]))
     try:
         while True:
-            number, request = pickle.loads(receive(source))  # noqa: S301 -- our parent's
-            _allow(float(sys.argv[2]))
-            send(sink, pickle.dumps(_reply(number, request), pickle.HIGHEST_PROTOCOL))
-            _allow(0)  # nothing counts until the next one has been read
+            number, request = pickle.loads(receive(source))  # noqa: S301 -- from our parent
+            _limit_cpu_time(float(sys.argv[2]))
+            send(sink, pickle.dumps(_execute(number, request), pickle.HIGHEST_PROTOCOL))
+            _limit_cpu_time(0)  # reading the next request does not count
     except EOFError:
         return
     except MemoryError:
-        os._exit(NO_MEMORY)
+        os._exit(EXIT_OUT_OF_MEMORY)
     except Exception as error:
-        if _is_want_of_memory(error):
-            os._exit(NO_MEMORY)
+        if _is_memory_error(error):
+            os._exit(EXIT_OUT_OF_MEMORY)
         raise
 
 
-def _is_want_of_memory(error: Exception) -> bool:
-    """OpenCV, torch and zxing have errors of their own for it."""
-    return any(sign in str(error).lower() for sign in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
+def _is_memory_error(error: Exception) -> bool:
+    """Whether this is one of the memory errors of OpenCV, torch or zxing-cpp, which are no MemoryError."""
+    text = str(error).lower()
+    return any(phrase in text for phrase in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
 
 
 if __name__ == "__main__":

@@ -1,195 +1,119 @@
-"""Looking at a picture in a process of its own, with a limit on memory and time.
+"""The sandbox: processes an untrusted image in a child process with limits on memory and time.
 
-A suspicious picture is decoded here, one that is to be tried alone is drawn and augmented here too, and so is all that comes by
-URL: what it does to a process, it does to the helper. (The model sees a picture reduced to one size: none can do it harm.) The helper is started on first use, kept while it behaves, and replaced when it dies. How it
-died is seen exactly: a crash is told apart from somebody's ``kill``, which never counts against a picture.
+The sandbox decodes every image that is not a plain JPEG, executes every step of images that are tried alone, and processes all images that
+come by URL. So a crash or a hang affects the child only. (The model does not need it: it sees images scaled to one size.) The child starts
+with the first request, is kept while it works, and is replaced when it dies. Its exit status shows how it died: a crash counts against the
+image; a kill from outside never does.
 """
 
 import pickle
 import signal
-import struct
 import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from shared.errors import Environment
 from shared.states import SOLO_DEATHS_ALLOWED
-from worker.vision import describe, image_steps, imaging
-from worker.vision.describe import Inspected
+from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, Reply, receive, send
+from worker.sandbox.requests import Request, Result_co
 from worker.vision.errors import VisionError
-from worker.vision.image_steps import Prepared
 
-_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-_HEADER: Final = struct.Struct("<Q")
-NO_MEMORY: Final = 71
-"""Exit code of a helper that could not go on within its limit."""
-_BUSY: Final = 0.8
-"""Of the time that a look may take: one that computes for so long hangs over its picture. Another helper would, too; one that only waited may have been held up."""
+_SIGNALS_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_CPU_SHARE: Final = 0.8
+"""CPU time limit of a request, as a share of its time limit. A child that reaches it is in an endless computation, and another child would be too.
+A child that only waited may have been delayed by the machine, and is tried again."""
 
 
-class HelperKilled(Environment):
-    """The helper was ended from outside: nothing is known about the picture."""
+class SandboxKilled(Environment):
+    """The child was killed from outside; this says nothing about the image."""
 
     default_code = "helper_killed"
 
 
-Answer_co = TypeVar("Answer_co", covariant=True)
-
-
-class Request(Protocol[Answer_co]):
-    """What the helper may be asked: a plain value that knows how it is done there."""
-
-    def do(self) -> Answer_co:
-        """Do it.
-
-        :raises VisionError: the picture's own fault.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Decode a picture and prepare it."""
-
-    data: bytes
-    image_id: str
-    declared: str | None
-    max_pixels: int
-
-    def do(self) -> Prepared:
-        """Decode and measure."""
-        picture = imaging.decode(self.data, max_pixels=self.max_pixels)
-        return image_steps.prepare(picture, image_id=self.image_id, declared=self.declared)
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Draw what was found in a prepared picture, and make its augmentations."""
-
-    prepared: Prepared
-    detections: list[dict[str, Any]]
-    names: list[str]
-
-    def do(self) -> Prepared:
-        """Draw and augment."""
-        return image_steps.finish(self.prepared, self.detections, self.names, "cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Augment:
-    """Show a picture and its augmentations."""
-
-    data: bytes
-    names: tuple[str, ...]
-    seed: int
-    max_pixels: int
-
-    def do(self) -> Inspected:
-        """Decode, scale and augment."""
-        return describe.augmented(self.data, names=self.names, seed=self.seed, max_pixels=self.max_pixels)
-
-
-@dataclass(frozen=True, slots=True)
-class Describe:
-    """Tell what is known of a picture, and make it ready for the model."""
-
-    data: bytes
-    max_pixels: int
-
-    def do(self) -> Inspected:
-        """Decode and measure."""
-        return describe.described(self.data, max_pixels=self.max_pixels)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the helper says to the request of this number: its answer, or the code of the picture's fault."""
-
-    number: int
-    answer: Any = None
-    fault: str | None = None
-
-
-class Isolate:
-    """One helper process. Not for several threads: the helper is ended when the thread ends that started it (prctl(2), PR_SET_PDEATHSIG)."""
+class Sandbox:
+    """One child process. Not thread-safe: the child is killed when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        """Keep the limits; nothing runs yet."""
-        self._memory, self._timeout = memory_bytes, timeout_s
-        self._asked = 0
-        self._helper: subprocess.Popen[bytes] | None = None
+        """Set the limits of each request. No child is started yet.
 
-    def do(self, request: Request[Answer_co]) -> Answer_co:
-        """Do it elsewhere.
-
-        :raises VisionError: the picture's own fault; ``decoder_crash`` after one computed over it without an end, or three crashed or stood still.
-        :raises HelperKilled: the helper was killed from outside.
+        :param memory_bytes: data memory of the child beyond what it needs to start.
+        :param timeout_s: wall-clock seconds for one request.
         """
-        self._asked += 1
-        message = pickle.dumps((self._asked, request), pickle.HIGHEST_PROTOCOL)
+        self._memory_bytes, self._timeout_s = memory_bytes, timeout_s
+        self._requests = 0
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self, request: Request[Result_co]) -> Result_co:
+        """Execute a request in the child and return its result.
+
+        :raises VisionError: the image is at fault; ``decoder_crash`` after one child reached its CPU time limit, or three crashed or hung.
+        :raises SandboxKilled: the child was killed from outside.
+        """
+        self._requests += 1
+        message = pickle.dumps((self._requests, request), pickle.HIGHEST_PROTOCOL)
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
-                reply = self._ask(message)
-            except BaseException:  # whatever ends the wait: an answer left in the pipe would be taken for the next picture's
+                reply = self._exchange(message)
+            except BaseException:  # whatever interrupted the wait: a reply left in the pipe would be read as the next request's
                 self.close()
                 raise
             if reply is None:
                 continue
-            if reply.number != self._asked:
+            if reply.number != self._requests:
                 self.close()
-                raise RuntimeError("the helper answered another request")
+                raise RuntimeError("the sandbox child replied to another request")
             if reply.fault is not None:
                 raise VisionError(reply.fault)
-            answer: Answer_co = reply.answer
-            return answer
+            result: Result_co = reply.result
+            return result
         raise VisionError("decoder_crash")
 
     def close(self) -> None:
-        """End the helper; also from another thread than that which waits for its answer."""
-        helper, self._helper = self._helper, None
-        if helper is not None:
-            helper.kill()
-            helper.wait()
-            for pipe in (helper.stdin, helper.stdout):
+        """Kill the child. May be called from another thread while ``run`` waits."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
                     with suppress(OSError):
                         pipe.close()
 
-    def _ask(self, request: bytes) -> "Reply | None":
-        """Give the helper's reply, or None when it crashed or hung over the picture."""
-        if self._helper is None or self._helper.poll() is not None:
+    def _exchange(self, message: bytes) -> Reply | None:
+        """Send a request and return the reply; None when the child crashed or hung."""
+        if self._child is None or self._child.poll() is not None:
             self.close()
-            self._helper = subprocess.Popen(_command(self._memory, self._timeout * _BUSY), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
-        helper = self._helper
-        kills = _oom_kills()
-        late = threading.Event()
+            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
+        child = self._child
+        oom_kills = _oom_kills()
+        timed_out = threading.Event()
 
         def end() -> None:
-            late.set()
-            helper.kill()
+            timed_out.set()
+            child.kill()
 
-        watch = threading.Timer(self._timeout, end)  # whatever the helper hangs in, and however slowly it reads or answers
-        watch.start()
+        timer = threading.Timer(self._timeout_s, end)  # covers a hang while reading, computing and replying
+        timer.start()
         try:
-            send(helper.stdin, request)
-            reply: Any = pickle.loads(receive(helper.stdout))  # noqa: S301 -- our own helper's
+            send(child.stdin, message)
+            reply: Any = pickle.loads(receive(child.stdout))  # noqa: S301 -- from our own child
         except (EOFError, OSError) as error:
-            code = helper.wait()
+            code = child.wait()
             self.close()
             if code == -signal.SIGPROF:
-                return Reply(self._asked, fault="decoder_crash")
-            if late.is_set():
+                return Reply(self._requests, fault="decoder_crash")
+            if timed_out.is_set():
                 return None
-            if code == NO_MEMORY or (code == -signal.SIGKILL and _oom_kills() != kills):
-                return Reply(self._asked, fault="out_of_memory")
-            if -code in _FROM_OUTSIDE:
-                raise HelperKilled("The helper was ended from outside.") from error
+            if code == EXIT_OUT_OF_MEMORY or (code == -signal.SIGKILL and _oom_kills() != oom_kills):
+                return Reply(self._requests, fault="out_of_memory")
+            if -code in _SIGNALS_FROM_OUTSIDE:
+                raise SandboxKilled("The process that decoded the image was killed; retry later.") from error
             return None
         finally:
-            watch.cancel()
+            timer.cancel()
         if not isinstance(reply, Reply):
             raise TypeError(type(reply))
         return reply
@@ -200,32 +124,7 @@ def _command(memory_bytes: int, cpu_s: float) -> list[str]:
 
 
 def _oom_kills() -> int:
-    """How many processes this kernel has ended for want of memory (proc(5)): the one SIGKILL that is the picture's fault."""
+    """Count the processes that this kernel has killed when memory ran out (proc(5)): the only SIGKILL that is the image's fault."""
     with suppress(OSError, ValueError), Path("/proc/vmstat").open() as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     return 0
-
-
-def send(pipe: IO[bytes] | None, data: bytes) -> None:
-    """Write one message."""
-    assert pipe is not None  # noqa: S101 -- made with PIPE
-    pipe.write(_HEADER.pack(len(data)))
-    pipe.write(data)
-    pipe.flush()
-
-
-def receive(pipe: IO[bytes] | None) -> bytes:
-    """Read one message.
-
-    :raises EOFError: the other end is gone.
-    """
-    assert pipe is not None  # noqa: S101 -- made with PIPE
-    (length,) = _HEADER.unpack(_exactly(pipe, _HEADER.size))
-    return _exactly(pipe, length)
-
-
-def _exactly(pipe: IO[bytes], length: int) -> bytes:
-    data = pipe.read(length)
-    if len(data) < length:
-        raise EOFError
-    return data

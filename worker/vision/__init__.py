@@ -1,1 +1,5 @@
-"""Seeing: decode, measure, read barcodes, detect, augment. Usable without the service; the only place that knows pixels."""
+"""Image processing: decode, measure, read barcodes, detect, augment.
+
+A library without I/O that knows nothing of batches or claims, and the only package of the service that imports torch or
+OpenCV.
+"""

@@ -1,4 +1,7 @@
-"""The steps on one picture, before and after the model; no I/O. Both run in threads beside it."""
+"""The steps on one image of a batch before and after the detector.
+
+No I/O; both run in threads while the detector works on other images.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,12 +9,15 @@ from typing import Any
 from shared.variants import BOXES, RENDITION, THUMB
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
-from worker.vision.imaging import Picture, Rgb
+from worker.vision.imaging import DecodedImage, Rgb
 
 
 @dataclass(slots=True)
-class Prepared:
-    """A picture that is ready for the model. ``files`` are JPEGs by name; ``fields`` are an image document's."""
+class PreparedImage:
+    """An image that is ready for the detector.
+
+    ``rgb`` is ``[H, W, 3]``, uint8; ``fields`` belong to the image document; ``files`` are JPEG files by variant name.
+    """
 
     image_id: str
     rgb: Rgb
@@ -19,39 +25,47 @@ class Prepared:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-def prepare(picture: Picture, *, image_id: str, declared: str | None) -> Prepared:
-    """Measure a decoded picture, read its barcodes, make its thumbnail and, unless it was a JPEG, its rendition."""
-    codes = barcode.read(picture.rgb)
+def prepare(image: DecodedImage, *, image_id: str, declared: str | None) -> PreparedImage:
+    """Measure a decoded image, read its barcodes, and make its thumbnail and, unless it is a JPEG, its rendition.
+
+    :param declared: the barcode that the client declared for the image.
+    """
+    barcodes = barcode.read(image.rgb)
     fields = {
-        "width": picture.width,
-        "height": picture.height,
-        "exif": picture.exif,
-        "quality": quality.measure(picture.rgb),
-        "barcodes": codes,
-        "barcode_check": barcode.check(declared, codes),
+        "width": image.width,
+        "height": image.height,
+        "exif": image.exif,
+        "quality": quality.measure(image.rgb),
+        "barcodes": barcodes,
+        "barcode_check": barcode.check(declared, barcodes),
     }
-    files = {THUMB: imaging.encode_jpeg(imaging.thumbnail(picture.rgb))}
-    if picture.format != "jpeg":
-        files[RENDITION] = imaging.encode_jpeg(picture.rgb)
-    return Prepared(image_id, picture.rgb, fields, files)
+    files = {THUMB: imaging.encode_jpeg(imaging.thumbnail(image.rgb))}
+    if image.format != "jpeg":
+        files[RENDITION] = imaging.encode_jpeg(image.rgb)
+    return PreparedImage(image_id, image.rgb, fields, files)
 
 
-def finish(prepared: Prepared, detections: list[dict[str, Any]], names: list[str], device: str) -> Prepared:
-    """Draw the detections, make the augmentations with their moved boxes; the picture itself is let go.
+def finish(prepared: PreparedImage, detections: list[dict[str, Any]], names: list[str], device: str) -> PreparedImage:
+    """Draw the detections, and make the augmentations with their transformed boxes. The pixels are released.
 
-    :param device: where the pixels of augmentations are made, see ``Augmenter``.
+    :param detections: what ``Detector.predict`` returned for the image.
+    :param names: augmentations, keys of ``operations.OPERATIONS``.
+    :param device: where the pixels of augmentations are computed, see ``Augmenter``.
+    :returns: ``prepared``, with the fields and files added.
     """
     rgb = prepared.rgb
     prepared.files[BOXES] = imaging.encode_jpeg(imaging.draw_boxes(rgb, detections))
-    boxes = [found["box"] for found in detections]
+    boxes = [detection["box"] for detection in detections]
     augmenter = Augmenter(rgb, image_id=prepared.image_id, device=device)
-    made = []
+    augmentations = []
     for name in names:
-        one = augmenter.apply(name, boxes)
-        prepared.files[name] = imaging.encode_jpeg(one.rgb)
-        kept = [{"label": detections[at]["label"], "score": detections[at]["score"], "box": box} for at, box in one.boxes]
+        augmented = augmenter.apply(name, boxes)
+        prepared.files[name] = imaging.encode_jpeg(augmented.rgb)
+        remaining = [
+            {"label": detections[index]["label"], "score": detections[index]["score"], "box": box} for index, box in augmented.boxes
+        ]
         path = f"/uploads/{prepared.image_id}/{name}.jpg"
-        made.append({"name": name, "params": one.params, "file_path": path, "boxes": kept})
-    prepared.fields |= {"detections": detections, "augmentations": made}
-    prepared.rgb = rgb[:0].copy()  # a view would keep the picture
+        augmentations.append({"name": name, "params": augmented.params, "file_path": path, "boxes": remaining})
+    prepared.fields |= {"detections": detections, "augmentations": augmentations}
+    prepared.rgb = rgb[:0].copy()  # a view would keep the pixels in memory
     return prepared

@@ -1,4 +1,4 @@
-"""Cheap measures of a picture: its quality, and a fingerprint of what it shows."""
+"""Measure the quality of an image, and compute its perceptual hash."""
 
 import cv2
 import numpy as np
@@ -7,10 +7,12 @@ from worker.vision.imaging import Rgb, thumbnail
 
 
 def measure(rgb: Rgb) -> dict[str, float]:
-    """Measure a picture ``[H, W, 3]``.
+    """Measure brightness and sharpness.
 
-    :returns: ``brightness``, the mean luma from 0 to 1; ``sharpness``, the variance of the Laplacian of the luma at a longest
-        side of 640 (Pech-Pacheco et al. 2000), so that large and small pictures compare: below 100 or so looks blurred.
+    :param rgb: ``[H, W, 3]``, uint8.
+    :returns: ``brightness``, the mean luma from 0 to 1; ``sharpness``, the variance of the Laplacian of the luma
+        (Pech-Pacheco et al. 2000). It is measured at a longest side of at most 640 pixels, so that large and small
+        images are comparable; an image below about 100 looks blurred.
     """
     grey = cv2.cvtColor(thumbnail(rgb, 640), cv2.COLOR_RGB2GRAY)
     return {
@@ -20,14 +22,16 @@ def measure(rgb: Rgb) -> dict[str, float]:
 
 
 def perceptual_hash(rgb: Rgb) -> str:
-    """Fingerprint what a picture ``[H, W, 3]`` shows: like pictures differ in few bits (pHash; Zauner 2010, as in imagehash).
+    """Compute the pHash of an image (Zauner 2010, as in imagehash). The hashes of similar images differ in few bits.
 
-    The luma at 32 x 32 by area, its DCT, and of its 8 x 8 lowest frequencies whether each is above their median.
+    The luma is reduced to 32 x 32 pixels by area and transformed by a DCT. Each bit says whether one of the 8 x 8
+    lowest frequencies is above their median.
 
-    :returns: 64 bits as 16 hex digits, row by row, the constant part first.
+    :param rgb: ``[H, W, 3]``, uint8.
+    :returns: 64 bits as 16 hexadecimal digits, row by row; the constant component comes first.
     """
     grey = cv2.cvtColor(cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
     low = cv2.dct(grey.astype(np.float32))[:8, :8]
-    low[0] *= np.sqrt(2)  # OpenCV's DCT is orthonormal, that of the definition is not scaled
+    low[0] *= np.sqrt(2)  # OpenCV's DCT is orthonormal; the DCT of the definition is not scaled
     low[:, 0] *= np.sqrt(2)
     return np.packbits(low > np.median(low)).tobytes().hex()

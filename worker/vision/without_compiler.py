@@ -1,7 +1,9 @@
-"""Import torchvision without torch's compiler. Imported before torchvision wherever that is.
+"""Import torchvision without importing torch's compiler. Import this module before torchvision, everywhere.
 
-One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: half of a worker's start and a tenth of its
-memory, for what nothing here calls. While torchvision is imported something light stands in its place; whoever calls it gets the compiler's own answer.
+One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: that takes half
+of a worker's start-up time and a tenth of its memory, and nothing here calls it. So lightweight stub modules replace
+``torch._dynamo`` while torchvision is imported; a call to a stub's function imports the compiler and returns its
+result.
 """
 
 import importlib
@@ -9,20 +11,20 @@ import sys
 from types import ModuleType
 from typing import Final
 
-import torch  # noqa: F401 -- it must be whole before a part of it is replaced
+import torch  # noqa: F401 -- must be imported completely before one of its submodules is replaced
 
 _NAMES: Final = ("torch._dynamo", "torch._dynamo.utils")
 
 
 def _is_compile_supported(device: str) -> bool:
-    from torch._dynamo.utils import is_compile_supported  # noqa: PLC0415 -- what is avoided until somebody asks
+    from torch._dynamo.utils import is_compile_supported  # noqa: PLC0415 -- the import that this module defers
 
     return bool(is_compile_supported(device))
 
 
-def _of_the_compiler(name: str) -> object:
-    """Give what else a torchvision may import from there: then the compiler is imported after all."""
-    if name.startswith("__"):  # what the import itself asks of every module
+def _import_attribute(name: str) -> object:
+    """Import the compiler after all, for any other attribute that a version of torchvision imports from it."""
+    if name.startswith("__"):  # the import system looks these up on every module
         raise AttributeError(name)
     for module in _NAMES:
         sys.modules.pop(module, None)
@@ -32,13 +34,13 @@ def _of_the_compiler(name: str) -> object:
 def _import_torchvision() -> None:
     package, utils = (ModuleType(name) for name in _NAMES)
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    utils.__getattr__ = _of_the_compiler  # type: ignore[method-assign]
+    utils.__getattr__ = _import_attribute  # type: ignore[method-assign]
     sys.modules.update(zip(_NAMES, (package, utils), strict=True))
     try:
-        import torchvision  # noqa: F401, PLC0415 -- within the exchange
+        import torchvision  # noqa: F401, PLC0415 -- while the stubs are in place
     finally:
-        for name, stand_in in ((package.__name__, package), (utils.__name__, utils)):
-            if sys.modules.get(name) is stand_in:
+        for name, stub in ((package.__name__, package), (utils.__name__, utils)):
+            if sys.modules.get(name) is stub:
                 del sys.modules[name]
 
 

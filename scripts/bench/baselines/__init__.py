@@ -1,14 +1,14 @@
-"""What the service is compared with, each as small as it can be."""
+"""Baselines of the benchmarks, each as small as possible."""
 
 import ctypes
 import signal
 from typing import Final
 
 READY: Final = "ready to answer"
-"""What a baseline prints when it is, unless it can be asked."""
+"""The line that a baseline without a health route prints when it is ready."""
 _PR_SET_PDEATHSIG: Final = 1
 
 
 def end_with_parent() -> None:
-    """Have SIGTERM sent to this process when the bench ends, however it does (prctl(2))."""
+    """Have the kernel send SIGTERM to this process when its parent ends, for whatever reason (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

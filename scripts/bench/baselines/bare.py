@@ -1,6 +1,6 @@
-"""The floor under any upload: read the body in steps of 1 MB and answer. With and without one durable file.
+"""The minimum work of an upload: read the body in chunks of 1 MB and respond, or also write a durable file.
 
-``BENCH_FOLDER`` says where ``keep`` writes.
+``BENCH_FOLDER`` is the folder to which ``write_body`` writes.
 """
 
 import os
@@ -9,38 +9,38 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-_STEP = 1024 * 1024
-_ANSWER = b"{}"
-Start = Callable[[str, list[tuple[str, str]]], Any]
+_CHUNK_BYTES = 1024 * 1024
+_RESPONSE_BODY = b"{}"
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
-def read(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
-    """Read and answer."""
-    for _ in _steps(environ):
+def read_body(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """Read the body and respond with 202."""
+    for _ in _read_chunks(environ):
         pass
     return _accepted(start_response)
 
 
-def keep(environ: dict[str, Any], start_response: Start) -> Iterable[bytes]:
-    """Read into one file, make it durable, answer."""
+def write_body(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """Read the body into one file, make it durable, and respond with 202."""
     path = Path(os.environ["BENCH_FOLDER"]) / uuid.uuid4().hex
     with path.open("wb", buffering=0) as file:
-        for part in _steps(environ):
+        for part in _read_chunks(environ):
             file.write(part)
         os.fdatasync(file.fileno())
     return _accepted(start_response)
 
 
-def _steps(environ: dict[str, Any]) -> Iterable[bytes]:
-    left = int(environ["CONTENT_LENGTH"])
-    while left > 0:
-        part = environ["wsgi.input"].read(min(_STEP, left))
+def _read_chunks(environ: dict[str, Any]) -> Iterable[bytes]:
+    remaining = int(environ["CONTENT_LENGTH"])
+    while remaining > 0:
+        part = environ["wsgi.input"].read(min(_CHUNK_BYTES, remaining))
         if not part:
             return
-        left -= len(part)
+        remaining -= len(part)
         yield part
 
 
-def _accepted(start_response: Start) -> Iterable[bytes]:
-    start_response("202 Accepted", [("Content-Type", "application/json"), ("Content-Length", str(len(_ANSWER)))])
-    return [_ANSWER]
+def _accepted(start_response: StartResponse) -> Iterable[bytes]:
+    start_response("202 Accepted", [("Content-Type", "application/json"), ("Content-Length", str(len(_RESPONSE_BODY)))])
+    return [_RESPONSE_BODY]

@@ -1,14 +1,14 @@
-"""A Flask route that does nothing."""
+"""An empty Flask route."""
 
 from flask import Flask, Response
 
 
 def create_app() -> Flask:
-    """Build it."""
+    """Create the application."""
     app = Flask(__name__)
 
     @app.get("/")
-    def nothing() -> Response:
+    def index() -> Response:
         return Response(b"{}", mimetype="application/json")
 
     return app

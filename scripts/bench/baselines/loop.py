@@ -1,6 +1,7 @@
-"""The reference of all serving: the same work in a bare loop, in two processes with one thread each.
+"""The reference for all ways of serving: the same processing in a bare loop, in two processes with one thread each.
 
-Nothing is imported here that loads torch: the bench itself stays small, its processes load what they need.
+No import at the top of this module loads torch: the benchmark's own process stays small, the loop's processes load what
+they need.
 """
 
 import time
@@ -16,103 +17,101 @@ from typing import Any, Final, Self
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
-GROUP: Final = 8
-"""Pictures that the model takes at once: ``worker.vision.detection.detect.BATCH``, for all that is compared."""
+BATCH_SIZE: Final = 8
+"""Images per call of the model, for all that is compared: ``worker.vision.detection.detect.CPU_BATCH_SIZE``."""
 PROCESSES: Final = 2
-_LIMIT_S: Final = 600.0
+_TIMEOUT_S: Final = 600.0
 
-Work = Callable[[list[bytes]], list[Any]]
-"""Does something to a group of encoded pictures; one result for each."""
+Pipeline = Callable[[list[bytes]], list[Any]]
+"""Processes a list of encoded images; returns one result per image."""
 
 
-def detection() -> Work:
-    """Load the model on one thread; give what decodes pictures and finds things in them, as JSON would say it."""
-    from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
-    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
+def create_detection() -> Pipeline:
+    """Load the model on one thread; returns a pipeline that decodes images and returns their detections as for JSON."""
+    from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, only some processes need it
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, only some processes need it
 
     detector = detect.load(threads=1)
     max_pixels = Limits().max_pixels
-    return lambda group: detector.predict([imaging.decode(data, max_pixels=max_pixels).rgb for data in group])
+    return lambda files: detector.predict([imaging.decode(data, max_pixels=max_pixels).rgb for data in files])
 
 
-def pipeline() -> Work:
-    """Load the model on one thread; give everything that a worker does to pictures by default, less reading and writing."""
+def create_pipeline() -> Pipeline:
+    """Load the model on one thread; returns a worker's whole default processing without reading and writing."""
     from worker.vision.detection import detect  # noqa: PLC0415 -- as above
 
-    return whole_work(detect.load(threads=1))
+    return full_pipeline(detect.load(threads=1))
 
 
-def whole_work(detector: Any) -> Work:
-    """Give everything that a worker does to pictures by default, less reading and writing, with a ``Detector``.
+def full_pipeline(detector: Any) -> Pipeline:
+    """Return a worker's whole default processing without reading and writing, with a ``Detector``.
 
-    Each picture has another id and so other draws, as in the service: eight draws again and again may be cheap ones.
+    Each image gets a new id and so other random augmentations, as in the service: the same eight may happen to be
+    cheap.
     """
     from worker.vision import image_steps, imaging  # noqa: PLC0415 -- as above
 
     max_pixels, ids = Limits().max_pixels, count()
 
-    def run(group: list[bytes]) -> list[Any]:
-        pictures = [imaging.decode(data, max_pixels=max_pixels) for data in group]
-        prepared = [image_steps.prepare(picture, image_id=f"{next(ids):036x}", declared=None) for picture in pictures]
-        found = detector.predict([one.rgb for one in prepared])
+    def process(files: list[bytes]) -> list[Any]:
+        images = [imaging.decode(data, max_pixels=max_pixels) for data in files]
+        prepared = [image_steps.prepare(image, image_id=f"{next(ids):036x}", declared=None) for image in images]
+        found = detector.predict([image.rgb for image in prepared])
         return [image_steps.finish(*pair, list(DEFAULT_AUGMENTATIONS), detector.device) for pair in zip(prepared, found, strict=True)]
 
-    return run
+    return process
 
 
-class Loops:
-    """The processes: started once, idle between measurements. A context manager that ends them."""
+class LoopProcesses:
+    """The processes of the bare loop: started once, idle between measurements, ended by the context manager.
 
-    def __init__(self, work: Callable[[], Work], images: list[bytes]) -> None:
-        """Start them.
+    :param create: ``create_detection`` or ``create_pipeline``; called in each process.
+    """
 
-        :param work: ``detection`` or ``pipeline``, called in each process.
-        """
+    def __init__(self, create: Callable[[], Pipeline], images: list[bytes]) -> None:
         context = get_context("spawn")
-        together = context.Barrier(PROCESSES)
-        self._pool = ProcessPoolExecutor(PROCESSES, context, _begin, (work, images, together))
+        barrier = context.Barrier(PROCESSES)
+        self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
-        """Let them work together on ``count`` pictures, after one group that does not count; the sum of their rates."""
+        """Process ``count`` images in all processes, after an unmeasured warm-up; returns the sum of the rates."""
         jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
-        return sum(job.result(_LIMIT_S) for job in jobs)
+        return sum(job.result(_TIMEOUT_S) for job in jobs)
 
     def __enter__(self) -> Self:
-        """Give itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the processes."""
         self._pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """What one of the processes works with."""
+    """The state of one of the processes."""
 
-    work: Work
+    process: Pipeline
     images: list[bytes]
-    together: Barrier
+    barrier: Barrier
 
 
 _loop: _Loop | None = None
 
 
-def _begin(work: Callable[[], Work], images: list[bytes], together: Barrier) -> None:
-    global _loop  # noqa: PLW0603 -- one per process: this is how a pool's processes are set up
-    _loop = _Loop(work(), images, together)
+def _set_up(create: Callable[[], Pipeline], images: list[bytes], barrier: Barrier) -> None:
+    global _loop  # noqa: PLW0603 -- the initializer of a process pool has no other place for the process's state
+    _loop = _Loop(create(), images, barrier)
 
 
 def _rate(count: int) -> float:
     loop = _loop
     if loop is None:
-        raise RuntimeError("This process was not set up.")
-    images = [loop.images[at % len(loop.images)] for at in range(count)]
-    loop.work(images[:GROUP])
-    loop.together.wait(_LIMIT_S)  # all start at the same moment, each in a process of its own
-    began = time.perf_counter()
-    for at in range(0, count, GROUP):
-        loop.work(images[at : at + GROUP])
-    return count / (time.perf_counter() - began)
+        raise RuntimeError("The initializer did not run in this process.")
+    images = [loop.images[number % len(loop.images)] for number in range(count)]
+    loop.process(images[:BATCH_SIZE])
+    loop.barrier.wait(_TIMEOUT_S)  # all processes start at the same moment
+    started = time.perf_counter()
+    for first in range(0, count, BATCH_SIZE):
+        loop.process(images[first : first + BATCH_SIZE])
+    return count / (time.perf_counter() - started)

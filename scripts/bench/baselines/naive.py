@@ -1,4 +1,4 @@
-"""The naive way: Flask parses the body, and the whole of it travels to the worker inside a Celery message."""
+"""A naive implementation of uploads: Flask parses the body and sends all of it in a Celery message."""
 
 import os
 
@@ -9,7 +9,7 @@ QUEUE = "naive"
 
 
 def create_app() -> Flask:
-    """Build it over ``REDIS_URL``."""
+    """Create the application with the broker at ``REDIS_URL``."""
     app = Flask(__name__)
     celery = Celery("naive", broker=os.environ["REDIS_URL"])
     celery.conf.task_default_queue = QUEUE

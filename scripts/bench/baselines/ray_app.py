@@ -1,8 +1,8 @@
-"""Ray Serve over the same work: ``python -m scripts.bench.baselines.ray_app PORT``.
+"""Serve the same model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
-As its documentation has it: its dynamic batching, a replica for each core, what blocks in a thread beside the replica's event
-loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Not its HAProxy, which listens on all interfaces. A picture is the body of
-``POST /predict``.
+Set up as its documentation recommends: its dynamic batching, one replica per core, blocking calls in a thread beside
+the replica's event loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Without its HAProxy, which
+listens on all interfaces. The body of ``POST /predict`` is an image.
 """
 
 import asyncio
@@ -16,34 +16,36 @@ from ray import serve
 from starlette.requests import Request
 
 from scripts.bench.baselines import READY, end_with_parent
-from scripts.bench.baselines.loop import GROUP, PROCESSES, detection
+from scripts.bench.baselines.loop import BATCH_SIZE, PROCESSES, create_detection
 from scripts.local.embedded_servers import LOOPBACK
 
-_FILL_S = 0.02
-_STORE_BYTES = 200_000_000
+_BATCH_TIMEOUT_S = 0.02
+_OBJECT_STORE_BYTES = 200_000_000
 
 
 class Detection:
-    """Finds things in groups of pictures."""
+    """Detect objects in batches of images; each replica loads the model."""
 
     def __init__(self) -> None:
-        """Load the model, in each replica."""
         _stay_on_loopback()
-        self._work = detection()
+        self._process = create_detection()
 
-    @serve.batch(max_batch_size=GROUP, batch_wait_timeout_s=_FILL_S)
-    async def look(self, pictures: list[bytes]) -> list[Any]:
-        """Decode a group and look at it; one group at a time."""
-        return await asyncio.to_thread(self._work, pictures)
+    @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=_BATCH_TIMEOUT_S)
+    async def detect(self, images: list[bytes]) -> list[Any]:
+        """Decode a batch of images and detect objects in them; one batch at a time."""
+        return await asyncio.to_thread(self._process, images)
 
     async def __call__(self, request: Request) -> Any:
-        """Answer one request."""
-        return await self.look(await request.body())
+        """Respond with the detections in the image."""
+        return await self.detect(await request.body())
 
 
 def _stay_on_loopback() -> None:
-    """Let the replica's inner gRPC server, begun after this, listen on loopback only: its address cannot be set."""
-    from ray.serve._private import replica  # noqa: PLC0415 -- in the replica only
+    """Make the replica's internal gRPC server listen on loopback only; its address has no setting.
+
+    Must be called before that server starts.
+    """
+    from ray.serve._private import replica  # noqa: PLC0415 -- needed only in the replica
 
     add_port = replica.add_port_to_grpc_server
     replica.add_port_to_grpc_server = lambda server, _address: add_port(server, f"{LOOPBACK}:0")
@@ -54,23 +56,23 @@ def main() -> None:
     end_with_parent()
     port = int(sys.argv[1])
     deployment = serve.deployment(
-        Detection, num_replicas=PROCESSES, max_ongoing_requests=4 * GROUP, ray_actor_options={"num_cpus": 1}
+        Detection, num_replicas=PROCESSES, max_ongoing_requests=4 * BATCH_SIZE, ray_actor_options={"num_cpus": 1}
     )
-    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # short: sockets are in it
+    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # a short path, because it contains sockets
         ray.init(
             num_cpus=PROCESSES,
             num_gpus=0,
             include_dashboard=False,
             log_to_driver=False,
-            object_store_memory=_STORE_BYTES,
+            object_store_memory=_OBJECT_STORE_BYTES,
             _node_ip_address=LOOPBACK,
             _temp_dir=folder,
         )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there, which ends at once
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # replaces Ray's handler, which exits at once
         try:
             serve.start(http_options={"host": LOOPBACK, "port": port})
             serve.run(deployment.bind(), route_prefix="/predict")
-            print(READY, flush=True)  # all replicas are
+            print(READY, flush=True)  # serve.run returns when all replicas are ready
             signal.pause()
         finally:
             ray.shutdown()

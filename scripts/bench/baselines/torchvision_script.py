@@ -1,4 +1,4 @@
-"""The work on a picture as torchvision's documentation would have one write it: v2 transforms on tensors, the eager model."""
+"""The same processing as torchvision's documentation shows it: v2 transforms on tensors, the eager model."""
 
 from typing import Any
 
@@ -17,10 +17,12 @@ _LAPLACIAN = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
 
 
 class Script:
-    """Decode, detect, measure, read barcodes, thumbnail, boxes drawn, four augmentations with their boxes; all encoded."""
+    """Decode, detect, measure quality, read barcodes, thumbnail, draw boxes, four augmentations; encode all.
+
+    :param model: a torchvision detector.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        """Take a torchvision detector."""
         self._model: Any = model.eval()
         self._augmentations: list[Any] = [
             v2.RandomHorizontalFlip(1.0),
@@ -30,19 +32,19 @@ class Script:
         ]
 
     @torch.inference_mode()
-    def work(self, data: bytes) -> list[bytes]:
-        """Do the whole work on one JPEG; give the JPEGs that were made."""
+    def process(self, data: bytes) -> list[bytes]:
+        """Process one JPEG; returns the JPEGs of all variants."""
         rgb = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
         found = self._model([rgb.float() / 255])[0]
         kept = found["boxes"][found["scores"] >= 0.3]
         grey = functional.rgb_to_grayscale(functional.resize(rgb, [480, 640])).float()
         float(grey.mean()), float(nn.functional.conv2d(grey[None], _LAPLACIAN).var())
         zxingcpp.read_barcodes(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()))
-        made = [functional.resize(rgb, [240, 320], antialias=True), draw_bounding_boxes(rgb, kept) if len(kept) else rgb]
+        variants = [functional.resize(rgb, [240, 320], antialias=True), draw_bounding_boxes(rgb, kept) if len(kept) else rgb]
         boxes = tv_tensors.BoundingBoxes(kept, format="XYXY", canvas_size=rgb.shape[-2:])
-        made += [one(tv_tensors.Image(rgb), boxes)[0] for one in self._augmentations]
-        return [bytes(encode_jpeg(_plain(one), _QUALITY).numpy()) for one in made]
+        variants += [augmentation(tv_tensors.Image(rgb), boxes)[0] for augmentation in self._augmentations]
+        return [bytes(encode_jpeg(_plain(variant), _QUALITY).numpy()) for variant in variants]
 
 
-def _plain(picture: Tensor) -> Tensor:
-    return picture.as_subclass(Tensor).contiguous()
+def _plain(image: Tensor) -> Tensor:
+    return image.as_subclass(Tensor).contiguous()

@@ -1,4 +1,4 @@
-"""The embedded servers: another port, a kill, a stranger on the port."""
+"""The embedded servers: on another port, after a kill, and with a foreign server on the port."""
 
 import os
 import subprocess
@@ -17,49 +17,49 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Mongod]:
+def private_mongod(tmp_path: Path) -> Iterator[Mongod]:
     with Mongod(tmp_path / "mongo") as server:
         yield server
 
 
-def test_a_database_whose_port_was_taken_moves_to_another_with_its_data(own: Mongod) -> None:
-    with MongoClient[dict[str, object]](own.url) as client:
+def test_a_database_whose_port_is_in_use_moves_to_another_port_with_its_data(private_mongod: Mongod) -> None:
+    with MongoClient[dict[str, object]](private_mongod.url) as client:
         client.shop.goods.insert_one({"_id": "kept"})
-    own.stop()
-    own.port = embedded_servers.free_port()
-    own.start()
-    with MongoClient[dict[str, object]](own.url, serverSelectionTimeoutMS=5000) as client:
+    private_mongod.stop()
+    private_mongod.port = embedded_servers.free_port()
+    private_mongod.start()
+    with MongoClient[dict[str, object]](private_mongod.url, serverSelectionTimeoutMS=5000) as client:
         assert client.shop.goods.find_one() == {"_id": "kept"}
 
 
-def test_an_acknowledged_write_survives_a_kill(own: Mongod) -> None:
-    with MongoClient[dict[str, object]](own.url, w="majority", journal=True) as client:
+def test_an_acknowledged_write_survives_a_kill(private_mongod: Mongod) -> None:
+    with MongoClient[dict[str, object]](private_mongod.url, w="majority", journal=True) as client:
         client.shop.goods.insert_one({"_id": "kept"})
-    own.kill()
-    own.start()
-    with MongoClient[dict[str, object]](own.url, serverSelectionTimeoutMS=5000) as client:
+    private_mongod.kill()
+    private_mongod.start()
+    with MongoClient[dict[str, object]](private_mongod.url, serverSelectionTimeoutMS=5000) as client:
         assert client.shop.goods.find_one() == {"_id": "kept"}
 
 
-def test_a_stranger_on_the_port_is_not_taken_for_our_server(own: Mongod, redis_server: RedisServer) -> None:
+def test_a_foreign_server_on_the_port_is_not_mistaken_for_the_embedded_one(private_mongod: Mongod, redis_server: RedisServer) -> None:
     with pytest.raises(embedded_servers.Unusable, match="another MongoDB"):
-        embedded_servers.wait_for_mongod(own.port, os.getpid())
+        embedded_servers.wait_for_mongod(private_mongod.port, os.getpid())
     with pytest.raises(embedded_servers.Unusable, match="another Redis"):
         embedded_servers.wait_for_redis(redis_server.port, os.getpid())
 
 
-def test_a_server_is_waited_for_as_long_as_its_process_lives(own: Mongod) -> None:
-    own.pause()
-    waiting = threading.Thread(target=embedded_servers.wait_for_mongod, args=(own.port, own.pid))
+def test_a_server_is_waited_for_while_its_process_runs(private_mongod: Mongod) -> None:
+    private_mongod.pause()
+    waiting = threading.Thread(target=embedded_servers.wait_for_mongod, args=(private_mongod.port, private_mongod.pid))
     waiting.start()
     waiting.join(5)
     assert waiting.is_alive()
-    own.resume()
+    private_mongod.resume()
     waiting.join(120)
     assert not waiting.is_alive()
 
 
-def test_a_server_that_ended_is_not_waited_for_even_while_nobody_has_reaped_it() -> None:
+def test_a_server_that_ended_is_not_waited_for_even_while_it_is_a_zombie() -> None:
     ended = subprocess.Popen(["/bin/true"])
     began = time.monotonic()
     for wait, name in ((embedded_servers.wait_for_mongod, "mongod"), (embedded_servers.wait_for_redis, "redis-server")):

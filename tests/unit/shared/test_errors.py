@@ -9,7 +9,7 @@ from scripts.local.installation import ROOT
 from shared import errors
 from web.http.error_codes import CODES
 from web.uploads import parsing
-from worker.sandbox.parent import HelperKilled
+from worker.sandbox.parent import SandboxKilled
 from worker.vision import errors as vision
 
 
@@ -34,7 +34,7 @@ def named(pattern: str, *folders: str) -> set[str]:
 
 
 def test_every_code_that_reaches_a_client_is_explained_with_its_status() -> None:
-    kinds: list[type[errors.ShelfsightError]] = [*leaves(errors.ShelfsightError), HelperKilled]  # an inspection that ends so says so
+    kinds: list[type[errors.ShelfsightError]] = [*leaves(errors.ShelfsightError), SandboxKilled]  # an inspection that ends so says so
     for kind in kinds:
         if kind.default_code not in {"conflict", "forbidden"}:  # these two are only ever raised with codes of their kinds
             assert CODES[kind.default_code][0] == kind.status

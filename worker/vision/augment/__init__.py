@@ -1,1 +1,1 @@
-"""Augmentations: parameters, boxes and pixels."""
+"""Augmentations: their parameters, the boxes that move with them, and their pixels."""

@@ -1,4 +1,8 @@
-"""Augmentations of a picture: drawn and moved by one code (``operations``), their pixels made where the picture is looked at."""
+"""Augment one image.
+
+Parameters and boxes come from ``operations`` and are the same on every device; the pixels come from OpenCV on a CPU
+(``pixels_opencv``) or from torchvision on a GPU (``pixels_torch``).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,13 +10,17 @@ from functools import partial
 from typing import Any
 
 from worker.vision.augment import operations, pixels_opencv
-from worker.vision.augment.operations import Plan
+from worker.vision.augment.operations import Transform
 from worker.vision.imaging import Rgb
 
 
 @dataclass(slots=True)
-class Augmented:
-    """A new picture, the parameters that made it, and the boxes that remain, each with the index of the one it was."""
+class AugmentedImage:
+    """The result of one operation.
+
+    ``rgb`` is ``[H, W, 3]``, uint8, of the size of the input; ``params`` are the sampled parameters. ``boxes`` holds,
+    for each remaining box, its index in the input list and its new place: x1, y1, x2, y2 in pixels.
+    """
 
     rgb: Rgb
     params: dict[str, Any]
@@ -20,30 +28,32 @@ class Augmented:
 
 
 class Augmenter:
-    """Makes augmentations of one picture. Not for several threads at once."""
+    """Augmentations of one image. Not thread-safe."""
 
     def __init__(self, rgb: Rgb, *, image_id: str, device: str = "cpu") -> None:
-        """Take a picture ``[H, W, 3]``, which stays as it is.
+        """Take an image; it is not modified.
 
-        :param device: where pixels are made: ``cpu`` by OpenCV, ``cuda`` by torchvision. Parameters and boxes are the same.
+        :param rgb: ``[H, W, 3]``, uint8.
+        :param image_id: seeds the parameters; the same id gives the same augmentations.
+        :param device: where pixels are computed: ``cpu`` by OpenCV, ``cuda`` by torchvision.
         """
         self._height, self._width = rgb.shape[:2]
         self._image_id = image_id
-        self._pixels = _pixels(rgb, device)
+        self._apply = _backend(rgb, device)
 
-    def apply(self, name: str, boxes: list[list[float]]) -> Augmented:
-        """Apply one operation.
+    def apply(self, name: str, boxes: list[list[float]]) -> AugmentedImage:
+        """Apply one operation to the original image.
 
-        :param name: one of ``operations.OPERATIONS``.
-        :param boxes: x1, y1, x2, y2 in pixels of the picture.
+        :param name: a key of ``operations.OPERATIONS``.
+        :param boxes: x1, y1, x2, y2 in pixels of the image.
         """
-        plan = operations.draw(name, self._height, self._width, image_id=self._image_id)
-        return Augmented(self._pixels(plan), plan.params, plan.moved(boxes))
+        transform = operations.sample_transform(name, self._height, self._width, image_id=self._image_id)
+        return AugmentedImage(self._apply(transform), transform.params, transform.transform_boxes(boxes))
 
 
-def _pixels(rgb: Rgb, device: str) -> Callable[[Plan], Rgb]:
+def _backend(rgb: Rgb, device: str) -> Callable[[Transform], Rgb]:
     if device == "cpu":
-        return partial(pixels_opencv.make, rgb)
-    from worker.vision.augment.pixels_torch import Pixels  # noqa: PLC0415 -- torch takes seconds and memory, which a helper is spared
+        return partial(pixels_opencv.apply_transform, rgb)
+    from worker.vision.augment.pixels_torch import TorchBackend  # noqa: PLC0415 -- importing torch takes seconds and memory that a sandbox child need not spend
 
-    return Pixels(rgb, device)
+    return TorchBackend(rgb, device)

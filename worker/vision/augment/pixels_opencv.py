@@ -1,6 +1,7 @@
-"""The pixels of augmentations by OpenCV, on a CPU. ``pixels_torch`` is the same for a GPU.
+"""Compute the pixels of augmentations with OpenCV on a CPU. ``pixels_torch`` is the counterpart for a GPU.
 
-Each operation does what its counterpart of ``torchvision.transforms.v2.functional`` (or Pillow) does with the parameters of its plan.
+Each operation matches its counterpart in ``torchvision.transforms.v2.functional`` (or Pillow) with the sampled
+parameters of the transform. Images are ``[H, W, 3]``, uint8, RGB.
 """
 
 from collections.abc import Callable
@@ -10,139 +11,145 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.vision.augment.operations import Matrix, Plan
+from worker.vision.augment.operations import Matrix, Transform
 from worker.vision.imaging import Rgb, encode_jpeg
 
 _LUMA: Final = np.array([0.299, 0.587, 0.114])
-"""Rec. 601, as Pillow and torchvision weigh red, green and blue."""
+"""Weights of red, green and blue (ITU-R BT.601), as in Pillow and torchvision."""
 
 
-def make(rgb: Rgb, plan: Plan) -> Rgb:
-    """Make the pixels of an operation on ``[H, W, 3]``, which stays as it is; the same size, and the same bytes each time."""
-    return OPERATIONS[plan.name](rgb, plan)
+def apply_transform(rgb: Rgb, transform: Transform) -> Rgb:
+    """Apply a transform to an image.
+
+    :param rgb: ``[H, W, 3]``, uint8; it is not modified.
+    :returns: a new image of the same shape; the same input always gives the same bytes.
+    """
+    return OPERATIONS[transform.name](rgb, transform)
 
 
 def _warp(rgb: Rgb, matrix: Matrix, border: int) -> Rgb:
-    """Move pixels by a matrix of continuous coordinates."""
-    # OpenCV counts from the centre of the first pixel.
-    to_edge = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    """Warp an image by a matrix of continuous coordinates, with an OpenCV border mode."""
+    # OpenCV's origin is the centre of the first pixel, not its corner.
+    to_corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     to_centre = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
-    moved, size = to_centre @ matrix @ to_edge, (rgb.shape[1], rgb.shape[0])
-    four = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)  # four channels take a third of the time that three take
-    if (moved[2] == [0, 0, 1]).all():
-        four = cv2.warpAffine(four, moved[:2], size, borderMode=border)
+    matrix, size = to_centre @ matrix @ to_corner, (rgb.shape[1], rgb.shape[0])
+    # OpenCV warps four channels in a third of the time that it needs for three.
+    rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
+    if (matrix[2] == [0, 0, 1]).all():
+        rgba = cv2.warpAffine(rgba, matrix[:2], size, borderMode=border)
     else:
-        four = cv2.warpPerspective(four, moved, size, borderMode=border)
-    made: Rgb = cv2.cvtColor(four, cv2.COLOR_RGBA2RGB)
-    return made
+        rgba = cv2.warpPerspective(rgba, matrix, size, borderMode=border)
+    warped: Rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+    return warped
 
 
-def _horizontal_flip(rgb: Rgb, _plan: Plan) -> Rgb:
-    made: Rgb = cv2.flip(rgb, 1)
-    return made
+def _horizontal_flip(rgb: Rgb, _transform: Transform) -> Rgb:
+    flipped: Rgb = cv2.flip(rgb, 1)
+    return flipped
 
 
-def _on_black(rgb: Rgb, plan: Plan) -> Rgb:
-    return _warp(rgb, plan.matrix, cv2.BORDER_CONSTANT)
+def _warp_black_border(rgb: Rgb, transform: Transform) -> Rgb:
+    return _warp(rgb, transform.matrix, cv2.BORDER_CONSTANT)
 
 
-def _mirrored(rgb: Rgb, plan: Plan) -> Rgb:
-    return _warp(rgb, plan.matrix, cv2.BORDER_REFLECT_101)
+def _warp_mirrored_border(rgb: Rgb, transform: Transform) -> Rgb:
+    return _warp(rgb, transform.matrix, cv2.BORDER_REFLECT_101)
 
 
-def _random_crop(rgb: Rgb, plan: Plan) -> Rgb:
-    x, y, width, height = (plan.params[name] for name in ("x", "y", "width", "height"))
-    made: Rgb = cv2.resize(rgb[y : y + height, x : x + width], (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return made
+def _random_crop(rgb: Rgb, transform: Transform) -> Rgb:
+    x, y, width, height = (transform.params[name] for name in ("x", "y", "width", "height"))
+    resized: Rgb = cv2.resize(rgb[y : y + height, x : x + width], (rgb.shape[1], rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
-def _color_jitter(rgb: Rgb, plan: Plan) -> Rgb:
-    brightness, contrast, saturation, hue = (plan.params[name] for name in ("brightness", "contrast", "saturation", "hue"))
-    lit = np.clip(np.arange(256) * brightness, 0, 255)
-    mean = float(_LUMA @ cv2.mean(cv2.LUT(rgb, lit.astype(np.uint8)))[:3])
-    contrasted = cv2.LUT(rgb, np.clip((lit - mean) * contrast + mean, 0, 255).round().astype(np.uint8))
-    # Each channel goes towards the luma, or away from it.
+def _color_jitter(rgb: Rgb, transform: Transform) -> Rgb:
+    brightness, contrast, saturation, hue = (transform.params[name] for name in ("brightness", "contrast", "saturation", "hue"))
+    brightened = np.clip(np.arange(256) * brightness, 0, 255)
+    mean = float(_LUMA @ cv2.mean(cv2.LUT(rgb, brightened.astype(np.uint8)))[:3])
+    contrasted = cv2.LUT(rgb, np.clip((brightened - mean) * contrast + mean, 0, 255).round().astype(np.uint8))
+    # Saturation is a linear blend of each channel with the luma.
     saturated = cv2.transform(contrasted, np.eye(3) * saturation + (1 - saturation) * _LUMA)
     hsv = cv2.cvtColor(saturated, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(hue * 256) % 256)  # the circle has 256 steps, so a byte wraps as it does
-    made: Rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
-    return made
+    # HSV_FULL maps the hue circle to 256 steps, so uint8 overflow wraps correctly.
+    hsv[..., 0] += np.uint8(round(hue * 256) % 256)
+    jittered: Rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    return jittered
 
 
-def _gaussian_blur(rgb: Rgb, plan: Plan) -> Rgb:
-    made: Rgb = cv2.GaussianBlur(rgb, (0, 0), plan.params["sigma"])
-    return made
+def _gaussian_blur(rgb: Rgb, transform: Transform) -> Rgb:
+    blurred: Rgb = cv2.GaussianBlur(rgb, (0, 0), transform.params["sigma"])
+    return blurred
 
 
-def _motion_blur(rgb: Rgb, plan: Plan) -> Rgb:
-    length = plan.params["length"]
+def _motion_blur(rgb: Rgb, transform: Transform) -> Rgb:
+    length = transform.params["length"]
     kernel = np.zeros((length, length), np.float32)
     kernel[length // 2] = 1
-    turn = cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), plan.params["degrees"], 1)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    made: Rgb = cv2.filter2D(rgb, -1, kernel / kernel.sum())
-    return made
+    rotation = cv2.getRotationMatrix2D((length / 2 - 0.5, length / 2 - 0.5), transform.params["degrees"], 1)
+    kernel = cv2.warpAffine(kernel, rotation, (length, length))
+    blurred: Rgb = cv2.filter2D(rgb, -1, kernel / kernel.sum())
+    return blurred
 
 
-def _grain(rgb: Rgb, plan: Plan) -> NDArray[np.float32]:
-    rng = np.random.default_rng(plan.seed)
-    rng.random(len(plan.params))  # each parameter has taken one number; the grain is what follows
-    grain = rng.standard_normal(rgb.shape, np.float32)
-    grain *= np.float32(plan.params["sigma"])
-    return grain
+def _sample_noise(rgb: Rgb, transform: Transform) -> NDArray[np.float32]:
+    rng = np.random.default_rng(transform.seed)
+    rng.random(len(transform.params))  # skip the values that the parameters were sampled from: one for each parameter
+    noise = rng.standard_normal(rgb.shape, np.float32)
+    noise *= np.float32(transform.params["sigma"])
+    return noise
 
 
-def _noise(rgb: Rgb, plan: Plan) -> Rgb:
-    made: Rgb = cv2.add(rgb, _grain(rgb, plan), dtype=cv2.CV_8U)
-    return made
+def _noise(rgb: Rgb, transform: Transform) -> Rgb:
+    noisy: Rgb = cv2.add(rgb, _sample_noise(rgb, transform), dtype=cv2.CV_8U)
+    return noisy
 
 
-def _grayscale(rgb: Rgb, _plan: Plan) -> Rgb:
-    made: Rgb = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return made
+def _grayscale(rgb: Rgb, _transform: Transform) -> Rgb:
+    grey: Rgb = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return grey
 
 
-def _equalize(rgb: Rgb, _plan: Plan) -> Rgb:
-    tables = [_equalizing(cv2.calcHist([rgb], [channel], None, [256], [0, 256]).ravel()) for channel in range(3)]
-    made: Rgb = cv2.LUT(rgb, np.stack(tables, 1)[:, None])
-    return made
+def _equalize(rgb: Rgb, _transform: Transform) -> Rgb:
+    tables = [_equalization_table(cv2.calcHist([rgb], [channel], None, [256], [0, 256]).ravel()) for channel in range(3)]
+    equalized: Rgb = cv2.LUT(rgb, np.stack(tables, 1)[:, None])
+    return equalized
 
 
-def _equalizing(histogram: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Make the table ``[256]`` that spreads a channel's values evenly, as ``PIL.ImageOps.equalize`` does."""
+def _equalization_table(histogram: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the lookup table ``[256]`` that equalizes a channel's histogram, as in ``PIL.ImageOps.equalize``."""
     counts = histogram.astype(np.int64)
     step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
     if step == 0:
         return np.arange(256, dtype=np.uint8)
-    before = counts.cumsum() - counts
-    table: NDArray[np.uint8] = np.minimum((step // 2 + before) // step, 255).astype(np.uint8)
+    cumulative = counts.cumsum() - counts
+    table: NDArray[np.uint8] = np.minimum((step // 2 + cumulative) // step, 255).astype(np.uint8)
     return table
 
 
-def _cutout(rgb: Rgb, plan: Plan) -> Rgb:
-    made = rgb.copy()
-    for x1, y1, x2, y2 in plan.params["holes"]:
-        made[y1:y2, x1:x2] = 128
-    return made
+def _cutout(rgb: Rgb, transform: Transform) -> Rgb:
+    covered = rgb.copy()
+    for x1, y1, x2, y2 in transform.params["holes"]:
+        covered[y1:y2, x1:x2] = 128
+    return covered
 
 
-def _jpeg_artifacts(rgb: Rgb, plan: Plan) -> Rgb:
-    read = cv2.imdecode(np.frombuffer(encode_jpeg(rgb, plan.params["quality"]), np.uint8), cv2.IMREAD_COLOR)
-    made: Rgb = cv2.cvtColor(read, cv2.COLOR_BGR2RGB)
-    return made
+def _jpeg_artifacts(rgb: Rgb, transform: Transform) -> Rgb:
+    bgr = cv2.imdecode(np.frombuffer(encode_jpeg(rgb, transform.params["quality"]), np.uint8), cv2.IMREAD_COLOR)
+    compressed: Rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return compressed
 
 
-def _low_light(rgb: Rgb, plan: Plan) -> Rgb:
-    made: Rgb = cv2.addWeighted(rgb, plan.params["gain"], _grain(rgb, plan), 1, 0, dtype=cv2.CV_8U)
-    return made
+def _low_light(rgb: Rgb, transform: Transform) -> Rgb:
+    darkened: Rgb = cv2.addWeighted(rgb, transform.params["gain"], _sample_noise(rgb, transform), 1, 0, dtype=cv2.CV_8U)
+    return darkened
 
 
-OPERATIONS: Final[dict[str, Callable[[Rgb, Plan], Rgb]]] = {
+OPERATIONS: Final[dict[str, Callable[[Rgb, Transform], Rgb]]] = {
     "horizontal_flip": _horizontal_flip,
-    "rotate": _on_black,
+    "rotate": _warp_black_border,
     "random_crop": _random_crop,
-    "perspective": _mirrored,
-    "shear": _mirrored,
+    "perspective": _warp_mirrored_border,
+    "shear": _warp_mirrored_border,
     "color_jitter": _color_jitter,
     "gaussian_blur": _gaussian_blur,
     "motion_blur": _motion_blur,

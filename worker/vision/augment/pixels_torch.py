@@ -1,14 +1,15 @@
-"""The pixels of augmentations by torchvision's v2 functions, and by torch where there is none; on any device, meant for a GPU.
+"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch where torchvision has none.
 
-A plan's parameters give the picture that ``pixels_opencv`` makes, but for roundings and the grain itself. On one device they give the same
-bytes again: of what is used here no CUDA kernel adds floats in an order that changes (``grid_sample``, ``index_select``, ``interpolate``, the
-convolutions and ``randn`` with a generator of its own forwards; ``scatter_add`` in ``equalize`` counts in whole numbers).
+Intended for a GPU; works on any device. A transform gives the same image as in ``pixels_opencv``, except for rounding
+and for the noise, which comes from another random generator. On one device it gives the same bytes every time: no CUDA
+kernel that is used here adds floats in an order that varies (the forward passes of ``grid_sample``, ``index_select``,
+``interpolate``, the convolutions, and ``randn`` with its own generator; ``scatter_add`` in ``equalize`` adds integers).
 """
 
 from collections.abc import Callable
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
 
 import numpy as np
 import torch
@@ -18,163 +19,174 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from worker.vision.augment import pixels_opencv
-from worker.vision.augment.operations import Matrix, Plan
+from worker.vision.augment.operations import Matrix, Transform
 from worker.vision.imaging import Rgb
 
 
-class Pixels:
-    """Makes the pixels of one picture's operations on a device, to which it is brought once, with the first of them in ``OPERATIONS``.
+class TorchBackend:
+    """Apply transforms to one image on a device.
 
-    Where memory is too small there OpenCV makes this one and the others. Not for several threads at once.
+    The image is copied to the device once, when the first transform needs it. When the device's memory does not
+    suffice, OpenCV computes that transform and all later ones. Not thread-safe.
     """
 
     def __init__(self, rgb: Rgb, device: str) -> None:
-        """Take a picture ``[H, W, 3]``, which stays as it is."""
+        """Take an image ``[H, W, 3]``, uint8; it is not modified."""
         self._rgb, self._device = rgb, device
-        self._picture: Tensor | None = None
+        self._image: Tensor | None = None
         self._fits = True
 
-    def __call__(self, plan: Plan) -> Rgb:
-        """Make the pixels of an operation."""
-        if self._fits and plan.name in OPERATIONS:
+    def __call__(self, transform: Transform) -> Rgb:
+        """Apply a transform; OpenCV does so where ``OPERATIONS`` has no entry.
+
+        :returns: a new image ``[H, W, 3]``, uint8.
+        """
+        if self._fits and transform.name in OPERATIONS:
             try:
-                return self._made(plan)
+                return self._apply(transform)
             except torch.OutOfMemoryError:
-                self._picture, self._fits = None, False
-        return pixels_opencv.make(self._rgb, plan)
+                self._image, self._fits = None, False
+        return pixels_opencv.apply_transform(self._rgb, transform)
 
-    def _made(self, plan: Plan) -> Rgb:
-        if self._picture is None:
-            self._picture = to_tensor(self._rgb, self._device)
-        return to_rgb(make(self._picture, plan))
+    def _apply(self, transform: Transform) -> Rgb:
+        if self._image is None:
+            self._image = to_tensor(self._rgb, self._device)
+        return to_rgb(apply_transform(self._image, transform))
 
 
-def make(picture: Tensor, plan: Plan) -> Tensor:
-    """Make the pixels of one of ``OPERATIONS``.
+def apply_transform(image: Tensor, transform: Transform) -> Tensor:
+    """Apply a transform of one of ``OPERATIONS``.
 
-    :param picture: ``[3, H, W]``, uint8, on any device; it stays as it is.
-    :returns: another of its shape, on its device; the same bytes each time there.
-    :raises torch.OutOfMemoryError: the device's memory is too small.
+    :param image: ``[3, H, W]``, uint8, on any device; it is not modified.
+    :returns: a new tensor of the same shape and dtype on the same device; the same bytes every time on that device.
+    :raises torch.OutOfMemoryError: the device's memory does not suffice.
     """
     with torch.inference_mode():
-        return OPERATIONS[plan.name](picture, plan)
+        return OPERATIONS[transform.name](image, transform)
 
 
 def to_tensor(rgb: Rgb, device: str | torch.device) -> Tensor:
-    """Bring a picture ``[H, W, 3]`` to a device, as ``[3, H, W]``: plane by plane, for convolutions of each channel by itself."""
+    """Copy an image ``[H, W, 3]``, uint8, to a device as a contiguous tensor ``[3, H, W]``.
+
+    Convolutions then treat each channel separately.
+    """
     return torch.from_numpy(np.require(rgb, requirements=["C", "W"])).to(device).permute(2, 0, 1).contiguous()
 
 
-def to_rgb(picture: Tensor) -> Rgb:
-    """Bring ``[3, H, W]`` back, as ``[H, W, 3]``."""
-    rgb: Rgb = picture.permute(1, 2, 0).contiguous().cpu().numpy()
+def to_rgb(image: Tensor) -> Rgb:
+    """Copy a tensor ``[3, H, W]``, uint8, back to an array ``[H, W, 3]``."""
+    rgb: Rgb = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return rgb
 
 
-def _warp(picture: Tensor, matrix: Matrix, border: str) -> Tensor:
-    """Move pixels by a matrix of continuous coordinates; torchvision's own warps cannot mirror what lies outside."""
-    height, width = picture.shape[-2:]
-    across = torch.arange(width, device=picture.device) + 0.5
-    down = (torch.arange(height, device=picture.device) + 0.5)[:, None]
-    x, y, scale = (row[0] * across + row[1] * down + row[2] for row in np.linalg.inv(matrix).tolist())
-    # From the centre of the first pixel, -1, to that of the last one, 1.
-    grid = torch.stack([2 * (at / scale - 0.5) / max(1, side - 1) - 1 for at, side in ((x, width), (y, height))], -1)
-    return _bytes(functional.grid_sample(picture[None].float(), grid[None], padding_mode=border, align_corners=True)[0])
+def _warp(image: Tensor, matrix: Matrix, border: str) -> Tensor:
+    """Warp an image by a matrix of continuous coordinates; torchvision's own warps have no mirrored border."""
+    height, width = image.shape[-2:]
+    across = torch.arange(width, device=image.device) + 0.5
+    down = (torch.arange(height, device=image.device) + 0.5)[:, None]
+    x, y, w = (row[0] * across + row[1] * down + row[2] for row in np.linalg.inv(matrix).tolist())
+    # With align_corners, -1 is the centre of the first pixel and 1 that of the last one.
+    grid = torch.stack([2 * (position / w - 0.5) / max(1, side - 1) - 1 for position, side in ((x, width), (y, height))], -1)
+    return _to_uint8(functional.grid_sample(image[None].float(), grid[None], padding_mode=border, align_corners=True)[0])
 
 
-def _continued(picture: Tensor, by: int) -> Tensor:
-    """Continue a picture on all sides, mirrored at its outermost pixels; torch does so only with what is larger than ``by``."""
-    rows, columns = (_mirrored_indices(side, by, picture.device) for side in picture.shape[-2:])
-    return picture.index_select(1, rows).index_select(2, columns)
+def _pad_reflect(image: Tensor, padding: int) -> Tensor:
+    """Pad an image on all sides by reflection at its outermost pixels.
+
+    Torch's own padding needs an image larger than ``padding``.
+    """
+    rows, columns = (_reflected_indices(side, padding, image.device) for side in image.shape[-2:])
+    return image.index_select(1, rows).index_select(2, columns)
 
 
-def _mirrored_indices(side: int, by: int, device: torch.device) -> Tensor:
+def _reflected_indices(side: int, padding: int, device: torch.device) -> Tensor:
     period = max(1, 2 * (side - 1))
-    at = torch.arange(-by, side + by, device=device).remainder(period)
-    return torch.minimum(at, period - at)
+    index = torch.arange(-padding, side + padding, device=device).remainder(period)
+    return torch.minimum(index, period - index)
 
 
-def _bytes(values: Tensor) -> Tensor:
+def _to_uint8(values: Tensor) -> Tensor:
     return values.round().clamp(0, 255).to(torch.uint8)
 
 
-def _horizontal_flip(picture: Tensor, _plan: Plan) -> Tensor:
-    made: Tensor = tv.horizontal_flip(picture)
-    return made
+def _horizontal_flip(image: Tensor, _transform: Transform) -> Tensor:
+    flipped: Tensor = tv.horizontal_flip(image)
+    return flipped
 
 
-def _on_black(picture: Tensor, plan: Plan) -> Tensor:
-    return _warp(picture, plan.matrix, "zeros")
+def _warp_black_border(image: Tensor, transform: Transform) -> Tensor:
+    return _warp(image, transform.matrix, "zeros")
 
 
-def _mirrored(picture: Tensor, plan: Plan) -> Tensor:
-    return _warp(picture, plan.matrix, "reflection")
+def _warp_mirrored_border(image: Tensor, transform: Transform) -> Tensor:
+    return _warp(image, transform.matrix, "reflection")
 
 
-def _random_crop(picture: Tensor, plan: Plan) -> Tensor:
-    x, y, width, height = (plan.params[name] for name in ("x", "y", "width", "height"))
-    return _bytes(tv.resize(tv.crop(picture, y, x, height, width).float(), list(picture.shape[-2:])))  # of bytes each device makes its own
+def _random_crop(image: Tensor, transform: Transform) -> Tensor:
+    x, y, width, height = (transform.params[name] for name in ("x", "y", "width", "height"))
+    # As floats: resizing uint8 gives different values on each device.
+    return _to_uint8(tv.resize(tv.crop(image, y, x, height, width).float(), list(image.shape[-2:])))
 
 
-def _color_jitter(picture: Tensor, plan: Plan) -> Tensor:
-    contrasted = tv.adjust_contrast(tv.adjust_brightness(picture, plan.params["brightness"]), plan.params["contrast"])
-    made: Tensor = tv.adjust_hue(tv.adjust_saturation(contrasted, plan.params["saturation"]), plan.params["hue"])
-    return made
+def _color_jitter(image: Tensor, transform: Transform) -> Tensor:
+    contrasted = tv.adjust_contrast(tv.adjust_brightness(image, transform.params["brightness"]), transform.params["contrast"])
+    jittered: Tensor = tv.adjust_hue(tv.adjust_saturation(contrasted, transform.params["saturation"]), transform.params["hue"])
+    return jittered
 
 
-def _gaussian_blur(picture: Tensor, plan: Plan) -> Tensor:
-    sigma = plan.params["sigma"]
-    side = round(6 * sigma + 1) | 1  # as OpenCV has it for bytes
+def _gaussian_blur(image: Tensor, transform: Transform) -> Tensor:
+    sigma = transform.params["sigma"]
+    side = round(6 * sigma + 1) | 1  # the kernel size that OpenCV chooses for 8-bit images
     edge = side // 2
-    made: Tensor = tv.gaussian_blur(_continued(picture, edge), [side, side], [sigma, sigma])
-    return made[:, edge:-edge, edge:-edge]
+    blurred: Tensor = tv.gaussian_blur(_pad_reflect(image, edge), [side, side], [sigma, sigma])
+    return blurred[:, edge:-edge, edge:-edge]
 
 
-def _motion_blur(picture: Tensor, plan: Plan) -> Tensor:
-    length = plan.params["length"]
+def _motion_blur(image: Tensor, transform: Transform) -> Tensor:
+    length = transform.params["length"]
     line = torch.zeros(1, length, length)
     line[0, length // 2] = 1
-    line = tv.rotate(line, plan.params["degrees"], InterpolationMode.BILINEAR)
-    kernel = (line / line.sum()).to(picture.device).repeat(3, 1, 1, 1)
-    return _bytes(functional.conv2d(_continued(picture, length // 2)[None].float(), kernel, groups=3)[0])
+    line = tv.rotate(line, transform.params["degrees"], InterpolationMode.BILINEAR)
+    kernel = (line / line.sum()).to(image.device).repeat(3, 1, 1, 1)
+    return _to_uint8(functional.conv2d(_pad_reflect(image, length // 2)[None].float(), kernel, groups=3)[0])
 
 
-def _grain(picture: Tensor, plan: Plan) -> Tensor:
-    generator = torch.Generator(picture.device).manual_seed(plan.seed)
-    grain = torch.randn(picture.shape, generator=generator, device=picture.device)
-    return grain.mul_(plan.params["sigma"])
+def _sample_noise(image: Tensor, transform: Transform) -> Tensor:
+    generator = torch.Generator(image.device).manual_seed(transform.seed)
+    noise = torch.randn(image.shape, generator=generator, device=image.device)
+    return noise.mul_(transform.params["sigma"])
 
 
-def _noise(picture: Tensor, plan: Plan) -> Tensor:
-    return _bytes(picture + _grain(picture, plan))
+def _noise(image: Tensor, transform: Transform) -> Tensor:
+    return _to_uint8(image + _sample_noise(image, transform))
 
 
-def _grayscale(picture: Tensor, _plan: Plan) -> Tensor:
-    return _bytes(tv.rgb_to_grayscale(picture.float(), 3))  # of bytes it would cut fractions off
+def _grayscale(image: Tensor, _transform: Transform) -> Tensor:
+    return _to_uint8(tv.rgb_to_grayscale(image.float(), 3))  # as floats: uint8 would be truncated instead of rounded
 
 
-def _equalize(picture: Tensor, _plan: Plan) -> Tensor:
-    made: Tensor = tv.equalize(picture)
-    return made
+def _equalize(image: Tensor, _transform: Transform) -> Tensor:
+    equalized: Tensor = tv.equalize(image)
+    return equalized
 
 
-def _cutout(picture: Tensor, plan: Plan) -> Tensor:
-    made = picture.clone()
-    for x1, y1, x2, y2 in plan.params["holes"]:
-        made[:, y1:y2, x1:x2] = 128
-    return made
+def _cutout(image: Tensor, transform: Transform) -> Tensor:
+    covered = image.clone()
+    for x1, y1, x2, y2 in transform.params["holes"]:
+        covered[:, y1:y2, x1:x2] = 128
+    return covered
 
 
-def _low_light(picture: Tensor, plan: Plan) -> Tensor:
-    return _bytes(picture * plan.params["gain"] + _grain(picture, plan))
+def _low_light(image: Tensor, transform: Transform) -> Tensor:
+    return _to_uint8(image * transform.params["gain"] + _sample_noise(image, transform))
 
 
-OPERATIONS: Final[dict[str, Callable[[Tensor, Plan], Tensor]]] = {
+OPERATIONS: Final[dict[str, Callable[[Tensor, Transform], Tensor]]] = {
     "horizontal_flip": _horizontal_flip,
-    "rotate": _on_black,
+    "rotate": _warp_black_border,
     "random_crop": _random_crop,
-    "perspective": _mirrored,
-    "shear": _mirrored,
+    "perspective": _warp_mirrored_border,
+    "shear": _warp_mirrored_border,
     "color_jitter": _color_jitter,
     "gaussian_blur": _gaussian_blur,
     "motion_blur": _motion_blur,
@@ -184,5 +196,6 @@ OPERATIONS: Final[dict[str, Callable[[Tensor, Plan], Tensor]]] = {
     "cutout": _cutout,
     "low_light": _low_light,
 }
-"""Without ``jpeg_artifacts``, which OpenCV makes of the picture as it came. On CUDA torchvision's ``encode_jpeg`` keeps colours at full size
-(4:4:4), so that other artifacts come of it; since 0.29 it is deprecated."""
+"""All operations but ``jpeg_artifacts``, which OpenCV computes from the input image: on CUDA torchvision's
+``encode_jpeg`` does not subsample chroma (4:4:4), so that its artifacts differ, and it is deprecated since torchvision
+0.29."""

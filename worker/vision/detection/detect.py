@@ -1,4 +1,4 @@
-"""Finding things in pictures with a torchvision detector, on whatever computes it here."""
+"""Detect objects in images with a torchvision detector, on the fastest runtime that this machine has for it."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -8,103 +8,109 @@ import torch
 from torch import Tensor, nn
 
 from worker.vision.detection import model_registry, runtimes
-from worker.vision.detection.model_registry import BUNDLED, Card
-from worker.vision.imaging import Rgb, use_threads
+from worker.vision.detection.model_registry import BUNDLED, ModelCard
+from worker.vision.imaging import Rgb, limit_threads
 
-BATCH: Final = 8
-"""Pictures at once on a CPU, where 4 to 8 are fastest and 16 are no better."""
-CUDA_BATCH: Final = 64
-HALF_LOSS: Final = 0.005
-"""The mAP50 that a model may lose in half precision and still be computed in it."""
+CPU_BATCH_SIZE: Final = 8
+"""Images in one batch on a CPU, where 4 to 8 are fastest and 16 are no better."""
+CUDA_BATCH_SIZE: Final = 64
+MAX_HALF_PRECISION_LOSS: Final = 0.005
+"""The largest loss of mAP50 (0 to 1) at which ``precision="auto"`` chooses half precision."""
 
 
 class Detector:
-    """Finds things in pictures. Not for several threads at once; ``load`` makes one."""
+    """An object detector; create it with ``load``. Not thread-safe."""
 
     def __init__(
-        self, model: nn.Module, card: Card, *, device: str, precision: runtimes.Precision, threads: int,
-        instead: "Callable[[], Detector] | None" = None,
+        self, model: nn.Module, card: ModelCard, *, device: str, precision: runtimes.Precision, threads: int,
+        fallback: "Callable[[], Detector] | None" = None,
     ) -> None:  # fmt: skip
-        """Put an engine into the model.
+        """Install a runtime into the model, in place.
 
-        :param instead: makes the detector that looks at a picture for which this one's memory is too small.
+        :param device: ``cpu`` or ``cuda``.
+        :param threads: number of threads of the runtime.
+        :param fallback: creates the detector for images for which this device's memory does not suffice.
         """
         self._card, self._model = card, model.eval()
-        self._instead: Detector | Callable[[], Detector] | None = instead
+        self._fallback: Detector | Callable[[], Detector] | None = fallback
         self.device = device
-        self.batch = BATCH if device == "cpu" else CUDA_BATCH
-        """Pictures that are looked at together; fewer after memory was too small for them."""
+        self.batch_size = CPU_BATCH_SIZE if device == "cpu" else CUDA_BATCH_SIZE
+        """Images in one batch; reduced permanently when the device runs out of memory."""
         self.precision = runtimes.install(model, device=device, precision=precision, threads=threads)
 
     @property
     def info(self) -> dict[str, str]:
-        """Name, version and digest of the weights: kept with every result."""
+        """``name``, ``version`` and ``weights_sha256`` of the model; stored with every result."""
         return self._card.info
 
-    def predict(self, pictures: list[Rgb], *, threshold: float | None = None) -> list[list[dict[str, Any]]]:
-        """Look at pictures ``[H, W, 3]`` of any size.
+    def predict(self, images: list[Rgb], *, threshold: float | None = None) -> list[list[dict[str, Any]]]:
+        """Detect objects in images of any size.
 
-        :param threshold: least score of a detection; the model's own by default.
-        :returns: for each ``{"label", "score", "box"}``, the best first; boxes are x1, y1, x2, y2 in its own pixels.
+        :param images: ``[H, W, 3]``, uint8, RGB.
+        :param threshold: minimum score of a detection, 0 to 1; the default is the model's own.
+        :returns: for each image its detections ``{"label", "score", "box"}``, the highest score first; ``box`` is x1,
+            y1, x2, y2 in pixels of the image.
+        :raises torch.OutOfMemoryError: the device's memory does not suffice for one image, and there is no fallback.
         """
-        least = self._card.threshold if threshold is None else threshold
-        found: list[list[dict[str, Any]]] = []
-        while len(found) < len(pictures):
-            some = pictures[len(found) : len(found) + self.batch]
+        min_score = self._card.threshold if threshold is None else threshold
+        results: list[list[dict[str, Any]]] = []
+        while len(results) < len(images):
+            batch = images[len(results) : len(results) + self.batch_size]
             try:
-                raw = self._raw(some)
+                outputs = self._forward(batch)
             except torch.OutOfMemoryError:
-                if len(some) > 1:
-                    self.batch = len(some) // 2  # and stays so: the next as many would not fit either
+                if len(batch) > 1:
+                    self.batch_size = len(batch) // 2  # for good: the next batch of that size would not fit either
                     continue
-                if self._instead is None:
+                if self._fallback is None:
                     raise
-                if not isinstance(self._instead, Detector):
-                    self._instead = self._instead()
-                found += self._instead.predict(some, threshold=threshold)
+                if not isinstance(self._fallback, Detector):
+                    self._fallback = self._fallback()
+                results += self._fallback.predict(batch, threshold=threshold)
                 continue
-            found += [self._named(one, rgb, least) for one, rgb in zip(raw, some, strict=True)]
-        return found
+            results += [self._detections(output, rgb, min_score) for output, rgb in zip(outputs, batch, strict=True)]
+        return results
 
-    def _raw(self, pictures: list[Rgb]) -> list[dict[str, Tensor]]:
+    def _forward(self, images: list[Rgb]) -> list[dict[str, Tensor]]:
         with torch.inference_mode():
-            views = [torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1) for rgb in pictures]
+            views = [torch.from_numpy(np.require(rgb, requirements=["C", "W"])).permute(2, 0, 1) for rgb in images]
             return list(self._model(views))
 
-    def _named(self, raw: dict[str, Tensor], rgb: Rgb, least: float) -> list[dict[str, Any]]:
+    def _detections(self, output: dict[str, Tensor], rgb: Rgb, min_score: float) -> list[dict[str, Any]]:
         height, width = rgb.shape[:2]
-        boxes = raw["boxes"].cpu().numpy().clip(0, [width, height, width, height])
-        named = []
-        for box, score, label in zip(boxes, raw["scores"].tolist(), raw["labels"].tolist(), strict=True):
-            if score >= least:
-                named.append({"label": self._card.labels[label], "score": round(score, 4), "box": [round(float(side), 1) for side in box]})
-        return named
+        boxes = output["boxes"].cpu().numpy().clip(0, [width, height, width, height])
+        detections = []
+        for box, score, label in zip(boxes, output["scores"].tolist(), output["labels"].tolist(), strict=True):
+            if score >= min_score:
+                rounded = [round(float(coordinate), 1) for coordinate in box]
+                detections.append({"label": self._card.labels[label], "score": round(score, 4), "box": rounded})
+        return detections
 
 
 def load(
     source: str = BUNDLED, *, threads: int = 1, device: str | None = None, precision: Literal["auto", "full", "half"] = "auto"
 ) -> Detector:
-    """Load a model and make it ready.
+    """Load a model, and run it once so that everything is compiled and allocated.
 
     :param source: see ``model_registry.load``.
-    :param threads: threads that torch, OpenCV and the engine may each use in this process.
-    :param device: ``cpu`` or ``cuda``; a GPU where there is one by default.
-    :param precision: ``auto`` takes half precision where the device has it and the model's card says that it loses at most
-        ``HALF_LOSS`` by it.
-    :raises ModelUnusable: see ``model_registry.load``; or a GPU is asked for where there is none.
+    :param threads: number of threads that torch, OpenCV and the runtime may each use in this process.
+    :param device: ``cpu`` or ``cuda``; by default a GPU if there is one.
+    :param precision: ``auto`` chooses half precision where the device supports it and the model card says that it loses
+        at most ``MAX_HALF_PRECISION_LOSS``.
+    :raises ModelUnusable: see ``model_registry.load``; or ``cuda`` was requested and there is no usable GPU.
     """
-    chosen = runtimes.chosen(device)
+    selected = runtimes.select_device(device)
     torch.set_num_threads(threads)
-    use_threads(threads)
+    limit_threads(threads)
     model, card = model_registry.load(source)
     if precision == "auto":
-        harmless = card.half_loss is not None and card.half_loss <= HALF_LOSS
-        precision = "half" if harmless and runtimes.has_half(chosen) else "full"
+        is_harmless = card.half_loss is not None and card.half_loss <= MAX_HALF_PRECISION_LOSS
+        precision = "half" if is_harmless and runtimes.supports_half(selected) else "full"
 
-    def on_cpu() -> Detector:
+    def load_on_cpu() -> Detector:
         return load(source, threads=threads, device="cpu", precision="full")
 
-    instead = on_cpu if chosen != "cpu" else None
-    made = Detector(model, card, device=chosen, precision=precision, threads=threads, instead=instead)
-    made.predict([np.zeros((64, 64, 3), np.uint8)])  # what is compiled or allocated on first use is so now
-    return made
+    fallback = load_on_cpu if selected != "cpu" else None
+    detector = Detector(model, card, device=selected, precision=precision, threads=threads, fallback=fallback)
+    detector.predict([np.zeros((64, 64, 3), np.uint8)])  # warm-up
+    return detector

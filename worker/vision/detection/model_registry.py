@@ -1,11 +1,12 @@
-"""Where a detector comes from: the bundled one, torchvision's by name, or a checkpoint file of the user's own.
+"""Load a detector: the bundled model, one of torchvision's by name, or a checkpoint file of the user.
 
-A checkpoint is ``NAME.safetensors`` or ``NAME.pt`` (a state dict, read as weights only) with its card ``NAME.json`` beside it::
+A checkpoint is ``NAME.safetensors`` or ``NAME.pt`` (a state dict, read as weights only) with its model card
+``NAME.json`` beside it::
 
     {"name": "shelves", "version": "3", "architecture": "grocery", "labels": ["Apple", ...], "size": 256, "threshold": 0.3}
 
-``architecture`` is ``grocery`` (the network of ``worker.vision.detection.network``) or a builder of ``torchvision.models.detection``; labels
-are without the background. ``scripts/train`` writes both files.
+``architecture`` is ``grocery`` (the network of ``worker.vision.detection.network``) or the name of a builder in
+``torchvision.models.detection``; ``labels`` do not include the background. ``scripts/train`` writes both files.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
 
 import torch
 import torchvision
@@ -26,26 +27,27 @@ from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.ssd import SSD
 
-from worker.vision.detection.network import detector, fill
+from worker.vision.detection.network import build_detector, load_weights
 
 BUNDLED: Final = "grocery"
 _FOLDER: Final = Path(__file__).parents[1] / "models"
-_THRESHOLD: Final = 0.3
-_TYPES: Final = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
-_MOST_BYTES: Final = 2 * 1024**3
+_DEFAULT_THRESHOLD: Final = 0.3
+_DTYPES: Final = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "I64": torch.int64}
+_MAX_BYTES: Final = 2 * 1024**3
 _DOWNLOAD_TIMEOUT_S: Final = 30.0
 
 
 class ModelUnusable(Exception):
-    """A model cannot be had or used; the sentence says which and what to do."""
+    """A model is missing or cannot be used. The message names the model and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
-    """What is known of a model besides its weights.
+class ModelCard:
+    """The properties of a model besides its weights.
 
-    ``labels`` has an entry for each class number that the network gives, the background (0) included. ``half_loss`` is how
-    much mAP50 the model loses in half precision, from 0 to 1, where that was measured.
+    ``labels`` has an entry for each class index of the network, including the background (0). ``threshold`` is the
+    minimum score of a detection. ``half_loss`` is the loss of mAP50 in half precision, from 0 to 1; None when it was
+    not measured.
     """
 
     name: str
@@ -57,109 +59,116 @@ class Card:
 
     @property
     def info(self) -> dict[str, str]:
-        """Name, version and digest of the weights: kept with every result."""
+        """``name``, ``version`` and ``weights_sha256`` of the model; stored with every result."""
         return {"name": self.name, "version": self.version, "weights_sha256": self.weights_sha256}
 
 
-def names() -> list[str]:
-    """Give the names of the models that ``load`` knows; it takes a checkpoint's path as well."""
+def list_models() -> list[str]:
+    """Return the names of the models that ``load`` knows; it accepts the path of a checkpoint as well."""
     return [BUNDLED, *torchvision.models.list_models(module=detection)]
 
 
-def load(source: str) -> tuple[nn.Module, Card]:
-    """Build a model and fill it with its weights.
+def load(source: str) -> tuple[nn.Module, ModelCard]:
+    """Build a model and load its weights.
 
-    :param source: one of ``names``, or the path of a checkpoint.
-    :raises ModelUnusable: unknown, damaged, without its card, or its weights can't be fetched.
+    :param source: one of ``list_models``, or the path of a checkpoint.
+    :raises ModelUnusable: the model is unknown or damaged, its card is missing, or its weights cannot be downloaded.
     """
     if source == BUNDLED:
-        return _checkpoint(_FOLDER / f"{BUNDLED}.safetensors")
+        return _load_checkpoint(_FOLDER / f"{BUNDLED}.safetensors")
     if Path(source).suffix in {".safetensors", ".pt", ".pth"}:
-        return _checkpoint(Path(source))
-    if source in names():
-        return _pretrained(source)
-    raise ModelUnusable(f"There is no model {source!r}. Known are {', '.join(names())}, and the path of a .safetensors or .pt file.")
+        return _load_checkpoint(Path(source))
+    if source in list_models():
+        return _load_pretrained(source)
+    raise ModelUnusable(f"Unknown model {source!r}. Use one of {', '.join(list_models())}, or the path of a .safetensors or .pt file.")
 
 
-def _pretrained(name: str) -> tuple[nn.Module, Card]:
-    """Take torchvision's model with its ``DEFAULT`` weights, from its cache or its server."""
+def _load_pretrained(name: str) -> tuple[nn.Module, ModelCard]:
+    """Load torchvision's model with its ``DEFAULT`` weights, from its cache or its server."""
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
         with _timeout(_DOWNLOAD_TIMEOUT_S):
             model = torchvision.models.get_model(name, weights=weights, progress=False)
-    except Exception as error:  # no connection; a digest that differs; whatever unpickling raises
-        damaged = f"{file} is damaged. Remove it" if file.exists() else f"They cannot be fetched from {weights.url}. Put the file at {file}"
-        raise ModelUnusable(f"There are no weights of {name}. {damaged}.") from error
+    except Exception as error:  # no connection, a wrong digest, or any exception of unpickling
+        if file.exists():
+            raise ModelUnusable(f"The weights of {name} are damaged. Remove the file {file}.") from error
+        raise ModelUnusable(f"The weights of {name} cannot be downloaded from {weights.url}. Put the file at {file}.") from error
     labels = tuple(weights.meta["categories"])
-    return model, Card(name, f"{torchvision.__version__} {weights.name}", labels, _THRESHOLD, _digest(file.read_bytes()))
+    return model, ModelCard(name, f"{torchvision.__version__} {weights.name}", labels, _DEFAULT_THRESHOLD, _digest(file.read_bytes()))
 
 
-def _checkpoint(path: Path) -> tuple[nn.Module, Card]:
-    card = path.with_suffix(".json")
+def _load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
+    card_path = path.with_suffix(".json")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelUnusable(f"{path} is larger than {_MOST_BYTES} bytes.")
-        data, said = path.read_bytes(), json.loads(card.read_text())
+        if path.stat().st_size > _MAX_BYTES:
+            raise ModelUnusable(f"{path} is larger than the limit of {_MAX_BYTES} bytes. Use a smaller checkpoint.")
+        data, fields = path.read_bytes(), json.loads(card_path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelUnusable(f"{path} or its card {card.name} cannot be read: {error}") from error
+        raise ModelUnusable(f"{path} or its model card {card_path.name} cannot be read: {error}") from error
     try:
-        labels = tuple(str(label) for label in said["labels"])
-        architecture = str(said.get("architecture", BUNDLED))
-        model = build(architecture, len(labels), int(said.get("size", 256)))
-        loss = said.get("half_loss")
-        found = Card(
-            str(said["name"]), str(said["version"]), ("", *labels), float(said.get("threshold", _THRESHOLD)), _digest(data),
+        labels = tuple(str(label) for label in fields["labels"])
+        architecture = str(fields.get("architecture", BUNDLED))
+        model = build_model(architecture, len(labels), int(fields.get("size", 256)))
+        loss = fields.get("half_loss")
+        card = ModelCard(
+            str(fields["name"]), str(fields["version"]), ("", *labels), float(fields.get("threshold", _DEFAULT_THRESHOLD)), _digest(data),
             None if loss is None else float(loss),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"{card} is not a model's card: {error!r}") from error
+        raise ModelUnusable(f"{card_path} is not a valid model card: {error!r}") from error
     try:
-        weights = _tensors(path, data)
+        weights = _read_tensors(path, data)
         if isinstance(model, SSD) and architecture == BUNDLED:
-            fill(model, weights)
+            load_weights(model, weights)
         else:
             model.load_state_dict(weights)
-    except Exception as error:  # unpickling raises what it likes; a file that is cut a ValueError; a state dict of another network a RuntimeError
-        raise ModelUnusable(f"{path} does not hold the weights that its card describes: {(str(error).splitlines() or [repr(error)])[0]}") from error
-    return model, found
+    except Exception as error:  # unpickling may raise anything; a truncated file raises ValueError, a state dict of another network RuntimeError
+        reason = (str(error).splitlines() or [repr(error)])[0]
+        raise ModelUnusable(f"{path} does not hold the weights that its model card describes: {reason}") from error
+    return model, card
 
 
-def build(architecture: str, classes: int, size: int) -> nn.Module:
+def build_model(architecture: str, classes: int, size: int) -> nn.Module:
     """Build a network with random weights.
 
-    :param classes: number of labels, the background not counted.
-    :param size: side of the input in pixels, where the architecture is the project's own.
+    :param architecture: one of ``list_models``.
+    :param classes: number of labels, without the background.
+    :param size: side of the square input in pixels; used by the project's own architecture only.
+    :raises ValueError: ``architecture`` is unknown.
     """
-    made: nn.Module
+    model: nn.Module
     if architecture == BUNDLED:
-        made = detector(classes, size)
-        return made
-    if architecture not in names():
+        model = build_detector(classes, size)
+        return model
+    if architecture not in list_models():
         raise ValueError(f"unknown architecture {architecture!r}")
-    made = torchvision.models.get_model(architecture, weights=None, weights_backbone=None, num_classes=classes + 1)
-    return made
+    model = torchvision.models.get_model(architecture, weights=None, weights_backbone=None, num_classes=classes + 1)
+    return model
 
 
-def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        found = _safetensors(data)
+        tensors = _read_safetensors(data)
     else:
-        found = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        found = found.get("model", found)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in found.items()}
+        tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        tensors = tensors.get("model", tensors)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
-def _safetensors(data: bytes) -> dict[str, Tensor]:
-    """Read the format's header and slices (github.com/huggingface/safetensors#format): a GPU machine may have torch and nothing more."""
+def _read_safetensors(data: bytes) -> dict[str, Tensor]:
+    """Parse the safetensors format (github.com/huggingface/safetensors#format).
+
+    Its library may be missing on a GPU machine.
+    """
     begin = 8 + int.from_bytes(data[:8], "little")
-    found = {}
-    for name, said in json.loads(data[8:begin]).items():
+    tensors = {}
+    for name, entry in json.loads(data[8:begin]).items():
         if name != "__metadata__":
-            first, end = said["data_offsets"]
-            part = bytearray(data[begin + first : begin + end])
-            found[name] = torch.frombuffer(part, dtype=_TYPES[said["dtype"]]).reshape(said["shape"])
-    return found
+            first, end = entry["data_offsets"]
+            values = bytearray(data[begin + first : begin + end])
+            tensors[name] = torch.frombuffer(values, dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
 
 
 def _digest(data: bytes) -> str:
@@ -168,10 +177,10 @@ def _digest(data: bytes) -> str:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Give every new connection a time limit: torchvision's loader sets none."""
-    before = socket.getdefaulttimeout()
+    """Set the default timeout of new sockets: torchvision's download sets none."""
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)

@@ -1,13 +1,13 @@
-"""The bundled detector's network: a small residual backbone of plain convolutions under torchvision's SSD.
+"""The network of the bundled detector: a small residual backbone of plain convolutions under torchvision's SSD.
 
-Plain 3x3 convolutions train faster on a CPU than depthwise ones and run as fast through OpenVINO.
+Plain 3x3 convolutions train faster on a CPU than depthwise ones, and are as fast in OpenVINO.
 """
 
 import re
 from collections import OrderedDict
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
 
 import torch
 from torch import Tensor, nn
@@ -15,35 +15,35 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD, SSDHead
 
 WIDTHS: Final = (24, 48, 96, 160, 256, 256, 256)
-"""Channels after each halving of the picture, from 1/2 to 1/128."""
+"""Channels of each stage. Each stage halves the resolution, from 1/2 to 1/128 of the input."""
 BLOCKS: Final = (0, 1, 2, 2, 1, 1, 0)
-"""Residual blocks after each halving. Small things are told apart from the map at 1/16, so what leads there is deepest."""
+"""Residual blocks of each stage. Small objects are classified on the map at 1/16, so the stages up to it are the
+deepest."""
 FIRST_MAP: Final = 3
-"""The depth of the first feature map that the detector looks at: 1/16."""
+"""Index of the stage whose output is the first feature map of the detector, at 1/16."""
 
 MEAN: Final = 0.5
 STD: Final = 0.25
-"""Of every channel, after division by 255."""
+"""Mean and standard deviation that normalize every channel, after division by 255."""
 
 _SECOND_BLOCK: Final = re.compile(r"backbone\.stages\.\d\.2\.")
 _SCALES: Final = [0.12, 0.28, 0.48, 0.7, 0.95]
 
 
 class Backbone(nn.Module):
-    """A picture of shape ``[N, 3, S, S]`` to feature maps at 1/16, 1/32, 1/64 and 1/128 of its size."""
+    """Compute feature maps at 1/16, 1/32, 1/64 and 1/128 of the input's size from images ``[N, 3, S, S]``."""
 
     def __init__(self) -> None:
-        """Make it with random weights."""
         super().__init__()
         stages = []
-        before = 3
+        channels = 3
         for width, blocks in zip(WIDTHS, BLOCKS, strict=True):
-            stages.append(nn.Sequential(_conv(before, width, 2), *(_Residual(width) for _ in range(blocks))))
-            before = width
+            stages.append(nn.Sequential(_conv(channels, width, 2), *(_Residual(width) for _ in range(blocks))))
+            channels = width
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
-        """Give the maps, the finest first."""
+        """Return the maps ``[N, C, H, W]`` by index of their stage, the finest first."""
         maps: OrderedDict[str, Tensor] = OrderedDict()
         for depth, stage in enumerate(self.stages):
             x = stage(x)
@@ -53,13 +53,18 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The backbone with a coarse and a fine head on each map: what the detector's backbone learns first.
+    """The backbone with a coarse and a fine classification head on each map, for pre-training the detector's backbone.
 
-    Each map has to tell the classes apart by itself (deep supervision, Lee et al. 2015), as each of the detector's maps will.
+    Each map must separate the classes on its own (deep supervision, Lee et al. 2015), as each of the detector's maps
+    must.
     """
 
     def __init__(self, coarse: int, fine: int) -> None:
-        """Take the numbers of classes."""
+        """Build the network with random weights.
+
+        :param coarse: number of coarse classes.
+        :param fine: number of fine classes.
+        """
         super().__init__()
         self.backbone = Backbone()
         self.drop = nn.Dropout(0.3)
@@ -67,15 +72,18 @@ class Classifier(nn.Module):
         self.fine = nn.ModuleList(nn.Linear(width, fine) for width in WIDTHS[FIRST_MAP:])
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Give coarse and fine logits of pictures ``[N, 3, S, S]``, one pair for each map."""
-        pooled = [self.drop(one.mean((2, 3))) for one in self.backbone(x).values()]
-        return [(coarse(one), fine(one)) for one, coarse, fine in zip(pooled, self.coarse, self.fine, strict=True)]
+        """Return coarse logits ``[N, coarse]`` and fine logits ``[N, fine]`` for each map.
+
+        :param x: images ``[N, 3, S, S]``.
+        """
+        pooled = [self.drop(feature_map.mean((2, 3))) for feature_map in self.backbone(x).values()]
+        return [(coarse(features), fine(features)) for features, coarse, fine in zip(pooled, self.coarse, self.fine, strict=True)]
 
 
-def detector(classes: int, size: int) -> SSD:
-    """Build the detector.
+def build_detector(classes: int, size: int) -> SSD:
+    """Build the detector with random weights.
 
-    :param classes: number of labels, the background not counted.
+    :param classes: number of labels, without the background.
     :param size: side of the square input in pixels.
     """
     anchors = DefaultBoxGenerator([[2], [2], [2], [2]], scales=_SCALES)
@@ -95,15 +103,16 @@ def detector(classes: int, size: int) -> SSD:
     )
 
 
-def fill(model: SSD, weights: dict[str, Tensor]) -> None:
-    """Fill a detector with weights.
+def load_weights(model: SSD, weights: dict[str, Tensor]) -> None:
+    """Load a state dict into a detector of ``build_detector``.
 
-    The second block of a stage came with grocery 1.2. It begins as the identity and stays it where the weights are of before: they give what they gave.
+    The second block of a stage exists since grocery 1.2. It is initialised as the identity; weights of earlier versions
+    leave it so, and give the same output as before.
 
-    :raises RuntimeError: the weights are of another network.
+    :raises RuntimeError: the weights belong to another network.
     """
-    since = {name: one for name, one in model.state_dict().items() if _SECOND_BLOCK.match(name)}
-    model.load_state_dict(since | weights)
+    second_blocks = {name: tensor for name, tensor in model.state_dict().items() if _SECOND_BLOCK.match(name)}
+    model.load_state_dict(second_blocks | weights)
 
 
 class _Residual(nn.Module):
@@ -111,14 +120,14 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _conv(width, width, 1)
         norm = nn.BatchNorm2d(width)
-        nn.init.zeros_(norm.weight)  # begins as the identity (Goyal et al. 2017)
+        nn.init.zeros_(norm.weight)  # initialised as the identity (Goyal et al. 2017)
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x + self.second(self.first(x)))
 
 
-def _conv(before: int, after: int, stride: int) -> nn.Sequential:
+def _conv(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+        nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
     )

@@ -1,41 +1,49 @@
-"""The last step of torchvision's SSD for all classes at once: its own loop over 90 classes costs as much as a small network."""
+"""Post-processing of torchvision's SSD for all classes at once.
+
+Torchvision loops over the classes, which for 90 of them costs as much as a small network.
+"""
 
 from typing import Any
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
 
 import torch
 from torch import Tensor
 from torchvision.ops import boxes as box_ops
 
 
-def postprocess(model: Any, heads: dict[str, Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-    """Do what ``SSD.postprocess_detections`` does: decode, select by score, suppress what overlaps.
+def postprocess_detections(
+    model: Any, heads: dict[str, Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]
+) -> list[dict[str, Tensor]]:
+    """Do what ``SSD.postprocess_detections`` does: decode the boxes, select by score, apply non-maximum suppression.
 
-    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``.
-    :param anchors: of each picture, ``[A, 4]``.
-    :param sizes: height and width of each picture in the network's pixels.
+    :param model: the SSD, whose thresholds and limits apply.
+    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors and C
+        classes with the background.
+    :param anchors: ``[A, 4]`` for each image.
+    :param sizes: height and width of each image in pixels of the network's input.
+    :returns: for each image ``boxes`` ``[D, 4]``, ``scores`` ``[D]`` and ``labels`` ``[D]``, the highest score first.
     """
-    found = []
-    every = torch.softmax(heads["cls_logits"], -1)
-    for scores, offsets, places, size in zip(every, heads["bbox_regression"], anchors, sizes, strict=True):
-        at, label = torch.nonzero(scores[:, 1:] > model.score_thresh, as_tuple=True)
+    results = []
+    probabilities = torch.softmax(heads["cls_logits"], -1)
+    for scores, offsets, image_anchors, size in zip(probabilities, heads["bbox_regression"], anchors, sizes, strict=True):
+        anchor, label = torch.nonzero(scores[:, 1:] > model.score_thresh, as_tuple=True)
         label = label + 1
-        at, label = _best(scores, at, label, model.topk_candidates)
-        boxes = box_ops.clip_boxes_to_image(model.box_coder.decode_single(offsets[at], places[at]), size)
-        chosen = scores[at, label]
-        kept = box_ops.batched_nms(boxes, chosen, label, model.nms_thresh)[: model.detections_per_img]
-        found.append({"boxes": boxes[kept], "scores": chosen[kept], "labels": label[kept]})
-    return found
+        anchor, label = _top_candidates(scores, anchor, label, model.topk_candidates)
+        boxes = box_ops.clip_boxes_to_image(model.box_coder.decode_single(offsets[anchor], image_anchors[anchor]), size)
+        selected = scores[anchor, label]
+        kept = box_ops.batched_nms(boxes, selected, label, model.nms_thresh)[: model.detections_per_img]
+        results.append({"boxes": boxes[kept], "scores": selected[kept], "labels": label[kept]})
+    return results
 
 
-def _best(scores: Tensor, at: Tensor, label: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Keep the best ``most`` anchors of each label."""
-    crowded = torch.nonzero(torch.bincount(label, minlength=1) > most).flatten()
-    for one in crowded.tolist():
-        mine = torch.nonzero(label == one).flatten()
-        fallen = scores[at[mine], one].argsort(descending=True)[most:]
-        left = torch.ones(len(label), dtype=torch.bool, device=label.device)
-        left[mine[fallen]] = False
-        at, label = at[left], label[left]
-    return at, label
+def _top_candidates(scores: Tensor, anchor: Tensor, label: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Keep the ``limit`` highest-scoring anchors of each label. ``anchor`` and ``label`` are parallel index tensors."""
+    crowded_labels = torch.nonzero(torch.bincount(label, minlength=1) > limit).flatten()
+    for crowded in crowded_labels.tolist():
+        members = torch.nonzero(label == crowded).flatten()
+        dropped = scores[anchor[members], crowded].argsort(descending=True)[limit:]
+        mask = torch.ones(len(label), dtype=torch.bool, device=label.device)
+        mask[members[dropped]] = False
+        anchor, label = anchor[mask], label[mask]
+    return anchor, label

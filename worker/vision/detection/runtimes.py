@@ -1,8 +1,8 @@
-"""What computes a network: OpenVINO on a CPU, torch on a GPU and where OpenVINO is absent.
+"""Runtimes that compute a detector's network: OpenVINO on a CPU; torch on a GPU, and on a CPU without OpenVINO.
 
-An engine takes the place of three parts inside a torchvision detector: its transform, its backbone and, where it has
-one, its dense head; an SSD's last step is done by ``suppress``. What remains (anchors, proposals, suppression) is torchvision's
-own code, so that every engine answers what the plain call answers.
+``install`` replaces three parts of a torchvision detector: its transform, its backbone and, if it has one, its dense
+head. The post-processing of an SSD is replaced by ``nms``. The rest (anchors, proposals, non-maximum suppression)
+remains torchvision's code, so that every runtime gives the results of the plain torchvision call.
 """
 
 import math
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from functools import cache, partial
 from typing import Any, Literal
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
 
 import cv2
 import numpy as np
@@ -27,18 +27,21 @@ from worker.vision.detection.model_registry import ModelUnusable
 Precision = Literal["full", "half"]
 
 
-def chosen(device: str | None) -> str:
-    """Give the device to compute on: what is asked for, else a GPU where there is one.
+def select_device(device: str | None) -> str:
+    """Return the requested device; by default ``cuda`` if there is a usable GPU, else ``cpu``.
 
-    :raises ModelUnusable: a GPU is asked for where there is none.
+    :raises ModelUnusable: ``cuda`` is requested and there is no usable GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelUnusable("There is no GPU that torch can use here. Leave the device open, or name cpu.")
+        raise ModelUnusable("torch finds no GPU that it can use. Set the device to cpu, or leave it unset.")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def has_half(device: str) -> bool:
-    """Say whether a device computes in half precision (bfloat16 on a CPU, float16 on a GPU) faster than in full."""
+def supports_half(device: str) -> bool:
+    """Return whether half precision is faster than full precision on the device.
+
+    It is bfloat16 on a CPU and float16 on a GPU.
+    """
     if device != "cpu":
         return True
     try:
@@ -50,106 +53,116 @@ def has_half(device: str) -> bool:
 
 @cache
 def _openvino_core() -> Any:
-    """Make OpenVINO's core once and keep it.
+    """Create OpenVINO's core once for the process, and keep it.
 
-    Its CPU plugin gives the thread that makes it a stack for signals (sigaltstack(2)), and when it goes, unmaps that and puts back the one
-    before. With two that go in the order they came the thread is left with one that is gone, and the next signal ends the process.
+    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread;
+    when the core is destroyed, it unmaps that stack and restores the previous one. If two cores are destroyed in the
+    order of their creation, the thread keeps a stack that is unmapped, and the next signal kills the process.
 
-    :raises ImportError: OpenVINO is not there.
+    :raises ImportError: OpenVINO is not installed.
     """
-    import openvino  # on first use: this module is its one place
+    import openvino  # on first use, and only in this module: some machines lack it
 
     return openvino.Core()
 
 
 def install(model: nn.Module, *, device: str, precision: Precision, threads: int) -> Precision:
-    """Put an engine into a torchvision detector, in place.
+    """Install a runtime into a torchvision detector, in place.
 
-    :returns: the precision in which it computes: ``full`` where the device has no other.
+    :param device: ``cpu`` or ``cuda``.
+    :param threads: number of threads that OpenVINO may use.
+    :returns: the precision that is used: ``full`` where the device does not support ``half``.
     """
-    if precision == "half" and not has_half(device):
+    if precision == "half" and not supports_half(device):
         precision = "full"
     parts: Any = model
     network = _Network(parts)
-    run: _TorchRun | _OpenVinoRun
+    runtime: _TorchRuntime | _OpenVinoRuntime
     if device == "cpu":
         try:
-            run = _OpenVinoRun(network, parts.transform.fixed_size, precision, threads)
+            runtime = _OpenVinoRuntime(network, parts.transform.fixed_size, precision, threads)
         except ImportError:
-            run = _TorchRun(network, device, precision)
+            runtime = _TorchRuntime(network, device, precision)
     else:
         model.to(device)
-        run = _TorchRun(network, device, precision)
-    parts.transform = _Fit(parts.transform)
-    parts.backbone = stage = _Backbone(run, network.heads)
-    if network.heads:
-        parts.head = _Head(stage)
+        runtime = _TorchRuntime(network, device, precision)
+    parts.transform = _Transform(parts.transform)
+    parts.backbone = backbone = _Backbone(runtime, network.head_names)
+    if network.head_names:
+        parts.head = _Head(backbone)
     if isinstance(model, SSD):
-        parts.postprocess_detections = partial(nms.postprocess, parts)
+        parts.postprocess_detections = partial(nms.postprocess_detections, parts)
     return precision
 
 
-class _Fit(nn.Module):
-    """Torchvision's ``GeneralizedRCNNTransform`` by OpenCV: the same sizes, the same bilinear values to 1e-3 of a step.
+class _Transform(nn.Module):
+    """Torchvision's ``GeneralizedRCNNTransform`` with OpenCV.
 
-    A float picture of 1280x960 costs nine times as much to resize as bytes do. So a side that is more than twice as long as it
-    will be is first halved by area, as often as that is so, in bytes: two neighbours alone would miss most of its pixels anyway.
+    Sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of 1280x960 costs
+    nine times as much as resizing bytes. So a side that is more than twice its target length is first halved by area,
+    in bytes, as often as that applies: bilinear interpolation of two neighbours would skip most of its pixels anyway.
     """
 
-    def __init__(self, like: Any) -> None:
+    def __init__(self, original: Any) -> None:
         super().__init__()
-        self._like = like
-        self._kept = np.empty((0, 0, 0, 3), np.float32)
+        self._original = original
+        self._buffer = np.empty((0, 0, 0, 3), np.float32)
 
     def forward(self, images: list[Tensor], _targets: None = None) -> tuple[ImageList, None]:
-        """Bring pictures ``[3, H, W]`` (uint8, rows of RGB in memory) to one size; the batch is float, from 0 to 255."""
-        fitted = [self._resized(image.permute(1, 2, 0).numpy()) for image in images]
-        sizes = [(one.shape[0], one.shape[1]) for one in fitted]
-        stride = 1 if self._like.fixed_size else self._like.size_divisible
-        high, wide = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
-        batch = self._room(len(fitted), high, wide)
-        around = np.multiply(self._like.image_mean, 255, dtype=np.float32)  # 0 when it is normalised: torchvision pads after that
-        for row, one, (height, width) in zip(batch, fitted, sizes, strict=True):
-            row[:height, :width] = one
-            row[height:], row[:height, width:] = around, around
+        """Resize images ``[3, H, W]`` into a batch ``[N, 3, H, W]``, float32 from 0 to 255.
+
+        The images are uint8, views of contiguous arrays ``[H, W, 3]``.
+        """
+        resized = [self._resize(image.permute(1, 2, 0).numpy()) for image in images]
+        sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in resized]
+        stride = 1 if self._original.fixed_size else self._original.size_divisible
+        height, width = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
+        batch = self._allocate(len(resized), height, width)
+        # Normalization turns this value into 0, with which torchvision pads after normalization.
+        padding = np.multiply(self._original.image_mean, 255, dtype=np.float32)
+        for row, rgb, (high, wide) in zip(batch, resized, sizes, strict=True):
+            row[:high, :wide] = rgb
+            row[high:], row[:high, wide:] = padding, padding
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
 
-    def postprocess(self, found: list[dict[str, Tensor]], *sizes: Any) -> Any:
-        """Bring boxes back to the pictures' own pixels. Masks and key points, which nobody asks for here, are left out.
+    def postprocess(self, outputs: list[dict[str, Tensor]], *sizes: Any) -> Any:
+        """Scale boxes back to pixels of the images. Masks and key points, which nothing here uses, are left out.
 
-        Of a picture of 50 megapixels a hundred masks would take 19 GB.
+        A hundred masks of an image of 50 megapixels would take 19 GB.
         """
-        return self._like.postprocess([{name: one[name] for name in ("boxes", "scores", "labels")} for one in found], *sizes)
+        return self._original.postprocess([{name: output[name] for name in ("boxes", "scores", "labels")} for output in outputs], *sizes)
 
-    def _room(self, count: int, high: int, wide: int) -> NDArray[np.float32]:
-        """Give ``[count, high, wide, 3]`` to be filled. Where all are of one size it is kept, 1.8 MB a picture at 384 x 384: its pages cost more than the copy.
+    def _allocate(self, count: int, height: int, width: int) -> NDArray[np.float32]:
+        """Return an uninitialised array ``[count, height, width, 3]``.
 
-        OpenVINO may hold on to it until the next call, so none may begin before the last has answered.
+        With a fixed size the buffer is reused (1.8 MB for an image of 384 x 384), because new memory pages cost more
+        than the copy into them. OpenVINO may refer to the buffer until its next call, so a call must not begin before
+        the previous one has returned.
         """
-        if not self._like.fixed_size:
-            return np.empty((count, high, wide, 3), np.float32)
-        if len(self._kept) < count:
-            self._kept = np.empty((count, high, wide, 3), np.float32)
-        return self._kept[:count]
+        if not self._original.fixed_size:
+            return np.empty((count, height, width, 3), np.float32)
+        if len(self._buffer) < count:
+            self._buffer = np.empty((count, height, width, 3), np.float32)
+        return self._buffer[:count]
 
-    def _resized(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        high, wide = rgb.shape[:2]
-        if self._like.fixed_size:
-            size = self._like.fixed_size
+    def _resize(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        height, width = rgb.shape[:2]
+        if self._original.fixed_size:
+            size = self._original.fixed_size
         else:
-            scale = min(self._like.min_size[-1] / min(high, wide), self._like.max_size / max(high, wide))
-            size = (max(1, int(wide * scale)), max(1, int(high * scale)))
-        reduced = (_halved(wide, size[0]), _halved(high, size[1]))
-        if reduced != (wide, high):
+            scale = min(self._original.min_size[-1] / min(height, width), self._original.max_size / max(height, width))
+            size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        reduced = (_halve(width, size[0]), _halve(height, size[1]))
+        if reduced != (width, height):
             rgb = cv2.resize(rgb, reduced, interpolation=cv2.INTER_AREA)
-        fitted: NDArray[np.float32] = cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        return fitted
+        resized: NDArray[np.float32] = cv2.resize(rgb.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+        return resized
 
 
 class _Network(nn.Module):
-    """The part that is all convolutions: pictures to feature maps, and the dense head's outputs where there is one.
+    """The convolutional part: images to feature maps, and to the outputs of the dense head if there is one.
 
-    With a head only the maps' sizes are needed by what follows: one channel of each is given.
+    With a dense head, the rest of the detector needs only the sizes of the maps, so one channel of each is returned.
     """
 
     mean: Tensor
@@ -158,82 +171,88 @@ class _Network(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.backbone, self.head = model.backbone, getattr(model, "head", None)
-        self.heads: list[str] = []
-        """Names of the dense head's outputs, in their order; empty where the model has none (two stages)."""
-        self.maps: list[str] = []
+        self.head_names: list[str] = []
+        """Names of the dense head's outputs in their order; empty where the model has none (two-stage detectors)."""
+        self.map_names: list[str] = []
         for name, values in (("mean", model.transform.image_mean), ("std", model.transform.image_std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255)
         with torch.inference_mode():
             size = model.transform.fixed_size or (64, 64)
-            features = _as_maps(self.backbone(torch.zeros(1, 3, *size)))
-            self.maps = list(features)
+            features = _as_dict(self.backbone(torch.zeros(1, 3, *size)))
+            self.map_names = list(features)
             if self.head is not None:
-                self.heads = list(self.head(list(features.values())))
+                self.head_names = list(self.head(list(features.values())))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        """Compute pictures ``[N, H, W, 3]``."""
-        x = (pictures.permute(0, 3, 1, 2) - self.mean) / self.std
-        features = _as_maps(self.backbone(x))
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Compute images ``[N, H, W, 3]`` with values from 0 to 255.
+
+        Return the maps in the order of ``map_names``, then the outputs of ``head_names``.
+        """
+        x = (images.permute(0, 3, 1, 2) - self.mean) / self.std
+        features = _as_dict(self.backbone(x))
         if self.head is None:
             return tuple(features.values())
-        found = self.head(list(features.values()))
-        return (*(one[:, :1] for one in features.values()), *(found[name] for name in self.heads))
+        outputs = self.head(list(features.values()))
+        return (*(feature_map[:, :1] for feature_map in features.values()), *(outputs[name] for name in self.head_names))
 
 
 class _Backbone(nn.Module):
-    """Stands where a model has its backbone; keeps what was computed of the heads for ``_Head``."""
+    """Replaces a model's backbone; keeps the outputs of the dense head for ``_Head``."""
 
-    def __init__(self, run: "_TorchRun | _OpenVinoRun", heads: list[str]) -> None:
+    def __init__(self, runtime: "_TorchRuntime | _OpenVinoRuntime", head_names: list[str]) -> None:
         super().__init__()
-        self._run, self._names = run, heads
-        self.found: dict[str, Tensor] = {}
+        self._runtime, self._head_names = runtime, head_names
+        self.head_outputs: dict[str, Tensor] = {}
 
     def forward(self, batch: Tensor) -> "OrderedDict[str, Tensor]":
-        outputs = self._run(batch.permute(0, 2, 3, 1))
-        maps = len(outputs) - len(self._names)
-        self.found = dict(zip(self._names, outputs[maps:], strict=True))
-        return OrderedDict(zip(self._run.maps, outputs[:maps], strict=True))
+        outputs = self._runtime(batch.permute(0, 2, 3, 1))
+        map_count = len(outputs) - len(self._head_names)
+        self.head_outputs = dict(zip(self._head_names, outputs[map_count:], strict=True))
+        return OrderedDict(zip(self._runtime.map_names, outputs[:map_count], strict=True))
 
 
 class _Head(nn.Module):
     def __init__(self, backbone: _Backbone) -> None:
         super().__init__()
-        self._backbone = [backbone]  # in a list: it is no part of this module
+        self._backbone = [backbone]  # in a list, so that it is not registered as a submodule
 
     def forward(self, _features: list[Tensor]) -> dict[str, Tensor]:
-        found, self._backbone[0].found = self._backbone[0].found, {}
-        return found
+        outputs, self._backbone[0].head_outputs = self._backbone[0].head_outputs, {}
+        return outputs
 
 
-class _TorchRun:
-    """Torch itself. On a GPU with channels last, and half precision where it is asked for."""
+class _TorchRuntime:
+    """Torch, channels last; in half precision if requested."""
 
     def __init__(self, network: _Network, device: str, precision: Precision) -> None:
-        self.maps = network.maps
+        self.map_names = network.map_names
         self._device = device
         self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if precision == "half":
             self._network.half()
         elif device == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # else full precision would not be full
+            torch.backends.cudnn.allow_tf32 = False  # TF32 would reduce the precision of float32 convolutions
 
-    def __call__(self, pictures: Tensor) -> list[Tensor]:
-        return [one.float() for one in self._network(pictures.to(self._device, self._network.mean.dtype))]
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        return [output.float() for output in self._network(images.to(self._device, self._network.mean.dtype))]
 
 
-class _OpenVinoRun:
-    """OpenVINO: two to three times as fast as torch on a CPU in f32, agreeing to 1e-5; more in bf16."""
+class _OpenVinoRuntime:
+    """OpenVINO: on a CPU two to three times as fast as torch in float32. The results agree to 1e-5.
+
+    In bfloat16 it is faster still.
+    """
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
         import openvino
 
-        self.maps = network.maps
-        wide, high = fixed_size or (-1, -1)
-        example = torch.zeros(2, *((high, wide) if fixed_size else (128, 192)), 3)
+        self.map_names = network.map_names
+        width, height = fixed_size or (-1, -1)
+        example = torch.zeros(2, *((height, width) if fixed_size else (128, 192)), 3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # OpenVINO's own way through torch.jit, and torch's view of it
-            shape = openvino.PartialShape([-1, high, wide, 3])
-            # OpenVINO would have the trace compared, and for that torch imports its compiler and computes twice.
+            warnings.simplefilter("ignore")  # OpenVINO converts by way of torch.jit, about which torch warns
+            shape = openvino.PartialShape([-1, height, width, 3])
+            # OpenVINO would have the trace checked, for which torch imports its compiler and computes everything twice.
             traced = torch.jit.trace(network.eval(), example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]  # torch's own gap
             model = openvino.convert_model(traced, input=[shape])
         settings = {
@@ -244,16 +263,16 @@ class _OpenVinoRun:
         }
         self._compiled = _openvino_core().compile_model(model, "CPU", settings)
 
-    def __call__(self, pictures: Tensor) -> list[Tensor]:
-        found = self._compiled(pictures.numpy())
-        return [torch.from_numpy(found[at].copy()) for at in range(len(self._compiled.outputs))]
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        outputs = self._compiled(images.numpy())
+        return [torch.from_numpy(outputs[index].copy()) for index in range(len(self._compiled.outputs))]
 
 
-def _halved(side: int, target: int) -> int:
+def _halve(side: int, target: int) -> int:
     while side > 2 * target:
         side = (side + 1) // 2
     return side
 
 
-def _as_maps(found: "Tensor | dict[str, Tensor]") -> dict[str, Tensor]:
-    return {"0": found} if isinstance(found, Tensor) else found
+def _as_dict(features: "Tensor | dict[str, Tensor]") -> dict[str, Tensor]:
+    return {"0": features} if isinstance(features, Tensor) else features

@@ -1,7 +1,9 @@
-"""What is read off the structure of a picture's file, before a decoder has it: whether it is whole, how large, and what of it is needed.
+"""Parse the structure of image files before they are decoded.
 
-Decoders give what they have of a file that is cut short, or stop reading once the first frame is there; and some take their time
-over what is no part of the picture. Here each format, in a module of its own, is walked to its end, in time that grows with the file's length at most.
+The structure tells whether a file is complete, how large the image is, and which parts a decoder needs. Decoders return
+what they have of a truncated file, or stop reading after the first frame; and some take long over data that do not
+belong to the image. Here each format, in a module of its own, is parsed to its end, in time at most proportional to the
+length of the file.
 """
 
 import struct
@@ -20,41 +22,45 @@ _CHECKS: Final[dict[str, Callable[[bytes], int]]] = {
     "webp": webp.check,
     "avif": avif.check,
 }
-_SIZES: Final[dict[str, Callable[[bytes], tuple[int, int] | None]]] = {
-    "png": png.size,
-    "gif": gif.size,
-    "bmp": bmp.size,
-    "tiff": tiff.size,
-    "webp": webp.size,
-    "avif": avif.size,
+_SIZE_READERS: Final[dict[str, Callable[[bytes], tuple[int, int] | None]]] = {
+    "png": png.read_size,
+    "gif": gif.read_size,
+    "bmp": bmp.read_size,
+    "tiff": tiff.read_size,
+    "webp": webp.read_size,
+    "avif": avif.read_size,
 }
-_NEEDED: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg.needed, "png": png.needed}
+_FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg.remove_unneeded, "png": png.remove_unneeded}
 
 
 def check(kind: str, data: bytes) -> int:
-    """Walk through a file to its end; what follows that is no part of the picture.
+    """Verify that a file is complete. Bytes after the end of the image are ignored.
 
-    :param kind: what ``shared.media_types.sniff`` says of it.
-    :returns: number of its frames or pages; 0 where the decoder knows it without looking at them.
+    :param kind: the format, as returned by ``shared.media_types.sniff``.
+    :returns: the number of frames or pages; 0 where the decoder knows it without decoding them.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     """
     try:
         return _CHECKS[kind](data)
-    except (struct.error, IndexError) as error:  # read behind the last byte
+    except (struct.error, IndexError) as error:  # a read beyond the last byte
         raise VisionError("truncated") from error
 
 
-def needed(kind: str, data: bytes) -> bytes:
-    """Give what Pillow needs of a file; all of it where nothing else would do harm.
+def remove_unneeded(kind: str, data: bytes) -> bytes:
+    """Return a file without the parts that could harm Pillow and that the image does not need. Most formats have none.
 
+    :param kind: the format, as returned by ``shared.media_types.sniff``.
     :raises VisionError: ``truncated``; ``corrupt``.
     """
-    return _NEEDED[kind](data) if kind in _NEEDED else data
+    return _FILTERS[kind](data) if kind in _FILTERS else data
 
 
-def size(kind: str | None, data: bytes) -> tuple[int, int] | None:
-    """Read width and height off the header, of all but a JPEG; None where that takes a decoder, or the format is not known."""
+def read_size(kind: str | None, data: bytes) -> tuple[int, int] | None:
+    """Read width and height in pixels from the header of any format but JPEG.
+
+    :returns: None where only a decoder could tell, or the format is unknown.
+    """
     try:
-        return _SIZES[kind](data) if kind in _SIZES else None
-    except (struct.error, LookupError, StopIteration, VisionError):  # there is no header, or no frame
+        return _SIZE_READERS[kind](data) if kind in _SIZE_READERS else None
+    except (struct.error, LookupError, StopIteration, VisionError):  # no header, or no frame
         return None

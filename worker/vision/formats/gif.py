@@ -1,4 +1,4 @@
-"""A GIF, from block to block (GIF89a)."""
+"""Parse the blocks of a GIF file (GIF89a)."""
 
 import struct
 from collections.abc import Iterator
@@ -6,39 +6,48 @@ from typing import Final
 
 from worker.vision.errors import VisionError
 
-_HEADER: Final = 1 << 16
-"""Bytes that a size is looked for in. A GIF may begin with texts; to walk through many short ones takes its time."""
+_MAX_HEADER_BYTES: Final = 1 << 16
+"""The first frame must begin within this many bytes for its size to be read. A GIF may begin with comments; parsing
+many short ones takes long."""
 
 
 def check(data: bytes) -> int:
-    """From block to block to the trailer."""
+    """Parse all blocks up to the trailer.
+
+    :returns: the number of frames.
+    :raises VisionError: ``corrupt``.
+    :raises IndexError: the file is truncated.
+    """
     return sum(1 for _ in _frames(data))
 
 
-def size(data: bytes) -> tuple[int, int]:
-    """Width and height: the screen, and what of the first frame reaches beyond it."""
-    data = data[:_HEADER]
+def read_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the logical screen, enlarged to hold the whole first frame.
+
+    :raises StopIteration: there is no frame.
+    """
+    data = data[:_MAX_HEADER_BYTES]
     left, top, width, height = struct.unpack_from("<HHHH", data, next(_frames(data)) + 1)
-    across, down = struct.unpack_from("<HH", data, 6)
-    return max(across, left + width), max(down, top + height)
+    screen_width, screen_height = struct.unpack_from("<HH", data, 6)
+    return max(screen_width, left + width), max(screen_height, top + height)
 
 
 def _frames(data: bytes) -> Iterator[int]:
-    """Give the place of each frame's descriptor."""
-    at = 13 + _colours(data[10])
-    while (kind := data[at]) != 0x3B:
+    """Yield the offset of each frame's image descriptor."""
+    offset = 13 + _colour_table_length(data[10])
+    while (kind := data[offset]) != 0x3B:
         if kind == 0x2C:
-            yield at
-            at += 11 + _colours(data[at + 9])
+            yield offset
+            offset += 11 + _colour_table_length(data[offset + 9])
         elif kind == 0x21:
-            at += 2
+            offset += 2
         else:
             raise VisionError("corrupt")
-        while length := data[at]:
-            at += 1 + length
-        at += 1
+        while length := data[offset]:
+            offset += 1 + length
+        offset += 1
 
 
-def _colours(flags: int) -> int:
-    """Give the length of a GIF's colour table."""
+def _colour_table_length(flags: int) -> int:
+    """Return the length of the colour table in bytes; 0 where the flags announce none."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

@@ -1,4 +1,4 @@
-"""A TIFF, from directory to directory (TIFF 6.0)."""
+"""Parse the directories of a TIFF file (TIFF 6.0)."""
 
 import struct
 from collections.abc import Iterator
@@ -8,108 +8,123 @@ from typing import Final
 from worker.vision.errors import VisionError
 from worker.vision.formats import jpeg
 
-_ORDERS: Final = {b"I": "<", b"M": ">"}
-_FEW: Final = 64
-"""Fields of a directory that is read only for the size. Cameras and scanners write about twenty."""
-_PAGES: Final = 10_000
-_ENTRIES: Final = 500_000
-"""Most directories of a TIFF, and most entries and strips: these may overlap, so that a file's length bounds nothing."""
-_PLACES_AND_LENGTHS: Final = ((273, 279), (324, 325))
-"""Tags of where strips and tiles lie and of how long they are (TIFF 6.0, sections 3 and 15)."""
-_SIZE: Final = (256, 257)
+_BYTE_ORDERS: Final = {b"I": "<", b"M": ">"}
+_MAX_FIELDS_FOR_SIZE: Final = 64
+"""The size is not read from a directory with more fields. Cameras and scanners write about twenty."""
+_MAX_PAGES: Final = 10_000
+_MAX_ENTRIES: Final = 500_000
+"""Limits of the directories, and of the entries and strips together: these may overlap, so that the file's length does
+not bound their number."""
+_OFFSET_AND_LENGTH_TAGS: Final = ((273, 279), (324, 325))
+"""Tags of the offsets and lengths of strips and of tiles (TIFF 6.0, sections 3 and 15)."""
+_SIZE_TAGS: Final = (256, 257)
 """Tags of width and height."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
-_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
-"""Of fields that hold whole numbers; those with a sign are never below zero where they matter here."""
-_YCC: Final = 6
-"""A TIFF's colours are kept as brightness and two differences, which may be of several pixels together (TIFF 6.0, section 21)."""
+_INTEGER_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
+"""Struct codes of the integer field types; values of the signed types are never negative where they matter here."""
+_YCBCR: Final = 6
+"""Photometric interpretation with luma and two chroma samples, which several pixels may share (TIFF 6.0, section
+21)."""
 
 
 def check(data: bytes) -> int:
-    """From directory to directory: all strips and tiles lie within the file, and those of the first make the whole picture."""
-    order = _ORDERS[data[:1]]
-    (at,) = struct.unpack_from(order + "I", data, 4)
+    """Parse all directories.
+
+    Verify that all strips and tiles are inside the file, and that those of the first directory make up the whole image.
+
+    :returns: the number of directories, which are pages.
+    :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
+    :raises struct.error: the file is truncated.
+    """
+    order = _BYTE_ORDERS[data[:1]]
+    (offset,) = struct.unpack_from(order + "I", data, 4)
     seen: set[int] = set()
-    first: _Page | None = None
+    first: _Directory | None = None
     entries = 0
-    while at:
-        if at in seen or len(seen) == _PAGES:
+    while offset:
+        if offset in seen or len(seen) == _MAX_PAGES:
             raise VisionError("corrupt")
-        seen.add(at)
-        (number,) = struct.unpack_from(order + "H", data, at)
-        (following,) = struct.unpack_from(order + "I", data, at + 2 + 12 * number)
-        page = _page(data, order, at, number)
-        entries += number + sum(page.fields[tag][1] for pair in _PLACES_AND_LENGTHS for tag in pair if tag in page.fields)
-        if entries > _ENTRIES:
+        seen.add(offset)
+        (count,) = struct.unpack_from(order + "H", data, offset)
+        (following,) = struct.unpack_from(order + "I", data, offset + 2 + 12 * count)
+        directory = _read_directory(data, order, offset, count)
+        entries += count + sum(directory.fields[tag][1] for pair in _OFFSET_AND_LENGTH_TAGS for tag in pair if tag in directory.fields)
+        if entries > _MAX_ENTRIES:
             raise VisionError("corrupt")
-        for pair in _PLACES_AND_LENGTHS:
-            if any(place + length > len(data) for place, length in zip(*map(page.all, pair), strict=False)):
+        for pair in _OFFSET_AND_LENGTH_TAGS:
+            if any(begin + length > len(data) for begin, length in zip(*map(directory.values, pair), strict=False)):
                 raise VisionError("truncated")
-        first = first or page
-        at = following
+        first = first or directory
+        offset = following
     if first is None:
         raise VisionError("corrupt")
-    first.check_whole()
+    first.check_complete()
     return len(seen)
 
 
-def size(data: bytes) -> tuple[int, int] | None:
-    """Width and height, off the first directory; None where that is no ordinary one."""
-    order = _ORDERS[data[:1]]
-    (at,) = struct.unpack_from(order + "I", data, 4)
-    (number,) = struct.unpack_from(order + "H", data, at)
-    if number > _FEW:
+def read_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height from the first directory; None where that directory is unusual."""
+    order = _BYTE_ORDERS[data[:1]]
+    (offset,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, offset)
+    if count > _MAX_FIELDS_FOR_SIZE:
         return None
-    said = [row for row in _rows(data, order, at, number) if row[0] in _SIZE]
-    if [row[0] for row in said] != list(_SIZE) or any(kind not in {_SHORT, _LONG} or count != 1 for _, kind, count, _ in said):
-        return None  # decoders need not agree on what is said twice, or in another way
-    page = _page(data, order, at, number)
-    return page.one(256, 0), page.one(257, 0)
+    size_entries = [entry for entry in _entries(data, order, offset, count) if entry[0] in _SIZE_TAGS]
+    is_usual = all(kind in {_SHORT, _LONG} and length == 1 for _, kind, length, _ in size_entries)
+    if [entry[0] for entry in size_entries] != list(_SIZE_TAGS) or not is_usual:
+        return None  # decoders may disagree about tags that are repeated or of another type
+    directory = _read_directory(data, order, offset, count)
+    return directory.value(256, 0), directory.value(257, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """A directory of a TIFF: type, count and value of each field, by its tag."""
+class _Directory:
+    """A directory of a TIFF: type, count and value of each field, by tag."""
 
     data: bytes
     order: str
     fields: dict[int, tuple[int, int, bytes]]
 
-    def all(self, tag: int) -> tuple[int, ...]:
-        """Read the numbers of a field: in its entry where they fit, else where that points; none where it is lacking."""
+    def values(self, tag: int) -> tuple[int, ...]:
+        """Read the integers of a field; empty where it is missing.
+
+        They are in the field's entry where they fit, and otherwise at the offset that it contains.
+        """
         kind, count, value = self.fields.get(tag, (_BYTE, 0, b""))
-        if count > _ENTRIES:
+        if count > _MAX_ENTRIES:
             raise VisionError("corrupt")
-        form = f"{self.order}{count}{_TYPES[kind]}"
+        form = f"{self.order}{count}{_INTEGER_TYPES[kind]}"
         if struct.calcsize(form) <= 4:
             return struct.unpack_from(form, value)
-        (at,) = struct.unpack(self.order + "I", value)
-        return struct.unpack_from(form, self.data, at)
+        (offset,) = struct.unpack(self.order + "I", value)
+        return struct.unpack_from(form, self.data, offset)
 
-    def one(self, tag: int, default: int) -> int:
-        """Read the first number of a field."""
-        return (*self.all(tag), default)[0]
+    def value(self, tag: int, default: int) -> int:
+        """Read the first integer of a field."""
+        return (*self.values(tag), default)[0]
 
-    def check_whole(self) -> None:
-        """See that there are as many strips or tiles as the picture takes, and that no cut shows in them.
+    def check_complete(self) -> None:
+        """Verify that there are as many strips or tiles as the image needs, and that none of them is visibly truncated.
 
-        Decoders leave black what has none. libtiff insists on every row of what is compressed, unless that is a JPEG.
+        Decoders leave missing strips and tiles black. libtiff requires every row of compressed data, except in JPEG
+        compression.
 
         :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
         """
-        width, height = self.one(256, 0), self.one(257, 0)
+        width, height = self.value(256, 0), self.value(257, 0)
         tiled = 322 in self.fields
-        across, down = (self.one(322, 0), self.one(323, 0)) if tiled else (width, min(height, self.one(278, height)))
-        places, lengths = map(self.all, _PLACES_AND_LENGTHS[tiled])
+        across, down = (self.value(322, 0), self.value(323, 0)) if tiled else (width, min(height, self.value(278, height)))
+        offsets, lengths = map(self.values, _OFFSET_AND_LENGTH_TAGS[tiled])
         if 0 in {width, height, across, down}:
             raise VisionError("corrupt")
-        samples, bits = self.one(277, 1), self.all(258) or (1,)
-        planes = samples if self.one(284, 1) == 2 else 1
-        compression = self.one(259, 1)
-        shared = self.one(262, 0) == _YCC and self.all(530) not in {(), (1, 1)}
-        if compression == 1 and (shared or (planes > 1 and max(bits) > 8)):
-            raise VisionError("unsupported_format")  # Pillow takes them for colours of every pixel, and for planes of 8 bits
-        if len(places) < -(-width // across) * -(-height // down) * planes:
+        samples, bits = self.value(277, 1), self.values(258) or (1,)
+        planes = samples if self.value(284, 1) == 2 else 1
+        compression = self.value(259, 1)
+        subsampled = self.value(262, 0) == _YCBCR and self.values(530) not in {(), (1, 1)}
+        if compression == 1 and (subsampled or (planes > 1 and max(bits) > 8)):
+            # Pillow reads the former as if each pixel had its own chroma, and the latter as if planes had 8 bits.
+            raise VisionError("unsupported_format")
+        if len(offsets) < -(-width // across) * -(-height // down) * planes:
             raise VisionError("truncated")
         if compression == 1 and lengths:
             depth = (sum(bits) if len(bits) == samples else bits[0] * samples) // planes
@@ -117,20 +132,25 @@ class _Page:
             if sum(lengths) < rows * -(-across * depth // 8):
                 raise VisionError("truncated")
         if compression == 7:
-            if sum(lengths) > len(self.data):  # they overlap: walking through them would take more than the file's length
+            # Overlapping tiles or strips would take more time to parse than in proportion to the file's length.
+            if sum(lengths) > len(self.data):
                 raise VisionError("corrupt")
-            for place, length in zip(places, lengths, strict=False):
-                jpeg.check(self.data[place : place + length])
+            for offset, length in zip(offsets, lengths, strict=False):
+                jpeg.check(self.data[offset : offset + length])
 
 
-def _page(data: bytes, order: str, at: int, number: int) -> _Page:
-    """Read a directory as Pillow does: the first of a field counts, and one of an unknown type is none."""
+def _read_directory(data: bytes, order: str, offset: int, count: int) -> _Directory:
+    """Read a directory as Pillow does.
+
+    Of repeated fields the first counts, and a field of an unknown type is ignored.
+    """
     fields: dict[int, tuple[int, int, bytes]] = {}
-    for tag, kind, count, value in _rows(data, order, at, number):
-        if kind in _TYPES:
-            fields.setdefault(tag, (kind, count, value))
-    return _Page(data, order, fields)
+    for tag, kind, length, value in _entries(data, order, offset, count):
+        if kind in _INTEGER_TYPES:
+            fields.setdefault(tag, (kind, length, value))
+    return _Directory(data, order, fields)
 
 
-def _rows(data: bytes, order: str, at: int, number: int) -> Iterator[tuple[int, int, int, bytes]]:
-    return struct.iter_unpack(order + "HHI4s", memoryview(data)[at + 2 : at + 2 + 12 * number])
+def _entries(data: bytes, order: str, offset: int, count: int) -> Iterator[tuple[int, int, int, bytes]]:
+    """Yield tag, type, number of values, and value or offset of each field."""
+    return struct.iter_unpack(order + "HHI4s", memoryview(data)[offset + 2 : offset + 2 + 12 * count])

@@ -1,4 +1,4 @@
-"""The first chunks of a WebP (RFC 9649)."""
+"""Parse the first chunks of a WebP file (RFC 9649)."""
 
 import struct
 
@@ -6,15 +6,22 @@ from worker.vision.errors import VisionError
 
 
 def check(data: bytes) -> int:
-    """The length that its first chunk says."""
+    """Verify that the file is as long as its first chunk says.
+
+    :returns: 0: the decoder counts the frames.
+    :raises VisionError: ``truncated``.
+    """
     (length,) = struct.unpack_from("<I", data, 4)
     if 8 + length > len(data):
         raise VisionError("truncated")
     return 0
 
 
-def size(data: bytes) -> tuple[int, int] | None:
-    """Width and height, of a canvas, a lossless picture or a lossy one (RFC 9649, 2.7, 3.4; RFC 6386, 9.1)."""
+def read_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of a canvas, a lossless image or a lossy one; None for any other chunk.
+
+    See RFC 9649, 2.7 and 3.4, and RFC 6386, 9.1.
+    """
     kind = data[12:16]
     if kind == b"VP8X":
         return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")

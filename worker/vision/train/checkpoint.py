@@ -1,4 +1,4 @@
-"""The file from which an ended training goes on."""
+"""The checkpoint file from which an interrupted training resumes."""
 
 from pathlib import Path
 from typing import Any
@@ -6,27 +6,30 @@ from typing import Any
 import torch
 
 
-class OtherTraining(Exception):
-    """The folder holds a training of other data or with another plan."""
+class CheckpointUnusable(Exception):
+    """The checkpoint is damaged, or belongs to a training with other data or another plan."""
 
 
 def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Read what ``write`` wrote.
+    """Read a checkpoint that ``write`` wrote.
 
-    :param identity: plan and data of the training that asks.
-    :raises OtherTraining: it is damaged, or of another training.
+    :param identity: recipe version, plan and data of the current training; must equal those in the checkpoint.
+    :raises CheckpointUnusable: when the file is damaged, or belongs to another training.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises what it likes
-        raise OtherTraining(f"{path} is damaged. Remove it to begin anew.") from error
+    except Exception as error:  # unpickling may raise any exception
+        raise CheckpointUnusable(f"{path} is damaged. Remove it to start from the beginning.") from error
     if state.get("identity") != identity:
-        raise OtherTraining(f"{path} belongs to other data or other settings, or to an older version of this tool. Choose another folder, or the same settings.")
+        raise CheckpointUnusable(
+            f"{path} belongs to other data or other settings, or to an older version of this tool. "
+            "Choose another folder, or use the same data and settings."
+        )
     return state
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Replace a checkpoint as a whole: a run that is killed here keeps the one before."""
+    """Replace a checkpoint atomically: a process that is killed during the write leaves the previous one."""
     new = path.with_suffix(".new")
     torch.save(state, new)
     new.replace(path)

@@ -1,7 +1,8 @@
-"""The scenes that a detector is judged by, composed from photos that it was not trained on.
+"""The scenes that a detector is evaluated on, composed from photos that it was not trained on.
 
-This file was committed before the training whose result it judges. The training's own scenes borrow ``turned`` and ``place`` from
-here, never the other way round; both draw backdrops and paste by ``draw``. A change to any of these changes what every figure means.
+This file was committed before the training whose result it evaluates. The training's own scenes use ``rotate`` and
+``find_place`` from this file, never the reverse; both draw backgrounds and paste with ``drawings``. A change to any of
+these changes the meaning of every figure.
 """
 
 import cv2
@@ -9,71 +10,71 @@ import numpy as np
 
 from worker.vision.train import drawings
 from worker.vision.train.datasets import Photos, Scene
-from worker.vision.train.drawings import Picture, Rng
+from worker.vision.train.drawings import Image, Rng
 
 SIDE = 256
-"""Pixels of a scene each way, and of the photos from which it is composed."""
+"""Width and height in pixels of a scene, and of the photos from which it is composed."""
 
 
-def scene(photos: Photos, seed: int) -> Scene:
-    """Compose one scene: 3 to 6 tiles of 15-60% of the frame, overlap up to 0.3, rotation, light, blur."""
+def compose(photos: Photos, seed: int) -> Scene:
+    """Compose one scene: 3 to 6 tiles of 15-60% of the frame's side, overlap up to 0.3, rotation, lighting, blur."""
     rng = np.random.default_rng(seed)
-    picture = _ground(photos, rng)
+    image = _background(photos, rng)
     boxes: list[list[float]] = []
     classes: list[int] = []
     for _ in range(int(rng.integers(3, 7))):
-        member = int(rng.integers(len(photos.pictures)))
+        index = int(rng.integers(len(photos.images)))
         side = int(SIDE * rng.uniform(0.15, 0.6))
-        tile = cv2.resize(photos.pictures[member], (side, side), interpolation=cv2.INTER_AREA)
-        piece, mask = turned(tile, float(rng.uniform(-12, 12)) if rng.random() < 0.5 else 0.0)
-        at = place(piece.shape[1], piece.shape[0], SIDE, boxes, rng)
-        if at is None:
+        tile = cv2.resize(photos.images[index], (side, side), interpolation=cv2.INTER_AREA)
+        piece, mask = rotate(tile, float(rng.uniform(-12, 12)) if rng.random() < 0.5 else 0.0)
+        corner = find_place(piece.shape[1], piece.shape[0], SIDE, boxes, rng)
+        if corner is None:
             continue
-        drawings.paste(picture, piece, mask, *at)
-        boxes.append([at[0], at[1], at[0] + piece.shape[1], at[1] + piece.shape[0]])
-        classes.append(int(photos.coarse[member]))
+        drawings.paste(image, piece, mask, *corner)
+        boxes.append([corner[0], corner[1], corner[0] + piece.shape[1], corner[1] + piece.shape[0]])
+        classes.append(int(photos.coarse[index]))
     if rng.random() < 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.4, 1.2)))
-    return Scene(_lit(picture, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int64))
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.2)))
+    return Scene(_relight(image, rng), np.array(boxes, np.float32).reshape(-1, 4), np.array(classes, np.int64))
 
 
-def turned(tile: Picture, degrees: float) -> tuple[Picture, Picture]:
-    """Turn a tile; give it with its mask, both as large as its upright frame."""
-    high, wide = tile.shape[:2]
-    matrix = cv2.getRotationMatrix2D((wide / 2, high / 2), degrees, 1.0)
+def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
+    """Rotate a tile; returns it and its mask, both of the size of the rotated tile's bounding box."""
+    height, width = tile.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
-    new = (int(wide * cos + high * sin), int(wide * sin + high * cos))
-    matrix[:, 2] += (new[0] - wide) / 2, (new[1] - high) / 2
-    return cv2.warpAffine(tile, matrix, new), cv2.warpAffine(np.full((high, wide), 255, np.uint8), matrix, new)
+    size = (int(width * cos + height * sin), int(width * sin + height * cos))
+    matrix[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    return cv2.warpAffine(tile, matrix, size), cv2.warpAffine(np.full((height, width), 255, np.uint8), matrix, size)
 
 
-def place(wide: int, high: int, size: int, boxes: list[list[float]], rng: Rng) -> tuple[int, int] | None:
-    """Find room for a piece that covers no other by more than 0.3 of the smaller one."""
-    if wide > size or high > size:
+def find_place(width: int, height: int, size: int, boxes: list[list[float]], rng: Rng) -> tuple[int, int] | None:
+    """Return a top left corner where a piece overlaps no box by more than 0.3 of the smaller area, or None."""
+    if width > size or height > size:
         return None
     for _ in range(12):
-        x, y = int(rng.integers(size - wide + 1)), int(rng.integers(size - high + 1))
-        if all(_covered([x, y, x + wide, y + high], other) <= 0.3 for other in boxes):
+        x, y = int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
+        if all(_overlap_share([x, y, x + width, y + height], other) <= 0.3 for other in boxes):
             return x, y
     return None
 
 
-def _ground(photos: Photos, rng: Rng) -> Picture:
+def _background(photos: Photos, rng: Rng) -> Image:
     if rng.random() < 0.5:
-        return drawings.backdrop(SIDE, SIDE, rng)
-    photo = photos.pictures[int(rng.integers(len(photos.pictures)))]
+        return drawings.draw_background(SIDE, SIDE, rng)
+    photo = photos.images[int(rng.integers(len(photos.images)))]
     blurred = cv2.GaussianBlur(cv2.resize(photo, (SIDE, SIDE)), (0, 0), SIDE / 16)
-    dimmed: Picture = (blurred * np.float32(rng.uniform(0.4, 0.9))).astype(np.uint8)
+    dimmed: Image = (blurred * np.float32(rng.uniform(0.4, 0.9))).astype(np.uint8)
     return dimmed
 
 
-def _lit(picture: Picture, rng: Rng) -> Picture:
+def _relight(image: Image, rng: Rng) -> Image:
     gain = rng.uniform(0.7, 1.3) * (1 + rng.uniform(-0.08, 0.08, 3))
-    lit: Picture = np.clip(picture * gain.astype(np.float32) + np.float32(rng.uniform(-20, 20)), 0, 255).astype(np.uint8)
+    lit: Image = np.clip(image * gain.astype(np.float32) + np.float32(rng.uniform(-20, 20)), 0, 255).astype(np.uint8)
     return lit
 
 
-def _covered(a: list[float], b: list[float]) -> float:
+def _overlap_share(a: list[float], b: list[float]) -> float:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:

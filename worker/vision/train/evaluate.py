@@ -1,4 +1,4 @@
-"""How well a detector sees: labels of whole photos, and boxes in scenes."""
+"""Evaluate a detector: labels of whole photos, and boxes in scenes."""
 
 import math
 import sys
@@ -11,69 +11,79 @@ from numpy.typing import NDArray
 from worker.vision.detection.detect import Detector
 from worker.vision.train import eval_scenes
 from worker.vision.train.datasets import Photos, Scene
-from worker.vision.train.drawings import Picture
+from worker.vision.train.drawings import Image
 
 SCENES: Final = 500
 SCENE_SEED: Final = 7_000_000
-SEEN: Final = 0.3
-"""A photo counts as seen with a detection of at least this score."""
+SEEN_SCORE: Final = 0.3
+"""A photo counts as seen if it has a detection of at least this score."""
 
 Item = TypeVar("Item")
-Found = list[dict[str, Any]]
+Detections = list[dict[str, Any]]
 
 
-def photos(detector: Detector, pictures: Iterable[Picture], labels: list[str]) -> dict[str, float]:
-    """Judge by photos with one label each: the label of the best detection against the photo's own.
+def evaluate_photos(detector: Detector, images: Iterable[Image], labels: list[str]) -> dict[str, float]:
+    """Evaluate on photos with one label each: compare the label of the best detection with the photo's label.
 
-    :param pictures: RGB ``[H, W, 3]`` of any size.
-    :returns: ``top1`` with its 95% interval (Wilson 1927), ``seen`` (share with a detection of at least ``SEEN``), ``photos``.
+    :param images: RGB ``[H, W, 3]`` of any size.
+    :returns: ``top1`` with its 95% interval (Wilson 1927), ``seen`` (share of photos with a detection of at least
+        ``SEEN_SCORE``), ``photos`` (their number).
     """
     right = seen = total = 0
     truths = iter(labels)
-    for some in _groups(_told(pictures, len(labels), "photos"), detector.batch):
-        for found in detector.predict(some):
-            seen += bool(found) and found[0]["score"] >= SEEN
+    for batch in _batches(_with_progress(images, len(labels), "photos"), detector.batch_size):
+        for found in detector.predict(batch):
+            seen += bool(found) and found[0]["score"] >= SEEN_SCORE
             right += next(truths) == (found[0]["label"] if found else None)
             total += 1
     low, high = _wilson(right, total)
     return {"photos": total, "top1": right / total, "top1_low": low, "top1_high": high, "seen": seen / total}
 
 
-def composed(photos: Photos, count: int) -> Iterator[Scene]:
-    """Give the scenes of the examination, composed from photos."""
-    return (eval_scenes.scene(photos, SCENE_SEED + number) for number in range(count))
+def compose_scenes(photos: Photos, count: int) -> Iterator[Scene]:
+    """Compose the evaluation scenes from photos."""
+    return (eval_scenes.compose(photos, SCENE_SEED + number) for number in range(count))
 
 
-def scenes(detector: Detector, given: Iterable[Scene], count: int, labels: list[str]) -> dict[str, float]:
-    """Judge by scenes with known boxes.
+def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, labels: list[str]) -> dict[str, float]:
+    """Evaluate on scenes with known boxes.
 
-    :returns: ``map50``, the mean over the labels that occur of the average precision at an overlap of 0.5, counted over all
-        detections down to the network's own floor; ``threshold``, the least score at which F1 over all labels is best.
+    :param count: number of scenes.
+    :returns: ``map50``, the mean over the labels that occur of the average precision at an IoU of 0.5, over all
+        detections down to the network's own score threshold; ``threshold``, the score threshold with the best F1 over
+        all labels.
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
-    for some in _groups(_told(given, count, "scenes"), detector.batch):
-        for scene, found in zip(some, detector.predict([one.picture for one in some], threshold=0.0), strict=True):
-            names = [labels[int(one)] for one in scene.classes]
+    for batch in _batches(_with_progress(scenes, count, "scenes"), detector.batch_size):
+        predictions = detector.predict([scene.image for scene in batch], threshold=0.0)
+        for scene, found in zip(batch, predictions, strict=True):
+            names = [labels[int(class_index)] for class_index in scene.classes]
             for name in names:
                 truths[name] = truths.get(name, 0) + 1
-            for one, hit in zip(found, matched(found, scene.boxes, names), strict=True):
-                hits.setdefault(one["label"], []).append((one["score"], hit))
+            for detection, hit in zip(found, match_detections(found, scene.boxes, names), strict=True):
+                hits.setdefault(detection["label"], []).append((detection["score"], hit))
     precisions = [_average_precision(hits.get(name, []), total) for name, total in truths.items()]
-    everything = [one for some in hits.values() for one in some]
+    all_hits = [hit for of_label in hits.values() for hit in of_label]
     return {
         "scenes": count,
         "map50": float(np.mean(precisions)) if precisions else 0.0,
-        "threshold": _best_threshold(everything, sum(truths.values())),
+        "threshold": _best_threshold(all_hits, sum(truths.values())),
     }
 
 
-def matched(found: Found, boxes: NDArray[np.float32], names: list[str]) -> list[bool]:
-    """Say of each detection, the best first, whether it is the first on a box of its label (overlap of 0.5 or more)."""
+def match_detections(found: Detections, boxes: NDArray[np.float32], names: list[str]) -> list[bool]:
+    """Return for each detection whether it is the first on a box of its label (IoU >= 0.5).
+
+    :param found: detections in descending order of score.
+    """
     free = [True] * len(names)
     hits = []
-    for one in found:
-        overlaps = [_overlap(one["box"], box) if name == one["label"] and ok else 0.0 for box, name, ok in zip(boxes, names, free, strict=True)]
+    for detection in found:
+        overlaps = [
+            _iou(detection["box"], box) if name == detection["label"] and is_free else 0.0
+            for box, name, is_free in zip(boxes, names, free, strict=True)
+        ]
         best = int(np.argmax(overlaps)) if overlaps else -1
         hits.append(best >= 0 and overlaps[best] >= 0.5)
         if hits[-1]:
@@ -81,52 +91,52 @@ def matched(found: Found, boxes: NDArray[np.float32], names: list[str]) -> list[
     return hits
 
 
-def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    group: list[Item] = []
-    for one in items:
-        group.append(one)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _told(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Show progress where somebody watches."""
-    watched = sys.stderr.isatty()
-    for number, one in enumerate(items, 1):
-        if watched:
+def _with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """Show progress if standard error is a terminal."""
+    interactive = sys.stderr.isatty()
+    for number, item in enumerate(items, 1):
+        if interactive:
             sys.stderr.write(f"\r{number} of {total} {what}" + ("\n" if number == total else ""))
-        yield one
+        yield item
 
 
-def _average_precision(found: list[tuple[float, bool]], total: int) -> float:
-    """Area under the precision-recall curve, with the precision made monotone (Everingham et al. 2010)."""
-    ordered = np.array([hit for _, hit in sorted(found, key=lambda one: -one[0])], bool)
+def _average_precision(hits: list[tuple[float, bool]], total: int) -> float:
+    """Return the area under the precision-recall curve, with the precision made monotone (Everingham et al. 2010)."""
+    ordered = np.array([is_hit for _, is_hit in sorted(hits, key=lambda hit: -hit[0])], bool)
     if not len(ordered):
         return 0.0
     precision = np.cumsum(ordered) / np.arange(1, len(ordered) + 1)
-    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_from_here[ordered].sum() / total)
+    monotone = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(monotone[ordered].sum() / total)
 
 
-def _best_threshold(found: list[tuple[float, bool]], total: int) -> float:
-    if not found:
+def _best_threshold(hits: list[tuple[float, bool]], total: int) -> float:
+    if not hits:
         return 0.0
-    ordered = sorted(found, key=lambda one: -one[0])
-    right = np.cumsum([hit for _, hit in ordered])
+    ordered = sorted(hits, key=lambda hit: -hit[0])
+    right = np.cumsum([is_hit for _, is_hit in ordered])
     f1 = 2 * right / (np.arange(1, len(ordered) + 1) + total)
     return float(ordered[int(np.argmax(f1))][0])
 
 
-def _overlap(a: list[float], b: NDArray[np.float32]) -> float:
+def _iou(a: list[float], b: NDArray[np.float32]) -> float:
     width = min(a[2], float(b[2])) - max(a[0], float(b[0]))
     height = min(a[3], float(b[3])) - max(a[1], float(b[1]))
     if width <= 0 or height <= 0:
         return 0.0
-    both = (a[2] - a[0]) * (a[3] - a[1]) + float((b[2] - b[0]) * (b[3] - b[1]))
-    return width * height / (both - width * height)
+    total = (a[2] - a[0]) * (a[3] - a[1]) + float((b[2] - b[0]) * (b[3] - b[1]))
+    return width * height / (total - width * height)
 
 
 def _wilson(right: int, total: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""A training's result becomes a model that a worker can load: weights, a card for programs and one for people."""
+"""Write a training's result as a model that a worker can load: weights, and a model card as JSON and as Markdown."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
-    """Write ``<name>.safetensors`` in half precision."""
-    from safetensors.torch import save_file  # noqa: PLC0415 -- a machine that only looks at pictures may lack it
+    """Write ``<name>.safetensors`` in half precision; returns its path."""
+    from safetensors.torch import save_file  # noqa: PLC0415 -- a machine that only runs detection may lack it
 
     half = {key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous() for key, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -19,7 +19,10 @@ def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Path:
-    """Write ``<name>.json``, see ``worker.vision.detection.model_registry``, and the same for people as ``<name>.md``."""
+    """Write a model card as ``<name>.json`` and, for people to read, as ``<name>.md``.
+
+    ``worker.vision.detection.model_registry`` describes its fields.
+    """
     path = folder / f"{card['name']}.json"
     path.write_text(json.dumps(card, indent=1) + "\n")
     facts = [f"| {name.replace('_', ' ')} | {value} |" for name, value in card.items() if name != "labels"]

@@ -1,7 +1,8 @@
-"""The detector while it learns: a second head tells the fine classes of what the first has found.
+"""A second head of the detector, for training only, that predicts the fine classes of the objects found.
 
-What tells kinds of apples apart also tells apples from pears, but the detector's own labels ask only for the latter. The second head
-asks the backbone for both, as the classifier did (Xie et al. 2015), and is left behind when the training ends.
+The features that distinguish varieties of apples also distinguish apples from pears, but the detector's own labels
+require only the latter. The second head trains the backbone on both, as the classifier did (Xie et al. 2015), and is
+removed when the training ends.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torchvision.models.detection.ssd import SSD, SSDScoringHead
 from worker.vision.detection.network import FIRST_MAP, WIDTHS
 from worker.vision.train.datasets import UNKNOWN
 
-_HEAD: Final = "head.fine_head."
+_PREFIX: Final = "head.fine_head."
 
 
 class _Heads(nn.Module):
@@ -31,27 +32,30 @@ class _Heads(nn.Module):
         return {"bbox_regression": self.regression_head(maps), "cls_logits": self.classification_head(maps), "fine_logits": self.fine_head(maps)}
 
 
-def learner(model: SSD, fine: int, weight: float) -> SSD:
-    """Give a detector its second head, and a third loss, ``fine``.
+def add_fine_head(model: SSD, fine: int, weight: float) -> SSD:
+    """Add a second head to a detector, in place, and a third loss, ``fine``.
 
-    :param fine: number of fine classes. Targets name them by ``fine`` ``[n]``, ``UNKNOWN`` where there is none.
-    :param weight: of the third loss.
+    :param fine: number of fine classes. Targets hold them in ``fine`` ``[n]``, ``UNKNOWN`` where there is none.
+    :param weight: weight of the third loss.
     """
     parts: Any = model
     parts.head = _Heads(parts.head, fine, parts.anchor_generator.num_anchors_per_location())
-    usual: Callable[..., dict[str, Tensor]] = parts.compute_loss
+    original_loss: Callable[..., dict[str, Tensor]] = parts.compute_loss
 
     def compute_loss(targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], anchors: list[Tensor], matched: list[Tensor]) -> dict[str, Tensor]:
-        truths = torch.stack([torch.where(one >= 0, target["fine"][one.clamp(min=0)], UNKNOWN) for target, one in zip(targets, matched, strict=True)])
+        truths = torch.stack([
+            torch.where(indices >= 0, target["fine"][indices.clamp(min=0)], UNKNOWN)
+            for target, indices in zip(targets, matched, strict=True)
+        ])
         known = truths != UNKNOWN
-        guesses = outputs["fine_logits"][known].float()
-        loss = nn.functional.cross_entropy(guesses, truths[known], reduction="sum") / max(1, len(guesses))
-        return usual(targets, outputs, anchors, matched) | {"fine": weight * loss}
+        logits = outputs["fine_logits"][known].float()
+        loss = nn.functional.cross_entropy(logits, truths[known], reduction="sum") / max(1, len(logits))
+        return original_loss(targets, outputs, anchors, matched) | {"fine": weight * loss}
 
     parts.compute_loss = compute_loss
     return model
 
 
-def without(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Leave the second head's weights out."""
-    return {name: one for name, one in weights.items() if not name.startswith(_HEAD)}
+def remove_fine_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights without those of the second head."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(_PREFIX)}

@@ -1,7 +1,7 @@
-"""Train and judge a detector.
+"""Train and evaluate a detector.
 
-SOURCE is a folder of photos with one label each (train.txt, val.txt, classes.csv: boxes are made known by composing scenes from them) or a
-COCO JSON file with boxes. docs/models.md describes both.
+SOURCE is a folder of photos with one label each (train.txt, val.txt, classes.csv; scenes with known boxes are composed
+from them) or a COCO JSON file with boxes. docs/models.md describes both.
 """
 
 import argparse
@@ -19,135 +19,141 @@ from torch import Tensor
 from worker.vision import imaging
 from worker.vision.detection import detect, model_registry, runtimes
 from worker.vision.train import dataset_readers, eval_scenes, evaluate, export, pretrained_weights, trainer
-from worker.vision.train.checkpoint import OtherTraining
+from worker.vision.train.checkpoint import CheckpointUnusable
 from worker.vision.train.datasets import Photos
-from worker.vision.train.progress import Say, write_log
+from worker.vision.train.progress import LogLine, open_log
 
 _BARCODE_SEED: Final = 1
 
 
 def run_train(arguments: list[str]) -> None:
-    """Train; a run that was ended goes on. The model lands in ``--out`` as ``NAME.safetensors``, ``NAME.json`` and ``NAME.md``."""
-    usual = trainer.Plan()
-    parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__, epilog="Called again with the same --out, it goes on where it was ended.")
+    """Train, or resume an interrupted training.
+
+    The results are ``NAME.safetensors``, ``NAME.json`` and ``NAME.md`` in ``--out``.
+    """
+    defaults = trainer.Plan()
+    parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__, epilog="Run again with the same --out to resume an interrupted training.")
     parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log and the final model")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures of a COCO file lie (default: beside it)")
-    parser.add_argument("--name", type=_name, default="mine", help="the model's name (default: %(default)s)")
-    parser.add_argument("--version", default="1", help="written on the model's card (default: %(default)s)")
-    parser.add_argument("--start", metavar="MODEL", help="begin from this model's weights: the bundled grocery, or a checkpoint's path (default: random ones)")
-    parser.add_argument("--classify-epochs", type=float, help=f"the backbone learns to classify first (default: {usual.classify_epochs}; with --start 0)")
-    parser.add_argument("--detect-epochs", type=float, default=usual.detect_epochs, help="then the whole learns to detect (default: %(default)s)")
-    parser.add_argument("--size", type=_size, default=usual.size, help=f"side of the model's input in pixels, at least {trainer.LEAST_SIZE} (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=usual.seed, help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=usual.threads, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for checkpoints, log and the final model")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of a COCO file's images (default: the COCO file's folder)")
+    parser.add_argument("--name", type=_name, default="mine", help="name of the model (default: %(default)s)")
+    parser.add_argument("--version", default="1", help="version on the model card (default: %(default)s)")
+    parser.add_argument("--start", metavar="MODEL", help="start from this model's weights: the bundled grocery, or a checkpoint's path (default: random weights)")
+    parser.add_argument("--classify-epochs", type=float, help=f"epochs of the first stage, which trains the backbone to classify (default: {defaults.classify_epochs}; with --start 0)")
+    parser.add_argument("--detect-epochs", type=float, default=defaults.detect_epochs, help="epochs of the second stage, which trains the whole detector (default: %(default)s)")
+    parser.add_argument("--size", type=_size, default=defaults.size, help=f"side of the model's input in pixels, at least {trainer.MIN_SIZE} (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="random seed (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default here: %(default)s)")
-    given = parser.parse_args(arguments)
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no GPU that torch can use here")
-    imaging.use_threads(1)
-    if given.classify_epochs is None:
-        given.classify_epochs = 0.0 if given.start else usual.classify_epochs
-    say = write_log(given.out)
-    say(f"reading {given.source}")
-    learn, fold = dataset_readers.read(given.source, "train", given.images).split()
-    fold = fold.reduced(eval_scenes.SIDE)
-    say(f"{len(learn.pictures)} photos and {len(learn.scenes)} scenes to learn from, {len(fold.pictures)} and {len(fold.scenes)} held out")
-    name, weights = pretrained_weights.read(given.start, learn.labels) if given.start else ("", {})
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no usable GPU; use --device cpu")
+    imaging.limit_threads(1)
+    if args.classify_epochs is None:
+        args.classify_epochs = 0.0 if args.start else defaults.classify_epochs
+    log_line = open_log(args.out)
+    log_line(f"reading {args.source}")
+    learn, fold = dataset_readers.read(args.source, "train", args.images).split()
+    fold = fold.resized(eval_scenes.SIDE)
+    log_line(f"{len(learn.images)} photos and {len(learn.scenes)} scenes to train on, {len(fold.images)} and {len(fold.scenes)} held out")
+    name, weights = pretrained_weights.read(args.start, learn.labels) if args.start else ("", {})
     plan = trainer.Plan(
-        seed=given.seed, size=given.size, classify_epochs=given.classify_epochs, detect_epochs=given.detect_epochs, threads=given.threads,
-        device=given.device, start=name,
+        seed=args.seed, size=args.size, classify_epochs=args.classify_epochs, detect_epochs=args.detect_epochs, threads=args.threads,
+        device=args.device, start=name,
     )  # fmt: skip
-    _finish(trainer.train(learn, plan, given.out, say, weights), plan, fold, given, say)
+    _finish(trainer.train(learn, plan, args.out, log_line, weights), plan, fold, args, log_line)
 
 
-def _finish(trained: dict[str, Tensor], plan: trainer.Plan, fold: Photos, given: argparse.Namespace, say: Say) -> None:
-    """Write the model; choose its threshold, and measure what half precision costs, on the fold that was held out."""
-    weights = export.write_weights(trained, given.out, given.name)
+def _finish(trained: dict[str, Tensor], plan: trainer.Plan, fold: Photos, args: argparse.Namespace, log_line: LogLine) -> None:
+    """Write the model; choose its score threshold and measure the loss by half precision on the held-out fold."""
+    weights = export.write_weights(trained, args.out, args.name)
     card = {
-        "name": given.name, "version": given.version, "architecture": model_registry.BUNDLED, "labels": fold.labels,
-        "size": given.size, "threshold": evaluate.SEEN, "trained_on": given.source.name, "trained": time.strftime("%Y-%m-%d"), **asdict(plan),
+        "name": args.name, "version": args.version, "architecture": model_registry.BUNDLED, "labels": fold.labels,
+        "size": args.size, "threshold": evaluate.SEEN_SCORE, "trained_on": args.source.name, "trained": time.strftime("%Y-%m-%d"), **asdict(plan),
     }  # fmt: skip
-    export.write_card(given.out, card)
-    if not len(fold.pictures):
-        say(f"too little data to hold a fold out: threshold {evaluate.SEEN}, full precision")
+    export.write_card(args.out, card)
+    if not len(fold.images):
+        log_line(f"too little data for a held-out fold: threshold {evaluate.SEEN_SCORE}, full precision")
         return
-    found = {"full": _judge(weights, "cpu", "full", fold, given.threads)}
-    found |= {f"half on {device}": _judge(weights, device, "half", fold, given.threads) for device in sorted({"cpu", given.device}) if runtimes.has_half(device)}
-    full = found.pop("full")
-    card |= {"threshold": round(min(full["threshold"], evaluate.SEEN), 2), "fold_map50": round(full["map50"], 4)}
-    card["half_loss"] = max((round(full["map50"] - half["map50"], 4) for half in found.values()), default=None)
-    export.write_card(given.out, card)
-    say(f"on the fold that was held out: {json.dumps({'full': full} | found)}")
-    say(f"the model is {weights}; use it with VISION_MODEL={weights.resolve()}")
+    scores = {"full": _evaluate_fold(weights, "cpu", "full", fold, args.threads)}
+    scores |= {f"half on {device}": _evaluate_fold(weights, device, "half", fold, args.threads) for device in sorted({"cpu", args.device}) if runtimes.supports_half(device)}
+    full = scores.pop("full")
+    card |= {"threshold": round(min(full["threshold"], evaluate.SEEN_SCORE), 2), "fold_map50": round(full["map50"], 4)}
+    card["half_loss"] = max((round(full["map50"] - half["map50"], 4) for half in scores.values()), default=None)
+    export.write_card(args.out, card)
+    log_line(f"on the held-out fold: {json.dumps({'full': full} | scores)}")
+    log_line(f"wrote the model to {weights}; use it with VISION_MODEL={weights.resolve()}")
 
 
-def _judge(weights: Path, device: str, precision: runtimes.Precision, fold: Photos, threads: int) -> dict[str, float]:
+def _evaluate_fold(weights: Path, device: str, precision: runtimes.Precision, fold: Photos, threads: int) -> dict[str, float]:
     detector = detect.load(str(weights), threads=threads, device=device, precision=precision)
     if fold.scenes:
-        return evaluate.scenes(detector, fold.scenes, len(fold.scenes), fold.labels)
-    found = evaluate.photos(detector, fold.pictures, [fold.labels[one] for one in fold.coarse])
-    return found | evaluate.scenes(detector, evaluate.composed(fold, evaluate.SCENES), evaluate.SCENES, fold.labels)
+        return evaluate.evaluate_scenes(detector, fold.scenes, len(fold.scenes), fold.labels)
+    scores = evaluate.evaluate_photos(detector, fold.images, [fold.labels[label] for label in fold.coarse])
+    return scores | evaluate.evaluate_scenes(detector, evaluate.compose_scenes(fold, evaluate.SCENES), evaluate.SCENES, fold.labels)
 
 
 def run_evaluate(arguments: list[str]) -> None:
-    """Judge a model on data that it was not trained on; prints one JSON object."""
+    """Evaluate a model on data that it was not trained on; print one JSON object."""
     parser = argparse.ArgumentParser(prog="scripts/evaluate", description=__doc__)
-    parser.add_argument("source", type=Path, metavar="SOURCE", nargs="?", help="needed unless --barcodes is given")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures of a COCO file lie (default: beside it)")
+    parser.add_argument("source", type=Path, metavar="SOURCE", nargs="?", help="required without --barcodes")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of a COCO file's images (default: the COCO file's folder)")
     parser.add_argument("--model", default=model_registry.BUNDLED, metavar="NAME", help="the bundled grocery, a torchvision builder, or a checkpoint's path (default: %(default)s)")
-    parser.add_argument("--precision", choices=("auto", "full", "half"), default="auto", help="auto is what a worker takes (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
-    parser.add_argument("--split", default="val", help="of a folder (default: %(default)s)")
-    parser.add_argument("--scenes", type=int, default=evaluate.SCENES, help="composed from a folder's photos (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--barcodes", action="store_true", help="instead: read rates of drawn barcodes, degraded as cameras do")
-    parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: of each strength of each kind (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    if given.barcodes:
-        from worker.vision.train import barcode_read_rates  # noqa: PLC0415 -- draws with zxing-cpp, which a machine that only trains may lack
+    parser.add_argument("--precision", choices=("auto", "full", "half"), default="auto", help="auto selects what a worker uses (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
+    parser.add_argument("--split", default="val", help="which split of a folder (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=evaluate.SCENES, help="number of scenes to compose from a folder's photos (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--barcodes", action="store_true", help="measure instead the read rates of drawn barcodes with the degradations of cameras")
+    parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: number of images for each strength of each degradation (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    if args.barcodes:
+        from worker.vision.train import barcode_read_rates  # noqa: PLC0415 -- needs zxing-cpp, which a machine that only trains may lack
 
-        print(barcode_read_rates.table(barcode_read_rates.read_rates(given.pictures, _BARCODE_SEED)))  # noqa: T201 -- the result of a tool
+        print(barcode_read_rates.format_table(barcode_read_rates.measure(args.pictures, _BARCODE_SEED)))  # noqa: T201 -- output of a command
         return
-    if given.source is None:
-        parser.error("SOURCE is needed")
-    detector = detect.load(given.model, threads=given.threads, device=given.device, precision=given.precision)
-    known = dataset_readers.read(given.source, given.split, given.images, eval_scenes.SIDE)
-    if known.scenes:
-        found = evaluate.scenes(detector, known.scenes, len(known.scenes), known.labels)
+    if args.source is None:
+        parser.error("SOURCE is missing; name a folder or a COCO JSON file, or use --barcodes")
+    detector = detect.load(args.model, threads=args.threads, device=args.device, precision=args.precision)
+    data = dataset_readers.read(args.source, args.split, args.images, eval_scenes.SIDE)
+    if data.scenes:
+        scores = evaluate.evaluate_scenes(detector, data.scenes, len(data.scenes), data.labels)
     else:
-        rows = dataset_readers.listed(given.source, given.split)
-        found = evaluate.photos(detector, _whole(rows), [known.labels[coarse] for _, _, coarse in rows])
-        found |= evaluate.scenes(detector, evaluate.composed(known, given.scenes), given.scenes, known.labels)
-    del found["threshold"]  # chosen on a fold of train, never here
-    said: dict[str, Any] = {**detector.info, "device": detector.device, "precision": detector.precision}
-    print(json.dumps(said | {name: round(value, 4) for name, value in found.items()}, indent=1))  # noqa: T201 -- as above
+        rows = dataset_readers.list_photos(args.source, args.split)
+        scores = evaluate.evaluate_photos(detector, _full_size_images(rows), [data.labels[coarse] for _, _, coarse in rows])
+        scores |= evaluate.evaluate_scenes(detector, evaluate.compose_scenes(data, args.scenes), args.scenes, data.labels)
+    del scores["threshold"]  # a threshold is chosen on the fold held out of train, never on evaluation data
+    model_info: dict[str, Any] = {**detector.info, "device": detector.device, "precision": detector.precision}
+    print(json.dumps(model_info | {name: round(value, 4) for name, value in scores.items()}, indent=1))  # noqa: T201 -- as above
 
 
 def _size(text: str) -> int:
-    if not text.isdecimal() or not trainer.LEAST_SIZE <= int(text) <= 2048:
-        raise argparse.ArgumentTypeError(f"a size is a number of pixels from {trainer.LEAST_SIZE} to 2048")
+    if not text.isdecimal() or not trainer.MIN_SIZE <= int(text) <= 2048:
+        raise argparse.ArgumentTypeError(f"use a number of pixels from {trainer.MIN_SIZE} to 2048")
     return int(text)
 
 
 def _name(text: str) -> str:
     if not text.replace("-", "").replace("_", "").isalnum():
-        raise argparse.ArgumentTypeError("a name is made of letters, digits, - and _")
+        raise argparse.ArgumentTypeError("use only letters, digits, - and _")
     return text
 
 
-def _whole(rows: list[tuple[Path, int, int]]) -> Iterator[Any]:
-    return (dataset_readers.picture(path) for path, _, _ in rows)
+def _full_size_images(rows: list[tuple[Path, int, int]]) -> Iterator[Any]:
+    return (dataset_readers.read_image(path) for path, _, _ in rows)
 
 
 TOOLS: Final[dict[str, Callable[[list[str]], None]]] = {"train": run_train, "evaluate": run_evaluate}
 
 
 def main() -> int:
-    """Run one of the tools; what is wrong with the data or the model is said in a sentence."""
+    """Run ``train`` or ``evaluate``; report unusable data or models in one sentence on standard error.
+
+    :returns: the exit code.
+    """
     try:
         TOOLS[sys.argv[1]](sys.argv[2:])
-    except (dataset_readers.DataUnusable, model_registry.ModelUnusable, OtherTraining) as error:
+    except (dataset_readers.DataUnusable, model_registry.ModelUnusable, CheckpointUnusable) as error:
         print(error, file=sys.stderr)  # noqa: T201 -- as above
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Weights to begin a training from: what another model has learned is not learned anew (transfer, Yosinski et al. 2014)."""
+"""Initial weights for a training, taken from another model (transfer learning, Yosinski et al. 2014)."""
 
 from torch import Tensor
 
@@ -6,16 +6,19 @@ from worker.vision.detection import model_registry, network
 
 
 def read(source: str, labels: list[str]) -> tuple[str, dict[str, Tensor]]:
-    """Take from a model what fits a detector of ``labels``.
+    """Read the weights of a model that fit a detector of ``labels``.
 
     :param source: the bundled ``grocery``, or the path of a checkpoint that ``scripts/train`` wrote.
-    :returns: the model's name, version and digest, and its weights; without those that name the classes where its labels are others.
-    :raises ModelUnusable: it cannot be read, or is another kind of network.
+    :returns: the model's name, version and digest as one text, and its weights; without those of the classification
+        head if its labels differ from ``labels``.
+    :raises ModelUnusable: when the model cannot be read, or is another kind of network.
     """
     model, card = model_registry.load(source)
     if not isinstance(getattr(model, "backbone", None), network.Backbone):
-        raise model_registry.ModelUnusable(f"{source} is another kind of network. Begin from {model_registry.BUNDLED}, or from a checkpoint that scripts/train wrote.")
+        raise model_registry.ModelUnusable(
+            f"{source} is another kind of network. Start from {model_registry.BUNDLED}, or from a checkpoint that scripts/train wrote."
+        )
     weights = model.state_dict()
     if card.labels[1:] != tuple(labels):
-        weights = {name: one for name, one in weights.items() if "classification_head" not in name}
+        weights = {name: tensor for name, tensor in weights.items() if "classification_head" not in name}
     return f"{card.name} {card.version}, sha256 {card.weights_sha256}", weights

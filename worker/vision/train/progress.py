@@ -1,46 +1,49 @@
-"""What a long run says of itself: lines with the time that is left, on the screen and in a file."""
+"""Progress of a training run: lines with the remaining time, on standard output and in a file."""
 
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-Say = Callable[[str], None]
+LogLine = Callable[[str], None]
 
 
-class Clock:
-    """Progress of a stage, and when something was last done."""
+class Progress:
+    """Progress of a stage, and the times of the last log line and the last checkpoint.
 
-    def __init__(self, before: int, steps: int) -> None:
-        """Begin after ``before`` of ``steps``."""
-        self._before, self._steps = before, steps
-        self._began = self._said = self._saved = time.monotonic()
+    :param first_step: number of steps done before this run.
+    :param steps: number of steps of the stage.
+    """
 
-    def said(self, every: float) -> bool:
-        """Tell whether it is time to say something: the last time is so many seconds ago."""
-        due = time.monotonic() - self._said >= every
-        self._said = time.monotonic() if due else self._said
+    def __init__(self, first_step: int, steps: int) -> None:
+        self._first_step, self._steps = first_step, steps
+        self._started = self._logged = self._saved = time.monotonic()
+
+    def log_due(self, interval_s: float) -> bool:
+        """Return whether the last log line is ``interval_s`` seconds ago; if so, restart the interval."""
+        due = time.monotonic() - self._logged >= interval_s
+        self._logged = time.monotonic() if due else self._logged
         return due
 
-    def saved(self, every: float) -> bool:
-        """Tell whether it is time to save."""
-        due = time.monotonic() - self._saved >= every
+    def checkpoint_due(self, interval_s: float) -> bool:
+        """Return whether the last checkpoint is ``interval_s`` seconds ago; if so, restart the interval."""
+        due = time.monotonic() - self._saved >= interval_s
         self._saved = time.monotonic() if due else self._saved
         return due
 
-    def line(self, step: int) -> str:
-        """Write how far it is, and how long it will take."""
-        left = (time.monotonic() - self._began) / max(1, step - self._before) * (self._steps - step)
+    def format_line(self, step: int) -> str:
+        """Format the share of steps done and the estimated remaining time after ``step`` steps."""
+        left = (time.monotonic() - self._started) / max(1, step - self._first_step) * (self._steps - step)
         return f"{step / self._steps:4.0%}  step {step}/{self._steps}  {left / 60:.1f} min left"
 
 
-def write_log(folder: Path) -> Say:
-    """Give a function that prints a line and keeps it in ``log.jsonl``."""
+def open_log(folder: Path) -> LogLine:
+    """Return a function that prints a line and appends it to ``log.jsonl`` in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def say(line: str) -> None:
-        print(line, flush=True)  # noqa: T201 -- the progress of a tool
+    def log_line(line: str) -> None:
+        print(line, flush=True)  # noqa: T201 -- output of a command
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps({"at": time.time(), "line": line}) + "\n")
 
-    return say
+    return log_line

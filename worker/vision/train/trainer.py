@@ -1,7 +1,7 @@
-"""Fitting: the backbone learns to classify photos, then the detector learns to find things in scenes.
+"""Train the detector in two stages: its backbone to classify photos, then all of it to find objects in scenes.
 
-Every step draws its pictures and its chances from the seed, the stage and its own number, so a run that was ended goes on
-as if it had not been.
+Every step takes its images and random numbers from the seed, the stage and the step's number, so that a resumed
+training gives the same weights as one without an interruption.
 """
 
 import math
@@ -17,35 +17,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worker.vision.detection.network import MEAN, STD, Classifier, detector
+from worker.vision.detection.network import MEAN, STD, Classifier, build_detector
 from worker.vision.train import augment, checkpoint, fine_head, scenes
 from worker.vision.train.datasets import Photos, Scene
-from worker.vision.train.progress import Clock, Say
+from worker.vision.train.progress import LogLine, Progress
 
-_SMOOTH: Final = 0.1
-_FINE: Final = 0.7
-"""Weight of the fine classes beside the coarse ones, in both stages."""
-LEAST_SIZE: Final = 128
-"""Pixels, in both stages: below, the last stage convolves a single pixel, whose weights' gradient in bfloat16 oneDNN takes from
-memory that nobody wrote (seen with torch 2.15.0)."""
-_DECAY: Final = {"classify": 0.3, "detect": 0.15}
-"""Of the weights, by each stage's optimizer. It acts times the rate, over all steps: with the 0.05 of long runs these short ones would not
-feel it (Wang and Aitchison 2024)."""
-_SMALL_UNTIL: Final = 0.65
-_SMALL: Final = 0.8
-"""Up to that share of its steps the detector learns from scenes of this part of its size. They take less time, and crops make things
-look as large in them as they are in whole pictures of the full size (Touvron et al. 2019)."""
-_RECIPE: Final = 4
-"""Raised with every change of what a training does with the same plan and data: one that began by another recipe must not go on by this."""
-_STREAMS: Final = {"classify": 8, "detect": 6}
-"""Each stage draws from a stream of its own; other numbers would train another model."""
-_SAVE_S: Final = 60.0
-_SAY_S: Final = 15.0
+_LABEL_SMOOTHING: Final = 0.1
+_FINE_WEIGHT: Final = 0.7
+"""Weight of the loss of the fine classes relative to that of the coarse ones, in both stages."""
+MIN_SIZE: Final = 128
+"""Smallest input in pixels, in both stages. Below it, the last stage of the network convolves a single pixel, and
+oneDNN computes the gradient of those weights in bfloat16 from uninitialised memory (seen with torch 2.15.0)."""
+_WEIGHT_DECAY: Final = {"classify": 0.3, "detect": 0.15}
+"""Weight decay of each stage's optimizer. Its effect is the sum of decay times learning rate over all steps: the 0.05
+of long trainings has no effect in these short ones (Wang and Aitchison 2024)."""
+_SMALL_SHARE: Final = 0.65
+_SMALL_SCALE: Final = 0.8
+"""In the first ``_SMALL_SHARE`` of its steps the detector trains on scenes of ``_SMALL_SCALE`` of its size. They take
+less time, and crops make objects appear as large in them as they are in whole images of the full size (Touvron et al.
+2019)."""
+_RECIPE_VERSION: Final = 4
+"""Increase with every change of what a training does with the same plan and data: a training of another version must
+not be resumed."""
+_RNG_STREAMS: Final = {"classify": 8, "detect": 6}
+"""Each stage has its own random stream; other numbers would train another model."""
+_CHECKPOINT_INTERVAL_S: Final = 60.0
+_LOG_INTERVAL_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a training does. An epoch shows as many pictures as there are photos; rates follow one cosine over a stage."""
+    """Hyperparameters of a training; stored in model cards and checkpoints under these names.
+
+    An epoch shows as many images as there are photos. ``*_rate`` is a stage's maximum learning rate, which follows one
+    cosine over the stage. ``*_batch`` is a batch size.
+    """
 
     seed: int = 1
     size: int = 320
@@ -59,212 +65,220 @@ class Plan:
     threads: int = 2
     device: str = "cpu"
     start: str = ""
-    """Whose weights it begins from; empty for random ones."""
+    """The model from whose weights the training starts; empty for random weights."""
 
 
-def train(photos: Photos, plan: Plan, folder: Path, say: Say, start: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Train the detector; a checkpoint is written every minute, and a run that was ended goes on from it.
+def train(photos: Photos, plan: Plan, folder: Path, log_line: LogLine, start: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Train the detector, or resume an interrupted training; a checkpoint is written every minute.
 
-    :param folder: where ``checkpoint.pt`` lies.
-    :param start: weights of such a detector, or a part of them, to begin from; random ones take the place of what is missing.
-    :returns: the final weights, an average over the last part of the training.
-    :raises OtherTraining: ``folder`` belongs to another one.
+    :param folder: the folder of ``checkpoint.pt``.
+    :param log_line: called with each line of progress.
+    :param start: initial weights of such a detector, or a part of them; missing ones are random.
+    :returns: the final weights, an exponential moving average over the last part of the training.
+    :raises CheckpointUnusable: when the checkpoint in ``folder`` is damaged or belongs to another training.
     """
     torch.set_num_threads(plan.threads)
-    saved = folder / "checkpoint.pt"
-    # What may change from run to run is how fast it goes.
-    identity = {"recipe": _RECIPE, "plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
+    path = folder / "checkpoint.pt"
+    # Threads and device may change between runs: they affect only the speed.
+    identity = {"recipe": _RECIPE_VERSION, "plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
     state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
-    if saved.exists():
-        state = checkpoint.read(saved, identity)
-        say(f"going on with {state['stage']} after step {state['step']}")
-    shown = len(photos.pictures) + len(photos.scenes)
+    if path.exists():
+        state = checkpoint.read(path, identity)
+        log_line(f"resuming {state['stage']} after step {state['step']}")
+    epoch_size = len(photos.images) + len(photos.scenes)
     if state["stage"] == "classify":
         torch.manual_seed(plan.seed)
-        stage = _Stage("classify", plan, steps=math.ceil(plan.classify_epochs * shown / plan.classify_batch), rate=plan.classify_rate, saved=saved)
+        steps = math.ceil(plan.classify_epochs * epoch_size / plan.classify_batch)
+        stage = _Stage("classify", plan, steps=steps, learning_rate=plan.classify_rate, checkpoint_path=path)
         classifier = Classifier(len(photos.labels), int(photos.fine.max()) + 1)
-        classifier.load_state_dict(_part(start, "backbone."), strict=False)
-        stage.run(classifier, state, _classify(photos, plan), say)
-        state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.average("backbone.")}
-        checkpoint.write(saved, state)
+        classifier.load_state_dict(_with_prefix(start, "backbone."), strict=False)
+        stage.run(classifier, state, _classify(photos, plan), log_line)
+        state = {"stage": "detect", "step": 0, "identity": identity, "backbone": stage.averaged_weights("backbone.")}
+        checkpoint.write(path, state)
     torch.manual_seed(plan.seed + 1)
-    model = detector(len(photos.labels), plan.size)
+    model = build_detector(len(photos.labels), plan.size)
     if state["step"] == 0:
-        model.load_state_dict(_part(start, "head."), strict=False)
+        model.load_state_dict(_with_prefix(start, "head."), strict=False)
         model.backbone.load_state_dict(state["backbone"])
-    model = fine_head.learner(model, int(photos.fine.max()) + 1, _FINE)
-    stage = _Stage("detect", plan, steps=math.ceil(plan.detect_epochs * shown / plan.detect_batch), rate=plan.detect_rate, saved=saved)
-    stage.run(model, state, _detect(photos, plan), say)
-    return fine_head.without(stage.average(""))
+    model = fine_head.add_fine_head(model, int(photos.fine.max()) + 1, _FINE_WEIGHT)
+    steps = math.ceil(plan.detect_epochs * epoch_size / plan.detect_batch)
+    stage = _Stage("detect", plan, steps=steps, learning_rate=plan.detect_rate, checkpoint_path=path)
+    stage.run(model, state, _detect(photos, plan), log_line)
+    return fine_head.remove_fine_head(stage.averaged_weights(""))
 
 
-def _part(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name: one for name, one in weights.items() if name.startswith(prefix)}
+def _with_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-Losses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
+ComputeLosses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How a stage learns: one picture with its truth, the number of them in a batch, and the losses of a batch.
+    """What a stage trains on: how to make one sample, the batch size, and the losses of a batch.
 
-    A picture is made for how much of the stage is done, from 0 to 1.
+    ``make_sample`` takes a random generator and the share of the stage's steps that is done, from 0 to 1.
     """
 
-    one: Callable[[np.random.Generator, float], Any]
-    batch: int
-    losses: Losses
+    make_sample: Callable[[np.random.Generator, float], Any]
+    batch_size: int
+    compute_losses: ComputeLosses
 
 
 def _classify(photos: Photos, plan: Plan) -> Task:
-    def one(rng: np.random.Generator, _done: float) -> tuple[NDArray[np.uint8], int, int]:
-        member = photos.draw(rng)
-        picture = augment.light(augment.crop(photos.pictures[member], plan.classify_size, rng, least=0.15), rng)
+    def make_sample(rng: np.random.Generator, _done: float) -> tuple[NDArray[np.uint8], int, int]:
+        index = photos.sample(rng)
+        image = augment.photometric_distort(augment.random_crop(photos.images[index], plan.classify_size, rng, min_area=0.15), rng)
         if rng.random() < 0.4:
-            augment.erase(picture, rng)
-        return picture, int(photos.coarse[member]), int(photos.fine[member])
+            augment.random_erase(image, rng)
+        return image, int(photos.coarse[index]), int(photos.fine[index])
 
-    def losses(model: nn.Module, rows: list[tuple[NDArray[np.uint8], int, int]]) -> dict[str, Tensor]:
-        pictures = _tensor(np.stack([row[0] for row in rows]), plan.device)
-        coarse, fine = (torch.tensor([row[at] for row in rows], device=plan.device) for at in (1, 2))
-        mixed, order, share = _cutmix(pictures)
-        guesses = model((mixed - MEAN) / STD)
-        total = {"coarse": _mixed([one[0] for one in guesses], coarse, order, share)}
-        return total | {"fine": _FINE * _mixed([one[1] for one in guesses], fine, order, share)}
+    def compute_losses(model: nn.Module, samples: list[tuple[NDArray[np.uint8], int, int]]) -> dict[str, Tensor]:
+        images = _to_tensor(np.stack([sample[0] for sample in samples]), plan.device)
+        coarse, fine = (torch.tensor([sample[column] for sample in samples], device=plan.device) for column in (1, 2))
+        mixed, order, share = _cutmix(images)
+        outputs = model((mixed - MEAN) / STD)
+        losses = {"coarse": _mixed_loss([logits[0] for logits in outputs], coarse, order, share)}
+        return losses | {"fine": _FINE_WEIGHT * _mixed_loss([logits[1] for logits in outputs], fine, order, share)}
 
-    return Task(one, plan.classify_batch, losses)
+    return Task(make_sample, plan.classify_batch, compute_losses)
 
 
 def _detect(photos: Photos, plan: Plan) -> Task:
-    small = max(LEAST_SIZE, round(_SMALL * plan.size / 32) * 32)
+    small_size = max(MIN_SIZE, round(_SMALL_SCALE * plan.size / 32) * 32)
 
-    def one(rng: np.random.Generator, done: float) -> Scene:
-        return scenes.compose(photos, small if done < _SMALL_UNTIL else plan.size, rng)
+    def make_sample(rng: np.random.Generator, done: float) -> Scene:
+        return scenes.compose(photos, small_size if done < _SMALL_SHARE else plan.size, rng)
 
-    def losses(model: Any, rows: list[Scene]) -> dict[str, Tensor]:
-        pictures = _tensor(np.stack([row.picture for row in rows]), plan.device)
+    def compute_losses(model: Any, samples: list[Scene]) -> dict[str, Tensor]:
+        images = _to_tensor(np.stack([scene.image for scene in samples]), plan.device)
         targets = [
-            {name: torch.from_numpy(part).to(plan.device) for name, part in (("boxes", row.boxes), ("labels", row.classes + 1), ("fine", row.fine))}
-            for row in rows
+            {
+                name: torch.from_numpy(array).to(plan.device)
+                for name, array in (("boxes", scene.boxes), ("labels", scene.classes + 1), ("fine", scene.fine))
+            }
+            for scene in samples
         ]
-        model.transform.fixed_size = pictures.shape[:1:-1]
-        found: dict[str, Tensor] = model(list(pictures), targets)
-        return found
+        model.transform.fixed_size = images.shape[:1:-1]
+        losses: dict[str, Tensor] = model(list(images), targets)
+        return losses
 
-    return Task(one, plan.detect_batch, losses)
+    return Task(make_sample, plan.detect_batch, compute_losses)
 
 
 @dataclass(slots=True)
 class _Stage:
-    """One of the two stages: its steps, its rate and where it is kept."""
+    """One of the two stages, with its number of steps, its maximum learning rate and the path of its checkpoint."""
 
     name: str
     plan: Plan
     steps: int
-    rate: float
-    saved: Path
+    learning_rate: float
+    checkpoint_path: Path
     _averaged: Any = field(default=None)
 
-    def run(self, model: nn.Module, state: dict[str, Any], task: Task, say: Say) -> None:
-        """Take the steps that are left."""
+    def run(self, model: nn.Module, state: dict[str, Any], task: Task, log_line: LogLine) -> None:
+        """Run the remaining steps."""
         plan = self.plan
-        model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own gap
-        optimizer = torch.optim.AdamW(_decayed(model, _DECAY[self.name]), self.rate)
-        # Over the last two hundredths of the steps or so: long enough to smooth, short enough to follow.
-        moving = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # as above
-        self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=moving, use_buffers=True)
+        model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's types
+        optimizer = torch.optim.AdamW(_parameter_groups(model, _WEIGHT_DECAY[self.name]), self.learning_rate)
+        # Averages over about the last two hundredths of the steps: enough to smooth, few enough to follow the training.
+        update = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # as above
+        self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=update, use_buffers=True)
         if state["step"]:
             model.load_state_dict(state["model"])
             self._averaged.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
         model.train()
-        clock = Clock(state["step"], self.steps)
+        progress = Progress(state["step"], self.steps)
         identity = state["identity"]
-        for step, rows in _batches(task, plan, self.name, state["step"], self.steps):
+        for step, samples in _batches(task, plan, self.name, state["step"], self.steps):
             torch.manual_seed(hash((plan.seed, step)))
             with torch.autocast(plan.device, torch.bfloat16):
-                losses = task.losses(model, rows)
-            loss = torch.stack([one.float() for one in losses.values()]).sum()
-            _step(optimizer, loss, self.rate * _schedule(step, self.steps))
+                losses = task.compute_losses(model, samples)
+            loss = torch.stack([part.float() for part in losses.values()]).sum()
+            _optimizer_step(optimizer, loss, self.learning_rate * _learning_rate_factor(step, self.steps))
             self._averaged.update_parameters(model)
-            if clock.said(_SAY_S) or step + 1 == self.steps:
+            if progress.log_due(_LOG_INTERVAL_S) or step + 1 == self.steps:
                 parts = "  ".join(f"{name.split('_')[0]} {value.item():.3f}" for name, value in losses.items())
-                say(f"{self.name:<9} {clock.line(step + 1)}  {parts}")
-            if clock.saved(_SAVE_S) or step + 1 == self.steps:
+                log_line(f"{self.name:<9} {progress.format_line(step + 1)}  {parts}")
+            if progress.checkpoint_due(_CHECKPOINT_INTERVAL_S) or step + 1 == self.steps:
                 weights = {"model": model.state_dict(), "average": self._averaged.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.write(self.saved, {"stage": self.name, "step": step + 1, "identity": identity, **weights})
+                checkpoint.write(self.checkpoint_path, {"stage": self.name, "step": step + 1, "identity": identity, **weights})
 
-    def average(self, prefix: str) -> dict[str, Tensor]:
-        """Give the averaged weights whose names begin with ``prefix``, without it."""
+    def averaged_weights(self, prefix: str) -> dict[str, Tensor]:
+        """Return the averaged weights whose names start with ``prefix``, with the prefix removed."""
         weights = self._averaged.module.state_dict()
-        return {name.removeprefix(prefix): one.cpu() for name, one in weights.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): tensor.cpu() for name, tensor in weights.items() if name.startswith(prefix)}
 
 
-def _batches(task: Task, plan: Plan, stage: str, begin: int, end: int) -> Iterator[tuple[int, list[Any]]]:
-    """Make batches in threads beside the model: OpenCV and numpy leave the interpreter free."""
+def _batches(task: Task, plan: Plan, stage: str, first_step: int, steps: int) -> Iterator[tuple[int, list[Any]]]:
+    """Make batches ahead in threads while the model computes: OpenCV and numpy release the GIL."""
 
     def make(step: int) -> list[Any]:
-        rng = np.random.default_rng([plan.seed, _STREAMS[stage], step])
-        return [task.one(rng, step / end) for _ in range(task.batch)]
+        rng = np.random.default_rng([plan.seed, _RNG_STREAMS[stage], step])
+        return [task.make_sample(rng, step / steps) for _ in range(task.batch_size)]
 
-    ahead: deque[Future[list[Any]]] = deque()
+    pending: deque[Future[list[Any]]] = deque()
     with ThreadPoolExecutor(max(1, plan.threads // 2)) as pool:
-        steps = iter(range(begin, end))
-        for at in range(begin, end):
-            while len(ahead) < plan.threads and (following := next(steps, None)) is not None:
-                ahead.append(pool.submit(make, following))
-            yield at, ahead.popleft().result()
+        to_submit = iter(range(first_step, steps))
+        for step in range(first_step, steps):
+            while len(pending) < plan.threads and (following := next(to_submit, None)) is not None:
+                pending.append(pool.submit(make, following))
+            yield step, pending.popleft().result()
 
 
-def _decayed(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights of convolutions and linear layers decay; norms and biases don't."""
+def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Apply weight decay to the weights of convolutions and linear layers, but not to norms and biases."""
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for parameter in model.parameters():
         groups[parameter.ndim > 1].append(parameter)
     return [{"params": groups[0], "weight_decay": 0.0}, {"params": groups[1], "weight_decay": decay}]
 
 
-def _schedule(step: int, steps: int) -> float:
-    share = step / steps
-    return min(1.0, (share + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * share))
+def _learning_rate_factor(step: int, steps: int) -> float:
+    """Return the factor of the maximum learning rate: a linear warmup, then one cosine down to 0."""
+    done = step / steps
+    return min(1.0, (done + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+def _optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 5.0)
-    if torch.isfinite(norm):  # one batch that overflows must not end hours of training
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, 5.0)
+    if torch.isfinite(norm):  # skips a batch that overflows, which would otherwise ruin hours of training
         optimizer.step()
 
 
-def _cutmix(pictures: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Lay a part of another picture of the batch over each, three times out of five (Yun et al. 2019).
+def _cutmix(images: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Paste a part of another image of the batch over each image, with probability 0.6 (CutMix, Yun et al. 2019).
 
-    :returns: the pictures, the order of the others and the share that stays.
+    :returns: the images, the index of the other image for each, and the share of the original image that remains.
     """
-    size = pictures.shape[-1]
-    order = torch.randperm(len(pictures))
+    size = images.shape[-1]
+    order = torch.randperm(len(images))
     if float(torch.rand(1)) < 0.4:
-        return pictures, order, 1.0
+        return images, order, 1.0
     side = int(size * float(torch.rand(1)) * 0.75)
     y, x = (int(torch.randint(0, size - side + 1, (1,))) for _ in range(2))
-    mixed = pictures.clone()
-    mixed[:, :, y : y + side, x : x + side] = pictures[order, :, y : y + side, x : x + side]
+    mixed = images.clone()
+    mixed[:, :, y : y + side, x : x + side] = images[order, :, y : y + side, x : x + side]
     return mixed, order, 1 - (side / size) ** 2
 
 
-def _mixed(guesses: list[Tensor], truth: Tensor, other: Tensor, share: float) -> Tensor:
+def _mixed_loss(outputs: list[Tensor], truth: Tensor, other: Tensor, share: float) -> Tensor:
     losses = []
-    for guess in guesses:
-        first = nn.functional.cross_entropy(guess.float(), truth, label_smoothing=_SMOOTH)
-        second = nn.functional.cross_entropy(guess.float(), truth[other], label_smoothing=_SMOOTH)
+    for logits in outputs:
+        first = nn.functional.cross_entropy(logits.float(), truth, label_smoothing=_LABEL_SMOOTHING)
+        second = nn.functional.cross_entropy(logits.float(), truth[other], label_smoothing=_LABEL_SMOOTHING)
         losses.append(share * first + (1 - share) * second)
     return torch.stack(losses).mean()
 
 
-def _tensor(pictures: NDArray[np.uint8], device: str) -> Tensor:
-    """Pictures ``[N, H, W, 3]`` as floats ``[N, 3, H, W]`` from 0 to 1, channels last in memory."""
-    return torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 255
+def _to_tensor(images: NDArray[np.uint8], device: str) -> Tensor:
+    """Convert images ``[N, H, W, 3]`` to floats ``[N, 3, H, W]`` from 0 to 1, in channels-last memory format."""
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255

@@ -25,8 +25,8 @@ from tests.support.web_client import item, picture
 from worker.images.pipeline import Pipeline
 from worker.vision import image_steps
 from worker.vision.detection import detect
-from worker.vision.image_steps import Prepared
-from worker.vision.imaging import Picture
+from worker.vision.image_steps import PreparedImage
+from worker.vision.imaging import DecodedImage
 
 pytestmark = pytest.mark.slow
 
@@ -178,7 +178,7 @@ def test_pictures_are_augmented_where_the_model_computes(
     upload(web, db, [item(picture(1, (64, 48)))])
     finish, asked = image_steps.finish, []
 
-    def finished(prepared: Prepared, found: list[Any], names: list[str], device: str) -> Prepared:
+    def finished(prepared: PreparedImage, found: list[Any], names: list[str], device: str) -> PreparedImage:
         asked.append(device)
         return finish(prepared, found, names, "cpu")
 
@@ -234,7 +234,7 @@ def test_what_is_done_stays_done_when_the_time_is_over(
     prepare = image_steps.prepare
     begun: list[str] = []
 
-    def over(picture: Picture, **said: Any) -> Any:
+    def over(picture: DecodedImage, **said: Any) -> Any:
         begun.append(said["image_id"])
         if len(begun) > 12:
             raise SoftTimeLimitExceeded

@@ -24,12 +24,12 @@ from tests.integration.worker.running import count, run, upload
 from tests.support.web_client import item, picture
 from worker.images.pipeline import Pipeline
 from worker.sandbox import parent
-from worker.sandbox.parent import Finish
+from worker.sandbox.requests import FinishImage
 from worker.vision import image_steps, imaging
 from worker.vision.detection import detect
 from worker.vision.errors import VisionError
-from worker.vision.image_steps import Prepared
-from worker.vision.imaging import Picture
+from worker.vision.image_steps import PreparedImage
+from worker.vision.imaging import DecodedImage
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
     prepare, finish, predict = image_steps.prepare, image_steps.finish, detector.predict
     order, calls = Order(), itertools.count()
 
-    def prepared(picture: Picture, **given: Any) -> Prepared:
+    def prepared(picture: DecodedImage, **given: Any) -> PreparedImage:
         order.begun(f"decoding {numbers[given['image_id']] // 8}")
         return prepare(picture, **given)
 
@@ -84,7 +84,7 @@ def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_l
         order.begun(f"detection {call}")
         return predict(pictures, **given)
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         group = numbers[one.image_id] // 8
         if group < 3:
             order.wait(f"detection {group + 1}", 1)
@@ -152,10 +152,10 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 ) -> None:
     said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(9)], "augmentations": []})
     db.images.update_one({"_id": said["images"][at]["id"]}, {"$set": {"work.solo": True}})
-    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.do
+    prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.run
     steps: list[str] = []
 
-    def prepared(picture: Picture, **given: Any) -> Prepared:
+    def prepared(picture: DecodedImage, **given: Any) -> PreparedImage:
         steps.append("decoded")
         return prepare(picture, **given)
 
@@ -175,7 +175,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     monkeypatch.setattr(image_steps, "prepare", prepared)
     monkeypatch.setattr(results, "finish", finish)
     monkeypatch.setattr(detector, "predict", seen)
-    monkeypatch.setattr(pipeline._looking._isolate, "do", alone)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", alone)
     run(pipeline)
     assert count(db) == {"done": 9}
     by_itself = ["Look", "seen", "Finish", "stored"]
@@ -187,14 +187,14 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 def test_what_the_helper_says_while_it_draws_is_a_pictures_own_failure(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     said = upload(web, db, [item(picture(1))])
     db.images.update_one({}, {"$set": {"work.solo": True}})
-    do = pipeline._looking._isolate.do
+    do = pipeline._looking._isolate.run
 
     def refuse(request: Any) -> Any:
-        if isinstance(request, Finish):
+        if isinstance(request, FinishImage):
             raise VisionError("out_of_memory")
         return do(request)
 
-    monkeypatch.setattr(pipeline._looking._isolate, "do", refuse)
+    monkeypatch.setattr(pipeline._looking._isolate, "run", refuse)
     run(pipeline)
     assert web.get(said["links"]["self"]).get_json()["images"][0]["error"]["code"] == "out_of_memory"
 
@@ -246,7 +246,7 @@ def test_a_time_limit_does_not_wait_for_what_is_drawn(
     finish, go_on, groups = image_steps.finish, threading.Event(), itertools.count()
     detected = pipeline._looking.detect
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         go_on.wait(60)
         return finish(one, *given)
 
@@ -277,7 +277,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
     upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})
     finish, drawing, go_on, asked = image_steps.finish, threading.Event(), threading.Event(), itertools.count()
 
-    def finished(one: Prepared, *given: Any) -> Prepared:
+    def finished(one: PreparedImage, *given: Any) -> PreparedImage:
         drawing.set()
         go_on.wait()
         return finish(one, *given)
@@ -335,7 +335,7 @@ def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, 
         raise KeyError("a fault of ours")
 
     with monkeypatch.context() as during:
-        during.setattr(imaging, "pixels", fault)
+        during.setattr(imaging, "read_pixel_count", fault)
         with pytest.raises(KeyError):
             pipeline.take()
     assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 2

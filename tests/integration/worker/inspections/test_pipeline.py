@@ -177,7 +177,7 @@ def test_the_same_picture_under_another_url_is_not_looked_at_again(desk: Desk, p
 
 def test_the_helpers_stay_from_picture_to_picture(desk: Desk, photo: bytes) -> None:
     def running() -> set[int]:
-        return {one._helper.pid for one in desk.work._helpers if one._helper is not None}
+        return {one._child.pid for one in desk.work._helpers if one._child is not None}
 
     seen: list[set[int]] = []
     for number in range(6):

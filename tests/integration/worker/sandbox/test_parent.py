@@ -1,4 +1,4 @@
-"""The helper process: it does what is done here, and how it ends is told apart."""
+"""The sandbox returns what the same call returns in this process, and tells apart how its child ends."""
 
 import os
 import pickle
@@ -14,7 +14,9 @@ import pytest
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from tests.support import paths
 from tests.support.crafted_images import drawn, encoded
-from worker.sandbox.parent import Augment, Describe, Finish, HelperKilled, Isolate, Look, Reply, send
+from worker.sandbox.messages import Reply, send
+from worker.sandbox.parent import Sandbox, SandboxKilled
+from worker.sandbox.requests import AugmentImage, DescribeImage, FinishImage, PrepareImage
 from worker.vision import describe
 from worker.vision.errors import VisionError
 
@@ -26,114 +28,114 @@ MEMORY_BYTES = 300 * 1024**2
 
 
 @pytest.fixture
-def helper() -> Iterator[Isolate]:
-    made = Isolate(MEMORY_BYTES, 60)
-    yield made
-    made.close()
+def sandbox() -> Iterator[Sandbox]:
+    sandbox = Sandbox(MEMORY_BYTES, 60)
+    yield sandbox
+    sandbox.close()
 
 
-def pid(helper: Isolate) -> int:
-    assert helper._helper is not None
-    return helper._helper.pid
+def pid(sandbox: Sandbox) -> int:
+    assert sandbox._child is not None
+    return sandbox._child.pid
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Ends the helper as a decoder does that goes wrong."""
+    """Aborts the child, like a crashing decoder."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         os.abort()
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Raises what is no picture's fault."""
+    """Raises an exception that is not an image's fault."""
 
-    def do(self) -> None:
-        raise KeyError("a fault of ours")
+    def execute(self) -> None:
+        raise KeyError("a bug")
 
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Never ends."""
+    """Never returns."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         time.sleep(600)
 
 
 @dataclass(frozen=True, slots=True)
 class Greed:
-    """Takes more memory than there is."""
+    """Allocates more memory than the limit."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         bytearray(2 * MEMORY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """Is ended from outside while it is at it."""
+    """Is terminated from outside while it runs."""
 
-    def do(self) -> None:
+    def execute(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
 
 
 @dataclass(frozen=True, slots=True)
 class Twice:
-    """Answers once too often."""
+    """Sends one reply too many."""
 
-    def do(self) -> int:
+    def execute(self) -> int:
         send(sys.stdout.buffer, pickle.dumps(Reply(1, "early")))
         return 2
 
 
-def test_a_picture_by_url_becomes_there_what_it_becomes_here(helper: Isolate) -> None:
-    made = helper.do(Augment(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
-    here = describe.augmented(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
-    assert (made.fields, made.files) == (here.fields, here.files)
-    told, known = helper.do(Describe(SAMPLE, MAX)), describe.described(SAMPLE, max_pixels=MAX)
-    assert (told.fields, told.files) == (known.fields, known.files)
-    assert np.array_equal(told.rgb, known.rgb)
+def test_an_inspections_image_gets_the_same_result_as_in_this_process(sandbox: Sandbox) -> None:
+    augmented = sandbox.run(AugmentImage(SAMPLE, DEFAULT_AUGMENTATIONS, 7, MAX))
+    expected = describe.augment_image(SAMPLE, names=DEFAULT_AUGMENTATIONS, seed=7, max_pixels=MAX)
+    assert (augmented.fields, augmented.files) == (expected.fields, expected.files)
+    described, expected = sandbox.run(DescribeImage(SAMPLE, MAX)), describe.describe_image(SAMPLE, max_pixels=MAX)
+    assert (described.fields, described.files) == (expected.fields, expected.files)
+    assert np.array_equal(described.rgb, expected.rgb)
 
 
-def test_a_batchs_picture_is_prepared_and_finished_there(helper: Isolate) -> None:
-    prepared = helper.do(Look(SAMPLE, "one", None, MAX))
-    made = helper.do(Finish(prepared, [{"label": "Milk", "score": 0.9, "box": [10, 10, 90, 90]}], ["rotate"]))
-    assert made.image_id == "one"
-    assert set(made.files) == {"thumb", "boxes", "rotate"}
+def test_an_image_of_a_batch_is_prepared_and_finished(sandbox: Sandbox) -> None:
+    prepared = sandbox.run(PrepareImage(SAMPLE, "one", None, MAX))
+    finished = sandbox.run(FinishImage(prepared, [{"label": "Milk", "score": 0.9, "box": [10, 10, 90, 90]}], ["rotate"]))
+    assert finished.image_id == "one"
+    assert set(finished.files) == {"thumb", "boxes", "rotate"}
 
 
-def test_pictures_at_fault_have_their_codes_and_leave_the_helper_as_it_was(helper: Isolate) -> None:
-    helper.do(Describe(encoded(drawn(), "PNG"), MAX))
-    first = pid(helper)
+def test_faulty_images_have_error_codes_and_the_child_lives_on(sandbox: Sandbox) -> None:
+    sandbox.run(DescribeImage(encoded(drawn(), "PNG"), MAX))
+    first = pid(sandbox)
     for data, code in ((b"", "empty"), (b"<html>", "unsupported_format"), (SAMPLE[:9000], "truncated")):
-        for request in (Describe(data, MAX), Augment(data, (), 1, MAX), Look(data, "one", None, MAX)):
+        for request in (DescribeImage(data, MAX), AugmentImage(data, (), 1, MAX), PrepareImage(data, "one", None, MAX)):
             with pytest.raises(VisionError, match=code):
-                helper.do(request)
-    assert pid(helper) == first
+                sandbox.run(request)
+    assert pid(sandbox) == first
 
 
 @pytest.mark.parametrize(("request_", "code"), [(Crash(), "decoder_crash"), (Fault(), "decoder_crash"), (Greed(), "out_of_memory")])
-def test_what_ends_the_helper_is_the_pictures_fault_and_the_next_has_another(helper: Isolate, request_: Crash | Fault | Greed, code: str) -> None:
+def test_a_crash_or_too_much_memory_is_the_images_fault_and_the_next_image_gets_a_new_child(sandbox: Sandbox, request_: Crash | Fault | Greed, code: str) -> None:
     with pytest.raises(VisionError, match=code):
-        helper.do(request_)
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+        sandbox.run(request_)
+    assert sandbox.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"
 
 
-def test_what_hangs_is_ended(helper: Isolate) -> None:
-    helper._timeout = 0.5
+def test_a_child_that_hangs_is_killed(sandbox: Sandbox) -> None:
+    sandbox._timeout_s = 0.5
     with pytest.raises(VisionError, match="decoder_crash"):
-        helper.do(Hang())
+        sandbox.run(Hang())
 
 
-def test_a_kill_from_outside_says_nothing_of_the_picture(helper: Isolate) -> None:
-    with pytest.raises(HelperKilled):
-        helper.do(Killed())
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+def test_a_kill_from_outside_is_not_the_images_fault(sandbox: Sandbox) -> None:
+    with pytest.raises(SandboxKilled):
+        sandbox.run(Killed())
+    assert sandbox.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"
 
 
-def test_an_answer_is_never_taken_for_that_to_another_request(helper: Isolate) -> None:
-    helper.do(Describe(SAMPLE, MAX))
+def test_a_reply_is_never_taken_for_another_requests(sandbox: Sandbox) -> None:
+    sandbox.run(DescribeImage(SAMPLE, MAX))
     with pytest.raises(RuntimeError, match="another request"):
-        helper.do(Twice())  # the early answer bears the first one's number
-    assert helper.do(Describe(SAMPLE, MAX)).fields["format"] == "jpeg"
+        sandbox.run(Twice())  # the extra reply has the first request's number
+    assert sandbox.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"

@@ -1,11 +1,11 @@
-"""A report tells the truth: ratios, targets, and what was missed."""
+"""The report of a benchmark: ratios, targets and missed targets."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from scripts.bench.report import Report, Row, Target, against
+from scripts.bench.report import Report, Row, Target, compare
 
 
 @pytest.mark.parametrize(
@@ -19,29 +19,29 @@ from scripts.bench.report import Report, Row, Target, against
     ],
 )
 def test_a_target_bounds_a_figure(target: Target, figure: float, met: bool) -> None:  # noqa: FBT001 -- parametrised
-    assert target.met(figure) is met
+    assert target.is_met(figure) is met
 
 
-def test_the_ratio_is_what_the_target_bounds_when_there_is_a_baseline() -> None:
-    row = against("pages", 30.0, "ms", 10.0, at_most=2)
+def test_with_a_baseline_the_target_applies_to_the_ratio() -> None:
+    row = compare("pages", 30.0, "ms", 10.0, at_most=2)
     assert row.ratio == 3.0
     assert row.met is False
 
 
-def test_the_value_is_what_the_target_bounds_without_a_baseline() -> None:
+def test_without_a_baseline_the_target_applies_to_the_value() -> None:
     assert Row("claimed", 0.1, "s", target=Target(at_most=0.2)).met is True
 
 
 def test_a_row_without_a_target_is_neither_met_nor_missed() -> None:
-    assert against("floor", 1.0, "ms", 2.0).met is None
+    assert compare("bare", 1.0, "ms", 2.0).met is None
 
 
-def test_misses_are_printed_and_make_the_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missed_targets_are_printed_and_the_exit_code_is_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report("bench")
-    report.part(
-        "Part", lambda: [against("good", 1.0, "ms", 1.0, at_most=2), against("bad one", 9.0, "ms", 1.0, at_most=2)]
+    report.add_part(
+        "Part", lambda: [compare("good", 1.0, "ms", 1.0, at_most=2), compare("bad one", 9.0, "ms", 1.0, at_most=2)]
     )
-    assert report.end(tmp_path / "rows.json") == 1
+    assert report.finish(tmp_path / "rows.json") == 1
     printed = capsys.readouterr().out
     assert "MISSED bad one" in printed
     assert "1 of 2 targets met" in printed
@@ -50,7 +50,7 @@ def test_misses_are_printed_and_make_the_exit_code_1(tmp_path: Path, capsys: pyt
     assert {"name", "value", "unit", "baseline", "ratio"} <= set(rows[0])
 
 
-def test_all_met_is_exit_code_0() -> None:
+def test_the_exit_code_is_0_when_all_targets_are_met() -> None:
     report = Report("bench")
-    report.part("Part", lambda: [against("good", 1.0, "ms", 1.0, at_most=2)])
-    assert report.end(None) == 0
+    report.add_part("Part", lambda: [compare("good", 1.0, "ms", 1.0, at_most=2)])
+    assert report.finish(None) == 0

@@ -1,4 +1,4 @@
-"""What the browse bench seeds is what the service stores: valid by the schema, in order, of a real size."""
+"""The seeded documents are like those of the service: valid by the schema, in order, of a realistic size."""
 
 import bson
 import pytest
@@ -13,12 +13,12 @@ _BATCHES = 70
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, list[Document]]:
-    """Everything that 70 batches write, by collection."""
-    everything: dict[str, list[Document]] = {"ledger": [], "batches": [], "images": []}
+    """All documents of 70 batches, by collection."""
+    by_collection: dict[str, list[Document]] = {"ledger": [], "batches": [], "images": []}
     for group in seed_database._groups(_BATCHES):
         for name, documents in group.items():
-            everything[name] += documents
-    return everything
+            by_collection[name] += documents
+    return by_collection
 
 
 def test_documents_are_valid_by_the_schema(written: dict[str, list[Document]]) -> None:
@@ -30,7 +30,7 @@ def test_documents_are_valid_by_the_schema(written: dict[str, list[Document]]) -
         Image._from_son(document).validate()
 
 
-def test_ids_are_ours_and_ascend(written: dict[str, list[Document]]) -> None:
+def test_ids_are_valid_unique_and_ascending(written: dict[str, list[Document]]) -> None:
     ids = [batch["_id"] for batch in written["batches"]]
     assert ids == sorted(set(ids))
     assert len(ids) == _BATCHES
@@ -38,7 +38,7 @@ def test_ids_are_ours_and_ascend(written: dict[str, list[Document]]) -> None:
     assert all(is_image_id(image["_id"]) for image in written["images"])
 
 
-def test_half_of_the_batches_are_one_stores(written: dict[str, list[Document]]) -> None:
+def test_half_of_the_batches_belong_to_one_store(written: dict[str, list[Document]]) -> None:
     assert sum(batch["stores"] == [seed_database.STORE] for batch in written["batches"]) == _BATCHES // 2
 
 
@@ -52,6 +52,6 @@ def test_final_counts_agree_with_the_images(written: dict[str, list[Document]]) 
         assert batch["status"] == ("partial" if "failed" in states else "done")
 
 
-def test_a_finished_image_weighs_what_a_real_one_weighs(written: dict[str, list[Document]]) -> None:
+def test_the_document_of_a_finished_image_has_a_realistic_size(written: dict[str, list[Document]]) -> None:
     sizes = sorted(len(bson.encode(image)) for image in written["images"] if image["status"] == "done")
     assert 2_000 < sizes[len(sizes) // 2] < 6_000

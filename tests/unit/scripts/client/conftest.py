@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.scripts.client.scripted_service import Peer, serving
+from tests.unit.scripts.client.scripted_service import ScriptedService, serving
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    """Run a service that can be told how to answer."""
-    with serving() as server:
-        yield server
+def service() -> Iterator[ScriptedService]:
+    """Run a service whose responses a test can script."""
+    with serving() as running:
+        yield running

@@ -1,4 +1,4 @@
-"""A service on loopback that keeps the contract's way with keys, and can be told to hold, refuse or stall."""
+"""A service on loopback that handles Idempotency-Keys as the API does; a test can script it to delay, refuse or drop requests."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ LIMITS = {"max_images": 100, "max_body_bytes": 1 << 26, "max_image_bytes": 1 << 
 
 @dataclass
 class Request:
-    """An upload as it came: its key, its pictures by name, what was said of them, when (monotonic)."""
+    """A received upload: its key, the names of its images, their metadata, and the time (monotonic seconds)."""
 
     key: str
     names: list[str]
@@ -28,83 +28,85 @@ class Request:
 
 
 @dataclass
-class Say:
-    """An answer that is given instead of the usual one."""
+class Reply:
+    """A response that is sent instead of the usual one."""
 
     status: int | None
-    """None hangs up."""
+    """None closes the connection without a response."""
     code: str = "unavailable"
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class Peer(ThreadingHTTPServer):
-    """Takes pictures whose bytes do not begin with ``bad``; the same key and request is answered the same again."""
+class ScriptedService(ThreadingHTTPServer):
+    """Accepts images whose bytes do not begin with ``bad``; the same request with the same key gets the same response."""
 
     def __init__(self) -> None:
-        """Listen on a free port."""
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[Request] = []
         self.stored: list[str] = []
-        """Names of the pictures taken, each as often as it was."""
-        self.kept: dict[str, tuple[str, dict[str, Any]]] = {}
-        self.script: list[Say | None] = []
-        """For the next uploads, one each: what to say instead of the usual (None)."""
+        """Names of the accepted images, each as often as it was accepted."""
+        self.responses: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.script: list[Reply | None] = []
+        """The responses to the next uploads, one each; None sends the usual response."""
         self.on_limits: Callable[[], None] = lambda: None
         self.token: str | None = None
         self.finished = True
         self.answering = threading.Event()
-        """While cleared, uploads are taken and kept, but not answered."""
+        """While cleared, uploads are accepted, but not answered."""
         self.answering.set()
         self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Address of this service."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many uploads have come."""
+        """Wait until ``count`` uploads have been received."""
         until = time.monotonic() + PATIENCE_S
         while len(self.requests) < count:
-            assert time.monotonic() < until, f"{len(self.requests)} uploads came, not {count}"
+            assert time.monotonic() < until, f"{len(self.requests)} uploads were received, not {count}"
             time.sleep(0.01)
 
-    def take(self, request: Request, digest: str, files: list[bytes]) -> tuple[int, dict[str, Any]]:
-        """Accept an upload as the contract says."""
+    def accept(self, request: Request, digest: str, files: list[bytes]) -> tuple[int, dict[str, Any]]:
+        """Accept an upload as the API does.
+
+        :returns: status and body of the response.
+        """
         with self.lock:
-            if request.key in self.kept:
-                known, answer = self.kept[request.key]
-                return (202, answer) if known == digest else (422, {"code": "idempotency_mismatch", "detail": "Another request."})
+            if request.key in self.responses:
+                accepted_digest, response = self.responses[request.key]
+                return (202, response) if accepted_digest == digest else (422, {"code": "idempotency_mismatch", "detail": "Another request."})
             images: list[dict[str, Any]] = []
-            for at, (name, data) in enumerate(zip(request.names, files, strict=True)):
-                images.append({"index": at, "status": "queued", "name": name})
+            for index, (name, data) in enumerate(zip(request.names, files, strict=True)):
+                images.append({"index": index, "status": "queued", "name": name})
                 if data.startswith(b"bad"):
-                    wrong = {"pointer": f"/{at}/file", "code": "unsupported_format", "detail": "No picture."}
-                    images[at] = {"index": at, "status": "rejected", "errors": [wrong]}
-            good: list[str] = [one["name"] for one in images if one["status"] == "queued"]
-            if not good:
-                return 422, {"code": "invalid", "detail": "Nothing good.", "errors": [one["errors"][0] for one in images]}
-            self.stored += good
-            answer = {"batch_id": f"b{len(self.kept)}", "total": len(good), "images": images}
-            self.kept[request.key] = (digest, answer)
-            return 202, answer
+                    error = {"pointer": f"/{index}/file", "code": "unsupported_format", "detail": "Not an image."}
+                    images[index] = {"index": index, "status": "rejected", "errors": [error]}
+            accepted: list[str] = [image["name"] for image in images if image["status"] == "queued"]
+            if not accepted:
+                return 422, {"code": "invalid", "detail": "No valid image.", "errors": [image["errors"][0] for image in images]}
+            self.stored += accepted
+            response = {"batch_id": f"b{len(self.responses)}", "total": len(accepted), "images": images}
+            self.responses[request.key] = (digest, response)
+            return 202, response
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Peer
+    server: ScriptedService
 
     def do_GET(self) -> None:
         if self.server.token is not None and self.headers["Authorization"] != f"Bearer {self.server.token}":
-            self._answer(401, {"code": "unauthorized", "detail": "This token is none of ours."})
+            self._respond(401, {"code": "unauthorized", "detail": "Unknown token."})
         elif self.path == "/limits":
             self.server.on_limits()
-            self._answer(200, LIMITS)
+            self._respond(200, LIMITS)
         else:
             batch_id = self.path.split("/")[2].split("?")[0]
-            total = next(answer["total"] for _, answer in self.server.kept.values() if answer["batch_id"] == batch_id)
+            total = next(response["total"] for _, response in self.server.responses.values() if response["batch_id"] == batch_id)
             done = self.server.finished
             image: dict[str, Any] = {"status": "done" if done else "queued", "detections": [], "error": None}
-            self._answer(200, {"images": [image] * total, "finished_at": "now" if done else None})
+            self._respond(200, {"images": [image] * total, "finished_at": "now" if done else None})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -117,18 +119,18 @@ class Handler(BaseHTTPRequestHandler):
             part.close()
         with self.server.lock:
             self.server.requests.append(request)
-            say = self.server.script.pop(0) if self.server.script else None
-        if say is None:
+            reply = self.server.script.pop(0) if self.server.script else None
+        if reply is None:
             digest = hashlib.sha256(repr((request.metadata, files)).encode()).hexdigest()
-            status, said = self.server.take(request, digest, files)
+            status, response = self.server.accept(request, digest, files)
             assert self.server.answering.wait(PATIENCE_S)
-            self._answer(status, said)
-        elif say.status is None:
+            self._respond(status, response)
+        elif reply.status is None:
             self.close_connection = True
         else:
-            self._answer(say.status, {"code": say.code, "detail": "As the test says."}, say.headers)
+            self._respond(reply.status, {"code": reply.code, "detail": "Scripted by the test."}, reply.headers)
 
-    def _answer(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def _respond(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
         try:
             self.send_response(status)
@@ -140,14 +142,14 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True  # the client was killed
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name is the base class's
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the base class's parameter name
         pass
 
 
 @contextmanager
-def serving() -> Iterator[Peer]:
-    """Serve until the end of the block."""
-    server = Peer()
+def serving() -> Iterator[ScriptedService]:
+    """Serve until the end of the ``with`` block."""
+    server = ScriptedService()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""The client's plan: what is found, how it is cut."""
+"""Finding images, and splitting them into groups."""
 
 import os
 from pathlib import Path
@@ -7,84 +7,84 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.client.groups import Picture, UsageError, cut, find
+from scripts.client.groups import Image, UsageError, find_images, split_into_groups
 
 
-def sheet(folder: Path, text: str | bytes) -> Path:
-    path = folder / "sheet.csv"
+def write_manifest(folder: Path, text: str | bytes) -> Path:
+    path = folder / "manifest.csv"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
 
 
-def found(*sources: Path) -> list[Picture]:
-    return find(sources, store="s", camera="c", timestamp="2026-01-01T00:00:00Z")
+def find(*sources: Path) -> list[Image]:
+    return find_images(sources, store="s", camera="c", timestamp="2026-01-01T00:00:00Z")
 
 
-def test_a_folder_is_walked_and_other_files_are_left_alone(tmp_path: Path) -> None:
+def test_a_folder_is_searched_recursively_and_other_files_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     for name in ("b/two.PNG", "one.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    pictures = found(tmp_path, tmp_path / "one.jpg")
-    assert [picture.path.name for picture in pictures] == ["two.PNG", "one.jpg"]
-    assert pictures[1].meta == {"timestamp": "2026-01-01T00:00:00Z", "store_name": "s", "camera_id": "c", "filename": "one.jpg"}
+    images = find(tmp_path, tmp_path / "one.jpg")
+    assert [image.path.name for image in images] == ["two.PNG", "one.jpg"]
+    assert images[1].metadata == {"timestamp": "2026-01-01T00:00:00Z", "store_name": "s", "camera_id": "c", "filename": "one.jpg"}
 
 
-def test_without_a_time_a_picture_has_its_files_own(tmp_path: Path) -> None:
+def test_without_a_timestamp_an_image_has_the_modification_time_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     os.utime(tmp_path / "a.jpg", (86400, 86400))
-    assert find([tmp_path], store="s", camera="c", timestamp=None)[0].meta["timestamp"] == "1970-01-02T00:00:00+00:00"
+    assert find_images([tmp_path], store="s", camera="c", timestamp=None)[0].metadata["timestamp"] == "1970-01-02T00:00:00+00:00"
 
 
-def test_a_manifest_says_what_each_picture_is(tmp_path: Path) -> None:
+def test_a_manifest_sets_the_metadata_of_each_image(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     rows = "path,timestamp,store_name,camera_id,barcode\na.jpg,2026-02-02T00:00:00Z,north,9,123\na.jpg\n"
-    full, bare = (picture.meta for picture in found(sheet(tmp_path, rows)))
+    full, bare = (image.metadata for image in find(write_manifest(tmp_path, rows)))
     assert full == {"timestamp": "2026-02-02T00:00:00Z", "store_name": "north", "camera_id": "9", "barcode": "123", "filename": "a.jpg"}
     assert bare == {"timestamp": "2026-01-01T00:00:00Z", "store_name": "s", "camera_id": "c", "filename": "a.jpg"}
 
 
-def test_each_row_that_says_something_different_of_a_picture_is_an_observation(tmp_path: Path) -> None:
+def test_each_row_with_different_metadata_for_an_image_is_an_observation(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     rows = "path,camera_id\na.jpg,1\na.jpg,2\na.jpg,1\n"
-    assert [picture.meta["camera_id"] for picture in found(sheet(tmp_path, rows))] == ["1", "2"]
+    assert [image.metadata["camera_id"] for image in find(write_manifest(tmp_path, rows))] == ["1", "2"]
 
 
 @pytest.mark.parametrize("manifest_first", [True, False])
-def test_what_a_manifest_says_of_a_folders_picture_is_all_that_is_said(tmp_path: Path, manifest_first: bool) -> None:  # noqa: FBT001 -- parametrised
+def test_an_image_in_a_folder_and_a_manifest_has_only_the_metadata_of_the_manifest(tmp_path: Path, manifest_first: bool) -> None:  # noqa: FBT001 -- parametrised
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    sources = [sheet(tmp_path, "path,camera_id\na.jpg,9\n"), tmp_path]
-    pictures = found(*(sources if manifest_first else reversed(sources)))
-    assert sorted((picture.path.name, picture.meta["camera_id"]) for picture in pictures) == [("a.jpg", "9"), ("b.jpg", "c")]
+    sources = [write_manifest(tmp_path, "path,camera_id\na.jpg,9\n"), tmp_path]
+    images = find(*(sources if manifest_first else reversed(sources)))
+    assert sorted((image.path.name, image.metadata["camera_id"]) for image in images) == [("a.jpg", "9"), ("b.jpg", "c")]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("path\nmissing.jpg\n", "line 2: .* is no file"),
+        ("path\nmissing.jpg\n", "line 2: .* does not exist"),
         ("file\na.jpg\n", "no column named path"),
-        ("path,camera_id\na.jpg,1,2\n", "line 2: there are more fields"),
-        ('path,camera_id\n"a.jpg,1\n', "is not CSV"),
+        ("path,camera_id\na.jpg,1,2\n", "line 2: the row has more fields"),
+        ('path,camera_id\n"a.jpg,1\n', "invalid CSV"),
         ("path,store_name\na.jpg,Caf\xe9\n".encode("latin-1"), "is not UTF-8"),
         (b"", "no column named path"),
     ],
 )
-def test_a_manifest_that_cannot_be_read_is_one_clear_line(tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_an_invalid_manifest_is_reported_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(UsageError, match=said) as refused:
-        found(sheet(tmp_path, text))
+    with pytest.raises(UsageError, match=message) as refused:
+        find(write_manifest(tmp_path, text))
     assert "\n" not in str(refused.value)
 
 
-def test_a_name_that_is_not_utf_8_has_one_that_is(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_escaped(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
-    assert found(tmp_path)[0].meta["filename"] == "caf\\xe9.jpg"
+    assert find(tmp_path)[0].metadata["filename"] == "caf\\xe9.jpg"
 
 
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 10), st.integers(1, 100))
-def test_groups_hold_every_picture_once_within_their_bounds(sizes: list[int], most: int, most_bytes: int) -> None:
-    pictures = [Picture(Path(f"{n}.jpg"), size, 0, {}) for n, size in enumerate(sizes)]
-    groups = list(cut(pictures, most=most, most_bytes=most_bytes))
-    assert [picture for group in groups for picture in group] == pictures
-    assert all(len(group) <= most for group in groups)
-    assert all(sum(picture.size for picture in group) <= most_bytes or len(group) == 1 for group in groups)
+def test_groups_hold_every_image_once_within_their_limits(sizes: list[int], max_images: int, max_bytes: int) -> None:
+    images = [Image(Path(f"{n}.jpg"), size, 0, {}) for n, size in enumerate(sizes)]
+    groups = list(split_into_groups(images, max_images=max_images, max_bytes=max_bytes))
+    assert [image for group in groups for image in group] == images
+    assert all(len(group) <= max_images for group in groups)
+    assert all(sum(image.size for image in group) <= max_bytes or len(group) == 1 for group in groups)

@@ -1,4 +1,4 @@
-"""A process of the house: it begins only under the parent that it belongs to."""
+"""``exec_child`` runs its command only while the parent that started it is running."""
 
 import os
 import subprocess
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.exec_child import PARENT
+from scripts.local.exec_child import PARENT_PID
 from scripts.local.installation import ROOT
 
 
-@pytest.mark.parametrize(("parent", "begins"), [(os.getpid, True), (os.getppid, False)])
-def test_a_process_whose_parent_ended_before_it_began_does_not_begin(
+@pytest.mark.parametrize(("parent", "runs"), [(os.getpid, True), (os.getppid, False)])
+def test_a_process_whose_parent_ended_first_does_not_run_its_command(
     tmp_path: Path,
     parent: Callable[[], int],
-    begins: bool,  # noqa: FBT001 -- parametrised
+    runs: bool,  # noqa: FBT001 -- parametrised
 ) -> None:
-    command = [sys.executable, "-m", "scripts.local.exec_child", "one", str(tmp_path / "one.pid"), "--", "touch", str(tmp_path / "began")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), PARENT: str(parent())}
+    command = [sys.executable, "-m", "scripts.local.exec_child", "child", str(tmp_path / "child.pid"), "--", "touch", str(tmp_path / "ran")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), PARENT_PID: str(parent())}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=30)
-    assert (tmp_path / "began").exists() == begins
-    assert (tmp_path / "one.pid").exists() == begins
+    assert (tmp_path / "ran").exists() == runs
+    assert (tmp_path / "child.pid").exists() == runs

@@ -1,4 +1,4 @@
-"""A data folder: who holds it, what is remembered of its start."""
+"""A data folder: its lock, and the saved parameters of its start."""
 
 import json
 import os
@@ -11,139 +11,138 @@ from pathlib import Path
 import pytest
 
 from scripts.local import start
-from scripts.local.installation import ROOT, House, Stage, known
+from scripts.local.installation import ROOT, Installation, Stage, load_installation
 
-HOLD = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
-from scripts.local.installation import House
-house = House(Path(sys.argv[1]), 1, 1)
-lock = house.lock()
-print("held" if lock else "refused", flush=True)
+from scripts.local.installation import Installation
+lock = Installation(Path(sys.argv[1]), 1, 1).acquire_lock()
+print("locked" if lock else "refused", flush=True)
 sys.stdin.readline()
 """
-HAMMER = """
+QUERY_LOCK = """
 import select, sys
 from pathlib import Path
-from scripts.local.installation import House
-house = House(Path(sys.argv[1]), 1, 1)
-print("looking", flush=True)
+from scripts.local.installation import Installation
+installation = Installation(Path(sys.argv[1]), 1, 1)
+print("running", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
-    house.holder()
+    installation.find_lock_holder()
 """
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
     for name in ("MONGODB_URL", "REDIS_URL", "MONGODB_DATABASE", "BLOBS_MIN_FREE_BYTES"):
         monkeypatch.delenv(name, raising=False)
-    made = House(tmp_path, 5000, 2)
-    made.prepare()
-    return made
+    created = Installation(tmp_path, 5000, 2)
+    created.prepare()
+    return created
 
 
-def another_process(program: str, house: House) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", program, str(house.data)]
+def start_process(program: str, installation: Installation) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", program, str(installation.data)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def test_the_holder_of_a_folder_is_known_by_its_pid_until_it_ends(house: House) -> None:
-    assert house.holder() is None
-    with another_process(HOLD, house) as other:
+def test_the_lock_holder_of_a_folder_is_found_by_its_pid_until_it_ends(installation: Installation) -> None:
+    assert installation.find_lock_holder() is None
+    with start_process(HOLD_LOCK, installation) as other:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        assert house.holder() == other.pid
-        assert house.lock() is None
+        assert other.stdout.readline() == "locked\n"
+        assert installation.find_lock_holder() == other.pid
+        assert installation.acquire_lock() is None
         other.kill()
-    assert house.holder() is None
+    assert installation.find_lock_holder() is None
 
 
-def test_who_only_asks_never_gets_in_the_way_of_a_start(house: House) -> None:
-    (house.run / "lock").touch()
-    with another_process(HAMMER, house) as other:
+def test_a_query_for_the_lock_holder_never_prevents_a_start(installation: Installation) -> None:
+    (installation.run / "lock").touch()
+    with start_process(QUERY_LOCK, installation) as other:
         assert other.stdout is not None
         other.stdout.readline()
         for _ in range(20_000):
-            lock = house.lock()
+            lock = installation.acquire_lock()
             assert lock is not None
             lock.close()
         assert other.poll() is None
 
 
-def test_a_start_waits_for_a_process_that_holds_the_folder_for_a_moment(house: House) -> None:
-    with another_process(HOLD, house) as other:
+def test_a_start_waits_for_a_process_that_holds_the_folder_for_a_moment(installation: Installation) -> None:
+    with start_process(HOLD_LOCK, installation) as other:
         assert other.stdout is not None
         other.stdout.readline()
         timer = threading.Timer(0.3, other.kill)
         timer.start()
-        lock = house.lock(patience_s=10)
+        lock = installation.acquire_lock(timeout_s=10)
         timer.join()
     assert lock is not None
     lock.close()
 
 
-def test_servers_of_ones_own_are_remembered_for_their_owner_only(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_external_servers_are_saved_in_a_file_that_only_its_owner_reads(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONGODB_URL", "mongodb://user:secret@db.example/?replicaSet=x")
     monkeypatch.setenv("REDIS_URL", "redis://:secret@cache.example/1")
     monkeypatch.setenv("BLOBS_MIN_FREE_BYTES", "12345")
-    (house.run / "house.json").write_text("{}")
-    (house.run / "house.json").chmod(0o644)
-    House(house.data, 5000, 2).remember()
+    (installation.run / "house.json").write_text("{}")
+    (installation.run / "house.json").chmod(0o644)
+    Installation(installation.data, 5000, 2).save()
     for name in ("MONGODB_URL", "REDIS_URL", "BLOBS_MIN_FREE_BYTES"):
         monkeypatch.delenv(name)
-    found = known(house.data)
+    found = load_installation(installation.data)
     assert found is not None
-    assert (found.own_mongo, found.own_redis) == (False, False)
-    assert found.given["MONGODB_URL"] == "mongodb://user:secret@db.example/?replicaSet=x"
-    assert found.given["BLOBS_MIN_FREE_BYTES"] == "12345"
-    assert (house.run / "house.json").stat().st_mode & 0o777 == 0o600
+    assert (found.embedded_mongodb, found.embedded_redis) == (False, False)
+    assert found.variables["MONGODB_URL"] == "mongodb://user:secret@db.example/?replicaSet=x"
+    assert found.variables["BLOBS_MIN_FREE_BYTES"] == "12345"
+    assert (installation.run / "house.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_shell_that_asks_does_not_change_what_is_remembered(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    house.remember()
+def test_the_variables_of_the_current_shell_do_not_change_what_is_saved(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    installation.save()
     monkeypatch.setenv("MONGODB_URL", "mongodb://elsewhere/")
-    found = known(house.data)
+    found = load_installation(installation.data)
     assert found is not None
-    assert (found.own_mongo, found.given) == (True, {})
+    assert (found.embedded_mongodb, found.variables) == (True, {})
 
 
-def test_a_house_of_an_older_version_is_read(house: House) -> None:
-    (house.run / "house.json").write_text(json.dumps({"port": 5001, "workers": 3}))
-    found = known(house.data)
+def test_a_file_of_an_older_version_is_read(installation: Installation) -> None:
+    (installation.run / "house.json").write_text(json.dumps({"port": 5001, "workers": 3}))
+    found = load_installation(installation.data)
     assert found is not None
-    assert (found.port, found.workers, found.own_mongo, found.own_redis) == (5001, 3, True, True)
+    assert (found.port, found.workers, found.embedded_mongodb, found.embedded_redis) == (5001, 3, True, True)
 
 
-def test_a_stage_says_how_long_one_process_has_been_waited_for(house: House) -> None:
-    assert house.told() is None
-    house.tell(Stage("waiting", time.monotonic() - 100))
-    told = house.told()
-    assert told is not None
-    assert told.text == "waiting"
-    assert 100 <= told.waited_s < 160
-    house.tell(Stage("other"))
-    assert house.told() == Stage("other")
+def test_a_stage_has_the_time_waited_for_one_process(installation: Installation) -> None:
+    assert installation.read_stage() is None
+    installation.write_stage(Stage("waiting", time.monotonic() - 100))
+    stage = installation.read_stage()
+    assert stage is not None
+    assert stage.text == "waiting"
+    assert 100 <= stage.waited_s < 160
+    installation.write_stage(Stage("other"))
+    assert installation.read_stage() == Stage("other")
     assert Stage("other").waited_s == 0
-    house.tell(None)
-    assert house.told() is None
+    installation.write_stage(None)
+    assert installation.read_stage() is None
 
 
 def test_a_folder_that_holds_data_is_started_below_the_watermark_with_a_warning(
-    house: House, capsys: pytest.CaptureFixture[str]
+    installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start._check_disk(house, 10**18, used=True)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "BLOBS_MIN_FREE_BYTES" in said
+    start._check_disk(installation, 10**18, used=True)
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "BLOBS_MIN_FREE_BYTES" in printed
 
 
-@pytest.mark.parametrize(("workers", "said", "turns"), [(1, None, None), (2, None, "true"), (3, None, "true"), (2, "false", None)])
-def test_workers_that_have_one_core_each_or_less_take_turns_with_their_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, said: str | None, turns: str | None
+@pytest.mark.parametrize(("workers", "variable", "in_turn"), [(1, None, None), (2, None, "true"), (3, None, "true"), (2, "false", None)])
+def test_workers_with_at_most_one_core_each_run_decoding_and_model_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, variable: str | None, in_turn: str | None
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.delenv("VISION_IN_TURN", raising=False)
-    if said is not None:
-        monkeypatch.setenv("VISION_IN_TURN", said)  # which is passed on as it is
-    assert House(tmp_path, 5000, workers).environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == turns
+    if variable is not None:
+        monkeypatch.setenv("VISION_IN_TURN", variable)  # the processes inherit it
+    assert Installation(tmp_path, 5000, workers).environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == in_turn

@@ -1,11 +1,11 @@
-"""What a worker of this start says of its model, and what one of an earlier start said."""
+"""The model errors of a worker of this start, and those of an earlier start."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from scripts.local.model_errors import ModelTrouble
+from scripts.local.model_errors import ModelErrorLog
 
 SENTENCE = 'There is no model "shelves".'
 FORMS = {
@@ -15,18 +15,18 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_only_what_is_written_after_the_start_counts(tmp_path: Path, form: str) -> None:
+def test_only_errors_logged_after_the_start_are_read(tmp_path: Path, form: str) -> None:
     log = tmp_path / "worker-1.log"
     log.write_text(FORMS[form].replace("shelves", "of an earlier start") + "\n")
-    model = ModelTrouble(log)
-    assert model.said() is None
-    with log.open("a") as more:
-        more.write(f"ready\n{FORMS[form]}\nmore\n")
-    assert model.said() == SENTENCE
+    errors = ModelErrorLog(log)
+    assert errors.read_last() is None
+    with log.open("a") as file:
+        file.write(f"ready\n{FORMS[form]}\nmore\n")
+    assert errors.read_last() == SENTENCE
 
 
-def test_a_log_that_is_not_there_says_nothing_until_it_is(tmp_path: Path) -> None:
-    model = ModelTrouble(tmp_path / "worker-1.log")
-    assert model.said() is None
-    model.log.write_text(FORMS["json"] + "\n")
-    assert model.said() == SENTENCE
+def test_a_missing_log_has_no_error_until_it_is_created(tmp_path: Path) -> None:
+    errors = ModelErrorLog(tmp_path / "worker-1.log")
+    assert errors.read_last() is None
+    errors.log.write_text(FORMS["json"] + "\n")
+    assert errors.read_last() == SENTENCE

@@ -1,4 +1,4 @@
-"""The colours of a picture: those that were drawn, as much as was drawn of them."""
+"""Dominant colours: the drawn colours with their shares."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -16,55 +16,55 @@ RED, GREEN, BLUE, WHITE, BLACK = (200, 30, 30), (30, 160, 60), (20, 40, 190), (2
 
 
 def stripes(*drawn: tuple[tuple[int, int, int], int], height: int = 100) -> Rgb:
-    """Draw columns of colours, each so many pixels wide."""
+    """Return an image of vertical stripes, each given by its colour and its width in pixels."""
     row = np.concatenate([np.full((width, 3), colour, np.uint8) for colour, width in drawn])
     return np.ascontiguousarray(np.broadcast_to(row, (height, *row.shape)))
 
 
 def distance(found: dict[str, Any], colour: tuple[int, int, int]) -> int:
-    """Give the largest difference of a channel."""
+    """Return the largest absolute difference of a channel."""
     return int(np.abs(np.subtract(tuple(bytes.fromhex(found["hex"][1:])), colour)).max())
 
 
-def test_a_flat_picture_has_one_colour() -> None:
+def test_a_uniform_image_has_one_colour() -> None:
     for size in ((1, 1), (3, 900), (480, 640)):
-        assert colors.dominant(np.full((*size, 3), (18, 52, 86), np.uint8)) == [{"hex": "#123456", "share": 1.0}]
+        assert colors.dominant_colors(np.full((*size, 3), (18, 52, 86), np.uint8)) == [{"hex": "#123456", "share": 1.0}]
 
 
-def test_each_drawn_colour_is_found_with_its_share_the_largest_first() -> None:
+def test_every_drawn_colour_is_found_with_its_share_the_largest_first() -> None:
     drawn = [(BLUE, 320), (RED, 192), (WHITE, 64), (GREEN, 64)]
-    found = colors.dominant(stripes(*drawn))
-    assert [one["share"] for one in found] == pytest.approx([0.5, 0.3, 0.1, 0.1], abs=0.01)
-    for (colour, _), one in zip(drawn[:2], found[:2], strict=True):
-        assert distance(one, colour) <= 3
-    assert {min(range(2), key=lambda at: distance(one, (WHITE, GREEN)[at])) for one in found[2:]} == {0, 1}
+    found = colors.dominant_colors(stripes(*drawn))
+    assert [color["share"] for color in found] == pytest.approx([0.5, 0.3, 0.1, 0.1], abs=0.01)
+    for (colour, _), color in zip(drawn[:2], found[:2], strict=True):
+        assert distance(color, colour) <= 3
+    assert {min(range(2), key=lambda index: distance(color, (WHITE, GREEN)[index])) for color in found[2:]} == {0, 1}
 
 
-def test_near_colours_are_one_and_noise_has_the_colour_that_it_is_around() -> None:
-    shades = colors.dominant(stripes(((200, 30, 30), 300), ((206, 34, 33), 200), ((60, 60, 200), 140)))
+def test_similar_colours_are_merged_and_noise_has_its_mean_colour() -> None:
+    shades = colors.dominant_colors(stripes(((200, 30, 30), 300), ((206, 34, 33), 200), ((60, 60, 200), 140)))
     assert len(shades) == 2
     assert distance(shades[0], (202, 32, 31)) <= 3
     noisy = np.random.default_rng(1).normal(128, 20, (480, 640, 3)).clip(0, 255).astype(np.uint8)
-    (grey,) = colors.dominant(noisy)
+    (grey,) = colors.dominant_colors(noisy)
     assert distance(grey, (128, 128, 128)) <= 3
 
 
-def test_no_more_are_given_than_are_asked_for_and_blended_edges_are_none() -> None:
+def test_at_most_the_requested_number_is_returned_and_blended_edges_are_not_colours() -> None:
     many = stripes(*[(colour, 97) for colour in (RED, GREEN, BLUE, WHITE, BLACK, (230, 200, 20))])
     for count in (1, 3, 5):
-        assert len(colors.dominant(many, count)) == count
-    assert len(colors.dominant(stripes((RED, 331), (GREEN, 309)), 5)) == 2
+        assert len(colors.dominant_colors(many, count)) == count
+    assert len(colors.dominant_colors(stripes((RED, 331), (GREEN, 309)), 5)) == 2
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_the_colours_of_a_picture_are_its_own_and_the_same_each_time(path: Path) -> None:
+def test_the_colours_occur_in_the_image_and_are_the_same_every_time(path: Path) -> None:
     rgb = imaging.decode(path.read_bytes(), max_pixels=50_000_000).rgb
-    found = colors.dominant(rgb)
-    assert found == colors.dominant(rgb.copy())
-    shares = [one["share"] for one in found]
+    found = colors.dominant_colors(rgb)
+    assert found == colors.dominant_colors(rgb.copy())
+    shares = [color["share"] for color in found]
     assert sum(shares) == pytest.approx(1, abs=0.005)
     assert shares == sorted(shares, reverse=True)
     small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA)
-    for one in found:
-        near = np.abs(small.astype(int) - tuple(bytes.fromhex(one["hex"][1:]))).max(2) < 40
-        assert near.mean() > one["share"] / 10
+    for color in found:
+        near = np.abs(small.astype(int) - tuple(bytes.fromhex(color["hex"][1:]))).max(2) < 40
+        assert near.mean() > color["share"] / 10

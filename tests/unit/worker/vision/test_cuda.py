@@ -1,6 +1,7 @@
-"""What only a GPU can show: it answers as the CPU does, each time the same, and where its memory ends the CPU goes on.
+"""Tests that need a GPU.
 
-A GPU machine needs no more than torch, torchvision, OpenCV, NumPy and pytest for it, and then none of this project's settings of pytest:
+Results match those of the CPU, are the same every time, and the CPU continues when the GPU's memory does not suffice.
+They need only torch, torchvision, OpenCV, NumPy and pytest, run without this project's pytest settings:
 
     PYTHONPATH=. python -m pytest -c /dev/null --rootdir=. --noconftest tests/unit/worker/vision/test_cuda.py
 """
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 NAMES: Final = sorted(path.name for path in SAMPLES.glob("*.jpg"))
 SIZES: Final = [(1, 1), (1, 90), (90, 1), (2, 2), (3, 90), (90, 3)]
 IMAGES: Final = ("a", "b", "c")
-GRAINY: Final = {"noise", "low_light"}
+NOISY: Final = {"noise", "low_light"}
 EXACT: Final = {"horizontal_flip", "equalize", "cutout", "jpeg_artifacts"}
 
 
@@ -39,64 +40,65 @@ def rgb() -> Rgb:
     return sample("carton-02a.jpg")
 
 
-def made(rgb: Rgb, name: str, image_id: str, device: str) -> Rgb:
-    plan = operations.draw(name, *rgb.shape[:2], image_id=image_id)
-    pixels = pixels_torch.Pixels(rgb, device)
-    return pixels._made(plan) if name in pixels_torch.OPERATIONS else pixels(plan)  # no memory that ends is passed over
+def augment(rgb: Rgb, name: str, image_id: str, device: str) -> Rgb:
+    transform = operations.sample_transform(name, *rgb.shape[:2], image_id=image_id)
+    backend = pixels_torch.TorchBackend(rgb, device)
+    # Without the fallback to OpenCV.
+    return backend._apply(transform) if name in pixels_torch.OPERATIONS else backend(transform)
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
-@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in GRAINY])
-def test_pixels_are_those_of_the_cpu(rgb: Rgb, name: str, image_id: str) -> None:
-    far = np.abs(made(rgb, name, image_id, "cuda").astype(int) - made(rgb, name, image_id, "cpu"))
+@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in NOISY])
+def test_pixels_match_those_of_the_cpu(rgb: Rgb, name: str, image_id: str) -> None:
+    error = np.abs(augment(rgb, name, image_id, "cuda").astype(int) - augment(rgb, name, image_id, "cpu"))
     if name in EXACT:
-        assert far.max() == 0
-    assert far.mean() <= 0.1
-    assert np.percentile(far, 99) <= 1
+        assert error.max() == 0
+    assert error.mean() <= 0.1
+    assert np.percentile(error, 99) <= 1
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
-@pytest.mark.parametrize("name", sorted(GRAINY))
-def test_grain_is_that_of_the_cpu_by_its_statistics(name: str, image_id: str) -> None:
+@pytest.mark.parametrize("name", sorted(NOISY))
+def test_the_noise_has_the_statistics_of_the_cpus(name: str, image_id: str) -> None:
     grey = np.full((600, 800, 3), 128, np.uint8)
-    plan = operations.draw(name, 600, 800, image_id=image_id)
-    grain = made(grey, name, image_id, "cuda") - 128.0 * plan.params.get("gain", 1.0)
-    assert abs(grain.mean()) <= 0.1
-    assert grain.std() == pytest.approx(plan.params["sigma"], rel=0.02)
-    for other in (np.roll(grain, 1, 0), np.roll(grain, 1, 1), np.roll(grain, 1, 2)):
-        assert abs(np.corrcoef(grain.ravel(), other.ravel())[0, 1]) <= 0.02
+    transform = operations.sample_transform(name, 600, 800, image_id=image_id)
+    noise = augment(grey, name, image_id, "cuda") - 128.0 * transform.params.get("gain", 1.0)
+    assert abs(noise.mean()) <= 0.1
+    assert noise.std() == pytest.approx(transform.params["sigma"], rel=0.02)
+    for other in (np.roll(noise, 1, 0), np.roll(noise, 1, 1), np.roll(noise, 1, 2)):
+        assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) <= 0.02
 
 
 @pytest.mark.parametrize("name", pixels_torch.OPERATIONS)
-def test_the_same_plan_gives_the_same_bytes_and_nothing_disturbs_the_picture(rgb: Rgb, name: str) -> None:
-    picture = pixels_torch.to_tensor(rgb, "cuda")
-    plan = operations.draw(name, *rgb.shape[:2], image_id="a")
-    first = pixels_torch.make(picture, plan)
-    assert (first.dtype, first.shape, first.device) == (torch.uint8, picture.shape, picture.device)
+def test_the_same_transform_gives_the_same_bytes_and_the_image_is_not_modified(rgb: Rgb, name: str) -> None:
+    image = pixels_torch.to_tensor(rgb, "cuda")
+    transform = operations.sample_transform(name, *rgb.shape[:2], image_id="a")
+    first = pixels_torch.apply_transform(image, transform)
+    assert (first.dtype, first.shape, first.device) == (torch.uint8, image.shape, image.device)
     for other in pixels_torch.OPERATIONS:
-        pixels_torch.make(picture, operations.draw(other, *rgb.shape[:2], image_id="b"))
-    assert torch.equal(first, pixels_torch.make(picture, plan))
-    assert np.array_equal(pixels_torch.to_rgb(picture), rgb)
+        pixels_torch.apply_transform(image, operations.sample_transform(other, *rgb.shape[:2], image_id="b"))
+    assert torch.equal(first, pixels_torch.apply_transform(image, transform))
+    assert np.array_equal(pixels_torch.to_rgb(image), rgb)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_a_picture_of_any_size_is_augmented(name: str, size: tuple[int, int]) -> None:
+def test_an_image_of_any_size_is_augmented(name: str, size: tuple[int, int]) -> None:
     small = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
     for image_id in IMAGES:
-        one = made(small, name, image_id, "cuda")
-        assert one.shape == small.shape
-        assert one.dtype == np.uint8
-        if name not in GRAINY:
-            assert np.abs(one.astype(int) - made(small, name, image_id, "cpu")).mean() <= 1
+        augmented = augment(small, name, image_id, "cuda")
+        assert augmented.shape == small.shape
+        assert augmented.dtype == np.uint8
+        if name not in NOISY:
+            assert np.abs(augmented.astype(int) - augment(small, name, image_id, "cpu")).mean() <= 1
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_parameters_and_boxes_are_those_of_the_cpu(rgb: Rgb, name: str) -> None:
+def test_parameters_and_boxes_equal_those_of_the_cpu(rgb: Rgb, name: str) -> None:
     boxes = [[250.0, 180, 390, 300], [20.0, 30, 200, 220], [1000.0, 700, 1280, 960]]
-    there, here = (Augmenter(rgb, image_id="a", device=device).apply(name, boxes) for device in ("cuda", "cpu"))
-    assert (there.params, there.boxes) == (here.params, here.boxes)
-    assert there.rgb.shape == here.rgb.shape
+    on_cuda, on_cpu = (Augmenter(rgb, image_id="a", device=device).apply(name, boxes) for device in ("cuda", "cpu"))
+    assert (on_cuda.params, on_cuda.boxes) == (on_cpu.params, on_cpu.boxes)
+    assert on_cuda.rgb.shape == on_cpu.rgb.shape
 
 
 @pytest.fixture
@@ -108,54 +110,58 @@ def _little_memory() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_little_memory")
-def test_where_memory_ends_opencv_goes_on() -> None:
+def test_opencv_continues_when_memory_does_not_suffice() -> None:
     large = np.random.default_rng(4).integers(0, 256, (3000, 4000, 3), np.uint8)
-    plan = operations.draw("rotate", 3000, 4000, image_id="a")
+    transform = operations.sample_transform("rotate", 3000, 4000, image_id="a")
     with pytest.raises(torch.OutOfMemoryError):
-        pixels_torch.Pixels(large, "cuda")._made(plan)
+        pixels_torch.TorchBackend(large, "cuda")._apply(transform)
     found = Augmenter(large, image_id="a", device="cuda").apply("rotate", [])
-    assert np.array_equal(found.rgb, pixels_opencv.make(large, plan))
+    assert np.array_equal(found.rgb, pixels_opencv.apply_transform(large, transform))
 
 
 @pytest.fixture(scope="module")
-def here() -> detect.Detector:
+def cpu_detector() -> detect.Detector:
     return detect.load(device="cpu", precision="full")
 
 
-def fits(found: dict[str, Any], other: dict[str, Any], score: float, pixels: float) -> bool:
-    near = abs(found["score"] - other["score"]) <= score and np.abs(np.subtract(found["box"], other["box"])).max() <= pixels
-    return bool(near and found["label"] == other["label"])
+def matches(found: dict[str, Any], other: dict[str, Any], score: float, pixels: float) -> bool:
+    is_near = abs(found["score"] - other["score"]) <= score and np.abs(np.subtract(found["box"], other["box"])).max() <= pixels
+    return bool(is_near and found["label"] == other["label"])
 
 
 @pytest.mark.parametrize(("precision", "score", "pixels"), [("full", 0.01, 1.0), ("half", 0.05, 8.0)])
-def test_the_detector_finds_what_it_finds_on_a_cpu(here: detect.Detector, precision: Any, score: float, pixels: float) -> None:
-    """One detection for each of the CPU's and the other way round, but for what lies within the tolerance of the threshold."""
-    there = detect.load(device="cuda", precision=precision)
-    assert (there.device, there.precision) == ("cuda", precision)
-    pictures = [sample(name) for name in NAMES]
-    least = 0.3
-    for ours, theirs in zip(there.predict(pictures, threshold=least - score), here.predict(pictures, threshold=least - score), strict=True):
-        for some, others in ((ours, theirs), (theirs, ours)):
-            for one in some:
-                assert one["score"] < least or any(fits(one, other, score, pixels) for other in others), one
+def test_detections_match_those_of_the_cpu(cpu_detector: detect.Detector, precision: Any, score: float, pixels: float) -> None:
+    """A one-to-one correspondence, except for scores within the tolerance of the threshold."""
+    cuda_detector = detect.load(device="cuda", precision=precision)
+    assert (cuda_detector.device, cuda_detector.precision) == ("cuda", precision)
+    images = [sample(name) for name in NAMES]
+    threshold = 0.3
+    by_cuda, by_cpu = (detector.predict(images, threshold=threshold - score) for detector in (cuda_detector, cpu_detector))
+    for on_cuda, on_cpu in zip(by_cuda, by_cpu, strict=True):
+        for detections, others in ((on_cuda, on_cpu), (on_cpu, on_cuda)):
+            for found in detections:
+                assert found["score"] < threshold or any(matches(found, other, score, pixels) for other in others), found
 
 
-def test_the_detectors_network_lies_there_with_channels_last() -> None:
+def test_the_detectors_network_is_on_the_gpu_with_channels_last() -> None:
     for precision, dtype in (("full", torch.float32), ("half", torch.float16)):
         model: Any = detect.load(device="cuda", precision=precision)._model  # type: ignore[arg-type]
-        network = model.backbone._run._network
-        weights = [one.weight for one in network.modules() if isinstance(one, torch.nn.Conv2d)]
+        network = model.backbone._runtime._network
+        weights = [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
         assert weights
-        assert {(one.device.type, one.dtype) for one in weights} == {("cuda", dtype)}
-        assert all(one.is_contiguous(memory_format=torch.channels_last) for one in weights)
+        assert {(weight.device.type, weight.dtype) for weight in weights} == {("cuda", dtype)}
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
-def test_a_gpu_dreams_what_a_cpu_dreams() -> None:
-    """Each step goes up a gradient, and each rests on the one before: how far a dream goes is the same, its last strokes are not."""
+def test_deepdream_on_a_gpu_resembles_that_of_a_cpu() -> None:
+    """Each step depends on the one before, so rounding differences grow.
+
+    The amount of change is the same, the details are not.
+    """
     small = imaging.thumbnail(sample("shelf-01.jpg"), 160)
-    there, cpu = Dreamer(device="cuda"), Dreamer(device="cpu")
-    assert np.array_equal(there.dream(small, 3, 0.0), small)
+    on_cuda, on_cpu = Dreamer(device="cuda"), Dreamer(device="cpu")
+    assert np.array_equal(on_cuda.dream(small, 3, 0.0), small)
     for layer in (2, 4):
-        ours, theirs = (one.dream(small, layer, 0.5).astype(int) - small for one in (there, cpu))
-        assert np.abs(ours).mean() == pytest.approx(np.abs(theirs).mean(), rel=0.1)
-        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.8
+        by_cuda, by_cpu = (dreamer.dream(small, layer, 0.5).astype(int) - small for dreamer in (on_cuda, on_cpu))
+        assert np.abs(by_cuda).mean() == pytest.approx(np.abs(by_cpu).mean(), rel=0.1)
+        assert np.corrcoef(by_cuda.ravel(), by_cpu.ravel())[0, 1] > 0.8

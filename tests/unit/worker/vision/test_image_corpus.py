@@ -1,4 +1,4 @@
-"""Whatever the file: a sound picture or one stable code, within bounded time and memory; and never a part for the whole."""
+"""Every file of the corpus gives a whole, valid image or a stable error code, in bounded time and memory."""
 
 import time
 
@@ -9,83 +9,84 @@ from hypothesis import strategies as st
 
 from tests.support.crafted_images import drawn, encoded
 from tests.support.image_corpus import MAX_PIXELS, Form, corpus, wholes
-from worker.sandbox.parent import Isolate, Look
+from worker.sandbox.parent import Sandbox
+from worker.sandbox.requests import PrepareImage
 from worker.vision import imaging
 from worker.vision.errors import VisionError
-from worker.vision.imaging import Picture
+from worker.vision.imaging import DecodedImage
 
 FORMS = corpus()
 WHOLES = wholes()
-AT_MOST_S = 2.0
+MAX_SECONDS = 2.0
 MEMORY_BYTES = 300 * 1024**2
-NO_PIXELS_BEHIND = {"tiff pages": 4, "bmp run lengths": 2}
-"""Bytes at the end of a file that say nothing of its pixels: it may lack them."""
+TRAILING_BYTES = {"tiff pages": 4, "bmp run lengths": 2}
+"""Bytes at the end of a file that do not affect its pixels, and may be missing."""
 
 several = settings(deadline=None, max_examples=40, database=None, derandomize=True)
 
 
-def decoded(data: bytes) -> Picture | str:
-    """Decode; a string is the code of the fault."""
+def decode(data: bytes) -> DecodedImage | str:
+    """Return the decoded image, or the error code."""
     try:
         return imaging.decode(data, max_pixels=MAX_PIXELS)
     except VisionError as error:
         return error.code
 
 
-def is_sound(picture: Picture) -> bool:
-    height, width = picture.height, picture.width
+def is_valid(image: DecodedImage) -> bool:
+    height, width = image.height, image.width
     return (
-        picture.rgb.shape == (height, width, 3)
-        and picture.rgb.dtype == np.uint8
-        and picture.rgb.flags.c_contiguous
+        image.rgb.shape == (height, width, 3)
+        and image.rgb.dtype == np.uint8
+        and image.rgb.flags.c_contiguous
         and 0 < height * width <= MAX_PIXELS
-        and picture.frames >= 1
+        and image.frames >= 1
     )
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_every_form_ends_as_it_should_and_soon(form: Form) -> None:
-    began = time.process_time()
-    picture = decoded(form.data)
-    assert time.process_time() - began < AT_MOST_S
-    if isinstance(picture, str):
-        assert picture == form.outcome
+def test_every_file_of_the_corpus_has_the_expected_outcome_in_bounded_time(form: Form) -> None:
+    start = time.process_time()
+    image = decode(form.data)
+    assert time.process_time() - start < MAX_SECONDS
+    if isinstance(image, str):
+        assert image == form.outcome
     else:
-        assert picture.format == form.outcome
-        assert is_sound(picture)
-        assert imaging.pixels(form.data) in {None, picture.height * picture.width}
+        assert image.format == form.outcome
+        assert is_valid(image)
+        assert imaging.read_pixel_count(form.data) in {None, image.height * image.width}
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 def test_the_limit_on_pixels_is_exact(kind: str) -> None:
     data = encoded(drawn(1, (50, 40)), kind)
-    assert is_sound(imaging.decode(data, max_pixels=2000))
+    assert is_valid(imaging.decode(data, max_pixels=2000))
     with pytest.raises(VisionError, match="too_many_pixels"):
         imaging.decode(data, max_pixels=1999)
 
 
-def test_one_helper_outlives_all_of_them_within_little_memory() -> None:
-    helper = Isolate(MEMORY_BYTES, 30)
+def test_one_sandbox_child_survives_the_whole_corpus_with_little_memory() -> None:
+    helper = Sandbox(MEMORY_BYTES, 30)
     try:
-        helper.do(Look(encoded(drawn(), "JPEG"), "first", None, MAX_PIXELS))
-        assert helper._helper is not None
-        pid = helper._helper.pid
+        helper.run(PrepareImage(encoded(drawn(), "JPEG"), "first", None, MAX_PIXELS))
+        assert helper._child is not None
+        pid = helper._child.pid
         for form in FORMS:
             try:
-                helper.do(Look(form.data, form.name, None, MAX_PIXELS))
+                helper.run(PrepareImage(form.data, form.name, None, MAX_PIXELS))
                 outcome = "done"
             except VisionError as error:
                 outcome = error.code
             assert (form.name, outcome) == (form.name, "done" if form.is_good else form.outcome)
-            assert helper._helper.pid == pid
+            assert helper._child.pid == pid
     finally:
         helper.close()
 
 
-def test_the_frames_of_a_long_animation_are_counted_without_being_decoded() -> None:
-    (form,) = [one for one in FORMS if one.name == "gif of 50000 frames"]
-    picture = imaging.decode(form.data, max_pixels=MAX_PIXELS)
-    assert picture.frames == 50_000
+def test_the_frames_of_a_long_animation_are_counted_without_being_decode() -> None:
+    (form,) = [form for form in FORMS if form.name == "gif of 50000 frames"]
+    image = imaging.decode(form.data, max_pixels=MAX_PIXELS)
+    assert image.frames == 50_000
 
 
 @pytest.mark.parametrize("name", ["png animated", "gif animated", "tiff pages", "webp animated", "avif animated"])
@@ -96,27 +97,27 @@ def test_the_frames_of_every_animated_format_are_counted(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLES)
 @several
 @given(data=st.data())
-def test_a_picture_cut_short_never_decodes(name: str, data: st.DataObject) -> None:
+def test_a_truncated_file_never_decodes(name: str, data: st.DataObject) -> None:
     whole = WHOLES[name]
-    cut = data.draw(st.integers(0, len(whole) - 1 - NO_PIXELS_BEHIND.get(name, 0)))
-    outcome = decoded(whole[:cut])
+    length = data.draw(st.integers(0, len(whole) - 1 - TRAILING_BYTES.get(name, 0)))
+    outcome = decode(whole[:length])
     assert outcome in {"truncated", "corrupt", "unsupported_format", "empty"}
 
 
 @pytest.mark.parametrize("name", WHOLES)
-def test_a_picture_that_lacks_its_last_bytes_never_decodes(name: str) -> None:
+def test_a_file_without_its_last_bytes_never_decodes(name: str) -> None:
     whole = WHOLES[name]
-    assert is_sound(imaging.decode(whole, max_pixels=MAX_PIXELS))
-    for lacking in range(1 + NO_PIXELS_BEHIND.get(name, 0), 40):
-        assert decoded(whole[:-lacking]) in {"truncated", "corrupt"}
+    assert is_valid(imaging.decode(whole, max_pixels=MAX_PIXELS))
+    for missing in range(1 + TRAILING_BYTES.get(name, 0), 40):
+        assert decode(whole[:-missing]) in {"truncated", "corrupt"}
 
 
 @pytest.mark.parametrize("name", WHOLES)
 @several
 @given(data=st.data())
-def test_flipped_bytes_give_a_sound_picture_or_a_code(name: str, data: st.DataObject) -> None:
+def test_damaged_bytes_give_a_valid_image_or_an_error_code(name: str, data: st.DataObject) -> None:
     damaged = bytearray(WHOLES[name])
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= data.draw(st.integers(1, 255))
-    outcome = decoded(bytes(damaged))
-    assert isinstance(outcome, str) or is_sound(outcome)
+    outcome = decode(bytes(damaged))
+    assert isinstance(outcome, str) or is_valid(outcome)

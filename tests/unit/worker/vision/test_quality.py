@@ -1,4 +1,4 @@
-"""Measures of a picture: dark and blurred ones are told; its fingerprint is near for the same picture taken otherwise, far for another."""
+"""Quality measures, and the perceptual hash: close for variations of one image, far apart for different images."""
 
 import itertools
 from collections.abc import Callable
@@ -21,17 +21,17 @@ def read(path: Path) -> Rgb:
     return imaging.decode(path.read_bytes(), max_pixels=50_000_000).rgb
 
 
-def distance(one: Rgb, other: Rgb) -> int:
-    """Count the bits in which two fingerprints differ."""
-    return (int(quality.perceptual_hash(one), 16) ^ int(quality.perceptual_hash(other), 16)).bit_count()
+def distance(first: Rgb, second: Rgb) -> int:
+    """Return the Hamming distance of two perceptual hashes."""
+    return (int(quality.perceptual_hash(first), 16) ^ int(quality.perceptual_hash(second), 16)).bit_count()
 
 
 def reference(rgb: Rgb) -> str:
-    """Write the definition down: X_k = sum of x_n cos(pi (2n + 1) k / 2N) both ways."""
+    """Compute the hash by its definition: X_k = sum of x_n cos(pi (2n + 1) k / 2N) in both directions."""
     grey = cv2.resize(rgb, (32, 32), interpolation=cv2.INTER_AREA) @ np.array([0.299, 0.587, 0.114])
-    order, place = np.arange(8)[:, None], np.arange(32)[None]
-    waves = np.cos(np.pi * (2 * place + 1) * order / 64)
-    low = waves @ np.round(grey) @ waves.T
+    k, n = np.arange(8)[:, None], np.arange(32)[None]
+    basis = np.cos(np.pi * (2 * n + 1) * k / 64)
+    low = basis @ np.round(grey) @ basis.T
     bits = "".join("1" if value > np.median(low) else "0" for value in low.ravel())
     return f"{int(bits, 2):016x}"
 
@@ -49,33 +49,33 @@ def darker(rgb: Rgb) -> Rgb:
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_a_fingerprint_is_the_sign_of_the_low_frequencies_against_their_median(path: Path) -> None:
+def test_the_hash_compares_the_low_frequencies_with_their_median(path: Path) -> None:
     rgb = read(path)
     assert quality.perceptual_hash(rgb) == reference(rgb)
 
 
-@pytest.mark.parametrize("otherwise", [compressed, smaller, darker])
+@pytest.mark.parametrize("vary", [compressed, smaller, darker])
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_the_same_picture_taken_otherwise_has_nearly_the_same_fingerprint(
-    path: Path, otherwise: Callable[[Rgb], Rgb]
+def test_variations_of_an_image_have_nearly_the_same_hash(
+    path: Path, vary: Callable[[Rgb], Rgb]
 ) -> None:
     rgb = read(path)
-    assert distance(rgb, otherwise(rgb)) <= 6
+    assert distance(rgb, vary(rgb)) <= 6
 
 
-def test_different_pictures_have_fingerprints_far_apart() -> None:
-    for one, other in itertools.combinations(map(read, SHELVES), 2):
-        assert distance(one, other) >= 16
+def test_different_images_have_distant_hashes() -> None:
+    for first, second in itertools.combinations(map(read, SHELVES), 2):
+        assert distance(first, second) >= 16
 
 
-def test_a_fingerprint_of_any_size_is_sixteen_hex_digits() -> None:
+def test_the_hash_of_an_image_of_any_size_has_sixteen_hex_digits() -> None:
     for size in ((1, 1), (5, 400), (32, 32)):
         found = quality.perceptual_hash(np.full((*size, 3), 90, np.uint8))
         assert len(found) == 16
-        assert int(found, 16) >> 63 == 1  # an even picture has a constant part only
+        assert int(found, 16) >> 63 == 1  # a uniform image has only the constant component
 
 
-def test_quality_tells_dark_from_bright_and_blurred_from_sharp() -> None:
+def test_quality_separates_dark_from_bright_and_blurred_from_sharp() -> None:
     rgb = read(SHELVES[0])
     found = quality.measure(rgb)
     assert quality.measure((rgb * 0.3).astype(np.uint8))["brightness"] < found["brightness"] / 2

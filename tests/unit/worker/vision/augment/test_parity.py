@@ -1,4 +1,4 @@
-"""Every augmentation does what torchvision's or Pillow's counterpart does with the parameters that it reports, whoever makes the pixels."""
+"""Both backends of every augmentation match the counterpart in torchvision or Pillow with the reported parameters."""
 
 import io
 import math
@@ -17,17 +17,17 @@ from torchvision.transforms.v2 import functional as tv
 
 from shared.augmentations import AUGMENTATIONS
 from tests.support.paths import SAMPLES
-from tests.unit.worker.vision.augment.pixel_backends import MAKERS
+from tests.unit.worker.vision.augment.pixel_backends import BACKENDS
 from worker.vision import imaging
 from worker.vision.augment import operations
-from worker.vision.augment.operations import Plan
+from worker.vision.augment.operations import Transform
 
 RGB: Final = imaging.thumbnail(
     imaging.decode((SAMPLES / "carton-02a.jpg").read_bytes(), max_pixels=50_000_000).rgb, 640
 )
 HEIGHT, WIDTH = RGB.shape[:2]
 INSIDE: Final = np.s_[HEIGHT // 7 : -HEIGHT // 7, WIDTH // 7 : -WIDTH // 7]
-"""Without the border, to which an operation may bring what lies outside; each library has its own idea of that."""
+"""Without the border, into which an operation may move pixels from outside; libraries fill those differently."""
 BOXES: Final[list[list[float]]] = [
     [250.0, 180, 390, 300],
     [150, 100, 260, 380],
@@ -48,7 +48,7 @@ def cropped(x: Tensor, p: Params) -> Any:
     return tv.resized_crop(x, p["y"], p["x"], p["height"], p["width"], [HEIGHT, WIDTH])
 
 
-def seen_aslant(x: Tensor, p: Params) -> Any:
+def perspective(x: Tensor, p: Params) -> Any:
     corners = np.array([[0, 0], [WIDTH, 0], [WIDTH, HEIGHT], [0, HEIGHT]])
     inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]]) * (WIDTH, HEIGHT)
     return tv.perspective(
@@ -71,8 +71,8 @@ def blurred(x: Tensor, p: Params) -> Any:
     return tv.gaussian_blur(x, [side, side], [p["sigma"], p["sigma"]])
 
 
-def moved_while_open(x: Tensor, p: Params) -> Tensor:
-    """Convolve with a line of ``length`` pixels, turned as pictures are."""
+def motion_blurred(x: Tensor, p: Params) -> Tensor:
+    """Convolve with a line of ``length`` pixels, rotated in the same direction as images."""
     length = p["length"]
     line = torch.zeros(1, length, length)
     line[0, length // 2] = 1
@@ -101,33 +101,33 @@ GEOMETRIC: Final[dict[str, Counterpart]] = {
     "horizontal_flip": lambda x, _: tv.horizontal_flip(x),
     "rotate": rotated,
     "random_crop": cropped,
-    "perspective": seen_aslant,
+    "perspective": perspective,
     "shear": sheared,
 }
 COUNTERPARTS: Final[dict[str, tuple[Counterpart, float, float]]] = {
-    # The counterpart, and how far from it a channel may be: on average, and the 99th percentile.
+    # The counterpart, and the tolerances: mean and 99th percentile of the absolute difference of a channel.
     "horizontal_flip": (GEOMETRIC["horizontal_flip"], 0, 0),
     "rotate": (rotated, 0.05, 1),
     "random_crop": (cropped, 0.25, 1),
-    "perspective": (seen_aslant, 0.05, 1),
+    "perspective": (perspective, 0.05, 1),
     "shear": (sheared, 0.05, 1),
-    "color_jitter": (jittered, 2.5, 8),  # our hues and saturations are bytes, torchvision's are not
+    "color_jitter": (jittered, 2.5, 8),  # hue and saturation are bytes in OpenCV, but not in torchvision
     "gaussian_blur": (blurred, 0.1, 1),
-    "motion_blur": (moved_while_open, 0.3, 1),
+    "motion_blur": (motion_blurred, 0.3, 1),
     "grayscale": (lambda x, _: tv.rgb_to_grayscale(x, 3), 0.6, 1),  # torchvision does not round
     "equalize": (equalized, 0, 0),
     "cutout": (covered, 0, 0),
-    "jpeg_artifacts": (compressed, 0.3, 7),  # simplejpeg averages chroma a little otherwise
+    "jpeg_artifacts": (compressed, 0.3, 7),  # simplejpeg averages chroma slightly differently
 }
-GRAINY: Final = ("noise", "low_light")
+NOISY: Final = ("noise", "low_light")
 BETWEEN: Final[dict[str, tuple[float, float]]] = {
-    # How far the two makers may be from each other, borders and all: as above.
+    # Tolerances between the two backends, borders included: as above.
     "horizontal_flip": (0, 0),
     "rotate": (0.05, 1),
     "random_crop": (0.15, 1),
     "perspective": (0.05, 1),
     "shear": (0.05, 1),
-    "color_jitter": (2.5, 8),  # hues and saturations are bytes for OpenCV only
+    "color_jitter": (2.5, 8),  # hue and saturation are bytes in OpenCV only
     "gaussian_blur": (0.1, 1),
     "motion_blur": (0.05, 1),
     "grayscale": (0.05, 1),
@@ -137,77 +137,80 @@ BETWEEN: Final[dict[str, tuple[float, float]]] = {
 }
 
 
-def draw(name: str, image_id: str) -> Plan:
-    return operations.draw(name, HEIGHT, WIDTH, image_id=image_id)
+def sample_transform(name: str, image_id: str) -> Transform:
+    return operations.sample_transform(name, HEIGHT, WIDTH, image_id=image_id)
 
 
 def as_tensor(rgb: imaging.Rgb) -> Tensor:
     return torch.from_numpy(rgb).permute(2, 0, 1)
 
 
-def distance(made: imaging.Rgb, expected: Tensor) -> NDArray[np.float64]:
-    """Tell how far the channels inside are apart, 0..255."""
-    far: NDArray[np.float64] = np.abs(made.astype(np.float64) - expected.permute(1, 2, 0).numpy())[INSIDE]
-    return far
+def difference(augmented: imaging.Rgb, expected: Tensor) -> NDArray[np.float64]:
+    """Return the absolute difference of the channels inside, 0 to 255."""
+    difference: NDArray[np.float64] = np.abs(augmented.astype(np.float64) - expected.permute(1, 2, 0).numpy())[INSIDE]
+    return difference
 
 
 def test_every_operation_has_a_counterpart() -> None:
-    assert {*COUNTERPARTS, *GRAINY} == set(AUGMENTATIONS)
+    assert {*COUNTERPARTS, *NOISY} == set(AUGMENTATIONS)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", COUNTERPARTS)
-def test_pixels_are_those_of_the_counterpart(name: str, image_id: str, maker: str) -> None:
-    plan = draw(name, image_id)
+def test_pixels_match_the_counterpart(name: str, image_id: str, backend: str) -> None:
+    transform = sample_transform(name, image_id)
     counterpart, mean, percentile = COUNTERPARTS[name]
-    far = distance(MAKERS[maker](RGB)(plan), counterpart(as_tensor(RGB), plan.params))
-    assert far.mean() <= mean
-    assert np.percentile(far, 99) <= percentile
+    error = difference(BACKENDS[backend](RGB)(transform), counterpart(as_tensor(RGB), transform.params))
+    assert error.mean() <= mean
+    assert np.percentile(error, 99) <= percentile
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", BETWEEN)
-def test_both_makers_make_one_picture_borders_and_all(name: str, image_id: str) -> None:
-    one, other = (MAKERS[maker](RGB)(draw(name, image_id)).astype(int) for maker in ("opencv", "torch"))
+def test_both_backends_give_the_same_image_borders_included(name: str, image_id: str) -> None:
+    by_opencv, by_torch = (BACKENDS[backend](RGB)(sample_transform(name, image_id)).astype(int) for backend in ("opencv", "torch"))
     mean, percentile = BETWEEN[name]
-    far = np.abs(one - other)
-    assert far.mean() <= mean
-    assert np.percentile(far, 99) <= percentile
+    error = np.abs(by_opencv - by_torch)
+    assert error.mean() <= mean
+    assert np.percentile(error, 99) <= percentile
 
 
 @pytest.mark.parametrize("image_id", IMAGES)
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_boxes_are_those_of_torchvision_within_two_pixels(name: str, image_id: str) -> None:
-    plan = draw(name, image_id)
-    boxes = tv_tensors.BoundingBoxes(torch.tensor(BOXES), format="XYXY", canvas_size=(HEIGHT, WIDTH))
-    expected = GEOMETRIC[name](boxes, plan.params)
-    moved = plan.moved(BOXES)
-    assert {0, 1} <= {index for index, _ in moved}
-    for index, box in moved:
+def test_boxes_match_torchvision_within_two_pixels(name: str, image_id: str) -> None:
+    transform = sample_transform(name, image_id)
+    bounding_boxes = tv_tensors.BoundingBoxes(torch.tensor(BOXES), format="XYXY", canvas_size=(HEIGHT, WIDTH))
+    expected = GEOMETRIC[name](bounding_boxes, transform.params)
+    boxes = transform.transform_boxes(BOXES)
+    assert {0, 1} <= {index for index, _ in boxes}
+    for index, box in boxes:
         assert np.abs(np.array(box) - expected[index].numpy()).max() <= 2
 
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name not in GEOMETRIC])
-def test_what_moves_no_pixel_moves_no_box(name: str) -> None:
-    assert draw(name, "a").moved(BOXES) == list(enumerate(BOXES))
+def test_an_operation_that_moves_no_pixel_moves_no_box(name: str) -> None:
+    assert sample_transform(name, "a").transform_boxes(BOXES) == list(enumerate(BOXES))
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("image_id", IMAGES)
-@pytest.mark.parametrize("name", GRAINY)
-def test_grain_is_torchvisions_by_its_statistics(name: str, image_id: str, maker: str) -> None:
-    """The picture without grain is torchvision's; the grain is white, of the reported sigma, and clipped as torchvision's is."""
-    plan = draw(name, image_id)
-    made, sigma = MAKERS[maker](RGB)(plan), plan.params["sigma"]
+@pytest.mark.parametrize("name", NOISY)
+def test_the_noise_has_the_statistics_of_torchvisions(name: str, image_id: str, backend: str) -> None:
+    """The image without noise is torchvision's.
+
+    The noise is white, has the reported sigma, and is clipped as in torchvision.
+    """
+    transform = sample_transform(name, image_id)
+    noisy, sigma = BACKENDS[backend](RGB)(transform), transform.params["sigma"]
     torch.manual_seed(1)
-    still = tv.adjust_brightness(as_tensor(RGB).float() / 255, plan.params.get("gain", 1.0))
-    expected = (tv.gaussian_noise(still, 0, sigma / 255) - still).numpy() * 255
-    grain = made.transpose(2, 0, 1) - still.numpy() * 255
-    assert abs(grain.mean() - expected.mean()) <= 0.1
-    assert grain.std() == pytest.approx(expected.std(), rel=0.02)
-    unclipped = (still.numpy() * 255 > 5 * sigma) & (still.numpy() * 255 < 255 - 5 * sigma)
-    assert abs(grain[unclipped].mean()) <= 0.1
-    assert grain[unclipped].std() == pytest.approx(sigma, rel=0.02)
-    for other in (np.roll(grain, 1, 0), np.roll(grain, 1, 1), np.roll(grain, 1, 2)):
-        assert abs(np.corrcoef(grain[unclipped], other[unclipped])[0, 1]) <= 0.02
+    clean = tv.adjust_brightness(as_tensor(RGB).float() / 255, transform.params.get("gain", 1.0))
+    expected = (tv.gaussian_noise(clean, 0, sigma / 255) - clean).numpy() * 255
+    noise = noisy.transpose(2, 0, 1) - clean.numpy() * 255
+    assert abs(noise.mean() - expected.mean()) <= 0.1
+    assert noise.std() == pytest.approx(expected.std(), rel=0.02)
+    unclipped = (clean.numpy() * 255 > 5 * sigma) & (clean.numpy() * 255 < 255 - 5 * sigma)
+    assert abs(noise[unclipped].mean()) <= 0.1
+    assert noise[unclipped].std() == pytest.approx(sigma, rel=0.02)
+    for other in (np.roll(noise, 1, 0), np.roll(noise, 1, 1), np.roll(noise, 1, 2)):
+        assert abs(np.corrcoef(noise[unclipped], other[unclipped])[0, 1]) <= 0.02

@@ -1,4 +1,4 @@
-"""What an engine does to the process that it is loaded into."""
+"""Effects of a runtime on its process."""
 
 import subprocess
 import sys
@@ -7,11 +7,11 @@ import pytest
 
 from tests.support.paths import ROOT
 
-_MODELS_COME_AND_GO = """
+_LOAD_AND_RELEASE_MODELS = """
 import faulthandler, gc, os, signal
 from worker.vision.detection import detect
 
-faulthandler.enable()  # as pytest does; Celery's time limits come as signals, too
+faulthandler.enable()  # as pytest does; Celery's time limits are signals as well
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
 first, second = detect.load(device="cpu"), detect.load(device="cpu")
 del first
@@ -24,9 +24,12 @@ print("alive")
 
 
 @pytest.mark.slow
-def test_signals_are_handled_whatever_models_came_and_went() -> None:
-    """Each OpenVINO core gives the thread that makes it a stack for signals, and takes it away when it goes, whoever uses it by then."""
+def test_signals_are_handled_after_models_were_released_in_any_order() -> None:
+    """Each OpenVINO core installs a signal stack in the thread that creates it.
+
+    It unmaps the stack when it is destroyed, even if it is in use.
+    """
     pytest.importorskip("openvino")
-    command = [sys.executable, "-W", "ignore", "-c", _MODELS_COME_AND_GO]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
-    assert (ended.returncode, ended.stdout.split()) == (0, ["handled", "alive"]), ended.stderr
+    command = [sys.executable, "-W", "ignore", "-c", _LOAD_AND_RELEASE_MODELS]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert (process.returncode, process.stdout.split()) == (0, ["handled", "alive"]), process.stderr

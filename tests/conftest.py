@@ -1,4 +1,4 @@
-"""Fixtures that more than one kind of test needs: real servers, started once, and a database of its own for each test."""
+"""Fixtures for several kinds of tests: real servers that are started once, and a separate database for each test."""
 
 import json
 import uuid
@@ -13,11 +13,11 @@ from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
-from tests.support.image_sources import HERE
+from tests.support.image_sources import PERMITTED_ADDRESS
 from tests.support.service_stack import Service, Stack
 
-INSPECTING = {
-    "FETCH_PERMITTED_NETWORKS": json.dumps([HERE]),
+INSPECTION_SETTINGS = {
+    "FETCH_PERMITTED_NETWORKS": json.dumps([PERMITTED_ADDRESS]),
     "FETCH_FIRST_BYTE_S": "8",
     "FETCH_WHOLE_S": "120",
     "FETCH_RESOLVE_S": "15",
@@ -27,38 +27,41 @@ INSPECTING = {
     "INSPECT_PER_MINUTE": "1000",
     "RES_OPTIONS": "timeout:1 attempts:1",
 }
-"""How the shared stack looks at single pictures: it may fetch from the tests' sources, neither slow ones nor lost leases are waited for long,
-and a failure stays what it is while it is looked at from all sides. A machine whose name server does not answer says so soon
-(resolv.conf(5)), and is given the time for it."""
-PATIENT: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
-"""How long a test waits for the database, unless its going away is the matter: other tests may hold the disk for seconds."""
+"""Inspection settings of the shared stack.
+
+It may fetch from the tests' sources. The limits for slow sources and lost leases are short. A failed inspection is kept for
+600 s, so that a test can read it several times. With RES_OPTIONS (resolv.conf(5)) the resolver gives up soon when the
+machine's name server does not answer, and FETCH_RESOLVE_S is long enough for that.
+"""
+LONG_TIMEOUTS: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
+"""Database timeouts of all tests except those of an unreachable database. Other tests may block the disk for seconds."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of the whole run against a service that runs already, and those of containers know their deployment."""
-    about = "address of a running service: the tests of tests/e2e that need no more are run against it, the others are skipped"
-    parser.addoption("--base-url", metavar="URL", help=about)
-    parser.addoption("--deployment", metavar="PROJECT", help="its compose project, for tests/containers: scripts/test-containers says it")
+    """Add the options that let ``tests/e2e`` use a running service and ``tests/containers`` find their deployment."""
+    base_url_help = "URL of a running service: the tests of tests/e2e that need only a URL run against it, the others are skipped"
+    parser.addoption("--base-url", metavar="URL", help=base_url_help)
+    parser.addoption("--deployment", metavar="PROJECT", help="compose project of that service, for tests/containers; set by scripts/test-containers")
 
 
 @pytest.fixture(autouse=True)
-def _pillows_limit() -> Iterator[None]:
-    """Put Pillow's limit of pixels back, which is one for the process: a picture that was refused in one test is none of the next one's."""
-    before = Image.MAX_IMAGE_PIXELS
+def _restore_pillow_limit() -> Iterator[None]:
+    """Restore Pillow's pixel limit, which is global to the process, so that one test does not affect the next."""
+    limit = Image.MAX_IMAGE_PIXELS
     yield
-    Image.MAX_IMAGE_PIXELS = before
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    """Run a real MongoDB, shared by all tests; take ``db`` unless the server itself is the matter."""
+    """Run a real MongoDB, shared by all tests. Tests use ``db`` unless they test the server itself."""
     with Mongod(tmp_path_factory.mktemp("mongod") / "data") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def mongo_url(mongod: Mongod) -> str:
-    """Give the address of the shared MongoDB."""
+    """Return the URL of the shared MongoDB."""
     return mongod.url
 
 
@@ -71,40 +74,40 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="session")
 def redis_url(redis_server: RedisServer) -> str:
-    """Give the address of the shared Redis."""
+    """Return the URL of the shared Redis."""
     return redis_server.url
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Run everything, as ``scripts/start`` starts it, shared by the tests that need the whole; one worker."""
-    whole = Stack(tmp_path_factory.mktemp("stack") / "data", settings=INSPECTING)
+    """Run all services as ``scripts/start`` starts them, with one worker, shared by the tests that need them all."""
+    shared_stack = Stack(tmp_path_factory.mktemp("stack") / "data", settings=INSPECTION_SETTINGS)
     try:
-        whole.start()
-        yield whole
+        shared_stack.start()
+        yield shared_stack
     finally:
-        whole.stop()
+        shared_stack.stop()
 
 
 @pytest.fixture(scope="session")
 def service(request: pytest.FixtureRequest) -> Service:
-    """Give a whole service by its address alone: that of ``--base-url``, else the shared ``stack``."""
-    given: str | None = request.config.getoption("--base-url")
-    if given:
-        return Service(given.rstrip("/"))
+    """Return a service of which the test knows only the URL: that of ``--base-url``, else the shared ``stack``."""
+    base_url: str | None = request.config.getoption("--base-url")
+    if base_url:
+        return Service(base_url.rstrip("/"))
     stack: Stack = request.getfixturevalue("stack")
     return Service(stack.url)
 
 
 @pytest.fixture
 def mongo(mongo_url: str) -> settings.Mongo:
-    """Give settings of a database that is this test's alone."""
-    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **PATIENT)
+    """Return the settings of a database that only this test uses."""
+    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **LONG_TIMEOUTS)
 
 
 @pytest.fixture
 def db(mongo: settings.Mongo) -> Iterator[Db]:
-    """Make a fresh database with all indexes, dropped afterwards."""
+    """Create a database with all indexes. It is dropped after the test."""
     database = connect(mongo, app="test")
     create_indexes(database)
     yield database
@@ -114,5 +117,5 @@ def db(mongo: settings.Mongo) -> Iterator[Db]:
 
 @pytest.fixture
 def blobs_root(tmp_path: Path) -> Path:
-    """Name a folder for blobs that is this test's alone."""
+    """Return a path for blobs that only this test uses. The folder does not exist yet."""
     return tmp_path / "blobs"

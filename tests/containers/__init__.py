@@ -1,1 +1,1 @@
-"""Shelfsight in containers: run by ``scripts/test-containers`` against a deployment that it has started."""
+"""Tests of the containers, run by ``scripts/test-containers`` against a deployment that it has started."""

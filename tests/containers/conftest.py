@@ -1,4 +1,4 @@
-"""The deployment under test."""
+"""Fixtures of the deployment under test."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,32 +11,32 @@ from scripts.containers.engine import Deployment
 
 @pytest.fixture(scope="session")
 def deployment(pytestconfig: pytest.Config) -> Deployment:
-    """Give the compose project that ``scripts/test-containers`` has started."""
+    """Return the compose project that ``scripts/test-containers`` has started."""
     project = pytestconfig.getoption("deployment")
     if project is None:
-        pytest.skip("needs a deployment in containers: scripts/test-containers")
+        pytest.skip("needs a deployment in containers: run scripts/test-containers")
     return Deployment(project)
 
 
 @pytest.fixture(scope="session")
 def url(deployment: Deployment, pytestconfig: pytest.Config) -> str:
-    """Give the address of its nginx."""
+    """Return the URL of its nginx."""
     return str(pytestconfig.getoption("base_url"))
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[httpx.Client]:
-    """Give a client of its nginx."""
+    """Return an HTTP client of its nginx."""
     with httpx.Client(base_url=url, timeout=30) as client:
         yield client
 
 
 @pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Give what shows a figure among the tests' dots."""
+def report(capfd: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Return a function that prints a measured figure while pytest captures the output."""
 
-    def said(text: str) -> None:
+    def write(text: str) -> None:
         with capfd.disabled():
             sys.stdout.write(f"\n   {text}\n")
 
-    return said
+    return write

@@ -1,4 +1,4 @@
-"""What became of the pictures of a load, as a client sees it: nothing but HTTP."""
+"""Verify the images of an upload load over HTTP only, as a client sees them."""
 
 import hashlib
 import re
@@ -8,62 +8,62 @@ from typing import Any, Final
 
 import httpx
 
-from tests.faults.upload_load import Sent
+from tests.faults.upload_load import AcceptedBatch
 
-_PATIENCE_S: Final = 180.0
+_BATCH_TIMEOUT_S: Final = 180.0
 _LEDGER_AGE_S: Final = 6.0
-"""A web process counts the ledger anew after five."""
+"""Longer than the 5 s for which a web process caches the ledger's counts."""
 
 
-def ledger(client: httpx.Client) -> dict[str, int]:
-    """Read the ledger's metric, no older than this call."""
+def read_ledger(client: httpx.Client) -> dict[str, int]:
+    """Return the ledger's metric by state, with counts that are not older than this call."""
     time.sleep(_LEDGER_AGE_S)
     text = client.get("/metrics").raise_for_status().text
     return {state: int(float(count)) for state, count in re.findall(r'shelfsight_ledger_images\{state="(\w+)"\} (\S+)', text)}
 
 
-def backlog(url: str) -> int:
-    """Count the images that wait; many while nothing answers, so that a load waits too."""
+def read_backlog(url: str) -> int:
+    """Return the number of pending images, or a large number while the service does not respond, so that a load pauses."""
     try:
-        found = re.search(r"^shelfsight_backlog_images (\S+)", httpx.get(f"{url}/metrics", timeout=5).text, re.MULTILINE)
+        match = re.search(r"^shelfsight_backlog_images (\S+)", httpx.get(f"{url}/metrics", timeout=5).text, re.MULTILINE)
     except httpx.HTTPError:
-        found = None
-    return int(float(found[1])) if found else 1_000_000
+        match = None
+    return int(float(match[1])) if match else 1_000_000
 
 
-def finished(client: httpx.Client, batch_id: str) -> dict[str, Any]:
-    """Wait until a batch is finished."""
-    until = time.monotonic() + _PATIENCE_S
+def wait_until_finished(client: httpx.Client, batch_id: str) -> dict[str, Any]:
+    """Wait until a batch is finished, and return it."""
+    deadline = time.monotonic() + _BATCH_TIMEOUT_S
     while True:
-        answer = client.get(f"/image_batches/{batch_id}", params={"wait": 10})
-        if answer.status_code == 200 and answer.json()["finished_at"] is not None:
-            batch: dict[str, Any] = answer.json()
+        response = client.get(f"/image_batches/{batch_id}", params={"wait": 10})
+        if response.status_code == 200 and response.json()["finished_at"] is not None:
+            batch: dict[str, Any] = response.json()
             return batch
-        assert time.monotonic() < until, f"{batch_id}: {answer.status_code} {answer.text[:200]}"
+        assert time.monotonic() < deadline, f"{batch_id}: {response.status_code} {response.text[:200]}"
         time.sleep(0.2)
 
 
-def wrongs(client: httpx.Client, sent: Sequence[Sent], before: dict[str, int], *, others: int = 0) -> list[str]:
-    """Say what is not as it should be: each picture of each accepted batch once, done, and byte for byte there.
+def find_problems(client: httpx.Client, batches: Sequence[AcceptedBatch], before: dict[str, int], *, other_images: int = 0) -> list[str]:
+    """Return what is wrong. Each image of each accepted batch must exist once, be done, and have an unchanged original.
 
     :param before: the ledger before the load.
-    :param others: pictures that were accepted since from somebody else.
+    :param other_images: number of images that other uploads have added since.
     """
-    found = []
-    for one in sent:
-        batch = finished(client, one.batch_id)
-        if [image["sha256"] for image in batch["images"]] != [picture.sha256 for picture in one.pictures]:
-            found.append(f"{one.batch_id}: other pictures than were sent")
-        for image, picture in zip(batch["images"], one.pictures, strict=False):
-            kept = client.get(f"/uploads/{image['id']}.{picture.ending}")
-            if image["status"] != "done":
-                found.append(f"{image['id']}: {image['status']} {image['error']}")
-            elif kept.status_code != 200 or hashlib.sha256(kept.content).hexdigest() != picture.sha256:
-                found.append(f"{image['id']}: its file: {kept.status_code}")
-    after = ledger(client)
-    pictures = sum(len(one.pictures) for one in sent) + others
-    if after["received"] - before["received"] != pictures:
-        found.append(f"{pictures} pictures were accepted, the ledger has {after['received'] - before['received']} more")
+    problems = []
+    for sent_batch in batches:
+        batch = wait_until_finished(client, sent_batch.batch_id)
+        if [document["sha256"] for document in batch["images"]] != [image.sha256 for image in sent_batch.images]:
+            problems.append(f"{sent_batch.batch_id}: the images differ from those sent")
+        for document, image in zip(batch["images"], sent_batch.images, strict=False):
+            original = client.get(f"/uploads/{document['id']}.{image.extension}")
+            if document["status"] != "done":
+                problems.append(f"{document['id']}: {document['status']} {document['error']}")
+            elif original.status_code != 200 or hashlib.sha256(original.content).hexdigest() != image.sha256:
+                problems.append(f"{document['id']}: the original is wrong: {original.status_code}")
+    after = read_ledger(client)
+    accepted = sum(len(sent_batch.images) for sent_batch in batches) + other_images
+    if after["received"] - before["received"] != accepted:
+        problems.append(f"{accepted} images were accepted, but the ledger counts {after['received'] - before['received']}")
     if after["received"] != after["done"] + after["failed"] + after["cancelled"] + after["pending"] + after["deleted"]:
-        found.append(f"the ledger does not balance: {after}")
-    return found
+        problems.append(f"the ledger does not balance: {after}")
+    return problems

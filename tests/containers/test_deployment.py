@@ -1,4 +1,4 @@
-"""How the containers are closed, and what they keep."""
+"""Restrictions of the containers, and data that survives a restart of the deployment."""
 
 import json
 import random
@@ -8,13 +8,13 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment, EngineError
-from tests.containers.oracle import finished
-from tests.faults.images import good
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import wait_until_finished
+from tests.faults.images import draw_valid_image
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
 SERVICES = ("nginx", "web", "worker", "inspector", "sweep", "mongodb", "redis")
-_ASK_WITHOUT_A_PASSWORD = """
+_CONNECT_WITHOUT_PASSWORD = """
 import pymongo, redis, sys
 from shared.settings import Settings
 try:
@@ -29,23 +29,23 @@ except redis.AuthenticationError:
     print("NOAUTH")
 """
 
-_ASK_AS_A_PROXY = """
+_REQUEST_AS_PROXY = """
 import http.client, json, sys
 address, path, headers = sys.argv[1:]
-asked = http.client.HTTPConnection(address, 8080, timeout=10)
+connection = http.client.HTTPConnection(address, 8080, timeout=10)
 try:
-    asked.request("GET", path, headers={"Host": "localhost"} | json.loads(headers))
-    print(json.loads(asked.getresponse().read())["images"][0]["url"])
+    connection.request("GET", path, headers={"Host": "localhost"} | json.loads(headers))
+    print(json.loads(connection.getresponse().read())["images"][0]["url"])
 except OSError as error:
     print(error)
 """
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_is_nobody_on_a_read_only_disk_with_limits(service: str, deployment: Deployment) -> None:
+def test_a_container_runs_without_root_on_a_read_only_file_system_with_limits(service: str, deployment: Deployment) -> None:
     for container in deployment.containers(service):
-        found = deployment.inspect(container)
-        host = found["HostConfig"]
+        description = deployment.inspect(container)
+        host = description["HostConfig"]
         assert deployment.execute(container, "id", "-u").strip() != "0"
         assert host["ReadonlyRootfs"]
         assert host["CapDrop"] == ["ALL"]
@@ -53,28 +53,28 @@ def test_a_container_is_nobody_on_a_read_only_disk_with_limits(service: str, dep
         assert host["Memory"] > 0
         assert host["PidsLimit"] > 0
         assert bool(host["PortBindings"]) == (service == "nginx")
-        assert not any("://" in one and "@" in one for one in found["Config"]["Env"]), "a password in the environment"
+        assert not any("://" in variable and "@" in variable for variable in description["Config"]["Env"]), "a password is in the environment"
 
 
-def test_the_databases_answer_nobody_without_a_password(deployment: Deployment) -> None:
+def test_the_databases_refuse_clients_without_a_password(deployment: Deployment) -> None:
     web = deployment.containers("web")[0]
-    assert deployment.execute(web, "python", "-c", _ASK_WITHOUT_A_PASSWORD).split() == ["13", "NOAUTH"]
+    assert deployment.execute(web, "python", "-c", _CONNECT_WITHOUT_PASSWORD).split() == ["13", "NOAUTH"]
 
 
-def test_the_web_has_no_torch_and_the_worker_no_training(deployment: Deployment) -> None:
+def test_the_web_image_contains_no_torch_and_the_worker_image_no_training_code(deployment: Deployment) -> None:
     find = "import importlib.util as u; print([n for n in ('torch', 'cv2', 'worker') if u.find_spec(n)])"
     assert deployment.execute(deployment.containers("web")[0], "python", "-c", find).strip() == "[]"
     worker = deployment.containers("worker")[0]
     assert "train" not in deployment.execute(worker, "ls", "/app/worker/vision").split()
 
 
-def test_nginx_is_published_on_loopback_or_not_at_all(deployment: Deployment) -> None:
+def test_nginx_refuses_to_be_published_on_other_addresses_than_loopback(deployment: Deployment) -> None:
     with pytest.raises(EngineError, match=r"LISTEN=0\.0\.0\.0:5000 is refused"):
         deployment.compose("run", "--rm", "--no-deps", "--env", "LISTEN=0.0.0.0:5000", "nginx")
 
 
-def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deployment, url: str) -> None:
-    sent = Load(url, 4, lambda: 0).send([good(random.Random(4))])
+def test_a_trusted_proxy_determines_the_client_address_and_the_scheme(deployment: Deployment, url: str) -> None:
+    batch = UploadLoad(url, 4, lambda: 0).send([draw_valid_image(random.Random(4))])
     web = deployment.containers("web")[0]
     networks = deployment.inspect(web)["NetworkSettings"]["Networks"]
     peer = next(network["IPAddress"] for name, network in networks.items() if name.endswith("_front"))
@@ -82,28 +82,28 @@ def test_a_trusted_proxy_says_who_asks_and_by_which_scheme(deployment: Deploymen
     try:
         address = next(iter(deployment.inspect(nginx)["NetworkSettings"]["Networks"].values()))["IPAddress"]
 
-        def asked(**headers: str) -> str:
-            given = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
-            return deployment.execute(web, "python", "-c", _ASK_AS_A_PROXY, address, f"/image_batches/{sent.batch_id}", given).strip()
+        def image_url(**headers: str) -> str:
+            header_json = json.dumps({name.replace("_", "-"): value for name, value in headers.items()})
+            return deployment.execute(web, "python", "-c", _REQUEST_AS_PROXY, address, f"/image_batches/{batch.batch_id}", header_json).strip()
 
-        until(lambda: asked().startswith("http://localhost"), 20, "the second nginx answers")
-        mark = f"proxied-{time.time_ns()}"
-        assert asked(X_Forwarded_Proto="https", X_Forwarded_For="203.0.113.9", X_Request_ID=mark).startswith("https://localhost")
-        assert asked(X_Forwarded_Proto="gopher").startswith("http://localhost")
+        wait_until(lambda: image_url().startswith("http://localhost"), 20, "the second nginx responds")
+        request_id = f"proxied-{time.time_ns()}"
+        assert image_url(X_Forwarded_Proto="https", X_Forwarded_For="203.0.113.9", X_Request_ID=request_id).startswith("https://localhost")
+        assert image_url(X_Forwarded_Proto="gopher").startswith("http://localhost")
         logs = "".join(deployment.manage("logs", container) for container in deployment.containers("web"))
-        assert [json.loads(line)["client"] for line in logs.splitlines() if mark in line] == ["203.0.113.9"]
+        assert [json.loads(line)["client"] for line in logs.splitlines() if request_id in line] == ["203.0.113.9"]
     finally:
         deployment.manage("stop", nginx)
 
 
-def test_down_and_up_again_finds_everything_there(url: str, client: httpx.Client, deployment: Deployment) -> None:
-    pictures = [good(random.Random(5)) for _ in range(3)]
-    sent = Load(url, 5, lambda: 0).send(pictures)
-    before = finished(client, sent.batch_id)
+def test_down_and_up_again_keeps_all_data(url: str, client: httpx.Client, deployment: Deployment) -> None:
+    images = [draw_valid_image(random.Random(5)) for _ in range(3)]
+    batch = UploadLoad(url, 5, lambda: 0).send(images)
+    before = wait_until_finished(client, batch.batch_id)
     deployment.compose("down", limit_s=180)
     deployment.compose("up", "--detach", "--wait", limit_s=300)
-    assert client.get(f"/image_batches/{sent.batch_id}").json() == before
-    for image, picture in zip(before["images"], pictures, strict=True):
-        assert client.get(f"/uploads/{image['id']}.{picture.ending}").content == picture.data
-    again = Load(url, 6, lambda: 0).send(pictures)
-    assert finished(client, again.batch_id)["status"] == "done"
+    assert client.get(f"/image_batches/{batch.batch_id}").json() == before
+    for document, image in zip(before["images"], images, strict=True):
+        assert client.get(f"/uploads/{document['id']}.{image.extension}").content == image.data
+    second_batch = UploadLoad(url, 6, lambda: 0).send(images)
+    assert wait_until_finished(client, second_batch.batch_id)["status"] == "done"

@@ -1,4 +1,4 @@
-"""kill -9 of whole containers while uploads run: nothing lost, nothing doubled."""
+"""``kill -9`` of whole containers while uploads run: nothing is lost and nothing is doubled."""
 
 import contextlib
 import time
@@ -9,16 +9,16 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment, EngineError
-from tests.containers.oracle import backlog, ledger, wrongs
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import find_problems, read_backlog, read_ledger
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
-_BACK_S: Final = 90.0
+_RECOVERY_S: Final = 90.0
 
 
 def kill(deployment: Deployment, container: str) -> None:
-    """End everything in a container at once; the engine starts it again by its restart policy."""
-    with contextlib.suppress(EngineError):  # the killer ends with the killed
+    """Kill all processes in a container. The engine restarts the container by its restart policy."""
+    with contextlib.suppress(EngineError):  # the kill also ends the command that sends it
         deployment.execute(container, "sh", "-c", "kill -9 -1")
 
 
@@ -29,21 +29,21 @@ def is_healthy(deployment: Deployment, container: str) -> bool:
 
 @pytest.mark.parametrize("service", ["worker", "redis", "mongodb", "web", "inspector", "sweep", "nginx"])
 def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
-    service: str, deployment: Deployment, url: str, client: httpx.Client, say: Callable[[str], None]
+    service: str, deployment: Deployment, url: str, client: httpx.Client, report: Callable[[str], None]
 ) -> None:
-    before = ledger(client)
-    load = Load(url, sum(service.encode()), lambda: backlog(url))
+    before = read_ledger(client)
+    load = UploadLoad(url, sum(service.encode()), lambda: read_backlog(url))
     load.start()
-    until(lambda: len(load.sent) >= 3, 60, "the load runs")
+    wait_until(lambda: len(load.accepted) >= 3, 60, "the load is running")
     victim = deployment.containers(service)[0]
     starts = deployment.inspect(victim)["RestartCount"]
     kill(deployment, victim)
-    until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _BACK_S, f"{service} is started again")
-    sent = len(load.sent)
-    until(lambda: len(load.sent) >= sent + 3, _BACK_S, "uploads go on")
-    until(lambda: is_healthy(deployment, victim), _BACK_S, f"{service} is healthy")
+    wait_until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _RECOVERY_S, f"{service} is restarted")
+    accepted_before = len(load.accepted)
+    wait_until(lambda: len(load.accepted) >= accepted_before + 3, _RECOVERY_S, "uploads continue")
+    wait_until(lambda: is_healthy(deployment, victim), _RECOVERY_S, f"{service} is healthy")
     assert load.finish(60)
     began = time.monotonic()
-    assert wrongs(client, load.sent, before) == []
-    assert load.refused == []
-    say(f"{service}: {len(load.sent)} batches, {sum(load.retries.values())} retries, all settled {time.monotonic() - began:.1f} s later")
+    assert find_problems(client, load.accepted, before) == []
+    assert load.rejections == []
+    report(f"{service}: {len(load.accepted)} batches, {sum(load.retries.values())} retries, all finished {time.monotonic() - began:.1f} s later")

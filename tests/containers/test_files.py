@@ -1,4 +1,4 @@
-"""nginx serves finished files by itself, in the web's own words."""
+"""nginx serves finished files without the web process, with the same responses as the web process."""
 
 import json
 import random
@@ -11,59 +11,63 @@ import httpx
 import pytest
 
 from scripts.containers.engine import Deployment
-from tests.containers.oracle import finished
-from tests.faults.images import Picture, good
-from tests.faults.upload_load import Load
-from tests.support.service_stack import until
+from tests.containers.oracle import wait_until_finished
+from tests.faults.images import UploadImage, draw_valid_image
+from tests.faults.upload_load import UploadLoad
+from tests.support.service_stack import wait_until
 
-_ASK: Final = """
+_REQUEST_WEB: Final = """
 import http.client, json, sys
 method, path, headers = json.loads(sys.argv[1])
-asked = http.client.HTTPConnection("127.0.0.1", 5000, timeout=10)
-asked.request(method, path, headers={"Host": "localhost"} | headers)
-answer = asked.getresponse()
-body = answer.read()
-print(json.dumps([answer.status, {name.lower(): value for name, value in answer.getheaders()}, body.hex()]))
+connection = http.client.HTTPConnection("127.0.0.1", 5000, timeout=10)
+connection.request(method, path, headers={"Host": "localhost"} | headers)
+response = connection.getresponse()
+body = response.read()
+print(json.dumps([response.status, {name.lower(): value for name, value in response.getheaders()}, body.hex()]))
 """
-_OF_THE_SERVER: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
+_SERVER_HEADERS: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
 
 
-class Asked:
-    """The same request put to nginx and to a web replica behind it."""
+class ResponseComparison:
+    """Sends the same request to nginx and to a web replica behind it."""
 
     def __init__(self, client: httpx.Client, deployment: Deployment) -> None:
         self._client, self._deployment = client, deployment
         self._web = deployment.containers("web")[0]
 
     def both(self, method: str, path: str, **headers: str) -> tuple[Any, Any]:
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        there = self._client.request(method, path, headers={"Accept-Encoding": "identity"} | given)
-        status, said, body = json.loads(self._deployment.execute(self._web, "python", "-c", _ASK, json.dumps([method, path, given])))
-        return self._told(there.status_code, dict(there.headers), there.content), self._told(status, said, bytes.fromhex(body))
+        request_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = self._client.request(method, path, headers={"Accept-Encoding": "identity"} | request_headers)
+        status, headers_of_web, body = json.loads(self._deployment.execute(self._web, "python", "-c", _REQUEST_WEB, json.dumps([method, path, request_headers])))
+        return (
+            self._comparable(response.status_code, dict(response.headers), response.content),
+            self._comparable(status, headers_of_web, bytes.fromhex(body)),
+        )
 
     @staticmethod
-    def _told(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        unsaid = _OF_THE_SERVER | {206: {"accept-ranges"}, 304: {"accept-ranges", "last-modified"}}.get(status, set())  # nobody needs them there
-        return status, {name.lower(): value for name, value in headers.items() if name.lower() not in unsaid}, body
+    def _comparable(status: int, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
+        # nginx and the web process may differ in headers that no client needs for this status.
+        ignored = _SERVER_HEADERS | {206: {"accept-ranges"}, 304: {"accept-ranges", "last-modified"}}.get(status, set())
+        return status, {name.lower(): value for name, value in headers.items() if name.lower() not in ignored}, body
 
 
 @pytest.fixture(scope="module")
 def images(url: str, deployment: Deployment) -> dict[str, str]:
-    """Upload a JPEG, a PNG and a broken JPEG; give their ids, once all are finished."""
-    source = random.Random(41)
-    jpeg = next(one for one in iter(lambda: good(source), None) if one.ending == "jpg")
-    png = next(one for one in iter(lambda: good(source), None) if one.ending == "png")
-    broken = Picture(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
-    sent = Load(url, 1, lambda: 0).send([jpeg, png, broken])
+    """Upload a JPEG, a PNG and a broken JPEG, wait until all are finished, and return their ids."""
+    generator = random.Random(41)
+    jpeg = next(image for image in iter(lambda: draw_valid_image(generator), None) if image.extension == "jpg")
+    png = next(image for image in iter(lambda: draw_valid_image(generator), None) if image.extension == "png")
+    broken = UploadImage(jpeg.data[: len(jpeg.data) // 2], "jpg", "truncated")
+    accepted = UploadLoad(url, 1, lambda: 0).send([jpeg, png, broken])
     with httpx.Client(base_url=url, timeout=30) as client:
-        batch = finished(client, sent.batch_id)
+        batch = wait_until_finished(client, accepted.batch_id)
     assert [image["status"] for image in batch["images"]] == ["done", "done", "failed"]
     return dict(zip(("jpeg", "png", "broken"), (image["id"] for image in batch["images"]), strict=True))
 
 
 @pytest.fixture
-def asked(client: httpx.Client, deployment: Deployment) -> Asked:
-    return Asked(client, deployment)
+def comparison(client: httpx.Client, deployment: Deployment) -> ResponseComparison:
+    return ResponseComparison(client, deployment)
 
 
 def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:
@@ -76,10 +80,10 @@ def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, s
     ]
     deployment.compose("pause", "web")
     try:
-        answers = [client.get(path, timeout=5) for path in paths]
+        responses = [client.get(path, timeout=5) for path in paths]
     finally:
         deployment.compose("unpause", "web")
-    assert [(answer.status_code, answer.headers["content-type"]) for answer in answers] == [
+    assert [(response.status_code, response.headers["content-type"]) for response in responses] == [
         (200, "image/jpeg"),
         (200, "image/png"),
         (200, "image/jpeg"),
@@ -89,9 +93,9 @@ def test_finished_files_are_served_while_no_web_process_runs(images: dict[str, s
 
 
 @pytest.mark.parametrize("path", ["/uploads/{jpeg}.jpg", "/uploads/{png}.png", "/uploads/{png}.jpg", "/uploads/{jpeg}/thumb.jpg", "/uploads/{jpeg}/boxes.jpg"])
-def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: Asked) -> None:
+def test_nginx_and_the_web_process_return_the_same_response_for_a_file(path: str, images: dict[str, str], comparison: ResponseComparison) -> None:
     path = path.format(**images)
-    nginx, web = asked.both("GET", path)
+    nginx, web = comparison.both("GET", path)
     assert nginx == web
     etag, modified = web[1]["etag"], web[1]["last-modified"]
     for method, headers in (
@@ -111,7 +115,7 @@ def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: A
         ("GET", {"Range": "bytes=0-99", "If_Range": etag}),
         ("GET", {"Range": "bytes=0-99", "If_Range": '"another"'}),
     ):
-        nginx, web = asked.both(method, path, **headers)
+        nginx, web = comparison.both(method, path, **headers)
         assert nginx == web, (method, headers)
 
 
@@ -135,89 +139,89 @@ def test_both_say_the_same_of_a_file(path: str, images: dict[str, str], asked: A
         ("GET", "/uploads/%2e%2e/limits%2f", {}, 404, "not_found"),
     ],
 )
-def test_what_is_refused_is_a_problem_document(
+def test_a_rejected_request_is_answered_with_a_problem_document(
     method: str, path: str, headers: dict[str, str], status: int, code: str, images: dict[str, str], client: httpx.Client
 ) -> None:
-    answer = client.request(method, path.format(**images), headers=headers)
-    assert len(answer.headers.get_list("content-range")) == (status == 416)
-    assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (status, "application/problem+json", code)
+    response = client.request(method, path.format(**images), headers=headers)
+    assert len(response.headers.get_list("content-range")) == (status == 416)
+    assert (response.status_code, response.headers["content-type"], response.json()["code"]) == (status, "application/problem+json", code)
 
 
 def test_the_original_of_a_failed_image_is_an_attachment(images: dict[str, str], client: httpx.Client) -> None:
-    answer = client.get(f"/uploads/{images['broken']}.jpg")
-    assert (answer.status_code, answer.headers["content-disposition"].partition(";")[0]) == (200, "attachment")
+    response = client.get(f"/uploads/{images['broken']}.jpg")
+    assert (response.status_code, response.headers["content-disposition"].partition(";")[0]) == (200, "attachment")
 
 
-def test_a_picture_that_waits_is_pending_and_a_deleted_one_is_gone(url: str, client: httpx.Client, deployment: Deployment) -> None:
+def test_the_files_of_a_queued_image_are_pending_and_those_of_a_deleted_image_are_gone(url: str, client: httpx.Client, deployment: Deployment) -> None:
     workers = deployment.containers("worker")
     for worker in workers:
         deployment.manage("pause", worker)
     try:
-        sent = Load(url, 2, lambda: 0).send([good(random.Random(42))])
-        image_id = client.get(f"/image_batches/{sent.batch_id}").json()["images"][0]["id"]
-        answer = client.get(f"/uploads/{image_id}/thumb.jpg")
-        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (404, "image_pending", "2")
+        batch = UploadLoad(url, 2, lambda: 0).send([draw_valid_image(random.Random(42))])
+        image_id = client.get(f"/image_batches/{batch.batch_id}").json()["images"][0]["id"]
+        response = client.get(f"/uploads/{image_id}/thumb.jpg")
+        assert (response.status_code, response.json()["code"], response.headers["retry-after"]) == (404, "image_pending", "2")
     finally:
         for worker in workers:
             deployment.manage("unpause", worker)
-    finished(client, sent.batch_id)
-    until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail is there")
-    assert client.delete(f"/image_batches/{sent.batch_id}").status_code == 204
+    wait_until_finished(client, batch.batch_id)
+    wait_until(lambda: client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 200, 30, "the thumbnail exists")
+    assert client.delete(f"/image_batches/{batch.batch_id}").status_code == 204
     assert client.get(f"/uploads/{image_id}/thumb.jpg").status_code == 404
 
 
-def test_json_is_compressed_and_requests_keep_their_id(client: httpx.Client) -> None:
-    listed = client.get("/image_batches", params={"per_page": 100}, headers={"Accept-Encoding": "gzip", "X-Request-ID": "of-the-caller"})
-    assert (listed.headers["content-encoding"], listed.headers["x-request-id"]) == ("gzip", "of-the-caller")
-    assert client.get("/healthz", headers={"X-Request-ID": "not sane"}).headers["x-request-id"] != "not sane"
+def test_json_is_compressed_and_a_valid_request_id_is_kept(client: httpx.Client) -> None:
+    listed = client.get("/image_batches", params={"per_page": 100}, headers={"Accept-Encoding": "gzip", "X-Request-ID": "from-the-client"})
+    assert (listed.headers["content-encoding"], listed.headers["x-request-id"]) == ("gzip", "from-the-client")
+    assert client.get("/healthz", headers={"X-Request-ID": "not valid"}).headers["x-request-id"] != "not valid"
 
 
-def test_a_client_cannot_give_itself_an_address(client: httpx.Client, deployment: Deployment) -> None:
+def test_a_client_cannot_forge_its_address(client: httpx.Client, deployment: Deployment) -> None:
     request_id = f"address-{time.time_ns()}"
     client.get("/limits", headers={"X-Forwarded-For": "203.0.113.9", "X-Request-ID": request_id})
 
     def lines() -> list[str]:
         return [line for line in deployment.compose("logs", "--no-color", "--no-log-prefix", "--tail", "200", "web").splitlines() if request_id in line]
 
-    until(lines, 10, "the web logs the request")
+    wait_until(lines, 10, "the web process logs the request")
     assert {json.loads(line[line.index("{") :])["client"] for line in lines()} == {network_of(deployment, "nginx")["Gateway"]}
 
 
 def network_of(deployment: Deployment, service: str) -> dict[str, str]:
-    """Give what the engine knows of a container on the network in front."""
+    """Return the engine's description of a container on the network between nginx and the web replicas."""
     networks: dict[str, dict[str, str]] = deployment.inspect(deployment.containers(service)[0])["NetworkSettings"]["Networks"]
     return next(network for name, network in networks.items() if name.endswith("_front"))
 
 
-def test_both_replicas_are_asked(client: httpx.Client, deployment: Deployment) -> None:
-    mark = f"replica-{time.time_ns()}"
+def test_requests_are_distributed_to_both_replicas(client: httpx.Client, deployment: Deployment) -> None:
+    prefix = f"replica-{time.time_ns()}"
     for number in range(40):
-        client.get("/limits", headers={"X-Request-ID": f"{mark}-{number}"})
+        client.get("/limits", headers={"X-Request-ID": f"{prefix}-{number}"})
 
     def replicas() -> int:
-        return sum(mark in deployment.manage("logs", container) for container in deployment.containers("web"))
+        return sum(prefix in deployment.manage("logs", container) for container in deployment.containers("web"))
 
-    until(lambda: replicas() == 2, 10, "both have answered some")
+    wait_until(lambda: replicas() == 2, 10, "both replicas have served requests")
 
 
-def test_without_a_web_everything_is_refused_in_words_but_what_is_done(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:
+def test_without_a_web_process_finished_files_are_served_and_other_requests_get_a_problem_document(images: dict[str, str], client: httpx.Client, deployment: Deployment) -> None:
     deployment.compose("stop", "web")
     try:
         for path in ("/limits", f"/uploads/{images['broken']}/thumb.jpg", f"/uploads/{images['broken']}.jpg"):
-            answer = client.get(path)
-            assert (answer.status_code, answer.headers["content-type"], answer.json()["code"]) == (502, "application/problem+json", "no_answer"), path
-            assert answer.headers["retry-after"] == "2"
-        answer = client.post("/upload_image_batch", json=[])
-        assert (answer.status_code, answer.json()["code"]) == (502, "no_answer")
+            response = client.get(path)
+            assert (response.status_code, response.headers["content-type"], response.json()["code"]) == (502, "application/problem+json", "no_answer"), path
+            assert response.headers["retry-after"] == "2"
+        response = client.post("/upload_image_batch", json=[])
+        assert (response.status_code, response.json()["code"]) == (502, "no_answer")
         assert client.get(f"/uploads/{images['jpeg']}.jpg").status_code == 200
     finally:
         deployment.compose("up", "--detach", "--no-deps", "--wait", "web", limit_s=120)
 
 
-def test_the_request_line_names_the_host(url: str, images: dict[str, str]) -> None:
-    at = urlsplit(url)
+def test_the_host_of_an_absolute_request_target_overrides_the_host_header(url: str, images: dict[str, str]) -> None:
+    address = urlsplit(url)
     path = f"/uploads/{images['jpeg']}.jpg"
     for target, host, status in ((f"http://evil.example{path}", "localhost", b"421"), (f"http://localhost{path}", "evil.example", b"200"), (path, "localhost", b"200")):
-        with socket.create_connection((str(at.hostname), int(at.port or 80)), timeout=10) as connection:
+        with socket.create_connection((str(address.hostname), int(address.port or 80)), timeout=10) as connection:
             connection.sendall(f"HEAD {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             assert connection.makefile("rb").readline().split()[1] == status, target

@@ -1,1 +1,1 @@
-"""One suite for every implementation behind a seam."""
+"""Contract tests: one suite per protocol, which every implementation must pass."""

@@ -1,6 +1,6 @@
-"""A headless Chromium, told what to do over its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/).
+"""A headless Chromium, controlled over its DevTools protocol (https://chromedevtools.github.io/devtools-protocol/).
 
-The protocol goes through pipes: no port on which somebody else could tell it things, and no library.
+The protocol runs over pipes, so no other process can connect to a port and control the browser, and no library is needed.
 """
 
 import base64
@@ -12,102 +12,105 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-_ANSWER_S: Final = 120.0
-_END_S: Final = 10.0
+_RESPONSE_TIMEOUT_S: Final = 120.0
+_EXIT_TIMEOUT_S: Final = 10.0
 _FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
-_PIPES: Final = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1'
-"""The protocol is spoken on the descriptors 3 and 4."""
+_PIPE_COMMAND: Final = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null 2>&1'
+"""Chromium reads the protocol from descriptor 3 and writes it to descriptor 4."""
 
 
-def is_there() -> bool:
-    """Say whether this machine has one."""
+def is_installed() -> bool:
+    """Return whether Chromium is installed on this machine."""
     return shutil.which("chromium") is not None
 
 
 class Browser:
-    """One browser with one page. Not for several threads at once."""
+    """One browser with one page. It must not be used by several threads at the same time."""
 
     def __init__(self, profile: Path, size: tuple[int, int] = (1280, 800)) -> None:
-        """Start it.
+        """Start the browser.
 
-        :param profile: a folder for what it keeps.
-        :param size: of its window, width and height in pixels.
+        :param profile: folder of the user profile.
+        :param size: width and height of the window in pixels.
         """
-        command = ["sh", "-c", _PIPES, "sh", "chromium", *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = ["sh", "-c", _PIPE_COMMAND, "sh", "chromium", *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._to, self._from = self._process.stdin, self._process.stdout
+        self._output, self._input = self._process.stdin, self._process.stdout
         self._readable = selectors.DefaultSelector()
-        self._readable.register(self._from, selectors.EVENT_READ)
+        self._readable.register(self._input, selectors.EVENT_READ)
         self._received = b""
-        self._asked = 0
+        self._last_id = 0
         self._session: dict[str, str] = {}
-        target = self._ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = {"sessionId": self._ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
-        self._ask("Page.enable")
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = {"sessionId": self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]}
+        self._call("Page.enable")
         self.resize(*size)
 
     def close(self) -> None:
-        """End it: it does so when nobody holds the other end of its pipes."""
-        self._to.close()
+        """Close the browser: it exits when its pipes are closed."""
+        self._output.close()
         try:
-            self._process.wait(_END_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(_END_S)
+            self._process.wait(_EXIT_TIMEOUT_S)
         self._readable.close()
-        self._from.close()
+        self._input.close()
 
     def resize(self, width: int, height: int) -> None:
-        """Give its window another size, in pixels."""
-        self._ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        """Resize the window; width and height are in pixels."""
+        self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, url: str) -> None:
-        """Go to a page and wait until all of it has loaded, pictures too."""
-        self._ask("Page.navigate", url=url)
+        """Open a page and wait until it has loaded with its images."""
+        self._call("Page.navigate", url=url)
         self.wait_for_load()
 
-    def leave_by(self, script: str) -> None:
-        """Run JavaScript that leads to another page, and wait until that has loaded."""
-        self.value(f"{{{script}}} null")
+    def navigate_with(self, script: str) -> None:
+        """Run JavaScript that opens another page, and wait until that page has loaded."""
+        self.evaluate(f"{{{script}}} null")
         self.wait_for_load()
 
     def wait_for_load(self) -> None:
-        """Wait until the page has loaded once more, of its own accord."""
-        self._next("method", "Page.loadEventFired", "to load")
+        """Wait until the page has reloaded itself."""
+        self._next("method", "Page.loadEventFired", "waiting for the load event")
 
-    def value(self, expression: str) -> Any:
-        """Give what an expression of JavaScript comes to on the page, as JSON can say it."""
-        said = self._ask("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in said, said["exceptionDetails"]
-        return said["result"].get("value")
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression on the page. The value must be representable in JSON."""
+        response = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def screenshot(self, path: Path) -> None:
-        """Write the whole page as it looks, also below the window's end, to a PNG."""
-        size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
-        shot = self._ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=size | {"scale": 1})
-        path.write_bytes(base64.b64decode(shot["data"]))
+        """Write a screenshot of the whole page to a PNG, including the part below the window."""
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        screenshot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=size | {"scale": 1})
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
-    def _ask(self, method: str, **params: Any) -> dict[str, Any]:
-        self._asked += 1
-        message = json.dumps({"id": self._asked, "method": method, "params": params, **self._session}).encode() + b"\0"
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._last_id += 1
+        message = json.dumps({"id": self._last_id, "method": method, "params": params, **self._session}).encode() + b"\0"
         while message:
-            message = message[self._to.write(message) or 0 :]
-        return self._next("id", self._asked, method)["result"]  # type: ignore[no-any-return]
+            message = message[self._output.write(message) or 0 :]
+        return self._next("id", self._last_id, method)["result"]  # type: ignore[no-any-return]
 
     def _next(self, key: str, wanted: object, what: str) -> dict[str, Any]:
-        """Read until a message with this value; all others before it are of no interest."""
-        until = time.monotonic() + _ANSWER_S
+        """Return the next message whose ``key`` is ``wanted``, and drop all messages before it.
+
+        :param what: the operation, for the message of an error.
+        """
+        deadline = time.monotonic() + _RESPONSE_TIMEOUT_S
         while True:
             while b"\0" not in self._received:
-                assert self._readable.select(until - time.monotonic()), f"the browser does not answer: {what}"
-                more = self._from.read(65536)
-                assert more, f"the browser is gone: {what}"
-                self._received += more
+                assert self._readable.select(deadline - time.monotonic()), f"the browser does not respond: {what}"
+                chunk = self._input.read(65536)
+                assert chunk, f"the browser has exited: {what}"
+                self._received += chunk
             line, _, self._received = self._received.partition(b"\0")
             message: dict[str, Any] = json.loads(line)
             if message.get(key) == wanted:

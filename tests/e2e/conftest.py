@@ -1,4 +1,4 @@
-"""Which tests of the whole can run against somebody else's service; and the browser that they look with."""
+"""Selection of the tests that can run against an external service, and the fixture of the browser."""
 
 from collections.abc import Iterator
 
@@ -9,21 +9,21 @@ from tests.e2e.browser import Browser
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--base-url`` skip what needs more than an address, that is what does not ask for ``service`` alone."""
+    """With ``--base-url``, skip the tests that need more than a URL: those that do not use ``service`` or that use ``stack``."""
     if not config.getoption("--base-url"):
         return
-    skip = pytest.mark.skip(reason="needs a house of its own: its processes, its folder, or its server without a proxy before it")
+    skip = pytest.mark.skip(reason="needs its own installation: its processes, its folder, or its web front without a proxy")
     for item in items:
-        asked = set(getattr(item, "fixturenames", ()))
-        if item.get_closest_marker("e2e") and ("service" not in asked or "stack" in asked):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if item.get_closest_marker("e2e") and ("service" not in fixtures or "stack" in fixtures):
             item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Run a browser, shared by the tests that look at pages."""
-    if not chromium.is_there():
+    """Run a browser, shared by the tests that open pages."""
+    if not chromium.is_installed():
         pytest.skip("no chromium on PATH")
-    one = Browser(tmp_path_factory.mktemp("browser"))
-    yield one
-    one.close()
+    shared_browser = Browser(tmp_path_factory.mktemp("browser"))
+    yield shared_browser
+    shared_browser.close()

@@ -1,4 +1,8 @@
-"""A refusal reaches the client: whoever says no before the body was read reads on for a while, so that no reset comes first."""
+"""A rejection reaches the client.
+
+A server that rejects a request before it has read the body reads on for some time, because closing the connection at once would
+send a reset that can arrive before the response.
+"""
 
 import http.client
 import json
@@ -13,13 +17,13 @@ from tests.support.service_stack import Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SIZE = 16 * 2**20
+BODY_BYTES = 16 * 2**20
 JSON = {"Content-Type": "application/json"}
 
 
-def pieces() -> Iterator[bytes]:
-    """Send a body step by step, so that a closed connection shows."""
-    for _ in range(SIZE // 65_536):
+def body_chunks() -> Iterator[bytes]:
+    """Yield a body in chunks, so that the client notices a closed connection."""
+    for _ in range(BODY_BYTES // 65_536):
         yield b" " * 65_536
 
 
@@ -34,26 +38,26 @@ def pieces() -> Iterator[bytes]:
         ("/nowhere", {}, 404),
     ],
 )
-def test_an_early_refusal_is_read_and_not_a_reset(stack: Stack, path: str, headers: dict[str, str], status: int) -> None:
-    where = urlsplit(stack.url)
-    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
-    for more in (True, True, False):
+def test_a_client_receives_an_early_rejection_instead_of_a_reset(stack: Stack, path: str, headers: dict[str, str], status: int) -> None:
+    address = urlsplit(stack.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
+    for may_retry in (True, True, False):
         began = time.monotonic()
         try:
-            connection.request("POST", path, pieces(), {**JSON, "Content-Length": str(SIZE), **headers})
-            answer = connection.getresponse()
+            connection.request("POST", path, body_chunks(), {**JSON, "Content-Length": str(BODY_BYTES), **headers})
+            response = connection.getresponse()
             break
         except ConnectionError:
-            if not more or time.monotonic() - began <= 2:  # it reads on for 2 s, which a stall may outlast
+            if not may_retry or time.monotonic() - began <= 2:  # the server reads on for 2 s, but a stall can take longer
                 raise
             connection.close()
-    assert answer.status == status
-    assert answer.read().startswith(b"{")
+    assert response.status == status
+    assert response.read().startswith(b"{")
     connection.close()
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "code"),
+    ("request_bytes", "status", "code"),
     [
         (b"GET /healthz?a=" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414, "uri_too_long"),
         (b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"a" * 9000 + b"\r\n\r\n", 431, "headers_too_large"),
@@ -62,13 +66,13 @@ def test_an_early_refusal_is_read_and_not_a_reset(stack: Stack, path: str, heade
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Name<script>: 1\r\n\r\n", 400, "bad_request"),
     ],
 )
-def test_what_never_reaches_the_application_is_a_problem_too(stack: Stack, request_: bytes, status: int, code: str) -> None:
-    where = urlsplit(stack.url)
-    with socket.create_connection((where.hostname, where.port), 60) as connection:
-        connection.sendall(request_)
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        body = json.loads(answer.read())
-    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    assert (body["status"], body["code"], body["request_id"]) == (status, code, answer.headers["X-Request-ID"])
+def test_a_request_that_gunicorn_rejects_is_answered_with_a_problem_document(stack: Stack, request_bytes: bytes, status: int, code: str) -> None:
+    address = urlsplit(stack.url)
+    with socket.create_connection((address.hostname, address.port), 60) as connection:
+        connection.sendall(request_bytes)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        body = json.loads(response.read())
+    assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
+    assert (body["status"], body["code"], body["request_id"]) == (status, code, response.headers["X-Request-ID"])
     assert "script" not in json.dumps(body)

@@ -1,1 +1,1 @@
-"""Kills, flushes, freezes and full disks, against the real services; one oracle says whether anything was lost."""
+"""Fault tests: kills, flushes, freezes and full disks against the real services. An oracle checks that nothing was lost."""

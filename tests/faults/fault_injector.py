@@ -1,4 +1,4 @@
-"""What goes wrong, in which order: drawn from a seed, counted as it happens."""
+"""Inject faults in an order drawn from a seed, and count them."""
 
 import random
 import time
@@ -10,134 +10,135 @@ from typing import Any, Final
 
 import redis
 
-from tests.faults.fault_plan import POINTS
-from tests.faults.services import Stack
+from tests.faults.fault_plan import FAILPOINTS
+from tests.faults.services import FaultStack
 
-# How often each kind of process is drawn. A supervisor takes everything with it and costs half a minute of work.
-_VICTIMS: Final = {
+# Weights with which the kinds of processes are drawn. A killed supervisor ends all its processes, which costs half a minute of work.
+_KILL_WEIGHTS: Final = {
     "web": 3,
     "web child": 5,
     "worker": 3,
     "worker child": 6,
-    "helper": 3,
+    "sandbox child": 3,
     "sweep": 4,
     "supervisor": 1,
 }
-_POINT_SHARE: Final = 0.35
-_FROZEN_S: Final = 3.0
-_PER_POINT_AND_KIND: Final = 100
-"""Of so many kills, at least one is to come at each point and to each kind of process."""
+_FAILPOINT_SHARE: Final = 0.35
+_OUTAGE_S: Final = 3.0
+_KILLS_PER_REQUIRED_HIT: Final = 100
+"""At least one kill in this many must happen at each failpoint and to each kind of process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """How much is to go wrong: SIGKILLs of our own processes, and what befalls the servers and the disk."""
+class FaultCounts:
+    """How many faults to inject: SIGKILLs of our own processes, and faults of the servers and the disk."""
 
     kills: int
     flushes: int
     mongo_kills: int
-    redis_others: int
+    redis_outages: int
     disk_fills: int
 
 
-class Chaos:
-    """Does harm to a stack."""
+class FaultInjector:
+    """Injects faults into a stack."""
 
-    def __init__(self, stack: Stack, seed: int) -> None:
-        """Take the stack and the seed of all choices."""
-        self._stack, self._source = stack, random.Random(seed)
-        self.tally: Counter[str] = Counter()
+    def __init__(self, stack: FaultStack, seed: int) -> None:
+        """Inject into ``stack``; ``seed`` determines all random choices."""
+        self._stack, self._random = stack, random.Random(seed)
+        self.counts: Counter[str] = Counter()
 
-    def kills(self) -> int:
-        """Count the SIGKILLs that reached our own processes."""
-        return sum(number for what, number in self.tally.items() if what.startswith("kill ")) + len(
+    def kill_count(self) -> int:
+        """Return the number of SIGKILLs that our own processes received."""
+        return sum(number for fault, number in self.counts.items() if fault.startswith("kill ")) + len(
             self._stack.plan.killed()
         )
 
-    def run(self, wanted: Wanted, pause_s: float, limit_s: float) -> float:
-        """Go on until all that is wanted has happened.
+    def run(self, wanted: FaultCounts, pause_s: float, limit_s: float) -> float:
+        """Inject faults until all that are wanted have happened.
 
-        :param pause_s: seconds between two faults, on average.
-        :param limit_s: give up after so long; what is missing shows in the tally.
-        :returns: moment of the last fault, by ``time.monotonic``.
+        :param pause_s: average number of seconds between two faults.
+        :param limit_s: stop after this many seconds; ``missing`` then returns the faults that did not happen.
+        :returns: time of the last fault, by ``time.monotonic``.
         """
-        until = time.monotonic() + limit_s
-        specials = self._specials(wanted)
-        every = max(1, wanted.kills // (len(specials) + 1))
-        waiting = list(specials)
-        self._source.shuffle(waiting)
+        deadline = time.monotonic() + limit_s
+        server_faults = self._server_faults(wanted)
+        kills_between = max(1, wanted.kills // (len(server_faults) + 1))
+        pending = list(server_faults)
+        self._random.shuffle(pending)
         step = 0
-        while time.monotonic() < until and (waiting or self.kills() < wanted.kills):
+        while time.monotonic() < deadline and (pending or self.kill_count() < wanted.kills):
             step += 1
-            if waiting and (step % (every + 1) == 0 or self.kills() >= wanted.kills):
-                name, act = waiting.pop()
-                if act():
-                    self.tally[name] += 1
-                elif name != "disk full":  # its process is just coming back: once more later
-                    waiting.insert(0, (name, act))
+            if pending and (step % (kills_between + 1) == 0 or self.kill_count() >= wanted.kills):
+                name, inject = pending.pop()
+                if inject():
+                    self.counts[name] += 1
+                elif name != "disk full":  # the process is being restarted: retry later
+                    pending.insert(0, (name, inject))
             else:
-                self._kill_something()
-            time.sleep(pause_s * self._source.uniform(0.2, 1.8))
+                self._inject_kill()
+            time.sleep(pause_s * self._random.uniform(0.2, 1.8))
         self._stack.plan.disarm()
         return time.monotonic()
 
-    def missing(self, wanted: Wanted) -> dict[str, int]:
-        """Give what was wanted and did not happen. A disk that cannot be filled here is not missing, but shows in the tally."""
-        least = {
+    def missing(self, wanted: FaultCounts) -> dict[str, int]:
+        """Return the wanted faults that did not happen, with their numbers. A disk that cannot be filled here does not count."""
+        required = {
             "redis flushed": wanted.flushes,
             "mongod killed": wanted.mongo_kills,
-            "redis frozen": wanted.redis_others,
-            "redis killed": wanted.redis_others,
-            "redis full": wanted.redis_others,
+            "redis frozen": wanted.redis_outages,
+            "redis killed": wanted.redis_outages,
+            "redis full": wanted.redis_outages,
             "disk full": wanted.disk_fills if self._stack.mounted else 0,
         }
-        short = {name: number - self.tally[name] for name, number in least.items() if self.tally[name] < number}
-        if self.kills() < wanted.kills:
-            short["kills"] = wanted.kills - self.kills()
-        each = wanted.kills // _PER_POINT_AND_KIND
+        missing = {name: number - self.counts[name] for name, number in required.items() if self.counts[name] < number}
+        if self.kill_count() < wanted.kills:
+            missing["kills"] = wanted.kills - self.kill_count()
+        minimum = wanted.kills // _KILLS_PER_REQUIRED_HIT
         reached = Counter(self._stack.plan.killed())
-        short |= {f"at {point}": each - reached[point] for point in POINTS if reached[point] < each}
-        done = {kind: self.tally[f"kill {kind}"] for kind in _VICTIMS}
-        return short | {f"kills of {kind}": each - number for kind, number in done.items() if number < each}
+        missing |= {f"at {point}": minimum - reached[point] for point in FAILPOINTS if reached[point] < minimum}
+        killed = {kind: self.counts[f"kill {kind}"] for kind in _KILL_WEIGHTS}
+        return missing | {f"kills of {kind}": minimum - number for kind, number in killed.items() if number < minimum}
 
-    def _kill_something(self) -> None:
-        if self._source.random() < _POINT_SHARE and not self._stack.plan.armed():
-            # The point that was reached least: else nobody would live to see the late ones. Counted where it happens.
+    def _inject_kill(self) -> None:
+        if self._random.random() < _FAILPOINT_SHARE and not self._stack.plan.armed():
+            # Choose the failpoint that was reached least often: otherwise no process lives long enough to reach the late ones.
+            # The process that dies there records the kill.
             reached = Counter(self._stack.plan.killed())
-            self._stack.plan.kill_at(min(POINTS, key=lambda point: (reached[point], self._source.random())))
+            self._stack.plan.kill_at(min(FAILPOINTS, key=lambda point: (reached[point], self._random.random())))
             return
-        kind = self._source.choices(list(_VICTIMS), list(_VICTIMS.values()))[0]
-        if self._stack.kill(kind, self._source.randrange(100)):
-            self.tally[f"kill {kind}"] += 1
+        kind = self._random.choices(list(_KILL_WEIGHTS), list(_KILL_WEIGHTS.values()))[0]
+        if self._stack.kill(kind, self._random.randrange(100)):
+            self.counts[f"kill {kind}"] += 1
 
-    def _specials(self, wanted: Wanted) -> list[tuple[str, Callable[[], bool]]]:
+    def _server_faults(self, wanted: FaultCounts) -> list[tuple[str, Callable[[], bool]]]:
         stack = self._stack
-        made: list[tuple[str, Callable[[], bool]]] = []
-        made += [("redis flushed", lambda: self._redis(lambda one: one.flushall()))] * wanted.flushes
-        made += [("mongod killed", lambda: stack.kill("mongod"))] * wanted.mongo_kills
-        made += [("redis frozen", lambda: stack.freeze("redis-server", _FROZEN_S))] * wanted.redis_others
-        made += [("redis killed", lambda: stack.kill("redis-server"))] * wanted.redis_others
-        made += [("redis full", self._fill_redis)] * wanted.redis_others
-        made += [("disk full", lambda: stack.fill_disk(_FROZEN_S))] * wanted.disk_fills
-        return made
+        faults: list[tuple[str, Callable[[], bool]]] = []
+        faults += [("redis flushed", lambda: self._call_redis(lambda client: client.flushall()))] * wanted.flushes
+        faults += [("mongod killed", lambda: stack.kill("mongod"))] * wanted.mongo_kills
+        faults += [("redis frozen", lambda: stack.freeze("redis-server", _OUTAGE_S))] * wanted.redis_outages
+        faults += [("redis killed", lambda: stack.kill("redis-server"))] * wanted.redis_outages
+        faults += [("redis full", self._fill_redis)] * wanted.redis_outages
+        faults += [("disk full", lambda: stack.fill_disk(_OUTAGE_S))] * wanted.disk_fills
+        return faults
 
     def _fill_redis(self) -> bool:
-        if not self._redis(lambda one: one.config_set("maxmemory", 1)):
+        if not self._call_redis(lambda client: client.config_set("maxmemory", 1)):
             return False
-        time.sleep(_FROZEN_S)
-        return self._redis(lambda one: one.config_set("maxmemory", 256 * 1024 * 1024))
+        time.sleep(_OUTAGE_S)
+        return self._call_redis(lambda client: client.config_set("maxmemory", 256 * 1024 * 1024))
 
-    def _redis(self, act: Callable[["redis.Redis"], Any]) -> bool:
-        """Do something to Redis, which may be coming back right now."""
-        for _ in self._tries():
+    def _call_redis(self, call: Callable[["redis.Redis"], Any]) -> bool:
+        """Call Redis, and retry while it is restarted. Return False when it does not answer."""
+        for _ in self._attempts():
             with suppress(redis.RedisError):
                 with self._stack.redis() as client:
-                    act(client)
+                    call(client)
                 return True
         return False
 
     @staticmethod
-    def _tries() -> Iterator[int]:
-        for number in range(20):
-            yield number
+    def _attempts() -> Iterator[int]:
+        for attempt in range(20):
+            yield attempt
             time.sleep(0.5)

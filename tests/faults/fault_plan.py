@@ -1,14 +1,14 @@
-"""A folder that tells the services under test where to die.
+"""A folder of marker files that says where the services under test must fail.
 
-``kill/<point>`` ends the first process that reaches the point, ``stop/<point>`` freezes it, ``poison/<sha256>`` crashes any
-process that decodes such a picture. The services read it through ``injected/sitecustomize.py`` only.
+``kill/<failpoint>`` kills the first process that reaches the failpoint, ``stop/<failpoint>`` freezes it, and ``crash/<sha256>``
+crashes every process that decodes the image with this digest. Only ``injected/sitecustomize.py`` reads the folder.
 """
 
 from pathlib import Path
 from typing import Final
 
 VARIABLE: Final = "SHELFSIGHT_FAULT_PLAN"
-POINTS: Final = (
+FAILPOINTS: Final = (
     "1-spool-written",
     "2-committed",
     "3-rung",
@@ -23,46 +23,46 @@ POINTS: Final = (
 )
 
 
-class Plan:
-    """One plan, kept in ``folder``."""
+class FaultPlan:
+    """The plan in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
-        """Make the folder."""
+        """Create the folders."""
         self.folder = folder
-        for name in ("kill", "stop", "stopped", "poison"):
+        for name in ("kill", "stop", "stopped", "crash"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def kill_at(self, point: str) -> None:
-        """Kill the next process that reaches a point."""
+        """Kill the next process that reaches a failpoint."""
         (self.folder / "kill" / point).touch()
 
     def stop_at(self, point: str) -> None:
-        """Freeze the next process that reaches a point."""
+        """Freeze the next process that reaches a failpoint."""
         (self.folder / "stop" / point).touch()
 
-    def poison(self, sha256: str) -> None:
-        """Crash whoever decodes this picture."""
-        (self.folder / "poison" / sha256).touch()
+    def crash_on(self, sha256: str) -> None:
+        """Crash every process that decodes the image with this digest."""
+        (self.folder / "crash" / sha256).touch()
 
     def stopped(self, point: str) -> int | None:
-        """Give the pid of the process that froze at a point, or None so far."""
+        """Return the pid of the process that is frozen at a failpoint, or None when no process has reached it."""
         try:
             return int((self.folder / "stopped" / point).read_text())
         except FileNotFoundError:
             return None
 
     def killed(self) -> list[str]:
-        """Name the points at which processes were killed, one entry a kill."""
+        """Return the failpoints at which processes were killed, one entry per kill."""
         try:
             return (self.folder / "killed").read_text().split()
         except FileNotFoundError:
             return []
 
     def armed(self) -> list[str]:
-        """Name the points at which a kill is still due."""
+        """Return the failpoints at which the next process will be killed."""
         return [path.name for path in (self.folder / "kill").iterdir()]
 
     def disarm(self) -> None:
-        """Take back the kills that nobody has reached yet."""
+        """Remove the kills that no process has reached yet."""
         for path in (self.folder / "kill").iterdir():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.faulty_watchdog``: the real watchdog of ``scripts/start``, its processes started with the planted faults."""
+"""``python -m tests.faults.faulty_watchdog``: the watchdog of ``scripts/start``, which starts its processes with injected faults."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from scripts.local import watchdog
 from scripts.local.installation import Installation
 
-PLANT: Final = Path(__file__).with_name("injected")
+INJECTED_PATH: Final = Path(__file__).with_name("injected")
 
 
 class FaultyInstallation(Installation):
@@ -16,11 +16,11 @@ class FaultyInstallation(Installation):
     __slots__ = ()
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the variables of ``Installation``, with the planted module first on ``PYTHONPATH``."""
-        own = super().environment(ports)
-        return own | {"PYTHONPATH": os.pathsep.join([str(PLANT), own["PYTHONPATH"]])}
+        """Return the environment of the processes, with the folder ``injected`` first in PYTHONPATH."""
+        variables = super().environment(ports)
+        return variables | {"PYTHONPATH": os.pathsep.join([str(INJECTED_PATH), variables["PYTHONPATH"]])}
 
 
 if __name__ == "__main__":
-    setattr(watchdog, "Installation", FaultyInstallation)  # noqa: B010 -- the class that watchdog.main instantiates
+    setattr(watchdog, Installation.__name__, FaultyInstallation)  # the class that ``main`` instantiates
     watchdog.main()

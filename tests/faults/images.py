@@ -1,4 +1,4 @@
-"""Pictures for the load: small, each different, and a few that do harm."""
+"""Images for the upload load: small, all different, and a few that crash a decoder or exhaust memory."""
 
 import hashlib
 import io
@@ -13,43 +13,43 @@ SIZE: Final = (320, 240)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An encoded picture. ``harm`` is the code that it must fail with; None for a good one."""
+class UploadImage:
+    """An encoded image. ``expected_code`` is the error code that it must fail with, or None for a valid image."""
 
     data: bytes
-    ending: str
-    harm: str | None = None
+    extension: str
+    expected_code: str | None = None
 
     @property
     def sha256(self) -> str:
-        """Digest of the file."""
+        """The SHA-256 digest of the file, in hexadecimal."""
         return hashlib.sha256(self.data).hexdigest()
 
 
-def good(source: random.Random) -> Picture:
-    """Draw coloured bars that no other picture has; one in five is a PNG."""
-    colours = np.frombuffer(source.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
+def draw_valid_image(generator: random.Random) -> UploadImage:
+    """Return coloured bars that no other image has. One image in five is a PNG, the others are JPEGs."""
+    colours = np.frombuffer(generator.randbytes(8 * 6 * 3), np.uint8).reshape(6, 8, 3)
     pixels = Image.fromarray(np.kron(colours, np.ones((SIZE[1] // 6, SIZE[0] // 8, 1), np.uint8)))
-    return _encoded(pixels, "png" if source.random() < 0.2 else "jpg")
+    return _encode(pixels, "png" if generator.random() < 0.2 else "jpg")
 
 
-def crasher(source: random.Random, ending: str) -> Picture:
-    """Give a picture for ``Plan.poison``: whoever decodes it gets a segmentation fault."""
-    drawn = good(source)
-    with Image.open(io.BytesIO(drawn.data)) as image:
-        encoded = _encoded(image.convert("RGB"), ending)
-    return Picture(encoded.data, ending, "decoder_crash")
+def draw_crashing_image(generator: random.Random, extension: str) -> UploadImage:
+    """Return an image for ``FaultPlan.crash_on``: a process that decodes it gets a segmentation fault."""
+    valid = draw_valid_image(generator)
+    with Image.open(io.BytesIO(valid.data)) as image:
+        encoded = _encode(image.convert("RGB"), extension)
+    return UploadImage(encoded.data, extension, "decoder_crash")
 
 
-def bomb(source: random.Random) -> Picture:
-    """Give a real decompression bomb within the limit on pixels: 49 megapixels in a file of some 50 KB."""
+def make_decompression_bomb(generator: random.Random) -> UploadImage:
+    """Return a real decompression bomb within the pixel limit: 49 megapixels in a file of about 50 KB."""
     buffer = io.BytesIO()
-    image = Image.new("RGB", (7000, 7000), tuple(source.randbytes(3)))
+    image = Image.new("RGB", (7000, 7000), tuple(generator.randbytes(3)))
     image.save(buffer, "PNG", compress_level=9)
-    return Picture(buffer.getvalue(), "png", "out_of_memory")
+    return UploadImage(buffer.getvalue(), "png", "out_of_memory")
 
 
-def _encoded(image: Image.Image, ending: str) -> Picture:
+def _encode(image: Image.Image, extension: str) -> UploadImage:
     buffer = io.BytesIO()
-    image.save(buffer, {"jpg": "JPEG", "png": "PNG"}[ending])
-    return Picture(buffer.getvalue(), ending)
+    image.save(buffer, {"jpg": "JPEG", "png": "PNG"}[extension])
+    return UploadImage(buffer.getvalue(), extension)

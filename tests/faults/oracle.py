@@ -1,4 +1,4 @@
-"""Says whether anything was lost or doubled. It asks over HTTP what a user can ask, and MongoDB's own log for the rest."""
+"""The oracle: verify that no accepted image was lost or processed twice, over HTTP and from MongoDB's operation log."""
 
 import hashlib
 import time
@@ -10,9 +10,9 @@ import httpx
 
 from shared.ledger import audit
 from shared.storage.mongo import Db
-from tests.faults.images import SIZE, Picture
-from tests.faults.services import Stack
-from tests.faults.upload_load import Load, Sent, ask
+from tests.faults.images import SIZE, UploadImage
+from tests.faults.services import FaultStack
+from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
 
 TERMINAL_WITHIN_S: Final = 120.0
 _VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")
@@ -20,134 +20,139 @@ _VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")
 
 @dataclass
 class Verdict:
-    """What the oracle saw. ``problems`` is empty when every promise was kept; the rest are figures for the table."""
+    """The result of the oracle. ``problems`` is empty when every promise was kept; the other fields are figures for the table."""
 
     batches: int = 0
     images: int = 0
     done: int = 0
-    poison: int = 0
+    harmful: int = 0
     lost: int = 0
     doubled: int = 0
-    innocents_failed: int = 0
+    valid_failed: int = 0
     files_wrong: int = 0
     files_read: int = 0
     settled_after_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
 
-def wait_until_terminal(stack: Stack, load: Load, last_fault: float) -> float:
-    """Wait until every upload was answered and every batch is closed.
+def wait_until_terminal(stack: FaultStack, load: UploadLoad, last_fault: float) -> float:
+    """Wait until every upload was accepted and every batch is closed.
 
-    :param last_fault: moment of the last fault, by ``time.monotonic``.
-    :returns: seconds from then on.
-    :raises AssertionError: that took more than 120 s.
+    :param last_fault: time of the last fault, by ``time.monotonic``.
+    :returns: seconds since the last fault.
+    :raises AssertionError: when that takes more than 120 s.
     """
-    until = last_fault + TERMINAL_WITHIN_S
-    answered = load.finish(until - time.monotonic())
-    still: Any = "the uploads"
-    while time.monotonic() < until:
+    deadline = last_fault + TERMINAL_WITHIN_S
+    uploads_finished = load.finish(deadline - time.monotonic())
+    open_batches: Any = "not counted"
+    while time.monotonic() < deadline:
         try:
-            still = stack.db.batches.count_documents({"open": True})
-        except Exception as error:  # noqa: BLE001 -- MongoDB may still be coming back
-            still = error
-        if still == 0 and answered:
+            open_batches = stack.db.batches.count_documents({"open": True})
+        except Exception as error:  # noqa: BLE001 -- MongoDB may still be restarting
+            open_batches = error
+        if open_batches == 0 and uploads_finished:
             return time.monotonic() - last_fault
         time.sleep(0.2)
     stuck = list(stack.db.images.find({"status": {"$in": ["queued", "processing"]}}, {"status": 1, "work": 1}).limit(3))
     raise AssertionError(
-        f"not all terminal {TERMINAL_WITHIN_S:.0f} s after the last fault: open {still}, answered {answered}, {stuck}"
+        f"not all images are terminal {TERMINAL_WITHIN_S:.0f} s after the last fault: "
+        f"open batches {open_batches}, uploads finished {uploads_finished}, {stuck}"
     )
 
 
-def judge(stack: Stack, load: Load) -> Verdict:
-    """Compare all that was sent with all that is there."""
-    verdict = Verdict(batches=len(load.sent), images=sum(len(sent.pictures) for sent in load.sent))
-    if load.refused:
-        verdict.problems.append(f"answers that must not be: {Counter(load.refused).most_common(5)}")
+def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
+    """Compare all accepted batches with the service's responses, its files and its database."""
+    verdict = Verdict(batches=len(load.accepted), images=sum(len(batch.images) for batch in load.accepted))
+    if load.rejections:
+        verdict.problems.append(f"responses that must not occur: {Counter(load.rejections).most_common(5)}")
     with httpx.Client(base_url=stack.url, timeout=30) as client:
-        for sent in load.sent:
-            _judge_batch(client, sent, verdict)
-    _judge_store(stack.db, load.sent, verdict)
+        for batch in load.accepted:
+            _verify_batch(client, batch, verdict)
+    _verify_database(stack.db, load.accepted, verdict)
     return verdict
 
 
-def _judge_batch(client: httpx.Client, sent: Sent, verdict: Verdict) -> None:
-    answer = ask(client, "GET", f"/image_batches/{sent.batch_id}")
-    images = answer.json().get("images", [])
-    if answer.status_code != 200 or len(images) != len(sent.pictures):
-        verdict.lost += len(sent.pictures) - len(images)
-        verdict.problems.append(f"{sent.batch_id}: {answer.status_code}, {len(images)} of {len(sent.pictures)} images")
+def _verify_batch(client: httpx.Client, batch: AcceptedBatch, verdict: Verdict) -> None:
+    response = request_with_retries(client, "GET", f"/image_batches/{batch.batch_id}")
+    documents = response.json().get("images", [])
+    if response.status_code != 200 or len(documents) != len(batch.images):
+        verdict.lost += len(batch.images) - len(documents)
+        verdict.problems.append(f"{batch.batch_id}: {response.status_code}, {len(documents)} of {len(batch.images)} images")
         return
-    for picture, image in zip(sent.pictures, images, strict=True):
-        wrong = _judge_image(client, picture, image, verdict)
-        if wrong:
-            verdict.problems.append(f"{image['id']}: {wrong}")
+    for image, document in zip(batch.images, documents, strict=True):
+        problem = _verify_image(client, image, document, verdict)
+        if problem:
+            verdict.problems.append(f"{document['id']}: {problem}")
 
 
-def _judge_image(client: httpx.Client, picture: Picture, image: dict[str, Any], verdict: Verdict) -> str:
-    if image["sha256"] != picture.sha256:
-        return "another picture's digest"
-    status, error = image["status"], image["error"]
-    wrong = _judge_file(client, f"/uploads/{image['id']}.{picture.ending}", picture.sha256, verdict)
-    if picture.harm is not None:
-        verdict.poison += 1
-        as_planted = status == "failed" and error["code"] == picture.harm
-        return wrong if as_planted else f"the poison ended {status} {error} instead of failed / {picture.harm}"
+def _verify_image(client: httpx.Client, image: UploadImage, document: dict[str, Any], verdict: Verdict) -> str:
+    """Return what is wrong with one image, or an empty string."""
+    if document["sha256"] != image.sha256:
+        return "the digest of another image"
+    status, error = document["status"], document["error"]
+    problem = _verify_file(client, f"/uploads/{document['id']}.{image.extension}", image.sha256, verdict)
+    if image.expected_code is not None:
+        verdict.harmful += 1
+        failed_as_expected = status == "failed" and error["code"] == image.expected_code
+        return problem if failed_as_expected else f"a harmful image ended {status} {error} instead of failed / {image.expected_code}"
     if status not in {"done", "failed"}:
         verdict.lost += 1
         return f"ended {status}"
     if status == "failed":
-        verdict.innocents_failed += 1
-        return f"an innocent failed: {error}"
+        verdict.valid_failed += 1
+        return f"a valid image failed: {error}"
     verdict.done += 1
-    if (image["width"], image["height"]) != SIZE or image["model"] is None or not image["finished_at"] or error:
-        return f"done without its result: {image}"
+    if (document["width"], document["height"]) != SIZE or document["model"] is None or not document["finished_at"] or error:
+        return f"done without its result: {document}"
     for name in _VARIANTS:
-        wrong = wrong or _judge_file(client, f"/uploads/{image['id']}/{name}.jpg", None, verdict)
-    return wrong
+        problem = problem or _verify_file(client, f"/uploads/{document['id']}/{name}.jpg", None, verdict)
+    return problem
 
 
-def _judge_file(client: httpx.Client, path: str, sha256: str | None, verdict: Verdict) -> str:
-    """Read a file: the original by its digest, what was made of it by its first and last bytes."""
+def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: Verdict) -> str:
+    """Read a file and return what is wrong with it, or an empty string.
+
+    An original is checked by its digest, a variant (``sha256`` is None) by its first and last bytes.
+    """
     verdict.files_read += 1
     try:
-        answer = ask(client, "GET", path)
-    except httpx.HTTPError as error:  # a file shorter than its document says ends the connection
+        response = request_with_retries(client, "GET", path)
+    except httpx.HTTPError as error:  # a file that is shorter than its document states ends the connection
         verdict.files_wrong += 1
         return f"{path}: {error}"
-    data = answer.content
-    whole = (
+    data = response.content
+    is_intact = (
         hashlib.sha256(data).hexdigest() == sha256
         if sha256
         else data[:3] == b"\xff\xd8\xff" and data[-2:] == b"\xff\xd9"
     )
-    if answer.status_code == 200 and whole:
+    if response.status_code == 200 and is_intact:
         return ""
     verdict.files_wrong += 1
-    return f"{path}: {answer.status_code}, {len(data)} bytes, not the right ones"
+    return f"{path}: {response.status_code}, {len(data)} bytes, not the expected content"
 
 
-def _judge_store(db: Db, sent: list[Sent], verdict: Verdict) -> None:
-    """Look for what nobody sent, for results that landed twice, and at the balance."""
-    ids = {one.batch_id for one in sent}
-    strangers = [row["_id"] for row in db.batches.find({}, {"_id": 1}) if row["_id"] not in ids]
-    verdict.doubled += len(strangers) + len(sent) - len(ids)
+def _verify_database(db: Db, batches: list[AcceptedBatch], verdict: Verdict) -> None:
+    """Check for batches that no response named, for results that were written twice, and the balance of the ledger."""
+    ids = {batch.batch_id for batch in batches}
+    unknown = [row["_id"] for row in db.batches.find({}, {"_id": 1}) if row["_id"] not in ids]
+    verdict.doubled += len(unknown) + len(batches) - len(ids)
     if verdict.doubled:
-        verdict.problems.append(f"batches that no answer named, or that two answers named: {strangers[:5]}")
-    names = {row["_id"] for row in db.images.find({}, {"_id": 1})}
-    landed = _results_landed(db)
-    twice = [name for name, number in landed.items() if number > 1]
-    never = [name for name in names if not landed[name]]
+        verdict.problems.append(f"batches that no response named, or that two responses named: {unknown[:5]}")
+    image_ids = {row["_id"] for row in db.images.find({}, {"_id": 1})}
+    write_counts = _count_final_writes(db)
+    twice = [image_id for image_id, number in write_counts.items() if number > 1]
+    never = [image_id for image_id in image_ids if not write_counts[image_id]]
     if twice or never:
         verdict.doubled += len(twice)
-        verdict.problems.append(f"results that landed twice: {twice[:5]}; never: {never[:5]}")
+        verdict.problems.append(f"results that were written twice: {twice[:5]}; never: {never[:5]}")
     balance = audit.balance(db)
     if balance["received"] != verdict.images or balance["done"] + balance["failed"] != verdict.images:
-        verdict.problems.append(f"the ledger does not balance with {verdict.images} sent: {balance}")
+        verdict.problems.append(f"the ledger does not balance with {verdict.images} accepted images: {balance}")
 
 
-def _results_landed(db: Db) -> Counter[str]:
-    """Count for each image, by the replica set's operation log, how often a final state was written to it."""
-    final = ["done", "failed"]
-    query = {"ns": f"{db.name}.images", "op": "u", "o.diff.u.status": {"$in": final}}
+def _count_final_writes(db: Db) -> Counter[str]:
+    """Return how often a final state was written to each image, by the replica set's operation log."""
+    final_states = ["done", "failed"]
+    query = {"ns": f"{db.name}.images", "op": "u", "o.diff.u.status": {"$in": final_states}}
     return Counter(str(entry["o2"]["_id"]) for entry in db.client["local"]["oplog.rs"].find(query, {"o2": 1}))

@@ -1,4 +1,4 @@
-"""The real services over a folder of their own, as ``scripts/start`` runs them, and a way to reach every process."""
+"""The real services with their own data folder, as ``scripts/start`` runs them, and access to every process."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ from scripts.local.start import failed_checks
 from shared import settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
-from tests.faults.fault_plan import VARIABLE, Plan
+from tests.faults.fault_plan import VARIABLE, FaultPlan
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
 HARD_LIMIT_S: Final = 40
-"""Celery kills a frozen child then: long enough for another worker to take over and finish before that."""
+"""After this time Celery kills a frozen child. It is long enough for another worker to take over and finish before."""
 _READY_S: Final = 400
 _BLOBS_BYTES: Final = 512 * MIB
 
@@ -41,32 +41,32 @@ _SETTINGS: Final = {
 }
 
 
-class Stack:
-    """One running installation. ``full_disk`` works only where this process may mount a file system."""
+class FaultStack:
+    """One running installation. ``fill_disk`` works only when this process may mount a file system."""
 
     def __init__(self, folder: Path, *, workers: int = 2) -> None:
-        """Keep the folder; nothing runs yet."""
-        self.house = Installation(folder, embedded_servers.free_port(), workers, embedded_mongodb=True, embedded_redis=True)
-        self.plan = Plan(folder / "plan")
-        self.url = f"http://{embedded_servers.LOOPBACK}:{self.house.port}"
+        """Use ``folder`` for all data. ``start`` starts the processes."""
+        self.installation = Installation(folder, embedded_servers.free_port(), workers, embedded_mongodb=True, embedded_redis=True)
+        self.plan = FaultPlan(folder / "plan")
+        self.url = f"http://{embedded_servers.LOOPBACK}:{self.installation.port}"
         self.mounted = False
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self._db: tuple[int, Db] | None = None
-        self._connecting = threading.Lock()
+        self._connection_lock = threading.Lock()
 
     def start(self) -> None:
-        """Start everything and wait until it is ready."""
-        self.house.prepare()
+        """Start all processes and wait until they are ready."""
+        self.installation.prepare()
         self._mount()
-        own = {name: value for name, value in os.environ.items() if name not in {"MONGODB_URL", "REDIS_URL"}}
-        command = [sys.executable, "-m", "scripts.local.exec_child", "guard", str(self.house.run / "test-guard.pid"), "--"]
-        command += [sys.executable, "-m", "tests.faults.faulty_watchdog", "--data", str(self.house.data)]
-        command += ["--port", str(self.house.port), "--workers", str(self.house.workers)]
-        with (self.house.logs / "guard.log").open("ab") as log:
-            self._guard = subprocess.Popen(
+        variables = {name: value for name, value in os.environ.items() if name not in {"MONGODB_URL", "REDIS_URL"}}
+        command = [sys.executable, "-m", "scripts.local.exec_child", "guard", str(self.installation.run / "test-guard.pid"), "--"]
+        command += [sys.executable, "-m", "tests.faults.faulty_watchdog", "--data", str(self.installation.data)]
+        command += ["--port", str(self.installation.port), "--workers", str(self.installation.workers)]
+        with (self.installation.logs / "guard.log").open("ab") as log:
+            self._watchdog = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=own | _SETTINGS | {VARIABLE: str(self.plan.folder), "PYTHONPATH": str(ROOT)},
+                env=variables | _SETTINGS | {VARIABLE: str(self.plan.folder), "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -75,45 +75,48 @@ class Stack:
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
-        """Wait until ``/readyz`` finds nothing amiss."""
-        until = time.monotonic() + _READY_S
-        missing: dict[str, str] | None = None
-        while time.monotonic() < until:
-            missing = failed_checks(self.url)
-            if missing == {}:
+        """Wait until ``/readyz`` reports no problem.
+
+        :raises AssertionError: when that takes more than 400 s.
+        """
+        deadline = time.monotonic() + _READY_S
+        not_ready: dict[str, str] | None = None
+        while time.monotonic() < deadline:
+            not_ready = failed_checks(self.url)
+            if not_ready == {}:
                 return
             time.sleep(0.3)
-        raise AssertionError(f"the stack did not become ready: {missing}; see {self.house.logs}")
+        raise AssertionError(f"the stack did not become ready: {not_ready}; see {self.installation.logs}")
 
     def stop(self) -> None:
-        """End everything, in order."""
+        """Stop all processes, and unmount the blob folder."""
         if self._db is not None:
             self._db[1].client.close()
-        if self._guard is not None and self._guard.poll() is None:
-            self._guard.terminate()
+        if self._watchdog is not None and self._watchdog.poll() is None:
+            self._watchdog.terminate()
             try:
-                self._guard.wait(240)
+                self._watchdog.wait(240)
             except subprocess.TimeoutExpired:
-                self._guard.kill()
-                self._guard.wait(60)
+                self._watchdog.kill()
+                self._watchdog.wait(60)
         if self.mounted:
             subprocess.run(["umount", "-l", self.blobs_root], check=True, timeout=20)
 
     @property
     def blobs_root(self) -> Path:
-        """Folder of the blobs."""
-        return self.house.data / "blobs"
+        """The folder of the blobs."""
+        return self.installation.data / "blobs"
 
     @property
     def blobs(self) -> LocalBlobs:
-        """The blobs."""
+        """The blob store."""
         return LocalBlobs(self.blobs_root)
 
     @property
     def db(self) -> Db:
-        """The database, wherever it listens now. The threads of a load ask too: one makes the connection."""
+        """The database at its current port. The upload threads use it too, so a lock guards the connection."""
         port = self._port("mongod")
-        with self._connecting:
+        with self._connection_lock:
             if self._db is None or self._db[0] != port:
                 if self._db is not None:
                     self._db[1].client.close()
@@ -121,43 +124,43 @@ class Stack:
             return self._db[1]
 
     def redis(self) -> "redis.Redis":
-        """Connect to Redis; the caller closes it."""
+        """Return a new Redis client, which the caller must close."""
         return redis.Redis(embedded_servers.LOOPBACK, self._port("redis"), socket_timeout=2, socket_connect_timeout=2)
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """Sort the processes of this stack by what they are. Only what descends from our own guard is named."""
-        found: dict[str, list[psutil.Process]] = {}
-        assert self._guard is not None
+        """Return the processes of this stack by kind. Only descendants of its own watchdog are included."""
+        by_kind: dict[str, list[psutil.Process]] = {}
+        assert self._watchdog is not None
         with suppress(psutil.Error):
-            for process in psutil.Process(self._guard.pid).children(recursive=True):
+            for process in psutil.Process(self._watchdog.pid).children(recursive=True):
                 with suppress(psutil.Error):
-                    found.setdefault(_kind(process), []).append(process)
-        return found
+                    by_kind.setdefault(_process_kind(process), []).append(process)
+        return by_kind
 
-    def kill(self, kind: str, pick: int = 0) -> bool:
-        """SIGKILL one process of a kind; False when there is none now."""
-        there = self.processes().get(kind, [])
-        if not there:
+    def kill(self, kind: str, index: int = 0) -> bool:
+        """Send SIGKILL to one process of a kind. Return False when there is none at the moment."""
+        candidates = self.processes().get(kind, [])
+        if not candidates:
             return False
         try:
-            there[pick % len(there)].kill()
+            candidates[index % len(candidates)].kill()
         except psutil.NoSuchProcess:
             return False
         return True
 
     def freeze(self, kind: str, seconds: float) -> bool:
-        """SIGSTOP a process for a while."""
-        there = self.processes().get(kind, [])
-        if not there:
+        """Send SIGSTOP to a process, and SIGCONT after ``seconds``. Return False when there is no such process."""
+        candidates = self.processes().get(kind, [])
+        if not candidates:
             return False
         with suppress(psutil.NoSuchProcess):
-            there[0].send_signal(signal.SIGSTOP)
+            candidates[0].send_signal(signal.SIGSTOP)
             time.sleep(seconds)
-            there[0].send_signal(signal.SIGCONT)
+            candidates[0].send_signal(signal.SIGCONT)
         return True
 
     def fill_disk(self, seconds: float) -> bool:
-        """Leave no room for blobs for a while; False where nothing could be mounted."""
+        """Fill the file system of the blobs for ``seconds``. Return False when it could not be mounted."""
         if not self.mounted:
             return False
         ballast = self.blobs_root / "ballast"
@@ -178,27 +181,27 @@ class Stack:
         self.mounted = subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0
 
     def _port(self, name: str) -> int:
-        return self.house.read_ports()[name]
+        return self.installation.read_ports()[name]
 
 
-def _kind(process: psutil.Process) -> str:
-    """Say what a process is by its command line and its parent's."""
+def _process_kind(process: psutil.Process) -> str:
+    """Return the kind of a process by its command line and that of its parent."""
     line = " ".join(process.cmdline())
-    above = " ".join(process.parent().cmdline()) if process.parent() else ""
-    by_supervisor = "supervisor.supervisord" in above
-    for mark, name in (
+    parent_line = " ".join(process.parent().cmdline()) if process.parent() else ""
+    by_supervisor = "supervisor.supervisord" in parent_line
+    for part, name in (
         ("supervisor.supervisord", "supervisor"),
-        ("worker.sandbox.child", "helper"),
+        ("worker.sandbox.child", "sandbox child"),
         ("worker.entrypoints.sweep", "sweep"),
     ):
-        if mark in line:
+        if part in line:
             return name
-    for mark, name in (("gunicorn", "web"), ("worker.entrypoints.images", "worker"), ("worker.entrypoints.inspections", "inspector")):
-        if mark in line:
+    for part, name in (("gunicorn", "web"), ("worker.entrypoints.images", "worker"), ("worker.entrypoints.inspections", "inspector")):
+        if part in line:
             return name if by_supervisor else f"{name} child"
     if "spawn_main" in line:
-        return "inspector child" if "worker.entrypoints.inspections" in above else "worker child"
-    for mark in ("mongod", "redis-server"):
-        if mark in line.split(" ", 1)[0]:
-            return mark
+        return "inspector child" if "worker.entrypoints.inspections" in parent_line else "worker child"
+    for server in ("mongod", "redis-server"):
+        if server in line.split(" ", 1)[0]:
+            return server
     return "other"

@@ -1,4 +1,4 @@
-"""A short run of every kind of fault against the real services. The long one: ``python -m tests.faults.long``."""
+"""A short run of every kind of fault against the real services. The long run is ``python -m tests.faults.long``."""
 
 import os
 import random
@@ -13,146 +13,146 @@ import pytest
 
 from shared.ledger import audit
 from shared.storage.blob_keys import batch_prefix, original_key, spool_key
-from tests.faults.fault_injector import Chaos, Wanted
-from tests.faults.fault_plan import POINTS
-from tests.faults.images import Picture, bomb, crasher, good
-from tests.faults.oracle import judge, wait_until_terminal
-from tests.faults.services import HARD_LIMIT_S, LEASE_S, Stack
-from tests.faults.upload_load import Load, Sent, ask
-from tests.support.service_stack import until
+from tests.faults.fault_injector import FaultCounts, FaultInjector
+from tests.faults.fault_plan import FAILPOINTS
+from tests.faults.images import UploadImage, draw_crashing_image, draw_valid_image, make_decompression_bomb
+from tests.faults.oracle import verify, wait_until_terminal
+from tests.faults.services import HARD_LIMIT_S, LEASE_S, FaultStack
+from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
+from tests.support.service_stack import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(1800)]
 SEED = 20
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("faults"))
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
+    fault_stack = FaultStack(tmp_path_factory.mktemp("faults"))
     try:
-        made.start()
-        yield made
+        fault_stack.start()
+        yield fault_stack
     finally:
-        made.stop()
+        fault_stack.stop()
 
 
 @pytest.fixture(scope="module")
-def load(stack: Stack) -> Load:
-    """One load for all tests of this stack: the oracle at the end accounts for everything."""
-    return Load(stack.url, SEED, lambda: audit.backlog(stack.db).images)
+def load(stack: FaultStack) -> UploadLoad:
+    """Return one load for all tests of this stack, because the oracle accounts for every batch in it."""
+    return UploadLoad(stack.url, SEED, lambda: audit.backlog(stack.db).images)
 
 
-def drawn(seed: str, number: int) -> list[Picture]:
-    source = random.Random(seed)
-    return [good(source) for _ in range(number)]
+def draw_valid_images(seed: str, number: int) -> list[UploadImage]:
+    generator = random.Random(seed)
+    return [draw_valid_image(generator) for _ in range(number)]
 
 
-def is_closed(stack: Stack, sent: Sent) -> bool:
-    return stack.db.batches.count_documents({"_id": sent.batch_id, "open": True}) == 0
+def is_closed(stack: FaultStack, batch: AcceptedBatch) -> bool:
+    return stack.db.batches.count_documents({"_id": batch.batch_id, "open": True}) == 0
 
 
-def files_of(stack: Stack, sent: Sent) -> dict[str, tuple[int, bytes]]:
-    """Every file of a batch by its path: its inode and its bytes, so that even an equal overwrite shows."""
-    root: Path = stack.blobs_root / batch_prefix(sent.batch_id)
+def read_files(stack: FaultStack, batch: AcceptedBatch) -> dict[str, tuple[int, bytes]]:
+    """Return the inode and the bytes of every file of a batch by path. The inode shows an overwrite with equal bytes."""
+    root: Path = stack.blobs_root / batch_prefix(batch.batch_id)
     return {str(path): (path.stat().st_ino, path.read_bytes()) for path in root.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("deleted", [False, True], ids=["finished by another", "deleted"])
-def test_a_frozen_worker_overwrites_nothing_when_it_wakes_up(stack: Stack, load: Load, *, deleted: bool) -> None:
-    point = "5-original-kept"
-    stack.plan.stop_at(point)
-    sent = load.send(drawn(f"frozen {deleted}", 3))
-    until(lambda: stack.plan.stopped(point) is not None, 120, "a worker freezes")
-    frozen = psutil.Process(stack.plan.stopped(point))
-    (stack.plan.folder / "stopped" / point).unlink()
+def test_a_frozen_worker_overwrites_nothing_when_it_continues(stack: FaultStack, load: UploadLoad, *, deleted: bool) -> None:
+    failpoint = "5-original-kept"
+    stack.plan.stop_at(failpoint)
+    batch = load.send(draw_valid_images(f"frozen {deleted}", 3))
+    wait_until(lambda: stack.plan.stopped(failpoint) is not None, 120, "a worker is frozen")
+    frozen = psutil.Process(stack.plan.stopped(failpoint))
+    (stack.plan.folder / "stopped" / failpoint).unlink()
     try:
-        until(lambda: is_closed(stack, sent), 60, "another worker takes over after the lease")
-        until(lambda: stack.blobs.stat(spool_key(sent.batch_id)) is None, 30, "the spool is deleted")
+        wait_until(lambda: is_closed(stack, batch), 60, "another worker takes over after the lease")
+        wait_until(lambda: stack.blobs.stat(spool_key(batch.batch_id)) is None, 30, "the spool is deleted")
         assert frozen.status() == psutil.STATUS_STOPPED
-        documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
+        documents = list(stack.db.images.find({"batch_id": batch.batch_id}))
         assert all(image["work"]["fence"] >= 2 for image in documents)
-        before = files_of(stack, sent)
+        before = read_files(stack, batch)
         if deleted:
             with httpx.Client(base_url=stack.url, timeout=30) as client:
-                assert ask(client, "DELETE", f"/image_batches/{sent.batch_id}").status_code in {204, 404}  # the second when an earlier try took place
-            documents = list(stack.db.images.find({"batch_id": sent.batch_id}))
+                assert request_with_retries(client, "DELETE", f"/image_batches/{batch.batch_id}").status_code in {204, 404}  # 404: an earlier attempt has deleted it
+            documents = list(stack.db.images.find({"batch_id": batch.batch_id}))
             before = {}
     finally:
         os.kill(frozen.pid, signal.SIGCONT)
-    time.sleep(2 * LEASE_S)  # it looks, finds its lease lost, tries to finish
-    assert list(stack.db.images.find({"batch_id": sent.batch_id})) == documents
-    after = files_of(stack, sent)
+    time.sleep(2 * LEASE_S)  # the worker continues, finds that its lease is lost and tries to finish
+    assert list(stack.db.images.find({"batch_id": batch.batch_id})) == documents
+    after = read_files(stack, batch)
     assert {path: after.get(path) for path in before} == before
     if deleted:
-        until(
+        wait_until(
             lambda: (
-                not (stack.blobs_root / batch_prefix(sent.batch_id)).exists()
-                and not stack.db.images.count_documents({"batch_id": sent.batch_id})
+                not (stack.blobs_root / batch_prefix(batch.batch_id)).exists()
+                and not stack.db.images.count_documents({"batch_id": batch.batch_id})
             ),
             HARD_LIMIT_S + LEASE_S + 120,
-            "the sweep removes what it wrote after the deletion",
+            "the sweep removes the files that the worker wrote after the deletion",
         )
-        load.sent.remove(sent)
-        stack.db.ledger.delete_one({"_id": sent.batch_id})  # out of the oracle's account
+        load.accepted.remove(batch)
+        stack.db.ledger.delete_one({"_id": batch.batch_id})  # exclude the batch from the oracle
 
 
-def test_only_the_poison_fails(stack: Stack, load: Load) -> None:
-    source = random.Random(SEED)
-    poison = [crasher(source, "jpg"), crasher(source, "png"), bomb(source)]
-    for one in poison[:2]:
-        stack.plan.poison(one.sha256)
+def test_only_the_harmful_images_fail(stack: FaultStack, load: UploadLoad) -> None:
+    generator = random.Random(SEED)
+    harmful = [draw_crashing_image(generator, "jpg"), draw_crashing_image(generator, "png"), make_decompression_bomb(generator)]
+    for crashing in harmful[:2]:
+        stack.plan.crash_on(crashing.sha256)
     began = time.monotonic()
-    batches = [load.send([good(source), one, good(source)]) for one in poison]
-    for sent in batches:
-        until(lambda sent=sent: is_closed(stack, sent), 120, "a batch with a poison ends")  # type: ignore[misc]
+    batches = [load.send([draw_valid_image(generator), image, draw_valid_image(generator)]) for image in harmful]
+    for batch in batches:
+        wait_until(lambda batch=batch: is_closed(stack, batch), 120, "a batch with a harmful image is closed")  # type: ignore[misc]
     assert time.monotonic() - began < 120
-    verdict = judge(stack, load)
+    verdict = verify(stack, load)
     assert verdict.problems == []
-    assert verdict.poison == 3
+    assert verdict.harmful == 3
 
 
-def test_nothing_is_lost_or_doubled_under_kills_at_every_step_and_at_random(stack: Stack, load: Load) -> None:
-    for point in POINTS:
+def test_nothing_is_lost_or_doubled_under_kills_at_every_failpoint_and_at_random(stack: FaultStack, load: UploadLoad) -> None:
+    for point in FAILPOINTS:
         stack.plan.kill_at(point)
     load.start()
-    until(lambda: set(stack.plan.killed()) == set(POINTS), 600, "every step is reached")
-    at_steps = len(stack.plan.killed())
-    chaos = Chaos(stack, SEED)
-    wanted = Wanted(kills=at_steps + 10, flushes=2, mongo_kills=1, redis_others=1, disk_fills=1)
-    last = chaos.run(wanted, pause_s=1.0, limit_s=400)
+    wait_until(lambda: set(stack.plan.killed()) == set(FAILPOINTS), 600, "every failpoint is reached")
+    at_failpoints = len(stack.plan.killed())
+    injector = FaultInjector(stack, SEED)
+    wanted = FaultCounts(kills=at_failpoints + 10, flushes=2, mongo_kills=1, redis_outages=1, disk_fills=1)
+    last = injector.run(wanted, pause_s=1.0, limit_s=400)
     wait_until_terminal(stack, load, last)
-    verdict = judge(stack, load)
+    verdict = verify(stack, load)
     assert verdict.problems == []
-    assert verdict.lost == verdict.doubled == verdict.innocents_failed == verdict.files_wrong == 0
-    assert chaos.kills() >= at_steps + 10
-    assert chaos.missing(wanted) == {}
+    assert verdict.lost == verdict.doubled == verdict.valid_failed == verdict.files_wrong == 0
+    assert injector.kill_count() >= at_failpoints + 10
+    assert injector.missing(wanted) == {}
 
 
-def test_the_oracle_sees_what_was_tampered_with(stack: Stack, load: Load) -> None:
-    """Last of all: an oracle that finds nothing wrong here would prove nothing above."""
-    batches = [load.send(drawn(f"{SEED} {number}", 4)) for number in range(5)]
-    until(lambda: all(is_closed(stack, sent) for sent in batches), 240, "they end")
-    # As long as a spool is there the sweep mends an original from it.
-    until(lambda: all(stack.blobs.stat(spool_key(sent.batch_id)) is None for sent in batches), 240, "their spools are deleted")
-    of_a_batch = {"$group": {"_id": "$batch_id", "image": {"$first": "$$ROOT"}}}
-    ids = [sent.batch_id for sent in batches]
-    good_jpegs = {"$match": {"batch_id": {"$in": ids}, "status": "done", "content_type": "image/jpeg"}}
-    rows = stack.db.images.aggregate([good_jpegs, of_a_batch, {"$limit": 5}])
-    removed, again, failed, broken, stranger = (row["image"] for row in rows)
+def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> None:
+    """Runs last. It shows that the oracle detects errors, so that the tests above prove something."""
+    batches = [load.send(draw_valid_images(f"{SEED} {number}", 4)) for number in range(5)]
+    wait_until(lambda: all(is_closed(stack, batch) for batch in batches), 240, "all batches are closed")
+    # While a spool exists, the sweep repairs an original from it.
+    wait_until(lambda: all(stack.blobs.stat(spool_key(batch.batch_id)) is None for batch in batches), 240, "their spools are deleted")
+    one_per_batch = {"$group": {"_id": "$batch_id", "image": {"$first": "$$ROOT"}}}
+    ids = [batch.batch_id for batch in batches]
+    valid_jpegs = {"$match": {"batch_id": {"$in": ids}, "status": "done", "content_type": "image/jpeg"}}
+    rows = stack.db.images.aggregate([valid_jpegs, one_per_batch, {"$limit": 5}])
+    removed, repeated, failed, corrupted, copied = (row["image"] for row in rows)
     stack.db.images.delete_one({"_id": removed["_id"]})
     for status in ("queued", "done"):  # a second result
-        stack.db.images.update_one({"_id": again["_id"]}, {"$set": {"status": status}})
+        stack.db.images.update_one({"_id": repeated["_id"]}, {"$set": {"status": status}})
     stack.db.images.update_one(
         {"_id": failed["_id"]}, {"$set": {"status": "failed", "error": {"code": "corrupt", "detail": ""}}}
     )
-    stack.blobs.write(original_key(broken["_id"], "jpg"), [b"other bytes"])
-    header = stack.db.batches.find_one({"_id": stranger["batch_id"]})
-    assert header is not None
-    stack.db.batches.insert_one({**header, "_id": "f" * 32})
-    verdict = judge(stack, load)
+    stack.blobs.write(original_key(corrupted["_id"], "jpg"), [b"other bytes"])
+    document = stack.db.batches.find_one({"_id": copied["batch_id"]})
+    assert document is not None
+    stack.db.batches.insert_one({**document, "_id": "f" * 32})
+    verdict = verify(stack, load)
     assert verdict.lost == 1
     assert verdict.doubled >= 2
-    assert verdict.innocents_failed == 1
+    assert verdict.valid_failed == 1
     assert verdict.files_wrong >= 1
-    text = "\n".join(verdict.problems)
-    for sign in (removed["batch_id"], again["_id"], failed["_id"], broken["_id"], "f" * 32, "does not balance"):
-        assert sign in text
+    problems = "\n".join(verdict.problems)
+    for expected in (removed["batch_id"], repeated["_id"], failed["_id"], corrupted["_id"], "f" * 32, "does not balance"):
+        assert expected in problems

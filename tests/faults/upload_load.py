@@ -1,4 +1,4 @@
-"""An upload script as people write them: many small batches, and blind retries with the same Idempotency-Key until a 202."""
+"""An upload load as a simple script sends it: many small batches, each retried with the same Idempotency-Key until a 202."""
 
 import base64
 import queue
@@ -14,132 +14,136 @@ from typing import Any, Final
 import httpx
 
 from shared.errors import StoreAway
-from tests.faults.images import Picture, good
+from tests.faults.images import UploadImage, draw_valid_image
 
-_TIMEOUT_S: Final = 15.0
-_WAIT_AT_MOST_S: Final = 3.0
-_STALL_S: Final = 60.0
+_REQUEST_TIMEOUT_S: Final = 15.0
+_MAX_RETRY_DELAY_S: Final = 3.0
+_RETRY_FOR_S: Final = 60.0
 _RETRYABLE: Final = {409, 429, 500, 502, 503, 504, 507}
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """An accepted batch and what was in it."""
+class AcceptedBatch:
+    """An accepted batch and the images that it was sent with."""
 
     batch_id: str
-    pictures: list[Picture]
+    images: list[UploadImage]
 
 
-def ask(client: httpx.Client, method: str, path: str) -> httpx.Response:
-    """Ask again, for a minute, when a stall kept the answer away; any other answer is the answer.
+def request_with_retries(client: httpx.Client, method: str, path: str) -> httpx.Response:
+    """Send a request, and repeat it for up to a minute while it times out, cannot connect or is answered 503.
 
-    :raises httpx.HTTPError: there was none for a minute, or it broke off.
+    :raises httpx.HTTPError: when there is no response for a minute, or when the response breaks off.
     """
-    until = time.monotonic() + _STALL_S
+    deadline = time.monotonic() + _RETRY_FOR_S
     while True:
         try:
-            answer = client.request(method, path)
-            if answer.status_code != 503 or time.monotonic() > until:
-                return answer
+            response = client.request(method, path)
+            if response.status_code != 503 or time.monotonic() > deadline:
+                return response
         except (httpx.TimeoutException, httpx.ConnectError):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
 
 
-class Load:
-    """Uploads from a few threads until told to stop; what was begun is brought to its 202."""
+class UploadLoad:
+    """Uploads batches from several threads until ``finish`` is called. Every upload that has begun is retried until its 202."""
 
     def __init__(
-        self, url: str, seed: int, waiting: Callable[[], int], *, threads: int = 3, most_waiting: int = 60
+        self, url: str, seed: int, count_pending: Callable[[], int], *, threads: int = 3, max_pending: int = 60
     ) -> None:
-        """Take where to; ``waiting`` counts the images not done yet, above ``most_waiting`` nothing new is sent."""
-        self._url, self._waiting, self._most = url, waiting, most_waiting
+        """Upload to ``url``.
+
+        :param seed: determines the images of the random batches.
+        :param count_pending: returns the number of unfinished images; above ``max_pending`` no new batch is sent.
+        """
+        self._url, self._count_pending, self._max_pending = url, count_pending, max_pending
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self.sent: list[Sent] = []
+        self.accepted: list[AcceptedBatch] = []
         self.retries: Counter[str] = Counter()
-        self.refused: list[str] = []
-        self._planted: queue.SimpleQueue[list[Picture]] = queue.SimpleQueue()
+        self.rejections: list[str] = []
+        self._enqueued: queue.SimpleQueue[list[UploadImage]] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, args=(random.Random(seed * 1000 + number),), daemon=True)
             for number in range(threads)
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the upload threads."""
         for thread in self._threads:
             thread.start()
 
-    def plant(self, pictures: list[Picture]) -> None:
-        """Have one of the threads send these as its next batch."""
-        self._planted.put(pictures)
+    def enqueue(self, images: list[UploadImage]) -> None:
+        """Let one of the threads send these images as its next batch."""
+        self._enqueued.put(images)
 
     def finish(self, within_s: float) -> bool:
-        """Begin nothing new and wait for the answers that are still out; False when that took too long."""
+        """Start no new uploads and wait until the current ones are accepted. Return False when that takes too long."""
         self._stop.set()
-        until = time.monotonic() + within_s
+        deadline = time.monotonic() + within_s
         for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def send(self, pictures: list[Picture], store: str = "faults") -> Sent:
-        """Upload one batch, however often that takes."""
+    def send(self, images: list[UploadImage], store: str = "faults") -> AcceptedBatch:
+        """Upload one batch, and retry until it is accepted."""
         key = uuid.uuid4().hex
-        images = [
+        entries = [
             {
-                "file": base64.b64encode(one.data).decode(),
+                "file": base64.b64encode(image.data).decode(),
                 "timestamp": 1_700_000_000,
                 "store_name": store,
                 "camera_id": 1,
             }
-            for one in pictures
+            for image in images
         ]
-        body = {"images": images, "augmentations": ["horizontal_flip"], "detect": True}
-        with httpx.Client(base_url=self._url, timeout=_TIMEOUT_S) as client:
+        body = {"images": entries, "augmentations": ["horizontal_flip"], "detect": True}
+        with httpx.Client(base_url=self._url, timeout=_REQUEST_TIMEOUT_S) as client:
             while True:
-                wait, batch_id = self._try(client, body, key)
+                delay, batch_id = self._try(client, body, key)
                 if batch_id is not None:
-                    sent = Sent(batch_id, pictures)
+                    batch = AcceptedBatch(batch_id, images)
                     with self._lock:
-                        self.sent.append(sent)
-                    return sent
-                time.sleep(wait)
+                        self.accepted.append(batch)
+                    return batch
+                time.sleep(delay)
 
     def _try(self, client: httpx.Client, body: dict[str, Any], key: str) -> tuple[float, str | None]:
         try:
-            answer = client.post("/upload_image_batch", json=body, headers={"Idempotency-Key": key})
+            response = client.post("/upload_image_batch", json=body, headers={"Idempotency-Key": key})
         except httpx.HTTPError as error:
             self._count(type(error).__name__)
             return 0.3, None
-        if answer.status_code == 202:
-            return 0, str(answer.json()["batch_id"])
-        self._count(str(answer.status_code))
-        if answer.status_code == 500 or answer.status_code not in _RETRYABLE:
+        if response.status_code == 202:
+            return 0, str(response.json()["batch_id"])
+        self._count(str(response.status_code))
+        if response.status_code == 500 or response.status_code not in _RETRYABLE:
             with self._lock:
-                self.refused.append(f"{answer.status_code} {answer.text[:200]}")
-        if answer.status_code not in _RETRYABLE:
-            raise AssertionError(f"refused for good: {answer.status_code} {answer.text[:500]}")
-        return min(_WAIT_AT_MOST_S, float(answer.headers.get("Retry-After", 1))), None
+                self.rejections.append(f"{response.status_code} {response.text[:200]}")
+        if response.status_code not in _RETRYABLE:
+            raise AssertionError(f"the batch was rejected: {response.status_code} {response.text[:500]}")
+        return min(_MAX_RETRY_DELAY_S, float(response.headers.get("Retry-After", 1))), None
 
-    def _is_enough(self) -> bool:
+    def _is_backlog_full(self) -> bool:
         try:
-            return self._waiting() > self._most
-        except StoreAway:  # MongoDB was just killed: uploads go on, that is the point
+            return self._count_pending() > self._max_pending
+        except StoreAway:  # MongoDB was just killed, and uploads must continue
             return False
 
-    def _count(self, what: str) -> None:
+    def _count(self, reason: str) -> None:
         with self._lock:
-            self.retries[what] += 1
+            self.retries[reason] += 1
 
-    def _run(self, source: random.Random) -> None:
-        while not (self._stop.is_set() and self._planted.empty()):
+    def _run(self, generator: random.Random) -> None:
+        while not (self._stop.is_set() and self._enqueued.empty()):
             try:
-                self.send(self._planted.get_nowait())
+                self.send(self._enqueued.get_nowait())
                 continue
             except queue.Empty:
                 pass
-            if self._is_enough():
+            if self._is_backlog_full():
                 self._stop.wait(0.3)
                 continue
-            self.send([good(source) for _ in range(source.randint(1, 12))], f"store {source.randint(1, 4)}")
+            self.send([draw_valid_image(generator) for _ in range(generator.randint(1, 12))], f"store {generator.randint(1, 4)}")

@@ -13,13 +13,13 @@ from tests.support import web_client
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
-    """Give a client of the web application over a database and a folder of its own."""
-    return web_client.client(mongo, blobs_root)
+    """Return a client of a web application with its own database and blob folder."""
+    return web_client.make_client(mongo, blobs_root)
 
 
 @pytest.fixture(autouse=True)
 def _close_clients() -> Iterator[None]:
-    """Close what the test's web clients opened."""
+    """Close the services of the test's web clients."""
     yield
-    while web_client.opened:
-        web_client.opened.pop().close()
+    while web_client.open_services:
+        web_client.open_services.pop().close()

@@ -1,4 +1,4 @@
-"""Files of pictures byte by byte, also such as no encoder would write."""
+"""Image files built byte by byte, including files that no encoder writes."""
 
 import base64
 import io
@@ -13,130 +13,134 @@ from PIL import Image
 SIZE: Final = (96, 64)
 
 
-def drawn(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
-    """Draw coloured blocks under some noise: no two rows are alike, so that a missing one shows."""
+def draw_image(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
+    """Return an image of coloured blocks with noise. No two rows are equal, so that a test detects a missing row."""
     source = np.random.default_rng(seed)
     blocks = source.integers(0, 224, (8, 8, 3), np.uint8)
     large = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST))
     return Image.fromarray(large + source.integers(0, 32, large.shape, np.uint8))
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Encode a picture."""
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
+    """Encode an image with Pillow; ``kind`` is Pillow's name of the format."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def with_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
+def with_jpeg_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) -> bytes:
     return jpeg[:2] + (bytes([0xFF, marker]) + struct.pack(">H", len(payload) + 2) + payload) * times + jpeg[2:]
 
 
-def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """Give marker, begin and end of each segment before the pixels."""
-    at = 2
-    while jpeg[at + 1] != 0xDA:
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        yield jpeg[at + 1], at, end
-        at = end
+def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker and the start and end offsets of each segment before the scan data."""
+    offset = 2
+    while jpeg[offset + 1] != 0xDA:
+        end = offset + 2 + int.from_bytes(jpeg[offset + 2 : offset + 4], "big")
+        yield jpeg[offset + 1], offset, end
+        offset = end
 
 
-def without_segments(jpeg: bytes, marker: int) -> bytes:
-    for _, begin, end in reversed([one for one in segments(jpeg) if one[0] == marker]):
+def without_jpeg_segments(jpeg: bytes, marker: int) -> bytes:
+    for _, begin, end in reversed([segment for segment in jpeg_segments(jpeg) if segment[0] == marker]):
         jpeg = jpeg[:begin] + jpeg[end:]
     return jpeg
 
 
 def with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
-    at = next(begin for marker, begin, _ in segments(jpeg) if marker == 0xC0)
+    at = next(begin for marker, begin, _ in jpeg_segments(jpeg) if marker == 0xC0)
     return jpeg[: at + 5] + struct.pack(">HH", height, width) + jpeg[at + 9 :]
 
 
-def with_scans(progressive: bytes, times: int) -> bytes:
+def with_repeated_scan(progressive: bytes, times: int) -> bytes:
     """Repeat the last scan of a progressive JPEG."""
     at = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
-def closed(jpeg: bytes) -> bytes:
-    """Cut a file in half, and end it as if it were whole."""
+def cut_and_closed_jpeg(jpeg: bytes) -> bytes:
+    """Cut a file in half and append an end-of-image marker."""
     return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
 
 
-def ycck(image: Image.Image) -> bytes:
-    """A CMYK file whose Adobe marker says that its first three inks are kept as YCC."""
-    cmyk = encoded(image.convert("CMYK"), "JPEG")
+def encode_ycck_jpeg(image: Image.Image) -> bytes:
+    """Return a CMYK file whose Adobe marker declares that its first three channels are stored as YCC."""
+    cmyk = encode_image(image.convert("CMYK"), "JPEG")
     at = cmyk.index(b"Adobe")
     return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
 
 
 def overlapping_exif() -> bytes:
-    """5000 fields that are all the same 64 KB: 300 MB where each gets a copy."""
+    """Return EXIF data of 5000 fields that all point to the same 64 KB. A parser that copies each needs 300 MB."""
     rows = b"".join(struct.pack("<HHII", 10_000 + tag, 3, 32_000, 0) for tag in range(5000))
     return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
+def png_chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(size: tuple[int, int], pixels: bytes, more: bytes = b"", *, behind: bytes = b"", colours: int = 2, interlaced: int = 0) -> bytes:
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colours, 0, 0, interlaced))
-    return b"\x89PNG\r\n\x1a\n" + head + more + chunk(b"IDAT", pixels) + behind + chunk(b"IEND", b"")
+def build_png(size: tuple[int, int], pixels: bytes, extra_chunks: bytes = b"", *, after_pixels: bytes = b"", colour_type: int = 2, interlaced: int = 0) -> bytes:
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, colour_type, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + head + extra_chunks + png_chunk(b"IDAT", pixels) + after_pixels + png_chunk(b"IEND", b"")
 
 
 def png_rows(image: Image.Image) -> bytes:
-    """Filter nothing."""
+    """Return the rows of an image, each with filter type 0 (no filter)."""
     return b"".join(b"\0" + row.tobytes() for row in np.asarray(image))
 
 
-def interlaced_rows(image: Image.Image, passes: int = 7) -> bytes:
-    """Adam7, which Pillow reads and does not write (PNG, section 8)."""
+def interlaced_png_rows(image: Image.Image, passes: int = 7) -> bytes:
+    """Return rows in Adam7 order, which Pillow reads but does not write (PNG specification, section 8)."""
     pixels = np.asarray(image)
     steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)][:passes]
     parts = [pixels[y::down, x::right] for y, x, down, right in steps]
     return b"".join(png_rows(Image.fromarray(part)) for part in parts if part.size)
 
 
-def with_wrong_checksum(png: bytes, name: bytes) -> bytes:
+def with_wrong_png_checksum(png: bytes, name: bytes) -> bytes:
     at = png.index(name)
     end = at + 4 + int.from_bytes(png[at - 4 : at], "big")
     return png[:end] + bytes([png[end] ^ 1]) + png[end + 1 :]
 
 
-def text_bomb() -> bytes:
-    return chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
+def png_text_bomb() -> bytes:
+    return png_chunk(b"iTXt", b"k\0\1\0\0\0" + zlib.compress(bytes(100_000_000)))
 
 
-def noisy_gif(noise: bytes) -> bytes:
-    """One frame of 300 by 300 whose blocks are noise."""
+def build_noisy_gif(noise: bytes) -> bytes:
+    """Return a GIF with one frame of 300 by 300 pixels whose data blocks are noise."""
     frame = b"GIF89a\x2c\1\x2c\1\0\0\0,\0\0\0\0\x2c\1\x2c\1\0\x08"
     blocks = b"".join(b"\xff" + noise[at : at + 255] for at in range(0, len(noise) - 255, 255))
     return frame + blocks + b"\0;"
 
 
-def bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
+def build_bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: int = 0, colours: int = 0) -> bytes:
     palette = b"".join(bytes([grey, 255 - grey, grey, 0]) for grey in range(colours))
     head = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, len(pixels), 2835, 2835, colours, 0)
     begin = 14 + len(head) + len(palette)
     return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head + palette + pixels
 
 
-def run_length_bmp() -> bytes:
-    """Each row one run, then the end of the row; the end of the picture last."""
+def build_run_length_bmp() -> bytes:
+    """Return a BMP whose rows are one run each, followed by an end-of-line code; the last code is end-of-bitmap."""
     rows = b"".join(bytes([SIZE[0], grey, 0, 0]) for grey in range(SIZE[1]))
-    return bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
+    return build_bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
 
 
-def tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
-    """Pixels at 8, four bytes of them unless said otherwise, and one directory behind them."""
+def build_tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
+    """Return a TIFF with its pixels at offset 8, by default four bytes, followed by one directory.
+
+    :param order: byte order as in ``struct``, ``<`` or ``>``.
+    :param following: offset of the next directory.
+    """
     rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8 + len(pixels))
     return head + pixels + struct.pack(order + "H", len(fields)) + rows + struct.pack(order + "I", following)
 
 
-def with_half(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
-    """Halve the number of values that a field has, or the one value."""
+def with_halved_tiff_field(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
+    """Halve the number of values of a field, or with ``values`` its one value."""
     (at,) = struct.unpack_from("<I", tiff, 4)
     while struct.unpack_from("<H", tiff, at + 2)[0] != tag:
         at += 12
@@ -144,15 +148,15 @@ def with_half(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
     return tiff[:at] + struct.pack("<I", struct.unpack_from("<I", tiff, at)[0] // 2) + tiff[at + 4 :]
 
 
-def overlapping_tiff() -> bytes:
-    """A good first page, then empty directories, each six bytes long, one after the other."""
-    first = tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
+def tiff_with_overlapping_directories() -> bytes:
+    """Return a TIFF with a valid first page, then a chain of 400,000 empty directories of six bytes each."""
+    first = build_tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
     chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
     return first + bytes(126 - len(first)) + chain
 
 
-def deep_avif() -> bytes:
-    """Eight by eight pixels of 10 bits, red and blue: what libavif's ``avifenc -d 10 -y 444`` made of it. Pillow writes 8 bits only."""
+def ten_bit_avif() -> bytes:
+    """Return 8 by 8 pixels of 10 bits, red and blue, encoded by libavif's ``avifenc -d 10 -y 444``. Pillow writes 8 bits only."""
     return base64.b64decode(
         "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0A"
         "AAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAC8AAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlwcnAAAABLaXBjbwAA"

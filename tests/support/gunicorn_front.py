@@ -1,4 +1,4 @@
-"""The web front as it is shipped: gunicorn with its configuration, in processes of its own."""
+"""The web front as it is shipped: gunicorn with the project's configuration, in its own processes."""
 
 import json
 import os
@@ -14,26 +14,26 @@ from typing import Any
 from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 from shared import settings
-from tests.support.service_stack import until
+from tests.support.service_stack import wait_until
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
-    """One that runs."""
+class WebFront:
+    """A running web front."""
 
     port: int
     environment: dict[str, str]
     log: Path
 
-    def logged(self, channel: str) -> list[dict[str, Any]]:
-        """Give the lines of a channel of its log."""
+    def log_lines(self, channel: str) -> list[dict[str, Any]]:
+        """Return the parsed lines that a log channel has written."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["channel"] == channel]
 
 
 @contextmanager
-def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[Front]:
-    """Run one with one process over a database of the tests, until the block ends. Redis is away."""
+def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[WebFront]:
+    """Run a web front with one worker process on a test database until the block ends. Redis is unreachable."""
     port = embedded_servers.free_port()
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -51,14 +51,14 @@ def running(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[F
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
-        until(lambda: process.poll() is not None or _answers(port), 120, "an answer of the front")
-        yield Front(port, environment, log)
+        wait_until(lambda: process.poll() is not None or _is_healthy(port), 120, "the web front to answer")
+        yield WebFront(port, environment, log)
     finally:
         process.terminate()
         process.wait(120)
 
 
-def _answers(port: int) -> bool:
+def _is_healthy(port: int) -> bool:
     try:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the ledger's tests share: batches that are quick to make, and the oldest way to work through them."""
+"""Helpers of the ledger's tests: create batches without uploading them, and process them without a worker."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,15 +12,19 @@ from shared.storage.mongo import Db
 from shared.storage.schema import DOCUMENTS
 
 
-def now() -> datetime:
-    """Give the time as MongoDB keeps it: naive UTC, whole milliseconds."""
+def utc_now() -> datetime:
+    """Return the current time as MongoDB stores it: naive UTC in whole milliseconds."""
     at = datetime.now(UTC).replace(tzinfo=None)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
-def batch(images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> commits.NewBatch:
-    """Make a batch; ``store`` may name one store for each image, ``fields`` go to every image (``id``: the batch's)."""
-    at = now()
+def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> commits.NewBatch:
+    """Return a batch that is not committed yet.
+
+    :param store: the store of all images, or one store for each image.
+    :param fields: fields of every image, except ``id``, which is the batch's id.
+    """
+    at = utc_now()
     batch_id = str(fields.pop("id", None) or new_batch_id())
     stores = [store] * images if isinstance(store, str) else list(store)
     common: dict[str, Any] = {
@@ -32,54 +36,54 @@ def batch(images: int = 4, store: str | Sequence[str] = "north", **fields: objec
         "camera_id": "cam",
         **fields,
     }
-    made = [commits.NewImage(index=n, offset=n * 1000, store_name=name, **common) for n, name in enumerate(stores)]
-    return commits.NewBatch(batch_id, made, ("rotate",), detect=True, created_at=at)
+    new_images = [commits.NewImage(index=n, offset=n * 1000, store_name=name, **common) for n, name in enumerate(stores)]
+    return commits.NewBatch(batch_id, new_images, ("rotate",), detect=True, created_at=at)
 
 
-def commit(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
-    """Commit a batch and give its id."""
-    made = batch(images, store, **fields)
-    commits.commit_batch(db, made)
-    store_rotation.touch(db, {image.store_name for image in made.images})
-    return made.id
+def commit_new_batch(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
+    """Commit a batch and return its id."""
+    committed = new_batch(images, store, **fields)
+    commits.commit_batch(db, committed)
+    store_rotation.touch(db, {image.store_name for image in committed.images})
+    return committed.id
 
 
-def old_id(moment: datetime, number: int) -> str:
-    """Make a batch id of a moment in the past."""
+def batch_id_at(moment: datetime, number: int) -> str:
+    """Return the batch id of a given moment; ``number`` distinguishes ids of the same moment."""
     millis = int((moment - datetime(1970, 1, 1)).total_seconds() * 1000)
     return f"{millis:012x}7{number:019x}"
 
 
-def held(claim: Claim) -> list[tuple[str, int]]:
-    """Give a claim's images and fences."""
+def claimed_fences(claim: Claim) -> list[tuple[str, int]]:
+    """Return the id and the fence of every image of a claim."""
     return [(image["_id"], image["work"]["fence"]) for image in claim.images]
 
 
-def done(claim: Claim, **fields: object) -> list[Result]:
-    """Give a good result for every image of a claim."""
-    return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in held(claim)]
+def successful_results(claim: Claim, **fields: object) -> list[Result]:
+    """Return a successful result for every image of a claim."""
+    return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in claimed_fences(claim)]
 
 
-def work_off(db: Db, owner: str = "worker", size: int = 32) -> int:
-    """Claim and finish until nothing is claimable; count the claims."""
-    number = 0
+def process_all(db: Db, owner: str = "worker", size: int = 32) -> int:
+    """Claim and finish images until none is claimable, and return the number of claims."""
+    claim_count = 0
     while (claim := claims.claim(db, owner, size, 60)).images:
-        number += 1
-        results.finish(db, owner, done(claim))
+        claim_count += 1
+        results.finish(db, owner, successful_results(claim))
         results.close_batches(db, {image["batch_id"] for image in claim.images})
-    return number
+    return claim_count
 
 
-def end_lease(db: Db, names: Sequence[str]) -> None:
-    """Let the leases of images have ended a minute ago."""
-    db.images.update_many({"_id": {"$in": list(names)}}, {"$set": {"work.lease_until": now() - timedelta(minutes=1)}})
+def expire_leases(db: Db, names: Sequence[str]) -> None:
+    """Set the leases of images to a minute ago."""
+    db.images.update_many({"_id": {"$in": list(names)}}, {"$set": {"work.lease_until": utc_now() - timedelta(minutes=1)}})
 
 
-def validate(db: Db) -> int:
-    """Read every stored document through the schema; count them."""
-    read = 0
+def validate_documents(db: Db) -> int:
+    """Validate every stored document against the schema, and return the number of documents."""
+    count = 0
     for kind in DOCUMENTS:
         for raw in db[kind._meta["collection"]].find():
             kind._from_son(raw).validate()
-            read += 1
-    return read
+            count += 1
+    return count

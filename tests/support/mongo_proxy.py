@@ -1,26 +1,27 @@
-"""A TCP proxy before MongoDB that loses the answer to a commit, keeps the commit itself, or holds it back for a while."""
+"""A TCP proxy in front of MongoDB that loses the reply to a commit, drops the commit, or delays it."""
 
 import asyncio
 import threading
 from typing import Final, Literal
 
 _COMMIT: Final = b"commitTransaction"
-Way = Literal["pass", "lose_answer", "lose_commit", "hold_commit"]
+CommitFault = Literal["pass", "lose_answer", "lose_commit", "hold_commit"]
 
 
-class CuttingProxy:
-    """Passes bytes to ``port`` on loopback, until a commit comes and ``way`` says otherwise.
+class CommitFaultProxy:
+    """Forwards all bytes to ``port`` on loopback until it sees a commit, then applies ``fault``.
 
-    ``lose_answer``: the server commits, the client's connection is cut. ``lose_commit``: the commit never reaches the server.
-    ``hold_commit``: the commit reaches the server when ``let_go`` is called, its client's connection cut long before. ``away``: after the cut
-    nobody is let in any more, as if the server were gone for this client.
+    ``pass``: forward the commit too. ``lose_answer``: the server commits and the client's connection is closed.
+    ``lose_commit``: the commit never reaches the server. ``hold_commit``: the client's connection is closed at once, and the
+    commit reaches the server when ``release_commits`` is called. With ``refuse_reconnects`` all later connections are closed, as
+    if the server were unreachable for this client.
     """
 
-    def __init__(self, port: int, way: Way, *, away: bool = False) -> None:
-        """Listen on a free port; a thread of its own does the work."""
-        self._target, self._way, self._away = port, way, away
+    def __init__(self, port: int, fault: CommitFault, *, refuse_reconnects: bool = False) -> None:
+        """Listen on a free port. A thread runs the proxy."""
+        self._target, self._fault, self._refuse_reconnects = port, fault, refuse_reconnects
         self._closed = False
-        self._let_go = asyncio.Event()
+        self._released = asyncio.Event()
         self.cuts = 0
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -29,12 +30,12 @@ class CuttingProxy:
         self._thread.start()
         assert self._listening.wait(60)
 
-    def let_go(self) -> None:
-        """Pass the commits on that were held back."""
-        self._loop.call_soon_threadsafe(self._let_go.set)
+    def release_commits(self) -> None:
+        """Forward the delayed commits."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def close(self) -> None:
-        """End it and cut all connections."""
+        """Stop the proxy and close all connections."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -51,44 +52,44 @@ class CuttingProxy:
         self._loop.run_until_complete(server.wait_closed())
         self._loop.close()
 
-    async def _serve(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
+    async def _serve(self, client_reader: asyncio.StreamReader, client_writer: asyncio.StreamWriter) -> None:
         if self._closed:
-            near_out.close()
+            client_writer.close()
             return
-        far, far_out = await asyncio.open_connection("127.0.0.1", self._target)
-        back = asyncio.create_task(_pump(far, near_out))
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        replies = asyncio.create_task(_pump(server_reader, client_writer))
         try:
-            while data := await near.read(65536):
-                if self._way != "pass" and _COMMIT in data:
-                    await self._cut(data, back, near_out, far, far_out)
+            while data := await client_reader.read(65536):
+                if self._fault != "pass" and _COMMIT in data:
+                    await self._cut(data, replies, client_writer, server_reader, server_writer)
                     return
-                far_out.write(data)
-                await far_out.drain()
+                server_writer.write(data)
+                await server_writer.drain()
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
-            back.cancel()
-            near_out.close()
-            far_out.close()
+            replies.cancel()
+            client_writer.close()
+            server_writer.close()
 
     async def _cut(
         self,
         data: bytes,
-        back: "asyncio.Task[None]",
-        near_out: asyncio.StreamWriter,
-        far: asyncio.StreamReader,
-        far_out: asyncio.StreamWriter,
+        replies: "asyncio.Task[None]",
+        client_writer: asyncio.StreamWriter,
+        server_reader: asyncio.StreamReader,
+        server_writer: asyncio.StreamWriter,
     ) -> None:
-        back.cancel()
+        replies.cancel()
         self.cuts += 1
-        self._closed = self._away
-        if self._way == "hold_commit":
-            near_out.close()
-            await self._let_go.wait()
-        if self._way != "lose_commit":
-            far_out.write(data)
-            await far_out.drain()
-            await far.read(65536)  # the server's answer, which nobody gets
+        self._closed = self._refuse_reconnects
+        if self._fault == "hold_commit":
+            client_writer.close()
+            await self._released.wait()
+        if self._fault != "lose_commit":
+            server_writer.write(data)
+            await server_writer.drain()
+            await server_reader.read(65536)  # the server's reply, which is dropped
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

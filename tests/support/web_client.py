@@ -1,4 +1,4 @@
-"""A client of the real web application over a real database, and pictures to send."""
+"""A test client of the real web application on a real database, and images to upload."""
 
 import base64
 import io
@@ -15,33 +15,33 @@ from shared import settings
 from web.app import create_app
 from web.services import Services
 
-opened: list[Services] = []
-"""Services of the clients made by the running test; closed after it."""
+open_services: list[Services] = []
+"""The services of all clients that the running test has created. A fixture closes them after the test."""
 
 
 class BufferedClient(FlaskClient):
-    """Reads and closes every answer, as a server would."""
+    """A client that reads and closes every response, as a server does."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        """See ``FlaskClient``."""
+        """Send a request and buffer the response."""
         return super().open(*args, **{"buffered": True, **kwargs})
 
 
-def picture(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
-    """Make a small picture; another seed, another picture."""
+def make_image(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
+    """Return a small encoded image. Each seed gives a different image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(buffer, kind)
     return buffer.getvalue()
 
 
-def item(data: bytes | None = None, **said: Any) -> dict[str, Any]:
-    """Make one image of an upload."""
-    file = base64.b64encode(picture() if data is None else data).decode()
-    return {"file": file, "timestamp": "2026-01-01T00:00:00Z", "store_name": "north", "camera_id": 7, **said}
+def image_payload(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
+    """Return the JSON object of one image in an upload; ``fields`` add to or replace its members."""
+    file = base64.b64encode(make_image() if data is None else data).decode()
+    return {"file": file, "timestamp": "2026-01-01T00:00:00Z", "store_name": "north", "camera_id": 7, **fields}
 
 
-def client(
+def make_client(
     mongo: settings.Mongo,
     blobs: Path,
     redis_url: str = "redis://127.0.0.1:1/0",
@@ -50,8 +50,11 @@ def client(
     inspect: settings.Inspect | None = None,
     **limits: Any,
 ) -> FlaskClient:
-    """Make a client. Unless told otherwise Redis is away: nothing of accepting may need it."""
-    made = settings.Settings(
+    """Return a test client of a new application.
+
+    Redis is unreachable by default, because accepting a batch must not need it.
+    """
+    app_settings = settings.Settings(
         mongo=mongo,
         redis=settings.Redis(url=redis_url),
         blobs=settings.Blobs(root=blobs, min_free_bytes=limits.pop("min_free_bytes", 0)),
@@ -60,14 +63,14 @@ def client(
         inspect=inspect or settings.Inspect(),
         log=settings.Logging(level="CRITICAL"),
     )
-    app = create_app(made)
+    app = create_app(app_settings)
     app.test_client_class = BufferedClient
-    opened.append(app.extensions["shelfsight"])
+    open_services.append(app.extensions["shelfsight"])
     return app.test_client()
 
 
-def post(web: FlaskClient, body: Any, **headers: str) -> TestResponse:
-    """Upload: a body as it is, or anything else as JSON."""
+def post_batch(web: FlaskClient, body: Any, **headers: str) -> TestResponse:
+    """Send an upload. A ``bytes`` or ``str`` body is sent unchanged, any other body is encoded as JSON."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
-    sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return web.post("/upload_image_batch", data=data, headers=sent)
+    all_headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return web.post("/upload_image_batch", data=data, headers=all_headers)

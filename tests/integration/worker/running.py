@@ -6,13 +6,13 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from shared.storage.mongo import Db
-from tests.support.web_client import post
+from tests.support.web_client import post_batch
 from worker.images.pipeline import Pipeline
 
 
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
     """Post a batch and wait until its store has a turn, which a thread of the web gives it after the answer."""
-    said = post(web, body).get_json()
+    said = post_batch(web, body).get_json()
     until = time.monotonic() + 120
     while db.turns.find_one({"pending": True}) is None:
         assert time.monotonic() < until

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.image_sources import Source, ok, says
+from tests.support.image_sources import SourceServer, ok_response, respond_with
 
 
 @pytest.fixture
-def canary() -> Iterator[Source]:
+def canary() -> Iterator[SourceServer]:
     """A source on an address that is not permitted; tests check that it receives no connection."""
-    with Source(says(ok(b"canary")), "127.0.0.1") as source:
+    with SourceServer(respond_with(ok_response(b"canary")), "127.0.0.1") as source:
         yield source

@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import ShelfsightError, SourceTooLarge, UpstreamError
 from tests.integration.shared.fetch.fetching import CHUNKED, HEAD, MAX, fetch, fetch_error, fetcher
-from tests.support.image_sources import Behaviour, Source, ok, says
+from tests.support.image_sources import ConnectionHandler, SourceServer, ok_response, respond_with
 
 pytestmark = pytest.mark.slow
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, MAX])
 def test_content_of_exactly_the_limit_is_accepted(size: int) -> None:
     for response in (
-        ok(b"x" * size),
+        ok_response(b"x" * size),
         b"HTTP/1.0 200 OK\r\n\r\n" + b"x" * size,
-        ok(gzip.compress(b"x" * size), Content_Encoding="gzip"),
+        ok_response(gzip.compress(b"x" * size), Content_Encoding="gzip"),
     ):
-        with Source(says(response)) as source:
+        with SourceServer(respond_with(response)) as source:
             assert fetch(source.url).data == b"x" * size
 
 
@@ -35,7 +35,7 @@ def test_a_declared_size_above_the_limit_is_refused_before_the_content() -> None
     assert error.extra == {"limit": "max_source_bytes", "value": MAX}
 
 
-def endless(head: bytes, part: bytes) -> Behaviour:
+def endless(head: bytes, part: bytes) -> ConnectionHandler:
     """Send a head, then the same part repeatedly until the connection is closed."""
 
     def behave(connection: socket.socket, _: str) -> None:
@@ -72,16 +72,16 @@ ENDLESS = {
 @pytest.mark.parametrize("case", ENDLESS)
 def test_an_endless_response_is_aborted(case: str) -> None:
     head, part, code = ENDLESS[case]
-    with Source(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
+    with SourceServer(endless(head, part)) as source, pytest.raises(ShelfsightError) as failed:
         fetch(source.url)
     assert failed.value.code == code
-    assert source.ended.wait(60), "the connection is still open"
+    assert source.finished.wait(60), "the connection is still open"
 
 
 @pytest.mark.parametrize("case", ["a header", "headers", "interim responses", "chunk extensions", "chunks of a byte"])
 def test_headers_and_chunk_framing_have_a_limit_of_their_own(case: str) -> None:
     head, part, _ = ENDLESS[case]
-    with Source(endless(head, part)) as source, pytest.raises(UpstreamError, match="around its content"):
+    with SourceServer(endless(head, part)) as source, pytest.raises(UpstreamError, match="around its content"):
         fetch(source.url)
 
 
@@ -100,7 +100,7 @@ def test_headers_and_chunk_framing_have_a_limit_of_their_own(case: str) -> None:
     ids=["framing around every byte", "data after the end of gzip"],
 )
 def test_content_that_is_expensive_to_parse_is_aborted_long_before_its_limit(head: bytes, sentence: str) -> None:
-    with Source(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
+    with SourceServer(endless(head, b"1\r\nx\r\n" * 10_000)) as source, pytest.raises(UpstreamError, match=sentence):
         fetcher().fetch(source.url, max_bytes=100_000_000)  # parsing as much would take minutes
 
 
@@ -115,7 +115,7 @@ def test_content_in_many_chunks_is_complete(size: int) -> None:
         connection.sendall(b"0\r\n\r\n")
 
     data = bytes(range(256)) * (390 if size > 1 else 10)
-    with Source(behave) as source:
+    with SourceServer(behave) as source:
         assert fetch(source.url).data == data
 
 
@@ -123,7 +123,7 @@ def test_a_decompression_bomb_is_aborted_within_the_memory_limit() -> None:
     bomb = zlib.compressobj(wbits=31)
     packed = bomb.compress(b"\x00" * 50_000_000) + bomb.flush()
     assert len(packed) < MAX
-    with Source(says(ok(packed, Content_Encoding="gzip"))) as source:
+    with SourceServer(respond_with(ok_response(packed, Content_Encoding="gzip"))) as source:
         bounded = fetcher()
         tracemalloc.start()
         try:
@@ -133,7 +133,7 @@ def test_a_decompression_bomb_is_aborted_within_the_memory_limit() -> None:
         finally:
             tracemalloc.stop()
     assert peak < 20 * MAX
-    assert fetch_error(ok(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
+    assert fetch_error(ok_response(gzip.compress(packed), Content_Encoding="gzip, gzip")).code == "upstream_error"
 
 
 @pytest.mark.parametrize(
@@ -151,19 +151,19 @@ def test_a_decompression_bomb_is_aborted_within_the_memory_limit() -> None:
     ids=range(8),
 )
 def test_content_with_an_unsupported_or_invalid_encoding_is_refused(data: bytes, encoding: str) -> None:
-    error = fetch_error(ok(data, Content_Encoding=encoding))
+    error = fetch_error(ok_response(data, Content_Encoding=encoding))
     assert (type(error), error.code) == (UpstreamError, "upstream_error")
 
 
 def test_a_body_ends_at_its_content_length() -> None:
-    with Source(says(ok(b"picture and more", Content_Length="7"))) as source:
+    with SourceServer(respond_with(ok_response(b"picture and more", Content_Length="7"))) as source:
         assert fetch(source.url).data == b"picture"
 
 
 @pytest.mark.parametrize(
     "response",
     [
-        ok(b"pict", Content_Length="7"),
+        ok_response(b"pict", Content_Length="7"),
         HEAD + b"Content-Length: 7\r\nContent-Length: 8\r\n\r\npicture!",
         *(
             HEAD + f"Content-Length: {length}\r\n\r\npicture".encode()
@@ -192,10 +192,10 @@ def test_a_body_ends_at_its_content_length() -> None:
             for status in (b"abc", b"000", b"099", b"1000", b"2e2", b"-200")
         ),
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\npicture",
-        b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\npicture" + ok(),
+        b"HTTP/1.1 100 Continue\r\nContent-Length: 7\r\n\r\npicture" + ok_response(),
         b"ICY 200 OK\r\n\r\npicture",
         b"http/1.1 200 OK\r\n\r\npicture",
-        b"\r\n" + ok(),
+        b"\r\n" + ok_response(),
         b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + b"\x00" * 18,
         b"picture",
         b"\x16\x03\x01\x02\x00",

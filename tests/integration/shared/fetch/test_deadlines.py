@@ -21,12 +21,18 @@ from tests.integration.shared.fetch.fetching import (
     fetch_error,
     resolve_nothing,
 )
-from tests.support.image_sources import HERE, Behaviour, Source, ok, redirect
+from tests.support.image_sources import (
+    PERMITTED_ADDRESS,
+    ConnectionHandler,
+    SourceServer,
+    ok_response,
+    redirect_response,
+)
 
 pytestmark = pytest.mark.slow
 
 
-def slowly(head: bytes, drip: bytes) -> Behaviour:
+def slowly(head: bytes, drip: bytes) -> ConnectionHandler:
     """Send a head, and then the same few bytes every 50 ms."""
 
     def behave(connection: socket.socket, _: str) -> None:
@@ -47,7 +53,7 @@ def slowly(head: bytes, drip: bytes) -> Behaviour:
         (HEAD, b"X: y\r\n", "first_byte_s"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "first_byte_s"),
         (HEAD + b"\r\n", b"x", "whole_s"),
-        (ok(Content_Length="1000"), b"x", "whole_s"),
+        (ok_response(Content_Length="1000"), b"x", "whole_s"),
         (CHUNKED, b"1\r\nx\r\n", "whole_s"),
         (CHUNKED + b"1;", b"x", "whole_s"),
     ],
@@ -72,7 +78,7 @@ def test_a_slow_stream_of_bytes_does_not_outlast_the_time_limit(head: bytes, dri
 def test_redirects_do_not_extend_the_deadline() -> None:
     def behave(connection: socket.socket, _: str) -> None:
         time.sleep(0.4)
-        connection.sendall(redirect("/"))
+        connection.sendall(redirect_response("/"))
 
     assert isinstance(fetch_error(behave, whole_s=1.0, max_redirects=10), UpstreamTimeout)
 
@@ -90,11 +96,11 @@ def test_an_unfinished_tls_handshake_is_bounded_by_the_connect_limit(head: bytes
                 connection.sendall(head[-1:])
 
     started_at = time.monotonic()
-    with socket.create_server((HERE, 0)) as server:
+    with socket.create_server((PERMITTED_ADDRESS, 0)) as server:
         thread = threading.Thread(target=stall_handshake, daemon=True)
         thread.start()
         with pytest.raises(UpstreamTimeout):
-            fetch(f"https://{HERE}:{server.getsockname()[1]}/", connect_s=1.0)
+            fetch(f"https://{PERMITTED_ADDRESS}:{server.getsockname()[1]}/", connect_s=1.0)
     assert 1.0 <= time.monotonic() - started_at < PATIENT["first_byte_s"]
     thread.join(60)
     assert not thread.is_alive(), "the connection is still open"
@@ -108,12 +114,12 @@ def test_concurrent_fetches_are_limited_in_total_and_for_each_source() -> None:
 
     def behave(connection: socket.socket, _: str) -> None:
         release.wait(60)
-        connection.sendall(ok())
+        connection.sendall(ok_response())
 
     rules = Fetch(permitted_hosts=("a.example", "b.example"), max_at_once=3, max_per_source=2, **PERMITTED)
     moved: set[str] = set()
-    limited = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else HERE)])
-    with Source(behave) as source, Source(behave, "127.0.0.10") as other:
+    limited = Fetcher(rules, lambda name: [ip_address("127.0.0.10" if name in moved else PERMITTED_ADDRESS)])
+    with SourceServer(behave) as source, SourceServer(behave, "127.0.0.10") as other:
         contents: list[bytes] = []
 
         def start(fetcher: Fetcher, url: str) -> threading.Thread:
@@ -136,7 +142,7 @@ def test_concurrent_fetches_are_limited_in_total_and_for_each_source() -> None:
             )
         assert other.connections == 0
         other_limited = Fetcher(
-            Fetch(permitted_networks=(HERE, "127.0.0.10"), max_at_once=1, **PATIENT), resolve_nothing
+            Fetch(permitted_networks=(PERMITTED_ADDRESS, "127.0.0.10"), max_at_once=1, **PATIENT), resolve_nothing
         )
         threads.append(start(other_limited, other.url))
         other.wait_for(1)

@@ -13,22 +13,22 @@ from shared.fetch.addresses import Address
 from shared.fetch.client import Fetcher
 from shared.settings import Fetch
 from tests.integration.shared.fetch.fetching import MAX, PATIENT, PERMITTED, fetch, fetch_error
-from tests.support.image_sources import HERE, Source, ok, redirect, says
+from tests.support.image_sources import PERMITTED_ADDRESS, SourceServer, ok_response, redirect_response, respond_with
 from tests.unit.shared.fetch import hostile_urls
 
 pytestmark = pytest.mark.slow
 
 
-def test_the_canary_counts_connections(canary: Source) -> None:
+def test_the_canary_counts_connections(canary: SourceServer) -> None:
     assert fetch(canary.url, permitted_networks=["127.0.0.1"]).data == b"canary"
     assert canary.connections == 1
 
 
 def test_no_attack_reaches_a_source_on_loopback() -> None:
     with ExitStack() as stack:
-        sources = [stack.enter_context(Source(says(ok(b"canary")), "127.0.0.1")) for _ in range(2)]
+        sources = [stack.enter_context(SourceServer(respond_with(ok_response(b"canary")), "127.0.0.1")) for _ in range(2)]
         if socket.has_ipv6:
-            sources.append(stack.enter_context(Source(says(ok(b"canary")), "::1")))
+            sources.append(stack.enter_context(SourceServer(respond_with(ok_response(b"canary")), "::1")))
         fetcher = Fetcher(Fetch(), hostile_urls.resolve)
         attacks = [url for url, _ in hostile_urls.attacks()]
         attacks += [
@@ -61,13 +61,13 @@ REFUSED_LOCATIONS = {
     ("location", "code"), [(location, code) for code, locations in REFUSED_LOCATIONS.items() for location in locations]
 )
 @pytest.mark.parametrize("hops", [1, 3])
-def test_a_redirect_is_checked_like_the_first_url(canary: Source, location: str, code: str, hops: int) -> None:
+def test_a_redirect_is_checked_like_the_first_url(canary: SourceServer, location: str, code: str, hops: int) -> None:
     def behave(connection: socket.socket, request: str) -> None:
         hop = int(request.split()[1].strip("/"))
         target = location.format(port=canary.port).encode("latin-1")
-        connection.sendall(redirect(f"/{hop + 1}") if hop < hops else redirect("LOCATION").replace(b"LOCATION", target))
+        connection.sendall(redirect_response(f"/{hop + 1}") if hop < hops else redirect_response("LOCATION").replace(b"LOCATION", target))
 
-    with Source(behave) as source, pytest.raises(ShelfsightError) as failed:
+    with SourceServer(behave) as source, pytest.raises(ShelfsightError) as failed:
         fetch(f"{source.url}/1")
     assert (failed.value.code, len(source.requests), canary.connections) == (code, hops, 0)
 
@@ -76,9 +76,9 @@ def test_a_redirect_is_checked_like_the_first_url(canary: Source, location: str,
 def test_three_redirects_are_followed_and_a_fourth_is_not(status: int) -> None:
     def behave(connection: socket.socket, request: str) -> None:
         remaining = int(request.split()[1].strip("/"))
-        connection.sendall(redirect(f"{remaining - 1}", status) if remaining else ok())
+        connection.sendall(redirect_response(f"{remaining - 1}", status) if remaining else ok_response())
 
-    with Source(behave) as source:
+    with SourceServer(behave) as source:
         result = fetch(f"{source.url}/3")
         assert (result.url, result.data) == (f"{source.url}/0", b"picture")
         with pytest.raises(UpstreamError) as failed:
@@ -88,24 +88,24 @@ def test_three_redirects_are_followed_and_a_fourth_is_not(status: int) -> None:
 
 
 def test_a_redirect_loop_ends() -> None:
-    assert fetch_error(redirect("/")).code == "upstream_error"
+    assert fetch_error(redirect_response("/")).code == "upstream_error"
 
 
 def test_a_redirect_without_a_location_is_an_upstream_error() -> None:
     assert fetch_error(b"HTTP/1.1 302 Where\r\nContent-Length: 0\r\n\r\n").code == "upstream_error"
 
 
-def test_dns_rebinding_does_not_change_the_address_within_a_fetch(canary: Source) -> None:
+def test_dns_rebinding_does_not_change_the_address_within_a_fetch(canary: SourceServer) -> None:
     resolved: list[str] = []
 
     def resolve(_: str) -> Iterable[Address]:
-        resolved.append("127.0.0.1" if resolved else HERE)
+        resolved.append("127.0.0.1" if resolved else PERMITTED_ADDRESS)
         return [ip_address(resolved[-1])]
 
     fetcher = Fetcher(Fetch(**PERMITTED), resolve)
-    with Source(says(ok(b"first"))) as source:
+    with SourceServer(respond_with(ok_response(b"first"))) as source:
         assert fetcher.fetch(f"http://changing.example:{source.port}/", max_bytes=MAX).data == b"first"
-        assert resolved == [HERE]
+        assert resolved == [PERMITTED_ADDRESS]
         assert f"Host: changing.example:{source.port}\r\n" in source.requests[0]
         for port in (source.port, canary.port):
             with pytest.raises(UrlRefused, match="address"):
@@ -113,10 +113,10 @@ def test_dns_rebinding_does_not_change_the_address_within_a_fetch(canary: Source
     assert canary.connections == 0
 
 
-def test_dns_rebinding_between_redirects_is_refused(canary: Source) -> None:
-    addresses = iter([HERE, "127.0.0.1"])
+def test_dns_rebinding_between_redirects_is_refused(canary: SourceServer) -> None:
+    addresses = iter([PERMITTED_ADDRESS, "127.0.0.1"])
     with (
-        Source(says(redirect(f"http://changing.example:{canary.port}/"))) as source,
+        SourceServer(respond_with(redirect_response(f"http://changing.example:{canary.port}/"))) as source,
         pytest.raises(UrlRefused) as refused,
     ):
         Fetcher(Fetch(**PERMITTED), lambda _: [ip_address(next(addresses))]).fetch(
@@ -126,22 +126,22 @@ def test_dns_rebinding_between_redirects_is_refused(canary: Source) -> None:
 
 
 def test_proxies_and_passwords_of_the_environment_are_ignored(
-    canary: Source, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    canary: SourceServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, canary.url)
         monkeypatch.setenv(name.upper(), canary.url)
-    (tmp_path / ".netrc").write_text(f"machine {HERE} login me password word")
+    (tmp_path / ".netrc").write_text(f"machine {PERMITTED_ADDRESS} login me password word")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    with Source(says(ok())) as source:
+    with SourceServer(respond_with(ok_response())) as source:
         assert fetch(source.url).data == b"picture"
     assert canary.connections == 0
     assert "Authorization" not in source.requests[0]
 
 
 def test_the_system_resolver_is_used_by_default() -> None:
-    with Source(says(ok()), "127.0.0.1") as source:
+    with SourceServer(respond_with(ok_response()), "127.0.0.1") as source:
         url = f"http://localhost:{source.port}/"
         assert Fetcher(Fetch(permitted_hosts=("localhost",), **PATIENT)).fetch(url, max_bytes=MAX).data == b"picture"
         with pytest.raises(UrlRefused):
@@ -150,17 +150,17 @@ def test_the_system_resolver_is_used_by_default() -> None:
 
 
 def test_the_second_address_is_tried_when_the_first_is_unreachable() -> None:
-    with Source(says(ok())) as source:
-        both = [ip_address("::1"), ip_address(HERE)]  # no source listens on ::1
+    with SourceServer(respond_with(ok_response())) as source:
+        both = [ip_address("::1"), ip_address(PERMITTED_ADDRESS)]  # no source listens on ::1
         fetcher = Fetcher(Fetch(permitted_hosts=("both.example",), **PATIENT), lambda _: both)
         assert fetcher.fetch(f"http://both.example:{source.port}/", max_bytes=MAX).data == b"picture"
 
 
 def test_every_unreadable_source_has_the_same_sentence() -> None:
-    with socket.create_server((HERE, 0)) as server:
+    with socket.create_server((PERMITTED_ADDRESS, 0)) as server:
         closed_port = server.getsockname()[1]
     with pytest.raises(UpstreamError) as refused:
-        fetch(f"http://{HERE}:{closed_port}/")
+        fetch(f"http://{PERMITTED_ADDRESS}:{closed_port}/")
     sentences = {
         refused.value.detail,
         fetch_error(b"").detail,

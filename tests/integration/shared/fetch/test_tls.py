@@ -11,7 +11,7 @@ from shared.errors import UpstreamError
 from shared.fetch.client import Fetcher, FetchResult
 from shared.settings import Fetch
 from tests.integration.shared.fetch.fetching import MAX, PERMITTED
-from tests.support.image_sources import HERE, Source, ok, redirect, says
+from tests.support.image_sources import PERMITTED_ADDRESS, SourceServer, ok_response, redirect_response, respond_with
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ class Tls:
 
     def __init__(self, folder: Path) -> None:
         self.authority, key = folder / "cert.pem", folder / "key.pem"
-        names = f"subjectAltName=DNS:right.example,DNS:*.right.example,IP:{HERE}"
+        names = f"subjectAltName=DNS:right.example,DNS:*.right.example,IP:{PERMITTED_ADDRESS}"
         command = [
             "openssl",
             "req",
@@ -46,7 +46,7 @@ class Tls:
     def fetch(self, url: str, *, authority: bool = True) -> FetchResult:
         """Fetch a URL; every name resolves to the source of the test."""
         rules = Fetch(ca_file=self.authority if authority else None, **PERMITTED)
-        return Fetcher(rules, lambda _: [ip_address(HERE)]).fetch(url, max_bytes=MAX)
+        return Fetcher(rules, lambda _: [ip_address(PERMITTED_ADDRESS)]).fetch(url, max_bytes=MAX)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 def test_the_certificate_is_verified_for_the_name_and_the_name_is_sent(tls: Tls) -> None:
     tls.server_names.clear()
-    with Source(says(ok()), tls=tls.context) as source:
+    with SourceServer(respond_with(ok_response()), tls=tls.context) as source:
         assert tls.fetch(f"https://right.example:{source.port}/").data == b"picture"
         assert (
             tls.fetch(f"https://WWW.right.example.:{source.port}/").url == f"https://www.right.example:{source.port}/"
@@ -66,13 +66,13 @@ def test_the_certificate_is_verified_for_the_name_and_the_name_is_sent(tls: Tls)
         assert tls.server_names == ["right.example", "www.right.example", None]
         hosts = [
             f"Host: {host}:{source.port}\r\n" in request
-            for host, request in zip(("right.example", "www.right.example", HERE), source.requests, strict=True)
+            for host, request in zip(("right.example", "www.right.example", PERMITTED_ADDRESS), source.requests, strict=True)
         ]
         assert hosts == [True] * 3
 
 
 def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(tls: Tls) -> None:
-    with Source(says(ok()), tls=tls.context) as source:
+    with SourceServer(respond_with(ok_response()), tls=tls.context) as source:
         for url, known in (
             (f"https://wrong.example:{source.port}/", True),
             (f"https://a.b.right.example:{source.port}/", True),
@@ -85,11 +85,11 @@ def test_a_certificate_for_another_name_or_of_an_unknown_authority_is_refused(tl
 
 
 def test_a_redirect_from_https_to_http_is_refused(tls: Tls) -> None:
-    with Source(says(ok())) as plain_source, Source(says(redirect(plain_source.url)), tls=tls.context) as down:
+    with SourceServer(respond_with(ok_response())) as plain_source, SourceServer(respond_with(redirect_response(plain_source.url)), tls=tls.context) as down:
         with pytest.raises(UpstreamError, match="https to http"):
             tls.fetch(down.url)
         assert plain_source.connections == 0
-    with Source(says(ok()), tls=tls.context) as secure, Source(says(redirect(secure.url))) as up:
+    with SourceServer(respond_with(ok_response()), tls=tls.context) as secure, SourceServer(respond_with(redirect_response(secure.url))) as up:
         assert tls.fetch(up.url).url == f"{secure.url}/"
 
 

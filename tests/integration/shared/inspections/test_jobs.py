@@ -25,8 +25,8 @@ from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key, inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.ledger import validate
-from tests.support.service_stack import until
+from tests.support.ledger import validate_documents
+from tests.support.service_stack import wait_until
 from worker.sweep.inspections import InspectionSweep
 
 pytestmark = pytest.mark.slow
@@ -64,7 +64,7 @@ def test_a_hundred_who_ask_at_once_have_one_job_and_one_of_them_rings(db: Db) ->
     assert sum(mine for _, mine in found) == 1
     assert [job.id for job in claim(db)] == [found[0][0].id]
     assert claim(db) == []
-    validate(db)
+    validate_documents(db)
 
 
 def test_another_picture_or_another_recipe_is_another_inspection(db: Db) -> None:
@@ -73,7 +73,7 @@ def test_another_picture_or_another_recipe_is_another_inspection(db: Db) -> None
     assert len({job.id for job in asked}) == len(asked)
     assert [job.recipe for job in asked[: len(kinds)]] == kinds
     assert asked[-2].source == Source(sha256=SHA)
-    validate(db)
+    validate_documents(db)
 
 
 def test_what_is_done_is_taken_as_it_stands_while_it_is_fresh_and_asked_for_anew_then(db: Db) -> None:
@@ -88,7 +88,7 @@ def test_what_is_done_is_taken_as_it_stands_while_it_is_fresh_and_asked_for_anew
     again, mine = ask(db)
     assert (again.status, again.result, again.seen, mine) == ("queued", job.result, job.seen, True)
     assert again.fence == held.fence
-    validate(db)
+    validate_documents(db)
 
 
 def test_a_fresh_one_is_made_anew_when_what_it_names_is_gone(db: Db) -> None:
@@ -106,7 +106,7 @@ def test_a_failure_is_told_to_all_who_ask_soon(db: Db) -> None:
     job, mine = ask(db)
     assert (job.status, job.fresh, mine) == ("failed", True, False)
     assert job.error == {"status": 413, "title": "Source too large", "code": "source_too_large", "detail": "Too large: $$ROOT.", "extra": error.extra}
-    validate(db)
+    validate_documents(db)
 
 
 @pytest.mark.parametrize("text", ["$where", "$$NOW", "$asked_by", "a.b", "{'$literal': 1}"])
@@ -159,7 +159,7 @@ def test_what_nobody_comes_for_fails_after_a_while(db: Db) -> None:
     assert (found.status, found.fresh) == ("failed", True)
     assert found.error is not None
     assert (found.error["status"], found.error["code"]) == (503, "unavailable")
-    validate(db)
+    validate_documents(db)
 
 
 def test_what_was_taken_is_worked_on_when_the_database_goes_away_at_the_next(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_an_inspection_over_which_three_workers_vanished_fails(db: Db) -> None:
     assert (found.status, found.fresh) == ("failed", True)
     assert found.error is not None
     assert (found.error["code"], found.error["status"]) == ("inspection_lost", 500)
-    validate(db)
+    validate_documents(db)
 
 
 def test_unknown_is_not_found(db: Db) -> None:
@@ -254,7 +254,7 @@ def test_a_result_being_removed_is_given_to_nobody_and_can_be_made_again_afterwa
     found = results.use(db, "1" * 32)
     assert found is not None
     assert (found["fields"], found["folder"]) == ({"width": 1}, "c" * 32)
-    validate(db)
+    validate_documents(db)
 
 
 def use_at(db: Db, result: str, seconds_ago: float) -> None:
@@ -355,11 +355,11 @@ def test_notifications_reach_every_waiting_thread_and_resume_when_redis_is_back(
             publisher.publish("a")
             return all(event.wait(0.2) for event in events)
 
-        until(lambda: told(one, two), 60, "both hear of it")  # the first word may come before there is anybody to listen
+        wait_until(lambda: told(one, two), 60, "both hear of it")  # the first word may come before there is anybody to listen
         assert not other.is_set()
         redis.kill()
         one.clear()
         publisher.publish("a")  # in vain, and it does not fail
         redis.start()
-        until(lambda: told(one), 60, "it is heard again")
+        wait_until(lambda: told(one), 60, "it is heard again")
     assert subscriber._waiting == {}

@@ -12,7 +12,14 @@ from shared.ledger import audit, claims, deletion, queries, results
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
-from tests.support.ledger import commit, done, held, now, validate, work_off
+from tests.support.ledger import (
+    claimed_fences,
+    commit_new_batch,
+    process_all,
+    successful_results,
+    utc_now,
+    validate_documents,
+)
 
 PARTS = ("done", "failed", "cancelled", "pending", "deleted")
 
@@ -23,17 +30,17 @@ def missing(balance: dict[str, int]) -> int:
 
 def test_every_image_is_in_exactly_one_part_of_the_balance(db: Db) -> None:
     assert audit.balance(db) == dict.fromkeys(("received", *PARTS), 0)
-    commit(db, 5)
+    commit_new_batch(db, 5)
     claim = claims.claim(db, "w", 3, 60)
-    (first, fence), *_ = held(claim)
-    results.finish(db, "w", [Result(first, fence, None, ("corrupt", "x")), *done(claim)[1:2]])
+    (first, fence), *_ = claimed_fences(claim)
+    results.finish(db, "w", [Result(first, fence, None, ("corrupt", "x")), *successful_results(claim)[1:2]])
     assert audit.balance(db) == {"received": 5, "done": 1, "failed": 1, "cancelled": 0, "pending": 3, "deleted": 0}
     assert audit.failures_by_code(db) == {"corrupt": 1}
 
 
 @pytest.mark.parametrize("status", ["queued", "processing", "done", "failed"])
 def test_the_balance_shows_a_document_removed_by_hand(db: Db, status: str) -> None:
-    batch_id = commit(db, 4)
+    batch_id = commit_new_batch(db, 4)
     db.images.update_one({"_id": f"{batch_id}0001"}, {"$set": {"status": status}})
     assert missing(audit.balance(db)) == 0
     db.images.delete_one({"_id": f"{batch_id}0001"})
@@ -46,14 +53,14 @@ def test_the_balance_shows_a_document_removed_by_hand(db: Db, status: str) -> No
 def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
     """A metric that is wrong while images are processed would raise false alarms."""
     for _ in range(10):
-        commit(db, 20)
+        commit_new_batch(db, 20)
     churn_ended = threading.Event()
 
     def churn() -> None:
         try:
             while (claim := claims.claim(db, "w", 4, 60)).images:
-                results.finish(db, "w", done(claim))
-                commit(db, 1) if db.images.estimated_document_count() < 260 else None
+                results.finish(db, "w", successful_results(claim))
+                commit_new_batch(db, 1) if db.images.estimated_document_count() < 260 else None
         finally:
             churn_ended.set()
 
@@ -79,19 +86,19 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
 
 def test_the_backlog_counts_what_waits(db: Db) -> None:
     assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
-    old = commit(db, 2)
-    db.batches.update_one({"_id": old}, {"$set": {"created_at": now() - timedelta(minutes=1)}})
-    commit(db, 1)
+    old = commit_new_batch(db, 2)
+    db.batches.update_one({"_id": old}, {"$set": {"created_at": utc_now() - timedelta(minutes=1)}})
+    commit_new_batch(db, 1)
     waiting = audit.backlog(db)
     assert (waiting.images, waiting.bytes) == (3, 3000)
     assert 59 < waiting.oldest_age_s < 600
-    work_off(db)
+    process_all(db)
     assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
 
 
 def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
-    batch_id, other = commit(db, 3), commit(db, 2)
-    work_off(db)
+    batch_id, other = commit_new_batch(db, 3), commit_new_batch(db, 2)
+    process_all(db)
     deletion.begin_delete(db, batch_id)
     assert [row["_id"] for row in queries.page_of_batches(db, Filters(), 1, 10, 0).batches] == [other]
     for operation in (
@@ -102,7 +109,7 @@ def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
         with pytest.raises(NotFound):
             operation()
     assert all(image["work"]["fence"] == 2 for image in db.images.find({"batch_id": batch_id}))
-    validate(db)
+    validate_documents(db)
     assert deletion.find_deletable(db, 60) == []
     assert deletion.find_deletable(db, -1) == [batch_id]
     deletion.finish_delete(db, batch_id)
@@ -112,16 +119,16 @@ def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
     ledger_document = db.ledger.find_one({"_id": batch_id})
     assert ledger_document is not None
     assert ledger_document["state"] == "deleted"
-    validate(db)
+    validate_documents(db)
 
 
 def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
-    ids = [commit(db, 10) for _ in range(6)]
+    ids = [commit_new_batch(db, 10) for _ in range(6)]
     barrier = threading.Barrier(3)
 
     def work() -> None:
         barrier.wait()
-        work_off(db, threading.current_thread().name, 4)
+        process_all(db, threading.current_thread().name, 4)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
@@ -131,13 +138,13 @@ def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
         deletion.begin_delete(db, batch_id)
     for thread in threads:
         thread.join()
-    work_off(db)
+    process_all(db)
     assert db.images.count_documents({"batch_id": {"$in": ids[::2]}, "status": {"$ne": "deleting"}}) == 0
     assert audit.balance(db) == {"received": 60, "done": 30, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 30}
 
 
 def test_of_concurrent_deletions_all_but_one_find_nothing(db: Db) -> None:
-    batch_id = commit(db, 3)
+    batch_id = commit_new_batch(db, 3)
     outcomes: list[str] = []
 
     def delete() -> None:
@@ -157,7 +164,7 @@ def test_of_concurrent_deletions_all_but_one_find_nothing(db: Db) -> None:
 
 
 def test_a_deletion_does_not_wait_forever_for_a_frozen_server(db: Db, mongod: Mongod) -> None:
-    batch_id = commit(db, 1)
+    batch_id = commit_new_batch(db, 1)
     mongod.pause()
     try:
         started_at = time.monotonic()

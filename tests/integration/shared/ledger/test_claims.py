@@ -9,7 +9,16 @@ import pytest
 
 from shared.ledger import claims, commits, results, store_rotation
 from shared.storage.mongo import Db
-from tests.support.ledger import batch, commit, done, end_lease, held, now, validate, work_off
+from tests.support.ledger import (
+    claimed_fences,
+    commit_new_batch,
+    expire_leases,
+    new_batch,
+    process_all,
+    successful_results,
+    utc_now,
+    validate_documents,
+)
 
 
 def one(db: Db, name: str) -> dict[str, object]:
@@ -24,30 +33,30 @@ def wait_until(db: Db, moment: datetime) -> None:
 
 
 def test_a_claim_takes_owner_lease_and_the_next_fence(db: Db) -> None:
-    commit(db, 2)
+    commit_new_batch(db, 2)
     first = claims.claim(db, "w1", 1, 60)
     assert first.full
     image = one(db, first.images[0]["_id"])
     assert image["status"] == "processing"
     assert image["work"]["owner"] == "w1"  # type: ignore[index]
     assert image["work"]["fence"] == 1  # type: ignore[index]
-    left = image["work"]["lease_until"] - now()  # type: ignore[index]
+    left = image["work"]["lease_until"] - utc_now()  # type: ignore[index]
     assert timedelta(seconds=50) < left <= timedelta(seconds=61)
-    claims.release(db, held(first), "w1", "stop", delay=False)
+    claims.release(db, claimed_fences(first), "w1", "stop", delay=False)
     again = claims.claim(db, "w2", 2, 60)
     assert sorted(image["work"]["fence"] for image in again.images) == [1, 2]
-    validate(db)
+    validate_documents(db)
 
 
 def test_small_batches_fill_one_claim(db: Db) -> None:
     for number in range(8):
-        commit(db, 2, f"store {number % 3}")
+        commit_new_batch(db, 2, f"store {number % 3}")
     assert len(claims.claim(db, "w", 16, 60).images) == 16
 
 
 def test_nothing_to_do_is_an_empty_claim_and_ends_the_stores_turn(db: Db) -> None:
-    commit(db, 1)
-    work_off(db)
+    commit_new_batch(db, 1)
+    process_all(db)
     assert claims.claim(db, "w", 4, 60) == claims.Claim("w", [], full=False)
     assert db.turns.count_documents({"pending": True}) == 0
     assert not claims.has_claimable(db)
@@ -56,48 +65,48 @@ def test_nothing_to_do_is_an_empty_claim_and_ends_the_stores_turn(db: Db) -> Non
 @pytest.mark.slow
 def test_a_small_batch_behind_a_huge_store_is_done_within_three_claims_a_worker(db: Db) -> None:
     for _ in range(100):
-        commit(db, 1000, "huge")
+        commit_new_batch(db, 1000, "huge")
     workers = ["w1", "w2", "w3"]
     for worker in workers:  # the huge store is being served already
         claims.claim(db, worker, 32, 60)
-    small = commit(db, 5, "small")
+    small = commit_new_batch(db, 5, "small")
     for _ in range(3):
         for worker in workers:
             claim = claims.claim(db, worker, 32, 60)
             assert len(claim.images) == 32
-            results.finish(db, worker, done(claim))
+            results.finish(db, worker, successful_results(claim))
     assert db.images.count_documents({"batch_id": small, "status": "done"}) == 5
 
 
 def test_while_others_wait_a_store_gets_at_most_half(db: Db) -> None:
-    commit(db, 100, "huge")
-    commit(db, 100, "other")
+    commit_new_batch(db, 100, "huge")
+    commit_new_batch(db, 100, "other")
     taken = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
     assert (taken.count("huge"), taken.count("other")) == (16, 16)
 
 
 def test_a_store_alone_gets_all(db: Db) -> None:
-    commit(db, 100, "huge")
-    commit(db, 3, "small")
+    commit_new_batch(db, 100, "huge")
+    commit_new_batch(db, 3, "small")
     taken = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
     assert (taken.count("huge"), taken.count("small")) == (29, 3)
 
 
 def test_forty_stores_take_turns(db: Db) -> None:
     for number in range(40):
-        commit(db, 10, f"store {number:02}")
+        commit_new_batch(db, 10, f"store {number:02}")
     served: list[str] = []
     for _ in range(20):  # two stores fill a claim of 8, four images each
         claim = claims.claim(db, "w", 8, 60)
         served += sorted({image["store_name"] for image in claim.images})
     assert len(served) == len(set(served)) == 40
-    work_off(db)
+    process_all(db)
     assert db.images.count_documents({"status": "queued"}) == 0
 
 
 def test_claimers_at_once_never_share_an_image_and_leave_none(db: Db) -> None:
     for number in range(12):
-        commit(db, 20, f"store {number % 4}")
+        commit_new_batch(db, 20, f"store {number % 4}")
     taken: list[str] = []
     lock = threading.Lock()
 
@@ -122,9 +131,9 @@ def test_claimers_at_once_never_share_an_image_and_leave_none(db: Db) -> None:
 
 
 def test_after_a_lost_lease_each_image_comes_alone(db: Db) -> None:
-    commit(db, 3)
+    commit_new_batch(db, 3)
     lost = claims.claim(db, "w1", 8, 60)
-    end_lease(db, [image["_id"] for image in lost.images])
+    expire_leases(db, [image["_id"] for image in lost.images])
     assert claims.expire_leases(db) == 3
     for _ in range(3):
         claim = claims.claim(db, "w2", 8, 60)
@@ -136,17 +145,17 @@ def test_after_a_lost_lease_each_image_comes_alone(db: Db) -> None:
 
 
 def test_images_to_be_tried_alone_do_not_hold_up_the_others(db: Db) -> None:
-    commit(db, 2)
+    commit_new_batch(db, 2)
     lost = claims.claim(db, "w1", 8, 60)
-    end_lease(db, [image["_id"] for image in lost.images])
+    expire_leases(db, [image["_id"] for image in lost.images])
     claims.expire_leases(db)
-    commit(db, 4, "other")
+    commit_new_batch(db, 4, "other")
     got = [len(claims.claim(db, "w2", 8, 60).images) for _ in range(4)]
     assert sorted(got) == [0, 1, 1, 4]
 
 
 def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
-    commit(db, 2)
+    commit_new_batch(db, 2)
     (kept,), (lost,) = (claims.claim(db, "w1", 1, lease_s).images for lease_s in (60, 0.01))
     time.sleep(0.1)
     assert claims.expire_leases(db) == 1
@@ -154,58 +163,58 @@ def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
 
 
 def test_a_renewed_lease_goes_on_and_a_lost_one_is_said_to_be_lost(db: Db) -> None:
-    commit(db, 2)
+    commit_new_batch(db, 2)
     claim = claims.claim(db, "w1", 8, 0.3)
-    (kept, _), (lost, _) = held(claim)
-    assert claims.renew(db, held(claim), "w1", 60) == {kept, lost}
+    (kept, _), (lost, _) = claimed_fences(claim)
+    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept, lost}
     time.sleep(0.4)
     assert claims.expire_leases(db) == 0
-    end_lease(db, [lost])
+    expire_leases(db, [lost])
     claims.expire_leases(db)
-    assert claims.renew(db, held(claim), "w1", 60) == {kept}
+    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
     claims.claim(db, "w1", 8, 60)  # the same owner under a new fence does not make the old claim good
-    assert claims.renew(db, held(claim), "w1", 60) == {kept}
+    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
 
 
 def test_what_a_host_with_a_fast_clock_accepted_is_claimed_at_once(db: Db) -> None:
-    ahead = replace(batch(2), created_at=now() + timedelta(hours=1))
+    ahead = replace(new_batch(2), created_at=utc_now() + timedelta(hours=1))
     commits.commit_batch(db, ahead)
     store_rotation.repair(db)
     assert len(claims.claim(db, "w", 4, 60).images) == 2
 
 
 def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
-    commit(db, 1)
+    commit_new_batch(db, 1)
     waits = []
     for _ in range(8):
         claim = claims.claim(db, "w", 1, 60)
-        assert claims.release(db, held(claim), "w", "$disk_full") == 1
+        assert claims.release(db, claimed_fences(claim), "w", "$disk_full") == 1
         image = one(db, claim.images[0]["_id"])
         waits.append((image["work"]["not_before"] - image["updated_at"]).total_seconds())  # type: ignore[index]
         assert (image["status"], image["error"], image["work"]["solo"]) == ("queued", None, False)  # type: ignore[index]
         assert image["work"]["released_for"] == "$disk_full"  # type: ignore[index]
-        wait_until(db, now() + timedelta(hours=1))  # a second may be over before the next line
+        wait_until(db, utc_now() + timedelta(hours=1))  # a second may be over before the next line
         assert not claims.claim(db, "w", 1, 60).images
-        wait_until(db, now())
+        wait_until(db, utc_now())
         store_rotation.repair(db)
     assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
-    validate(db)
+    validate_documents(db)
 
 
 def test_a_store_whose_images_wait_for_later_keeps_its_turn_and_blocks_nobody(db: Db) -> None:
-    commit(db, 2, "waiting")
-    claims.release(db, held(claims.claim(db, "w", 8, 60)), "w", "disk_full")
-    wait_until(db, now() + timedelta(hours=1))
-    commit(db, 1, "ready")
+    commit_new_batch(db, 2, "waiting")
+    claims.release(db, claimed_fences(claims.claim(db, "w", 8, 60)), "w", "disk_full")
+    wait_until(db, utc_now() + timedelta(hours=1))
+    commit_new_batch(db, 1, "ready")
     assert [image["store_name"] for image in claims.claim(db, "w", 8, 60).images] == ["ready"]
     assert db.turns.count_documents({"_id": "waiting", "pending": True}) == 1
-    wait_until(db, now())
+    wait_until(db, utc_now())
     assert len(claims.claim(db, "w", 8, 60).images) == 2
 
 
 @pytest.mark.parametrize("change", ["owner", "fence"])
 def test_only_the_holder_can_release(db: Db, change: str) -> None:
-    commit(db, 1)
+    commit_new_batch(db, 1)
     claim = claims.claim(db, "w1", 1, 60)
     owner, fence = ("w2", 1) if change == "owner" else ("w1", 0)
     assert claims.release(db, [(claim.images[0]["_id"], fence)], owner, "x") == 0
@@ -213,8 +222,8 @@ def test_only_the_holder_can_release(db: Db, change: str) -> None:
 
 
 def test_a_turn_that_a_crash_lost_is_made_again(db: Db) -> None:
-    commit(db, 1, "north")
-    commit(db, 1, "south")
+    commit_new_batch(db, 1, "north")
+    commit_new_batch(db, 1, "south")
     db.turns.delete_one({"_id": "north"})
     db.turns.update_one({"_id": "south"}, {"$set": {"pending": False}})
     assert store_rotation.repair(db) == ["north", "south"]
@@ -222,12 +231,12 @@ def test_a_turn_that_a_crash_lost_is_made_again(db: Db) -> None:
 
 
 def test_work_that_arrives_while_a_store_is_found_empty_is_not_forgotten(db: Db) -> None:
-    commit(db, 1)
-    work_off(db)
+    commit_new_batch(db, 1)
+    process_all(db)
     (turn,) = db.turns.find()
     db.turns.update_one({"_id": turn["_id"]}, {"$set": {"pending": True}})
     (seen,) = store_rotation.waiting(db, 4)
-    commit(db, 1)  # in between
+    commit_new_batch(db, 1)  # in between
     store_rotation.rest(db, seen)
     assert db.turns.count_documents({"pending": True}) == 1
 

@@ -13,8 +13,8 @@ from shared.errors import CommitUnknown, StoreAway
 from shared.ids import new_batch_id
 from shared.ledger import audit, claims, commits, idempotency, store_rotation
 from shared.storage.mongo import Db, connect
-from tests.support.ledger import batch, commit, validate
-from tests.support.mongo_proxy import CuttingProxy, Way
+from tests.support.ledger import commit_new_batch, new_batch, validate_documents
+from tests.support.mongo_proxy import CommitFault, CommitFaultProxy
 
 
 @pytest.fixture
@@ -29,11 +29,11 @@ def connect_through(mongod: Mongod, mongo: settings.Mongo, db: Db) -> Iterator["
 class ProxiedConnections:
     def __init__(self, port: int, mongo: settings.Mongo) -> None:
         self._port, self._mongo = port, mongo
-        self.proxies: list[CuttingProxy] = []
+        self.proxies: list[CommitFaultProxy] = []
         self._dbs: list[Db] = []
 
-    def __call__(self, way: Way, *, away: bool = False) -> Db:
-        proxy = CuttingProxy(self._port, way, away=away)
+    def __call__(self, fault: CommitFault, *, refuse_reconnects: bool = False) -> Db:
+        proxy = CommitFaultProxy(self._port, fault, refuse_reconnects=refuse_reconnects)
         self.proxies.append(proxy)
         # A direct connection: with the address of the replica set's member the driver would bypass the proxy.
         url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
@@ -54,25 +54,25 @@ def count_documents(db: Db, batch_id: str) -> tuple[int, int, int]:
 
 
 def test_a_commit_stores_all_documents_of_a_batch(db: Db) -> None:
-    batch_id = commit(db, 3, ["a", "b", "a"])
+    batch_id = commit_new_batch(db, 3, ["a", "b", "a"])
     assert count_documents(db, batch_id) == (1, 1, 3)
     header = db.batches.find_one({"_id": batch_id})
     assert header is not None
     assert header["stores"] == ["a", "b"]
     assert header["bytes"] == 3000
     assert {turn["_id"] for turn in db.turns.find({"pending": True})} == {"a", "b"}
-    assert validate(db) >= 7
+    assert validate_documents(db) >= 7
 
 
 @pytest.mark.slow
 def test_a_commit_whose_response_was_lost_is_found_to_have_taken_place(
     db: Db, connect_through: ProxiedConnections
 ) -> None:
-    new_batch = batch()
-    commits.commit_batch(connect_through("lose_answer"), new_batch)  # no error: the batch was accepted
+    batch = new_batch()
+    commits.commit_batch(connect_through("lose_answer"), batch)  # no error: the batch was accepted
     assert connect_through.proxies[0].cuts >= 2  # the driver's own retry was cut as well
-    assert count_documents(db, new_batch.id) == (1, 1, 4)
-    store_rotation.touch(db, {image.store_name for image in new_batch.images})  # as the caller of the commit does
+    assert count_documents(db, batch.id) == (1, 1, 4)
+    store_rotation.touch(db, {image.store_name for image in batch.images})  # as the caller of the commit does
     assert len(claims.claim(db, "w", 32, 60).images) == 4
 
 
@@ -80,32 +80,32 @@ def test_a_commit_whose_response_was_lost_is_found_to_have_taken_place(
 def test_a_lost_response_and_an_unreachable_server_raise_an_error_that_names_the_batch(
     db: Db, connect_through: ProxiedConnections
 ) -> None:
-    new_batch = batch()
+    batch = new_batch()
     reservation = idempotency.reserve_key(db, "open:k", "print")
     assert isinstance(reservation, idempotency.KeyReservation)
-    body = {"batch_id": new_batch.id}
+    body = {"batch_id": batch.id}
     with pytest.raises(CommitUnknown) as raised:
         commits.commit_batch(
-            connect_through("lose_answer", away=True), new_batch, reservation=reservation, response_body=body
+            connect_through("lose_answer", refuse_reconnects=True), batch, reservation=reservation, response_body=body
         )
-    assert raised.value.extra == {"batch_id": new_batch.id}
+    assert raised.value.extra == {"batch_id": batch.id}
     # The batch had been accepted; a retry with the same key returns its response.
-    assert idempotency.reserve_key(db, "open:k", "print") == idempotency.StoredResponse(body, new_batch.id)
-    assert not commits.abandon(db, new_batch.id)
+    assert idempotency.reserve_key(db, "open:k", "print") == idempotency.StoredResponse(body, batch.id)
+    assert not commits.abandon(db, batch.id)
 
 
 @pytest.mark.slow
 def test_a_commit_that_never_arrived_stores_nothing_and_raises_an_error(
     db: Db, connect_through: ProxiedConnections
 ) -> None:
-    new_batch = batch()
+    batch = new_batch()
     with pytest.raises((StoreAway, CommitUnknown)):
-        commits.commit_batch(connect_through("lose_commit"), new_batch, deadline_s=2)
-    assert count_documents(db, new_batch.id) == (0, 0, 0)
+        commits.commit_batch(connect_through("lose_commit"), batch, deadline_s=2)
+    assert count_documents(db, batch.id) == (0, 0, 0)
 
 
 def test_a_failed_spool_prevents_the_commit(db: Db) -> None:
-    new_batch = batch()
+    batch = new_batch()
     remaining: list[float] = []
 
     def fail(seconds: float) -> None:
@@ -113,34 +113,34 @@ def test_a_failed_spool_prevents_the_commit(db: Db) -> None:
         raise StoreAway("The disk failed.")
 
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, new_batch, wait_for_spool=fail)
+        commits.commit_batch(db, batch, wait_for_spool=fail)
     assert 0 < remaining[0] <= 5
-    assert count_documents(db, new_batch.id) == (0, 0, 0)
+    assert count_documents(db, batch.id) == (0, 0, 0)
     assert db.write_concern.document["w"] == "majority"
     assert db.write_concern.document["j"] is True
 
 
 def test_a_tombstone_prevents_a_late_commit(db: Db) -> None:
-    new_batch = batch()
-    assert commits.abandon(db, new_batch.id)  # the sweep is about to delete the spool
-    assert commits.abandon(db, new_batch.id)  # which it may do twice
+    batch = new_batch()
+    assert commits.abandon(db, batch.id)  # the sweep is about to delete the spool
+    assert commits.abandon(db, batch.id)  # which it may do twice
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, new_batch)  # a frozen web process continues
-    assert count_documents(db, new_batch.id) == (0, 0, 0)
-    assert commits.find_accepted(db, [new_batch.id]) == set()
+        commits.commit_batch(db, batch)  # a frozen web process continues
+    assert count_documents(db, batch.id) == (0, 0, 0)
+    assert commits.find_accepted(db, [batch.id]) == set()
     assert not claims.claim(db, "w", 32, 60).images
-    validate(db)
+    validate_documents(db)
 
 
 @pytest.mark.slow
 def test_no_tombstone_is_inserted_while_a_commit_is_open(db: Db, connect_through: ProxiedConnections) -> None:
-    new_batch = batch()
-    delayed = connect_through("hold_commit", away=True)
+    batch = new_batch()
+    delayed = connect_through("hold_commit", refuse_reconnects=True)
     errors: list[Exception] = []
 
     def send() -> None:
         try:
-            commits.commit_batch(delayed, new_batch, deadline_s=4)
+            commits.commit_batch(delayed, batch, deadline_s=4)
         except CommitUnknown as error:
             errors.append(error)
 
@@ -149,20 +149,18 @@ def test_no_tombstone_is_inserted_while_a_commit_is_open(db: Db, connect_through
     sender.join(60)
     assert len(errors) == 1
     with pytest.raises(PyMongoError), pymongo.timeout(1):
-        commits.abandon(
-            db, new_batch.id
-        )  # the transaction is still open, so the outcome is unknown and no spool is deleted
-    connect_through.proxies[0].let_go()
+        commits.abandon(db, batch.id)  # the transaction is open: the outcome is unknown, and no spool is deleted
+    connect_through.proxies[0].release_commits()
     with pymongo.timeout(10):
-        assert not commits.abandon(db, new_batch.id)
-    assert count_documents(db, new_batch.id) == (1, 1, 4)
+        assert not commits.abandon(db, batch.id)
+    assert count_documents(db, batch.id) == (1, 1, 4)
 
 
 def test_a_batch_with_an_existing_id_changes_nothing(db: Db) -> None:
-    first = batch(2)
+    first = new_batch(2)
     commits.commit_batch(db, first)
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, batch(5, id=first.id))
+        commits.commit_batch(db, new_batch(5, id=first.id))
     assert count_documents(db, first.id) == (1, 1, 2)
     assert audit.balance(db)["received"] == 2
 
@@ -176,10 +174,10 @@ def test_nothing_is_accepted_when_no_server_responds(mongo: settings.Mongo) -> N
         app="test",
     )
     with pytest.raises(StoreAway):
-        commits.commit_batch(unreachable, batch())
+        commits.commit_batch(unreachable, new_batch())
     unreachable.client.close()
 
 
 def test_ids_of_accepted_batches_are_found_among_others(db: Db) -> None:
-    accepted, unknown = commit(db), new_batch_id()
+    accepted, unknown = commit_new_batch(db), new_batch_id()
     assert commits.find_accepted(db, [accepted, unknown]) == {accepted}

@@ -20,7 +20,7 @@ from shared.ledger import commits, idempotency
 from shared.ledger.idempotency import KeyReservation, StoredResponse
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
-from tests.support.ledger import batch
+from tests.support.ledger import new_batch
 
 pytestmark = pytest.mark.slow
 _NEVER_S = 600
@@ -96,23 +96,21 @@ def isolated_db(server: Mongod) -> Iterator[Db]:
 def test_a_commit_without_a_majority_has_an_unknown_outcome_and_so_has_its_retry(
     isolated_db: Db, majority: Majority
 ) -> None:
-    reservation, new_batch = idempotency.reserve_key(isolated_db, "open:key", "print"), batch()
+    reservation, batch = idempotency.reserve_key(isolated_db, "open:key", "print"), new_batch()
     assert isinstance(reservation, KeyReservation)
     majority.cut()
     with pytest.raises(CommitUnknown) as raised, pymongo.timeout(4):
         commits.commit_batch(
-            isolated_db, new_batch, reservation=reservation, response_body={"batch_id": new_batch.id}, deadline_s=3
+            isolated_db, batch, reservation=reservation, response_body={"batch_id": batch.id}, deadline_s=3
         )
-    assert raised.value.extra == {"batch_id": new_batch.id}
-    assert isolated_db.batches.count_documents({"_id": new_batch.id}) == 1  # the primary itself shows it
+    assert raised.value.extra == {"batch_id": batch.id}
+    assert isolated_db.batches.count_documents({"_id": batch.id}) == 1  # the primary itself shows it
     with pytest.raises(InFlight) as in_flight, pymongo.timeout(2):
         idempotency.reserve_key(isolated_db, "open:key", "print")
     assert in_flight.value.retry_after
     majority.restore()
-    assert idempotency.reserve_key(isolated_db, "open:key", "print") == StoredResponse(
-        {"batch_id": new_batch.id}, new_batch.id
-    )
-    assert not commits.abandon(isolated_db, new_batch.id)
+    assert idempotency.reserve_key(isolated_db, "open:key", "print") == StoredResponse({"batch_id": batch.id}, batch.id)
+    assert not commits.abandon(isolated_db, batch.id)
 
 
 def test_a_tombstone_without_a_majority_does_not_allow_the_deletion_of_a_spool(
@@ -128,14 +126,14 @@ def test_a_tombstone_without_a_majority_does_not_allow_the_deletion_of_a_spool(
 
 
 def test_every_document_behind_a_202_is_read_linearizably_with_a_time_limit(server: Mongod, isolated_db: Db) -> None:
-    recorder, new_batch = FindRecorder(), batch()
+    recorder, batch = FindRecorder(), new_batch()
     with pymongo.MongoClient[dict[str, object]](server.url, event_listeners=[recorder]) as client:
         db = client.get_database(isolated_db.name, write_concern=isolated_db.write_concern)
         reservation = idempotency.reserve_key(db, "open:key", "print")
         assert isinstance(reservation, KeyReservation)
-        commits.commit_batch(db, new_batch, reservation=reservation, response_body={})
+        commits.commit_batch(db, batch, reservation=reservation, response_body={})
         assert isinstance(idempotency.reserve_key(db, "open:key", "print"), StoredResponse)
-        assert not commits.abandon(db, new_batch.id)
+        assert not commits.abandon(db, batch.id)
     assert [(collection, level) for collection, level, _ in recorder.finds] == [
         (name, "linearizable") for name in ("idempotency", "batches", "ledger")
     ]

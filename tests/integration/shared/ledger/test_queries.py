@@ -12,7 +12,7 @@ from shared.ledger import claims, commits, deletion, page_index, queries, result
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db, Document
-from tests.support.ledger import batch, commit, now, old_id, validate, work_off
+from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, process_all, utc_now, validate_documents
 
 BATCHES = 60
 
@@ -22,14 +22,14 @@ def filled(db: Db) -> Iterator[Db]:
     """Database with 60 batches of one to four images that differ in their fields."""
     source = random.Random(7)
     for number in range(BATCHES):
-        new_batch = batch(
+        batch = new_batch(
             store=[source.choice(["a", "b", "c"]) for _ in range(source.randint(1, 4))],
             camera_id=f"cam {number % 3}",
             barcode=source.choice([None, "4006381333931", "96385074"]),
             timestamp=datetime(2026, 1, 1) + timedelta(days=number % 10),
-            id=old_id(now() - timedelta(hours=2), number),
+            id=batch_id_at(utc_now() - timedelta(hours=2), number),
         )
-        commits.commit_batch(db, new_batch)
+        commits.commit_batch(db, batch)
     while (claim := claims.claim(db, "w", 32, 60)).images:
         for image in claim.images:
             if source.random() < 0.15:
@@ -46,9 +46,9 @@ def filled(db: Db) -> Iterator[Db]:
         if source.random() < 0.2:
             db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": ["seen", "again"][: source.randint(1, 2)]}})
     for number in range(4):  # these stay queued
-        commits.commit_batch(db, batch(2, "a", id=old_id(now() - timedelta(hours=1), number)))
+        commits.commit_batch(db, new_batch(2, "a", id=batch_id_at(utc_now() - timedelta(hours=1), number)))
     yield db
-    validate(db)
+    validate_documents(db)
 
 
 def matches(image: Document, batch_status: str, filters: Filters) -> bool:
@@ -141,15 +141,15 @@ def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
     monkeypatch.setattr(page_index, "_CHUNK", 8)
     source = random.Random(seed)
     stores_of: dict[str, set[str]] = {}
-    first_at = now() - timedelta(days=1)
+    first_at = utc_now() - timedelta(days=1)
     for step in range(160):
         choice = source.random()
         if choice < 0.65:
-            new_batch = batch(
-                store=[source.choice("abc") for _ in range(2)], id=old_id(first_at + timedelta(seconds=step), step)
+            batch = new_batch(
+                store=[source.choice("abc") for _ in range(2)], id=batch_id_at(first_at + timedelta(seconds=step), step)
             )
-            commits.commit_batch(db, new_batch)
-            stores_of[new_batch.id] = {image.store_name for image in new_batch.images}
+            commits.commit_batch(db, batch)
+            stores_of[batch.id] = {image.store_name for image in batch.images}
         elif choice < 0.8 and stores_of:
             deleted_id = source.choice(sorted(stores_of))
             deletion.begin_delete(db, deleted_id)
@@ -168,15 +168,15 @@ def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
             page = queries.page_of_batches(db, Filters(store_name=store), number, 4, 0)
             assert page.total == len(expected_ids)
             assert [row["_id"] for row in page.batches] == expected_ids[(number - 1) * 4 : number * 4]
-    validate(db)
+    validate_documents(db)
 
 
 def test_a_recount_adds_a_commit_later_than_its_segment(db: Db) -> None:
-    first_at = now() - timedelta(hours=1)
+    first_at = utc_now() - timedelta(hours=1)
     for number in range(10):
-        commits.commit_batch(db, batch(1, id=old_id(first_at + timedelta(seconds=2 * number), number)))
+        commits.commit_batch(db, new_batch(1, id=batch_id_at(first_at + timedelta(seconds=2 * number), number)))
     page_index.maintain(db)
-    late = batch(1, id=old_id(first_at + timedelta(seconds=5), 99))
+    late = new_batch(1, id=batch_id_at(first_at + timedelta(seconds=5), 99))
     commits.commit_batch(db, late)
     assert page_index.recount(db) == 2  # the count of all batches, and that of the store
     assert queries.page_of_batches(db, Filters(), 1, 20, 0).total == 11
@@ -184,7 +184,7 @@ def test_a_recount_adds_a_commit_later_than_its_segment(db: Db) -> None:
 
 
 def test_a_listed_batch_has_its_first_images_and_a_mark_when_there_are_more(db: Db) -> None:
-    batch_id = commit(db, 7)
+    batch_id = commit_new_batch(db, 7)
     (truncated,) = queries.page_of_batches(db, Filters(), 1, 1, 3).batches
     assert [image["index"] for image in truncated["images"]] == [0, 1, 2]
     assert truncated["images_more"] is True
@@ -196,7 +196,7 @@ def test_a_listed_batch_has_its_first_images_and_a_mark_when_there_are_more(db: 
 
 
 def test_gaps_left_by_rejected_images_do_not_shorten_a_list(db: Db) -> None:
-    dense = batch(3)
+    dense = new_batch(3)
     spread = [
         commits.NewImage(**{**{name: getattr(image, name) for name in image.__slots__}, "index": image.index * 50})
         for image in dense.images
@@ -231,7 +231,7 @@ def test_an_empty_list_has_no_pages(db: Db) -> None:
 
 
 def test_a_batch_is_returned_without_the_fields_of_claims(db: Db) -> None:
-    batch_id = commit(db, 1)
+    batch_id = commit_new_batch(db, 1)
     assert "work" not in queries.get_batch(db, batch_id)["images"][0]
     assert queries.get_image(db, f"{batch_id}0000")["work"]["fence"] == 0
-    work_off(db)
+    process_all(db)

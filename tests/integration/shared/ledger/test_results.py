@@ -6,13 +6,21 @@ from datetime import timedelta
 from shared.ledger import claims, commits, deletion, queries, results
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
-from tests.support.ledger import commit, done, end_lease, held, now, validate, work_off
+from tests.support.ledger import (
+    claimed_fences,
+    commit_new_batch,
+    expire_leases,
+    process_all,
+    successful_results,
+    utc_now,
+    validate_documents,
+)
 
 
 def test_result_and_state_change_together(db: Db) -> None:
-    batch_id = commit(db, 2)
+    batch_id = commit_new_batch(db, 2)
     claim = claims.claim(db, "w", 8, 60)
-    (good_id, good_fence), (bad_id, bad_fence) = held(claim)
+    (good_id, good_fence), (bad_id, bad_fence) = claimed_fences(claim)
     stored = results.finish(
         db,
         "w",
@@ -31,69 +39,71 @@ def test_result_and_state_change_together(db: Db) -> None:
     assert results.close_batches(db, [batch_id]) == [batch_id]
     shown = queries.get_batch(db, batch_id)
     assert (shown["status"], shown["counts"]["done"], shown["counts"]["failed"]) == ("partial", 1, 1)
-    validate(db)
+    validate_documents(db)
 
 
 def test_a_worker_with_an_old_fence_writes_nothing_even_after_its_successor_finished(db: Db) -> None:
-    commit(db, 1)
+    commit_new_batch(db, 1)
     frozen = claims.claim(db, "w1", 8, 60)
-    end_lease(db, [frozen.images[0]["_id"]])
+    expire_leases(db, [frozen.images[0]["_id"]])
     claims.expire_leases(db)
-    assert results.finish(db, "w1", done(frozen, width=666)) == set()  # queued again
+    assert results.finish(db, "w1", successful_results(frozen, width=666)) == set()  # queued again
     successor = claims.claim(db, "w2", 8, 60)
-    assert results.finish(db, "w1", done(frozen, width=666)) == set()  # processing, held by another worker
-    assert len(results.finish(db, "w2", done(successor, width=5))) == 1
-    assert results.finish(db, "w1", done(frozen, width=666)) == set()  # done
+    assert (
+        results.finish(db, "w1", successful_results(frozen, width=666)) == set()
+    )  # processing, held by another worker
+    assert len(results.finish(db, "w2", successful_results(successor, width=5))) == 1
+    assert results.finish(db, "w1", successful_results(frozen, width=666)) == set()  # done
     assert queries.get_image(db, successor.images[0]["_id"])["width"] == 5
 
 
 def test_an_owner_cannot_store_its_old_result_under_a_new_fence(db: Db) -> None:
-    commit(db, 1)
+    commit_new_batch(db, 1)
     first = claims.claim(db, "w", 8, 60)
-    claims.release(db, held(first), "w", "stop", delay=False)
+    claims.release(db, claimed_fences(first), "w", "stop", delay=False)
     second = claims.claim(db, "w", 8, 60)
-    assert results.finish(db, "w", done(first, width=666)) == set()
-    assert results.finish(db, "w", done(second, width=5)) == {second.images[0]["_id"]}
+    assert results.finish(db, "w", successful_results(first, width=666)) == set()
+    assert results.finish(db, "w", successful_results(second, width=5)) == {second.images[0]["_id"]}
 
 
 def test_a_partly_lost_claim_stores_what_is_still_held(db: Db) -> None:
-    commit(db, 3)
+    commit_new_batch(db, 3)
     claim = claims.claim(db, "w", 8, 60)
     lost = claim.images[1]["_id"]
-    end_lease(db, [lost])
+    expire_leases(db, [lost])
     claims.expire_leases(db)
-    assert results.finish(db, "w", done(claim)) == {image["_id"] for image in claim.images} - {lost}
+    assert results.finish(db, "w", successful_results(claim)) == {image["_id"] for image in claim.images} - {lost}
 
 
 def test_finishing_twice_reports_the_result_as_stored_twice_and_changes_nothing(db: Db) -> None:
-    commit(db, 1)
+    commit_new_batch(db, 1)
     claim = claims.claim(db, "w", 8, 60)
     image_id = claim.images[0]["_id"]
-    assert results.finish(db, "w", done(claim, width=1)) == {
+    assert results.finish(db, "w", successful_results(claim, width=1)) == {
         image_id
     }  # as when the response is lost and the write is sent again
-    assert results.finish(db, "w", done(claim, width=2)) == {image_id}
+    assert results.finish(db, "w", successful_results(claim, width=2)) == {image_id}
     assert queries.get_image(db, image_id)["width"] == 1
 
 
 def test_nothing_can_be_finished_in_a_batch_under_deletion(db: Db) -> None:
-    batch_id = commit(db, 2)
+    batch_id = commit_new_batch(db, 2)
     claim = claims.claim(db, "w", 8, 60)
     deletion.begin_delete(db, batch_id)
-    assert results.finish(db, "w", done(claim)) == set()
-    assert claims.renew(db, held(claim), "w", 60) == set()
-    assert claims.release(db, held(claim), "w", "stop") == 0
+    assert results.finish(db, "w", successful_results(claim)) == set()
+    assert claims.renew(db, claimed_fences(claim), "w", 60) == set()
+    assert claims.release(db, claimed_fences(claim), "w", "stop") == 0
     assert results.close_batches(db, [batch_id]) == []
 
 
 def test_of_many_concurrent_workers_exactly_one_closes_a_batch(db: Db) -> None:
-    batch_ids = [commit(db, 24) for _ in range(6)]
+    batch_ids = [commit_new_batch(db, 24) for _ in range(6)]
     closed: list[str] = []
     lock = threading.Lock()
 
     def run(owner: str) -> None:
         while (claim := claims.claim(db, owner, 5, 60)).images:
-            results.finish(db, owner, done(claim))
+            results.finish(db, owner, successful_results(claim))
             closed_here = results.close_batches(db, {image["batch_id"] for image in claim.images})
             with lock:
                 closed.extend(closed_here)
@@ -103,17 +113,17 @@ def test_of_many_concurrent_workers_exactly_one_closes_a_batch(db: Db) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    work_off(db)
+    process_all(db)
     assert sorted(closed) == sorted(batch_ids)
     assert db.batches.count_documents({"status": "done", "open": {"$exists": False}}) == 6
 
 
 def test_a_batch_left_open_by_a_crash_is_found(db: Db) -> None:
-    waiting, unclosed = commit(db, 1, "later"), commit(db, 1, "now")
-    later = {"work.not_before": now() + timedelta(days=1)}
+    waiting, unclosed = commit_new_batch(db, 1, "later"), commit_new_batch(db, 1, "now")
+    later = {"work.not_before": utc_now() + timedelta(days=1)}
     db.images.update_one({"batch_id": waiting}, {"$set": later})
     claim = claims.claim(db, "w", 8, 60)
-    results.finish(db, "w", done(claim))  # and the worker dies here
+    results.finish(db, "w", successful_results(claim))  # and the worker dies here
     assert queries.get_batch(db, unclosed)["status"] == "processing"  # shown as finished only after it is closed
     assert results.find_closable(db) == [unclosed]
     assert results.close_batches(db, [unclosed, waiting]) == [unclosed]
@@ -121,22 +131,22 @@ def test_a_batch_left_open_by_a_crash_is_found(db: Db) -> None:
 
 
 def test_the_state_of_a_batch_follows_its_images(db: Db) -> None:
-    batch_id = commit(db, 2)
+    batch_id = commit_new_batch(db, 2)
     assert queries.get_batch(db, batch_id)["status"] == "queued"
     claim = claims.claim(db, "w", 1, 60)
     processing = queries.get_batch(db, batch_id)
     assert processing["status"] == "processing"
     assert processing["counts"] == {"queued": 1, "processing": 1, "done": 0, "failed": 0, "cancelled": 0}
-    results.finish(db, "w", [Result(*held(claim)[0], None, ("corrupt", "x"))])
+    results.finish(db, "w", [Result(*claimed_fences(claim)[0], None, ("corrupt", "x"))])
     assert not queries.is_closed(db, batch_id)
     claim = claims.claim(db, "w", 1, 60)
-    results.finish(db, "w", [Result(*held(claim)[0], None, ("corrupt", "x"))])
+    results.finish(db, "w", [Result(*claimed_fences(claim)[0], None, ("corrupt", "x"))])
     results.close_batches(db, [batch_id])
     assert queries.is_closed(db, batch_id)
     assert queries.get_batch(db, batch_id)["status"] == "failed"
 
 
 def test_an_abandoned_batch_is_never_closed(db: Db) -> None:
-    batch_id = commit(db)
+    batch_id = commit_new_batch(db)
     assert not commits.abandon(db, batch_id)
     assert results.close_batches(db, [batch_id, "0" * 32]) == []

@@ -13,7 +13,7 @@ from shared.storage.blob_keys import IDENTITY
 from shared.storage.identity import StoreIdentity
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.web_client import client, item, picture, post
+from tests.support.web_client import image_payload, make_client, make_image, post_batch
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_many_processes_that_start_concurrently_agree(db: Db, tmp_path: Path) ->
 def test_a_database_without_an_identity_is_not_tied_to_a_folder_without_its_spools(
     db: Db, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
-    assert post(client(mongo, blobs_root), [item(picture(1))]).status_code == 202
+    assert post_batch(make_client(mongo, blobs_root), [image_payload(make_image(1))]).status_code == 202
     db.bonds.delete_many({})
     LocalBlobs(blobs_root).delete(IDENTITY)
     moved = blobs_root.with_name("moved")
@@ -119,11 +119,11 @@ def test_a_database_without_an_identity_is_not_tied_to_a_folder_without_its_spoo
 def test_nothing_is_accepted_into_the_blob_store_of_another_database(
     db: Db, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
-    web = client(mongo, blobs_root)
-    accepted = post(web, [item(picture(1))])
+    web = make_client(mongo, blobs_root)
+    accepted = post_batch(web, [image_payload(make_image(1))])
     assert accepted.status_code == 202
     shutil.rmtree(blobs_root)
-    response = post(web, [item(picture(2))])
+    response = post_batch(web, [image_payload(make_image(2))])
     assert (response.status_code, response.get_json()["code"]) == (503, "blobs_unavailable")
     assert db.batches.count_documents({}) == 1
     file = web.get(accepted.get_json()["images"][0]["file_path"])

@@ -13,7 +13,7 @@ import pytest
 
 from shared.errors import DiskFull, StoreAway
 from shared.storage.local_blobs import LIVE, TEMP, LocalBlobs
-from tests.contracts.blob_store import BlobContract
+from tests.contracts.blob_store import BlobStoreContract
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def entries(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-class TestLocalBlobs(BlobContract):
+class TestLocalBlobs(BlobStoreContract):
     def test_a_failed_write_leaves_nothing_behind(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,15 +11,15 @@ from werkzeug.test import TestResponse
 
 from shared.ledger import queries, store_rotation
 from shared.storage.mongo import Db
-from tests.support.ledger import work_off
-from tests.support.web_client import item, opened, picture, post
+from tests.support.ledger import process_all
+from tests.support.web_client import image_payload, make_image, open_services, post_batch
 from web.batches import views as batches
 
 pytestmark = pytest.mark.slow
 
 
 def test_pages_and_cursors_walk_through_the_same_batches_newest_first(web: FlaskClient) -> None:
-    ids = [post(web, [item(store_name=f"store {n % 2}")]).get_json()["batch_id"] for n in range(7)][::-1]
+    ids = [post_batch(web, [image_payload(store_name=f"store {n % 2}")]).get_json()["batch_id"] for n in range(7)][::-1]
     first = web.get("/image_batches?per_page=3")
     body = first.get_json()
     assert [batch["id"] for batch in body["batches"]] == ids[:3]
@@ -45,7 +45,7 @@ def test_nonsense_in_a_query_is_422(web: FlaskClient, query: str) -> None:
 
 
 def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
-    said = post(web, [item(picture(1), filename="a.jpg")]).get_json()
+    said = post_batch(web, [image_payload(make_image(1), filename="a.jpg")]).get_json()
     batch = web.get(said["links"]["self"]).get_json()
     assert set(batch) == {"id", "status", "total", "counts", "created_at", "finished_at", "images"}
     assert batch["counts"] == {"queued": 1, "processing": 0, "done": 0, "failed": 0, "cancelled": 0}
@@ -56,14 +56,14 @@ def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
 
 
 def test_lists_carry_the_first_images_and_say_that_there_are_more(web: FlaskClient) -> None:
-    post(web, [item() for _ in range(5)])
+    post_batch(web, [image_payload() for _ in range(5)])
     batch = web.get("/image_batches?images_per_batch=2").get_json()["batches"][0]
     assert ([image["index"] for image in batch["images"]], batch["images_more"], batch["total"]) == ([0, 1], True, 5)
     assert web.get("/image_batches?images_per_batch=0").get_json()["batches"][0]["images"] == []
 
 
 def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:
-    said = post(web, [item(), item()]).get_json()
+    said = post_batch(web, [image_payload(), image_payload()]).get_json()
     assert web.delete(said["links"]["self"]).status_code == 204
     for path in (said["links"]["self"], said["images"][0]["file_path"], f"/batches/{said['batch_id']}"):
         assert web.get(path).status_code == 404
@@ -97,7 +97,7 @@ def test_limits_openapi_docs_and_pages_answer(web: FlaskClient) -> None:
     api = web.get("/openapi.json").get_json()
     assert api["openapi"].startswith("3.1")
     assert "/upload_image_batch" in api["paths"]
-    batch = post(web, [item(filename="<script>alert(1)</script>")]).get_json()["batch_id"]
+    batch = post_batch(web, [image_payload(filename="<script>alert(1)</script>")]).get_json()["batch_id"]
     for path in ("/", "/docs", f"/batches/{batch}", "/static/style.css"):
         answer = web.get(path)
         assert answer.status_code == 200
@@ -117,7 +117,7 @@ def test_errors_of_the_http_layer_are_problems_too(web: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", ["/image_batches/{batch}", "/batches/{batch}", "/image_batches"])
 def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_us(web: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    batch = post(web, [item()]).get_json()["batch_id"]
+    batch = post_batch(web, [image_payload()]).get_json()["batch_id"]
 
     def fails(*_: object) -> None:
         raise RuntimeError(f"a secret in {__file__}")
@@ -143,7 +143,7 @@ def links(answer: TestResponse) -> dict[str, str]:
 
 def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) -> None:
     for _ in range(5):
-        post(web, [item(store_name="a b")])
+        post_batch(web, [image_payload(store_name="a b")])
     query = "per_page=2&store_name=a+b"
 
     def to(page: int) -> str:
@@ -162,16 +162,16 @@ def test_a_page_names_the_first_the_last_and_its_neighbours(web: FlaskClient) ->
 def test_a_longer_wait_than_half_a_minute_is_half_a_minute(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(batches, "_wait", lambda _batch_id, seconds: asked.append(seconds))
-    said = post(web, [item()]).get_json()
+    said = post_batch(web, [image_payload()]).get_json()
     for seconds in (0, 30, 31, 10**30):
         assert web.get(f"{said['links']['self']}?wait={seconds}").status_code == 200
     assert asked == [30, 30, 30]
 
 
 def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
-    said = post(web, [item()]).get_json()
+    said = post_batch(web, [image_payload()]).get_json()
     store_rotation.repair(db)
-    worker = threading.Timer(1, work_off, [db])
+    worker = threading.Timer(1, process_all, [db])
     began = time.monotonic()
     worker.start()
     assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "done"
@@ -180,17 +180,17 @@ def test_who_waits_is_answered_when_the_batch_is_finished(web: FlaskClient, db: 
 
 
 def test_where_many_wait_the_next_is_answered_at_once_unfinished(web: FlaskClient) -> None:
-    said = post(web, [item()]).get_json()
+    said = post_batch(web, [image_payload()]).get_json()
     with ExitStack() as others:
         for _ in range(4):  # a quarter of 16 threads
-            others.enter_context(opened[-1].waiters)
+            others.enter_context(open_services[-1].waiters)
         began = time.monotonic()
         assert web.get(said["links"]["self"] + "?wait=30").get_json()["status"] == "queued"
         assert time.monotonic() - began < 29
 
 
 def test_waiting_holds_no_more_than_its_time(web: FlaskClient) -> None:
-    said = post(web, [item()]).get_json()
+    said = post_batch(web, [image_payload()]).get_json()
     began = time.monotonic()
     assert web.get(said["links"]["self"] + "?wait=1").get_json()["status"] == "queued"
     assert 0.9 < time.monotonic() - began < 29

@@ -10,14 +10,14 @@ from flask.testing import FlaskClient
 from shared.storage.blob_keys import original_key, spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.web_client import item, picture, post
+from tests.support.web_client import image_payload, make_image, post_batch
 
 pytestmark = pytest.mark.slow
 
 
 def test_an_original_is_served_byte_for_byte_at_once_with_ranges_and_validators(web: FlaskClient) -> None:
-    data = picture(5)
-    image = post(web, [item(picture(4)), item(data)]).get_json()["images"][1]
+    data = make_image(5)
+    image = post_batch(web, [image_payload(make_image(4)), image_payload(data)]).get_json()["images"][1]
     whole = web.get(image["file_path"])
     assert whole.data == data
     assert (whole.headers["Content-Type"], whole.headers["X-Content-Type-Options"]) == ("image/jpeg", "nosniff")
@@ -64,20 +64,20 @@ def validators(web: FlaskClient, path: str) -> dict[str, str]:
 
 
 def test_validators_are_those_of_a_file_server(web: FlaskClient, db: Db, blobs_root: Path) -> None:
-    image = post(web, [item()]).get_json()["images"][0]["id"]
+    image = post_batch(web, [image_payload()]).get_json()["images"][0]["id"]
     db.images.update_one({"_id": image}, {"$set": {"status": "done", "work.fence": 1}})
     keys = {f"/uploads/{image}.jpg": original_key(image, "jpg"), f"/uploads/{image}/thumb.jpg": variant_key(image, 1, "thumb")}
     for number, (path, key) in enumerate(keys.items()):
-        LocalBlobs(blobs_root).write(key, [picture(number)])
+        LocalBlobs(blobs_root).write(key, [make_image(number)])
         for nanoseconds in (0, 999_999_999):
             os.utime(blobs_root / key, ns=(0, 1_700_000_000 * 10**9 + nanoseconds))
             assert validators(web, path) == said_by_a_file_server(blobs_root / key)
-        assert validators(web, path)["ETag"] == f'"6553f100-{len(picture(number)):x}"'
+        assert validators(web, path)["ETag"] == f'"6553f100-{len(make_image(number)):x}"'
 
 
 def test_the_validators_of_an_original_change_once_when_it_leaves_the_spool(web: FlaskClient, blobs_root: Path) -> None:
-    data = picture(5)
-    said = post(web, [item(picture(4)), item(data)]).get_json()
+    data = make_image(5)
+    said = post_batch(web, [image_payload(make_image(4)), image_payload(data)]).get_json()
     image = said["images"][1]
     spool = blobs_root / spool_key(said["batch_id"])
     os.utime(spool, (1_700_000_000, 1_700_000_000))
@@ -120,7 +120,7 @@ PART = {"Range": "bytes=0-3"}
 def test_conditions_are_about_the_time_and_the_tag(
     web: FlaskClient, blobs_root: Path, headers: dict[str, str], status: int
 ) -> None:
-    said = post(web, [item()]).get_json()
+    said = post_batch(web, [image_payload()]).get_json()
     os.utime(blobs_root / spool_key(said["batch_id"]), (1_700_000_000, 1_700_000_000))
     path = said["images"][0]["file_path"]
     known = validators(web, path)
@@ -130,11 +130,11 @@ def test_conditions_are_about_the_time_and_the_tag(
         assert answer.headers["ETag"] == known["ETag"]
         assert answer.data == b""
     else:
-        assert len(answer.data) == {200: len(picture()), 206: 4}.get(status, len(answer.data))
+        assert len(answer.data) == {200: len(make_image()), 206: 4}.get(status, len(answer.data))
 
 
 def test_what_is_not_made_yet_is_pending_and_what_never_was_is_not_found(web: FlaskClient) -> None:
-    image = post(web, [item(picture(1, kind="PNG"))]).get_json()["images"][0]["id"]
+    image = post_batch(web, [image_payload(make_image(1, kind="PNG"))]).get_json()["images"][0]["id"]
     assert web.get(f"/uploads/{image}.png").status_code == 200
     for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg"):
         answer = web.get(path)

@@ -6,7 +6,7 @@ from werkzeug.test import TestResponse
 
 from shared import settings
 from shared.storage.mongo import Db
-from tests.support.web_client import opened
+from tests.support.web_client import open_services
 from web.inspections.response_cache import Answers
 
 URL = "https://example.org/shelf.jpg"
@@ -28,7 +28,7 @@ def pointers(answer: TestResponse) -> list[str]:
 
 def forget_answers() -> None:
     """Let the web process know nothing any more but what is in the database."""
-    for services in opened:
+    for services in open_services:
         services.answers = Answers()
 
 

@@ -10,7 +10,7 @@ from shared.queue import wakeups
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import IMPATIENT
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.web_client import client
+from tests.support.web_client import make_client
 from web.http import rate_limits
 
 
@@ -23,7 +23,7 @@ def _redis_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> FlaskClient:
-    return client(mongo, blobs_root, redis_url, inspect=IMPATIENT)
+    return make_client(mongo, blobs_root, redis_url, inspect=IMPATIENT)
 
 
 @pytest.fixture

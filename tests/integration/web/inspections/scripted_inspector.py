@@ -12,7 +12,7 @@ from shared.storage.blob_keys import inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from shared.variants import DREAM, ORIGINAL
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 
 MODEL = {"name": "grocery", "version": "1", "weights_sha256": "0" * 64}
 _ABOUT: dict[str, Any] = {"format": "jpeg", "mode": "RGB", "width": 64, "height": 48, "bytes": 1234, "frames": 1}
@@ -59,7 +59,7 @@ class Inspector:
                 fields["effect"] = {"name": DREAM, "layer": recipe.dream.layer, "strength": recipe.dream.strength}
         result = results.result_id(sha256, recipe, None if isinstance(recipe, Augment) else MODEL)
         folder = uuid.uuid4().hex
-        self._blobs.write_many([(inspection_key(folder, name), [picture(number)]) for number, name in enumerate(names)])
+        self._blobs.write_many([(inspection_key(folder, name), [make_image(number)]) for number, name in enumerate(names)])
         assert results.keep(self._db, result, fields | {"files": names}, folder, 1000) == folder
         assert jobs.finish(self._db, "inspector", job, result, Seen(sha256), fresh_s=fresh_s, keep_s=1000)
         return result

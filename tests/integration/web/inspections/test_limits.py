@@ -15,8 +15,8 @@ from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, IMG, IMPATIENT, JSON, LOOK, URL, age, code
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.service_stack import until
-from tests.support.web_client import client, picture
+from tests.support.service_stack import wait_until
+from tests.support.web_client import make_client, make_image
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_what_is_known_is_given_while_redis_is_away_and_nothing_new_is_begun(
 ) -> None:
     web.post(IMG)
     inspector.finish()
-    alone = client(mongo, blobs_root, inspect=IMPATIENT)  # Redis is nowhere
+    alone = make_client(mongo, blobs_root, inspect=IMPATIENT)  # Redis is nowhere
     assert alone.post(IMG).status_code == 200
     fresh = alone.post("/img?https://example.org/other.jpg")
     assert (fresh.status_code, code(fresh)) == (503, "redis_unavailable")
@@ -41,14 +41,14 @@ def test_what_is_known_is_given_while_redis_is_away_however_old(db: Db, web: Fla
     web.get(LOOK)
     inspector.finish()
     age(db)
-    alone = client(mongo, blobs_root, inspect=IMPATIENT)  # Redis is nowhere
+    alone = make_client(mongo, blobs_root, inspect=IMPATIENT)  # Redis is nowhere
     assert alone.post(IMG).status_code == 200
     shown = alone.get(LOOK, headers={"Accept": "application/json"})
     assert (shown.status_code, shown.headers["Cache-Control"]) == (200, "private, no-cache")
 
 
 def test_dreams_are_counted_by_themselves(mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"dreams_per_minute": 1}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"dreams_per_minute": 1}))
     here = {"REMOTE_ADDR": "198.51.100.17"}
     dreams = [web.post(f"/img?url=https://example.org/{name}.jpg&effect=deepdream", environ_overrides=here).status_code for name in "ab"]
     assert dreams == [202, 429]
@@ -58,11 +58,11 @@ def test_dreams_are_counted_by_themselves(mongo: settings.Mongo, db: Db, blobs_r
 def test_one_client_has_only_so_many_that_are_not_done_and_no_bytes_of_more_are_kept(
     db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str, inspector: Inspector
 ) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"max_pending": 2}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"max_pending": 2}))
     here = {"REMOTE_ADDR": "198.51.100.27"}
 
     def hand_over(number: int) -> TestResponse:
-        return web.post("/img", data=picture(number), content_type="image/jpeg", environ_overrides=here)
+        return web.post("/img", data=make_image(number), content_type="image/jpeg", environ_overrides=here)
 
     assert [hand_over(number).status_code for number in range(4)] == [202, 202, 429, 429]
     assert len(list(LocalBlobs(blobs_root).list(INCOMING))) == 2
@@ -95,7 +95,7 @@ def test_a_condition_that_is_not_understood_here_changes_nothing(web: FlaskClien
 
 
 def test_one_client_begins_so_many_and_joins_as_it_likes(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"per_minute": 2}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"per_minute": 2}))
     here = {"REMOTE_ADDR": "198.51.100.7"}
     asked = [web.post(f"/img?https://example.org/{name}.jpg", environ_overrides=here) for name in ("a", "a", "a", "b", "b", "c")]
     assert [answer.status_code for answer in asked] == [202, 202, 202, 202, 202, 429]
@@ -105,12 +105,12 @@ def test_one_client_begins_so_many_and_joins_as_it_likes(db: Db, mongo: settings
 
 
 def test_no_more_wait_than_may(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"max_waiting": 1}))
+    web = make_client(mongo, blobs_root, redis_url, inspect=IMPATIENT.model_copy(update={"max_waiting": 1}))
     assert web.post(IMG).status_code == 202
     assert web.post(IMG).status_code == 202
 
     others = (f"/img?https://example.org/{number}.jpg" for number in itertools.count())
-    until(lambda: web.post(next(others)).status_code == 429, 20, "others are refused")  # they are counted twice a second
+    wait_until(lambda: web.post(next(others)).status_code == 429, 20, "others are refused")  # they are counted twice a second
     assert code(web.post(next(others))) == "too_many_requests"
     assert web.post(IMG).status_code == 202
 

@@ -17,8 +17,8 @@ from shared.queues import INSPECTIONS
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import BROWSER, IMG, IMPATIENT, JSON, LOOK, URL, code, pointers
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.service_stack import until
-from tests.support.web_client import client, opened
+from tests.support.service_stack import wait_until
+from tests.support.web_client import make_client, open_services
 from web.batches.response_schemas import Awaited, Description, Look
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ def test_who_waits_is_answered_when_it_is_done(web: FlaskClient, db: Db, inspect
     with ThreadPoolExecutor(3) as pool:
         other, third = (web.application.test_client() for _ in range(2))
         asked = pool.submit(web.post, f"{IMG}&wait=30")
-        until(lambda: db.inspections.count_documents({}), 20, "the inspection")
+        wait_until(lambda: db.inspections.count_documents({}), 20, "the inspection")
         job_id = db.inspections.distinct("_id")[0]
         joined = pool.submit(other.post, f"{IMG}&wait=30")
         watched = pool.submit(third.get, f"/inspections/{job_id}?wait=30")
@@ -128,14 +128,14 @@ def test_many_who_ask_at_once_have_one_job_and_few_bells(web: FlaskClient, db: D
 
 
 def test_as_many_wait_as_may_and_the_others_are_told_at_once(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
-    web = client(mongo, blobs_root, redis_url, threads=8, inspect=IMPATIENT)
-    held = [opened[-1].waiters.acquire(blocking=False) for _ in range(3)]
+    web = make_client(mongo, blobs_root, redis_url, threads=8, inspect=IMPATIENT)
+    held = [open_services[-1].waiters.acquire(blocking=False) for _ in range(3)]
     assert held == [True, True, False]  # a quarter of the threads
     began = time.monotonic()
     first = web.post(f"{IMG}&wait=30")
     assert first.status_code == 202
     assert web.get(f"{first.headers['Location']}?wait=30").status_code == 202
     assert time.monotonic() - began < 20
-    opened[-1].waiters.release()
+    open_services[-1].waiters.release()
     assert web.post(f"{IMG}&wait=0").status_code == 202
-    assert opened[-1].waiters.acquire(blocking=False)  # who waited made room again
+    assert open_services[-1].waiters.acquire(blocking=False)  # who waited made room again

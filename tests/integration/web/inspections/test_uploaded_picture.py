@@ -14,13 +14,13 @@ from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.asking import IMG, URL, code, forget_answers, pointers
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_picture_that_is_sent_waits_for_the_inspector_and_is_described(web: FlaskClient, blobs_root: Path, inspector: Inspector) -> None:
-    data = picture(7)
+    data = make_image(7)
     first = web.post("/img", data={"file": (io.BytesIO(data), "my.jpg")})
     said = first.get_json()
     assert (first.status_code, said["source"]) == (202, None)
@@ -35,7 +35,7 @@ def test_a_picture_that_is_sent_waits_for_the_inspector_and_is_described(web: Fl
 
 
 def test_a_picture_is_sent_again_when_its_result_is_gone(web: FlaskClient, db: Db, blobs_root: Path, inspector: Inspector) -> None:
-    data = picture(7)
+    data = make_image(7)
     key = incoming_key(web.post("/img", data=data, content_type="image/jpeg").get_json()["id"])
     inspector.finish()
     LocalBlobs(blobs_root).delete(key)
@@ -48,7 +48,7 @@ def test_a_picture_is_sent_again_when_its_result_is_gone(web: FlaskClient, db: D
 
 
 def test_a_picture_that_is_too_large_or_none_is_refused(web: FlaskClient, db: Db) -> None:
-    large = picture(1) + bytes(100_000)
+    large = make_image(1) + bytes(100_000)
     for answer in (
         web.post("/img", data=large, content_type="image/jpeg"),
         web.post("/img", data={"file": (io.BytesIO(large), "a.jpg")}),
@@ -79,7 +79,7 @@ def test_a_picture_that_is_too_large_or_none_is_refused(web: FlaskClient, db: Db
         ("/img", {"data": b"{", "content_type": "application/json"}, 400, "malformed_json", None),
         (IMG, {"json": {"url": URL}}, 422, "invalid", ["/url"]),
         (f"{IMG}&effect=deepdream", {"json": {"url": URL, "effect": "deepdream"}}, 422, "invalid", None),
-        (IMG, {"data": picture(), "content_type": "image/jpeg"}, 422, "invalid", ["/url"]),
+        (IMG, {"data": make_image(), "content_type": "image/jpeg"}, 422, "invalid", ["/url"]),
         (IMG, {"data": b"x", "content_type": "text/plain"}, 415, "unsupported_media_type", None),
         (IMG, {"data": bytes(70_000), "content_type": "application/json"}, 413, "body_too_large", None),
         ("/img", {"data": {"other": "1"}, "content_type": "multipart/form-data"}, 422, "invalid", ["/other", "/file"]),
@@ -104,7 +104,7 @@ def test_exactly_one_picture_and_only_what_is_known(
 
 
 def test_two_files_are_one_too_many(web: FlaskClient) -> None:
-    two = [(io.BytesIO(picture(1)), "a.jpg"), (io.BytesIO(picture(2)), "b.jpg")]
+    two = [(io.BytesIO(make_image(1)), "a.jpg"), (io.BytesIO(make_image(2)), "b.jpg")]
     answer = web.post("/img", data={"file": two})
     assert (answer.status_code, pointers(answer)) == (422, ["/file"])
 

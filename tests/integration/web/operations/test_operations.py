@@ -9,13 +9,13 @@ from shared import settings
 from shared.queue import heartbeats
 from shared.queues import IMAGES
 from shared.storage.mongo import Db
-from tests.support.web_client import client, item, post
+from tests.support.web_client import image_payload, make_client, post_batch
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_document_removed_by_hand_shows_in_the_metric(web: FlaskClient, db: Db) -> None:
-    said = post(web, [item(), item()]).get_json()
+    said = post_batch(web, [image_payload(), image_payload()]).get_json()
     db.images.delete_one({"_id": said["images"][0]["id"]})
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'state="received"} 2.0' in metrics
@@ -56,7 +56,7 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
 ) -> None:
     drain = tmp_path / "drain"
     monkeypatch.setenv("WEB_DRAIN_FILE", str(drain))
-    web = client(mongo, blobs_root, redis_url)
+    web = make_client(mongo, blobs_root, redis_url)
     heartbeats.send_heartbeat(db, "a worker", IMAGES)
     assert web.get("/readyz").status_code == 200
     drain.touch()
@@ -67,7 +67,7 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
     assert [name for name, check in checks.items() if not check["ok"]] == ["draining"]
     assert "drained" in checks["draining"]["detail"]
     assert str(drain) not in answer.get_data(as_text=True)
-    said = post(web, [item()])
+    said = post_batch(web, [image_payload()])
     assert said.status_code == 202
     assert all(web.get(path).status_code == 200 for path in (said.headers["Location"], "/image_batches", "/healthz", "/"))
     drain.unlink()
@@ -77,6 +77,6 @@ def test_a_server_that_is_drained_is_not_ready_and_serves_on(
 
 def test_readyz_blames_nobody_else_for_a_database_that_is_away(mongo: settings.Mongo, blobs_root: Path) -> None:
     nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
-    checks = client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
+    checks = make_client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
     assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]
     assert all("without MongoDB" in checks[name]["detail"] for name in ("worker", "model"))

@@ -15,8 +15,8 @@ from shared.ledger import commits
 from shared.storage.blob_keys import spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.mongo_proxy import CuttingProxy
-from tests.support.web_client import client, item, opened, picture, post
+from tests.support.mongo_proxy import CommitFaultProxy
+from tests.support.web_client import image_payload, make_client, make_image, open_services, post_batch
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_away(
     web: FlaskClient, db: Db, blobs_root: Path
 ) -> None:
-    first, second = picture(1), picture(2)
-    answer = post(web, [item(first), item(second, barcode=" 4006381333931 ", note={"a": 1})])
+    first, second = make_image(1), make_image(2)
+    answer = post_batch(web, [image_payload(first), image_payload(second, barcode=" 4006381333931 ", note={"a": 1})])
     assert answer.status_code == 202
     said = answer.get_json()
     assert said["status"] == "queued"
@@ -40,7 +40,7 @@ def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_away(
 
 
 def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, db: Db) -> None:
-    answer = post(web, {"images": [item()], "augmentations": ["rotate"], "detect": False})
+    answer = post_batch(web, {"images": [image_payload()], "augmentations": ["rotate"], "detect": False})
     stored = db.images.find_one({"_id": answer.get_json()["images"][0]["id"]})
     assert stored is not None
     assert (stored["work"]["augmentations"], stored["work"]["detect"]) == (["rotate"], False)
@@ -57,31 +57,31 @@ def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, d
         ("[]", 422, "invalid", [""]),
         ("3", 422, "invalid", [""]),
         ("{}", 422, "invalid", ["/images"]),
-        ([1, item()], 422, "invalid", ["/0"]),
-        ([item(file="!!!!")], 422, "invalid", ["/0/file"]),
-        ([item(file="")], 422, "invalid", ["/0/file"]),
-        ([item(file=None)], 422, "invalid", ["/0/file"]),
-        ([item(b"hello, no picture")], 422, "invalid", ["/0/file"]),
-        ([item(timestamp="yesterday")], 422, "invalid", ["/0/timestamp"]),
-        ([item(timestamp=1e300)], 422, "invalid", ["/0/timestamp"]),
-        ([item(timestamp=True)], 422, "invalid", ["/0/timestamp"]),
-        ([item(store_name="  ")], 422, "invalid", ["/0/store_name"]),
-        ([item(store_name=5)], 422, "invalid", ["/0/store_name"]),
-        ([item(camera_id=1.5)], 422, "invalid", ["/0/camera_id"]),
-        ([item(barcode="9" * 65)], 422, "invalid", ["/0/barcode"]),
-        ([item(extra={"a": "x" * 5000})], 422, "invalid", ["/0/extra"]),
-        ([item(big=2**70)], 422, "invalid", ["/0/extra"]),
-        ({"images": [item(), item(file="%")]}, 422, "invalid", ["/images/1/file"]),
-        ({"images": [item()], "augmentations": ["swirl"]}, 422, "invalid", ["/augmentations/0"]),
-        ({"images": [item()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
-        ([item()] * 1001, 413, "too_many_images", []),
+        ([1, image_payload()], 422, "invalid", ["/0"]),
+        ([image_payload(file="!!!!")], 422, "invalid", ["/0/file"]),
+        ([image_payload(file="")], 422, "invalid", ["/0/file"]),
+        ([image_payload(file=None)], 422, "invalid", ["/0/file"]),
+        ([image_payload(b"hello, no picture")], 422, "invalid", ["/0/file"]),
+        ([image_payload(timestamp="yesterday")], 422, "invalid", ["/0/timestamp"]),
+        ([image_payload(timestamp=1e300)], 422, "invalid", ["/0/timestamp"]),
+        ([image_payload(timestamp=True)], 422, "invalid", ["/0/timestamp"]),
+        ([image_payload(store_name="  ")], 422, "invalid", ["/0/store_name"]),
+        ([image_payload(store_name=5)], 422, "invalid", ["/0/store_name"]),
+        ([image_payload(camera_id=1.5)], 422, "invalid", ["/0/camera_id"]),
+        ([image_payload(barcode="9" * 65)], 422, "invalid", ["/0/barcode"]),
+        ([image_payload(extra={"a": "x" * 5000})], 422, "invalid", ["/0/extra"]),
+        ([image_payload(big=2**70)], 422, "invalid", ["/0/extra"]),
+        ({"images": [image_payload(), image_payload(file="%")]}, 422, "invalid", ["/images/1/file"]),
+        ({"images": [image_payload()], "augmentations": ["swirl"]}, 422, "invalid", ["/augmentations/0"]),
+        ({"images": [image_payload()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
+        ([image_payload()] * 1001, 413, "too_many_images", []),
     ],
     ids=lambda value: str(value)[:24] if isinstance(value, str | bytes) else None,
 )
 def test_a_bad_body_is_refused_with_its_pointers_and_nothing_is_kept(
     web: FlaskClient, db: Db, body: Any, status: int, code: str, pointers: list[str]
 ) -> None:
-    answer = post(web, body)
+    answer = post_batch(web, body)
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
     problem = answer.get_json(force=True)
@@ -94,42 +94,42 @@ def test_a_bad_body_is_refused_with_its_pointers_and_nothing_is_kept(
 def test_an_image_too_large_is_413_with_the_limit_and_singly_rejected_when_lenient(
     db: Db, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
-    web = client(mongo, blobs_root, max_image_bytes=2000)
-    large = picture(3, (640, 480))
-    refused = post(web, [item(), item(large)])
+    web = make_client(mongo, blobs_root, max_image_bytes=2000)
+    large = make_image(3, (640, 480))
+    refused = post_batch(web, [image_payload(), image_payload(large)])
     problem = refused.get_json(force=True)
     assert (refused.status_code, problem["code"], problem["value"]) == (413, "image_too_large", 2000)
     assert [error["pointer"] for error in problem["errors"]] == ["/1/file"]
-    lenient = post(web, [item(), item(large)], Prefer="handling=lenient").get_json()
+    lenient = post_batch(web, [image_payload(), image_payload(large)], Prefer="handling=lenient").get_json()
     assert (lenient["accepted"], lenient["rejected"], lenient["total"]) == (1, 1, 1)
     assert [image["status"] for image in lenient["images"]] == ["queued", "rejected"]
 
 
 def test_lenient_with_nothing_good_is_refused(web: FlaskClient) -> None:
-    assert post(web, [item(file="?")], Prefer="handling=lenient").status_code == 422
+    assert post_batch(web, [image_payload(file="?")], Prefer="handling=lenient").status_code == 422
 
 
 def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root, max_body_bytes=100_000)
+    web = make_client(mongo, blobs_root, max_body_bytes=100_000)
     bomb = gzip.compress(b" " * 200_000)
-    for answer in (post(web, b" " * 200_000), post(web, bomb, Content_Encoding="gzip")):
+    for answer in (post_batch(web, b" " * 200_000), post_batch(web, bomb, Content_Encoding="gzip")):
         problem = answer.get_json(force=True)
         assert (answer.status_code, problem["code"], problem["limit"]) == (413, "body_too_large", "max_body_bytes")
 
 
 def test_gzip_is_read_and_a_broken_one_refused(web: FlaskClient) -> None:
-    body = json.dumps([item()]).encode()
+    body = json.dumps([image_payload()]).encode()
     good = gzip.compress(body)
-    assert post(web, good, Content_Encoding="gzip").status_code == 202
-    assert post(web, gzip.compress(body[:9]) + gzip.compress(body[9:]), Content_Encoding="gzip").status_code == 202
-    assert post(web, good + b"and more", Content_Encoding="gzip").status_code == 400
-    assert post(web, good[:-20], Content_Encoding="gzip").status_code == 400
-    assert post(web, b"no gzip", Content_Encoding="gzip").status_code == 400
-    assert post(web, good, Content_Encoding="br").status_code == 415
+    assert post_batch(web, good, Content_Encoding="gzip").status_code == 202
+    assert post_batch(web, gzip.compress(body[:9]) + gzip.compress(body[9:]), Content_Encoding="gzip").status_code == 202
+    assert post_batch(web, good + b"and more", Content_Encoding="gzip").status_code == 400
+    assert post_batch(web, good[:-20], Content_Encoding="gzip").status_code == 400
+    assert post_batch(web, b"no gzip", Content_Encoding="gzip").status_code == 400
+    assert post_batch(web, good, Content_Encoding="br").status_code == 415
 
 
 def test_what_is_read_of_a_gzip_stream_is_bounded_whatever_comes_of_it(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root, max_body_bytes=10_000)
+    web = make_client(mongo, blobs_root, max_body_bytes=10_000)
     endless = gzip.compress(b"[]") + gzip.compress(b"") * 1000
     answer = web.post("/upload_image_batch", input_stream=io.BytesIO(endless), headers={"Content-Encoding": "gzip"}, environ_overrides={"wsgi.input_terminated": True})  # fmt: skip
     assert (answer.status_code, answer.get_json(force=True)["code"]) == (413, "body_too_large")
@@ -137,50 +137,50 @@ def test_what_is_read_of_a_gzip_stream_is_bounded_whatever_comes_of_it(db: Db, m
 
 @pytest.mark.parametrize("prefix", ["data:image/jpeg;base64,", " \nDATA:;base64,", ""])
 def test_base64_may_have_a_data_prefix_white_space_and_escaped_slashes(web: FlaskClient, prefix: str) -> None:
-    one = item()
+    one = image_payload()
     one["file"] = prefix + one["file"][:40] + "\r\n " + one["file"][40:]
-    assert post(web, json.dumps([one]).replace("/", "\\/")).status_code == 202
+    assert post_batch(web, json.dumps([one]).replace("/", "\\/")).status_code == 202
 
 
 def test_small_values_without_end_are_413_before_they_fill_the_memory(web: FlaskClient) -> None:
     for body in (b"[" + b"{}," * 300_000 + b"{}]", b'{"images":[],' + b",".join(b'"a%d":0' % n for n in range(300_000)) + b"}"):
-        problem = post(web, body).get_json(force=True)
+        problem = post_batch(web, body).get_json(force=True)
         assert (problem["status"], problem["code"], problem["limit"]) == (413, "too_many_values", "max_values")
-    few = post(web, {"images": [item()], "x" * 5000: 0, **{f"a{n}": 0 for n in range(500)}}).get_json(force=True)
+    few = post_batch(web, {"images": [image_payload()], "x" * 5000: 0, **{f"a{n}": 0 for n in range(500)}}).get_json(force=True)
     assert (few["status"], len(few["errors"]), max(len(error["pointer"]) for error in few["errors"])) == (422, 100, 201)
 
 
 def test_counts_and_sizes_are_said_before_fields(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root, max_image_bytes=2000, max_images=3)
-    large = item(picture(3, (640, 480)))
+    web = make_client(mongo, blobs_root, max_image_bytes=2000, max_images=3)
+    large = image_payload(make_image(3, (640, 480)))
     for body in ({"images": [large], "augmentations": ["blurr"]}, {"images": [large], "webhook_url": "x", "foo": 1}):
-        assert post(web, body).get_json(force=True)["code"] == "image_too_large"
-    assert post(web, {"images": [item()] * 4, "webhook_url": "x"}).get_json(force=True)["code"] == "too_many_images"
-    files = [(io.BytesIO(picture()), "a.jpg") for _ in range(40)]
+        assert post_batch(web, body).get_json(force=True)["code"] == "image_too_large"
+    assert post_batch(web, {"images": [image_payload()] * 4, "webhook_url": "x"}).get_json(force=True)["code"] == "too_many_images"
+    files = [(io.BytesIO(make_image()), "a.jpg") for _ in range(40)]
     form = web.post("/upload_image_batch", data={"metadata": json.dumps([{}]), "file": files})
     assert (form.status_code, form.get_json(force=True)["code"]) == (413, "too_many_images")
 
 
 def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
-    said = {name: value for name, value in item().items() if name != "file"}
-    files = [(io.BytesIO(picture(n)), f"shelf {n}.jpg") for n in (1, 2)]
+    said = {name: value for name, value in image_payload().items() if name != "file"}
+    files = [(io.BytesIO(make_image(n)), f"shelf {n}.jpg") for n in (1, 2)]
     answer = web.post("/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": files})
     assert answer.status_code == 202
     assert db.images.distinct("filename") == ["shelf 1.jpg", "shelf 2.jpg"]
     short = web.post(
-        "/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": [(io.BytesIO(picture()), "a.jpg")]}
+        "/upload_image_batch", data={"metadata": json.dumps([said, said]), "file": [(io.BytesIO(make_image()), "a.jpg")]}
     )
     assert (short.status_code, short.get_json(force=True)["errors"][0]["code"]) == (422, "count_mismatch")
-    assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(picture()), "a.jpg")]}).status_code == 422
+    assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(make_image()), "a.jpg")]}).status_code == 422
 
 
 def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
-    said = json.dumps([{name: value for name, value in item().items() if name != "file"}]).encode()
-    lines = [b"--x", b'Content-Disposition: form-data; name="file"', b"", picture(), b"--x",
+    said = json.dumps([{name: value for name, value in image_payload().items() if name != "file"}]).encode()
+    lines = [b"--x", b'Content-Disposition: form-data; name="file"', b"", make_image(), b"--x",
              b'Content-Disposition: form-data; name="metadata"', b"", said, b"--x--", b""]  # fmt: skip
-    answer = post(web, b"\r\n".join(lines), Content_Type="multipart/form-data; boundary=x")
+    answer = post_batch(web, b"\r\n".join(lines), Content_Type="multipart/form-data; boundary=x")
     assert answer.status_code == 202
-    assert db.images.find_one({})["file_size"] == len(picture())  # type: ignore[index]
+    assert db.images.find_one({})["file_size"] == len(make_image())  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
         ({"webhook_url": "http://x"}, "not_supported", [("/webhook_url", "not_supported")]),
         ({"detect": "false", "files": "x"}, "invalid", [("/detect", "unknown_field"), ("/files", "unknown_field")]),
         ({"metadata": ["[]", "[]"]}, "invalid", [("/metadata", "given_twice"), ("", "empty"), ("/file", "count_mismatch")]),
-        ({"metadata": json.dumps([item()])}, "invalid", [("/0/file", "unknown_field")]),
+        ({"metadata": json.dumps([image_payload()])}, "invalid", [("/0/file", "unknown_field")]),
     ],
 )
 def test_what_a_form_says_in_vain_is_refused(
     web: FlaskClient, parts: dict[str, Any], code: str, errors: list[tuple[str, str]]
 ) -> None:
-    said = json.dumps([{name: value for name, value in item().items() if name != "file"}])
-    form = {"metadata": said, "file": (io.BytesIO(picture()), "a.jpg"), **parts}
+    said = json.dumps([{name: value for name, value in image_payload().items() if name != "file"}])
+    form = {"metadata": said, "file": (io.BytesIO(make_image()), "a.jpg"), **parts}
     answer = web.post("/upload_image_batch", data=form)
     body = answer.get_json(force=True)
     assert (answer.status_code, body["code"]) == (422, code)
@@ -204,15 +204,15 @@ def test_what_a_form_says_in_vain_is_refused(
 
 
 def test_every_error_of_an_image_is_said_and_sizes_come_first(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root, max_image_bytes=2000)
+    web = make_client(mongo, blobs_root, max_image_bytes=2000)
     bad = {"store_name": "", "x": "y" * 5000}
-    wrong = post(web, [item(b"no picture", **bad)]).get_json(force=True)
+    wrong = post_batch(web, [image_payload(b"no picture", **bad)]).get_json(force=True)
     assert {(one["pointer"], one["code"]) for one in wrong["errors"]} == {
         ("/0/store_name", "blank"), ("/0/extra", "extra_too_large"), ("/0/file", "unsupported_format"),
     }  # fmt: skip
-    large = post(web, [item(picture() + bytes(2000), **bad)])
+    large = post_batch(web, [image_payload(make_image() + bytes(2000), **bad)])
     assert (large.status_code, large.get_json(force=True)["code"]) == (413, "image_too_large")
-    empty = post(web, {"images": [], "webhook_url": "x"}).get_json(force=True)
+    empty = post_batch(web, {"images": [], "webhook_url": "x"}).get_json(force=True)
     assert (empty["code"], [one["code"] for one in empty["errors"]]) == ("not_supported", ["not_supported", "empty"])
 
 
@@ -226,11 +226,11 @@ def test_every_error_of_an_image_is_said_and_sizes_come_first(db: Db, mongo: set
     ],
 )
 def test_lenient_is_asked_for_by_a_preference(web: FlaskClient, prefer: str, status: int) -> None:
-    assert post(web, [item(), item(file="?")], Prefer=prefer).status_code == status
+    assert post_batch(web, [image_payload(), image_payload(file="?")], Prefer=prefer).status_code == status
 
 
 def test_another_form_type_says_what_to_send(web: FlaskClient) -> None:
-    answer = post(web, "a=b", Content_Type="application/x-www-form-urlencoded")
+    answer = post_batch(web, "a=b", Content_Type="application/x-www-form-urlencoded")
     assert (answer.status_code, answer.get_json(force=True)["accepted"]) == (
         415,
         ["application/json", "multipart/form-data"],
@@ -238,15 +238,15 @@ def test_another_form_type_says_what_to_send(web: FlaskClient) -> None:
 
 
 def test_the_same_key_gives_the_same_answer_and_one_batch(web: FlaskClient, db: Db) -> None:
-    body = [item()]
-    first = post(web, body, Idempotency_Key="night-1")
-    again = post(web, gzip.compress(json.dumps(body).encode()), Idempotency_Key="night-1", Content_Encoding="gzip")
+    body = [image_payload()]
+    first = post_batch(web, body, Idempotency_Key="night-1")
+    again = post_batch(web, gzip.compress(json.dumps(body).encode()), Idempotency_Key="night-1", Content_Encoding="gzip")
     assert first.get_json() == again.get_json()
     assert db.batches.count_documents({}) == 1
-    other = post(web, [item(store_name="south")], Idempotency_Key="night-1")
+    other = post_batch(web, [image_payload(store_name="south")], Idempotency_Key="night-1")
     assert (other.status_code, other.get_json(force=True)["code"]) == (422, "idempotency_mismatch")
     assert web.delete(first.headers["Location"]).status_code == 204
-    gone = post(web, body, Idempotency_Key="night-1")
+    gone = post_batch(web, body, Idempotency_Key="night-1")
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
 
 
@@ -254,90 +254,90 @@ def test_a_repetition_of_what_is_being_answered_is_told_to_come_back(web: FlaskC
     commit, early = commits.commit_batch, []
 
     def while_another_asks(*about: Any, **more: Any) -> None:
-        early.append(post(web.application.test_client(), [item()], Idempotency_Key="k"))
+        early.append(post_batch(web.application.test_client(), [image_payload()], Idempotency_Key="k"))
         commit(*about, **more)
 
     monkeypatch.setattr(commits, "commit_batch", while_another_asks)
-    first = post(web, [item()], Idempotency_Key="k")
+    first = post_batch(web, [image_payload()], Idempotency_Key="k")
     assert first.status_code == 202
     assert [(answer.status_code, answer.get_json(force=True)["code"], answer.headers["Retry-After"]) for answer in early] == [(409, "request_in_flight", "2")]
-    assert post(web, [item()], Idempotency_Key="k").get_json() == first.get_json()
+    assert post_batch(web, [image_payload()], Idempotency_Key="k").get_json() == first.get_json()
     assert db.batches.count_documents({}) == 1
 
 
 def test_a_database_that_goes_away_at_the_commit_is_503_with_the_batch_that_the_key_then_shows(
     web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
-    proxy = CuttingProxy(mongod.port, "lose_answer", away=True)
+    proxy = CommitFaultProxy(mongod.port, "lose_answer", refuse_reconnects=True)
     cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "commit_deadline_s": 5})
-    answer = post(client(cut, blobs_root), [item()], Idempotency_Key="k")
+    answer = post_batch(make_client(cut, blobs_root), [image_payload()], Idempotency_Key="k")
     problem = answer.get_json(force=True)
     assert (answer.status_code, problem["code"], answer.headers["Retry-After"]) == (503, "commit_unknown", "5")
-    assert LocalBlobs(blobs_root).read(spool_key(problem["batch_id"])) == picture()  # it may have been accepted, and it was
-    again = post(web, [item()], Idempotency_Key="k")
+    assert LocalBlobs(blobs_root).read(spool_key(problem["batch_id"])) == make_image()  # it may have been accepted, and it was
+    again = post_batch(web, [image_payload()], Idempotency_Key="k")
     assert (again.status_code, again.get_json()["batch_id"]) == (202, problem["batch_id"])
     assert db.batches.count_documents({}) == 1
-    opened.pop().close()  # before what it talks through
+    open_services.pop().close()  # before what it talks through
     proxy.close()
 
 
 def test_a_repetition_needs_no_room(web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    first = post(web, [item()], Idempotency_Key="k")
-    full = client(mongo, blobs_root, min_free_bytes=10**18)
-    assert post(full, [item()], Idempotency_Key="k").get_json() == first.get_json()
+    first = post_batch(web, [image_payload()], Idempotency_Key="k")
+    full = make_client(mongo, blobs_root, min_free_bytes=10**18)
+    assert post_batch(full, [image_payload()], Idempotency_Key="k").get_json() == first.get_json()
     for key in ("k", "other"):
-        answer = post(full, [item(store_name="south")], Idempotency_Key=key)
+        answer = post_batch(full, [image_payload(store_name="south")], Idempotency_Key=key)
         assert answer.status_code == (422 if key == "k" else 507)
     assert db.batches.count_documents({}) == 1
 
 
 def test_sizes_and_syntax_are_said_before_the_key(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    web = client(mongo, blobs_root, max_images=1)
-    for body, status in (("{bad", 400), ([item(), item()], 413), ([item()], 422)):
-        assert post(web, body, Idempotency_Key="\t").status_code == status
+    web = make_client(mongo, blobs_root, max_images=1)
+    for body, status in (("{bad", 400), ([image_payload(), image_payload()], 413), ([image_payload()], 422)):
+        assert post_batch(web, body, Idempotency_Key="\t").status_code == status
     for metadata, status in (({"metadata": "{bad"}, 400), ({}, 413)):
-        files = [(io.BytesIO(picture()), "a.jpg") for _ in range(2)]
+        files = [(io.BytesIO(make_image()), "a.jpg") for _ in range(2)]
         assert web.post("/upload_image_batch", data={**metadata, "file": files}).status_code == status
 
 
 @pytest.mark.parametrize("change", [{"file": "??"}, {"file": "?", "store_name": "south"}, {"file": "?", "barcode": "9"}])
 def test_another_bad_image_is_another_request(web: FlaskClient, change: dict[str, Any]) -> None:
     said = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
-    first = post(web, [item(), item(file="?")], **said)
-    assert post(web, [item(), item(file="?")], **said).get_json() == first.get_json()
-    other = post(web, [item(), item(**change)], **said)
+    first = post_batch(web, [image_payload(), image_payload(file="?")], **said)
+    assert post_batch(web, [image_payload(), image_payload(file="?")], **said).get_json() == first.get_json()
+    other = post_batch(web, [image_payload(), image_payload(**change)], **said)
     assert (other.status_code, other.get_json(force=True)["code"]) == (422, "idempotency_mismatch")
 
 
 def test_a_lenient_repetition_with_another_fault_is_another_request(web: FlaskClient) -> None:
     first = {"Idempotency_Key": "k", "Prefer": "handling=lenient"}
-    assert post(web, [item(), item(file="?")], **first).status_code == 202
-    assert post(web, [item(), item(file="?")], **first).status_code == 202
-    assert post(web, [item(), item(store_name="")], **first).status_code == 422
+    assert post_batch(web, [image_payload(), image_payload(file="?")], **first).status_code == 202
+    assert post_batch(web, [image_payload(), image_payload(file="?")], **first).status_code == 202
+    assert post_batch(web, [image_payload(), image_payload(store_name="")], **first).status_code == 422
 
 
 def test_a_refused_request_does_not_use_up_its_key(web: FlaskClient) -> None:
-    assert post(web, [item(file="?")], Idempotency_Key="k").status_code == 422
-    assert post(web, [item()], Idempotency_Key="k").status_code == 202
-    assert post(web, [item()], Idempotency_Key="").status_code == 422
+    assert post_batch(web, [image_payload(file="?")], Idempotency_Key="k").status_code == 422
+    assert post_batch(web, [image_payload()], Idempotency_Key="k").status_code == 202
+    assert post_batch(web, [image_payload()], Idempotency_Key="").status_code == 422
 
 
 def test_a_process_that_is_ending_still_accepts_what_it_has_begun(web: FlaskClient, db: Db) -> None:
-    opened[-1]._beside.shutdown()  # as the interpreter does at its end, with requests still running
-    assert post(web, [item(picture(1, (1200, 900))) for _ in range(3)]).status_code == 202
+    open_services[-1]._beside.shutdown()  # as the interpreter does at its end, with requests still running
+    assert post_batch(web, [image_payload(make_image(1, (1200, 900))) for _ in range(3)]).status_code == 202
     assert db.images.count_documents({}) == 3
 
 
 def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:
-    answer = post(client(mongo, blobs_root, min_free_bytes=2**60), [item()])
+    answer = post_batch(make_client(mongo, blobs_root, min_free_bytes=2**60), [image_payload()])
     assert (answer.status_code, answer.get_json(force=True)["code"]) == (507, "disk_full")
     assert answer.headers["Retry-After"]
 
 
 def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
-    web = client(away, tmp_path / "blobs")
-    monkeypatch.setattr(opened[-1], "check_room", lambda _coming: None)  # it would ask the database first
+    web = make_client(away, tmp_path / "blobs")
+    monkeypatch.setattr(open_services[-1], "check_room", lambda _coming: None)  # it would ask the database first
     written: list[str] = []
     write = LocalBlobs.write
 
@@ -346,7 +346,7 @@ def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monk
         written.append(key)
 
     monkeypatch.setattr(LocalBlobs, "write", seen)
-    answer = post(web, [item()])
+    answer = post_batch(web, [image_payload()])
     assert len(written) == 1
     assert (answer.status_code, answer.get_json(force=True)["code"]) == (503, "database_unavailable")
     assert list(LocalBlobs(tmp_path / "blobs").list("spool")) == []
@@ -370,5 +370,5 @@ def test_a_database_that_is_away_is_503_and_leaves_no_spool(tmp_path: Path, monk
 def test_open_mode_answers_this_machine_only(
     web: FlaskClient, headers: dict[str, str], status: int, code: str | None
 ) -> None:
-    answer = post(web, [item()], **headers)
+    answer = post_batch(web, [image_payload()], **headers)
     assert (answer.status_code, answer.get_json(force=True).get("code")) == (status, code)

@@ -20,8 +20,8 @@ from shared.storage.blob_keys import spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
-from tests.support.service_stack import until
-from tests.support.web_client import item, picture
+from tests.support.service_stack import wait_until
+from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.vision import image_steps
 from worker.vision.detection import detect
@@ -32,10 +32,10 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
-    good, png = picture(1, (640, 480)), picture(2, (80, 60), "PNG")
+    good, png = make_image(1, (640, 480)), make_image(2, (80, 60), "PNG")
     header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n\0\0\0\r" + header + struct.pack(">I", zlib.crc32(header)) + b"\0\0\0\0IDAT5\xaf\x06\x1e"
-    body = {"images": [item(good), item(good[: len(good) // 2]), item(png), item(bomb)], "augmentations": ["rotate"]}
+    body = {"images": [image_payload(good), image_payload(good[: len(good) // 2]), image_payload(png), image_payload(bomb)], "augmentations": ["rotate"]}
     said = upload(web, db, body)
     run(pipeline)
     batch = web.get(said["links"]["self"]).get_json()
@@ -61,10 +61,10 @@ def test_a_batch_of_good_and_broken_pictures_ends_as_it_should(web: FlaskClient,
 def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     hasty = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=1).model_copy(update={"hard_limit_s": 0.1})}), app="test", db=db, blobs=blobs), detector, "worker-a")
     late = hasty.take()
-    until(lambda: claims.expire_leases(db) == 1)  # its hard limit is over, so the lease is not renewed
+    wait_until(lambda: claims.expire_leases(db) == 1)  # its hard limit is over, so the lease is not renewed
     other = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-b")
     run(other)
     other.stop()
@@ -78,15 +78,15 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
 
 
 def test_a_claim_that_is_being_worked_on_is_kept(web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     worker = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}), app="test", db=db, blobs=blobs), detector, "worker-a")
     (taken,) = worker.take().claim.images
-    until(lambda: db.images.count_documents({"_id": said["images"][0]["id"], "work.lease_until": {"$gt": taken["work"]["lease_until"]}}) == 1)
+    wait_until(lambda: db.images.count_documents({"_id": said["images"][0]["id"], "work.lease_until": {"$gt": taken["work"]["lease_until"]}}) == 1)
     worker.stop()
 
 
 def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     taken = pipeline.take()
     deletion.begin_delete(db, said["batch_id"])
     pipeline.work(taken)
@@ -95,7 +95,7 @@ def test_a_batch_deleted_under_a_worker_stays_deleted(web: FlaskClient, db: Db, 
 
 
 def test_when_the_time_is_over_no_further_claim_is_begun(web: FlaskClient, db: Db, pipeline: Pipeline) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
     rung: list[None] = []
     assert pipeline.work_off(lambda: rung.append(None), 0)  # a worker that was told to let go
     assert count(db) == {"done": 32, "queued": 8}
@@ -107,7 +107,7 @@ def test_when_the_time_is_over_no_further_claim_is_begun(web: FlaskClient, db: D
 def test_a_claim_taken_ahead_goes_back_at_once_when_the_work_is_broken_off(
     web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(40)], "augmentations": [], "detect": False})
 
     finish, calls = results.finish, itertools.count(1)
 
@@ -126,7 +126,7 @@ def test_a_claim_taken_ahead_goes_back_at_once_when_the_work_is_broken_off(
 
 
 def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     blobs.delete(spool_key(said["batch_id"]))
     run(pipeline)
     image = web.get(said["links"]["self"]).get_json()["images"][0]
@@ -134,7 +134,7 @@ def test_missing_bytes_are_said_and_never_silently_done(web: FlaskClient, db: Db
 
 
 def test_a_store_that_is_not_mounted_fails_no_image(web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload(web, db, [item(picture(1))])
+    upload(web, db, [image_payload(make_image(1))])
     away = blobs_root.with_name("away")
 
     def unmount(*given: Any) -> claims.Claim:
@@ -159,7 +159,7 @@ def test_a_store_that_is_not_mounted_fails_no_image(web: FlaskClient, db: Db, pi
 def test_a_full_disk_gives_images_back_and_counts_nothing(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     (blobs_root / "files").write_text("no folder can be made here")
     with pytest.raises(StoreAway):
         pipeline.take()
@@ -175,7 +175,7 @@ def test_a_full_disk_gives_images_back_and_counts_nothing(
 def test_pictures_are_augmented_where_the_model_computes(
     web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(web, db, [item(picture(1, (64, 48)))])
+    upload(web, db, [image_payload(make_image(1, (64, 48)))])
     finish, asked = image_steps.finish, []
 
     def finished(prepared: PreparedImage, found: list[Any], names: list[str], device: str) -> PreparedImage:
@@ -193,7 +193,7 @@ def test_pictures_are_augmented_where_the_model_computes(
 def test_what_goes_wrong_in_the_worker_itself_is_tried_alone_in_the_helper(
     web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, [item(picture(number, (64, 48))) for number in range(3)])
+    said = upload(web, db, [image_payload(make_image(number, (64, 48))) for number in range(3)])
 
     def fault(*_: object) -> None:
         raise KeyError("a fault of ours")
@@ -212,7 +212,7 @@ def test_what_goes_wrong_in_the_worker_itself_is_tried_alone_in_the_helper(
 def test_a_picture_that_keeps_going_wrong_alone_fails_in_the_end(
     web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     db.images.update_one({}, {"$set": {"work.solo": True}})
 
     def fault(*_: object) -> None:
@@ -230,7 +230,7 @@ def test_a_picture_that_keeps_going_wrong_alone_fails_in_the_end(
 def test_what_is_done_stays_done_when_the_time_is_over(
     web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(20)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(20)], "augmentations": [], "detect": False})
     prepare = image_steps.prepare
     begun: list[str] = []
 

@@ -16,8 +16,8 @@ from shared.storage.blob_keys import IDENTITY, batch_prefix, image_prefix, spool
 from shared.storage.local_blobs import LIVE, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
-from tests.support.ledger import end_lease, now
-from tests.support.web_client import item, picture
+from tests.support.ledger import expire_leases, utc_now
+from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.sweep.sweep import Sweep
 from worker.vision.detection import detect
@@ -42,8 +42,8 @@ def served(blobs_root: Path, image_id: str, name: str) -> bytes | None:
 def test_a_file_server_finds_what_is_done_and_nothing_of_what_failed(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, blobs_root: Path
 ) -> None:
-    good, png = picture(1), picture(2, (80, 60), "PNG")
-    said = upload(web, db, {"images": [item(good), item(good[: len(good) // 2]), item(png)], "augmentations": ["rotate"]})
+    good, png = make_image(1), make_image(2, (80, 60), "PNG")
+    said = upload(web, db, {"images": [image_payload(good), image_payload(good[: len(good) // 2]), image_payload(png)], "augmentations": ["rotate"]})
     done, failed, rendered = (image["id"] for image in said["images"])
     taken = pipeline.take()
     blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would lead somewhere"])
@@ -61,7 +61,7 @@ def test_a_file_server_finds_what_is_done_and_nothing_of_what_failed(
 def test_what_cannot_be_published_is_done_all_the_same(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
-    images = [item(picture(number, (16, 16))) for number in range(10)]  # more than one group
+    images = [image_payload(make_image(number, (16, 16))) for number in range(10)]  # more than one group
     said = upload(web, db, {"images": images, "augmentations": [], "detect": False})
 
     def fail(*_: object) -> None:
@@ -79,11 +79,11 @@ def test_a_worker_that_lost_its_claim_points_no_link_at_its_files(
     web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector, blobs_root: Path
 ) -> None:
     unhurried = made.model_copy(update={"worker": settings.Worker(lease_s=300)})  # it is not told in time that it lost
-    image = upload(web, db, [item(picture(1))])["images"][0]["id"]
+    image = upload(web, db, [image_payload(make_image(1))])["images"][0]["id"]
     lines = [Pipeline(open_stores(unhurried, app="test", db=db, blobs=blobs), detector, owner) for owner in ("worker-a", "worker-b")]
     try:
         late = lines[0].take()
-        end_lease(db, [image])
+        expire_leases(db, [image])
         assert claims.expire_leases(db) == 1
         heir = lines[1].take()
         lines[0].work(late)
@@ -101,8 +101,8 @@ def test_a_worker_that_lost_its_claim_points_no_link_at_its_files(
 def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, blobs_root: Path
 ) -> None:
-    good = picture(1, (640, 480))  # so large that its half still says so: all three are one group
-    said = upload(web, db, [item(good), item(picture(2)), item(good[: len(good) // 2])])
+    good = make_image(1, (640, 480))  # so large that its half still says so: all three are one group
+    said = upload(web, db, [image_payload(good), image_payload(make_image(2)), image_payload(good[: len(good) // 2])])
     missing, wrong, failed = (image["id"] for image in said["images"])
     blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would lead somewhere"])
 
@@ -128,7 +128,7 @@ def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
 def test_a_spool_goes_although_nothing_can_be_published(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
 
     def fail(*_: object) -> None:
         raise StoreAway("no links here")
@@ -142,15 +142,15 @@ def test_a_spool_goes_although_nothing_can_be_published(
 def test_a_deletion_ends_what_a_file_server_shows_before_it_is_answered(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     image, folder = said["images"][0]["id"], batch_prefix(said["batch_id"])
     run(pipeline)
-    assert served(blobs_root, image, "jpg") == picture(1)
+    assert served(blobs_root, image, "jpg") == make_image(1)
     remove, order = LocalBlobs.delete_tree, []
 
     def seen(self: LocalBlobs, prefix: str) -> None:
         order.append((prefix, db.batches.count_documents({"deleting": True})))
-        assert served(blobs_root, image, "jpg") == picture(1)  # the mark comes first: a moment longer than the web shows it
+        assert served(blobs_root, image, "jpg") == make_image(1)  # the mark comes first: a moment longer than the web shows it
         remove(self, prefix)
 
     monkeypatch.setattr(LocalBlobs, "delete_tree", seen)
@@ -165,17 +165,17 @@ def test_a_deletion_ends_what_a_file_server_shows_before_it_is_answered(
 def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, blobs_root: Path
 ) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     image, folder = said["images"][0]["id"], batch_prefix(said["batch_id"])
     run(pipeline)
     deletion.begin_delete(db, said["batch_id"])  # and here the web was killed
-    assert served(blobs_root, image, "jpg") == picture(1)
+    assert served(blobs_root, image, "jpg") == make_image(1)
     sweep = Sweep(open_stores(made, app="test", db=db, blobs=blobs))
     sweep.tick()
     assert not (blobs_root / folder).exists()
     assert db.batches.count_documents({"deleting": True, "uncleared": True}) == 0
     blobs.write(variant_key(image, 1, "thumb"), [b"a frozen worker's"])
-    db.batches.update_one({}, {"$set": {"deleting_at": now() - timedelta(hours=1)}})
+    db.batches.update_one({}, {"$set": {"deleting_at": utc_now() - timedelta(hours=1)}})
     time.sleep(0.02)
     sweep.tick()
     assert not (blobs_root / folder).exists()

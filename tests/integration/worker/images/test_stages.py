@@ -21,7 +21,7 @@ from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
-from tests.support.web_client import item, picture
+from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.sandbox import parent
 from worker.sandbox.requests import FinishImage
@@ -66,7 +66,7 @@ def roomy(made: Settings) -> Settings:
 def test_the_next_pictures_are_decoded_and_the_last_ones_drawn_while_the_model_looks(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(40)], "augmentations": []})
+    said = upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(40)], "augmentations": []})
     pipeline = Pipeline(open_stores(roomy(made), app="test", db=db, blobs=blobs), detector, "worker-a")
     numbers = {image["id"]: at for at, image in enumerate(said["images"])}
     prepare, finish, predict = image_steps.prepare, image_steps.finish, detector.predict
@@ -116,7 +116,7 @@ def test_threads_and_the_model_take_turns_where_they_are_asked_to(
     in_turn: bool,
     beside: bool,
 ) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(24)], "augmentations": []})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(24)], "augmentations": []})
     decode, prepare, finish, predict = imaging.decode, image_steps.prepare, image_steps.finish, detector.predict
     busy, together = threading.Semaphore(1), threading.Event()
 
@@ -150,7 +150,7 @@ def test_threads_and_the_model_take_turns_where_they_are_asked_to(
 def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
     web: FlaskClient, db: Db, pipeline: Pipeline, detector: detect.Detector, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    said = upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(9)], "augmentations": []})
+    said = upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(9)], "augmentations": []})
     db.images.update_one({"_id": said["images"][at]["id"]}, {"$set": {"work.solo": True}})
     prepare, stored, predict, do = image_steps.prepare, results.finish, detector.predict, pipeline._looking._isolate.run
     steps: list[str] = []
@@ -185,7 +185,7 @@ def test_nothing_is_looked_at_beside_a_picture_that_is_tried_alone(
 
 
 def test_what_the_helper_says_while_it_draws_is_a_pictures_own_failure(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = upload(web, db, [item(picture(1))])
+    said = upload(web, db, [image_payload(make_image(1))])
     db.images.update_one({}, {"$set": {"work.solo": True}})
     do = pipeline._looking._isolate.run
 
@@ -202,7 +202,7 @@ def test_what_the_helper_says_while_it_draws_is_a_pictures_own_failure(web: Flas
 def test_pictures_that_take_longer_than_a_claim_may_still_end_group_by_group(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector
 ) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(20)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(20)], "augmentations": [], "detect": False})
     hurried = made.model_copy(update={"worker": made.worker.model_copy(update={"soft_limit_s": 1e-6})})
     pipeline = Pipeline(open_stores(hurried, app="test", db=db, blobs=blobs), detector, "worker-a")
     for done in (8, 16, 20):
@@ -213,7 +213,7 @@ def test_pictures_that_take_longer_than_a_claim_may_still_end_group_by_group(
 
 
 def test_after_a_time_limit_nobody_waits_for_what_was_given_back(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = upload(web, db, {"images": [item(picture(number, (64, 48), "PNG")) for number in range(4)], "augmentations": [], "detect": False})
+    said = upload(web, db, {"images": [image_payload(make_image(number, (64, 48), "PNG")) for number in range(4)], "augmentations": [], "detect": False})
 
     def over(*_: object) -> None:
         raise SoftTimeLimitExceeded
@@ -242,7 +242,7 @@ def test_a_time_limit_does_not_wait_for_what_is_drawn(
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._LAST_S", 0.2)
     pipeline = Pipeline(open_stores(roomy(made), app="test", db=db, blobs=blobs), detector, "worker-a")
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": [], "detect": False})
     finish, go_on, groups = image_steps.finish, threading.Event(), itertools.count()
     detected = pipeline._looking.detect
 
@@ -274,7 +274,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._LAST_S", 0.2)
     pipeline = Pipeline(open_stores(asked_to_take_turns(made), app="test", db=db, blobs=blobs), detector, "worker-a")
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []})
     finish, drawing, go_on, asked = image_steps.finish, threading.Event(), threading.Event(), itertools.count()
 
     def finished(one: PreparedImage, *given: Any) -> PreparedImage:
@@ -305,7 +305,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
             with pytest.raises(SoftTimeLimitExceeded):
                 pipeline.work(pipeline.take())
         assert count(db) == {"queued": 12}
-        upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(12)], "augmentations": []})  # these are not tried alone
+        upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []})  # these are not tried alone
         run(pipeline)  # while the old thread still has its turn
         assert count(db) == {"done": 24}
         assert not go_on.is_set()
@@ -318,7 +318,7 @@ def test_a_time_limit_does_not_wait_until_it_is_the_models_turn(
 def test_a_claim_that_can_no_longer_be_begun_is_given_back(
     web: FlaskClient, db: Db, made: Settings, blobs: LocalBlobs, detector: detect.Detector, pipeline: Pipeline
 ) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
     broken_off = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-b")
     broken_off.stop()
     with pytest.raises(RuntimeError):
@@ -329,7 +329,7 @@ def test_a_claim_that_can_no_longer_be_begun_is_given_back(
 
 
 def test_a_fault_of_ours_before_the_first_look_is_tried_alone(web: FlaskClient, db: Db, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    upload(web, db, {"images": [item(picture(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
+    upload(web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(2)], "augmentations": [], "detect": False})
 
     def fault(_data: bytes) -> None:
         raise KeyError("a fault of ours")

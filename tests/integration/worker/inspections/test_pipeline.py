@@ -24,10 +24,10 @@ from shared.storage.identity import StoreIdentity
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from shared.variants import DREAM, ORIGINAL
-from tests.faults.images import good
+from tests.faults.images import draw_valid_image
 from tests.support import image_sources
-from tests.support.ledger import validate
-from tests.support.service_stack import until
+from tests.support.ledger import validate_documents
+from tests.support.service_stack import wait_until
 from worker.inspections.pipeline import Inspections
 from worker.vision.detection.detect import Detector
 
@@ -54,7 +54,7 @@ class Desk:
     def __init__(self, made: Settings, db: Db, blobs: LocalBlobs, detector: Detector) -> None:
         self.settings = made.model_copy(
             update={
-                "fetch": settings.Fetch(permitted_networks=[image_sources.HERE], whole_s=120, first_byte_s=120),
+                "fetch": settings.Fetch(permitted_networks=[image_sources.PERMITTED_ADDRESS], whole_s=120, first_byte_s=120),
                 "inspect": settings.Inspect(lease_s=60, fresh_s=100, keep_s=100, max_source_bytes=200_000),
             }
         )
@@ -101,25 +101,25 @@ def desk(made: Settings, db: Db, blobs: LocalBlobs, detector: Detector) -> Itera
 
 @pytest.fixture(scope="module")
 def photo() -> bytes:
-    return good(random.Random(9)).data
+    return draw_valid_image(random.Random(9)).data
 
 
 @contextmanager
-def showing(data: bytes, **headers: str) -> Iterator[image_sources.Source]:
-    with image_sources.Source(image_sources.says(image_sources.ok(data, **headers))) as source:
+def showing(data: bytes, **headers: str) -> Iterator[image_sources.SourceServer]:
+    with image_sources.SourceServer(image_sources.respond_with(image_sources.ok_response(data, **headers))) as source:
         yield source
 
 
 @contextmanager
-def waiting(data: bytes) -> Iterator[tuple[image_sources.Source, threading.Event]]:
+def waiting(data: bytes) -> Iterator[tuple[image_sources.SourceServer, threading.Event]]:
     """Serve a picture to who asked for it once the event is set."""
     released = threading.Event()
 
     def slow(connection: Any, _: str) -> None:
         released.wait(280)
-        connection.sendall(image_sources.ok(data))
+        connection.sendall(image_sources.ok_response(data))
 
-    with image_sources.Source(slow) as source:
+    with image_sources.SourceServer(slow) as source:
         yield source, released
 
 
@@ -134,7 +134,7 @@ def test_a_picture_by_url_is_shown_with_its_augmentations(desk: Desk, photo: byt
         assert desk.picture(job, name).format == "JPEG"
         assert max(desk.picture(job, name).size) <= 700
     assert len(source.requests) == 1
-    validate(desk.db)
+    validate_documents(desk.db)
 
 
 def test_a_picture_is_described_and_what_is_in_it_is_named(desk: Desk, photo: bytes, detector: Detector) -> None:
@@ -156,14 +156,14 @@ def test_a_dream_is_another_picture_and_says_how_it_was_made(desk: Desk, photo: 
     assert shown.tobytes() != dreamt.tobytes()
 
 
-def failed(desk: Desk, behaviour: image_sources.Behaviour | bytes, recipe: Recipe | None = None) -> dict[str, Any]:
+def failed(desk: Desk, behaviour: image_sources.ConnectionHandler | bytes, recipe: Recipe | None = None) -> dict[str, Any]:
     """Give what is told of a source that behaves so."""
-    with image_sources.Source(image_sources.says(behaviour) if isinstance(behaviour, bytes) else behaviour) as source:
+    with image_sources.SourceServer(image_sources.respond_with(behaviour) if isinstance(behaviour, bytes) else behaviour) as source:
         job = desk.finished(Source(url=f"{source.url}/a.jpg"), recipe or Augment(NAMES))
     assert job.status == "failed"
     assert job.error is not None
     assert job.fresh
-    validate(desk.db)
+    validate_documents(desk.db)
     return job.error
 
 
@@ -189,13 +189,13 @@ def test_the_helpers_stay_from_picture_to_picture(desk: Desk, photo: bytes) -> N
 
 
 def test_a_source_is_asked_whether_what_is_known_is_still_right(desk: Desk, photo: bytes) -> None:
-    tagged = image_sources.ok(photo, ETag='"one"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
+    tagged = image_sources.ok_response(photo, ETag='"one"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
     unchanged = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n"
 
     def answer(connection: Any, asked: str) -> None:
         connection.sendall(unchanged if 'If-None-Match: "one"' in asked else tagged)
 
-    with image_sources.Source(answer) as source:
+    with image_sources.SourceServer(answer) as source:
         first = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
         desk.make_old(first)
         second = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
@@ -212,16 +212,16 @@ def test_a_source_is_asked_whether_what_is_known_is_still_right(desk: Desk, phot
 
 
 def test_nothing_is_said_of_what_is_known_to_where_a_redirect_leads_by_now(desk: Desk, photo: bytes) -> None:
-    other = good(random.Random(10)).data
-    places = {"/old.jpg": image_sources.ok(photo, ETag='"1"'), "/new.jpg": image_sources.ok(other, ETag='"1"')}
+    other = draw_valid_image(random.Random(10)).data
+    places = {"/old.jpg": image_sources.ok_response(photo, ETag='"1"'), "/new.jpg": image_sources.ok_response(other, ETag='"1"')}
     leads_to = iter(["/old.jpg", "/new.jpg"])
 
     def answer(connection: Any, asked: str) -> None:
         path = asked.split(" ", 2)[1]
         unchanged = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n" if "If-None-Match" in asked else b""
-        connection.sendall(image_sources.redirect(next(leads_to)) if path == "/x" else unchanged or places[path])
+        connection.sendall(image_sources.redirect_response(next(leads_to)) if path == "/x" else unchanged or places[path])
 
-    with image_sources.Source(answer) as source:
+    with image_sources.SourceServer(answer) as source:
         first = desk.finished(Source(url=f"{source.url}/x"), Augment(NAMES))
         desk.make_old(first)
         second = desk.finished(Source(url=f"{source.url}/x"), Augment(NAMES))
@@ -248,15 +248,15 @@ def test_what_the_source_does_wrong_is_told_by_code(desk: Desk) -> None:
         "detail": "The source answers with status 404.",
         "extra": {"upstream_status": 404},
     }
-    assert failed(desk, image_sources.ok(bytes(200_001)))["code"] == "source_too_large"
-    assert failed(desk, image_sources.redirect("http://127.0.0.1/"))["code"] == "blocked_address"
+    assert failed(desk, image_sources.ok_response(bytes(200_001)))["code"] == "source_too_large"
+    assert failed(desk, image_sources.redirect_response("http://127.0.0.1/"))["code"] == "blocked_address"
     assert failed(desk, b"nonsense\r\n\r\n")["code"] == "upstream_error"
 
 
 @pytest.mark.parametrize("recipe", [Augment(NAMES), Describe()])
 def test_what_is_wrong_with_the_picture_is_told_by_code(recipe: Recipe, desk: Desk, photo: bytes) -> None:
-    assert (failed(desk, image_sources.ok(b"<html>no picture"), recipe)["status"], failed(desk, image_sources.ok(b""), recipe)["code"]) == (415, "not_an_image")
-    cut = failed(desk, image_sources.ok(photo[: len(photo) // 2]), recipe)
+    assert (failed(desk, image_sources.ok_response(b"<html>no picture"), recipe)["status"], failed(desk, image_sources.ok_response(b""), recipe)["code"]) == (415, "not_an_image")
+    cut = failed(desk, image_sources.ok_response(photo[: len(photo) // 2]), recipe)
     assert (cut["status"], cut["code"]) == (422, "truncated")
 
 
@@ -265,9 +265,9 @@ def test_a_slow_source_holds_up_nobody_else(desk: Desk, photo: bytes) -> None:
         late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
         working = threading.Thread(target=desk.work.work_off, args=(lambda: None, 60))
         working.start()
-        until(lambda: slowly.requests, 120, "the slow one is being fetched")
+        wait_until(lambda: slowly.requests, 120, "the slow one is being fetched")
         soon = desk.ask(Source(url=f"{quickly.url}/b.jpg"), Augment(NAMES))
-        until(lambda: jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
+        wait_until(lambda: jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
         assert jobs.get(desk.db, late).status == "processing"
         released.set()
         working.join(120)
@@ -279,7 +279,7 @@ def test_a_task_ends_in_its_time_and_what_is_slow_goes_on_beside_the_next(desk: 
         late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
         assert desk.work.work_off(lambda: None, 0.5)  # somebody is to be rung for
         soon = desk.ask(Source(url=f"{quickly.url}/b.jpg"), Augment(NAMES))
-        until(lambda: desk.work.work_off(lambda: None, 1) and jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
+        wait_until(lambda: desk.work.work_off(lambda: None, 1) and jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
         assert jobs.get(desk.db, late).status == "processing"
         released.set()
         assert not desk.work.work_off(lambda: None, 60)
@@ -299,9 +299,9 @@ def test_more_than_a_source_is_asked_for_at_once_wait_and_are_done(desk: Desk, p
         inside.acquire(timeout=0.2)  # long enough for the others to come, were they let
         with lock:
             running -= 1
-        connection.sendall(image_sources.ok(photo))
+        connection.sendall(image_sources.ok_response(photo))
 
-    with image_sources.Source(watched) as source:
+    with image_sources.SourceServer(watched) as source:
         ids = [desk.ask(Source(url=f"{source.url}/{number}.jpg"), Augment(("noise",))) for number in range(12)]
         assert not desk.work.work_off(lambda: None, 60)
         assert [jobs.get(desk.db, one).status for one in ids] == ["done"] * len(ids)
@@ -333,7 +333,7 @@ def test_a_full_disk_is_waited_for(desk: Desk, photo: bytes, monkeypatch: pytest
             patch.setattr(desk.blobs, "write_many", full)
             job_id = desk.ask(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
             desk.work.work_off(lambda: None, 1)
-            until(lambda: jobs.get(desk.db, job_id).status == "queued", 120, "it is given back")
+            wait_until(lambda: jobs.get(desk.db, job_id).status == "queued", 120, "it is given back")
         desk.work.work_off(lambda: None, 60)
     assert jobs.get(desk.db, job_id).status == "done"
 
@@ -344,7 +344,7 @@ def test_what_is_being_worked_on_is_given_back_when_it_is_told_to_stop(desk: Des
     def hang(*_: object) -> None:
         released.wait(280)
 
-    with image_sources.Source(hang) as source:
+    with image_sources.SourceServer(hang) as source:
         job_id = desk.ask(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
         # The main loop looks up a claim again and again while a source is slow: there the stop reaches it.
         real, calls = jobs.claim, iter([True, False])

@@ -21,8 +21,8 @@ from shared.queue import heartbeats
 from shared.queues import IMAGES, INSPECTIONS
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.gunicorn_front import running
-from tests.support.service_stack import until
+from tests.support.gunicorn_front import run_web_front
+from tests.support.service_stack import wait_until
 from web import healthcheck as web_alive
 from worker.runtime import healthcheck as worker_alive
 from worker.sweep.sweep import Sweep
@@ -68,14 +68,14 @@ def test_it_says_so_before_its_container_is_given_up(image: str, limit_s: float)
 def test_a_worker_of_this_host_that_was_heard_of_lately_is_alive(mongo: settings.Mongo, db: Db) -> None:
     silent = f"error: no worker of {socket.gethostname()} was heard of for 15 s\n"
     assert of_a_worker(mongo) == (1, silent)
-    until(lambda: beat_and_ask(mongo, db) == (0, ""), 60, "it is alive")  # again and again, as a health check does
+    wait_until(lambda: beat_and_ask(mongo, db) == (0, ""), 60, "it is alive")  # again and again, as a health check does
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
     assert of_a_worker(mongo) == (1, silent)
 
 
 def test_a_worker_that_is_hindered_lives_and_takes_no_work(mongo: settings.Mongo, db: Db) -> None:
     hindered = f"error: the worker of {socket.gethostname()} cannot work (model_unusable); its log says why\n"
-    until(lambda: beat_and_ask(mongo, db, "model_unusable") == (1, hindered), 60, "it is hindered")
+    wait_until(lambda: beat_and_ask(mongo, db, "model_unusable") == (1, hindered), 60, "it is hindered")
     heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     assert heartbeats.find_impediment(db, IMAGES, "another") is None
     assert not heartbeats.is_worker_alive(db, IMAGES)
@@ -104,7 +104,7 @@ def test_the_sweep_is_alive_while_its_lease_is_held(mongo: settings.Mongo, db: D
         sweep.tick()
         return of_a_worker(mongo, "--sweep") == (0, "")
 
-    until(alive, 60, "it is alive")
+    wait_until(alive, 60, "it is alive")
     db.leases.update_one({"_id": "sweep"}, [{"$set": {"until": {"$subtract": ["$$NOW", 1]}}}])
     assert of_a_worker(mongo, "--sweep")[0] == 1
 
@@ -124,8 +124,8 @@ def test_a_check_imports_nothing_heavy() -> None:
 
 
 def test_a_front_that_answers_is_alive(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
-    with running(mongo, tmp_path) as front:
-        until(lambda: ask("-m", "web.healthcheck", WEB_PORT=str(front.port)) == (0, ""), 60, "it is alive")
+    with run_web_front(mongo, tmp_path) as front:
+        wait_until(lambda: ask("-m", "web.healthcheck", WEB_PORT=str(front.port)) == (0, ""), 60, "it is alive")
     code, said = ask("-m", "web.healthcheck", WEB_PORT=str(front.port))
     assert (code, said) == (1, f"error: nobody answers at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from tests.support.web_client import picture
+from tests.support.web_client import make_image
 from worker.sandbox import messages, parent, requests
 from worker.vision.errors import VisionError
 
@@ -47,7 +47,7 @@ def test_the_childs_exit_status_shows_whether_the_image_is_at_fault(
     monkeypatch.setattr(parent, "_oom_kills", lambda: next(kills))
     sandbox = parent.Sandbox(2 * 1024**3, 1 if "sleep" in end else 60)
     with pytest.raises((VisionError, parent.SandboxKilled)) as caught:
-        sandbox.run(prepare_request(picture()))
+        sandbox.run(prepare_request(make_image()))
     sandbox.close()
     assert getattr(caught.value, "code", None) == expected
     assert len(started) == starts
@@ -135,12 +135,12 @@ def test_a_reply_whose_wait_was_interrupted_is_never_taken_for_the_next_requests
         raise SoftTimeLimitExceeded
 
     try:
-        assert sandbox.run(prepare_request(picture(1), "1" * 36)).fields["width"] == 64
+        assert sandbox.run(prepare_request(make_image(1), "1" * 36)).fields["width"] == 64
         monkeypatch.setattr(parent, "receive", interrupted)
         with pytest.raises(SoftTimeLimitExceeded):
-            sandbox.run(prepare_request(picture(2, (80, 40)), "2" * 36))
+            sandbox.run(prepare_request(make_image(2, (80, 40)), "2" * 36))
         monkeypatch.setattr(parent, "receive", receive)
-        third = sandbox.run(prepare_request(picture(3, (32, 24)), "3" * 36))
+        third = sandbox.run(prepare_request(make_image(3, (32, 24)), "3" * 36))
         assert (third.image_id, third.fields["width"]) == ("3" * 36, 32)
     finally:
         sandbox.close()
@@ -155,13 +155,13 @@ def test_a_frozen_child_is_killed_after_the_time_limit(monkeypatch: pytest.Monke
         return command(memory_bytes, 120)
 
     try:
-        sandbox.run(prepare_request(picture(1)))
+        sandbox.run(prepare_request(make_image(1)))
         assert sandbox._child is not None
         sandbox._child.send_signal(signal.SIGSTOP)
         sandbox._timeout_s = 2
         monkeypatch.setattr(parent, "_command", without_limits)
         began = time.monotonic()
-        assert sandbox.run(prepare_request(picture(2, (900, 900), "BMP"))).fields["width"] == 900  # larger than a pipe's buffer
+        assert sandbox.run(prepare_request(make_image(2, (900, 900), "BMP"))).fields["width"] == 900  # larger than a pipe's buffer
         assert time.monotonic() - began < 100
     finally:
         sandbox.close()
@@ -172,9 +172,9 @@ def test_an_image_longer_than_a_jpeg_can_be_is_refused_by_its_size() -> None:
     sandbox = parent.Sandbox(2 * 1024**3, 30)
     try:
         with pytest.raises(VisionError) as caught:
-            sandbox.run(prepare_request(picture(1, (65_501, 8), "PNG")))
+            sandbox.run(prepare_request(make_image(1, (65_501, 8), "PNG")))
         assert caught.value.code == "too_many_pixels"
-        prepared = sandbox.run(prepare_request(picture(1, (65_500, 8), "PNG")))
+        prepared = sandbox.run(prepare_request(make_image(1, (65_500, 8), "PNG")))
         assert sandbox.run(requests.FinishImage(prepared, [], ["rotate"])).files.keys() == {"thumb", "rendition", "boxes", "rotate"}
     finally:
         sandbox.close()
@@ -185,8 +185,8 @@ def test_an_image_that_needs_too_much_memory_fails_alone() -> None:
     sandbox = parent.Sandbox(250 * 1024**2, 30)
     try:
         with pytest.raises(VisionError) as caught:
-            sandbox.run(prepare_request(picture(1, (7000, 6000), "PNG")))
+            sandbox.run(prepare_request(make_image(1, (7000, 6000), "PNG")))
         assert caught.value.code == "out_of_memory"
-        assert sandbox.run(prepare_request(picture(1))).fields["width"] == 64
+        assert sandbox.run(prepare_request(make_image(1))).fields["width"] == 64
     finally:
         sandbox.close()

@@ -13,7 +13,7 @@ import pytest
 
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from tests.support import paths
-from tests.support.crafted_images import drawn, encoded
+from tests.support.crafted_images import draw_image, encode_image
 from worker.sandbox.messages import Reply, send
 from worker.sandbox.parent import Sandbox, SandboxKilled
 from worker.sandbox.requests import AugmentImage, DescribeImage, FinishImage, PrepareImage
@@ -106,7 +106,7 @@ def test_an_image_of_a_batch_is_prepared_and_finished(sandbox: Sandbox) -> None:
 
 
 def test_faulty_images_have_error_codes_and_the_child_lives_on(sandbox: Sandbox) -> None:
-    sandbox.run(DescribeImage(encoded(drawn(), "PNG"), MAX))
+    sandbox.run(DescribeImage(encode_image(draw_image(), "PNG"), MAX))
     first = pid(sandbox)
     for data, code in ((b"", "empty"), (b"<html>", "unsupported_format"), (SAMPLE[:9000], "truncated")):
         for request in (DescribeImage(data, MAX), AugmentImage(data, (), 1, MAX), PrepareImage(data, "one", None, MAX)):

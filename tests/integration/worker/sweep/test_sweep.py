@@ -12,7 +12,7 @@ from shared.storage.blob_keys import IDENTITY, original_key, spool_key
 from shared.storage.local_blobs import TEMP, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
-from tests.support.web_client import item, picture
+from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import Pipeline
 from worker.sweep.sweep import Sweep
 
@@ -22,21 +22,21 @@ pytestmark = pytest.mark.slow
 def test_the_sweep_repairs_a_damaged_original_from_the_spool_and_then_deletes_the_spool(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    accepted = upload(web, db, [item(picture(1)), item(picture(2))])
+    accepted = upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
     run(pipeline)
     damaged_id = accepted["images"][0]["id"]
-    blobs.write(original_key(damaged_id, "jpg"), [b"x" * len(picture(1))])
+    blobs.write(original_key(damaged_id, "jpg"), [b"x" * len(make_image(1))])
     Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(accepted["batch_id"])) is None
-    assert web.get(accepted["images"][0]["file_path"]).data == picture(1)
+    assert web.get(accepted["images"][0]["file_path"]).data == make_image(1)
 
 
 def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_with_others(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    damaged = upload(web, db, [item(picture(1))])
-    intact = upload(web, db, [item(picture(2))])
-    lost = upload(web, db, [item(picture(3))])
+    damaged = upload(web, db, [image_payload(make_image(1))])
+    intact = upload(web, db, [image_payload(make_image(2))])
+    lost = upload(web, db, [image_payload(make_image(3))])
     blobs.write(spool_key(lost["batch_id"]), [b"other bytes"])
     run(pipeline)
     assert web.get(lost["links"]["self"]).get_json()["images"][0]["error"]["code"] == "bytes_missing"
@@ -55,7 +55,7 @@ def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_
 def test_originals_reported_missing_are_stored_when_the_spool_is_found_again(
     web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings
 ) -> None:
-    accepted = upload(web, db, [item(picture(1)), item(picture(2))])
+    accepted = upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
     spool = blobs.read(spool_key(accepted["batch_id"]))
     blobs.delete(spool_key(accepted["batch_id"]))
     run(pipeline)
@@ -63,7 +63,7 @@ def test_originals_reported_missing_are_stored_when_the_spool_is_found_again(
     Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
     images = web.get(accepted["links"]["self"]).get_json()["images"]
     assert [image["error"]["code"] for image in images] == ["bytes_missing"] * 2
-    assert [web.get(image["file_path"]).data for image in images] == [picture(1), picture(2)]
+    assert [web.get(image["file_path"]).data for image in images] == [make_image(1), make_image(2)]
     assert blobs.stat(spool_key(accepted["batch_id"])) is None
 
 

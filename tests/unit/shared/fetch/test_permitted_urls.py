@@ -18,7 +18,7 @@ from shared.fetch.concurrency import ConcurrencyLimit
 from shared.fetch.deadline import Deadline
 from shared.fetch.policy import Destination, FetchPolicy
 from shared.settings import Fetch
-from tests.support.service_stack import until
+from tests.support.service_stack import wait_until
 from tests.unit.shared.fetch.hostile_urls import PUBLIC_4, PUBLIC_6, resolve
 
 
@@ -214,7 +214,7 @@ def test_a_name_server_that_hangs_costs_the_time_limit_and_a_bounded_number_of_t
             return policy.check(urls.parse("http://later.example/"), Deadline(5)).addresses == (ip_address(PUBLIC_4),)
         return False
 
-    until(resolves, 60, "a name is resolved again")
+    wait_until(resolves, 60, "a name is resolved again")
 
 
 def test_a_programming_error_in_a_resolver_is_raised() -> None:

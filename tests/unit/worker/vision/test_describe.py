@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from shared.augmentations import AUGMENTATIONS
 from tests.support import paths
-from tests.support.crafted_images import drawn, encoded
+from tests.support.crafted_images import draw_image, encode_image
 from worker.vision import describe, imaging
 from worker.vision.augment import pixels_opencv
 from worker.vision.augment.operations import Transform
@@ -20,13 +20,13 @@ SAMPLE = (paths.SAMPLES / "carton-01a.jpg").read_bytes()
 MAX = 50_000_000
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FILES = {
-    "jpeg": (encoded(drawn(), "JPEG"), ("jpeg", "RGB", 1)),
-    "grey": (encoded(drawn().convert("L"), "JPEG"), ("jpeg", "L", 1)),
-    "inks": (encoded(drawn().convert("CMYK"), "JPEG"), ("jpeg", "CMYK", 1)),
-    "palette": (encoded(drawn().convert("P"), "PNG"), ("png", "P", 1)),
-    "sixteen bits": (encoded(Image.fromarray(np.full((64, 96), 40_000, np.uint16)), "PNG"), ("png", "I;16", 1)),
-    "animated": (encoded(drawn(), "WEBP", save_all=True, append_images=[drawn(2), drawn(3)]), ("webp", "RGB", 3)),
-    "animated palette": (encoded(drawn(), "GIF", save_all=True, append_images=[drawn(2), drawn(3)]), ("gif", "P", 3)),
+    "jpeg": (encode_image(draw_image(), "JPEG"), ("jpeg", "RGB", 1)),
+    "grey": (encode_image(draw_image().convert("L"), "JPEG"), ("jpeg", "L", 1)),
+    "inks": (encode_image(draw_image().convert("CMYK"), "JPEG"), ("jpeg", "CMYK", 1)),
+    "palette": (encode_image(draw_image().convert("P"), "PNG"), ("png", "P", 1)),
+    "sixteen bits": (encode_image(Image.fromarray(np.full((64, 96), 40_000, np.uint16)), "PNG"), ("png", "I;16", 1)),
+    "animated": (encode_image(draw_image(), "WEBP", save_all=True, append_images=[draw_image(2), draw_image(3)]), ("webp", "RGB", 3)),
+    "animated palette": (encode_image(draw_image(), "GIF", save_all=True, append_images=[draw_image(2), draw_image(3)]), ("gif", "P", 3)),
 }
 
 
@@ -55,7 +55,7 @@ def test_a_description_holds_metadata_quality_colours_and_barcodes() -> None:
     exif = Image.Exif()
     exif[0x10F], exif[0x112] = "Maker", 6
     photo = Image.open(paths.SAMPLES / "carton-01a.jpg")
-    described = describe.describe_image(encoded(photo, "JPEG", exif=exif, icc_profile=SRGB, quality=95), max_pixels=MAX)
+    described = describe.describe_image(encode_image(photo, "JPEG", exif=exif, icc_profile=SRGB, quality=95), max_pixels=MAX)
     assert (described.fields["width"], described.fields["height"]) == (photo.height, photo.width)
     assert described.rgb.shape == (photo.width, photo.height, 3)
     assert max(read(described.files["original"]).shape) == 700

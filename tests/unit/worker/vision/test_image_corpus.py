@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.crafted_images import drawn, encoded
-from tests.support.image_corpus import MAX_PIXELS, Form, corpus, wholes
+from tests.support.crafted_images import draw_image, encode_image
+from tests.support.image_corpus import MAX_PIXELS, ImageCase, build_corpus, intact_files
 from worker.sandbox.parent import Sandbox
 from worker.sandbox.requests import PrepareImage
 from worker.vision import imaging
 from worker.vision.errors import VisionError
 from worker.vision.imaging import DecodedImage
 
-FORMS = corpus()
-WHOLES = wholes()
+FORMS = build_corpus()
+WHOLES = intact_files()
 MAX_SECONDS = 2.0
 MEMORY_BYTES = 300 * 1024**2
 TRAILING_BYTES = {"tiff pages": 4, "bmp run lengths": 2}
@@ -45,7 +45,7 @@ def is_valid(image: DecodedImage) -> bool:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
-def test_every_file_of_the_corpus_has_the_expected_outcome_in_bounded_time(form: Form) -> None:
+def test_every_file_of_the_corpus_has_the_expected_outcome_in_bounded_time(form: ImageCase) -> None:
     start = time.process_time()
     image = decode(form.data)
     assert time.process_time() - start < MAX_SECONDS
@@ -59,7 +59,7 @@ def test_every_file_of_the_corpus_has_the_expected_outcome_in_bounded_time(form:
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 def test_the_limit_on_pixels_is_exact(kind: str) -> None:
-    data = encoded(drawn(1, (50, 40)), kind)
+    data = encode_image(draw_image(1, (50, 40)), kind)
     assert is_valid(imaging.decode(data, max_pixels=2000))
     with pytest.raises(VisionError, match="too_many_pixels"):
         imaging.decode(data, max_pixels=1999)
@@ -68,7 +68,7 @@ def test_the_limit_on_pixels_is_exact(kind: str) -> None:
 def test_one_sandbox_child_survives_the_whole_corpus_with_little_memory() -> None:
     helper = Sandbox(MEMORY_BYTES, 30)
     try:
-        helper.run(PrepareImage(encoded(drawn(), "JPEG"), "first", None, MAX_PIXELS))
+        helper.run(PrepareImage(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
         assert helper._child is not None
         pid = helper._child.pid
         for form in FORMS:
@@ -77,7 +77,7 @@ def test_one_sandbox_child_survives_the_whole_corpus_with_little_memory() -> Non
                 outcome = "done"
             except VisionError as error:
                 outcome = error.code
-            assert (form.name, outcome) == (form.name, "done" if form.is_good else form.outcome)
+            assert (form.name, outcome) == (form.name, "done" if form.is_decodable else form.outcome)
             assert helper._child.pid == pid
     finally:
         helper.close()

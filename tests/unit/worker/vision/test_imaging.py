@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import AvifImagePlugin, Image, ImageCms, ImageOps, _avif
 
-from tests.support.crafted_images import bmp, chunk, interlaced_rows, png, tiff, with_scans, with_segment, ycck
+from tests.support.crafted_images import (
+    build_bmp,
+    build_png,
+    build_tiff,
+    encode_ycck_jpeg,
+    interlaced_png_rows,
+    png_chunk,
+    with_jpeg_segment,
+    with_repeated_scan,
+)
 from worker.vision import formats, imaging
 from worker.vision.errors import VisionError
 
@@ -72,7 +81,7 @@ def test_16_bit_palette_grey_and_transparent_images_become_rgb() -> None:
 )
 def test_grey_of_more_than_8_bits_keeps_its_brightness(bits: int, form: int, zero: str, values: bytes, grey: list[int]) -> None:
     fields = {256: 4, 257: 1, 258: bits, 259: 1, 262: 0 if zero == "white" else 1, 273: 8, 277: 1, 278: 1, 279: len(values), 339: form}
-    assert imaging.decode(tiff("<", fields, pixels=values), max_pixels=MAX).rgb[0, :, 0].tolist() == grey
+    assert imaging.decode(build_tiff("<", fields, pixels=values), max_pixels=MAX).rgb[0, :, 0].tolist() == grey
 
 
 def test_an_animation_gives_its_first_frame_and_the_number_of_frames() -> None:
@@ -173,21 +182,21 @@ def test_a_png_is_complete_with_all_bytes_of_its_rows_and_truncated_without_the_
     begin = whole.index(b"IDAT") + 4
     rows = zlib.decompress(whole[begin : whole.index(b"IEND")])
     formats.png.check_pixels(whole)
-    short = chunk(b"IDAT", zlib.compress(rows[:-1]))
+    short = png_chunk(b"IDAT", zlib.compress(rows[:-1]))
     with pytest.raises(VisionError, match="truncated"):
-        formats.png.check_pixels(whole[: begin - 8] + short + chunk(b"IEND", b""))
+        formats.png.check_pixels(whole[: begin - 8] + short + png_chunk(b"IEND", b""))
 
 
 @settings(several, max_examples=60)
 @given(width=st.integers(1, 20), height=st.integers(1, 20))
 def test_an_interlaced_png_is_complete_with_all_bytes_of_its_rows_and_truncated_without_the_last(width: int, height: int) -> None:
-    rows = interlaced_rows(noise((width, height)))
-    formats.png.check_pixels(png((width, height), zlib.compress(rows), interlaced=1))
+    rows = interlaced_png_rows(noise((width, height)))
+    formats.png.check_pixels(build_png((width, height), zlib.compress(rows), interlaced=1))
     with pytest.raises(VisionError, match="truncated"):
-        formats.png.check_pixels(png((width, height), zlib.compress(rows[:-1]), interlaced=1))
+        formats.png.check_pixels(build_png((width, height), zlib.compress(rows[:-1]), interlaced=1))
 
 
-@pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), ycck])
+@pytest.mark.parametrize("make", [lambda image: encoded(image.convert("CMYK"), "JPEG"), encode_ycck_jpeg])
 def test_cmyk_is_converted_to_the_same_colours_as_by_pillow(make: Callable[[Image.Image], bytes]) -> None:
     data = make(noise())
     assert np.array_equal(imaging.decode(data, max_pixels=MAX).rgb, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
@@ -271,10 +280,10 @@ def test_only_ordinary_jpegs_are_plain() -> None:
 def test_a_jpeg_with_more_segments_or_scans_than_a_camera_writes_is_not_plain() -> None:
     whole, progressive = encoded(noise(), "JPEG"), encoded(noise(), "JPEG", progressive=True)
     exif = b"Exif\0\0" + bytes(2000)
-    assert imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 30), max_pixels=MAX)
+    assert imaging.is_plain_jpeg(with_jpeg_segment(whole, 0xE1, exif, 30), max_pixels=MAX)
     assert imaging.is_plain_jpeg(progressive, max_pixels=MAX)
-    assert not imaging.is_plain_jpeg(with_segment(whole, 0xE1, exif, 255), max_pixels=MAX)
-    assert not imaging.is_plain_jpeg(with_scans(progressive, 40), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_jpeg_segment(whole, 0xE1, exif, 255), max_pixels=MAX)
+    assert not imaging.is_plain_jpeg(with_repeated_scan(progressive, 40), max_pixels=MAX)
     assert not imaging.is_plain_jpeg(whole[:-2], max_pixels=MAX)
 
 
@@ -287,14 +296,14 @@ def test_a_jpeg_with_more_segments_than_a_colour_profile_and_a_camera_need_is_co
     profile = srgb() + bytes(254 * 65_519)
     assert imaging.decode(encoded(noise(), "JPEG", icc_profile=profile), max_pixels=MAX).profile == profile
     with pytest.raises(VisionError, match="corrupt"):
-        imaging.decode(with_segment(whole, 0xE1, b"Exif\0\0" + bytes(2000), 5000), max_pixels=MAX)
+        imaging.decode(with_jpeg_segment(whole, 0xE1, b"Exif\0\0" + bytes(2000), 5000), max_pixels=MAX)
 
 
 def test_bytes_between_the_segments_of_a_jpeg_are_removed() -> None:
     whole = encoded(noise(), "JPEG")
     assert formats.remove_unneeded("jpeg", whole) == whole
     assert formats.remove_unneeded("jpeg", whole[:2] + b"\xff" * 1000 + whole[2:]) == whole
-    hidden = with_segment(whole, 0xF0, with_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
+    hidden = with_jpeg_segment(whole, 0xF0, with_jpeg_segment(b"\xff\xd8", 0xE1, b"Exif\0\0", 1000))
     assert formats.remove_unneeded("jpeg", hidden) == whole
 
 
@@ -312,7 +321,7 @@ def test_the_pixel_count_is_read_from_the_header(kind: str, options: dict[str, A
 
 
 def test_the_pixel_count_of_a_bmp_with_a_negative_height_or_the_oldest_header_is_read() -> None:
-    assert imaging.read_pixel_count(bmp((64, -48), 24, b"")) == 64 * 48
+    assert imaging.read_pixel_count(build_bmp((64, -48), 24, b"")) == 64 * 48
     assert imaging.read_pixel_count(b"BM" + bytes(12) + struct.pack("<IHHHH", 12, 64, 48, 1, 24)) == 64 * 48
 
 

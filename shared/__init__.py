@@ -1,1 +1,1 @@
-"""The domain of Shelfsight: what both the web front and the workers know. Imports neither, knows no Flask and no torch."""
+"""The domain of Shelfsight, used by web and workers. It imports neither of them, and neither Flask nor torch."""

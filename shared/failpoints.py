@@ -1,7 +1,7 @@
-"""Named places in the way of an image where a fault test may end or freeze the process.
+"""Named points in the processing of an image at which a fault test may end or freeze the process.
 
-Nothing of ours reaches this: no setting, no variable. The fault tests start every process with a ``sitecustomize`` of theirs on
-its path, which installs a hook when this module is imported.
+No setting and no environment variable installs a hook. The fault tests start every process with their own ``sitecustomize`` on
+its path, which installs one when this module is imported.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ _hook: Callable[[str], None] | None = None
 
 
 def install(hook: Callable[[str], None] | None) -> None:
-    """Call ``hook`` with the name of every place reached from now on."""
-    global _hook  # noqa: PLW0603 -- one hook per process is the point
+    """Call ``hook`` with the name of every failpoint reached from now on; None removes it."""
+    global _hook  # noqa: PLW0603 -- there is one hook per process
     _hook = hook
 
 
 def reach(name: str) -> None:
-    """Say that a place was reached."""
+    """Call the hook, if one is installed, with the name of this failpoint."""
     if _hook is not None:
         _hook(name)

@@ -1,6 +1,7 @@
-"""Names of batches and images. A batch is a UUIDv7, so ids sort by time; an image's id is its batch's plus its index.
+"""Ids of batches and images.
 
-That an image names its batch saves an index and a look-up, and puts a batch's files side by side.
+A batch id is a UUIDv7, so ids sort by time. An image id is the batch id followed by the image's index, which saves an index and
+a look-up, and puts the files of a batch side by side.
 """
 
 import re
@@ -13,25 +14,25 @@ _IMAGE: Final = re.compile(r"[0-9a-f]{36}\Z")
 
 
 def new_batch_id() -> str:
-    """Make a batch id: a UUIDv7 (RFC 9562) as 32 hex digits."""
+    """Return a new batch id: a UUIDv7 (RFC 9562) as 32 hex digits."""
     return uuid_utils.uuid7().hex
 
 
 def image_id(batch_id: str, index: int) -> str:
-    """Name the image that was number ``index`` (0..65,535) of its request."""
+    """Return the id of the image at ``index`` (0..65,535) of its request: 36 hex digits."""
     return f"{batch_id}{index:04x}"
 
 
 def batch_of(image_id: str) -> str:
-    """Give the batch of an image."""
+    """Return the id of an image's batch."""
     return image_id[:32]
 
 
 def is_batch_id(text: str) -> bool:
-    """Say whether a text has the form of a batch id."""
+    """Return whether a text has the form of a batch id."""
     return bool(_BATCH.match(text))
 
 
 def is_image_id(text: str) -> bool:
-    """Say whether a text has the form of an image id."""
+    """Return whether a text has the form of an image id."""
     return bool(_IMAGE.match(text))

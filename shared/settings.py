@@ -1,6 +1,7 @@
-"""Every setting, grouped, read from the environment and from the files of ``SECRETS_DIR``.
+"""All settings, in groups, read from environment variables and from the files in ``SECRETS_DIR``.
 
-Built in main functions, never at import, but for the two modules that another program imports as its configuration: ``worker/entrypoints/images.py`` and ``web/server/gunicorn_conf.py``.
+Main functions build them; no module builds them at import, except those that another program imports as its configuration:
+``worker/entrypoints/images.py``, ``worker/entrypoints/inspections.py`` and ``web/server/gunicorn_conf.py``.
 """
 
 import ipaddress
@@ -31,7 +32,7 @@ from shared.fetch.rules import FetchRules
 MIB = 1024 * 1024
 
 Network = IPv4Network | IPv6Network
-One = TypeVar("One")
+Item = TypeVar("Item")
 
 
 def _is_loopback(host: str) -> bool:
@@ -41,28 +42,33 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listed(variable: str, given: object, one: Callable[[str], One], like: str) -> tuple[One, ...]:
-    """Read a JSON list here: elsewhere nothing would say what to write instead."""
+def _parse_json_list(variable: str, value: object, parse_item: Callable[[str], Item], example: str) -> tuple[Item, ...]:
+    """Parse a JSON list here, because the error of pydantic-settings would not show what to write instead."""
     try:
-        listed = json.loads(given) if isinstance(given, str) else given
-        if not isinstance(listed, list | tuple):
-            raise TypeError("it is no list")
-        return tuple(one(str(each)) for each in listed)
+        items = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise TypeError("the value is not a list")
+        return tuple(parse_item(str(item)) for item in items)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{variable} must be a JSON list like {like}: {error}") from None
+        raise ValueError(f"{variable} must be a JSON list like {example}: {error}") from None
+
+
+def _require(rule_holds: bool, sentence: str) -> None:  # noqa: FBT001 -- reads like an assertion
+    if not rule_holds:
+        raise ValueError(sentence)
 
 
 class SecretFiles(SecretsSettingsSource):
-    """Files named like a variable, in lower case: ``/run/secrets/mongodb_url``. What cannot be read is an error.
+    """Files named like a variable, in lower case: ``/run/secrets/mongodb_url``. A file that cannot be read is an error.
 
-    pydantic-settings only warns of a folder that is missing and of a secret that is a folder, which is what a mount makes of a
-    file that is not there: the service would go on with the default.
+    pydantic-settings only warns about a missing folder and about a secret that is a folder, which is what a mount creates in place
+    of a missing file: the service would continue with the default.
     """
 
     def __call__(self) -> dict[str, Any]:
-        """Read them.
+        """Read the files.
 
-        :raises SettingsError: the folder, or a file of it that is asked for, cannot be read.
+        :raises SettingsError: when the folder, or the file of a setting, cannot be read.
         """
         with warnings.catch_warnings(action="error"):
             try:
@@ -71,8 +77,11 @@ class SecretFiles(SecretsSettingsSource):
                 raise SettingsError("SECRETS_DIR") from error
 
 
-class Group(BaseSettings):
-    """Base of the groups: a variable wins over a file of ``SECRETS_DIR``, an empty one is none, unknown ones are somebody else's."""
+class SettingsGroup(BaseSettings):
+    """Base class of the groups.
+
+    A variable takes precedence over a file in ``SECRETS_DIR``, an empty variable counts as unset, and unknown variables are ignored.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
@@ -82,169 +91,261 @@ class Group(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- there is no such file
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- SecretFiles is in its place
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- no such file is read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced by SecretFiles
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Name the sources, the first one wins."""
+        """Return the sources, the one with the highest precedence first."""
         return init_settings, env_settings, SecretFiles(settings_cls, os.environ.get("SECRETS_DIR") or None)
 
 
-class Mongo(Group):
-    """MongoDB: the truth. ``MONGODB_URL``, ``MONGODB_DATABASE``."""
+class Mongo(SettingsGroup):
+    """Connection to MongoDB, the system of record. ``MONGODB_...``."""
 
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
     url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
     database: str = "shelfsight"
     connect_timeout_s: float = 2.0
-    socket_timeout_s: float = Field(30.0, description="An answer that takes longer is taken for a lost server.")
-    server_selection_timeout_s: float = Field(3.0, description="How long a call waits for a primary before it is 503.")
-    commit_deadline_s: float = Field(5.0, description="Limit of one commit transaction, retries included.")
-    query_deadline_s: float = Field(10.0, description="Limit of one listing, kept by the server.")
+    socket_timeout_s: float = Field(
+        30.0, description="Seconds to wait for a response; after that the connection counts as lost."
+    )
+    server_selection_timeout_s: float = Field(
+        3.0, description="Seconds to wait for a primary; after that the request gets a 503."
+    )
+    commit_deadline_s: float = Field(5.0, description="Seconds for one commit transaction, retries included.")
+    query_deadline_s: float = Field(10.0, description="Seconds for one listing; MongoDB enforces it.")
 
 
-class Redis(Group):
-    """Redis: the doorbell. ``REDIS_URL``."""
+class Redis(SettingsGroup):
+    """Connection to Redis, which carries wakeups and counts requests. ``REDIS_URL``."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
     url: str = Field("redis://127.0.0.1:6379/0", min_length=1)
 
 
-class Blobs(Group):
-    """Where bytes lie. ``BLOBS_ROOT``, ``BLOBS_MIN_FREE_BYTES``."""
+class Blobs(SettingsGroup):
+    """The blob store and the disk space that it needs. ``BLOBS_...``."""
 
     model_config = SettingsConfigDict(env_prefix="BLOBS_", extra="ignore", frozen=True)
     root: Path = Path("data/blobs")
-    min_free_bytes: int = Field(1024 * MIB, ge=0, description="Watermark: below it (and what the backlog will still grow to) uploads are 507.")
-    growth: float = Field(2.0, ge=0, description="Bytes that a waiting image's results will still need, per byte of its original.")
+    min_free_bytes: int = Field(
+        1024 * MIB,
+        ge=0,
+        description="Bytes that stay free, in addition to what the backlog will still need; below that uploads get a 507.",
+    )
+    growth: float = Field(
+        2.0, ge=0, description="Bytes that the results of a waiting image will still need, per byte of its original."
+    )
 
 
-class Limits(Group):
-    """What an upload may be; shown at ``GET /limits``."""
+class Limits(SettingsGroup):
+    """Limits of an upload; ``GET /limits`` shows the first four. ``LIMITS_...``."""
 
     model_config = SettingsConfigDict(env_prefix="LIMITS_", extra="ignore", frozen=True)
     max_body_bytes: int = Field(64 * MIB, gt=0)
     max_images: int = Field(1000, gt=0, le=65_000)
     max_image_bytes: int = Field(20 * MIB, gt=0)
     max_pixels: int = Field(50_000_000, gt=0)
-    max_values: int = Field(200_000, gt=0, description="Values in a JSON body. Each may take fifty times its bytes in memory.")
-    max_bytes_in_flight: int = Field(256 * MIB, gt=0, description="Inflated bytes of all uploads in flight in a web process; more is 429.")
+    max_values: int = Field(
+        200_000, gt=0, description="JSON values in a body. In memory a value may take fifty times its bytes."
+    )
+    max_bytes_in_flight: int = Field(
+        256 * MIB, gt=0, description="Decompressed bytes of all uploads in flight in one web process; more get a 429."
+    )
 
 
-class Web(Group):
-    """The HTTP side. ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` stand alone; the rest is ``WEB_...``."""
+class Web(SettingsGroup):
+    """The web process. ``WEB_...``, and ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` without the prefix."""
 
     model_config = SettingsConfigDict(env_prefix="WEB_", extra="ignore", frozen=True, populate_by_name=True)
     host: str = "127.0.0.1"
     port: int = 5000
-    threads: int = Field(16, ge=4)
-    workers: int = Field(2, ge=1, description="Web processes.")
-    body_patience_s: int = Field(30, gt=0, description="A body that stalls for so long is refused: it holds a thread.")
+    threads: int = Field(16, ge=4, description="Request threads of one web process.")
+    workers: int = Field(2, ge=1, description="Number of web processes.")
+    body_patience_s: int = Field(
+        30, gt=0, description="Seconds without a byte after which a request body is refused, because it holds a thread."
+    )
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (), description="JSON list of addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed."
+        (), description="JSON list of addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are trusted."
     )
 
-    drain_file: Path | None = Field(None, description="While this file exists, /readyz says no: nothing new should be sent here.")
+    drain_file: Path | None = Field(
+        None, description="While this file exists, /readyz returns 503, so that a proxy sends no new requests."
+    )
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _networks(cls, given: object) -> tuple[Network, ...]:
-        return _listed("WEB_TRUSTED_PROXIES", given, ipaddress.ip_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+    def _parse_networks(cls, value: object) -> tuple[Network, ...]:
+        return _parse_json_list(
+            "WEB_TRUSTED_PROXIES", value, ipaddress.ip_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]'
+        )
 
     @model_validator(mode="after")
-    def _loopback_only(self) -> "Web":
+    def _require_loopback(self) -> "Web":
         if not self.open_behind_loopback_proxy and not _is_loopback(self.host):
             raise ValueError(
-                f"WEB_HOST={self.host} is refused: until accounts exist the web binds loopback only. For a proxy that is itself "
-                "published on loopback set OPEN_BEHIND_LOOPBACK_PROXY=1."
+                f"WEB_HOST={self.host} is not allowed: there are no accounts yet, so the web process binds only loopback addresses. "
+                "Behind a proxy that is itself published on loopback set OPEN_BEHIND_LOOPBACK_PROXY=1."
             )
         return self
 
 
-class Worker(Group):
-    """How a worker works. ``WORKER_...``."""
+class Worker(SettingsGroup):
+    """The workers that process batches. ``WORKER_...``."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
-    processes: int = Field(1, ge=1, description="Pool children of one worker; one per GPU, a few on CPU.")
-    claim_size: int = Field(32, ge=1, le=256, description="Most images of one claim; what one task fetches, computes and writes at once.")
-    lease_s: float = Field(30.0, gt=0, description="Life of a claim without a renewal; renewed at a third of it.")
-    soft_limit_s: float = Field(300.0, gt=0)
-    hard_limit_s: float = Field(330.0, gt=0)
-    child_memory_bytes: int = Field(2048 * MIB, gt=0, description="Memory that a suspicious picture may take in the helper, beside what is loaded there.")
-    most_memory_bytes: int = Field(3072 * MIB, gt=0, description="A pool child that ever held more is replaced at the end of its task.")
-    child_timeout_s: float = Field(30.0, gt=0, description="Limit of one such look. One that computes for four fifths of it is not tried again.")
-    task_s: float = Field(4.0, gt=0, description="After this long a task takes no further claim and rings again, so that a stop finds it at its end.")
+    processes: int = Field(1, ge=1, description="Pool children of one worker: one per GPU, a few on CPU.")
+    claim_size: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="Maximum number of images in a claim, which are read, processed and stored together.",
+    )
+    lease_s: float = Field(
+        30.0, gt=0, description="Seconds until a claim expires without a renewal; it is renewed after a third of them."
+    )
+    soft_limit_s: float = Field(
+        300.0, gt=0, description="Seconds after which a task is interrupted and releases its images."
+    )
+    hard_limit_s: float = Field(330.0, gt=0, description="Seconds after which the process of a task is killed.")
+    child_memory_bytes: int = Field(
+        2048 * MIB,
+        gt=0,
+        description="Bytes that a suspicious image may take in the sandbox, in addition to the libraries loaded there.",
+    )
+    most_memory_bytes: int = Field(
+        3072 * MIB, gt=0, description="A pool child that ever used more bytes is replaced at the end of its task."
+    )
+    child_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds for one request to the sandbox. One that computes for four fifths of them is not tried again.",
+    )
+    task_s: float = Field(
+        4.0,
+        gt=0,
+        description="Seconds after which a task claims no more and publishes a wakeup, so that a stop soon finds a task at its end.",
+    )
+
+    @model_validator(mode="after")
+    def _check_time_limits(self) -> "Worker":
+        _require(
+            self.soft_limit_s < self.hard_limit_s,
+            "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S, so that a task can release its images before it is killed",
+        )
+        _require(
+            self.task_s < self.soft_limit_s,
+            "WORKER_TASK_S must be less than WORKER_SOFT_LIMIT_S, or a busy task never ends before it is interrupted",
+        )
+        _require(
+            self.child_timeout_s < self.soft_limit_s,
+            "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S, or a task is interrupted before a hanging image is given up",
+        )
+        return self
 
 
-class Sweep(Group):
-    """How often the sweep looks. ``SWEEP_...``."""
+class Sweep(SettingsGroup):
+    """Intervals of the sweep. ``SWEEP_...``."""
 
     model_config = SettingsConfigDict(env_prefix="SWEEP_", extra="ignore", frozen=True)
-    interval_s: float = Field(2.0, gt=0)
-    orphan_age_s: float = Field(600.0, gt=0, description="A spool that no batch refers to is deleted when it is older.")
-    clean_interval_s: float = Field(30.0, gt=0, description="Pause between two clean-ups of files.")
+    interval_s: float = Field(2.0, gt=0, description="Seconds between two runs.")
+    orphan_age_s: float = Field(600.0, gt=0, description="Seconds after which a spool without a batch is deleted.")
+    clean_interval_s: float = Field(30.0, gt=0, description="Seconds between two clean-ups of files.")
 
 
-class Vision(Group):
-    """What is looked for. ``VISION_...``."""
+class Vision(SettingsGroup):
+    """Detection and augmentations. ``VISION_...``."""
 
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
-    augmentations: tuple[str, ...] | None = Field(None, description="Names done by default; JSON list. Unset: the four of the contract.")
-    threads: int = Field(1, ge=1, description="Threads of the model in one process; as many decode and encode beside it.")
-    in_turn: bool = Field(
-        default=False, description="A single thread decodes and draws in turn with a model on a CPU: right where there are as many workers as cores."
+    augmentations: tuple[str, ...] | None = Field(
+        None, description="JSON list of the default augmentations. Unset: the four of the API documentation."
     )
-    model: str = Field("grocery", min_length=1, description="The detector: grocery, a builder of torchvision.models.detection, or the path of a checkpoint.")
+    threads: int = Field(
+        1, ge=1, description="Threads of the model in one process; as many decode and encode beside it."
+    )
+    in_turn: bool = Field(
+        default=False,
+        description="A single thread alternates between the model on a CPU and decoding and encoding: right where there are as many workers as cores.",
+    )
+    model: str = Field(
+        "grocery",
+        min_length=1,
+        description="The detector: grocery, a builder of torchvision.models.detection, or the path of a checkpoint.",
+    )
     device: Literal["cpu", "cuda"] | None = Field(None, description="Unset: a GPU where there is one.")
-    precision: Literal["auto", "full", "half"] = Field("auto", description="auto: half where the device has it and the model loses at most 0.5 points of mAP50.")
+    precision: Literal["auto", "full", "half"] = Field(
+        "auto", description="auto: half where the device supports it and the model loses at most 0.5 points of mAP50."
+    )
 
     @field_validator("augmentations")
     @classmethod
-    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _check_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         unknown = set(names or ()) - set(AUGMENTATIONS)
         if unknown:
-            raise ValueError(f"unknown augmentations: {', '.join(sorted(unknown))}; known are: {', '.join(AUGMENTATIONS)}")
+            raise ValueError(
+                f"unknown augmentations: {', '.join(sorted(unknown))}; known are: {', '.join(AUGMENTATIONS)}"
+            )
         return names
 
 
-class Fetch(Group, FetchRules):
-    """What is fetched from somebody else's URL, and within which limits. ``FETCH_...``; each process counts for itself."""
+class Fetch(SettingsGroup, FetchRules):
+    """Rules for fetching images by URL; the limits are per process. ``FETCH_...``."""
 
-    # The lists are decoded by the validators below: pydantic-settings' own error would not say what to write.
+    # The validators below decode the lists: the error of pydantic-settings would not say what to write.
     model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True, enable_decoding=False)
 
     @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
     @classmethod
-    def _names(cls, given: object, info: ValidationInfo) -> tuple[str, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, urls.parse_name, '["example.org", "images.example.net"]')
+    def _parse_names(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
+        return _parse_json_list(
+            f"FETCH_{info.field_name}".upper(), value, urls.parse_name, '["example.org", "images.example.net"]'
+        )
 
     @field_validator("blocked_networks", "permitted_networks", mode="before")
     @classmethod
-    def _networks(cls, given: object, info: ValidationInfo) -> tuple[Network, ...]:
-        return _listed(f"FETCH_{info.field_name}".upper(), given, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+    def _parse_networks(cls, value: object, info: ValidationInfo) -> tuple[Network, ...]:
+        variable = f"FETCH_{info.field_name}".upper()
+        return _parse_json_list(variable, value, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
 
 
-class Inspect(Group):
-    """What is looked at by its URL, and how long it is kept. ``INSPECT_...``."""
+class Inspect(SettingsGroup):
+    """Inspections of single images, and how long their results are kept. ``INSPECT_...``."""
 
     model_config = SettingsConfigDict(env_prefix="INSPECT_", extra="ignore", frozen=True)
-    max_source_bytes: int = Field(4 * MIB, gt=0, description="Bytes of a picture; a larger one is refused.")
-    wait_s: float = Field(10.0, gt=0, description="How long a request waits for its answer before it is 202.")
-    fresh_s: float = Field(300.0, gt=0, description="An answer this young is given without asking its source.")
-    failed_s: float = Field(10.0, gt=0, description="So long a failure is repeated without trying again.")
-    keep_s: float = Field(86_400.0, gt=0, description="Pictures and answers are kept so long after their last use.")
-    max_store_bytes: int = Field(1024 * MIB, gt=0, description="Of all these pictures; what was used least recently goes first.")
-    per_minute: int = Field(60, gt=0, description="New inspections of one client's address a minute; more are 429.")
-    dreams_per_minute: int = Field(6, gt=0, description="Of these with a dream, which takes seconds of a whole core.")
-    max_pending: int = Field(16, gt=0, description="Inspections that one client began and that are not done; more are 429.")
-    max_waiting: int = Field(1000, gt=0, description="Inspections that wait; more are 429.")
-    at_once: int = Field(32, gt=0, description="Inspections that the inspector works on at the same time.")
-    lease_s: float = Field(30.0, gt=0, description="Life of the inspector's claim without a renewal.")
+    max_source_bytes: int = Field(4 * MIB, gt=0, description="Maximum bytes of an image; a larger one is refused.")
+    wait_s: float = Field(10.0, gt=0, description="Seconds that a request waits for its result before it gets a 202.")
+    fresh_s: float = Field(300.0, gt=0, description="Seconds that a result is reused without a request to its source.")
+    failed_s: float = Field(10.0, gt=0, description="Seconds that a failure is reported again without a new attempt.")
+    keep_s: float = Field(
+        86_400.0, gt=0, description="Seconds that results and their images are kept after their last use."
+    )
+    max_store_bytes: int = Field(
+        1024 * MIB, gt=0, description="Maximum bytes of all these images; the least recently used are deleted first."
+    )
+    per_minute: int = Field(60, gt=0, description="New inspections a minute per client address; more get a 429.")
+    dreams_per_minute: int = Field(
+        6,
+        gt=0,
+        description="New inspections with a dream a minute per client address; one takes seconds of a whole core.",
+    )
+    max_pending: int = Field(16, gt=0, description="Unfinished inspections per client address; more get a 429.")
+    max_waiting: int = Field(1000, gt=0, description="Inspections in the queue; more get a 429.")
+    at_once: int = Field(32, gt=0, description="Concurrent inspections of one inspector.")
+    lease_s: float = Field(30.0, gt=0, description="Seconds until an inspector's claim expires without a renewal.")
+
+    @model_validator(mode="after")
+    def _check_retention(self) -> "Inspect":
+        for name, value in (("INSPECT_FRESH_S", self.fresh_s), ("INSPECT_FAILED_S", self.failed_s)):
+            _require(
+                value <= self.keep_s,
+                f"{name} must not be greater than INSPECT_KEEP_S, because a deleted result cannot be reused",
+            )
+        return self
 
 
-class Telemetry(Group):
-    """``LOG_LEVEL``, ``LOG_FORMAT``."""
+class Logging(SettingsGroup):
+    """Log output. ``LOG_LEVEL``, ``LOG_FORMAT``."""
 
     model_config = SettingsConfigDict(env_prefix="LOG_", extra="ignore", frozen=True)
     level: str = "INFO"
@@ -252,7 +353,7 @@ class Telemetry(Group):
 
 
 class Settings(BaseModel):
-    """All groups. ``Settings()`` reads the environment once, at the moment it is made."""
+    """All groups. ``Settings()`` reads the environment once, when it is called."""
 
     mongo: Mongo = Field(default_factory=Mongo)
     redis: Redis = Field(default_factory=Redis)
@@ -264,16 +365,24 @@ class Settings(BaseModel):
     vision: Vision = Field(default_factory=Vision)
     fetch: Fetch = Field(default_factory=Fetch)
     inspect: Inspect = Field(default_factory=Inspect)
-    log: Telemetry = Field(default_factory=Telemetry)
+    log: Logging = Field(default_factory=Logging)
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> "Settings":
+        _require(
+            self.fetch.whole_s < self.worker.hard_limit_s,
+            "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, or a slow source ends the inspector",
+        )
+        return self
 
     @cached_property
     def default_augmentations(self) -> tuple[str, ...]:
-        """Names of the augmentations that an upload gets when it names none."""
+        """Names of the augmentations of an upload that names none."""
         return DEFAULT_AUGMENTATIONS if self.vision.augmentations is None else self.vision.augmentations
 
 
 def read() -> Settings:
-    """Read the settings of a program that starts; a wrong one ends it with a sentence on standard error."""
+    """Read the settings at the start of a program; an invalid one ends the program with a sentence on standard error."""
     try:
         return Settings()
     except (ValidationError, SettingsError) as error:
@@ -281,9 +390,10 @@ def read() -> Settings:
 
 
 def explain(error: ValidationError | SettingsError) -> str:
-    """Say in a sentence which setting is wrong and why, without its value: it may be a secret."""
+    """Return a sentence that says which setting is wrong and why, without its value, which may be a secret."""
     if isinstance(error, SettingsError):
         return f"a setting cannot be read: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"a setting of {error.title} is wrong: {f'{where}: ' if where else ''}{first['msg']}"
+    field = ".".join(map(str, first["loc"]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"a setting of {error.title} is wrong: {f'{field}: ' if field else ''}{reason}"

@@ -1,11 +1,11 @@
-"""Pure rules: the states of an image and of a batch, when to retry, when to give up."""
+"""States of images and batches, and the rules for retries, as pure functions."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class ImageState(StrEnum):
-    """Where an image stands. ``done``, ``failed`` and ``cancelled`` are terminal."""
+    """State of an image. ``done``, ``failed`` and ``cancelled`` are terminal."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -15,7 +15,7 @@ class ImageState(StrEnum):
 
 
 class BatchState(StrEnum):
-    """Where a batch stands, derived from its images."""
+    """State of a batch, derived from the states of its images."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -29,14 +29,14 @@ TERMINAL: Final = frozenset({ImageState.DONE, ImageState.FAILED, ImageState.CANC
 CLOSED: Final = frozenset({BatchState.DONE, BatchState.PARTIAL, BatchState.FAILED, BatchState.CANCELLED})
 
 SOLO_DEATHS_ALLOWED: Final = 3
-"""A picture over which three processes crashed, alone with it, is the cause: ``decoder_crash``."""
+"""An image that was alone in three processes that crashed is the cause of the crashes: ``decoder_crash``."""
 
 
 def batch_state(counts: dict[str, int], total: int) -> BatchState:
-    """Derive the state of a batch from how many of its images stand where.
+    """Derive the state of a batch from the number of its images in each state.
 
-    :param counts: images by state; a missing state counts as 0.
-    :param total: the number of images that the batch was accepted with. Images not in ``counts`` were deleted singly.
+    :param counts: number of images by state; a missing state counts as 0.
+    :param total: number of images that the batch was accepted with. Images missing in ``counts`` were deleted singly.
     """
     queued, processing = counts.get(ImageState.QUEUED, 0), counts.get(ImageState.PROCESSING, 0)
     done, failed = counts.get(ImageState.DONE, 0), counts.get(ImageState.FAILED, 0)
@@ -53,9 +53,8 @@ def batch_state(counts: dict[str, int], total: int) -> BatchState:
 
 
 def retry_delay_s(releases: int) -> float:
-    """Seconds until an image released by an environment error may be claimed again: 1, 2, 4 ... 30.
+    """Return the seconds until an image released by an environment error may be claimed again: 1, 2, 4 ... 30.
 
-    :param releases: how often it was released before.
+    :param releases: number of earlier releases.
     """
     return float(min(30, 2 ** min(releases, 5)))
-

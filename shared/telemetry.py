@@ -1,4 +1,4 @@
-"""Structured logs in three channels: ``shelfsight.access``, ``shelfsight.error``, ``shelfsight.security``."""
+"""Structured logs in three channels: ``shelfsight.access``, ``shelfsight.error`` and ``shelfsight.security``."""
 
 import json
 import logging
@@ -6,23 +6,22 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shared.settings import Telemetry
+from shared.settings import Logging
 
 access: Final = logging.getLogger("shelfsight.access")
 errors: Final = logging.getLogger("shelfsight.error")
 security: Final = logging.getLogger("shelfsight.security")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, channel, process, message, and what ``extra={"data": ...}`` holds."""
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON: time, level, channel, process, message, and the members of ``extra={"data": ...}``."""
 
     def __init__(self, process: str) -> None:
-        """Name the process in every line."""
         super().__init__()
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line."""
+        """Return the line."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -36,13 +35,13 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure(log: Telemetry, process: str) -> None:
-    """Send all logs to standard error, as JSON lines or as text."""
+def configure(log: Logging, process: str) -> None:
+    """Send all logs to standard error, as JSON lines or as text, with the name of the process in each."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
-    handler.setFormatter(JsonLines(process) if log.format == "json" else text)
+    text_formatter = logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter(process) if log.format == "json" else text_formatter)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log.level.upper())
-    for noisy in ("pymongo", "kombu", "amqp", "urllib3", "httpcore"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for library in ("pymongo", "kombu", "amqp", "urllib3", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)

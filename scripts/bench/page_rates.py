@@ -152,7 +152,7 @@ def delete_batches(db: Db, ids: list[str], share: float) -> int:
 
 def count_batches_of_store(db: Db) -> int:
     """Count the batches of the store that has half of all batches."""
-    return db.batches.count_documents(page_index.listed(seed_database.STORE))
+    return db.batches.count_documents(page_index.listed_query(seed_database.STORE))
 
 
 def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> list[Row]:

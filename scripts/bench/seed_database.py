@@ -61,7 +61,7 @@ def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
     log("creating indexes")
     create_indexes(db)
     log("counting segments")
-    while page_index.maintain(db, most=_RANKS_PER_STEP):
+    while page_index.maintain(db, max_chunks=_RANKS_PER_STEP):
         pass
     return ids
 

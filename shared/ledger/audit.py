@@ -1,4 +1,4 @@
-"""The ledger balances, or shows that it does not."""
+"""Checks that every accepted image is accounted for, and measures the backlog."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,10 @@ from shared.storage.mongo import Db, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits or is being worked on: images, bytes of their originals (whole open batches), age of the oldest in seconds."""
+    """Images that wait or are being processed.
+
+    ``bytes`` counts the originals of whole open batches; ``oldest_age_s`` is the age of the oldest open batch in seconds.
+    """
 
     images: int
     bytes: int
@@ -17,26 +20,28 @@ class Backlog:
 
 
 def balance(db: Db) -> dict[str, int]:
-    """Count every image that was ever accepted by what became of it.
+    """Count all images that were ever accepted, by their outcome.
 
-    ``received`` and ``deleted`` come from the ledger's own lines, written by the commit and the deletion; the others are
-    counted over the documents. So ``received`` exceeds the sum of the others by the number of documents that somebody
-    removed by hand. All is read from one snapshot: counted one after the other, work going on would look like a loss.
+    ``received`` and ``deleted`` come from the ledger's own documents, written by the commit and the deletion; the others are
+    counted over the image documents. So ``received`` exceeds the sum of the others by the number of documents that were
+    removed by hand. All counts are read from one snapshot: read one after the other, ongoing work would look like a loss.
+
+    :returns: ``received``, ``done``, ``failed``, ``cancelled``, ``pending`` and ``deleted``.
     """
     with translate_errors(), db.client.start_session(snapshot=True) as session:
-        lines = db.ledger.aggregate(
+        groups = db.ledger.aggregate(
             [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}],
             session=session,
         )
-        sums = next(iter(lines), {"received": 0, "deleted": 0})
+        sums = next(iter(groups), {"received": 0, "deleted": 0})
         counts = {
             state: _count(db, state, session) for state in ("queued", "processing", "failed", "cancelled", "deleting")
         }
         by_batch = [("batch_id", 1), ("index", 1)]
-        everything = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=by_batch, session=session)
+        image_count = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=by_batch, session=session)
     return {
         "received": sums["received"],
-        "done": everything - sum(counts.values()),
+        "done": image_count - sum(counts.values()),
         "failed": counts["failed"],
         "cancelled": counts["cancelled"],
         "pending": counts["queued"] + counts["processing"],
@@ -45,7 +50,7 @@ def balance(db: Db) -> dict[str, int]:
 
 
 def backlog(db: Db) -> Backlog:
-    """Measure what waits. Cost grows with the open batches, not with all."""
+    """Measure the backlog. The cost grows with the open batches, not with all batches."""
     with translate_errors():
         images = _count(db, "queued") + _count(db, "processing")
         groups = db.batches.aggregate(
@@ -60,12 +65,12 @@ def backlog(db: Db) -> Backlog:
                 },
             ]
         )
-        waiting = next(iter(groups), {"bytes": 0, "age": 0})
-    return Backlog(images, waiting["bytes"], max(0.0, waiting["age"] / 1000))
+        open_batches = next(iter(groups), {"bytes": 0, "age": 0})
+    return Backlog(images, open_batches["bytes"], max(0.0, open_batches["age"] / 1000))
 
 
 def failures_by_code(db: Db) -> dict[str, int]:
-    """Count the failed images by the code of their error."""
+    """Count the failed images by error code, the most frequent first."""
     with translate_errors():
         groups = db.images.aggregate(
             [

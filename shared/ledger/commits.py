@@ -1,4 +1,4 @@
-"""A batch becomes true in one transaction, or never."""
+"""Accepts a batch in one transaction, or proves that it was not and never will be accepted."""
 
 import time
 from collections.abc import Callable
@@ -14,11 +14,11 @@ from pymongo.write_concern import WriteConcern
 
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
-from shared.ledger.idempotency import KEPT_S, Begun
+from shared.ledger.idempotency import KEPT_S, KeyReservation
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
-_SETTLE_S: Final = 5.0
+_ABANDON_S: Final = 5.0
 _BATCH: Final = schema.initial_document(schema.Batch)
 _IMAGE: Final = schema.initial_document(schema.Image)
 _WORK: Final[Document] = _IMAGE["work"]
@@ -27,7 +27,7 @@ _IMAGE_LISTS: Final = tuple(name for name, value in _IMAGE.items() if value == [
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """An image as the front accepted it. ``offset`` and ``file_size`` (bytes) say where it lies in the spool."""
+    """An image as the web process parsed it. ``offset`` and ``file_size`` (bytes) locate it in the spool."""
 
     index: int
     ext: str
@@ -45,7 +45,7 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as the front accepted it; times are naive UTC."""
+    """A batch as the web process parsed it; times are naive UTC."""
 
     id: str
     images: list[NewImage]
@@ -58,55 +58,61 @@ def commit_batch(
     db: Db,
     batch: NewBatch,
     *,
-    idempotency: Begun | None = None,
-    answer: dict[str, Any] | None = None,
-    bytes_kept: Callable[[float], None] = lambda _: None,
+    reservation: KeyReservation | None = None,
+    response_body: dict[str, Any] | None = None,
+    wait_for_spool: Callable[[float], None] = lambda _: None,
     deadline_s: float = 5.0,
 ) -> None:
-    """Write ledger line, batch, images and the key's record in one transaction; on return they are journalled by a majority.
+    """Write ledger document, batch, images and the key's record in one transaction; on return a majority has journalled them.
 
-    The stores get their turn by ``turns.touch``, which nobody need wait for: the sweep makes up for one that was lost.
+    The caller then announces the stores with ``store_rotation.touch``, without waiting for it: the sweep repairs a lost call.
 
-    :param answer: body of the 202, kept for replays of the key.
-    :param bytes_kept: called when only the commit is missing, with the seconds that are left; returns once the bytes of the
-        batch are durable, or raises.
-    :raises StoreAway: nothing was accepted, and nothing of it ever will be.
-    :raises CommitUnknown: MongoDB went away at the commit; ``extra["batch_id"]`` names the batch.
-    :raises InFlight: the key was taken over by a later request; nothing was accepted.
+    :param reservation: the request's ``Idempotency-Key``, if it has one.
+    :param response_body: body of the 202, stored for later requests with the key.
+    :param wait_for_spool: called when only the commit remains, with the seconds that are left; returns once the spool of the
+        batch is durable, or raises.
+    :param deadline_s: seconds for the transaction, retries included.
+    :raises StoreAway: when nothing was accepted; the batch will not be accepted later either.
+    :raises CommitUnknown: when MongoDB did not respond to the commit; ``extra["batch_id"]`` names the batch.
+    :raises InFlight: when a later request has taken over the key; nothing was accepted.
     """
     documents = [image_document(batch, image) for image in batch.images]
     header = batch_document(batch)
     until = time.monotonic() + deadline_s
     while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise StoreAway("The database is busy; nothing was accepted.", retry_after=2)
+        remaining_s = until - time.monotonic()
+        if remaining_s <= 0:
+            raise StoreAway("The database is busy; nothing was accepted. Retry later.", retry_after=2)
         try:
-            with pymongo.timeout(left), db.client.start_session() as session:
-                _write(db, session, batch, header, documents, idempotency, answer)
-                bytes_kept(until - time.monotonic())
-                _commit(session)  # whatever is raised before: leaving the session rolls back
+            with pymongo.timeout(remaining_s), db.client.start_session() as session:
+                _insert(db, session, batch, header, documents, reservation, response_body)
+                wait_for_spool(until - time.monotonic())
+                _commit(session)  # an exception before this leaves the session, which rolls back
             break
         except _UnknownOutcome as error:
-            _settle(db, batch.id, error)
+            _resolve_outcome(db, batch.id, error)
             break
         except OperationFailure as error:
             if not error.has_error_label("TransientTransactionError"):
-                raise StoreAway("The database refused; nothing was accepted.", retry_after=2) from error
-        except PyMongoError as error:  # before the commit was sent: the server rolls back by itself
-            raise StoreAway("The database does not answer; nothing was accepted.", retry_after=2) from error
+                raise StoreAway(
+                    "The database refused the transaction; nothing was accepted. Retry later.", retry_after=2
+                ) from error
+        except PyMongoError as error:  # the commit was not sent, so the server rolls back by itself
+            raise StoreAway(
+                "The database does not respond; nothing was accepted. Retry later.", retry_after=2
+            ) from error
 
 
 def abandon(db: Db, batch_id: str) -> bool:
-    """Make sure that a batch which is not there can never come: insert its tombstone.
+    """Insert the tombstone of a batch, so that a batch that was not committed can never be committed.
 
-    :returns: True when no such batch exists or ever will; False when it had been committed. Either is held by a majority.
-    :raises PyMongoError: it cannot be said within five seconds.
+    :returns: True when the batch does not exist and never will; False when it was committed. A majority confirms either.
+    :raises PyMongoError: when neither is confirmed within five seconds.
     """
-    with pymongo.timeout(_SETTLE_S):
+    with pymongo.timeout(_ABANDON_S):
         try:
             db.ledger.insert_one({"_id": batch_id, "received": 0, "deleted": 0, "state": "abandoned", "at": None})
-        except DuplicateKeyError:  # by what one server holds, which may yet be rolled back
+        except DuplicateKeyError:  # in the data of one server, which may still be rolled back
             line = linearizable(db).ledger.find_one({"_id": batch_id}, {"state": 1})
             if line is None:
                 raise
@@ -115,56 +121,65 @@ def abandon(db: Db, batch_id: str) -> bool:
 
 
 class _UnknownOutcome(Exception):
-    """The commit was sent and its answer never came."""
+    """The commit was sent, and its response did not arrive."""
 
 
-def _write(
+def _insert(
     db: Db,
     session: ClientSession,
     batch: NewBatch,
     header: Document,
     documents: list[Document],
-    idempotency: Begun | None,
-    answer: dict[str, Any] | None,
+    reservation: KeyReservation | None,
+    response_body: dict[str, Any] | None,
 ) -> None:
     session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
     line = {"_id": batch.id, "received": len(documents), "deleted": 0, "state": "accepted", "at": batch.created_at}
     db.ledger.insert_one(line, session=session)
     db.batches.insert_one(header, session=session)
     db.images.insert_many(documents, ordered=True, session=session)
-    if idempotency is not None:
-        _keep_key(db, session, batch.id, idempotency, answer)
+    if reservation is not None:
+        _store_response(db, session, batch.id, reservation, response_body)
 
 
 def _commit(session: ClientSession) -> None:
     try:
         session.commit_transaction()
     except PyMongoError as error:
-        if error.has_error_label("TransientTransactionError") and not error.has_error_label("UnknownTransactionCommitResult"):
+        is_unknown = error.has_error_label("UnknownTransactionCommitResult")
+        if error.has_error_label("TransientTransactionError") and not is_unknown:
             raise
         raise _UnknownOutcome from error
 
 
-def _keep_key(db: Db, session: ClientSession, batch_id: str, begun: Begun, answer: dict[str, Any] | None) -> None:
+def _store_response(
+    db: Db, session: ClientSession, batch_id: str, reservation: KeyReservation, response_body: dict[str, Any] | None
+) -> None:
     expires_at = {"$add": ["$$NOW", KEPT_S * 1000]}
-    kept = {"state": "kept", "batch_id": batch_id, "answer": {"$literal": answer}, "expires_at": expires_at}
-    found = db.idempotency.update_one({"_id": begun.key, "token": begun.token}, [{"$set": kept}], session=session)
-    if not found.matched_count:
-        raise InFlight("Another request with this key has taken over.", retry_after=2)
+    fields = {"state": "kept", "batch_id": batch_id, "answer": {"$literal": response_body}, "expires_at": expires_at}
+    query = {"_id": reservation.key, "token": reservation.token}
+    updated = db.idempotency.update_one(query, [{"$set": fields}], session=session)
+    if not updated.matched_count:
+        raise InFlight(
+            "Another request with this Idempotency-Key has taken over; nothing was accepted from this one. Retry later.",
+            retry_after=2,
+        )
 
 
-def _settle(db: Db, batch_id: str, cause: Exception) -> None:
-    """Find out whether a commit without an answer took place, by trying to make it impossible."""
+def _resolve_outcome(db: Db, batch_id: str, cause: Exception) -> None:
+    """Find out whether a commit without a response took place, by trying to make it impossible."""
     try:
-        nothing_accepted = abandon(db, batch_id)
+        is_abandoned = abandon(db, batch_id)
     except PyMongoError:
         raise CommitUnknown(
-            "The database went away at the commit: the batch may have been accepted. Retry with the same Idempotency-Key.",
+            "The database did not respond to the commit, so the batch may have been accepted. Retry with the same Idempotency-Key.",
             retry_after=5,
             extra={"batch_id": batch_id},
         ) from cause
-    if nothing_accepted:
-        raise StoreAway("The database went away; nothing was accepted.", retry_after=2) from cause
+    if is_abandoned:
+        raise StoreAway(
+            "The database did not respond to the commit; nothing was accepted. Retry later.", retry_after=2
+        ) from cause
 
 
 def batch_document(batch: NewBatch) -> Document:
@@ -209,7 +224,8 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
     return document
 
 
-def spooled_batches(db: Db, batch_ids: list[str]) -> set[str]:
-    """Say which of these ids belong to a batch that was accepted (sweep)."""
+def find_accepted(db: Db, batch_ids: list[str]) -> set[str]:
+    """Return those of these ids whose batch was accepted (sweep)."""
+    query = {"_id": {"$in": batch_ids}, "state": {"$ne": "abandoned"}}
     with translate_errors():
-        return {line["_id"] for line in db.ledger.find({"_id": {"$in": batch_ids}, "state": {"$ne": "abandoned"}}, {"_id": 1})}
+        return {row["_id"] for row in db.ledger.find(query, {"_id": 1})}

@@ -1,7 +1,7 @@
 """Which request an ``Idempotency-Key`` belongs to.
 
-A record is ``in_flight`` for at most a minute, then anyone may take it over; the commit's own transaction turns it into
-``kept``, and only if it still carries the token of the request that commits.
+A record is ``in_flight`` for at most a minute, then any request may take it over. The transaction of the commit changes it to
+``kept``, and only if it still has the token of the request that commits.
 """
 
 import uuid
@@ -23,86 +23,104 @@ _PROOF_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """This request owns the key until it is answered."""
+class KeyReservation:
+    """The key belongs to this request until its response is sent; ``token`` identifies the request."""
 
     key: str
     token: str
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
-    """The key's request was accepted before; ``answer`` is the body of its 202."""
+class StoredResponse:
+    """The request of this key was accepted before; ``body`` is the body of its 202."""
 
-    answer: dict[str, Any]
+    body: dict[str, Any]
     batch_id: str
 
 
-def begin(db: Db, key: str, fingerprint: str) -> Begun | Replay:
-    """Take the key for this request, or find what became of it.
+def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredResponse:
+    """Reserve the key for this request, or return the response that was stored for it.
 
     :param key: account and key, joined by the caller.
     :param fingerprint: digest of the parsed request.
-    :raises IdempotencyMismatch: the key belongs to another request.
-    :raises InFlight: the first request with it has not been answered yet, or it cannot be proven now that its batch is kept for good.
-    :raises Gone: its batch has been deleted since.
-    :raises StoreAway: MongoDB does not answer.
+    :raises IdempotencyMismatch: when the key belongs to another request.
+    :raises InFlight: when the first request with the key is still in progress, or when MongoDB cannot prove now that its batch is
+        stored durably.
+    :raises Gone: when its batch has been deleted since.
+    :raises StoreAway: when MongoDB does not respond.
     """
     token = uuid.uuid4().hex
-    free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing field sorts below every date
-    mine = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
-    take = [
+    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing field sorts before every date
+    new_fields = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
+    update = [
         {
             "$replaceWith": {
                 "$cond": [
-                    free,
-                    {"_id": "$_id", **mine, "expires_at": {"$add": ["$$NOW", IN_FLIGHT_S * 1000]}},
+                    is_free,
+                    {"_id": "$_id", **new_fields, "expires_at": {"$add": ["$$NOW", IN_FLIGHT_S * 1000]}},
                     "$$ROOT",
                 ]
             }
         }
     ]
     with translate_errors():
-        # Losing this record in a crash of MongoDB costs nothing: the commit then finds no record and gives up.
+        # A crash of MongoDB may lose this record without harm: the commit then finds no record and fails.
         records = db.get_collection("idempotency", write_concern=WriteConcern(w=1))
         try:
-            record = records.find_one_and_update({"_id": key}, take, upsert=True, return_document=ReturnDocument.AFTER)
-        except DuplicateKeyError:  # two upserts met, and the other was first
+            record = records.find_one_and_update(
+                {"_id": key}, update, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        except DuplicateKeyError:  # of two concurrent upserts the other was first
             record = records.find_one({"_id": key})
-        if record is None:  # and is gone again
-            raise InFlight("The first request with this key is being answered.", retry_after=_RETRY_AFTER_S)
+        if record is None:  # the other request has released the key already
+            raise InFlight(
+                "The first request with this Idempotency-Key is still in progress. Retry later.",
+                retry_after=_RETRY_AFTER_S,
+            )
         if record["token"] == token:
-            return Begun(key, token)
+            return KeyReservation(key, token)
         if record["fingerprint"] != fingerprint:
-            raise IdempotencyMismatch("This Idempotency-Key was used with another request.")
+            raise IdempotencyMismatch("This Idempotency-Key was used with another request. Use a new key.")
         if record["state"] == "in_flight":
-            raise InFlight("The first request with this key is being answered.", retry_after=_RETRY_AFTER_S)
-    return _replay(db, record)
+            raise InFlight(
+                "The first request with this Idempotency-Key is still in progress. Retry later.",
+                retry_after=_RETRY_AFTER_S,
+            )
+    return _read_response(db, record)
 
 
-def _replay(db: Db, seen: Document) -> Replay:
-    """Give the first answer again, once it is proven that it stays: to say 202 is a promise, the second time too."""
+def _read_response(db: Db, found: Document) -> StoredResponse:
+    """Return the stored response once a majority confirms it, because a repeated 202 is as much a promise as the first."""
     try:
         with pymongo.timeout(_PROOF_S):
-            record = linearizable(db).idempotency.find_one({"_id": seen["_id"], "token": seen["token"], "state": "kept"})
-            batch = record and linearizable(db).batches.find_one({"_id": record["batch_id"], "listed": True}, {"_id": 1})
-    except PyMongoError as error:  # neither "nothing was accepted" nor "it was" would be true for sure
-        raise InFlight("The first request with this key is not known to be kept yet.", retry_after=_RETRY_AFTER_S) from error
-    if record is None:  # a majority never had it, or it has expired
-        raise InFlight("The first request with this key has come to nothing; send it again.", retry_after=_RETRY_AFTER_S)
+            record = linearizable(db).idempotency.find_one(
+                {"_id": found["_id"], "token": found["token"], "state": "kept"}
+            )
+            batch = record and linearizable(db).batches.find_one(
+                {"_id": record["batch_id"], "listed": True}, {"_id": 1}
+            )
+    except PyMongoError as error:  # it is unknown whether the request was accepted
+        raise InFlight(
+            "The database cannot confirm yet that the first request with this Idempotency-Key was accepted. Retry later.",
+            retry_after=_RETRY_AFTER_S,
+        ) from error
+    if record is None:  # a majority never stored it, or it has expired
+        raise InFlight(
+            "The first request with this Idempotency-Key was not accepted. Send it again.", retry_after=_RETRY_AFTER_S
+        )
     if batch is None:
         raise Gone("The batch of this request has been deleted.", extra={"batch_id": record["batch_id"]})
-    return Replay(record["answer"], record["batch_id"])
+    return StoredResponse(record["answer"], record["batch_id"])
 
 
-def is_kept(db: Db, key: str) -> bool:
-    """Say whether a request with this key has been accepted and is still remembered."""
-    remembered = {"_id": key, "state": "kept", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+def is_accepted(db: Db, key: str) -> bool:
+    """Return whether a request with this key was accepted and its response is still stored."""
+    query = {"_id": key, "state": "kept", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
     with translate_errors():
-        return db.idempotency.find_one(remembered, {"_id": 1}) is not None
+        return db.idempotency.find_one(query, {"_id": 1}) is not None
 
 
-def forget(db: Db, begun: Begun) -> None:
-    """Free the key of a request that was not accepted. Only a 202 is kept."""
+def release_key(db: Db, reservation: KeyReservation) -> None:
+    """Release the key of a request that was not accepted. Only a 202 is stored."""
     with translate_errors():
-        db.idempotency.delete_one({"_id": begun.key, "token": begun.token, "state": "in_flight"})
+        db.idempotency.delete_one({"_id": reservation.key, "token": reservation.token, "state": "in_flight"})

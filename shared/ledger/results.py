@@ -1,4 +1,4 @@
-"""A result is stored once, by whoever still holds the image; the last one closes the batch."""
+"""Stores a result once, from the worker that still holds the image, and closes a batch after its last result."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of an image under the claim with this fence: the fields found, or a stable code and a sentence."""
+    """Result of an image under the claim with this fence: fields to store, or an error as a stable code and a sentence."""
 
     image_id: str
     fence: int
@@ -21,14 +21,14 @@ class Result:
 
 
 def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
-    """Store results; state and result change in one atomic write each, and only under the claim's fence.
+    """Store results; state and result of an image change in one atomic write, and only under the fence of the claim.
 
-    :returns: ids of the images whose result now stands. The others' claims were lost: write nothing more for them.
+    :returns: ids of the images whose result is stored. The claims of the others were lost: write nothing more for them.
     """
     if not results:
         return set()
     with translate_errors():
-        stored = db.images.bulk_write([_write(owner, result) for result in results], ordered=False)
+        stored = db.images.bulk_write([_update(owner, result) for result in results], ordered=False)
         if stored.matched_count == len(results):
             return {result.image_id for result in results}
         fences = {result.image_id: result.fence for result in results}
@@ -38,9 +38,10 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
 
 
 def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
-    """Close those batches whose images are all terminal.
+    """Close those of these batches whose images are all terminal.
 
-    Every finisher counts after its own acknowledged write, so the last one sees all; a crash in between is the sweep's.
+    Every worker counts after its own acknowledged write, so the last one sees all results; after a crash in between the sweep closes
+    the batch.
 
     :returns: the batches closed by this call.
     """
@@ -55,17 +56,17 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
                 continue
             final = {state.value: counts.get(state.value, 0) for state in ImageState}
             change = {"status": batch_state(counts, header["total"]).value, "counts": final}
-            done = db.batches.update_one(
+            updated = db.batches.update_one(
                 {"_id": batch_id, "open": True, "generation": header["generation"]},
                 {"$set": change, "$unset": {"open": ""}, "$currentDate": {"finished_at": True}},
             )
-            if done.modified_count:
+            if updated.modified_count:
                 closed.append(batch_id)
     return closed
 
 
 def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count the images of batches by state: ``{batch id: {state: n}}``."""
+    """Count the images of batches by state: ``{batch id: {state: count}}``."""
     groups = db.images.aggregate(
         [
             {"$match": {"batch_id": {"$in": list(batch_ids)}}},
@@ -78,18 +79,20 @@ def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def find_unclosed(db: Db, limit: int = 200) -> list[str]:
-    """Find open batches without an unfinished image, the ones looked at longest ago first (sweep)."""
+def find_closable(db: Db, limit: int = 200) -> list[str]:
+    """Return ids of open batches without an unfinished image, among those checked longest ago (sweep)."""
     with translate_errors():
-        looked = [row["_id"] for row in db.batches.find({"open": True}, {"_id": 1}).sort("checked_at", 1).limit(limit)]
-        if not looked:
+        batch_ids = [
+            row["_id"] for row in db.batches.find({"open": True}, {"_id": 1}).sort("checked_at", 1).limit(limit)
+        ]
+        if not batch_ids:
             return []
-        db.batches.update_many({"_id": {"$in": looked}}, {"$currentDate": {"checked_at": True}})
-        unfinished = {"batch_id": {"$in": looked}, "status": {"$in": ["queued", "processing"]}}
-        return sorted(set(looked) - set(db.images.distinct("batch_id", unfinished)))
+        db.batches.update_many({"_id": {"$in": batch_ids}}, {"$currentDate": {"checked_at": True}})
+        unfinished = {"batch_id": {"$in": batch_ids}, "status": {"$in": ["queued", "processing"]}}
+        return sorted(set(batch_ids) - set(db.images.distinct("batch_id", unfinished)))
 
 
-def _write(owner: str, result: Result) -> "UpdateOne":
+def _update(owner: str, result: Result) -> "UpdateOne":
     fields: Document = dict(result.fields or {})
     if result.error is None:
         fields |= {"status": ImageState.DONE.value, "error": None}

@@ -19,7 +19,7 @@ IMAGES = 600
 
 
 def test_a_stopped_worker_releases_the_images_in_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKER_TASK_S", "300")  # a task that does not end within the soft shutdown
+    monkeypatch.setenv("WORKER_TASK_S", "250")  # a task that does not end within the soft shutdown
     stack = Stack(tmp_path / "data")
     try:
         stack.start()

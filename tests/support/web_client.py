@@ -61,7 +61,7 @@ def make_client(
         limits=settings.Limits(**limits),
         web=settings.Web(threads=threads),
         inspect=inspect or settings.Inspect(),
-        log=settings.Telemetry(level="CRITICAL"),
+        log=settings.Logging(level="CRITICAL"),
     )
     app = create_app(app_settings)
     app.test_client_class = BufferedClient

@@ -65,7 +65,7 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
         services.check_free_space(upload_bytes)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
-        if key is None or not idempotency.is_kept(services.db, f"{_ACCOUNT}:{key}"):
+        if key is None or not idempotency.is_accepted(services.db, f"{_ACCOUNT}:{key}"):
             raise
 
 
@@ -74,32 +74,32 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
     # The spool is written while this thread hashes and MongoDB inserts the documents; the commit waits for it. If the
     # request turns out to be a repetition, its spool is deleted again.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
-    record = None
+    reservation = None
     try:
         digests = _digests(services, upload.images)
         if key is not None:
             fingerprint = request_fingerprint(upload, digests, lenient=lenient)
-            begun = idempotency.begin(services.db, f"{_ACCOUNT}:{key}", fingerprint)
-            if isinstance(begun, idempotency.Replay):
+            reserved = idempotency.reserve_key(services.db, f"{_ACCOUNT}:{key}", fingerprint)
+            if isinstance(reserved, idempotency.StoredResponse):
                 _discard_spool(services, batch_id, spool_write)
-                return _accepted_response(begun.answer)
-            record = begun
+                return _accepted_response(reserved.body)
+            reservation = reserved
         body = _accepted_body(batch_id, upload, lenient=lenient)
         batch = _new_batch(services, batch_id, upload, digests)
         commits.commit_batch(
             services.db,
             batch,
-            idempotency=record,
-            answer=body,
-            bytes_kept=lambda seconds: _wait_for_spool(spool_write, seconds),
+            reservation=reservation,
+            response_body=body,
+            wait_for_spool=lambda seconds: _wait_for_spool(spool_write, seconds),
             deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
         raise  # the batch may have been committed and need its spool; the sweep finds out
     except BaseException:
         _discard_spool(services, batch_id, spool_write)
-        if record is not None:
-            _release_key(services, record)
+        if reservation is not None:
+            _release_key(services, reservation)
         raise
     failpoints.reach("2-committed")
     services.wakeup_thread.notify({image.store_name for image in upload.images})
@@ -150,11 +150,11 @@ def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests:
     return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at)
 
 
-def _release_key(services: Services, record: idempotency.Begun) -> None:
+def _release_key(services: Services, reservation: idempotency.KeyReservation) -> None:
     try:
-        idempotency.forget(services.db, record)
+        idempotency.release_key(services.db, reservation)
     except ShelfsightError:
-        return  # the record expires within a minute
+        return  # the reservation expires within a minute
 
 
 def _new_image(image: AcceptedImage, sha256: str, offset: int) -> commits.NewImage:

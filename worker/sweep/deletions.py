@@ -21,8 +21,8 @@ def finish(stores: Stores, until: float) -> bool:
     """
     longest_s = longest_write_s(stores.settings)
     steps = (
-        (deletion.uncleared(stores.db), deletion.cleared),
-        (deletion.deletable(stores.db, longest_s), deletion.finish_delete),
+        (deletion.find_with_files(stores.db), deletion.mark_files_deleted),
+        (deletion.find_deletable(stores.db, longest_s), deletion.finish_delete),
     )
     for batch_ids, record in steps:
         for batch_id in batch_ids:

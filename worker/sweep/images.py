@@ -19,7 +19,7 @@ def expire_leases(stores: Stores) -> bool:
 
 def close_batches(stores: Stores) -> bool:
     """Close batches whose last worker died before it closed them; whether there were any."""
-    return bool(results.close_batches(stores.db, results.find_unclosed(stores.db)))
+    return bool(results.close_batches(stores.db, results.find_closable(stores.db)))
 
 
 def publish_wakeups(stores: Stores) -> bool:

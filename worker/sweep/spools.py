@@ -48,7 +48,7 @@ def _delete_orphans(stores: Stores, until: float) -> bool:
     ]
     for begin in range(0, len(old), _LIMIT):
         batch_ids = [batch_id for batch_id in old[begin : begin + _LIMIT] if is_batch_id(batch_id)]
-        known = commits.spooled_batches(stores.db, batch_ids)
+        known = commits.find_accepted(stores.db, batch_ids)
         for batch_id in batch_ids:
             if time.monotonic() > until:
                 return True

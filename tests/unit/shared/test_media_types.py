@@ -1,4 +1,4 @@
-"""Formats are told by their first bytes, and by nothing else."""
+"""Image formats are detected by the first bytes of a file, and by nothing else."""
 
 import io
 
@@ -11,14 +11,14 @@ from shared import media_types
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "gif", "bmp", "tiff", "avif"])
-def test_a_real_file_is_told_by_its_head(name: str) -> None:
+def test_the_format_of_a_real_file_is_detected(name: str) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), (200, 10, 30)).save(buffer, name.upper())
     assert media_types.sniff(buffer.getvalue()[:32]) == name
     assert media_types.SIGNATURES[name] in media_types.CONTENT_TYPES
 
 
-def test_an_avif_may_come_under_a_general_brand() -> None:
+def test_an_avif_file_may_have_a_general_brand() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "AVIF")
     head = buffer.getvalue()[:32]
@@ -27,7 +27,7 @@ def test_an_avif_may_come_under_a_general_brand() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_are_told_without_an_error(head: bytes) -> None:
+def test_any_bytes_are_classified_without_an_error(head: bytes) -> None:
     assert media_types.sniff(head) in {None, *media_types.SIGNATURES}
 
 
@@ -38,6 +38,6 @@ def test_other_files_are_not_images(head: bytes) -> None:
     assert media_types.sniff(head) is None
 
 
-def test_media_types_are_the_registered_ones() -> None:
+def test_media_types_are_those_registered_with_iana() -> None:
     assert media_types.CONTENT_TYPES["jpg"] == "image/jpeg"
     assert media_types.CONTENT_TYPES["tiff"] == "image/tiff"

@@ -1,4 +1,4 @@
-"""Settings come from the environment and from secret files, once, when they are asked for."""
+"""Settings come from the environment and from secret files, and are read once, when ``Settings()`` is called."""
 
 import os
 import re
@@ -18,17 +18,29 @@ from scripts.local.installation import ROOT
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Settings, read
 
-PREFIXES = ("MONGODB_", "REDIS_", "BLOBS_", "LIMITS_", "WEB_", "WORKER_", "SWEEP_", "VISION_", "FETCH_", "INSPECT_", "LOG_")
+PREFIXES = (
+    "MONGODB_",
+    "REDIS_",
+    "BLOBS_",
+    "LIMITS_",
+    "WEB_",
+    "WORKER_",
+    "SWEEP_",
+    "VISION_",
+    "FETCH_",
+    "INSPECT_",
+    "LOG_",
+)
 
 
 @pytest.fixture(autouse=True)
-def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(PREFIXES) or name in {"PUBLIC_URL", "OPEN_BEHIND_LOOPBACK_PROXY", "SECRETS_DIR"}:
             monkeypatch.delenv(name)
 
 
-def test_the_defaults_are_the_contracts_limits() -> None:
+def test_the_defaults_are_the_documented_limits() -> None:
     limits = Settings().limits
     assert (limits.max_body_bytes, limits.max_images) == (64 * 1024 * 1024, 1000)
     assert (limits.max_image_bytes, limits.max_pixels) == (20 * 1024 * 1024, 50_000_000)
@@ -45,7 +57,7 @@ def test_the_example_lists_every_setting_with_its_default() -> None:
                 assert TypeAdapter(field.annotation).validate_python(example[variable]) == field.default, variable
 
 
-def test_the_environment_is_read_when_settings_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_when_settings_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     before = Settings()
     monkeypatch.setenv("LIMITS_MAX_IMAGES", "7")
     monkeypatch.setenv("PUBLIC_URL", "https://shelf.example")
@@ -66,13 +78,13 @@ def test_the_environment_is_read_when_settings_are_made(monkeypatch: pytest.Monk
         ("LOG_FORMAT", "xml"),
     ],
 )
-def test_nonsense_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_an_invalid_value_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
         Settings()
 
 
-def test_default_augmentations_may_be_chosen_and_may_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_augmentations_may_be_set_and_may_be_an_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().default_augmentations == DEFAULT_AUGMENTATIONS
     monkeypatch.setenv("VISION_AUGMENTATIONS", '["rotate"]')
     assert Settings().default_augmentations == ("rotate",)
@@ -80,19 +92,21 @@ def test_default_augmentations_may_be_chosen_and_may_be_none(monkeypatch: pytest
     assert Settings().default_augmentations == ()
 
 
-def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().web.trusted_proxies == ()
     monkeypatch.setenv("WEB_TRUSTED_PROXIES", '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
     assert Settings().web.trusted_proxies == tuple(map(ip_network, ("10.0.0.5/32", "172.16.0.0/12", "fd00::/8")))
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.5", '"10.0.0.5"', "{}", "[5]", '["nginx"]', '["10.0.0.5/8"]', '["10.0.0.256"]'])
-def test_a_proxy_that_is_none_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    monkeypatch.setenv("WEB_TRUSTED_PROXIES", wrong)
-    assert 'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5",' in said_at_the_start()
+@pytest.mark.parametrize(
+    "invalid", ["10.0.0.5", '"10.0.0.5"', "{}", "[5]", '["nginx"]', '["10.0.0.5/8"]', '["10.0.0.256"]']
+)
+def test_an_invalid_proxy_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, invalid: str) -> None:
+    monkeypatch.setenv("WEB_TRUSTED_PROXIES", invalid)
+    assert 'WEB_TRUSTED_PROXIES must be a JSON list like ["10.0.0.5",' in error_at_the_start()
 
 
-def test_lists_of_what_is_fetched_are_names_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_lists_are_names_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().fetch.blocked_domains == Settings().fetch.permitted_networks == ()
     monkeypatch.setenv("FETCH_BLOCKED_DOMAINS", '["Example.ORG.", "bücher.example"]')
     monkeypatch.setenv("FETCH_PERMITTED_NETWORKS", '["10.0.0.5", "fd00::/8"]')
@@ -101,30 +115,95 @@ def test_lists_of_what_is_fetched_are_names_and_networks(monkeypatch: pytest.Mon
     assert fetch.permitted_networks == (ip_network("10.0.0.5/32"), ip_network("fd00::/8"))
 
 
-@pytest.mark.parametrize("name", ["BLOCKED_DOMAINS", "ALLOWED_DOMAINS", "PERMITTED_HOSTS", "BLOCKED_NETWORKS", "PERMITTED_NETWORKS"])
-@pytest.mark.parametrize("wrong", ["example.org", '"example.org"', "{}", '[""]', '["*.example.org"]', '["http://example.org"]', '["127.1"]', '["a b"]', '["::ffff:10.0.0.0/104"]'])
-def test_a_list_of_what_is_fetched_that_is_none_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
-    monkeypatch.setenv(f"FETCH_{name}", wrong)
-    assert f"FETCH_{name} must be a JSON list like " in said_at_the_start()
+@pytest.mark.parametrize(
+    "name", ["BLOCKED_DOMAINS", "ALLOWED_DOMAINS", "PERMITTED_HOSTS", "BLOCKED_NETWORKS", "PERMITTED_NETWORKS"]
+)
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        "example.org",
+        '"example.org"',
+        "{}",
+        '[""]',
+        '["*.example.org"]',
+        '["http://example.org"]',
+        '["127.1"]',
+        '["a b"]',
+        '["::ffff:10.0.0.0/104"]',
+    ],
+)
+def test_an_invalid_fetch_list_ends_the_start_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, invalid: str
+) -> None:
+    monkeypatch.setenv(f"FETCH_{name}", invalid)
+    assert f"FETCH_{name} must be a JSON list like " in error_at_the_start()
 
 
-def test_what_is_inspected_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_of_inspections_is_positive(monkeypatch: pytest.MonkeyPatch) -> None:
     inspect = Settings().inspect
     assert (inspect.max_source_bytes, inspect.max_store_bytes, inspect.per_minute) == (4 << 20, 1 << 30, 60)
     for name in type(inspect).model_fields:
         monkeypatch.setenv(f"INSPECT_{name}".upper(), "0")
-        assert f"a setting of Inspect is wrong: {name}: Input should be greater than 0" in said_at_the_start()
+        assert f"a setting of Inspect is wrong: {name}: Input should be greater than 0" in error_at_the_start()
         monkeypatch.delenv(f"INSPECT_{name}".upper())
 
 
-def test_an_image_number_fits_into_its_id() -> None:
+@pytest.mark.parametrize(
+    ("group", "rule", "values"),
+    [
+        ("Worker", "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S", {"WORKER_SOFT_LIMIT_S": "330"}),
+        ("Worker", "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S", {"WORKER_HARD_LIMIT_S": "299"}),
+        ("Worker", "WORKER_TASK_S must be less than WORKER_SOFT_LIMIT_S", {"WORKER_TASK_S": "300"}),
+        ("Worker", "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S", {"WORKER_CHILD_TIMEOUT_S": "300"}),
+        ("Worker", "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S", {"WORKER_SOFT_LIMIT_S": "30"}),
+        ("Inspect", "INSPECT_FAILED_S must not be greater than INSPECT_KEEP_S", {"INSPECT_FAILED_S": "86401"}),
+        ("Inspect", "INSPECT_FRESH_S must not be greater than INSPECT_KEEP_S", {"INSPECT_KEEP_S": "299"}),
+        ("Settings", "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S", {"FETCH_WHOLE_S": "330"}),
+    ],
+)
+def test_settings_that_contradict_each_other_end_the_start_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, group: str, rule: str, values: dict[str, str]
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert error_at_the_start().startswith(f"error: a setting of {group} is wrong: {rule}, ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"WORKER_SOFT_LIMIT_S": "60", "WORKER_HARD_LIMIT_S": "60.5"},
+        {"WORKER_LEASE_S": "1000"},
+        {"WORKER_TASK_S": "299", "WORKER_CHILD_TIMEOUT_S": "299"},
+        {"INSPECT_KEEP_S": "300", "INSPECT_FAILED_S": "300"},
+        {"FETCH_WHOLE_S": "329", "FETCH_CONNECT_S": "1000"},
+        {"LIMITS_MAX_IMAGE_BYTES": "1000000000", "LIMITS_MAX_BYTES_IN_FLIGHT": "1"},
+    ],
+)
+def test_unusual_settings_that_work_together_are_accepted(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    assert read()
+
+
+def test_the_values_of_the_example_are_accepted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = read()
+    for name, value in re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(), re.MULTILINE):
+        monkeypatch.setenv(name, value)
+    example = read()
+    assert (example.worker, example.inspect, example.limits) == (defaults.worker, defaults.inspect, defaults.limits)
+
+
+def test_an_image_index_fits_into_the_image_id() -> None:
     with pytest.raises(ValidationError):
         Settings().limits.model_validate({"max_images": 65_536})
 
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of secrets that settings are read from."""
+    """Folder of secret files that settings are read from."""
     folder = tmp_path / "secrets"
     folder.mkdir()
     monkeypatch.setenv("SECRETS_DIR", str(folder))
@@ -132,30 +211,32 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @contextmanager
-def as_somebody_else(folder: Path) -> Iterator[None]:
-    """Be the owner of the folder, and one whom file modes bind, also where the tests run as root."""
-    me = os.geteuid()
-    if me == 0:
+def as_unprivileged_owner(folder: Path) -> Iterator[None]:
+    """Run as an unprivileged owner of the folder, so that file modes apply even where the tests run as root."""
+    user_id = os.geteuid()
+    if user_id == 0:
         os.chown(folder, 65534, -1)
         os.seteuid(65534)
     try:
         yield
     finally:
-        os.seteuid(me)
+        os.seteuid(user_id)
 
 
-def said_at_the_start() -> str:
-    with pytest.raises(SystemExit) as ended:
+def error_at_the_start() -> str:
+    with pytest.raises(SystemExit) as exit_info:
         read()
-    return str(ended.value.code)
+    return str(exit_info.value.code)
 
 
-def test_a_setting_may_come_from_a_file_and_a_variable_wins(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_may_come_from_a_file_and_a_variable_takes_precedence(
+    secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (secrets / "mongodb_url").write_text("mongodb://user:word@db/\n")
     (secrets / "redis_url").write_text("redis://:word@cache/0\n")
     (secrets / "public_url").write_text("https://shelf.example")
     (secrets / "vision_augmentations").write_text('["rotate"]')
-    (secrets / "somebody_elses").write_text("?")
+    (secrets / "unrelated").write_text("?")
     monkeypatch.setenv("REDIS_URL", "redis://elsewhere/0")
     settings = Settings()
     assert settings.mongo.url == "mongodb://user:word@db/"
@@ -165,7 +246,7 @@ def test_a_setting_may_come_from_a_file_and_a_variable_wins(secrets: Path, monke
     assert settings.limits.max_images == 1000
 
 
-def test_an_empty_variable_is_none(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (secrets / "redis_url").write_text("redis://cache/0")
     monkeypatch.setenv("REDIS_URL", "")
     monkeypatch.setenv("LIMITS_MAX_IMAGES", "")
@@ -175,48 +256,60 @@ def test_an_empty_variable_is_none(secrets: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "program", ["worker.entrypoints.images", "worker.entrypoints.inspections", "worker.entrypoints.sweep", "shared.storage.schema", "gunicorn -c web/server/gunicorn_conf.py web.app:create_app()"]
+    "program",
+    [
+        "worker.entrypoints.images",
+        "worker.entrypoints.inspections",
+        "worker.entrypoints.sweep",
+        "shared.storage.schema",
+        "gunicorn -c web/server/gunicorn_conf.py web.app:create_app()",
+    ],
 )
-def test_every_program_ends_with_a_sentence_when_its_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
+def test_every_program_ends_with_a_sentence_when_the_folder_of_secrets_is_missing(tmp_path: Path, program: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "SECRETS_DIR": str(tmp_path / "missing")}
     command = [sys.executable, "-m", *program.split()]
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+    process = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 1
+    assert (
+        process.stderr
+        == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+    )
 
 
 def test_a_folder_of_secrets_that_is_a_file_ends_the_start_with_a_sentence(secrets: Path) -> None:
     secrets.rmdir()
     secrets.touch()
-    assert "must reference a directory" in said_at_the_start()
+    assert "must reference a directory" in error_at_the_start()
 
 
 def test_a_secret_that_is_a_folder_ends_the_start_with_a_sentence(secrets: Path) -> None:
-    (secrets / "mongodb_url").mkdir()  # what a mount makes of a file that is not there
-    with warnings.catch_warnings(action="ignore"):  # as outside of the tests, where a warning is no error
-        assert "found a directory instead" in said_at_the_start()
+    (secrets / "mongodb_url").mkdir()  # what a mount creates in place of a missing file
+    with warnings.catch_warnings(action="ignore"):  # as outside the tests, where a warning is not an error
+        assert "found a directory instead" in error_at_the_start()
 
 
 def test_an_empty_secret_ends_the_start_with_a_sentence(secrets: Path) -> None:
     (secrets / "mongodb_url").touch()
-    assert said_at_the_start() == "error: a setting of Mongo is wrong: url: String should have at least 1 character"
+    assert error_at_the_start() == "error: a setting of Mongo is wrong: url: String should have at least 1 character"
 
 
-@pytest.mark.parametrize("closed", [".", "mongodb_url"])
-def test_a_secret_that_may_not_be_read_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, closed: str) -> None:
-    with tempfile.TemporaryDirectory() as folder, as_somebody_else(Path(folder)):
+@pytest.mark.parametrize("unreadable", [".", "mongodb_url"])
+def test_an_unreadable_secret_ends_the_start_with_a_sentence(monkeypatch: pytest.MonkeyPatch, unreadable: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, as_unprivileged_owner(Path(folder)):
         (Path(folder) / "mongodb_url").write_text("mongodb://db/")
         monkeypatch.setenv("SECRETS_DIR", folder)
         assert Settings().mongo.url == "mongodb://db/"
-        (Path(folder) / closed).chmod(0)
-        said = said_at_the_start()
-        (Path(folder) / closed).chmod(0o700)
-    assert said.startswith("error: a setting cannot be read: ")
-    assert "Permission denied" in said
+        (Path(folder) / unreadable).chmod(0)
+        message = error_at_the_start()
+        (Path(folder) / unreadable).chmod(0o700)
+    assert message.startswith("error: a setting cannot be read: ")
+    assert "Permission denied" in message
 
 
-def test_a_wrong_setting_is_told_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_reported_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMITS_MAX_IMAGES", "secret")
-    said = said_at_the_start()
-    assert said.startswith("error: a setting of Limits is wrong: max_images: ")
-    assert "secret" not in said
+    message = error_at_the_start()
+    assert message.startswith("error: a setting of Limits is wrong: max_images: ")
+    assert "secret" not in message

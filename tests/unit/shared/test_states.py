@@ -1,4 +1,4 @@
-"""The states of a batch follow from its images'; waiting grows and is bounded."""
+"""The state of a batch follows from the states of its images; retry delays grow up to a limit."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,10 +32,10 @@ def test_each_state_of_a_batch() -> None:
     assert batch_state({"failed": 2}, 2) == BatchState.FAILED
 
 
-def test_terminal_states_are_those_that_work_does_not_leave() -> None:
+def test_the_terminal_states() -> None:
     assert {ImageState.DONE, ImageState.FAILED, ImageState.CANCELLED} == TERMINAL
 
 
 @given(st.integers(0, 10_000))
-def test_the_wait_after_a_release_grows_and_is_bounded(releases: int) -> None:
+def test_the_delay_after_a_release_grows_up_to_a_limit(releases: int) -> None:
     assert 1 <= retry_delay_s(releases) <= retry_delay_s(releases + 1) <= 30

@@ -281,7 +281,7 @@ class Sweeping:
             mongo=mongo,
             blobs=settings.Blobs(root=root, min_free_bytes=0),
             redis=settings.Redis(url=redis_url),
-            inspect=settings.Inspect(keep_s=50, max_store_bytes=1000),
+            inspect=settings.Inspect(fresh_s=50, keep_s=50, max_store_bytes=1000),
         )
         self.stores = open_stores(made, app="test", db=db, blobs=self.blobs)
         self.wakeups = self.stores.wakeups[INSPECTIONS]

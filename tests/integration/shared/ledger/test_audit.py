@@ -1,4 +1,4 @@
-"""What was received is accounted for, and a batch goes as a whole; what somebody removed by hand shows."""
+"""Every accepted image is accounted for, a batch is deleted as a whole, and a document removed by hand is noticed."""
 
 import threading
 import time
@@ -28,7 +28,7 @@ def missing(balance: dict[str, int]) -> int:
     return balance["received"] - sum(balance[part] for part in PARTS)
 
 
-def test_every_image_is_in_one_part_of_the_balance(db: Db) -> None:
+def test_every_image_is_in_exactly_one_part_of_the_balance(db: Db) -> None:
     assert audit.balance(db) == dict.fromkeys(("received", *PARTS), 0)
     commit_new_batch(db, 5)
     claim = claims.claim(db, "w", 3, 60)
@@ -39,22 +39,22 @@ def test_every_image_is_in_one_part_of_the_balance(db: Db) -> None:
 
 
 @pytest.mark.parametrize("status", ["queued", "processing", "done", "failed"])
-def test_a_document_removed_by_hand_shows(db: Db, status: str) -> None:
+def test_the_balance_shows_a_document_removed_by_hand(db: Db, status: str) -> None:
     batch_id = commit_new_batch(db, 4)
     db.images.update_one({"_id": f"{batch_id}0001"}, {"$set": {"status": status}})
     assert missing(audit.balance(db)) == 0
     db.images.delete_one({"_id": f"{batch_id}0001"})
     assert missing(audit.balance(db)) == 1
-    deletion.begin_delete(db, batch_id)  # and goes on showing
+    deletion.begin_delete(db, batch_id)  # which does not hide the loss
     deletion.finish_delete(db, batch_id)
     assert missing(audit.balance(db)) == 1
 
 
 def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
-    """A metric that is off while work goes on would be an alarm that nobody believes."""
+    """A metric that is wrong while images are processed would raise false alarms."""
     for _ in range(10):
         commit_new_batch(db, 20)
-    ended = threading.Event()
+    churn_ended = threading.Event()
 
     def churn() -> None:
         try:
@@ -62,7 +62,7 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
                 results.finish(db, "w", successful_results(claim))
                 commit_new_batch(db, 1) if db.images.estimated_document_count() < 260 else None
         finally:
-            ended.set()
+            churn_ended.set()
 
     def delete() -> None:
         for row in list(db.batches.find({}, {"_id": 1}).limit(5)):
@@ -71,20 +71,20 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
     threads = [threading.Thread(target=churn), threading.Thread(target=delete)]
     for thread in threads:
         thread.start()
-    off = []
-    looks = 0
-    while not ended.is_set():
-        looks += 1
+    unbalanced = []
+    checks = 0
+    while not churn_ended.is_set():
+        checks += 1
         balance = audit.balance(db)
         if missing(balance):
-            off.append(balance)
+            unbalanced.append(balance)
     for thread in threads:
         thread.join()
-    assert off == []
-    assert looks > 1
+    assert unbalanced == []
+    assert checks > 1
 
 
-def test_the_backlog_is_what_waits(db: Db) -> None:
+def test_the_backlog_counts_what_waits(db: Db) -> None:
     assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
     old = commit_new_batch(db, 2)
     db.batches.update_one({"_id": old}, {"$set": {"created_at": utc_now() - timedelta(minutes=1)}})
@@ -96,44 +96,44 @@ def test_the_backlog_is_what_waits(db: Db) -> None:
     assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
 
 
-def test_a_deleted_batch_is_out_of_sight_at_once_and_gone_later(db: Db) -> None:
+def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
     batch_id, other = commit_new_batch(db, 3), commit_new_batch(db, 2)
     process_all(db)
     deletion.begin_delete(db, batch_id)
-    assert [one["_id"] for one in queries.page_of_batches(db, Filters(), 1, 10, 0).batches] == [other]
-    for look in (
+    assert [row["_id"] for row in queries.page_of_batches(db, Filters(), 1, 10, 0).batches] == [other]
+    for operation in (
         lambda: queries.get_batch(db, batch_id),
         lambda: queries.get_image(db, f"{batch_id}0000"),
         lambda: deletion.begin_delete(db, batch_id),
     ):
         with pytest.raises(NotFound):
-            look()
+            operation()
     assert all(image["work"]["fence"] == 2 for image in db.images.find({"batch_id": batch_id}))
     validate_documents(db)
-    assert deletion.deletable(db, 60) == []
-    assert deletion.deletable(db, -1) == [batch_id]
+    assert deletion.find_deletable(db, 60) == []
+    assert deletion.find_deletable(db, -1) == [batch_id]
     deletion.finish_delete(db, batch_id)
     deletion.finish_delete(db, batch_id)
     assert db.images.count_documents({"batch_id": batch_id}) == 0
     assert audit.balance(db) == {"received": 5, "done": 2, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 3}
-    line = db.ledger.find_one({"_id": batch_id})
-    assert line is not None
-    assert line["state"] == "deleted"
+    ledger_document = db.ledger.find_one({"_id": batch_id})
+    assert ledger_document is not None
+    assert ledger_document["state"] == "deleted"
     validate_documents(db)
 
 
 def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
     ids = [commit_new_batch(db, 10) for _ in range(6)]
-    gate = threading.Barrier(3)
+    barrier = threading.Barrier(3)
 
     def work() -> None:
-        gate.wait()
+        barrier.wait()
         process_all(db, threading.current_thread().name, 4)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
-    gate.wait()
+    barrier.wait()
     for batch_id in ids[::2]:
         deletion.begin_delete(db, batch_id)
     for thread in threads:
@@ -143,49 +143,49 @@ def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
     assert audit.balance(db) == {"received": 60, "done": 30, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 30}
 
 
-def test_of_two_deletions_at_once_one_finds_nothing(db: Db) -> None:
+def test_of_concurrent_deletions_all_but_one_find_nothing(db: Db) -> None:
     batch_id = commit_new_batch(db, 3)
-    said: list[str] = []
+    outcomes: list[str] = []
 
     def delete() -> None:
         try:
             deletion.begin_delete(db, batch_id)
-            said.append("deleted")
+            outcomes.append("deleted")
         except NotFound:
-            said.append("not found")
+            outcomes.append("not found")
 
     threads = [threading.Thread(target=delete) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(said) == ["deleted", *["not found"] * 3]
+    assert sorted(outcomes) == ["deleted", *["not found"] * 3]
     assert audit.balance(db)["deleted"] == 3
 
 
-def test_a_deletion_does_not_wait_for_ever_for_a_frozen_server(db: Db, mongod: Mongod) -> None:
+def test_a_deletion_does_not_wait_forever_for_a_frozen_server(db: Db, mongod: Mongod) -> None:
     batch_id = commit_new_batch(db, 1)
     mongod.pause()
     try:
-        began = time.monotonic()
+        started_at = time.monotonic()
         with pytest.raises(StoreAway):
             deletion.begin_delete(db, batch_id, deadline_s=1)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - started_at < 20
     finally:
         mongod.resume()
     assert len(list(queries.page_of_batches(db, Filters(), 1, 10, 0).batches)) == 1
-    _delete_once_the_server_lets_go(db, batch_id)
+    _delete_when_the_server_allows_it(db, batch_id)
     assert audit.balance(db)["deleted"] == 1
 
 
-def _delete_once_the_server_lets_go(db: Db, batch_id: str) -> None:
-    """Ask again, as a client would; what the frozen server had taken in may hold the batch until its transaction expires."""
+def _delete_when_the_server_allows_it(db: Db, batch_id: str) -> None:
+    """Retry, as a client would; a transaction that the frozen server had received may lock the batch until it expires."""
     until = time.monotonic() + 60
     while True:
         try:
             return deletion.begin_delete(db, batch_id, deadline_s=2)
-        except NotFound:  # an earlier one took place, and its answer came too late
+        except NotFound:  # an earlier attempt took place, and its response came too late
             return None
         except StoreAway:
             assert time.monotonic() < until
-            db.client.admin.command("killAllSessions", [])  # shortens the wait; the expiry alone would end it too
+            db.client.admin.command("killAllSessions", [])  # shortens the wait; the expiry alone would also end it

@@ -1,4 +1,4 @@
-"""A batch becomes true in one transaction or never, whatever becomes of the answer."""
+"""A batch is accepted in one transaction or never, whether or not the response to the commit arrives."""
 
 import threading
 from collections.abc import Iterator
@@ -18,24 +18,24 @@ from tests.support.mongo_proxy import CommitFault, CommitFaultProxy
 
 
 @pytest.fixture
-def through(mongod: Mongod, mongo: settings.Mongo, db: Db) -> Iterator["Through"]:
-    """Connect to the test's database through a cutting proxy."""
-    made = Through(mongod.port, mongo)
-    yield made
-    made.close()
+def connect_through(mongod: Mongod, mongo: settings.Mongo, db: Db) -> Iterator["ProxiedConnections"]:
+    """Connections to the test's database through cutting proxies."""
+    connections = ProxiedConnections(mongod.port, mongo)
+    yield connections
+    connections.close()
     db.client.admin.command("killAllSessions", [])  # a transaction without its commit stays open for a minute otherwise
 
 
-class Through:
+class ProxiedConnections:
     def __init__(self, port: int, mongo: settings.Mongo) -> None:
         self._port, self._mongo = port, mongo
         self.proxies: list[CommitFaultProxy] = []
         self._dbs: list[Db] = []
 
-    def __call__(self, way: CommitFault, *, away: bool = False) -> Db:
-        proxy = CommitFaultProxy(self._port, way, refuse_reconnects=away)
+    def __call__(self, fault: CommitFault, *, refuse_reconnects: bool = False) -> Db:
+        proxy = CommitFaultProxy(self._port, fault, refuse_reconnects=refuse_reconnects)
         self.proxies.append(proxy)
-        # A direct connection: by the replica set's own address the driver would go round the proxy.
+        # A direct connection: with the address of the replica set's member the driver would bypass the proxy.
         url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
         db = connect(self._mongo.model_copy(update={"url": url}), app="cut")
         self._dbs.append(db)
@@ -48,14 +48,14 @@ class Through:
             proxy.close()
 
 
-def traces(db: Db, batch_id: str) -> tuple[int, int, int]:
-    line = db.ledger.count_documents({"_id": batch_id, "state": "accepted"})
-    return line, db.batches.count_documents({"_id": batch_id}), db.images.count_documents({"batch_id": batch_id})
+def count_documents(db: Db, batch_id: str) -> tuple[int, int, int]:
+    accepted = db.ledger.count_documents({"_id": batch_id, "state": "accepted"})
+    return accepted, db.batches.count_documents({"_id": batch_id}), db.images.count_documents({"batch_id": batch_id})
 
 
-def test_all_of_a_batch_is_there_and_valid(db: Db) -> None:
+def test_a_commit_stores_all_documents_of_a_batch(db: Db) -> None:
     batch_id = commit_new_batch(db, 3, ["a", "b", "a"])
-    assert traces(db, batch_id) == (1, 1, 3)
+    assert count_documents(db, batch_id) == (1, 1, 3)
     header = db.batches.find_one({"_id": batch_id})
     assert header is not None
     assert header["stores"] == ["a", "b"]
@@ -65,110 +65,119 @@ def test_all_of_a_batch_is_there_and_valid(db: Db) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_answer_to_a_commit_that_took_place_is_found_out(db: Db, through: Through) -> None:
-    made = new_batch()
-    commits.commit_batch(through("lose_answer"), made)  # no error: it was accepted
-    assert through.proxies[0].cuts >= 2  # the driver's own second try was cut as well
-    assert traces(db, made.id) == (1, 1, 4)
-    store_rotation.touch(db, {image.store_name for image in made.images})  # as the one who asked for the commit does
+def test_a_commit_whose_response_was_lost_is_found_to_have_taken_place(
+    db: Db, connect_through: ProxiedConnections
+) -> None:
+    batch = new_batch()
+    commits.commit_batch(connect_through("lose_answer"), batch)  # no error: the batch was accepted
+    assert connect_through.proxies[0].cuts >= 2  # the driver's own retry was cut as well
+    assert count_documents(db, batch.id) == (1, 1, 4)
+    store_rotation.touch(db, {image.store_name for image in batch.images})  # as the caller of the commit does
     assert len(claims.claim(db, "w", 32, 60).images) == 4
 
 
 @pytest.mark.slow
-def test_a_lost_answer_and_a_server_that_stays_away_names_the_batch(db: Db, through: Through) -> None:
-    made = new_batch()
-    begun = idempotency.begin(db, "open:k", "print")
-    assert isinstance(begun, idempotency.Begun)
-    with pytest.raises(CommitUnknown) as said:
-        commits.commit_batch(through("lose_answer", away=True), made, idempotency=begun, answer={"batch_id": made.id})
-    assert said.value.extra == {"batch_id": made.id}
-    # It had been accepted; the retry with the same key says so.
-    assert idempotency.begin(db, "open:k", "print") == idempotency.Replay({"batch_id": made.id}, made.id)
-    assert not commits.abandon(db, made.id)
+def test_a_lost_response_and_an_unreachable_server_raise_an_error_that_names_the_batch(
+    db: Db, connect_through: ProxiedConnections
+) -> None:
+    batch = new_batch()
+    reservation = idempotency.reserve_key(db, "open:k", "print")
+    assert isinstance(reservation, idempotency.KeyReservation)
+    body = {"batch_id": batch.id}
+    with pytest.raises(CommitUnknown) as raised:
+        commits.commit_batch(
+            connect_through("lose_answer", refuse_reconnects=True), batch, reservation=reservation, response_body=body
+        )
+    assert raised.value.extra == {"batch_id": batch.id}
+    # The batch had been accepted; a retry with the same key returns its response.
+    assert idempotency.reserve_key(db, "open:k", "print") == idempotency.StoredResponse(body, batch.id)
+    assert not commits.abandon(db, batch.id)
 
 
 @pytest.mark.slow
-def test_a_commit_that_never_arrived_leaves_nothing_and_is_never_called_accepted(db: Db, through: Through) -> None:
-    made = new_batch()
+def test_a_commit_that_never_arrived_stores_nothing_and_raises_an_error(
+    db: Db, connect_through: ProxiedConnections
+) -> None:
+    batch = new_batch()
     with pytest.raises((StoreAway, CommitUnknown)):
-        commits.commit_batch(through("lose_commit"), made, deadline_s=2)
-    assert traces(db, made.id) == (0, 0, 0)
+        commits.commit_batch(connect_through("lose_commit"), batch, deadline_s=2)
+    assert count_documents(db, batch.id) == (0, 0, 0)
 
 
-def test_bytes_that_are_not_kept_keep_the_commit_out(db: Db) -> None:
-    made = new_batch()
-    left: list[float] = []
+def test_a_failed_spool_prevents_the_commit(db: Db) -> None:
+    batch = new_batch()
+    remaining: list[float] = []
 
     def fail(seconds: float) -> None:
-        left.append(seconds)
-        raise StoreAway("as the test says")
+        remaining.append(seconds)
+        raise StoreAway("The disk failed.")
 
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, made, bytes_kept=fail)
-    assert 0 < left[0] <= 5
-    assert traces(db, made.id) == (0, 0, 0)
+        commits.commit_batch(db, batch, wait_for_spool=fail)
+    assert 0 < remaining[0] <= 5
+    assert count_documents(db, batch.id) == (0, 0, 0)
     assert db.write_concern.document["w"] == "majority"
     assert db.write_concern.document["j"] is True
 
 
-def test_a_tombstone_keeps_a_late_commit_out(db: Db) -> None:
-    made = new_batch()
-    assert commits.abandon(db, made.id)  # the sweep is about to delete the spool
-    assert commits.abandon(db, made.id)  # and may do so twice
+def test_a_tombstone_prevents_a_late_commit(db: Db) -> None:
+    batch = new_batch()
+    assert commits.abandon(db, batch.id)  # the sweep is about to delete the spool
+    assert commits.abandon(db, batch.id)  # which it may do twice
     with pytest.raises(StoreAway):
-        commits.commit_batch(db, made)  # the frozen web process wakes up
-    assert traces(db, made.id) == (0, 0, 0)
-    assert commits.spooled_batches(db, [made.id]) == set()
+        commits.commit_batch(db, batch)  # a frozen web process continues
+    assert count_documents(db, batch.id) == (0, 0, 0)
+    assert commits.find_accepted(db, [batch.id]) == set()
     assert not claims.claim(db, "w", 32, 60).images
     validate_documents(db)
 
 
 @pytest.mark.slow
-def test_a_tombstone_never_lands_on_a_commit_that_is_on_its_way(db: Db, through: Through) -> None:
-    made = new_batch()
-    late = through("hold_commit", away=True)
-    failed: list[Exception] = []
+def test_no_tombstone_is_inserted_while_a_commit_is_open(db: Db, connect_through: ProxiedConnections) -> None:
+    batch = new_batch()
+    delayed = connect_through("hold_commit", refuse_reconnects=True)
+    errors: list[Exception] = []
 
     def send() -> None:
         try:
-            commits.commit_batch(late, made, deadline_s=4)
+            commits.commit_batch(delayed, batch, deadline_s=4)
         except CommitUnknown as error:
-            failed.append(error)
+            errors.append(error)
 
     sender = threading.Thread(target=send)
     sender.start()
     sender.join(60)
-    assert len(failed) == 1
+    assert len(errors) == 1
     with pytest.raises(PyMongoError), pymongo.timeout(1):
-        commits.abandon(db, made.id)  # the transaction is still open: no answer, so no spool is deleted
-    through.proxies[0].release_commits()
+        commits.abandon(db, batch.id)  # the transaction is open: the outcome is unknown, and no spool is deleted
+    connect_through.proxies[0].release_commits()
     with pymongo.timeout(10):
-        assert not commits.abandon(db, made.id)
-    assert traces(db, made.id) == (1, 1, 4)
+        assert not commits.abandon(db, batch.id)
+    assert count_documents(db, batch.id) == (1, 1, 4)
 
 
-def test_a_batch_with_a_taken_id_changes_nothing(db: Db) -> None:
+def test_a_batch_with_an_existing_id_changes_nothing(db: Db) -> None:
     first = new_batch(2)
     commits.commit_batch(db, first)
     with pytest.raises(StoreAway):
         commits.commit_batch(db, new_batch(5, id=first.id))
-    assert traces(db, first.id) == (1, 1, 2)
+    assert count_documents(db, first.id) == (1, 1, 2)
     assert audit.balance(db)["received"] == 2
 
 
 @pytest.mark.slow
-def test_nothing_is_accepted_when_nobody_answers(mongo: settings.Mongo) -> None:
-    nobody = connect(
+def test_nothing_is_accepted_when_no_server_responds(mongo: settings.Mongo) -> None:
+    unreachable = connect(
         mongo.model_copy(
             update={"url": "mongodb://127.0.0.1:1/?directConnection=true", "server_selection_timeout_s": 0.3}
         ),
         app="test",
     )
     with pytest.raises(StoreAway):
-        commits.commit_batch(nobody, new_batch())
-    nobody.client.close()
+        commits.commit_batch(unreachable, new_batch())
+    unreachable.client.close()
 
 
-def test_spools_of_accepted_batches_are_told_from_others(db: Db) -> None:
-    there, never = commit_new_batch(db), new_batch_id()
-    assert commits.spooled_batches(db, [there, never]) == {there}
+def test_ids_of_accepted_batches_are_found_among_others(db: Db) -> None:
+    accepted, unknown = commit_new_batch(db), new_batch_id()
+    assert commits.find_accepted(db, [accepted, unknown]) == {accepted}

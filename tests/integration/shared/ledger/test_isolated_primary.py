@@ -1,7 +1,7 @@
-"""A primary that is cut off from its majority shows what may be rolled back; nobody is told 202 by that.
+"""An isolated primary shows data that may be rolled back, and no 202 is sent on the basis of such data.
 
-The set has one server that bears data. To cut it off it is given a second member that takes connections and never answers: there is no
-majority from then on, and the primary does not notice for ten minutes. A real partition would let it step down after ten seconds.
+The replica set has one data-bearing member. To isolate it, a second member is added that accepts connections and never responds: from
+then on there is no majority, and the primary does not notice for ten minutes. In a real partition it would step down after ten seconds.
 """
 
 import socket
@@ -17,7 +17,7 @@ from shared import settings
 from shared.errors import CommitUnknown, InFlight
 from shared.ids import new_batch_id
 from shared.ledger import commits, idempotency
-from shared.ledger.idempotency import Begun, Replay
+from shared.ledger.idempotency import KeyReservation, StoredResponse
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import create_indexes
 from tests.support.ledger import new_batch
@@ -26,105 +26,115 @@ pytestmark = pytest.mark.slow
 _NEVER_S = 600
 
 
-class Cut:
-    """The way from a primary to its majority."""
+class Majority:
+    """The connection of a primary to its majority."""
 
     def __init__(self, server: Mongod) -> None:
-        self._set = pymongo.MongoClient[dict[str, object]](server.url).admin
-        self._silent = socket.create_server(("127.0.0.1", 0))
+        self._admin = pymongo.MongoClient[dict[str, object]](server.url).admin
+        self._silent_server = socket.create_server(("127.0.0.1", 0))
 
     def cut(self) -> None:
         self._change(2)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self._change(1)
 
     def close(self) -> None:
-        self.mend()
-        self._set.client.close()
-        self._silent.close()
+        self.restore()
+        self._admin.client.close()
+        self._silent_server.close()
 
     def _change(self, members: int) -> None:
-        config = self._set.command("replSetGetConfig")["config"]
-        silent = {"_id": 1, "host": f"127.0.0.1:{self._silent.getsockname()[1]}", "priority": 0}
-        config["members"] = [config["members"][0], silent][:members]
+        config = self._admin.command("replSetGetConfig")["config"]
+        silent_member = {"_id": 1, "host": f"127.0.0.1:{self._silent_server.getsockname()[1]}", "priority": 0}
+        config["members"] = [config["members"][0], silent_member][:members]
         config["settings"] |= {"electionTimeoutMillis": _NEVER_S * 1000, "heartbeatTimeoutSecs": _NEVER_S}
         config["version"] += 1
-        self._set.command("replSetReconfig", config, force=True)
+        self._admin.command("replSetReconfig", config, force=True)
 
 
-class Asked(CommandListener):
-    """Which documents a client asks for, how surely, and within how many milliseconds."""
+class FindRecorder(CommandListener):
+    """Records the collection, read concern level and time limit in milliseconds of every find command."""
 
     def __init__(self) -> None:
         self.finds: list[tuple[str, str, int]] = []
 
     def started(self, event: CommandStartedEvent) -> None:
         if event.command_name == "find":
-            self.finds.append((event.command["find"], event.command["readConcern"]["level"], event.command["maxTimeMS"]))
+            self.finds.append(
+                (event.command["find"], event.command["readConcern"]["level"], event.command["maxTimeMS"])
+            )
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
-        """See ``CommandListener``."""
+        """Record nothing."""
 
     def failed(self, event: CommandFailedEvent) -> None:
-        """See ``CommandListener``."""
+        """Record nothing."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with Mongod(tmp_path_factory.mktemp("cut") / "data") as alone:
-        yield alone
+    with Mongod(tmp_path_factory.mktemp("cut") / "data") as mongod:
+        yield mongod
 
 
 @pytest.fixture
-def way(server: Mongod) -> Iterator[Cut]:
-    made = Cut(server)
-    yield made
-    made.close()
+def majority(server: Mongod) -> Iterator[Majority]:
+    connection = Majority(server)
+    yield connection
+    connection.close()
 
 
 @pytest.fixture
-def there(server: Mongod) -> Iterator[Db]:
+def isolated_db(server: Mongod) -> Iterator[Db]:
     db = connect(settings.Mongo(url=server.url, database=f"test_{new_batch_id()}"), app="test")
     create_indexes(db)
     yield db
     db.client.close()
 
 
-def test_a_commit_that_no_majority_has_is_unknown_and_so_is_its_repetition(there: Db, way: Cut) -> None:
-    begun, made = idempotency.begin(there, "open:key", "print"), new_batch()
-    assert isinstance(begun, Begun)
-    way.cut()
-    with pytest.raises(CommitUnknown) as said, pymongo.timeout(4):
-        commits.commit_batch(there, made, idempotency=begun, answer={"batch_id": made.id}, deadline_s=3)
-    assert said.value.extra == {"batch_id": made.id}
-    assert there.batches.count_documents({"_id": made.id}) == 1  # the primary itself shows it
-    with pytest.raises(InFlight) as told, pymongo.timeout(2):
-        idempotency.begin(there, "open:key", "print")
-    assert told.value.retry_after
-    way.mend()
-    assert idempotency.begin(there, "open:key", "print") == Replay({"batch_id": made.id}, made.id)
-    assert not commits.abandon(there, made.id)
+def test_a_commit_without_a_majority_has_an_unknown_outcome_and_so_has_its_retry(
+    isolated_db: Db, majority: Majority
+) -> None:
+    reservation, batch = idempotency.reserve_key(isolated_db, "open:key", "print"), new_batch()
+    assert isinstance(reservation, KeyReservation)
+    majority.cut()
+    with pytest.raises(CommitUnknown) as raised, pymongo.timeout(4):
+        commits.commit_batch(
+            isolated_db, batch, reservation=reservation, response_body={"batch_id": batch.id}, deadline_s=3
+        )
+    assert raised.value.extra == {"batch_id": batch.id}
+    assert isolated_db.batches.count_documents({"_id": batch.id}) == 1  # the primary itself shows it
+    with pytest.raises(InFlight) as in_flight, pymongo.timeout(2):
+        idempotency.reserve_key(isolated_db, "open:key", "print")
+    assert in_flight.value.retry_after
+    majority.restore()
+    assert idempotency.reserve_key(isolated_db, "open:key", "print") == StoredResponse({"batch_id": batch.id}, batch.id)
+    assert not commits.abandon(isolated_db, batch.id)
 
 
-def test_a_tombstone_that_no_majority_has_lets_no_spool_be_deleted(there: Db, way: Cut) -> None:
-    never = new_batch_id()
-    way.cut()
-    for _ in range(2):  # it is written; then it is found
+def test_a_tombstone_without_a_majority_does_not_allow_the_deletion_of_a_spool(
+    isolated_db: Db, majority: Majority
+) -> None:
+    unknown = new_batch_id()
+    majority.cut()
+    for _ in range(2):  # first it is inserted; then it is found
         with pytest.raises(PyMongoError), pymongo.timeout(1):
-            commits.abandon(there, never)
-    way.mend()
-    assert commits.abandon(there, never)
+            commits.abandon(isolated_db, unknown)
+    majority.restore()
+    assert commits.abandon(isolated_db, unknown)
 
 
-def test_every_document_that_a_202_rests_on_is_asked_for_linearizably_and_not_for_long(server: Mongod, there: Db) -> None:
-    asked, made = Asked(), new_batch()
-    with pymongo.MongoClient[dict[str, object]](server.url, event_listeners=[asked]) as client:
-        db = client.get_database(there.name, write_concern=there.write_concern)
-        begun = idempotency.begin(db, "open:key", "print")
-        assert isinstance(begun, Begun)
-        commits.commit_batch(db, made, idempotency=begun, answer={})
-        assert isinstance(idempotency.begin(db, "open:key", "print"), Replay)
-        assert not commits.abandon(db, made.id)
-    assert [(collection, level) for collection, level, _ in asked.finds] == [(name, "linearizable") for name in ("idempotency", "batches", "ledger")]
-    assert all(0 < most_ms <= 5000 for _, _, most_ms in asked.finds)
+def test_every_document_behind_a_202_is_read_linearizably_with_a_time_limit(server: Mongod, isolated_db: Db) -> None:
+    recorder, batch = FindRecorder(), new_batch()
+    with pymongo.MongoClient[dict[str, object]](server.url, event_listeners=[recorder]) as client:
+        db = client.get_database(isolated_db.name, write_concern=isolated_db.write_concern)
+        reservation = idempotency.reserve_key(db, "open:key", "print")
+        assert isinstance(reservation, KeyReservation)
+        commits.commit_batch(db, batch, reservation=reservation, response_body={})
+        assert isinstance(idempotency.reserve_key(db, "open:key", "print"), StoredResponse)
+        assert not commits.abandon(db, batch.id)
+    assert [(collection, level) for collection, level, _ in recorder.finds] == [
+        (name, "linearizable") for name in ("idempotency", "batches", "ledger")
+    ]
+    assert all(0 < limit_ms <= 5000 for _, _, limit_ms in recorder.finds)

@@ -1,4 +1,4 @@
-"""The local folder as a blob store: the contract, and what only a disk can do."""
+"""The local folder as a blob store: the contract of all blob stores, and the errors and durability of a disk."""
 
 import errno
 import os
@@ -26,17 +26,17 @@ def entries(folder: Path) -> list[str]:
 
 
 class TestLocalBlobs(BlobStoreContract):
-    def test_a_write_that_failed_leaves_nothing_behind(
+    def test_a_failed_write_leaves_nothing_behind(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store.write("kept", [b"before"])
-        written = os.writev
+        writev = os.writev
         calls = iter(range(10))
 
         def full(handle: int, views: list[memoryview]) -> int:
             if next(calls) == 1:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            return written(handle, views)
+            return writev(handle, views)
 
         monkeypatch.setattr(os, "writev", full)
         with pytest.raises(DiskFull):
@@ -45,12 +45,12 @@ class TestLocalBlobs(BlobStoreContract):
         assert store.stat("one") is None
         assert store.read("kept") == b"before"
 
-    def test_a_short_write_is_gone_on_with(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_short_write_is_continued(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "writev", lambda handle, views: os.write(handle, views[0][:3]))
         store.write("short", [b"one ", b"two ", b"three"])
         assert store.read("short") == b"one two three"
 
-    def test_a_full_disk_is_said_past_the_page_cache_too(
+    def test_a_full_disk_is_reported_for_direct_writes_too(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(_handle: int, _view: memoryview) -> int:
@@ -61,44 +61,44 @@ class TestLocalBlobs(BlobStoreContract):
             store.write("large", [bytes(3 << 20)])
         assert list((blobs_root / TEMP).iterdir()) == []
 
-    def test_a_file_system_without_direct_writes_gets_ordinary_ones(
+    def test_a_file_system_without_direct_writes_gets_buffered_ones(
         self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        written = os.write
+        write = os.write
         calls = iter(range(10))
 
         def refuse(handle: int, view: memoryview) -> int:
-            if next(calls) == 1:  # some take the flag and refuse the write
+            if next(calls) == 1:  # some file systems accept the flag and refuse the write
                 raise OSError(errno.EINVAL, "Invalid argument")
-            return written(handle, view)
+            return write(handle, view)
 
         monkeypatch.setattr(os, "write", refuse)
         data = os.urandom(3 << 20)
         store.write("large", [data])
         assert store.read("large") == data
 
-    def test_all_but_small_files_leave_the_page_cache_when_they_are_on_the_disk(
+    def test_large_files_are_dropped_from_the_page_cache_after_the_sync(
         self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """By what the kernel is asked: what it does with that is its own."""
-        asked: dict[int, list[str]] = {}
+        """Checks the advice that the kernel gets; whether the kernel follows it is not visible."""
+        calls: dict[int, list[str]] = {}
         sync, advise = os.fdatasync, os.posix_fadvise
 
         def fdatasync(handle: int) -> None:
-            asked.setdefault(os.fstat(handle).st_size, []).append("sync")
+            calls.setdefault(os.fstat(handle).st_size, []).append("sync")
             sync(handle)
 
-        def posix_fadvise(handle: int, *given: int) -> None:
-            assert given == (0, 0, os.POSIX_FADV_DONTNEED)
-            asked.setdefault(os.fstat(handle).st_size, []).append("let go")
-            advise(handle, *given)
+        def posix_fadvise(handle: int, *arguments: int) -> None:
+            assert arguments == (0, 0, os.POSIX_FADV_DONTNEED)
+            calls.setdefault(os.fstat(handle).st_size, []).append("drop")
+            advise(handle, *arguments)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         monkeypatch.setattr(os, "posix_fadvise", posix_fadvise)
         store.write_many([(str(size), [bytes(size)]) for size in (20_000, 200_000)])
-        assert asked == {20_000: ["sync"], 200_000: ["let go", "sync", "let go"]}
+        assert calls == {20_000: ["sync"], 200_000: ["drop", "sync", "drop"]}
 
-    def test_a_file_system_that_takes_no_advice_keeps_the_bytes(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_system_without_advice_stores_the_bytes(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_: int) -> None:
             raise OSError(errno.ENOSYS, "Function not implemented")
 
@@ -130,24 +130,24 @@ class TestLocalBlobs(BlobStoreContract):
         monkeypatch.setattr(Path, "replace", replace)
         store.write_many([("a/b/one", [b"1"]), ("a/b/two", [b"2"])])
         assert order[:4] == ["data", "data", "rename", "rename"]
-        assert sorted(order[4:]) == ["folder .", "folder a", "folder a/b"]  # a new folder's name is its parent's entry
+        assert sorted(order[4:]) == ["folder .", "folder a", "folder a/b"]  # the name of a new folder is an entry of its parent
         order.clear()
         store.write("a/b/three", [b"3"])
         assert order == ["data", "rename", "folder a/b"]
 
-    def test_many_are_on_their_way_to_the_disk_at_once_but_not_without_a_bound(
+    def test_the_number_of_files_that_are_open_for_a_sync_is_limited(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         temp = blobs_root / TEMP
         sync, rename = os.fdatasync, Path.replace
         synced: list[str] = []
-        together: list[int] = []
+        open_counts: list[int] = []
 
-        def opened() -> list[str]:
+        def open_files() -> list[str]:
             return [file.path for file in psutil.Process().open_files() if Path(file.path).parent == temp]
 
         def fdatasync(handle: int) -> None:
-            together.append(len(opened()))
+            open_counts.append(len(open_files()))
             synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
             sync(handle)
 
@@ -160,13 +160,13 @@ class TestLocalBlobs(BlobStoreContract):
         monkeypatch.setattr(Path, "replace", replace)
         store.write_many([(f"many/{number}", [b"%d" % number]) for number in range(200)])
         assert len(set(synced)) == len(synced) == 200
-        assert max(together) == 64
-        assert opened() == []
+        assert max(open_counts) == 64
+        assert open_files() == []
         assert all(store.read(f"many/{number}") == b"%d" % number for number in range(200))
 
-    @pytest.mark.parametrize(("number", "said"), [(errno.EIO, StoreAway), (errno.ENOSPC, DiskFull)])
-    def test_what_the_disk_says_late_is_said_too(
-        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: type[Exception]
+    @pytest.mark.parametrize(("number", "expected"), [(errno.EIO, StoreAway), (errno.ENOSPC, DiskFull)])
+    def test_an_error_of_a_later_file_is_reported(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
     ) -> None:
         sync = os.fdatasync
         calls = iter(range(10))
@@ -177,29 +177,29 @@ class TestLocalBlobs(BlobStoreContract):
             sync(handle)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
-        with pytest.raises(said):
-            store.write_many([(f"late/{at}", [b"x"]) for at in range(5)])
+        with pytest.raises(expected):
+            store.write_many([(f"late/{index}", [b"x"]) for index in range(5)])
         assert list((blobs_root / TEMP).iterdir()) == []
         assert list(store.list("late")) == []
 
-    def test_other_trouble_is_the_stores_and_not_the_callers(self, store: LocalBlobs, blobs_root: Path) -> None:
+    def test_other_errors_are_raised_as_store_away_without_paths(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write("file", [b""])
-        with pytest.raises(StoreAway) as said:
+        with pytest.raises(StoreAway) as raised:
             store.write("file/below", [b"x"])
-        assert said.value.code == "blobs_unavailable"
-        assert str(blobs_root) not in said.value.detail
+        assert raised.value.code == "blobs_unavailable"
+        assert str(blobs_root) not in raised.value.detail
 
-    def test_a_tree_that_is_deleted_while_it_is_written_to_does_not_end_the_deletion(self, store: LocalBlobs) -> None:
-        failed: list[Exception] = []
+    def test_concurrent_writes_do_not_break_the_deletion_of_a_tree(self, store: LocalBlobs) -> None:
+        errors: list[Exception] = []
 
         def write() -> None:
             for number in range(300):
                 try:
                     store.write(f"busy/{number % 7}/{number}", [b"x"])
                 except StoreAway:
-                    continue  # its folder went between the check and the rename: a lost claim's write, given back
-                except Exception as error:  # noqa: BLE001 -- handed to the assertion below
-                    failed.append(error)
+                    continue  # its folder was deleted between the check and the rename; a worker would release its claim
+                except Exception as error:  # noqa: BLE001 -- the assertion below reports it
+                    errors.append(error)
                     return
 
         writer = threading.Thread(target=write)
@@ -208,14 +208,14 @@ class TestLocalBlobs(BlobStoreContract):
             try:
                 store.delete_tree("busy")
             except StoreAway:
-                continue  # said, not hidden; the sweep removes the tree once more
-        assert failed == []
+                continue  # the error is raised, and the sweep deletes the tree again
+        assert errors == []
         store.delete_tree("busy")
         assert list(store.list("busy")) == []
 
-    def test_times_are_cut_to_seconds_and_not_rounded(self, store: LocalBlobs, blobs_root: Path) -> None:
+    def test_times_are_truncated_to_seconds(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write("times/late", [b"x"])
-        os.utime(blobs_root / "times" / "late", ns=(0, 1_700_000_000_999_999_999))  # as a float it is the next second already
+        os.utime(blobs_root / "times" / "late", ns=(0, 1_700_000_000_999_999_999))  # as a float this is the next second
         found = store.stat("times/late")
         file, opened = store.open("times/late")
         file.close()
@@ -223,42 +223,42 @@ class TestLocalBlobs(BlobStoreContract):
         assert found == opened
         assert [found.modified, *(blob.modified for blob in store.list("times"))] == [1_700_000_000, 1_700_000_000]
 
-    def test_what_is_said_of_an_opened_blob_is_not_about_its_successor(
+    def test_the_metadata_of_an_open_blob_is_not_that_of_its_replacement(
         self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        store.write("said", [b"first"])
-        opened: Callable[..., object] = Path.open
+        store.write("blob", [b"first"])
+        path_open: Callable[..., object] = Path.open
 
-        def overtaken(self: Path, *how: object, **more: object) -> object:
-            file = opened(self, *how, **more)
-            store.write("said", [b"the second"])
+        def open_and_replace(self: Path, *args: object, **kwargs: object) -> object:
+            file = path_open(self, *args, **kwargs)
+            store.write("blob", [b"the second"])
             return file
 
-        monkeypatch.setattr(Path, "open", overtaken)
-        file, said = store.open("said")
+        monkeypatch.setattr(Path, "open", open_and_replace)
+        file, metadata = store.open("blob")
         with file:
-            assert (said.size, file.read()) == (5, b"first")
+            assert (metadata.size, file.read()) == (5, b"first")
 
-    def test_publishing_points_one_relative_link(self, store: LocalBlobs, blobs_root: Path) -> None:
+    def test_publishing_sets_one_relative_link(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write_many([("image/1/thumb", [b"1"]), ("image/2/thumb", [b"2"])])
         for version in ("1", "2"):
             store.publish("image", version)
-            assert str((blobs_root / "image" / LIVE).readlink()) == version  # relative: the folder may be mounted elsewhere
+            assert str((blobs_root / "image" / LIVE).readlink()) == version  # relative, because the folder may be mounted elsewhere
             assert (blobs_root / "image" / LIVE / "thumb").read_text() == version
         assert entries(blobs_root / "image") == ["1", "2", LIVE]
 
     def test_there_is_no_moment_without_a_link(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write_many([("image/1/thumb", [b"1"]), ("image/2/thumb", [b"2"])])
         store.publish("image", "1")
-        enough = threading.Event()
+        stopped = threading.Event()
 
-        def point() -> None:
-            while not enough.is_set():
+        def publish() -> None:
+            while not stopped.is_set():
                 store.publish("image", "2")
                 store.publish("image", "1")
 
-        pointing = threading.Thread(target=point)
-        pointing.start()
+        publisher = threading.Thread(target=publish)
+        publisher.start()
         reads, until = 0, time.monotonic() + 60
         seen: set[str] = set()
         try:
@@ -266,11 +266,11 @@ class TestLocalBlobs(BlobStoreContract):
                 seen.add((blobs_root / "image" / LIVE / "thumb").read_text())
                 reads += 1
         finally:
-            enough.set()
-            pointing.join()
+            stopped.set()
+            publisher.join()
         assert seen == {"1", "2"}
 
-    def test_a_temporary_link_that_a_crash_left_is_used(self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_temporary_link_left_by_a_crash_is_reused(self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         store.write("image/1/thumb", [b"1"])
 
         def crash(_self: Path, _target: Path) -> Path:
@@ -285,45 +285,45 @@ class TestLocalBlobs(BlobStoreContract):
         assert (blobs_root / "image" / LIVE / "thumb").read_text() == "1"
         assert entries(blobs_root / "image") == ["1", LIVE]
 
-    def test_several_may_publish_the_same_at_once(self, store: LocalBlobs, blobs_root: Path) -> None:
+    def test_the_same_version_may_be_published_concurrently(self, store: LocalBlobs, blobs_root: Path) -> None:
         names = [f"image{number}" for number in range(200)]
         store.write_many([(f"{name}/1/thumb", [b"1"]) for name in names])
-        together = threading.Barrier(3)
-        failed: list[Exception] = []
+        barrier = threading.Barrier(3)
+        errors: list[Exception] = []
 
         def publish() -> None:
             for name in names:
-                together.wait()
+                barrier.wait()
                 try:
                     store.publish(name, "1")
-                except Exception as error:  # noqa: BLE001 -- handed to the assertion below
-                    failed.append(error)
+                except Exception as error:  # noqa: BLE001 -- the assertion below reports it
+                    errors.append(error)
 
         threads = [threading.Thread(target=publish) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert failed == []
+        assert errors == []
         assert all(entries(blobs_root / name) == ["1", LIVE] for name in names)
 
     @pytest.mark.parametrize("before", ["symlink_to", "replace"])
-    def test_a_link_made_late_brings_no_folder_back(
+    def test_a_late_link_does_not_recreate_a_deleted_folder(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, before: str
     ) -> None:
         store.write("batch/0/1/thumb", [b"1"])
         step: Callable[..., object] = getattr(Path, before)
 
-        def late(self: Path, target: object) -> object:
+        def delete_first(self: Path, target: object) -> object:
             store.delete_tree("batch")
             return step(self, target)
 
-        monkeypatch.setattr(Path, before, late)
+        monkeypatch.setattr(Path, before, delete_first)
         store.publish("batch/0", "1")
         assert not (blobs_root / "batch").exists()
         assert list((blobs_root / TEMP).iterdir()) == []
 
-    def test_a_file_system_without_links_is_said(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_system_without_symbolic_links_is_reported(self, store: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
         store.write("image/1/thumb", [b"1"])
 
         def refuse(*_: object, **__: object) -> None:
@@ -333,9 +333,9 @@ class TestLocalBlobs(BlobStoreContract):
         with pytest.raises(StoreAway):
             store.publish("image", "1")
 
-    def test_no_link_is_followed(self, store: LocalBlobs, blobs_root: Path, tmp_path: Path) -> None:
+    def test_symbolic_links_are_not_followed(self, store: LocalBlobs, blobs_root: Path, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
-        (tmp_path / "elsewhere" / "kept").write_text("mine")
+        (tmp_path / "elsewhere" / "kept").write_text("outside")
         store.write("tree/a", [b"1"])
         (blobs_root / "tree" / "folder").symlink_to(tmp_path / "elsewhere")
         (blobs_root / "tree" / "file").symlink_to(tmp_path / "elsewhere" / "kept")
@@ -344,22 +344,22 @@ class TestLocalBlobs(BlobStoreContract):
         store.delete_tree("tree/folder")
         store.delete_tree("tree")
         assert not (blobs_root / "tree").exists()
-        assert (tmp_path / "elsewhere" / "kept").read_text() == "mine"
+        assert (tmp_path / "elsewhere" / "kept").read_text() == "outside"
 
-    def test_a_removal_that_breaks_off_has_taken_the_tree_out_of_reach(
+    def test_an_interrupted_deletion_has_moved_the_tree_away(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store.write_many([("batch/0/1/thumb", [b"1"]), ("batch/1/1/thumb", [b"1"])])
 
-        def break_off(_tree: Path) -> None:
-            raise OSError(errno.ENOTEMPTY, "Directory not empty")  # a worker wrote in it meanwhile
+        def interrupt(_tree: Path) -> None:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")  # as when a worker writes to it meanwhile
 
-        monkeypatch.setattr(shutil, "rmtree", break_off)
+        monkeypatch.setattr(shutil, "rmtree", interrupt)
         with pytest.raises(StoreAway):
             store.delete_tree("batch")
         assert not (blobs_root / "batch").exists()
 
-    def test_a_tree_that_cannot_be_moved_is_removed_where_it_lies(
+    def test_a_tree_that_cannot_be_moved_is_deleted_in_place(
         self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         store.write("batch/0/1/thumb", [b"1"])

@@ -62,7 +62,7 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector
 ) -> None:
     said = upload(web, db, [image_payload(make_image(1))])
-    hasty = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=1, hard_limit_s=0.1)}), app="test", db=db, blobs=blobs), detector, "worker-a")
+    hasty = Pipeline(open_stores(made.model_copy(update={"worker": settings.Worker(lease_s=1).model_copy(update={"hard_limit_s": 0.1})}), app="test", db=db, blobs=blobs), detector, "worker-a")
     late = hasty.take()
     wait_until(lambda: claims.expire_leases(db) == 1)  # its hard limit is over, so the lease is not renewed
     other = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-b")

@@ -55,7 +55,7 @@ class Desk:
         self.settings = made.model_copy(
             update={
                 "fetch": settings.Fetch(permitted_networks=[image_sources.PERMITTED_ADDRESS], whole_s=120, first_byte_s=120),
-                "inspect": settings.Inspect(lease_s=60, keep_s=100, max_source_bytes=200_000),
+                "inspect": settings.Inspect(lease_s=60, fresh_s=100, keep_s=100, max_source_bytes=200_000),
             }
         )
         self.db, self.blobs = db, blobs

@@ -60,7 +60,7 @@ def ask(services: Services, asked: Asked, client: str) -> Job | Made:
         services.check_room(len(asked.data))
         services.blobs.write(incoming_key(recipes.job_id(asked.source, asked.recipe)), [asked.data])
     lost = job is not None and job.fresh  # then its pictures have made room for others
-    job, queued = jobs.ask(services.db, asked.source, asked.recipe, party(client), keep_s=inspect.keep_s, anew=lost)
+    job, queued = jobs.request(services.db, asked.source, asked.recipe, party(client), keep_s=inspect.keep_s, anew=lost)
     if queued:
         services.wakeups[INSPECTIONS].publish()
     return job

@@ -18,7 +18,7 @@ from web.http import rate_limits
 def _redis_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait longer for it, as one that is away refuses at once in these tests."""
     monkeypatch.setattr(rate_limits, "_PATIENCE_S", 30.0)
-    monkeypatch.setattr(wakeups, "_PUBLISH_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(wakeups, "_TIMEOUT_S", 30.0)
 
 
 @pytest.fixture

@@ -96,14 +96,13 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
     elapsed = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(wakeups.publish)}
 
     started = time.perf_counter()
-    claimed = claims.claim(db, owner, len(images), 30.0).images
+    leases = claims.claim(db, owner, len(images), 30.0).leases
     elapsed["claim"] = time.perf_counter() - started
-    fences = [(image["_id"], image["work"]["fence"]) for image in claimed]
-    if {claimed_id for claimed_id, _ in fences} != {image_id(batch_id, number) for number in range(len(images))}:
+    if {claimed_id for claimed_id, _ in leases} != {image_id(batch_id, number) for number in range(len(images))}:
         raise RuntimeError("The claim does not hold exactly the images of the batch.")
-    elapsed["renew"] = seconds(lambda: claims.renew(db, fences, owner, 30.0))
+    elapsed["renew"] = seconds(lambda: claims.renew(db, leases, owner, 30.0))
 
-    done = [Result(claimed_id, fence, result) for (claimed_id, fence), result in zip(fences, fields, strict=True)]
+    done = [Result(claimed_id, fence, result) for (claimed_id, fence), result in zip(leases, fields, strict=True)]
     started = time.perf_counter()
     stored = results.finish(db, owner, done)
     elapsed["finish"] = time.perf_counter() - started

@@ -1,9 +1,11 @@
-"""One picture by URL or by hand: asked for, worked on once, answered many times. Nothing of it is in the batch collections.
+"""Inspections: one image by URL or from a request body, processed once and returned many times.
 
-===========  =====================================================================================
-``recipes``  what is to be made of a picture; an inspection is its source and its recipe
-``jobs``     an inspection's way: asked, claimed, done or failed, asked again when it is no longer fresh
-``results``  what was made of a picture by a recipe and a model, kept for a while, wherever it came from
-``news``     word that an inspection has ended, for those who wait
-===========  =====================================================================================
+Nothing of them is in the collections of batches.
+
+=================  =====================================================================================================
+``recipes``        what is made of an image; an inspection is identified by its source and its recipe
+``jobs``           the life of an inspection: requested, claimed, done or failed, requested again when no longer fresh
+``results``        what was made of an image by a recipe and a model, kept for a while, wherever the image came from
+``notifications``  messages through Redis that an inspection has ended, for waiting requests
+=================  =====================================================================================================
 """

@@ -1,8 +1,8 @@
-"""An inspection's way: asked, claimed, done or failed; asked again once it is no longer fresh.
+"""The life of an inspection: requested, claimed, done or failed; requested again once its result is no longer fresh.
 
-The document's id says source and recipe, so MongoDB itself sees to it that a thousand who ask at once have one job. It is nobody's accepted
-work: what is lost here is asked for again, so writes are not journalled. A claim has owner, lease and fence like an image's (see
-``shared.ledger.claims``).
+The id of the document is derived from source and recipe, so MongoDB itself ensures that a thousand concurrent requests
+for the same inspection create one job. An inspection is not accepted work: what is lost here is requested again, so
+writes are not journalled. How a claim is held, renewed and lost is defined by ``shared.queue.leases``.
 """
 
 import uuid
@@ -18,17 +18,31 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe, Source
+from shared.queue.leases import Lease, LeasedCollection, now_plus
 from shared.storage.mongo import Db, Document, translate_errors
 
-_LOSSES_ALLOWED: Final = 3
+LEASES: Final = LeasedCollection("inspections", write_concern=WriteConcern(w=1), expiries="losses")
+_MAX_LOSSES: Final = 3
 _ROUNDS: Final = 12
-_LOST: Final = {"status": 500, "title": "Inspection failed", "code": "inspection_lost", "detail": "Its workers vanished one after the other.", "extra": {}}
-_UNSEEN: Final = {"status": 503, "title": "Not available now", "code": "unavailable", "detail": "Nobody had time to look at it; try again later.", "extra": {}}
+_LOST: Final = {
+    "status": 500,
+    "title": "Inspection failed",
+    "code": "inspection_lost",
+    "detail": "Every worker that started this inspection ended before it was done.",
+    "extra": {},
+}
+_TIMED_OUT: Final = {
+    "status": 503,
+    "title": "Not available now",
+    "code": "unavailable",
+    "detail": "No inspector was available in time; retry later.",
+    "extra": {},
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a source sent when it was last asked: enough to ask it whether that is still right."""
+class Validators:
+    """What a source sent with its last response: enough to ask it whether the image has changed since."""
 
     sha256: str
     url: str | None = None
@@ -38,74 +52,92 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An inspection as it stands. ``result`` names what was made, if it is ``done``; ``error`` says what a problem document needs, if ``failed``."""
+    """An inspection as it was read.
+
+    ``result`` is the id of its result if it is ``done``. ``error`` holds the members of a problem document if it ``failed``.
+    """
 
     id: str
     status: str
     source: Source
     recipe: Recipe
     fresh_for_s: float
-    """Seconds that a ``done`` or ``failed`` answer is still given out as it is, 0 when it is not; by the database's clock, when it was looked up."""
+    """Seconds during which a ``done`` or ``failed`` inspection is still returned as it is, by the database's clock when it was
+    read; else 0."""
     result: str | None
     error: dict[str, Any] | None
-    seen: Seen | None
+    validators: Validators | None
     fence: int
-    asked_for_s: float
-    """Of a claimed one: seconds since it was asked for, by the database's clock."""
+    age_s: float
+    """Of a claimed inspection: seconds since it was requested, by the database's clock."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of a claimed inspection."""
+        return Lease(self.id, self.fence)
 
     @property
     def pending(self) -> bool:
-        """Whether it waits or is being worked on."""
+        """Whether it is queued or being processed."""
         return self.status in _PENDING
 
     @property
     def fresh(self) -> bool:
-        """Whether it is given out as it is."""
+        """Whether it is returned as it is."""
         return self.fresh_for_s > 0
 
 
 _PENDING: Final = ("queued", "processing")
-_PENDING_OF: Final[Document] = {"status": {"$in": list(_PENDING)}}
+_PENDING_FILTER: Final[Document] = {"status": {"$in": list(_PENDING)}}
 _FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing field sorts below every date
-_SHOWN: Final = dict.fromkeys(("status", "url", "upload", "recipe", "result", "error", "seen", "fence"), 1) | {
+_JOB_FIELDS: Final = dict.fromkeys(("status", "url", "upload", "recipe", "result", "error", "seen", "fence"), 1) | {
     "fresh_for_ms": {"$subtract": ["$fresh_until", "$$NOW"]}
 }
 
 
 def find(db: Db, job_id: str) -> Job | None:
-    """Look an inspection up.
+    """Return an inspection, or None when there is none of this id.
 
     :raises StoreAway: MongoDB does not answer.
     """
     with translate_errors():
-        found = _jobs(db).find_one({"_id": job_id}, _SHOWN)
+        found = _jobs(db).find_one({"_id": job_id}, _JOB_FIELDS)
     return _read(found) if found else None
 
 
 def get(db: Db, job_id: str) -> Job:
-    """Look an inspection up that must be there.
+    """Return an inspection that must exist.
 
-    :raises NotFound: it is not, or no longer.
+    :raises NotFound: there is none of this id, or it has been removed.
+    :raises StoreAway: MongoDB does not answer.
     """
     job = find(db, job_id)
     if job is None:
-        raise NotFound("There is no such inspection, or no longer.")
+        raise NotFound("This inspection does not exist or is no longer kept.")
     return job
 
 
 def has_pending(db: Db, client: str, count: int) -> bool:
-    """Say whether a client has begun so many inspections that are not done."""
+    """Whether a client has started at least ``count`` inspections that are not done.
+
+    :raises StoreAway: MongoDB does not answer.
+    """
     with translate_errors():
-        return _jobs(db).find_one(_PENDING_OF | {"client": client}, {"_id": 1}, skip=count - 1, hint="pending") is not None
+        return (
+            _jobs(db).find_one(_PENDING_FILTER | {"client": client}, {"_id": 1}, skip=count - 1, hint="pending")
+            is not None
+        )
 
 
-def ask(db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, anew: bool = False) -> tuple[Job, bool]:
-    """Ask for an inspection. One that is pending, or still fresh, is taken as it stands.
+def request(
+    db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, anew: bool = False
+) -> tuple[Job, bool]:
+    """Request an inspection. One that is pending or still fresh is returned unchanged.
 
-    :param client: who begins it, if nobody has.
-    :param keep_s: seconds after which it is forgotten.
-    :param anew: take no answer, however fresh: what it names is gone.
-    :returns: the inspection; and whether this call queued it, so that somebody must be rung for.
+    :param client: who starts it if it has to be started.
+    :param keep_s: seconds after which it is removed.
+    :param anew: start it even if it is fresh, because its result has been removed.
+    :returns: the inspection; and whether this call queued it, so that a wakeup must be published.
     :raises StoreAway: MongoDB does not answer.
     """
     job_id, token = recipes.job_id(source, recipe), uuid.uuid4().hex
@@ -119,8 +151,8 @@ def ask(db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, a
             "url": {"$literal": source.url},
             "upload": source.sha256,
             "client": client,
-            "recipe": {"$literal": recipes.as_document(recipe)},
-            "expires_at": _in(keep_s),
+            "recipe": {"$literal": recipes.to_document(recipe)},
+            "expires_at": now_plus(keep_s),
             "owner": None,
             "losses": 0,
             "fence": {"$ifNull": ["$fence", 0]},
@@ -128,9 +160,11 @@ def ask(db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, a
         change = [{"$set": {name: {"$cond": [{"$or": keep}, f"${name}", value]} for name, value in queued.items()}}]
         for last in (False, True):
             try:
-                found = _jobs(db).find_one_and_update({"_id": job_id}, change, upsert=True, return_document=ReturnDocument.AFTER)
+                found = _jobs(db).find_one_and_update(
+                    {"_id": job_id}, change, upsert=True, return_document=ReturnDocument.AFTER
+                )
                 break
-            except DuplicateKeyError:  # two asked at once for what nobody had asked for: the other one's is there now
+            except DuplicateKeyError:  # two concurrent first requests: the document of the other one exists now
                 if last:
                     raise
         if found is not None and found["asked_by"] == token:
@@ -138,128 +172,146 @@ def ask(db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, a
     return get(db, job_id), False
 
 
-def claim(db: Db, owner: str, most: int, lease_s: float) -> list[Job]:
-    """Take up to ``most`` inspections, those asked for first.
+def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
+    """Claim up to ``size`` inspections, the oldest requests first.
 
-    :raises StoreAway: MongoDB does not answer, and none was taken.
+    :param lease_s: seconds until the claims end unless they are renewed.
+    :raises StoreAway: MongoDB does not answer, and no inspection was claimed.
     """
-    taken: list[Job] = []
-    due = {"status": "queued", "$expr": {"$lte": ["$not_before", "$$NOW"]}}
-    change = {"status": "processing", "owner": owner, "lease_until": _in(lease_s), "fence": {"$add": ["$fence", 1]}}
-    inspections = _jobs(db)
+    claimed: list[Job] = []
     for _ in range(_ROUNDS):
-        with translate_errors():  # to look first is cheaper than to try
-            ids = [row["_id"] for row in inspections.find(due, {"_id": 1}, hint="claimable").sort("asked_at", 1).limit(most - len(taken))]
+        with translate_errors():  # reading first costs less than updates that match nothing
+            oldest = _jobs(db).find(LEASES.claimable(), {"_id": 1}, hint="claimable").sort("asked_at", 1)
+            ids = [row["_id"] for row in oldest.limit(size - len(claimed))]
         lost = False
         for job_id in ids:
             try:
-                with translate_errors():
-                    found = inspections.find_one_and_update({"_id": job_id, "status": "queued"}, [{"$set": change}], return_document=ReturnDocument.AFTER)
+                found = LEASES.claim_one(db, job_id, owner, lease_s)
             except StoreAway:
-                if taken:  # they are ours
-                    return taken
+                if claimed:  # these are held and can be processed
+                    return claimed
                 raise
             if found is None:
                 lost = True
             else:
-                taken.append(_read(found, (found["lease_until"] - found["asked_at"]).total_seconds() - lease_s))
-        if not lost or len(taken) == most:  # else another inspector was faster, and there may be more
+                age_s = (found["lease_until"] - found["asked_at"]).total_seconds() - lease_s
+                claimed.append(_read(found, age_s))
+        if not lost or len(claimed) == size:  # else another inspector was faster, and there may be more
             break
-    return taken
+    return claimed
 
 
-def renew(db: Db, owner: str, jobs: Sequence[Job], lease_s: float) -> None:
-    """Put off the end of leases. One that was lost shows when it is to be finished: nothing is then."""
-    with translate_errors():
-        _jobs(db).update_many({"$or": [_held(owner, job) for job in jobs]}, [{"$set": {"lease_until": _in(lease_s)}}])
+def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:
+    """Extend leases to ``lease_s`` seconds from now.
 
-
-def finish(db: Db, owner: str, job: Job, result: str, seen: Seen, *, fresh_s: float, keep_s: float) -> bool:
-    """Store what became of an inspection.
-
-    :returns: whether it was still held.
+    :returns: the leases that are still held.
+    :raises StoreAway: MongoDB does not answer.
     """
-    kept = {"sha256": seen.sha256, "url": seen.url, "etag": seen.etag, "last_modified": seen.last_modified}
-    return _end(db, owner, job, {"status": "done", "result": result, "error": None, "seen": {"$literal": kept}}, fresh_s, keep_s)
+    return LEASES.renew(db, owner, leases, lease_s)
+
+
+def finish(db: Db, owner: str, job: Job, result: str, validators: Validators, *, fresh_s: float, keep_s: float) -> bool:
+    """Store the result of an inspection.
+
+    :param result: id of the result.
+    :param fresh_s: seconds during which requests for the same inspection get this result.
+    :param keep_s: seconds after which the inspection is removed.
+    :returns: whether it was still held.
+    :raises StoreAway: MongoDB does not answer.
+    """
+    seen = {
+        "sha256": validators.sha256,
+        "url": validators.url,
+        "etag": validators.etag,
+        "last_modified": validators.last_modified,
+    }
+    return _end(
+        db, owner, job, {"status": "done", "result": result, "error": None, "seen": {"$literal": seen}}, fresh_s, keep_s
+    )
 
 
 def fail(db: Db, owner: str, job: Job, error: ShelfsightError, *, failed_s: float, keep_s: float) -> bool:
-    """Store why nothing became of an inspection; the same is told to all who ask in the next ``failed_s`` seconds.
+    """Store why an inspection failed.
+
+    :param failed_s: seconds during which requests for the same inspection get the same error.
+    :param keep_s: seconds after which the inspection is removed.
 
     :returns: whether it was still held.
+    :raises StoreAway: MongoDB does not answer.
     """
-    said = {"status": error.status, "title": error.title, "code": error.code, "detail": error.detail, "extra": error.extra}
-    return _end(db, owner, job, {"status": "failed", "error": {"$literal": said}}, failed_s, keep_s)
+    problem = {
+        "status": error.status,
+        "title": error.title,
+        "code": error.code,
+        "detail": error.detail,
+        "extra": error.extra,
+    }
+    return _end(db, owner, job, {"status": "failed", "error": {"$literal": problem}}, failed_s, keep_s)
 
 
-def give_back(db: Db, owner: str, jobs: Sequence[Job], delay_s: float = 0) -> None:
-    """Queue inspections again that are not to be finished now."""
-    if jobs:
-        with translate_errors():
-            freed = {"status": "queued", "owner": None, "not_before": _in(delay_s)}
-            _jobs(db).update_many({"$or": [_held(owner, job) for job in jobs]}, [{"$set": freed}])
+def release(db: Db, owner: str, leases: Sequence[Lease], delay_s: float = 0) -> None:
+    """Queue inspections again that will not be finished now.
+
+    :param delay_s: seconds until they may be claimed again.
+    :raises StoreAway: MongoDB does not answer.
+    """
+    LEASES.release(db, owner, leases, delay_ms=int(delay_s * 1000))
 
 
 def expire_leases(db: Db, failed_s: float) -> int:
-    """Queue the inspections of vanished workers; one over which three of them vanished fails (sweep).
+    """Queue the inspections of vanished workers again (sweep). One whose worker vanished for the third time fails.
 
-    :returns: how many there were.
+    :param failed_s: seconds during which requests for a failed inspection get its error.
+    :returns: how many leases had ended.
+    :raises StoreAway: MongoDB does not answer.
     """
-    over = {"status": "processing", "$expr": {"$lt": ["$lease_until", "$$NOW"]}}
-    given_up = {"$gte": ["$losses", _LOSSES_ALLOWED - 1]}
-    change = {
-        "status": {"$cond": [given_up, "failed", "queued"]},
-        "error": {"$cond": [given_up, {"$literal": _LOST}, "$error"]},
-        "fresh_until": {"$cond": [given_up, _in(failed_s), "$fresh_until"]},
-        "not_before": "$$NOW",
-        "owner": None,
-        "losses": {"$add": ["$losses", 1]},
-    }
-    with translate_errors():
-        return _jobs(db).update_many(over, [{"$set": change}]).modified_count
+    exhausted = {"status": "failed", "error": {"$literal": _LOST}, "fresh_until": now_plus(failed_s)}
+    return LEASES.expire(db, max_expiries=_MAX_LOSSES, exhausted=exhausted)
 
 
-def give_up(db: Db, after_s: float, failed_s: float) -> int:
-    """Fail what was asked for so long ago and is still waiting: there is no inspector, or not enough of them (sweep).
+def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
+    """Fail inspections that are still queued ``after_s`` seconds after their request (sweep).
 
+    There are too few inspectors then, or none.
+
+    :param failed_s: seconds during which requests for a failed inspection get its error.
     :returns: how many there were.
+    :raises StoreAway: MongoDB does not answer.
     """
-    late = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
+    overdue = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
+    change = {"status": "failed", "error": {"$literal": _TIMED_OUT}, "fresh_until": now_plus(failed_s)}
     with translate_errors():
-        return _jobs(db).update_many(late, [{"$set": {"status": "failed", "error": {"$literal": _UNSEEN}, "fresh_until": _in(failed_s)}}]).modified_count
+        return _jobs(db).update_many(overdue, [{"$set": change}]).modified_count
 
 
 def count_pending(db: Db) -> dict[str, int]:
-    """Count those that wait and those that are being worked on: ``{"queued": n, "processing": n}``."""
+    """Count the inspections that are queued and those that are processed: ``{"queued": n, "processing": n}``.
+
+    :raises StoreAway: MongoDB does not answer.
+    """
     with translate_errors():
         return {status: _jobs(db).count_documents({"status": status}) for status in _PENDING}
 
 
 def has_claimable(db: Db) -> bool:
-    """Say whether any inspection could be claimed now."""
-    with translate_errors():
-        return _jobs(db).find_one({"status": "queued", "$expr": {"$lte": ["$not_before", "$$NOW"]}}, {"_id": 1}, hint="claimable") is not None
+    """Whether any inspection could be claimed now.
+
+    :raises StoreAway: MongoDB does not answer.
+    """
+    return LEASES.has_claimable(db)
 
 
 def _end(db: Db, owner: str, job: Job, change: Document, fresh_s: float, keep_s: float) -> bool:
-    change |= {"fresh_until": _in(fresh_s), "expires_at": _in(keep_s), "owner": None}
+    change |= {"fresh_until": now_plus(fresh_s), "expires_at": now_plus(keep_s), "owner": None}
     with translate_errors():
-        return bool(_jobs(db).update_one(_held(owner, job), [{"$set": change}]).modified_count)
-
-
-def _held(owner: str, job: Job) -> Document:
-    return {"_id": job.id, "status": "processing", "owner": owner, "fence": job.fence}
-
-
-def _in(seconds: float) -> Document:
-    return {"$add": ["$$NOW", int(seconds * 1000)]}
+        return bool(_jobs(db).update_one(LEASES.guard(owner, job.lease), [{"$set": change}]).modified_count)
 
 
 def _jobs(db: Db) -> Collection[Document]:
-    return db.get_collection("inspections", write_concern=WriteConcern(w=1))
+    return LEASES.collection(db)
 
 
-def _read(document: Document, asked_for_s: float = 0.0) -> Job:
+def _read(document: Document, age_s: float = 0.0) -> Job:
     seen = document.get("seen")
     return Job(
         id=document["_id"],
@@ -269,7 +321,7 @@ def _read(document: Document, asked_for_s: float = 0.0) -> Job:
         fresh_for_s=max(0.0, (document.get("fresh_for_ms") or 0) / 1000),
         result=document.get("result"),
         error=document.get("error"),
-        seen=Seen(**seen) if seen else None,
+        validators=Validators(**seen) if seen else None,
         fence=document["fence"],
-        asked_for_s=asked_for_s,
+        age_s=age_s,
     )

@@ -42,7 +42,10 @@ class Publisher:
 
 
 class Subscriber:
-    """Receives notifications for all threads of a process, in a thread that starts with the first ``expect`` and ends with the process."""
+    """Receives notifications for all threads of a process.
+
+    Its own thread starts with the first ``expect`` and ends with the process.
+    """
 
     def __init__(self, redis: settings.Redis) -> None:
         self._redis_settings = redis

@@ -1,4 +1,4 @@
-"""What is to be made of a picture. Plain values with one spelling, since they are a part of names."""
+"""Recipes: what is made of an image. Plain values with one canonical form, because ids are derived from them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import orjson
 
 MAX_SEED: Final = 2**32 - 1
 DREAM_LAYERS: Final = range(1, 6)
-"""Network layers that a dream may amplify: 1 shows strokes, 5 parts of objects."""
+"""Network layers that DeepDream may amplify: 1 shows strokes, 5 shows parts of objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dream:
-    """Deepdream: ``layer`` is one of ``DREAM_LAYERS``, ``strength`` from 0 (the picture itself) to 1."""
+    """DeepDream: ``layer`` is one of ``DREAM_LAYERS``, ``strength`` is between 0 (the image itself) and 1."""
 
     layer: int = 5
     strength: float = 0.6
@@ -21,7 +21,7 @@ class Dream:
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """The picture and each of these augmentations, with parameters drawn from a seed."""
+    """The image and each of these augmentations, with parameters drawn from a seed."""
 
     names: tuple[str, ...]
     seed: int = 0
@@ -29,7 +29,7 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """What is known of a picture, what is in it and, if asked for, what the model dreams of it."""
+    """The properties of an image, the objects in it and, if requested, a DeepDream of it."""
 
     dream: Dream | None = None
 
@@ -39,14 +39,14 @@ Recipe = Augment | Describe
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a picture comes from: the URL that it is fetched from, or the sha256 of bytes that were handed over."""
+    """Where an image comes from: the URL from which it is fetched, or the sha256 of uploaded bytes."""
 
     url: str | None = None
     sha256: str | None = None
 
 
-def as_document(recipe: Recipe) -> dict[str, Any]:
-    """Write a recipe down."""
+def to_document(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as it is stored."""
     if isinstance(recipe, Augment):
         return {"augment": list(recipe.names), "seed": recipe.seed}
     dream = recipe.dream
@@ -54,17 +54,17 @@ def as_document(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Recipe:
-    """Read what ``as_document`` wrote."""
+    """Return the recipe that ``to_document`` stored."""
     if "augment" in document:
         return Augment(tuple(document["augment"]), document["seed"])
     return Describe(None if document["dream"] is None else Dream(**document["dream"]))
 
 
-def digest(*about: Any) -> str:
-    """Name what these JSON values say together: 128 bits of their sha256, as 32 hex digits."""
-    return hashlib.sha256(orjson.dumps(about, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+def digest(*values: Any) -> str:
+    """Return an id for these JSON values together: 128 bits of their sha256, as 32 hex digits."""
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def job_id(source: Source, recipe: Recipe) -> str:
-    """Name an inspection. Who asks for the same names the same, and that is how it is done once."""
-    return digest("job", source.url, source.sha256, as_document(recipe))
+    """Return the id of an inspection. Equal requests have the same id, so that each inspection is done once."""
+    return digest("job", source.url, source.sha256, to_document(recipe))

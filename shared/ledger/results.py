@@ -6,6 +6,8 @@ from typing import Any
 
 from pymongo import UpdateOne
 
+from shared.ledger import claims
+from shared.queue.leases import Lease
 from shared.states import ImageState, batch_state
 from shared.storage.mongo import Db, Document, translate_errors
 
@@ -101,6 +103,6 @@ def _update(owner: str, result: Result) -> "UpdateOne":
         fields |= {"status": ImageState.FAILED.value, "error": {"code": code, "detail": detail}}
     fields |= {"work.owner": None, "work.finisher": owner, "work.claim": None, "work.lease_until": None}
     return UpdateOne(
-        {"_id": result.image_id, "status": "processing", "work.owner": owner, "work.fence": result.fence},
+        claims.LEASES.guard(owner, Lease(result.image_id, result.fence)),
         {"$set": fields, "$currentDate": {"finished_at": True, "updated_at": True}},
     )

@@ -8,6 +8,7 @@ from shared.ids import new_batch_id
 from shared.ledger import claims, commits, results, store_rotation
 from shared.ledger.claims import Claim
 from shared.ledger.results import Result
+from shared.queue.leases import Lease
 from shared.storage.mongo import Db
 from shared.storage.schema import DOCUMENTS
 
@@ -54,9 +55,9 @@ def batch_id_at(moment: datetime, number: int) -> str:
     return f"{millis:012x}7{number:019x}"
 
 
-def claimed_fences(claim: Claim) -> list[tuple[str, int]]:
-    """Return the id and the fence of every image of a claim."""
-    return [(image["_id"], image["work"]["fence"]) for image in claim.images]
+def claimed_fences(claim: Claim) -> list[Lease]:
+    """Return the id and the fence of each image of a claim."""
+    return claim.leases
 
 
 def successful_results(claim: Claim, **fields: object) -> list[Result]:

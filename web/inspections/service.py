@@ -63,7 +63,7 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
         services.check_free_space(len(requested.data))
         services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
     is_result_missing = job is not None and job.fresh  # it was deleted to free space for others
-    job, queued = jobs.ask(
+    job, queued = jobs.request(
         services.db,
         requested.source,
         requested.recipe,

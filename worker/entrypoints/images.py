@@ -7,18 +7,18 @@ from celery import Celery
 from shared import settings
 from shared.bootstrap import Stores
 from shared.queues import IMAGES
-from worker.runtime.celery_tasks import Work, make_worker
+from worker.runtime.celery_tasks import Pipeline, make_worker_app
 from worker.runtime.celery_worker import run
 
 
-def _pipeline(stores: Stores, detector: Any, owner: str) -> Work:
-    from worker.images.pipeline import Pipeline  # noqa: PLC0415 -- in the child only
+def _make_pipeline(stores: Stores, detector: Any, owner: str) -> Pipeline:
+    from worker.images.pipeline import ImagePipeline  # noqa: PLC0415 -- in the child only
 
-    return Pipeline(stores, detector, owner)
+    return ImagePipeline(stores, detector, owner)
 
 
-# Made at import, because a pool child is a fresh interpreter that imports this module to find its task.
-app: Celery = make_worker(settings.read(), IMAGES, _pipeline)
+# Built at import, because a pool child is a new interpreter that imports this module to find its task.
+app: Celery = make_worker_app(settings.read(), IMAGES, _make_pipeline)
 
 if __name__ == "__main__":
     run(app, IMAGES, "worker.entrypoints.images", "worker")

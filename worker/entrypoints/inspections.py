@@ -1,4 +1,7 @@
-"""``python -m worker.entrypoints.inspections``: one Celery worker for inspections, the only process that fetches what strangers name."""
+"""``python -m worker.entrypoints.inspections``: one Celery worker for inspections.
+
+It is the only process that fetches URLs from clients.
+"""
 
 from typing import Any
 
@@ -7,19 +10,19 @@ from celery import Celery
 from shared import settings
 from shared.bootstrap import Stores
 from shared.queues import INSPECTIONS
-from worker.runtime.celery_tasks import Work, make_worker
+from worker.runtime.celery_tasks import Pipeline, make_worker_app
 from worker.runtime.celery_worker import run
 
 
-def _inspections(stores: Stores, detector: Any, owner: str) -> Work:
+def _make_pipeline(stores: Stores, detector: Any, owner: str) -> Pipeline:
     from shared.fetch.client import Fetcher  # noqa: PLC0415 -- in the child only
-    from worker.inspections.pipeline import Inspections  # noqa: PLC0415 -- as above
+    from worker.inspections.pipeline import InspectionPipeline  # noqa: PLC0415 -- in the child only
 
-    return Inspections(stores, detector, Fetcher(stores.settings.fetch), owner)
+    return InspectionPipeline(stores, detector, Fetcher(stores.settings.fetch), owner)
 
 
-# Made at import, because a pool child is a fresh interpreter that imports this module to find its task.
-app: Celery = make_worker(settings.read(), INSPECTIONS, _inspections)
+# Built at import, because a pool child is a new interpreter that imports this module to find its task.
+app: Celery = make_worker_app(settings.read(), INSPECTIONS, _make_pipeline)
 
 if __name__ == "__main__":
     run(app, INSPECTIONS, "worker.entrypoints.inspections", "inspector")

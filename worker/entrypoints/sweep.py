@@ -1,4 +1,4 @@
-"""``python -m worker.entrypoints.sweep``: the sweep. Several may run; a lease in MongoDB lets one of them work."""
+"""``python -m worker.entrypoints.sweep``: the sweep. Several may run; the one that holds the lease in MongoDB works."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ from worker.sweep.sweep import Sweep
 
 
 def main() -> None:
-    """Sweep until SIGTERM or SIGINT."""
+    """Run the sweep until SIGTERM or SIGINT."""
     settings = read()
     telemetry.configure(settings.log, "sweep")
     stop = threading.Event()

@@ -1,7 +1,7 @@
-"""The work behind the work_queue of inspections: fetch, look, keep, answer.
+"""Processing of inspections: fetch the image, process it, store the result, notify whoever waits.
 
-Each inspection goes its whole way in a thread of its own, so one whose source is slow holds up nobody. What they share they take in turn:
-the helper processes, in which strangers' pictures are decoded and worked on, the model, and the dreamer.
+Each inspection runs in a thread of its own, so a slow source delays no other inspection. The threads take turns at what
+they share: the sandbox processes, in which untrusted images are decoded and augmented, the model, and the dreamer.
 """
 
 import hashlib
@@ -22,13 +22,15 @@ from shared.bootstrap import Stores
 from shared.errors import BadPicture, Busy, Environment, NotAnImage, ShelfsightError, StoreAway
 from shared.fetch.client import Fetcher
 from shared.inspections import jobs, results
-from shared.inspections.jobs import Job, Seen
+from shared.inspections.jobs import Job, Validators
 from shared.inspections.notifications import Publisher
 from shared.inspections.recipes import Augment, Dream
 from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM
-from worker.sandbox import parent, requests
+from worker.runtime.lease_keeper import LeaseKeeper
+from worker.sandbox import requests
+from worker.sandbox.parent import Sandbox
 from worker.vision import imaging
 from worker.vision.describe import ImageDescription
 from worker.vision.detection.detect import Detector
@@ -37,55 +39,61 @@ from worker.vision.errors import VisionError
 from worker.vision.imaging import Rgb
 
 _log = logging.getLogger("shelfsight.error")
-_LOOK_AGAIN_S: Final = 0.05
-_HELPERS: Final = 2
-"""While the answer of one is dealt with, the other one is busy."""
-_LONGEST_DELAY_S: Final = 5.0
-_PATIENCE_S: Final = 120
-"""So long an inspection is tried again for reasons that are not its own; then it fails with the last one."""
+_POLL_S: Final = 0.05
+_SANDBOXES: Final = 2
+"""While the result of one is processed, the other one is busy."""
+_MAX_DELAY_S: Final = 5.0
+_RETRY_FOR_S: Final = 120
+"""For this long an inspection is retried after failures that it did not cause; then it fails with the last of them."""
 _BLOCK: Final = 4096
 """Least bytes that a file takes on a disk."""
-_NO_PICTURE: Final = {"unsupported_format", "empty"}
+_NO_IMAGE_CODES: Final = {"unsupported_format", "empty"}
+_NO_IMAGE: Final = "This is not an image in a supported format: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
 
 
 @dataclass(frozen=True, slots=True)
-class _Bytes:
-    """A picture as it was sent, and what its source said about it."""
+class _SourceImage:
+    """The bytes of an image, and the validators that its source sent with them."""
 
     data: bytes
-    seen: Seen
+    validators: Validators
 
 
-class Inspections:
-    """Works on inspections for one owner. Not for several threads at once."""
+class InspectionPipeline:
+    """Processes the inspections of one owner of claims. Not safe for use by several threads."""
 
     def __init__(self, stores: Stores, detector: Detector, fetcher: Fetcher, owner: str) -> None:
-        """Work for one owner of claims."""
+        """Start the threads.
+
+        :param owner: of the claims: a name that no other pipeline ever has.
+        """
         settings = stores.settings
-        self._settings, self._db, self._blobs, self._identity, self._owner = settings, stores.db, stores.blobs, stores.identity, owner
+        self._settings, self._db, self._owner = settings, stores.db, owner
+        self._blobs, self._identity = stores.blobs, stores.identity
         self._detector, self._fetcher, self._notifications = detector, fetcher, Publisher(settings.redis)
         worker = settings.worker
-        self._helpers = [parent.Sandbox(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_HELPERS)]
-        self._free: SimpleQueue[parent.Sandbox] = SimpleQueue()
-        for helper in self._helpers:
-            self._free.put(helper)
+        self._sandboxes = [Sandbox(worker.child_memory_bytes, worker.child_timeout_s) for _ in range(_SANDBOXES)]
+        self._free: SimpleQueue[Sandbox] = SimpleQueue()
+        for sandbox in self._sandboxes:
+            self._free.put(sandbox)
         self._dreamer: Dreamer | None = None
-        self._helping = ThreadPoolExecutor(_HELPERS, thread_name_prefix="helper")  # they stay: a helper ends with the thread that started it
-        self._looking = threading.Semaphore(_HELPERS)
-        self._seeing, self._dreaming = threading.Lock(), threading.Lock()
-        self._stopped = threading.Event()
-        self._running: dict[tuple[str, int], tuple[Job, float]] = {}
-        """What goes on, by id and fence, and since when (monotonic)."""
+        # These threads live as long as the pipeline: a sandbox process ends with the thread that started it.
+        self._sandbox_threads = ThreadPoolExecutor(_SANDBOXES, thread_name_prefix="sandbox")
+        self._describing = threading.Semaphore(_SANDBOXES)
+        self._detecting, self._dreaming = threading.Lock(), threading.Lock()
         self._due_at = 0.0
         self._changed = threading.Event()
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        lease_s = settings.inspect.lease_s
+        self._running = LeaseKeeper(
+            lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, _replace_process
+        )
 
-    def work_off(self, ring: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- one process has threads enough
-        """Claim inspections while any goes on, or until the time is over.
+    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- one process has enough threads
+        """Claim inspections while any is running, or until the time is over.
 
-        Those that go on then go on by themselves, so a slow source keeps nobody from being claimed.
+        Those that are running then continue in their threads, so a slow source does not prevent further claims.
 
-        :returns: True when the time was over, and something goes on or waits.
+        :returns: True when the time was over, and an inspection is running or queued.
         :raises ShelfsightError: nothing could be claimed.
         """
         inspect = self._settings.inspect
@@ -94,41 +102,29 @@ class Inspections:
         try:
             while time.monotonic() < until:
                 self._changed.clear()
-                room = inspect.at_once - len(self._running)
+                room = inspect.at_once - len(self._running.leases())
                 for job in jobs.claim(self._db, self._owner, room, inspect.lease_s) if room else []:
-                    self._running[job.id, job.fence] = (job, time.monotonic())
+                    self._running.hold([job.lease], self._settings.worker.hard_limit_s)
                     threading.Thread(target=self._run, args=(job,), name=f"inspect-{job.id[:6]}", daemon=True).start()
-                if not self._running and time.monotonic() > self._due_at:
+                if not self._running.leases() and time.monotonic() > self._due_at:
                     return False
-                self._changed.wait(_LOOK_AGAIN_S)
-        except SystemExit:  # told to stop
-            self._give_back()
+                self._changed.wait(_POLL_S)
+        except SystemExit:  # the process stops
+            self._release_running()
             raise
-        return bool(self._running) or time.monotonic() < self._due_at or jobs.has_claimable(self._db)
+        return bool(self._running.leases()) or time.monotonic() < self._due_at or jobs.has_claimable(self._db)
 
     def stop(self) -> None:
-        """Give back what is being worked on; end the helpers."""
-        self._stopped.set()
-        self._give_back()
-        for helper in self._helpers:
-            helper.close()
-        self._helping.shutdown(wait=False, cancel_futures=True)
+        """Release what is running, and end the sandbox processes."""
+        self._running.stop()
+        self._release_running()
+        for sandbox in self._sandboxes:
+            sandbox.close()
+        self._sandbox_threads.shutdown(wait=False, cancel_futures=True)
 
-    def _give_back(self) -> None:
-        with suppress(ShelfsightError):  # their leases end by themselves
-            jobs.give_back(self._db, self._owner, [job for job, _ in list(self._running.values())])
-
-    def _keep(self) -> None:
-        """Renew the leases of what goes on, at a third of their length. Where something hangs, end the process: threads cannot be ended."""
-        lease_s = self._settings.inspect.lease_s
-        while not self._stopped.wait(lease_s / 3):
-            going = list(self._running.values())
-            if any(time.monotonic() - began > self._settings.worker.hard_limit_s for _, began in going):
-                _log.critical("an inspection hangs; this process is replaced")
-                os._exit(1)
-            if going:
-                with suppress(ShelfsightError):  # the database is away: the fence decides at the end
-                    jobs.renew(self._db, self._owner, [job for job, _ in going], lease_s)
+    def _release_running(self) -> None:
+        with suppress(ShelfsightError):  # the leases end by themselves
+            jobs.release(self._db, self._owner, self._running.leases())
 
     def _run(self, job: Job) -> None:
         try:
@@ -136,139 +132,158 @@ class Inspections:
         except Exception:  # noqa: BLE001 -- its lease ends by itself
             _log.exception("inspection %s", job.id)
         finally:
-            del self._running[job.id, job.fence]
+            self._running.drop([job.lease])
             self._changed.set()
 
     def _inspect(self, job: Job) -> None:
-        """Bring one inspection to its end, or give it back when something but itself is in the way."""
+        """Finish or fail one inspection, or release it when something that it did not cause prevents that."""
         inspect = self._settings.inspect
-        found = self._outcome(job)
-        if isinstance(found, Busy | Environment) and job.asked_for_s < _PATIENCE_S:
-            _log.info("inspection given back: %s", found.code, exc_info=found.__cause__)
-            # Later each time: the source, or the disk, has had its chance a moment ago. At different moments, lest all come together.
-            delay_s = min(_LONGEST_DELAY_S, 0.3 + job.asked_for_s / 4) * random.uniform(0.7, 1.3)
-            jobs.give_back(self._db, self._owner, [job], delay_s)
-            self._due_at = max(self._due_at, time.monotonic() + delay_s + _LOOK_AGAIN_S)  # nobody will ring for it
+        outcome = self._outcome(job)
+        if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
+            _log.info("inspection released: %s", outcome.code, exc_info=outcome.__cause__)
+            # Longer each time, because the source or the disk was tried a moment ago. With jitter, so that inspections
+            # do not retry together.
+            delay_s = min(_MAX_DELAY_S, 0.3 + job.age_s / 4) * random.uniform(0.7, 1.3)
+            jobs.release(self._db, self._owner, [job.lease], delay_s)
+            self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)  # no wakeup is published for it
             return
-        if isinstance(found, ShelfsightError):
-            ended = jobs.fail(self._db, self._owner, job, found, failed_s=inspect.failed_s, keep_s=inspect.keep_s)
+        if isinstance(outcome, ShelfsightError):
+            ended = jobs.fail(self._db, self._owner, job, outcome, failed_s=inspect.failed_s, keep_s=inspect.keep_s)
         else:
-            result, seen = found
-            ended = jobs.finish(self._db, self._owner, job, result, seen, fresh_s=inspect.fresh_s, keep_s=inspect.keep_s)
+            result, validators = outcome
+            ended = jobs.finish(
+                self._db, self._owner, job, result, validators, fresh_s=inspect.fresh_s, keep_s=inspect.keep_s
+            )
         if ended:
-            self._forget_upload(job)
+            self._delete_upload(job)
         self._notifications.publish(job.id)
 
-    def _outcome(self, job: Job) -> tuple[str, Seen] | ShelfsightError:
-        """Give the name of the result and what the source said; or why there is none."""
+    def _outcome(self, job: Job) -> tuple[str, Validators] | ShelfsightError:
+        """Return the id of the result and the validators of the source, or why there is no result."""
         try:
-            return self._answer(job)
+            return self._process(job)
         except VisionError as error:
-            return NotAnImage(_NOT_READ) if error.code in _NO_PICTURE else BadPicture(error.detail, code=error.code)
+            return NotAnImage(_NO_IMAGE) if error.code in _NO_IMAGE_CODES else BadPicture(error.detail, code=error.code)
         except ShelfsightError as error:
             return error
-        except Exception:  # noqa: BLE001 -- whoever asked is told, and the next one is worked on
+        except Exception:  # noqa: BLE001 -- the client gets an error, and the next inspection is processed
             _log.exception("inspection %s", job.id)
-            return ShelfsightError("Something went wrong here while the picture was looked at.")
+            return ShelfsightError("An internal error occurred while the image was processed.")
 
-    def _answer(self, job: Job) -> tuple[str, Seen]:
-        """Find the result of an inspection or make it.
+    def _process(self, job: Job) -> tuple[str, Validators]:
+        """Find the result of an inspection, or make it.
 
-        :returns: its name; and what the source said, for the next time.
+        :returns: its id; and the validators of the source, for the next time.
         """
-        known = job.seen if job.source.sha256 is None else Seen(job.source.sha256)
-        if known is not None and not self._has(job, known.sha256):
-            known = None  # it has been removed, or another model looks now: the bytes are needed
+        known = job.validators if job.source.sha256 is None else Validators(job.source.sha256)
+        if known is not None and not self._has_result(job, known.sha256):
+            known = None  # the result was removed, or another model is in use now: the bytes are needed
         if known is not None and job.source.url is None:
-            return self._result(job, known.sha256), known
-        got = self._fetched(job.source.url, known) if job.source.url is not None else self._handed_over(job)
-        if got.seen is not known and not self._has(job, got.seen.sha256):
-            self._make(job, got)
-        return self._result(job, got.seen.sha256), got.seen
+            return self._result_id(job, known.sha256), known
+        image = self._fetch(job.source.url, known) if job.source.url is not None else self._read_upload(job)
+        if image.validators is not known and not self._has_result(job, image.validators.sha256):
+            self._make_result(job, image)
+        return self._result_id(job, image.validators.sha256), image.validators
 
-    def _fetched(self, url: str, known: Seen | None) -> _Bytes:
-        """Fetch a picture, or ask whether what is known of it is still right.
+    def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
+        """Fetch an image, conditionally when validators are known.
 
-        :returns: what is known, without bytes, where its source says so.
+        :returns: ``known`` without bytes when the source has not changed.
         """
-        etag, modified = (known.etag, known.last_modified) if known else (None, None)
-        validators_url = known.url if known else None
-        fetched = self._fetcher.fetch(url, max_bytes=self._settings.inspect.max_source_bytes, etag=etag, last_modified=modified, validators_url=validators_url)
+        fetched = self._fetcher.fetch(
+            url,
+            max_bytes=self._settings.inspect.max_source_bytes,
+            etag=known.etag if known else None,
+            last_modified=known.last_modified if known else None,
+            validators_url=known.url if known else None,
+        )
         if fetched.not_modified and known is not None:
-            return _Bytes(b"", known)
-        return _Bytes(fetched.data, Seen(hashlib.sha256(fetched.data).hexdigest(), fetched.url, fetched.etag, fetched.last_modified))
+            return _SourceImage(b"", known)
+        digest = hashlib.sha256(fetched.data).hexdigest()
+        return _SourceImage(fetched.data, Validators(digest, fetched.url, fetched.etag, fetched.last_modified))
 
-    def _handed_over(self, job: Job) -> _Bytes:
+    def _read_upload(self, job: Job) -> _SourceImage:
         try:
             data = self._blobs.read(incoming_key(job.id))
         except BlobMissing:
-            self._identity.check()  # else the store is missing, and not these bytes
-            raise BadPicture("The bytes of this picture are no longer here: send it again.", code="bytes_missing") from None
-        return _Bytes(data, Seen(hashlib.sha256(data).hexdigest()))
+            self._identity.check()  # raises if the whole blob store is missing instead of these bytes
+            raise BadPicture(
+                "The uploaded bytes of this image are no longer kept; send it again.", code="bytes_missing"
+            ) from None
+        return _SourceImage(data, Validators(hashlib.sha256(data).hexdigest()))
 
-    def _forget_upload(self, job: Job) -> None:
+    def _delete_upload(self, job: Job) -> None:
         if job.source.url is None:
             with suppress(ShelfsightError):  # the sweep does it
                 self._blobs.delete(incoming_key(job.id))
 
-    def _has(self, job: Job, sha256: str) -> bool:
-        return results.use(self._db, self._result(job, sha256)) is not None
+    def _has_result(self, job: Job, sha256: str) -> bool:
+        return results.use(self._db, self._result_id(job, sha256)) is not None
 
-    def _result(self, job: Job, sha256: str) -> str:
+    def _result_id(self, job: Job, sha256: str) -> str:
         return results.result_id(sha256, job.recipe, None if isinstance(job.recipe, Augment) else self._detector.info)
 
-    def _make(self, job: Job, got: _Bytes) -> None:
-        """Make what the recipe says, and keep it.
+    def _make_result(self, job: Job, image: _SourceImage) -> None:
+        """Make what the recipe says, and store it.
 
-        :raises VisionError: the picture's own fault.
+        :raises VisionError: the image itself is at fault.
         """
-        made = self._augmented(got.data, job.recipe) if isinstance(job.recipe, Augment) else self._described(got.data, job.recipe.dream)
+        inspected = (
+            self._augment(image.data, job.recipe)
+            if isinstance(job.recipe, Augment)
+            else self._describe(image.data, job.recipe.dream)
+        )
         folder = uuid.uuid4().hex
-        self._blobs.write_many([(inspection_key(folder, name), [jpeg]) for name, jpeg in made.files.items()])
-        fields = made.fields | {"sha256": got.seen.sha256, "files": sorted(made.files)}
-        size = sum(max(_BLOCK, len(jpeg)) for jpeg in made.files.values())
-        kept = results.keep(self._db, self._result(job, got.seen.sha256), fields, folder, size)
-        if kept != folder:  # somebody was faster; or it is being removed
+        self._blobs.write_many([(inspection_key(folder, name), [jpeg]) for name, jpeg in inspected.files.items()])
+        fields = inspected.fields | {"sha256": image.validators.sha256, "files": sorted(inspected.files)}
+        size = sum(max(_BLOCK, len(jpeg)) for jpeg in inspected.files.values())
+        stored = results.store(self._db, self._result_id(job, image.validators.sha256), fields, folder, size)
+        if stored != folder:  # another run stored it first; or it is being removed
             self._blobs.delete_tree(inspection_prefix(folder))
-        if kept is None:
-            raise StoreAway("The pictures of this inspection are being cleared away just now.", code="blobs_unavailable")
+        if stored is None:
+            raise StoreAway("The files of this inspection are being removed; retry later.", code="blobs_unavailable")
 
-    def _augmented(self, data: bytes, recipe: Augment) -> ImageDescription:
-        return self._isolated(requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels))
+    def _augment(self, data: bytes, recipe: Augment) -> ImageDescription:
+        return self._run_in_sandbox(
+            requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels)
+        )
 
-    def _described(self, data: bytes, dream: Dream | None) -> ImageDescription:
-        with self._looking:  # a decoded picture may have 150 MB
-            made = self._isolated(requests.DescribeImage(data, self._settings.limits.max_pixels))
-            with self._seeing:
-                detections: list[dict[str, Any]] = self._detector.predict([made.rgb])[0]
-            made.rgb = imaging.resize_for_display(made.rgb)
-        made.fields |= {"detections": detections, "model": self._detector.info}
+    def _describe(self, data: bytes, dream: Dream | None) -> ImageDescription:
+        with self._describing:  # a decoded image may have 150 MB
+            inspected = self._run_in_sandbox(requests.DescribeImage(data, self._settings.limits.max_pixels))
+            with self._detecting:
+                detections: list[dict[str, Any]] = self._detector.predict([inspected.rgb])[0]
+            inspected.rgb = imaging.resize_for_display(inspected.rgb)
+        inspected.fields |= {"detections": detections, "model": self._detector.info}
         if dream is not None:
-            made.files[DREAM] = imaging.encode_jpeg(self._dream(made.rgb, dream))
-            made.fields["effect"] = {"name": DREAM, "layer": dream.layer, "strength": dream.strength}
-        return made
+            inspected.files[DREAM] = imaging.encode_jpeg(self._dream(inspected.rgb, dream))
+            inspected.fields["effect"] = {"name": DREAM, "layer": dream.layer, "strength": dream.strength}
+        return inspected
 
-    def _isolated(self, request: "requests.Request[ImageDescription]") -> ImageDescription:
-        """Let a helper do it.
+    def _run_in_sandbox(self, request: "requests.Request[ImageDescription]") -> ImageDescription:
+        """Execute a request in a sandbox process.
 
-        :raises VisionError: the picture's own fault.
+        :raises VisionError: the image itself is at fault.
         """
 
-        def do() -> ImageDescription:
-            helper = self._free.get()
+        def execute() -> ImageDescription:
+            sandbox = self._free.get()
             try:
-                return helper.run(request)
+                return sandbox.run(request)
             finally:
-                self._free.put(helper)
+                self._free.put(sandbox)
 
-        return self._helping.submit(do).result()
+        return self._sandbox_threads.submit(execute).result()
 
     def _dream(self, rgb: Rgb, dream: Dream) -> Rgb:
         vision = self._settings.vision
         with self._dreaming:
-            if self._dreamer is None:  # it takes memory, and most deployments never ask for it
+            if self._dreamer is None:  # loaded on first use: it takes memory, and most installations never use it
                 self._dreamer = Dreamer(vision.model, device=vision.device, threads=vision.threads)
             return self._dreamer.dream(rgb, dream.layer, dream.strength)
 
 
-_NOT_READ: Final = "This is no picture in a format that is read here: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
+def _replace_process() -> None:
+    """End this process, because threads cannot be ended; the pool starts another."""
+    _log.critical("an inspection exceeded the hard time limit; this process is replaced")
+    os._exit(1)

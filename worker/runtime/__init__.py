@@ -1,1 +1,1 @@
-"""What every Celery worker process needs: tasks, leases, memory settings and the health check."""
+"""What every Celery worker process needs: its task and command line, the lease keeper and the health check."""

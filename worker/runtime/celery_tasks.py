@@ -1,4 +1,4 @@
-"""What a bell starts: one thin task, and what a pool child needs for it. The same for every work_queue."""
+"""The Celery task that a wakeup starts, and the set-up of its pool child. The same for every work queue."""
 
 import os
 import signal
@@ -26,118 +26,122 @@ from shared.queues import WorkQueue
 from shared.settings import Settings
 from shared.storage.identity import StoreIdentity
 
-_WITHOUT_MODEL_S: Final = 30.0
-"""Between two tries to load a model that cannot be used. Celery ends a child that takes ``worker_proc_alive_timeout`` to begin; it is one more try then."""
+_MODEL_RETRY_S: Final = 30.0
+"""Pause before another attempt to load an unusable model. Celery ends a child that takes ``worker_proc_alive_timeout``
+to start; that is only one more attempt."""
 
 
-class Work(Protocol):
-    """What is behind a work_queue."""
+class Pipeline(Protocol):
+    """Claims and processes what waits in one work queue."""
 
-    def work_off(self, ring: Callable[[], object], seconds: float) -> bool:
-        """Claim and work until nothing is claimable or the time is over.
+    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
+        """Claim and process until nothing is claimable or the time is over.
 
-        :param ring: called when there is likely more than one worker can do.
-        :returns: True when the time was over and more is likely waiting.
+        :param publish_wakeup: called when there is probably more work than this worker can do.
+        :returns: True when the time was over and more work is probably claimable.
         """
 
     def stop(self) -> None:
-        """End helpers and threads."""
+        """End threads and sandbox processes."""
 
 
-MakeWork = Callable[[Stores, Any, str], Work]
-"""Builds it in the pool child, from the stores, the detector and the claims' owner. It imports torch only then."""
+PipelineFactory = Callable[[Stores, Any, str], Pipeline]
+"""Builds a pipeline from the stores, the detector and the owner of its claims, in the pool child: torch is imported only there."""
 
 
 @dataclass(slots=True)
-class Child:
-    """What one pool child works with: made once, after it was started."""
+class PoolChild:
+    """What one pool child works with, built once after its start."""
 
     settings: Settings
-    work: Work
+    pipeline: Pipeline
     wakeups: WakeupPublisher
 
 
-_child: Child | None = None
+_pool_child: PoolChild | None = None
 
 
-def make_worker(settings: Settings, work_queue: WorkQueue, make_work: MakeWork) -> Celery:
-    """Set up the Celery application with its one task."""
+def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory) -> Celery:
+    """Return the Celery application of a worker, with its one task."""
     app = make_celery_app(settings, work_queue)
-    app.task(name=work_queue.task, ignore_result=True)(work)
-    worker_process_init.connect(partial(_begin, work_queue, make_work), weak=False)
-    worker_process_shutdown.connect(_end, weak=False)
+    app.task(name=work_queue.task, ignore_result=True)(run_pipeline)
+    worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline), weak=False)
+    worker_process_shutdown.connect(_stop_pool_child, weak=False)
     return app
 
 
-def work() -> None:
-    """Claim and work until nothing is claimable, or ``task_s`` is over, so that a stop finds a task at its end."""
-    child = _child
+def run_pipeline() -> None:
+    """Claim and process until nothing is claimable, but only for ``task_s`` seconds: a shutdown waits for the task."""
+    child = _pool_child
     if child is None:
         raise RuntimeError("this process was not set up as a pool child")
     try:
-        if child.work.work_off(child.wakeups.publish, child.settings.worker.task_s):
+        if child.pipeline.run(child.wakeups.publish, child.settings.worker.task_s):
             child.wakeups.publish()
     except ShelfsightError as error:
-        telemetry.errors.warning("no claim: %s", error.code)  # the sweep rings again
+        telemetry.errors.warning("no claim: %s", error.code)  # the sweep publishes another wakeup
     except MemoryError:
-        telemetry.errors.error("out of memory; the task ends, its work is given back")
+        telemetry.errors.error("out of memory; the task ends and its claims are released")
     except SoftTimeLimitExceeded:
-        telemetry.errors.error("soft time limit reached; the work is given back")
+        telemetry.errors.error("soft time limit exceeded; the claims are released")
 
 
-def _begin(work_queue: WorkQueue, make_work: MakeWork, sender: str, **_: Any) -> None:
-    global _child  # noqa: PLW0603 -- one per process is what a pool child is
+def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sender: str, **_: Any) -> None:
+    global _pool_child  # noqa: PLW0603 -- a process is one pool child
     try:
-        _child = _make_child(work_queue, make_work, sender.partition("@")[0])
-    except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and goes on without it
-        telemetry.errors.exception("a pool child could not begin; the pool starts another")
-        os._exit(1)  # else it would take bells and do nothing
+        _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0])
+    except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and continues without it
+        telemetry.errors.exception("a pool child could not start; the pool starts another")
+        os._exit(1)  # otherwise it would receive wakeups and do nothing
 
 
-def _make_child(work_queue: WorkQueue, make_work: MakeWork, name: str) -> Child:
+def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name: str) -> PoolChild:
     allocator.configure(allocator.WORKER)  # before anything large is allocated
     settings = Settings()
     telemetry.configure(settings.log, name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     stores = open_stores(settings, app="worker")
     detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue))
-    child = Child(settings, make_work(stores, detector, owner), stores.wakeups[work_queue])
-    threading.Thread(target=_beat, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
-    signal.signal(signal.SIGTERM, _leave)  # the pool's last word after the soft shutdown
+    child = PoolChild(settings, make_pipeline(stores, detector, owner), stores.wakeups[work_queue])
+    threading.Thread(target=_send_heartbeats, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
+    signal.signal(signal.SIGTERM, _handle_sigterm)  # the pool sends it after the soft shutdown
     return child
 
 
-def _load_detector(settings: Settings, beat: Callable[[str], None]) -> Any:
-    """Load the model. Without one the child says so for a while, and ends: the next one finds what was put right meanwhile.
+def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) -> Any:
+    """Load the model. If it is unusable, report that for a while and end the process.
 
-    :param beat: tells the others what hinders this one.
+    The next pool child finds what was repaired meanwhile.
+
+
+    :param send_heartbeat: reports the error code of what keeps this child from working.
     """
-    from worker.vision.detection import detect, model_registry  # noqa: PLC0415 -- torch lives in the child only
+    from worker.vision.detection import detect, model_registry  # noqa: PLC0415 -- torch is imported in the child only
 
     vision = settings.vision
     try:
         return detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
     except model_registry.ModelUnusable as error:
-        telemetry.errors.error("no model: %s", error)  # the sentence says all; where it was raised says nothing
-        until = time.monotonic() + _WITHOUT_MODEL_S
+        telemetry.errors.error("no model: %s", error)  # the sentence is complete; a traceback would add nothing
+        until = time.monotonic() + _MODEL_RETRY_S
         while time.monotonic() < until:
-            with suppress(ShelfsightError):  # the log has it
-                beat("model_unusable")
+            with suppress(ShelfsightError):  # the log has the error
+                send_heartbeat("model_unusable")
             time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
         os._exit(1)
 
 
-def _leave(*_: object) -> None:
-    """End in order: what is being worked on is given back at once, and nobody waits for its lease."""
+def _handle_sigterm(*_: object) -> None:
+    """End in an orderly way: what is held is released at once, so that no worker waits for its lease to end."""
     raise SystemExit(0)
 
 
-def _end(**_: Any) -> None:
-    if _child is not None:
-        _child.work.stop()
+def _stop_pool_child(**_: Any) -> None:
+    if _pool_child is not None:
+        _pool_child.pipeline.stop()
 
 
-def _beat(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
+def _send_heartbeats(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
     while True:
         with suppress(ShelfsightError):  # missing heartbeats show the failure
             heartbeats.send_heartbeat(stores.db, owner, work_queue, _find_impediment(stores.identity))

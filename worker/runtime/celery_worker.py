@@ -1,4 +1,4 @@
-"""How a Celery worker runs, whatever its work."""
+"""The command line of a Celery worker, whatever its work queue."""
 
 import argparse
 import sys
@@ -10,20 +10,20 @@ from shared.queues import WorkQueue
 
 
 def run(app: Celery, work_queue: WorkQueue, module: str, name: str) -> None:
-    """Run until told to stop.
+    """Run a worker until it is stopped by a signal.
 
-    :param module: what is run, as ``python -m`` names it.
-    :param name: the worker's own by default.
+    :param module: the module that runs, as given to ``python -m``.
+    :param name: default of the worker's name.
     """
     log = settings.read().log
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=sys.modules["__main__"].__doc__)
     parser.add_argument("--name", default=name, help="name of this worker in the logs (default: %(default)s)")
-    given = parser.parse_args()
-    telemetry.configure(log, given.name)
+    options = parser.parse_args()
+    telemetry.configure(log, options.name)
     app.worker_main(
         [
             "worker",
-            f"--hostname={given.name}@%h",
+            f"--hostname={options.name}@%h",
             f"--queues={work_queue.name}",
             "--without-gossip",
             "--without-mingle",

@@ -1,62 +1,89 @@
-"""Keeping a claim while its work goes on: a thread renews it at a third of its length."""
+"""A thread that renews the leases of what a process holds, at a third of their length."""
 
 import threading
 import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from shared.errors import ShelfsightError
-from shared.ledger import claims
-from shared.storage.mongo import Db, Document
+from shared.queue.leases import Lease
 
 
-class Lease:
-    """The images that this process holds. ``lost`` names those that somebody else may have by now."""
+@dataclass(slots=True)
+class _Item:
+    deadline: float
+    """Monotonic seconds at which renewal stops."""
+    lost: bool = False
 
-    def __init__(self, db: Db, owner: str, length_s: float) -> None:
-        """Start the thread; it ends with the process."""
-        self._db, self._owner, self._length = db, owner, length_s
-        self._held: dict[str, int] = {}
-        self._until: dict[str, float] = {}
+
+class LeaseKeeper:
+    """The leases that this process holds, from ``hold`` until ``drop``. It may be used by several threads."""
+
+    def __init__(
+        self,
+        renew: Callable[[Sequence[Lease]], Collection[Lease]],
+        lease_s: float,
+        on_overrun: Callable[[], None] | None = None,
+    ) -> None:
+        """Start the thread; it ends with ``stop`` or with the process.
+
+        :param renew: extends leases by ``lease_s`` seconds and returns those that are still held. It may raise
+            ``ShelfsightError`` when the database does not answer: the leases then count as held, and the fence decides
+            when a result is stored.
+        :param on_overrun: called in the thread, before a renewal, when an item was not dropped within its time limit.
+        """
+        self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
+        self._items: dict[Lease, _Item] = {}
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         threading.Thread(target=self._run, name="lease", daemon=True).start()
 
-    def hold(self, images: list[Document], hard_limit_s: float) -> None:
-        """Renew these from now on, for ``hard_limit_s`` seconds at the longest."""
-        until = time.monotonic() + hard_limit_s
+    def hold(self, leases: Iterable[Lease], time_limit_s: float) -> None:
+        """Renew these leases from now on, for ``time_limit_s`` seconds at most."""
+        added = {lease: _Item(time.monotonic() + time_limit_s) for lease in leases}
+        ids = {lease.id for lease in added}
         with self._lock:
-            for image in images:
-                self._held[image["_id"]] = image["work"]["fence"]
-                self._until[image["_id"]] = until
+            for lease, item in self._items.items():
+                if lease.id in ids:  # claimed again under a higher fence
+                    item.lost = True
+            self._items |= added
 
-    def drop(self, images: list[Document]) -> None:
-        """Renew these no longer."""
+    def drop(self, leases: Iterable[Lease]) -> None:
+        """Forget these leases."""
         with self._lock:
-            for image in images:
-                self._held.pop(image["_id"], None)
-                self._until.pop(image["_id"], None)
+            for lease in leases:
+                self._items.pop(lease, None)
 
-    def holds(self, image: Document) -> bool:
-        """Say whether an image was still ours when that was last asked."""
-        return self.still(image["_id"], image["work"]["fence"])
-
-    def still(self, image_id: str, fence: int) -> bool:
-        """Say the same of an image under this fence."""
+    def holds(self, lease: Lease) -> bool:
+        """Whether a lease is held and was not lost as of the last renewal."""
         with self._lock:
-            return self._held.get(image_id) == fence
+            item = self._items.get(lease)
+            return item is not None and not item.lost
+
+    def leases(self) -> list[Lease]:
+        """Return all leases from ``hold`` that were not dropped, including lost ones."""
+        with self._lock:
+            return list(self._items)
+
+    def stop(self) -> None:
+        """Stop renewing."""
+        self._stopped.set()
 
     def _run(self) -> None:
-        while True:
-            time.sleep(self._length / 3)
+        while not self._stopped.wait(self._lease_s / 3):
             now = time.monotonic()
             with self._lock:
-                due = [(name, fence) for name, fence in self._held.items() if self._until[name] > now]
+                overrun = any(item.deadline < now for item in self._items.values())
+                due = [lease for lease, item in self._items.items() if item.deadline > now and not item.lost]
+            if overrun and self._on_overrun is not None:
+                self._on_overrun()
             if not due:
                 continue
             try:
-                kept = claims.renew(self._db, due, self._owner, self._length)
+                kept = self._renew(due)
             except ShelfsightError:
-                continue  # the database is away: the fence decides at the end
+                continue
             with self._lock:
-                for name, fence in due:
-                    if name not in kept and self._held.get(name) == fence:
-                        del self._held[name]
-                        del self._until[name]
+                for lease in due:
+                    if lease not in kept and lease in self._items:
+                        self._items[lease].lost = True

@@ -29,7 +29,7 @@ class InspectionSweep:
         :returns: whether an inspection was queued or failed.
         """
         ended = jobs.expire_leases(self._db, self._settings.failed_s)
-        ended += jobs.give_up(self._db, _GIVE_UP_AFTER_S, self._settings.failed_s)
+        ended += jobs.fail_overdue(self._db, _GIVE_UP_AFTER_S, self._settings.failed_s)
         if jobs.has_claimable(self._db) and self._wakeups.count_waiting() == 0:
             self._wakeups.publish()
         return bool(ended)
@@ -40,12 +40,12 @@ class InspectionSweep:
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether there is more to do.
         """
-        old = results.mark_old(self._db, self._settings.keep_s, self._settings.max_store_bytes, _LIMIT)
+        old = results.mark_expired(self._db, self._settings.keep_s, self._settings.max_store_bytes, _LIMIT)
         for result_id, folder in old:
             if time.monotonic() > until:
                 return True
             self._blobs.delete_tree(inspection_prefix(folder))
-            results.forget(self._db, result_id)
+            results.delete_marked(self._db, result_id)
         self._clean_orphans()
         return len(old) == _LIMIT
 

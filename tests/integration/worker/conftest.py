@@ -1,4 +1,4 @@
-"""A pipeline over real servers, and what it works with."""
+"""An image pipeline over real servers, and what it is built from."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from shared.bootstrap import open_stores
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from worker.images.pipeline import Pipeline
+from worker.images.pipeline import ImagePipeline
 from worker.vision.detection import detect
 
 
@@ -20,7 +20,7 @@ def detector() -> detect.Detector:
 
 
 @pytest.fixture
-def made(mongo: settings.Mongo, blobs_root: Path) -> Settings:
+def worker_settings(mongo: settings.Mongo, blobs_root: Path) -> Settings:
     return Settings(
         mongo=mongo,
         blobs=settings.Blobs(root=blobs_root, min_free_bytes=0),
@@ -36,7 +36,9 @@ def blobs(blobs_root: Path) -> LocalBlobs:
 
 
 @pytest.fixture
-def pipeline(made: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector) -> Iterator[Pipeline]:
-    line = Pipeline(open_stores(made, app="test", db=db, blobs=blobs), detector, "worker-a")
-    yield line
-    line.stop()
+def pipeline(
+    worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector
+) -> Iterator[ImagePipeline]:
+    pipeline = ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, "worker-a")
+    yield pipeline
+    pipeline.stop()

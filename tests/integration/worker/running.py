@@ -1,4 +1,4 @@
-"""What the tests of the worker do to it."""
+"""Helpers of the worker tests: upload a batch, run a pipeline, count images by state."""
 
 import time
 from typing import Any
@@ -7,23 +7,25 @@ from flask.testing import FlaskClient
 
 from shared.storage.mongo import Db
 from tests.support.web_client import post_batch
-from worker.images.pipeline import Pipeline
+from worker.images.pipeline import ImagePipeline
 
 
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
-    """Post a batch and wait until its store has a turn, which a thread of the web gives it after the answer."""
-    said = post_batch(web, body).get_json()
-    until = time.monotonic() + 120
+    """Post a batch, and wait until its store has a turn, which a thread of the web process gives it after the response."""
+    batch = post_batch(web, body).get_json()
+    deadline = time.monotonic() + 120
     while db.turns.find_one({"pending": True}) is None:
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.002)
-    return said
+    return batch
 
 
-def run(pipeline: Pipeline) -> None:
-    pipeline.work_off(lambda: None, 600)
+def run(pipeline: ImagePipeline) -> None:
+    """Process everything that is claimable."""
+    pipeline.run(lambda: None, 600)
 
 
 def count(db: Db) -> dict[str, int]:
+    """Count the images by state."""
     groups = db.images.aggregate([{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
     return {group["_id"]: group["n"] for group in groups}

@@ -1,4 +1,4 @@
-"""Who works on what: fair, alone where needed, never two at once, and never for ever."""
+"""Which images are claimed next: the stores take turns, images are tried alone where needed, and no image is claimed twice or kept forever."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from shared.ledger import claims, commits, results, store_rotation
+from shared.queue.leases import Lease
 from shared.storage.mongo import Db
 from tests.support.ledger import (
     claimed_fences,
@@ -21,22 +22,22 @@ from tests.support.ledger import (
 )
 
 
-def one(db: Db, name: str) -> dict[str, object]:
-    found = db.images.find_one({"_id": name})
+def read_image(db: Db, image_id: str) -> dict[str, object]:
+    found = db.images.find_one({"_id": image_id})
     assert found is not None
     return found
 
 
-def wait_until(db: Db, moment: datetime) -> None:
+def set_not_before(db: Db, moment: datetime) -> None:
     """Let no image be claimed before a moment."""
     db.images.update_many({}, {"$set": {"work.not_before": moment}})
 
 
-def test_a_claim_takes_owner_lease_and_the_next_fence(db: Db) -> None:
+def test_a_claim_sets_owner_lease_and_the_next_fence(db: Db) -> None:
     commit_new_batch(db, 2)
     first = claims.claim(db, "w1", 1, 60)
     assert first.full
-    image = one(db, first.images[0]["_id"])
+    image = read_image(db, first.images[0]["_id"])
     assert image["status"] == "processing"
     assert image["work"]["owner"] == "w1"  # type: ignore[index]
     assert image["work"]["fence"] == 1  # type: ignore[index]
@@ -54,7 +55,7 @@ def test_small_batches_fill_one_claim(db: Db) -> None:
     assert len(claims.claim(db, "w", 16, 60).images) == 16
 
 
-def test_nothing_to_do_is_an_empty_claim_and_ends_the_stores_turn(db: Db) -> None:
+def test_a_claim_without_queued_images_is_empty_and_ends_the_stores_turn(db: Db) -> None:
     commit_new_batch(db, 1)
     process_all(db)
     assert claims.claim(db, "w", 4, 60) == claims.Claim("w", [], full=False)
@@ -67,7 +68,7 @@ def test_a_small_batch_behind_a_huge_store_is_done_within_three_claims_a_worker(
     for _ in range(100):
         commit_new_batch(db, 1000, "huge")
     workers = ["w1", "w2", "w3"]
-    for worker in workers:  # the huge store is being served already
+    for worker in workers:  # the huge store is already served
         claims.claim(db, worker, 32, 60)
     small = commit_new_batch(db, 5, "small")
     for _ in range(3):
@@ -78,18 +79,18 @@ def test_a_small_batch_behind_a_huge_store_is_done_within_three_claims_a_worker(
     assert db.images.count_documents({"batch_id": small, "status": "done"}) == 5
 
 
-def test_while_others_wait_a_store_gets_at_most_half(db: Db) -> None:
+def test_a_store_gets_at_most_half_while_another_waits(db: Db) -> None:
     commit_new_batch(db, 100, "huge")
     commit_new_batch(db, 100, "other")
-    taken = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
-    assert (taken.count("huge"), taken.count("other")) == (16, 16)
+    stores = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
+    assert (stores.count("huge"), stores.count("other")) == (16, 16)
 
 
-def test_a_store_alone_gets_all(db: Db) -> None:
+def test_the_places_that_no_other_store_needs_go_to_the_larger_one(db: Db) -> None:
     commit_new_batch(db, 100, "huge")
     commit_new_batch(db, 3, "small")
-    taken = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
-    assert (taken.count("huge"), taken.count("small")) == (29, 3)
+    stores = [image["store_name"] for image in claims.claim(db, "w", 32, 60).images]
+    assert (stores.count("huge"), stores.count("small")) == (29, 3)
 
 
 def test_forty_stores_take_turns(db: Db) -> None:
@@ -104,10 +105,10 @@ def test_forty_stores_take_turns(db: Db) -> None:
     assert db.images.count_documents({"status": "queued"}) == 0
 
 
-def test_claimers_at_once_never_share_an_image_and_leave_none(db: Db) -> None:
+def test_concurrent_workers_never_claim_the_same_image_and_leave_none(db: Db) -> None:
     for number in range(12):
         commit_new_batch(db, 20, f"store {number % 4}")
-    taken: list[str] = []
+    claimed: list[str] = []
     lock = threading.Lock()
 
     def run(owner: str) -> None:
@@ -116,21 +117,21 @@ def test_claimers_at_once_never_share_an_image_and_leave_none(db: Db) -> None:
             if not claim.images:
                 return
             with lock:
-                taken.extend(image["_id"] for image in claim.images)
+                claimed.extend(image["_id"] for image in claim.images)
 
     threads = [threading.Thread(target=run, args=(f"w{number}",)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(taken) == len(set(taken))
+    assert len(claimed) == len(set(claimed))
     store_rotation.repair(db)
-    rest = claims.claim(db, "last", 256, 60)  # a claimer that lost every round may have left some
-    assert len(taken) + len(rest.images) == 240
+    rest = claims.claim(db, "last", 256, 60)  # a worker for which others were faster in every round may have left some
+    assert len(claimed) + len(rest.images) == 240
     assert not rest.images
 
 
-def test_after_a_lost_lease_each_image_comes_alone(db: Db) -> None:
+def test_after_a_lost_lease_each_image_is_claimed_alone(db: Db) -> None:
     commit_new_batch(db, 3)
     lost = claims.claim(db, "w1", 8, 60)
     expire_leases(db, [image["_id"] for image in lost.images])
@@ -144,14 +145,14 @@ def test_after_a_lost_lease_each_image_comes_alone(db: Db) -> None:
     assert not claims.claim(db, "w2", 8, 60).images
 
 
-def test_images_to_be_tried_alone_do_not_hold_up_the_others(db: Db) -> None:
+def test_images_that_must_be_tried_alone_do_not_delay_the_others(db: Db) -> None:
     commit_new_batch(db, 2)
     lost = claims.claim(db, "w1", 8, 60)
     expire_leases(db, [image["_id"] for image in lost.images])
     claims.expire_leases(db)
     commit_new_batch(db, 4, "other")
-    got = [len(claims.claim(db, "w2", 8, 60).images) for _ in range(4)]
-    assert sorted(got) == [0, 1, 1, 4]
+    sizes = [len(claims.claim(db, "w2", 8, 60).images) for _ in range(4)]
+    assert sorted(sizes) == [0, 1, 1, 4]
 
 
 def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
@@ -159,24 +160,24 @@ def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:
     (kept,), (lost,) = (claims.claim(db, "w1", 1, lease_s).images for lease_s in (60, 0.01))
     time.sleep(0.1)
     assert claims.expire_leases(db) == 1
-    assert [one(db, image["_id"])["status"] for image in (kept, lost)] == ["processing", "queued"]
+    assert [read_image(db, image["_id"])["status"] for image in (kept, lost)] == ["processing", "queued"]
 
 
-def test_a_renewed_lease_goes_on_and_a_lost_one_is_said_to_be_lost(db: Db) -> None:
+def test_a_renewed_lease_continues_and_a_lost_one_is_reported(db: Db) -> None:
     commit_new_batch(db, 2)
     claim = claims.claim(db, "w1", 8, 0.3)
-    (kept, _), (lost, _) = claimed_fences(claim)
+    kept, lost = claimed_fences(claim)
     assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept, lost}
     time.sleep(0.4)
     assert claims.expire_leases(db) == 0
-    expire_leases(db, [lost])
+    expire_leases(db, [lost.id])
     claims.expire_leases(db)
     assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
-    claims.claim(db, "w1", 8, 60)  # the same owner under a new fence does not make the old claim good
+    claims.claim(db, "w1", 8, 60)  # a new claim of the same owner does not revive the old one
     assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
 
 
-def test_what_a_host_with_a_fast_clock_accepted_is_claimed_at_once(db: Db) -> None:
+def test_a_batch_accepted_by_a_host_with_a_fast_clock_is_claimed_at_once(db: Db) -> None:
     ahead = replace(new_batch(2), created_at=utc_now() + timedelta(hours=1))
     commits.commit_batch(db, ahead)
     store_rotation.repair(db)
@@ -185,30 +186,30 @@ def test_what_a_host_with_a_fast_clock_accepted_is_claimed_at_once(db: Db) -> No
 
 def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
     commit_new_batch(db, 1)
-    waits = []
+    delays = []
     for _ in range(8):
         claim = claims.claim(db, "w", 1, 60)
         assert claims.release(db, claimed_fences(claim), "w", "$disk_full") == 1
-        image = one(db, claim.images[0]["_id"])
-        waits.append((image["work"]["not_before"] - image["updated_at"]).total_seconds())  # type: ignore[index]
+        image = read_image(db, claim.images[0]["_id"])
+        delays.append((image["work"]["not_before"] - image["updated_at"]).total_seconds())  # type: ignore[index]
         assert (image["status"], image["error"], image["work"]["solo"]) == ("queued", None, False)  # type: ignore[index]
         assert image["work"]["released_for"] == "$disk_full"  # type: ignore[index]
-        wait_until(db, utc_now() + timedelta(hours=1))  # a second may be over before the next line
+        set_not_before(db, utc_now() + timedelta(hours=1))  # a second may pass before the next line
         assert not claims.claim(db, "w", 1, 60).images
-        wait_until(db, utc_now())
+        set_not_before(db, utc_now())
         store_rotation.repair(db)
-    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
     validate_documents(db)
 
 
-def test_a_store_whose_images_wait_for_later_keeps_its_turn_and_blocks_nobody(db: Db) -> None:
+def test_a_store_whose_images_wait_for_a_later_moment_keeps_its_turn_and_delays_no_other(db: Db) -> None:
     commit_new_batch(db, 2, "waiting")
     claims.release(db, claimed_fences(claims.claim(db, "w", 8, 60)), "w", "disk_full")
-    wait_until(db, utc_now() + timedelta(hours=1))
+    set_not_before(db, utc_now() + timedelta(hours=1))
     commit_new_batch(db, 1, "ready")
     assert [image["store_name"] for image in claims.claim(db, "w", 8, 60).images] == ["ready"]
     assert db.turns.count_documents({"_id": "waiting", "pending": True}) == 1
-    wait_until(db, utc_now())
+    set_not_before(db, utc_now())
     assert len(claims.claim(db, "w", 8, 60).images) == 2
 
 
@@ -217,11 +218,11 @@ def test_only_the_holder_can_release(db: Db, change: str) -> None:
     commit_new_batch(db, 1)
     claim = claims.claim(db, "w1", 1, 60)
     owner, fence = ("w2", 1) if change == "owner" else ("w1", 0)
-    assert claims.release(db, [(claim.images[0]["_id"], fence)], owner, "x") == 0
-    assert one(db, claim.images[0]["_id"])["status"] == "processing"
+    assert claims.release(db, [Lease(claim.images[0]["_id"], fence)], owner, "x") == 0
+    assert read_image(db, claim.images[0]["_id"])["status"] == "processing"
 
 
-def test_a_turn_that_a_crash_lost_is_made_again(db: Db) -> None:
+def test_a_turn_that_was_lost_in_a_crash_is_restored(db: Db) -> None:
     commit_new_batch(db, 1, "north")
     commit_new_batch(db, 1, "south")
     db.turns.delete_one({"_id": "north"})
@@ -230,32 +231,32 @@ def test_a_turn_that_a_crash_lost_is_made_again(db: Db) -> None:
     assert len(claims.claim(db, "w", 8, 60).images) == 2
 
 
-def test_work_that_arrives_while_a_store_is_found_empty_is_not_forgotten(db: Db) -> None:
+def test_work_that_arrives_while_a_store_is_found_empty_keeps_its_turn(db: Db) -> None:
     commit_new_batch(db, 1)
     process_all(db)
-    (turn,) = db.turns.find()
-    db.turns.update_one({"_id": turn["_id"]}, {"$set": {"pending": True}})
-    (seen,) = store_rotation.waiting(db, 4)
-    commit_new_batch(db, 1)  # in between
-    store_rotation.rest(db, seen)
+    (served,) = db.turns.find()
+    db.turns.update_one({"_id": served["_id"]}, {"$set": {"pending": True}})
+    (turn,) = store_rotation.list_waiting(db, 4)
+    commit_new_batch(db, 1)  # between the read and the removal
+    store_rotation.remove(db, turn)
     assert db.turns.count_documents({"pending": True}) == 1
 
 
-def test_many_first_batches_of_a_store_at_once_all_get_their_turn(db: Db) -> None:
-    gate = threading.Barrier(8)
-    failed: list[Exception] = []
+def test_concurrent_first_batches_of_a_store_give_it_one_turn(db: Db) -> None:
+    barrier = threading.Barrier(8)
+    errors: list[Exception] = []
 
     def touch() -> None:
-        gate.wait()
+        barrier.wait()
         try:
             store_rotation.touch(db, ["new", "newer"])
-        except Exception as error:  # noqa: BLE001 -- handed to the assertion below
-            failed.append(error)
+        except Exception as error:  # noqa: BLE001 -- checked by the assertion below
+            errors.append(error)
 
     threads = [threading.Thread(target=touch) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failed == []
+    assert errors == []
     assert sorted(turn["seq"] for turn in db.turns.find()) == [8, 8]

@@ -6,7 +6,7 @@ from typing import Any
 
 from shared.errors import ShelfsightError
 from shared.inspections import jobs, results
-from shared.inspections.jobs import Job, Seen
+from shared.inspections.jobs import Job, Validators
 from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.local_blobs import LocalBlobs
@@ -59,8 +59,8 @@ class Inspector:
         result = results.result_id(sha256, recipe, None if isinstance(recipe, Augment) else MODEL)
         folder = uuid.uuid4().hex
         self._blobs.write_many([(inspection_key(folder, name), [make_image(number)]) for number, name in enumerate(names)])
-        assert results.keep(self._db, result, fields | {"files": names}, folder, 1000) == folder
-        assert jobs.finish(self._db, "inspector", job, result, Seen(sha256), fresh_s=fresh_s, keep_s=1000)
+        assert results.store(self._db, result, fields | {"files": names}, folder, 1000) == folder
+        assert jobs.finish(self._db, "inspector", job, result, Validators(sha256), fresh_s=fresh_s, keep_s=1000)
         return result
 
     def fail(self, error: ShelfsightError, *, failed_s: float = 300) -> None:

@@ -1,4 +1,4 @@
-"""What a file server that asks nobody finds of an image: all that is done, and nothing else."""
+"""A plain file server finds the files of done images, and nothing else."""
 
 import time
 from datetime import timedelta
@@ -18,37 +18,47 @@ from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
 from tests.support.ledger import expire_leases, utc_now
 from tests.support.web_client import image_payload, make_image
-from worker.images.pipeline import Pipeline
+from worker.images.pipeline import ImagePipeline
 from worker.sweep.sweep import Sweep
 from worker.vision.detection import detect
 
 pytestmark = pytest.mark.slow
 
 
-def live(blobs_root: Path, image_id: str) -> Path:
-    """Name the link through which a file server finds what was made of an image."""
+def live_link(blobs_root: Path, image_id: str) -> Path:
+    """Return the link through which a file server finds the variants of an image."""
     return blobs_root / image_prefix(image_id) / LIVE
 
 
 def served(blobs_root: Path, image_id: str, name: str) -> bytes | None:
-    """Read what a file server would: ``thumb.jpg``, or an original by its ending; None where it would ask the web."""
-    wanted = f"../../{image_id[32:]}.{name}" if "." not in name else name
+    """Read what a file server would return: ``thumb.jpg``, or an original by its extension; None when it would ask the web process."""
+    path = f"../../{image_id[32:]}.{name}" if "." not in name else name
     try:
-        return (live(blobs_root, image_id) / wanted).read_bytes()
+        return (live_link(blobs_root, image_id) / path).read_bytes()
     except FileNotFoundError:
         return None
 
 
-def test_a_file_server_finds_what_is_done_and_nothing_of_what_failed(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, blobs_root: Path
+def test_a_file_server_finds_the_files_of_done_images_and_none_of_failed_ones(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, blobs_root: Path
 ) -> None:
     good, png = make_image(1), make_image(2, (80, 60), "PNG")
-    said = upload(web, db, {"images": [image_payload(good), image_payload(good[: len(good) // 2]), image_payload(png)], "augmentations": ["rotate"]})
-    done, failed, rendered = (image["id"] for image in said["images"])
-    taken = pipeline.take()
-    blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would lead somewhere"])
-    assert [served(blobs_root, image, "jpg") for image in (done, failed)] == [None, None]  # kept, and not done yet
-    pipeline.work(taken)
+    batch = upload(
+        web,
+        db,
+        {
+            "images": [image_payload(good), image_payload(good[: len(good) // 2]), image_payload(png)],
+            "augmentations": ["rotate"],
+        },
+    )
+    done, failed, rendered = (image["id"] for image in batch["images"])
+    claim = pipeline.claim_next()
+    blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would have a target"])
+    assert [served(blobs_root, image, "jpg") for image in (done, failed)] == [
+        None,
+        None,
+    ]  # the originals are stored, and the images are not done yet
+    pipeline.process(claim)
     for name in ("thumb", "boxes", "rotate"):
         assert served(blobs_root, done, f"{name}.jpg") == web.get(f"/uploads/{done}/{name}.jpg").data
     assert served(blobs_root, rendered, "rendition.jpg") == web.get(f"/uploads/{rendered}.jpg").data
@@ -57,54 +67,64 @@ def test_a_file_server_finds_what_is_done_and_nothing_of_what_failed(
     assert served(blobs_root, failed, "jpg") is None
 
 
-@pytest.mark.parametrize("trouble", [StoreAway("away"), RuntimeError("a fault of ours")], ids=["store", "fault"])
-def test_what_cannot_be_published_is_done_all_the_same(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+@pytest.mark.parametrize("error", [StoreAway("away"), RuntimeError("a bug")], ids=["store", "bug"])
+def test_images_that_cannot_be_published_are_done_nevertheless(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    blobs_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     images = [image_payload(make_image(number, (16, 16))) for number in range(10)]  # more than one group
-    said = upload(web, db, {"images": images, "augmentations": [], "detect": False})
+    batch = upload(web, db, {"images": images, "augmentations": [], "detect": False})
 
     def fail(*_: object) -> None:
-        raise trouble
+        raise error
 
     monkeypatch.setattr(LocalBlobs, "publish", fail)
-    pipeline.work(pipeline.take())
+    pipeline.process(pipeline.claim_next())
     assert db.images.count_documents({"status": "done", "work.releases": 0, "work.fence": 1}) == 10
-    image = said["images"][0]["id"]
-    assert not live(blobs_root, image).is_symlink()
+    image = batch["images"][0]["id"]
+    assert not live_link(blobs_root, image).is_symlink()
     assert web.get(f"/uploads/{image}/thumb.jpg").status_code == 200
 
 
-def test_a_worker_that_lost_its_claim_points_no_link_at_its_files(
-    web: FlaskClient, db: Db, blobs: LocalBlobs, made: Settings, detector: detect.Detector, blobs_root: Path
+def test_a_worker_that_lost_its_claim_links_none_of_its_files(
+    web: FlaskClient, db: Db, blobs: LocalBlobs, worker_settings: Settings, detector: detect.Detector, blobs_root: Path
 ) -> None:
-    unhurried = made.model_copy(update={"worker": settings.Worker(lease_s=300)})  # it is not told in time that it lost
+    long_leases = worker_settings.model_copy(
+        update={"worker": settings.Worker(lease_s=300)}
+    )  # no renewal shows it the loss in time
     image = upload(web, db, [image_payload(make_image(1))])["images"][0]["id"]
-    lines = [Pipeline(open_stores(unhurried, app="test", db=db, blobs=blobs), detector, owner) for owner in ("worker-a", "worker-b")]
+    pipelines = [
+        ImagePipeline(open_stores(long_leases, app="test", db=db, blobs=blobs), detector, owner)
+        for owner in ("worker-a", "worker-b")
+    ]
     try:
-        late = lines[0].take()
+        lost = pipelines[0].claim_next()
         expire_leases(db, [image])
         assert claims.expire_leases(db) == 1
-        heir = lines[1].take()
-        lines[0].work(late)
-        assert blobs.stat(variant_key(image, 1, "thumb")) is not None  # it wrote its files, and that is all
-        assert not live(blobs_root, image).is_symlink()
-        lines[1].work(heir)
-        assert str(live(blobs_root, image).readlink()) == "2"
-        lines[0].work(late)
-        assert str(live(blobs_root, image).readlink()) == "2"
+        heir = pipelines[1].claim_next()
+        pipelines[0].process(lost)
+        assert blobs.stat(variant_key(image, 1, "thumb")) is not None  # it wrote its files, but no link
+        assert not live_link(blobs_root, image).is_symlink()
+        pipelines[1].process(heir)
+        assert str(live_link(blobs_root, image).readlink()) == "2"
+        pipelines[0].process(lost)
+        assert str(live_link(blobs_root, image).readlink()) == "2"
     finally:
-        for line in lines:
-            line.stop()
+        for pipeline in pipelines:
+            pipeline.stop()
 
 
 def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, blobs_root: Path
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings, blobs_root: Path
 ) -> None:
-    good = make_image(1, (640, 480))  # so large that its half still says so: all three are one group
-    said = upload(web, db, [image_payload(good), image_payload(make_image(2)), image_payload(good[: len(good) // 2])])
-    missing, wrong, failed = (image["id"] for image in said["images"])
-    blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would lead somewhere"])
+    good = make_image(1, (640, 480))  # large enough that its first half still has the header: all three are one group
+    batch = upload(web, db, [image_payload(good), image_payload(make_image(2)), image_payload(good[: len(good) // 2])])
+    missing, wrong, failed = (image["id"] for image in batch["images"])
+    blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would have a target"])
 
     def crash(point: str) -> None:
         if point == "6-finished":
@@ -117,64 +137,76 @@ def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
         failpoints.install(None)
     assert count(db) == {"done": 2, "failed": 1}
     assert served(blobs_root, missing, "thumb.jpg") is None
-    live(blobs_root, wrong).symlink_to("7")
-    Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
-    assert blobs.stat(spool_key(said["batch_id"])) is None
-    assert [str(live(blobs_root, image).readlink()) for image in (missing, wrong)] == ["1", "1"]
+    live_link(blobs_root, wrong).symlink_to("7")
+    Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
+    assert blobs.stat(spool_key(batch["batch_id"])) is None
+    assert [str(live_link(blobs_root, image).readlink()) for image in (missing, wrong)] == ["1", "1"]
     assert served(blobs_root, missing, "thumb.jpg") == web.get(f"/uploads/{missing}/thumb.jpg").data
     assert served(blobs_root, failed, "jpg") is None
 
 
-def test_a_spool_goes_although_nothing_can_be_published(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, monkeypatch: pytest.MonkeyPatch
+def test_a_spool_is_deleted_although_nothing_can_be_published(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    blobs: LocalBlobs,
+    worker_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = upload(web, db, [image_payload(make_image(1))])
+    batch = upload(web, db, [image_payload(make_image(1))])
 
     def fail(*_: object) -> None:
-        raise StoreAway("no links here")
+        raise StoreAway("no links")
 
     monkeypatch.setattr(LocalBlobs, "publish", fail)
     run(pipeline)
-    Sweep(open_stores(made, app="test", db=db, blobs=blobs)).tick()
-    assert blobs.stat(spool_key(said["batch_id"])) is None
+    Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
+    assert blobs.stat(spool_key(batch["batch_id"])) is None
 
 
-def test_a_deletion_ends_what_a_file_server_shows_before_it_is_answered(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_deletion_removes_the_files_from_a_file_server_before_its_response(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    blobs: LocalBlobs,
+    blobs_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    said = upload(web, db, [image_payload(make_image(1))])
-    image, folder = said["images"][0]["id"], batch_prefix(said["batch_id"])
+    batch = upload(web, db, [image_payload(make_image(1))])
+    image, folder = batch["images"][0]["id"], batch_prefix(batch["batch_id"])
     run(pipeline)
     assert served(blobs_root, image, "jpg") == make_image(1)
-    remove, order = LocalBlobs.delete_tree, []
+    delete_tree, calls = LocalBlobs.delete_tree, []
 
-    def seen(self: LocalBlobs, prefix: str) -> None:
-        order.append((prefix, db.batches.count_documents({"deleting": True})))
-        assert served(blobs_root, image, "jpg") == make_image(1)  # the mark comes first: a moment longer than the web shows it
-        remove(self, prefix)
+    def record(self: LocalBlobs, prefix: str) -> None:
+        calls.append((prefix, db.batches.count_documents({"deleting": True})))
+        assert served(blobs_root, image, "jpg") == make_image(
+            1
+        )  # the batch is marked first: the files are found a moment longer than the web process shows them
+        delete_tree(self, prefix)
 
-    monkeypatch.setattr(LocalBlobs, "delete_tree", seen)
-    assert web.delete(said["links"]["self"]).status_code == 204
-    assert order == [(folder, 1)]
+    monkeypatch.setattr(LocalBlobs, "delete_tree", record)
+    assert web.delete(batch["links"]["self"]).status_code == 204
+    assert calls == [(folder, 1)]
     assert not (blobs_root / folder).exists()
     assert [path.name for path in blobs_root.rglob("*") if path.is_file()] == [IDENTITY]
-    blobs.publish(image_prefix(image), "1")  # a worker that froze between its result and its link
+    blobs.publish(image_prefix(image), "1")  # by a worker that froze between its result and its link
     assert not (blobs_root / folder).exists()
 
 
 def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
-    web: FlaskClient, db: Db, pipeline: Pipeline, blobs: LocalBlobs, made: Settings, blobs_root: Path
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings, blobs_root: Path
 ) -> None:
-    said = upload(web, db, [image_payload(make_image(1))])
-    image, folder = said["images"][0]["id"], batch_prefix(said["batch_id"])
+    batch = upload(web, db, [image_payload(make_image(1))])
+    image, folder = batch["images"][0]["id"], batch_prefix(batch["batch_id"])
     run(pipeline)
-    deletion.begin_delete(db, said["batch_id"])  # and here the web was killed
+    deletion.begin_delete(db, batch["batch_id"])  # and then the web process was killed
     assert served(blobs_root, image, "jpg") == make_image(1)
-    sweep = Sweep(open_stores(made, app="test", db=db, blobs=blobs))
+    sweep = Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
     sweep.tick()
     assert not (blobs_root / folder).exists()
     assert db.batches.count_documents({"deleting": True, "uncleared": True}) == 0
-    blobs.write(variant_key(image, 1, "thumb"), [b"a frozen worker's"])
+    blobs.write(variant_key(image, 1, "thumb"), [b"from a frozen worker"])
     db.batches.update_one({}, {"$set": {"deleting_at": utc_now() - timedelta(hours=1)}})
     time.sleep(0.02)
     sweep.tick()

@@ -1,4 +1,4 @@
-"""Inspections from a real source to their results: what is fetched, what is looked at, what is told."""
+"""Inspections from a real source to their results: fetching, processing, storing, failing."""
 
 import hashlib
 import io
@@ -28,48 +28,57 @@ from tests.faults.images import draw_valid_image
 from tests.support import image_sources
 from tests.support.ledger import validate_documents
 from tests.support.service_stack import wait_until
-from worker.inspections.pipeline import Inspections
+from worker.inspections.pipeline import InspectionPipeline
 from worker.vision.detection.detect import Detector
 
 pytestmark = pytest.mark.slow
 NAMES = ("horizontal_flip", "rotate")
 
 
-class Eyes:
-    """The real detector, which counts how often it looks."""
+class CountingDetector:
+    """The real detector; counts the images that it processes."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
         self.info = detector.info
-        self.looked = 0
+        self.images = 0
 
-    def predict(self, pictures: list[Any]) -> list[list[dict[str, Any]]]:
-        self.looked += len(pictures)
-        return self._detector.predict(pictures)
+    def predict(self, images: list[Any]) -> list[list[dict[str, Any]]]:
+        self.images += len(images)
+        return self._detector.predict(images)
 
 
-class Desk:
-    """Asks, and lets it be worked on."""
+class Inspector:
+    """Requests inspections, and processes them."""
 
-    def __init__(self, made: Settings, db: Db, blobs: LocalBlobs, detector: Detector) -> None:
-        self.settings = made.model_copy(
+    def __init__(
+        self, worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector, *, lease_s: float = 60
+    ) -> None:
+        self.settings = worker_settings.model_copy(
             update={
-                "fetch": settings.Fetch(permitted_networks=[image_sources.PERMITTED_ADDRESS], whole_s=120, first_byte_s=120),
-                "inspect": settings.Inspect(lease_s=60, fresh_s=100, keep_s=100, max_source_bytes=200_000),
+                "fetch": settings.Fetch(
+                    permitted_networks=[image_sources.PERMITTED_ADDRESS], whole_s=120, first_byte_s=120
+                ),
+                "inspect": settings.Inspect(lease_s=lease_s, fresh_s=100, keep_s=100, max_source_bytes=200_000),
             }
         )
         self.db, self.blobs = db, blobs
-        self.eyes = Eyes(detector)
-        eyes: Any = self.eyes
-        self.work = Inspections(open_stores(self.settings, app="test", db=db, blobs=blobs), eyes, Fetcher(self.settings.fetch), "inspector-a")
+        self.detector = CountingDetector(detector)
+        counting: Any = self.detector
+        self.pipeline = InspectionPipeline(
+            open_stores(self.settings, app="test", db=db, blobs=blobs),
+            counting,
+            Fetcher(self.settings.fetch),
+            "inspector-a",
+        )
 
-    def ask(self, source: Source, recipe: Recipe) -> str:
-        job, _ = jobs.ask(self.db, source, recipe, "client", keep_s=100)
+    def request(self, source: Source, recipe: Recipe) -> str:
+        job, _ = jobs.request(self.db, source, recipe, "client", keep_s=100)
         return job.id
 
-    def finished(self, source: Source, recipe: Recipe) -> Job:
-        job_id = self.ask(source, recipe)
-        self.work.work_off(lambda: None, 60)
+    def run(self, source: Source, recipe: Recipe) -> Job:
+        job_id = self.request(source, recipe)
+        self.pipeline.run(lambda: None, 60)
         job = jobs.get(self.db, job_id)
         assert not job.pending
         return job
@@ -82,7 +91,7 @@ class Desk:
         fields: dict[str, Any] = found["fields"]
         return fields
 
-    def picture(self, job: Job, name: str) -> Image.Image:
+    def image(self, job: Job, name: str) -> Image.Image:
         assert job.result is not None
         found = results.use(self.db, job.result)
         assert found is not None
@@ -93,10 +102,10 @@ class Desk:
 
 
 @pytest.fixture
-def desk(made: Settings, db: Db, blobs: LocalBlobs, detector: Detector) -> Iterator[Desk]:
-    one = Desk(made, db, blobs, detector)
-    yield one
-    one.work.stop()
+def inspector(worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector) -> Iterator[Inspector]:
+    inspector = Inspector(worker_settings, db, blobs, detector)
+    yield inspector
+    inspector.pipeline.stop()
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +114,14 @@ def photo() -> bytes:
 
 
 @contextmanager
-def showing(data: bytes, **headers: str) -> Iterator[image_sources.SourceServer]:
+def serving(data: bytes, **headers: str) -> Iterator[image_sources.SourceServer]:
     with image_sources.SourceServer(image_sources.respond_with(image_sources.ok_response(data, **headers))) as source:
         yield source
 
 
 @contextmanager
-def waiting(data: bytes) -> Iterator[tuple[image_sources.SourceServer, threading.Event]]:
-    """Serve a picture to who asked for it once the event is set."""
+def serving_later(data: bytes) -> Iterator[tuple[image_sources.SourceServer, threading.Event]]:
+    """Serve an image once the event is set."""
     released = threading.Event()
 
     def slow(connection: Any, _: str) -> None:
@@ -123,241 +132,304 @@ def waiting(data: bytes) -> Iterator[tuple[image_sources.SourceServer, threading
         yield source, released
 
 
-def test_a_picture_by_url_is_shown_with_its_augmentations(desk: Desk, photo: bytes) -> None:
-    with showing(photo) as source:
-        job = desk.finished(Source(url=f"{source.url}/a.jpg"), Augment(NAMES, seed=4))
-    fields = desk.fields(job)
-    assert [made["name"] for made in fields["augmentations"]] == list(NAMES)
+def test_an_image_by_url_is_stored_with_its_augmentations(inspector: Inspector, photo: bytes) -> None:
+    with serving(photo) as source:
+        job = inspector.run(Source(url=f"{source.url}/a.jpg"), Augment(NAMES, seed=4))
+    fields = inspector.fields(job)
+    assert [augmentation["name"] for augmentation in fields["augmentations"]] == list(NAMES)
     assert set(fields["files"]) == {ORIGINAL, *NAMES}
     assert (fields["bytes"], fields["sha256"]) == (len(photo), hashlib.sha256(photo).hexdigest())
     for name in fields["files"]:
-        assert desk.picture(job, name).format == "JPEG"
-        assert max(desk.picture(job, name).size) <= 700
+        assert inspector.image(job, name).format == "JPEG"
+        assert max(inspector.image(job, name).size) <= 700
     assert len(source.requests) == 1
-    validate_documents(desk.db)
+    validate_documents(inspector.db)
 
 
-def test_a_picture_is_described_and_what_is_in_it_is_named(desk: Desk, photo: bytes, detector: Detector) -> None:
-    with showing(photo) as source:
-        job = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
-    fields = desk.fields(job)
+def test_an_image_is_described_and_its_objects_are_detected(
+    inspector: Inspector, photo: bytes, detector: Detector
+) -> None:
+    with serving(photo) as source:
+        job = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
+    fields = inspector.fields(job)
     assert fields["model"] == detector.info
     assert isinstance(fields["detections"], list)
-    assert {"format", "mode", "width", "height", "frames", "exif", "icc", "phash", "brightness", "sharpness", "dominant_colors", "barcodes"} <= set(fields)
+    assert {
+        "format",
+        "mode",
+        "width",
+        "height",
+        "frames",
+        "exif",
+        "icc",
+        "phash",
+        "brightness",
+        "sharpness",
+        "dominant_colors",
+        "barcodes",
+    } <= set(fields)
     assert "effect" not in fields
 
 
-def test_a_dream_is_another_picture_and_says_how_it_was_made(desk: Desk, photo: bytes) -> None:
-    with showing(photo) as source:
-        job = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe(Dream(layer=1, strength=1)))
-    assert desk.fields(job)["effect"] == {"name": DREAM, "layer": 1, "strength": 1}
-    shown, dreamt = desk.picture(job, ORIGINAL), desk.picture(job, DREAM)
-    assert shown.size == dreamt.size
-    assert shown.tobytes() != dreamt.tobytes()
+def test_a_dream_is_another_image_with_its_parameters(inspector: Inspector, photo: bytes) -> None:
+    with serving(photo) as source:
+        job = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe(Dream(layer=1, strength=1)))
+    assert inspector.fields(job)["effect"] == {"name": DREAM, "layer": 1, "strength": 1}
+    original, dream = inspector.image(job, ORIGINAL), inspector.image(job, DREAM)
+    assert original.size == dream.size
+    assert original.tobytes() != dream.tobytes()
 
 
-def failed(desk: Desk, behaviour: image_sources.ConnectionHandler | bytes, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Give what is told of a source that behaves so."""
-    with image_sources.SourceServer(image_sources.respond_with(behaviour) if isinstance(behaviour, bytes) else behaviour) as source:
-        job = desk.finished(Source(url=f"{source.url}/a.jpg"), recipe or Augment(NAMES))
+def failure(
+    inspector: Inspector, behaviour: image_sources.ConnectionHandler | bytes, recipe: Recipe | None = None
+) -> dict[str, Any]:
+    """Return the error of an inspection whose source behaves like this."""
+    with image_sources.SourceServer(
+        image_sources.respond_with(behaviour) if isinstance(behaviour, bytes) else behaviour
+    ) as source:
+        job = inspector.run(Source(url=f"{source.url}/a.jpg"), recipe or Augment(NAMES))
     assert job.status == "failed"
     assert job.error is not None
     assert job.fresh
-    validate_documents(desk.db)
+    validate_documents(inspector.db)
     return job.error
 
 
-def test_the_same_picture_under_another_url_is_not_looked_at_again(desk: Desk, photo: bytes) -> None:
-    with showing(photo) as source:
-        one = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
-        other = desk.finished(Source(url=f"{source.url}/b.jpg"), Describe())
-    assert one.result == other.result
-    assert (len(source.requests), desk.eyes.looked) == (2, 1)
+def test_the_same_image_under_another_url_is_not_processed_again(inspector: Inspector, photo: bytes) -> None:
+    with serving(photo) as source:
+        first = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
+        second = inspector.run(Source(url=f"{source.url}/b.jpg"), Describe())
+    assert first.result == second.result
+    assert (len(source.requests), inspector.detector.images) == (2, 1)
 
 
-def test_the_helpers_stay_from_picture_to_picture(desk: Desk, photo: bytes) -> None:
+def test_the_sandbox_children_are_kept_between_images(inspector: Inspector, photo: bytes) -> None:
     def running() -> set[int]:
-        return {one._child.pid for one in desk.work._helpers if one._child is not None}
+        return {sandbox._child.pid for sandbox in inspector.pipeline._sandboxes if sandbox._child is not None}
 
-    seen: list[set[int]] = []
+    children: list[set[int]] = []
     for number in range(6):
-        with showing(photo) as source:
-            desk.finished(Source(url=f"{source.url}/{number}.jpg"), Augment(NAMES, seed=number))
-        seen.append(running())
-    assert 1 <= len(seen[-1]) <= len(desk.work._helpers)
-    assert set.union(*seen) == seen[-1]
+        with serving(photo) as source:
+            inspector.run(Source(url=f"{source.url}/{number}.jpg"), Augment(NAMES, seed=number))
+        children.append(running())
+    assert 1 <= len(children[-1]) <= len(inspector.pipeline._sandboxes)
+    assert set.union(*children) == children[-1]
 
 
-def test_a_source_is_asked_whether_what_is_known_is_still_right(desk: Desk, photo: bytes) -> None:
+def test_a_source_is_requested_conditionally_while_its_result_is_kept(inspector: Inspector, photo: bytes) -> None:
     tagged = image_sources.ok_response(photo, ETag='"one"', Last_Modified="Thu, 01 Jan 2026 00:00:00 GMT")
     unchanged = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n"
 
-    def answer(connection: Any, asked: str) -> None:
-        connection.sendall(unchanged if 'If-None-Match: "one"' in asked else tagged)
+    def respond(connection: Any, request: str) -> None:
+        connection.sendall(unchanged if 'If-None-Match: "one"' in request else tagged)
 
-    with image_sources.SourceServer(answer) as source:
-        first = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
-        desk.make_old(first)
-        second = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
-        assert (second.status, second.result, second.seen, second.fresh) == ("done", first.result, first.seen, True)
+    with image_sources.SourceServer(respond) as source:
+        first = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
+        inspector.make_old(first)
+        second = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
+        assert (second.status, second.result, second.validators, second.fresh) == (
+            "done",
+            first.result,
+            first.validators,
+            True,
+        )
         assert "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT" in source.requests[1]
-        assert desk.eyes.looked == 1
-        # Another model, or the result gone: the bytes are needed again, so nothing is said of what is known.
-        desk.make_old(second)
-        desk.db.inspection_results.update_one({"_id": first.result}, {"$set": {"going": True}})
-        desk.db.inspection_results.delete_one({"_id": first.result})
-        third = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
+        assert inspector.detector.images == 1
+        # With another model, or without the result, the bytes are needed again: the request is unconditional.
+        inspector.make_old(second)
+        inspector.db.inspection_results.update_one({"_id": first.result}, {"$set": {"going": True}})
+        inspector.db.inspection_results.delete_one({"_id": first.result})
+        third = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
         assert "If-None-Match" not in source.requests[2]
-        assert (third.result, desk.eyes.looked) == (first.result, 2)
+        assert (third.result, inspector.detector.images) == (first.result, 2)
 
 
-def test_nothing_is_said_of_what_is_known_to_where_a_redirect_leads_by_now(desk: Desk, photo: bytes) -> None:
+def test_validators_are_not_sent_to_another_target_of_a_redirect(inspector: Inspector, photo: bytes) -> None:
     other = draw_valid_image(random.Random(10)).data
-    places = {"/old.jpg": image_sources.ok_response(photo, ETag='"1"'), "/new.jpg": image_sources.ok_response(other, ETag='"1"')}
-    leads_to = iter(["/old.jpg", "/new.jpg"])
+    responses = {
+        "/old.jpg": image_sources.ok_response(photo, ETag='"1"'),
+        "/new.jpg": image_sources.ok_response(other, ETag='"1"'),
+    }
+    targets = iter(["/old.jpg", "/new.jpg"])
 
-    def answer(connection: Any, asked: str) -> None:
-        path = asked.split(" ", 2)[1]
-        unchanged = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n" if "If-None-Match" in asked else b""
-        connection.sendall(image_sources.redirect_response(next(leads_to)) if path == "/x" else unchanged or places[path])
+    def respond(connection: Any, request: str) -> None:
+        path = request.split(" ", 2)[1]
+        unchanged = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n" if "If-None-Match" in request else b""
+        connection.sendall(
+            image_sources.redirect_response(next(targets)) if path == "/x" else unchanged or responses[path]
+        )
 
-    with image_sources.SourceServer(answer) as source:
-        first = desk.finished(Source(url=f"{source.url}/x"), Augment(NAMES))
-        desk.make_old(first)
-        second = desk.finished(Source(url=f"{source.url}/x"), Augment(NAMES))
-    assert desk.fields(first)["sha256"] == hashlib.sha256(photo).hexdigest()
-    assert desk.fields(second)["sha256"] == hashlib.sha256(other).hexdigest()
+    with image_sources.SourceServer(respond) as source:
+        first = inspector.run(Source(url=f"{source.url}/x"), Augment(NAMES))
+        inspector.make_old(first)
+        second = inspector.run(Source(url=f"{source.url}/x"), Augment(NAMES))
+    assert inspector.fields(first)["sha256"] == hashlib.sha256(photo).hexdigest()
+    assert inspector.fields(second)["sha256"] == hashlib.sha256(other).hexdigest()
 
 
-def test_another_model_looks_anew(desk: Desk, photo: bytes) -> None:
-    with showing(photo, ETag='"one"') as source:
-        first = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
-        desk.make_old(first)
-        desk.eyes.info = {"name": "another"}
-        second = desk.finished(Source(url=f"{source.url}/a.jpg"), Describe())
+def test_another_model_makes_another_result(inspector: Inspector, photo: bytes) -> None:
+    with serving(photo, ETag='"one"') as source:
+        first = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
+        inspector.make_old(first)
+        inspector.detector.info = {"name": "another"}
+        second = inspector.run(Source(url=f"{source.url}/a.jpg"), Describe())
     assert first.result != second.result
-    assert desk.fields(second)["model"] == {"name": "another"}
+    assert inspector.fields(second)["model"] == {"name": "another"}
     assert "If-None-Match" not in source.requests[1]
 
 
-def test_what_the_source_does_wrong_is_told_by_code(desk: Desk) -> None:
-    assert failed(desk, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") == {
+def test_errors_of_the_source_have_codes(inspector: Inspector) -> None:
+    assert failure(inspector, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") == {
         "status": 422,
         "title": "Unexpected source status",
         "code": "upstream_status",
         "detail": "The source answers with status 404.",
         "extra": {"upstream_status": 404},
     }
-    assert failed(desk, image_sources.ok_response(bytes(200_001)))["code"] == "source_too_large"
-    assert failed(desk, image_sources.redirect_response("http://127.0.0.1/"))["code"] == "blocked_address"
-    assert failed(desk, b"nonsense\r\n\r\n")["code"] == "upstream_error"
+    assert failure(inspector, image_sources.ok_response(bytes(200_001)))["code"] == "source_too_large"
+    assert failure(inspector, image_sources.redirect_response("http://127.0.0.1/"))["code"] == "blocked_address"
+    assert failure(inspector, b"nonsense\r\n\r\n")["code"] == "upstream_error"
 
 
 @pytest.mark.parametrize("recipe", [Augment(NAMES), Describe()])
-def test_what_is_wrong_with_the_picture_is_told_by_code(recipe: Recipe, desk: Desk, photo: bytes) -> None:
-    assert (failed(desk, image_sources.ok_response(b"<html>no picture"), recipe)["status"], failed(desk, image_sources.ok_response(b""), recipe)["code"]) == (415, "not_an_image")
-    cut = failed(desk, image_sources.ok_response(photo[: len(photo) // 2]), recipe)
+def test_errors_of_the_image_have_codes(recipe: Recipe, inspector: Inspector, photo: bytes) -> None:
+    assert (
+        failure(inspector, image_sources.ok_response(b"<html>no image"), recipe)["status"],
+        failure(inspector, image_sources.ok_response(b""), recipe)["code"],
+    ) == (415, "not_an_image")
+    cut = failure(inspector, image_sources.ok_response(photo[: len(photo) // 2]), recipe)
     assert (cut["status"], cut["code"]) == (422, "truncated")
 
 
-def test_a_slow_source_holds_up_nobody_else(desk: Desk, photo: bytes) -> None:
-    with waiting(photo) as (slowly, released), showing(photo) as quickly:
-        late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
-        working = threading.Thread(target=desk.work.work_off, args=(lambda: None, 60))
-        working.start()
-        wait_until(lambda: slowly.requests, 120, "the slow one is being fetched")
-        soon = desk.ask(Source(url=f"{quickly.url}/b.jpg"), Augment(NAMES))
-        wait_until(lambda: jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
-        assert jobs.get(desk.db, late).status == "processing"
+def test_a_slow_source_delays_no_other_inspection(inspector: Inspector, photo: bytes) -> None:
+    with serving_later(photo) as (slow, released), serving(photo) as fast:
+        late = inspector.request(Source(url=f"{slow.url}/a.jpg"), Augment(NAMES))
+        thread = threading.Thread(target=inspector.pipeline.run, args=(lambda: None, 60))
+        thread.start()
+        wait_until(lambda: slow.requests, 120, "the fetch from the slow source")
+        soon = inspector.request(Source(url=f"{fast.url}/b.jpg"), Augment(NAMES))
+        wait_until(lambda: jobs.get(inspector.db, soon).status == "done", 120, "the inspection of the fast source")
+        assert jobs.get(inspector.db, late).status == "processing"
         released.set()
-        working.join(120)
-    assert not working.is_alive()
+        thread.join(120)
+    assert not thread.is_alive()
 
 
-def test_a_task_ends_in_its_time_and_what_is_slow_goes_on_beside_the_next(desk: Desk, photo: bytes) -> None:
-    with waiting(photo) as (slowly, released), showing(photo) as quickly:
-        late = desk.ask(Source(url=f"{slowly.url}/a.jpg"), Augment(NAMES))
-        assert desk.work.work_off(lambda: None, 0.5)  # somebody is to be rung for
-        soon = desk.ask(Source(url=f"{quickly.url}/b.jpg"), Augment(NAMES))
-        wait_until(lambda: desk.work.work_off(lambda: None, 1) and jobs.get(desk.db, soon).status == "done", 120, "the other one is done")
-        assert jobs.get(desk.db, late).status == "processing"
+def test_a_task_ends_in_its_time_and_a_slow_inspection_continues_beside_the_next(
+    inspector: Inspector, photo: bytes
+) -> None:
+    with serving_later(photo) as (slow, released), serving(photo) as fast:
+        late = inspector.request(Source(url=f"{slow.url}/a.jpg"), Augment(NAMES))
+        assert inspector.pipeline.run(lambda: None, 0.5)  # a wakeup must be published
+        soon = inspector.request(Source(url=f"{fast.url}/b.jpg"), Augment(NAMES))
+        wait_until(
+            lambda: inspector.pipeline.run(lambda: None, 1) and jobs.get(inspector.db, soon).status == "done",
+            120,
+            "the inspection of the fast source",
+        )
+        assert jobs.get(inspector.db, late).status == "processing"
         released.set()
-        assert not desk.work.work_off(lambda: None, 60)
-    assert jobs.get(desk.db, late).status == "done"
+        assert not inspector.pipeline.run(lambda: None, 60)
+    assert jobs.get(inspector.db, late).status == "done"
 
 
-def test_more_than_a_source_is_asked_for_at_once_wait_and_are_done(desk: Desk, photo: bytes) -> None:
-    inside, most = threading.Semaphore(0), []
+def test_inspections_beyond_the_limit_of_a_source_are_retried_and_done(inspector: Inspector, photo: bytes) -> None:
+    never, counts = threading.Semaphore(0), []
     lock = threading.Lock()
     running = 0
 
-    def watched(connection: Any, _: str) -> None:
+    def count_connections(connection: Any, _: str) -> None:
         nonlocal running
         with lock:
             running += 1
-            most.append(running)
-        inside.acquire(timeout=0.2)  # long enough for the others to come, were they let
+            counts.append(running)
+        never.acquire(timeout=0.2)  # long enough for the others to connect, if they were allowed to
         with lock:
             running -= 1
         connection.sendall(image_sources.ok_response(photo))
 
-    with image_sources.SourceServer(watched) as source:
-        ids = [desk.ask(Source(url=f"{source.url}/{number}.jpg"), Augment(("noise",))) for number in range(12)]
-        assert not desk.work.work_off(lambda: None, 60)
-        assert [jobs.get(desk.db, one).status for one in ids] == ["done"] * len(ids)
-    assert max(most) <= desk.settings.fetch.max_per_source
+    with image_sources.SourceServer(count_connections) as source:
+        ids = [inspector.request(Source(url=f"{source.url}/{number}.jpg"), Augment(("noise",))) for number in range(12)]
+        assert not inspector.pipeline.run(lambda: None, 60)
+        assert [jobs.get(inspector.db, job_id).status for job_id in ids] == ["done"] * len(ids)
+    assert max(counts) <= inspector.settings.fetch.max_per_source
 
 
-def test_a_picture_that_was_handed_over_is_looked_at_and_forgotten(desk: Desk, photo: bytes) -> None:
+def test_an_uploaded_image_is_processed_and_deleted(inspector: Inspector, photo: bytes) -> None:
     source = Source(sha256=hashlib.sha256(photo).hexdigest())
     job_id = recipes.job_id(source, Describe())
-    desk.blobs.write(incoming_key(job_id), [photo])
-    job = desk.finished(source, Describe())
-    assert desk.fields(job)["sha256"] == source.sha256
-    assert desk.blobs.stat(incoming_key(job_id)) is None
+    inspector.blobs.write(incoming_key(job_id), [photo])
+    job = inspector.run(source, Describe())
+    assert inspector.fields(job)["sha256"] == source.sha256
+    assert inspector.blobs.stat(incoming_key(job_id)) is None
 
 
-def test_bytes_that_are_gone_are_asked_for_again(desk: Desk, photo: bytes) -> None:
-    job = desk.finished(Source(sha256=hashlib.sha256(photo).hexdigest()), Describe())
+def test_missing_bytes_of_an_upload_fail_its_inspection(inspector: Inspector, photo: bytes) -> None:
+    job = inspector.run(Source(sha256=hashlib.sha256(photo).hexdigest()), Describe())
     assert job.error is not None
     assert (job.error["status"], job.error["code"]) == (422, "bytes_missing")
 
 
-def test_a_full_disk_is_waited_for(desk: Desk, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inspection_is_retried_while_the_disk_is_full(
+    inspector: Inspector, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: Any) -> None:
         raise DiskFull("There is no room left for files.")
 
-    StoreIdentity(desk.db, desk.blobs).check()  # the disk is not full from the beginning
-    with showing(photo) as source:
+    StoreIdentity(inspector.db, inspector.blobs).check()  # the store identity is written before the disk is full
+    with serving(photo) as source:
         with monkeypatch.context() as patch:
-            patch.setattr(desk.blobs, "write_many", full)
-            job_id = desk.ask(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
-            desk.work.work_off(lambda: None, 1)
-            wait_until(lambda: jobs.get(desk.db, job_id).status == "queued", 120, "it is given back")
-        desk.work.work_off(lambda: None, 60)
-    assert jobs.get(desk.db, job_id).status == "done"
+            patch.setattr(inspector.blobs, "write_many", full)
+            job_id = inspector.request(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
+            inspector.pipeline.run(lambda: None, 1)
+            wait_until(lambda: jobs.get(inspector.db, job_id).status == "queued", 120, "the release")
+        inspector.pipeline.run(lambda: None, 60)
+    assert jobs.get(inspector.db, job_id).status == "done"
 
 
-def test_what_is_being_worked_on_is_given_back_when_it_is_told_to_stop(desk: Desk) -> None:
+def test_running_inspections_are_released_when_the_process_stops(inspector: Inspector) -> None:
     released = threading.Event()
 
     def hang(*_: object) -> None:
         released.wait(280)
 
     with image_sources.SourceServer(hang) as source:
-        job_id = desk.ask(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
-        # The main loop looks up a claim again and again while a source is slow: there the stop reaches it.
+        job_id = inspector.request(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
+        # While the source is slow, the main loop tries to claim repeatedly: SystemExit is raised there.
         real, calls = jobs.claim, iter([True, False])
 
-        def claim(*given: Any) -> list[Job]:
+        def claim(*args: Any) -> list[Job]:
             if next(calls):
-                return real(*given)
+                return real(*args)
             raise SystemExit(0)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jobs, "claim", claim)
             with pytest.raises(SystemExit):
-                desk.work.work_off(lambda: None, 60)
+                inspector.pipeline.run(lambda: None, 60)
         released.set()
-    job = jobs.get(desk.db, job_id)
+    job = jobs.get(inspector.db, job_id)
     assert (job.status, job.fence) == ("queued", 1)
+
+
+def test_an_inspection_that_exceeds_the_hard_limit_ends_the_process(
+    worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr("worker.inspections.pipeline.os._exit", exits.append)
+    worker = worker_settings.worker.model_copy(update={"hard_limit_s": 0.1})
+    inspector = Inspector(worker_settings.model_copy(update={"worker": worker}), db, blobs, detector, lease_s=0.3)
+    released = threading.Event()
+
+    def hang(*_: object) -> None:
+        released.wait(280)
+
+    try:
+        with image_sources.SourceServer(hang) as source:
+            inspector.request(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
+            assert inspector.pipeline.run(lambda: None, 0.5)
+            wait_until(lambda: exits, 120, "the end of the process")
+            released.set()
+    finally:
+        inspector.pipeline.stop()
+    assert set(exits) == {1}

@@ -27,7 +27,6 @@ from shared.storage.mongo import Db, connect, translate_errors
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
 _RARE = ["queued", "processing", "failed", "cancelled", "deleting"]
 _EPOCH: Final = datetime(1970, 1, 1)
-"""Claims compare it with MongoDB's clock. The time of a web host whose clock is ahead would delay the claims needlessly."""
 
 
 class Detection(me.EmbeddedDocument):

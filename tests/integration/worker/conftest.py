@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from shared import settings
-from shared.bootstrap import open_stores
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
+from tests.integration.worker.running import make_pipeline
 from worker.images.pipeline import ImagePipeline
 from worker.vision.detection import detect
 
@@ -39,6 +39,6 @@ def blobs(blobs_root: Path) -> LocalBlobs:
 def pipeline(
     worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: detect.Detector
 ) -> Iterator[ImagePipeline]:
-    pipeline = ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, "worker-a")
+    pipeline = make_pipeline(worker_settings, db, blobs, detector, "worker-a")
     yield pipeline
     pipeline.stop()

@@ -5,9 +5,13 @@ from typing import Any
 
 from flask.testing import FlaskClient
 
+from shared.bootstrap import open_stores
+from shared.settings import Settings
+from shared.storage.blobs import BlobStore
 from shared.storage.mongo import Db
 from tests.support.web_client import post_batch
 from worker.images.pipeline import ImagePipeline
+from worker.vision.detection.detect import Detector
 
 
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
@@ -29,3 +33,8 @@ def count(db: Db) -> dict[str, int]:
     """Count the images by state."""
     groups = db.images.aggregate([{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
     return {group["_id"]: group["n"] for group in groups}
+
+
+def make_pipeline(worker_settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> ImagePipeline:
+    """Return a pipeline over these stores; the caller stops it."""
+    return ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, owner)

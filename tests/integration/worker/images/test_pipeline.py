@@ -12,14 +12,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 from flask.testing import FlaskClient
 
 from shared import settings
-from shared.bootstrap import open_stores
 from shared.errors import StoreAway
 from shared.ledger import claims, deletion, results
 from shared.settings import Settings
 from shared.storage.blob_keys import spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.worker.running import count, run, upload
+from tests.integration.worker.running import count, make_pipeline, run, upload
 from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
@@ -72,19 +71,18 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
     web: FlaskClient, db: Db, blobs: LocalBlobs, worker_settings: Settings, detector: detect.Detector
 ) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
-    late = ImagePipeline(
-        open_stores(
-            worker_settings.model_copy(update={"worker": settings.Worker(lease_s=1).model_copy(update={"hard_limit_s": 0.1})}),
-            app="test",
-            db=db,
-            blobs=blobs,
+    late = make_pipeline(
+        worker_settings.model_copy(
+            update={"worker": settings.Worker(lease_s=1).model_copy(update={"hard_limit_s": 0.1})}
         ),
+        db,
+        blobs,
         detector,
         "worker-a",
     )
     lost = late.claim_next()
     wait_until(lambda: claims.expire_leases(db) == 1)  # its hard limit is exceeded, so the lease is not renewed
-    other = ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, "worker-b")
+    other = make_pipeline(worker_settings, db, blobs, detector, "worker-b")
     run(other)
     other.stop()
     before = db.images.find_one({"_id": batch["images"][0]["id"]})
@@ -100,13 +98,10 @@ def test_the_lease_of_a_claim_that_is_being_processed_is_renewed(
     web: FlaskClient, db: Db, blobs: LocalBlobs, worker_settings: Settings, detector: detect.Detector
 ) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
-    worker = ImagePipeline(
-        open_stores(
-            worker_settings.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}),
-            app="test",
-            db=db,
-            blobs=blobs,
-        ),
+    worker = make_pipeline(
+        worker_settings.model_copy(update={"worker": settings.Worker(lease_s=2, hard_limit_s=600)}),
+        db,
+        blobs,
         detector,
         "worker-a",
     )

@@ -15,7 +15,7 @@ from shared.settings import Settings
 from shared.storage.blob_keys import IDENTITY, batch_prefix, image_prefix, spool_key, variant_key
 from shared.storage.local_blobs import LIVE, LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.worker.running import count, run, upload
+from tests.integration.worker.running import count, make_pipeline, run, upload
 from tests.support.ledger import expire_leases, utc_now
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
@@ -97,10 +97,7 @@ def test_a_worker_that_lost_its_claim_links_none_of_its_files(
         update={"worker": settings.Worker(lease_s=300)}
     )  # no renewal shows it the loss in time
     image = upload(web, db, [image_payload(make_image(1))])["images"][0]["id"]
-    pipelines = [
-        ImagePipeline(open_stores(long_leases, app="test", db=db, blobs=blobs), detector, owner)
-        for owner in ("worker-a", "worker-b")
-    ]
+    pipelines = [make_pipeline(long_leases, db, blobs, detector, owner) for owner in ("worker-a", "worker-b")]
     try:
         lost = pipelines[0].claim_next()
         expire_leases(db, [image])

@@ -15,12 +15,11 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from flask.testing import FlaskClient
 
-from shared.bootstrap import open_stores
 from shared.ledger import results
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.worker.running import count, run, upload
+from tests.integration.worker.running import count, make_pipeline, run, upload
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
 from worker.sandbox import parent
@@ -74,9 +73,7 @@ def test_the_next_group_is_decoded_and_the_previous_one_finished_while_the_model
     batch = upload(
         web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(40)], "augmentations": []}
     )
-    pipeline = ImagePipeline(
-        open_stores(with_many_threads(worker_settings), app="test", db=db, blobs=blobs), detector, "worker-a"
-    )
+    pipeline = make_pipeline(with_many_threads(worker_settings), db, blobs, detector, "worker-a")
     numbers = {image["id"]: at for at, image in enumerate(batch["images"])}
     prepare, finish, predict = image_steps.prepare, image_steps.finish, detector.predict
     order, calls = Order(), itertools.count()
@@ -158,9 +155,7 @@ def test_threads_and_the_model_take_turns_if_configured(
         record_overlap(lambda prepared, detections, names, _: finish(prepared, detections, names, "cpu")),
     )
     monkeypatch.setattr(detector, "predict", record_overlap(predict))
-    pipeline = ImagePipeline(
-        open_stores(with_turns(worker_settings, in_turn=in_turn), app="test", db=db, blobs=blobs), detector, "worker-a"
-    )
+    pipeline = make_pipeline(with_turns(worker_settings, in_turn=in_turn), db, blobs, detector, "worker-a")
     run(pipeline)
     pipeline.stop()
     assert count(db) == {"done": 24}
@@ -248,7 +243,7 @@ def test_a_claim_that_exceeds_its_time_is_finished_group_by_group(
     short_limit = worker_settings.model_copy(
         update={"worker": worker_settings.worker.model_copy(update={"soft_limit_s": 1e-6})}
     )
-    pipeline = ImagePipeline(open_stores(short_limit, app="test", db=db, blobs=blobs), detector, "worker-a")
+    pipeline = make_pipeline(short_limit, db, blobs, detector, "worker-a")
     for done in (8, 16, 20):
         pipeline.process(pipeline.claim_next())
         assert count(db)["done"] == done
@@ -300,9 +295,7 @@ def test_a_time_limit_does_not_wait_for_images_that_are_being_finished(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._ABORT_WAIT_S", 0.2)
-    pipeline = ImagePipeline(
-        open_stores(with_many_threads(worker_settings), app="test", db=db, blobs=blobs), detector, "worker-a"
-    )
+    pipeline = make_pipeline(with_many_threads(worker_settings), db, blobs, detector, "worker-a")
     upload(
         web,
         db,
@@ -347,9 +340,7 @@ def test_a_time_limit_does_not_wait_for_the_turn_of_the_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.images.pipeline._ABORT_WAIT_S", 0.2)
-    pipeline = ImagePipeline(
-        open_stores(with_turns(worker_settings), app="test", db=db, blobs=blobs), detector, "worker-a"
-    )
+    pipeline = make_pipeline(with_turns(worker_settings), db, blobs, detector, "worker-a")
     upload(
         web, db, {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []}
     )
@@ -414,7 +405,7 @@ def test_a_claim_that_can_no_longer_be_started_is_released(
             "detect": False,
         },
     )
-    stopped = ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, "worker-b")
+    stopped = make_pipeline(worker_settings, db, blobs, detector, "worker-b")
     stopped.stop()
     with pytest.raises(RuntimeError):
         stopped.claim_next()

@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.storage import schema
-from web.http.document_models import response_model
+from web.http.openapi_models import response_model
 
 Image: Final[Any] = response_model(schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), after="status")
 Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)), ("images_more", (bool | None, None)))

@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.storage import schema
-from web.http.document_models import response_model
+from web.http.openapi_models import response_model
 
 Detection: Final[Any] = response_model(schema.Detection)
 

@@ -16,7 +16,7 @@ from shared.states import TERMINAL, ImageState
 from shared.storage.blob_keys import SPOOL, image_prefix, original_key, spool_key
 from shared.storage.blobs import BlobMissing, BlobStore
 from shared.storage.mongo import Document, translate_errors
-from worker.sweep.isolation import succeeds
+from worker.sweep.failures import succeeds
 
 _LIMIT: Final = 200
 _READ_BYTES: Final = 1024 * 1024

@@ -5,8 +5,8 @@ from functools import partial
 
 from shared.bootstrap import Stores
 from worker.sweep import deletions, fences, images, page_index, spools
+from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
-from worker.sweep.isolation import succeeds
 from worker.sweep.leader import Leader
 from worker.sweep.orphans import OrphanSweep
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 import orjson
 
 MAX_SEED: Final = 2**32 - 1
-DREAM_LAYERS: Final = range(1, 6)
-"""Network layers that DeepDream may amplify: 1 shows strokes, 5 shows parts of objects."""
 
 
 @dataclass(frozen=True, slots=True)

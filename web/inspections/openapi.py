@@ -5,8 +5,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.augmentations import AUGMENTATIONS
-from shared.inspections.recipes import DREAM_LAYERS, Dream
-from shared.variants import DREAM, ORIGINAL
+from shared.inspections.recipes import Dream
+from shared.variants import DREAM, DREAM_LAYERS, ORIGINAL
 from web.http.error_codes import INSPECTION_CODES
 from web.http.openapi_components import (
     BINARY,

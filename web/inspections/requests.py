@@ -14,10 +14,10 @@ from werkzeug.datastructures import MultiDict
 from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, NotAnImage, SourceTooLarge, TooLarge, UnsupportedMedia, UrlRefused
 from shared.fetch import urls
-from shared.inspections.recipes import DREAM_LAYERS, MAX_SEED, Augment, Describe, Dream, Recipe, Source
+from shared.inspections.recipes import MAX_SEED, Augment, Describe, Dream, Recipe, Source
 from shared.media_types import sniff
 from shared.settings import Settings
-from shared.variants import DREAM
+from shared.variants import DREAM, DREAM_LAYERS
 from web.http import query
 from web.http.field_errors import field_errors
 from web.http.json_body import parse_json

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.fetch.urls import MAX_LENGTH
-from shared.inspections.recipes import DREAM_LAYERS
+from shared.variants import DREAM_LAYERS
 
 
 class PictureIn(BaseModel):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from shared.inspections.recipes import DREAM_LAYERS
+from shared.variants import DREAM_LAYERS
 from worker.vision import imaging
 from worker.vision.detection import model_registry, runtimes
 from worker.vision.detection.model_registry import BUNDLED, ModelUnusable

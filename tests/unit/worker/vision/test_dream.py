@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from shared.inspections.recipes import DREAM_LAYERS
+from shared.variants import DREAM_LAYERS
 from tests.support.paths import SAMPLES
 from worker.vision import dream, imaging
 from worker.vision.detection import model_registry

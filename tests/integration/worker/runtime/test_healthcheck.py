@@ -70,7 +70,7 @@ def test_a_check_ends_before_the_time_limit_of_its_container(image: str, limit_s
 
 
 def test_a_worker_of_this_host_with_a_recent_heartbeat_is_healthy(mongo: settings.Mongo, db: Db) -> None:
-    missing = f"error: no worker of {socket.gethostname()} has sent a heartbeat for 15 s\n"
+    missing = f"error: no worker on {socket.gethostname()} has sent a heartbeat in the last 15 s; see its log\n"
     assert check_worker(mongo) == (1, missing)
     wait_until(
         lambda: send_heartbeat_and_check(mongo, db) == (0, ""), 60, "a healthy worker"
@@ -80,7 +80,7 @@ def test_a_worker_of_this_host_with_a_recent_heartbeat_is_healthy(mongo: setting
 
 
 def test_a_worker_with_an_impediment_is_not_healthy(mongo: settings.Mongo, db: Db) -> None:
-    impeded = f"error: the worker of {socket.gethostname()} cannot work (model_unusable); see its log\n"
+    impeded = f"error: the worker on {socket.gethostname()} cannot work (model_unusable); see its log\n"
     wait_until(lambda: send_heartbeat_and_check(mongo, db, "model_unusable") == (1, impeded), 60, "the impediment")
     heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     assert heartbeats.find_impediment(db, IMAGES, "another") is None
@@ -102,7 +102,10 @@ def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) 
 
 
 def test_the_sweep_is_healthy_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:
-    assert check_worker(mongo, "--sweep") == (1, "error: no sweep holds the lease\n")
+    assert check_worker(mongo, "--sweep") == (
+        1,
+        "error: no sweep process holds its lease; check that a sweep process is running\n",
+    )
     configuration = settings.Settings(mongo=mongo, redis=settings.Redis(url="redis://127.0.0.1:1/0"))
     sweep = Sweep(open_stores(configuration, app="test", db=db, blobs=LocalBlobs(blobs_root)))
 

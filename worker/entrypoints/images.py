@@ -1,4 +1,4 @@
-"""``python -m worker.entrypoints.images``: run a Celery worker, with its pool of children, that processes batch images."""
+"""``python -m worker.entrypoints.images``: run a Celery worker that processes the images of batches."""
 
 from typing import Any
 

@@ -164,14 +164,14 @@ class ImagePipeline:
         try:
             self._write_groups(self._detect_groups(loaded, at_last_group), left)
         except Environment as error:
-            _log.warning("unfinished images were released because of an environment error: %s", error.code, exc_info=error)
+            _log.warning("unfinished images were released after an environment error: %s", error.code, exc_info=error)
             self._release(left.values(), error.code)
         except SoftTimeLimitExceeded:
             self._release(left.values(), "time_limit", delay=False, solo=True)
             self._replace_stages()
             raise
-        except Exception as error:  # noqa: BLE001 -- after any error, release the images and continue with the next claim
-            _log.exception("unfinished images were released because of an unexpected error")
+        except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
+            _log.exception("unfinished images were released after an unexpected error")
             self._release(left.values(), type(error).__name__, solo=True, fault=True)
         except BaseException as error:  # the process stops
             self._release(left.values(), type(error).__name__, delay=False)
@@ -193,7 +193,7 @@ class ImagePipeline:
         return self._leases.holds(claims.LEASES.lease(image))
 
     def _replace_stages(self) -> None:
-        """Replace the threads. The old ones may stay busy for a long time, and the next claim must not wait for them."""
+        """Replace the threads. The old ones may stay busy for long, and the next claim must not wait for them."""
         stages, writer = self._stages, self._writer
         self._start_stages()
         writer.shutdown(wait=False, cancel_futures=True)
@@ -221,7 +221,9 @@ class ImagePipeline:
             return LoadedImage(image, fault=("lease_lost", ""))
         self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
         _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
-        return LoadedImage(image, fault=("bytes_missing", "The stored bytes of this image cannot be found. Upload the image again."))
+        return LoadedImage(
+            image, fault=("bytes_missing", "The stored bytes of this image cannot be found. Upload the image again.")
+        )
 
     def _detect_groups(self, loaded: LoadedClaim, at_last_group: Callable[[], None]) -> Iterator[DetectedGroup]:
         """Decode and detect group by group. After half of the soft time limit, no further group is started."""
@@ -306,7 +308,7 @@ class ImagePipeline:
         """Release a claim that was taken ahead and will not be processed."""
         try:
             loaded = ahead.result(self._settings.worker.lease_s)
-        except Exception as error:  # noqa: BLE001 -- its images were released by claim_next, or their leases will expire
+        except Exception as error:  # noqa: BLE001 -- claim_next has released its images
             _log.warning("a claim taken ahead failed: %s", type(error).__name__)
             return
         self._release(loaded.claim.images, "not_begun", delay=False)

@@ -24,10 +24,10 @@ from worker.vision.errors import CODES, VisionError
 from worker.vision.image_steps import PreparedImage
 
 _PIXELS_PER_IMAGE: Final = 3_100_000
-"""Maximum number of pixels in a group, per image that the model accepts in one batch. On a CPU, a decoded group takes up
-to 75 MB, which is enough for two images of 12 megapixels. An image that exceeds the limit forms a group of its own. At
-most three groups are in memory. In addition, a thread that finishes an image takes up to five times the decoded size of
-that image (for an augmentation that adds noise)."""
+"""The maximum number of pixels in a group is this number times the number of images in one batch of the model. On a
+CPU, a decoded group takes up to 75 MB, which is enough for two images of 12 megapixels. An image that exceeds the limit
+forms a group of its own. At most three groups are in memory. In addition, a thread that finishes an image takes up to
+five times the decoded size of that image (for an augmentation that adds noise)."""
 _MAX_GROUP_PIXELS: Final = 64_000_000
 """Maximum number of pixels in a group, regardless of the model's batch size."""
 
@@ -46,7 +46,7 @@ class LoadedImage:
 
 @dataclass(slots=True)
 class DecodedGroup:
-    """A group before detection: the images that are ready for the model, and the images that failed, with their faults."""
+    """A group before detection: images that are ready for the model, and images that failed, with their faults."""
 
     prepared: list[tuple[Document, PreparedImage]]
     failed: list[tuple[Document, Fault]]
@@ -78,8 +78,9 @@ class ImageStages:
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the only thread that uses the sandbox
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="image")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
-        # Without turns, the scheduler would switch between the threads and the model every few milliseconds. Each switch
-        # would replace the content of the CPU caches, which costs up to a tenth of the rate (docs/benchmarks.md).
+        # Without turns, the scheduler would switch between the threads and the model every few milliseconds. After each
+        # switch, the CPU caches would hold the data of the other one's image. This can cost up to a tenth of the rate
+        # (docs/benchmarks.md).
         self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def split(self, images: list[LoadedImage]) -> list[list[LoadedImage]]:
@@ -134,7 +135,7 @@ class ImageStages:
         return DetectedGroup([], [(image, self._decoder.submit(self._sandbox.run, finish))])
 
     def close(self) -> None:
-        """Cancel all calls that have not started, and kill the sandbox process, so a thread waiting for it gets an error."""
+        """Cancel calls that have not started, and kill the sandbox process. A thread waiting for it gets an error."""
         for executor in (self._decoder, self._threads):
             executor.shutdown(wait=False, cancel_futures=True)
         self._sandbox.close()

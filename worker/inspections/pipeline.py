@@ -45,12 +45,12 @@ _SANDBOXES: Final = 2
 """With two sandbox processes, one can work while the result of the other one is processed."""
 _MAX_DELAY_S: Final = 5.0
 _RETRY_FOR_S: Final = 120
-"""Seconds during which an inspection is retried after failures that it did not cause. Later, such a failure is final: the
-inspection fails with its code."""
+"""Seconds during which an inspection is retried after failures that it did not cause. If such a failure occurs later,
+the inspection fails with its code."""
 _BLOCK: Final = 4096
 """Minimum number of bytes that a file occupies on a disk."""
 _NO_IMAGE_CODES: Final = {"unsupported_format", "empty"}
-_NO_IMAGE: Final = "The data is not an image in a supported format. Send a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image."
+_NO_IMAGE: Final = "The data is not an image in a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,13 @@ class InspectionPipeline:
             lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, _replace_process
         )
 
-    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- no second process is needed, because this one has enough threads
+    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- see the docstring
         """Claim and start inspections until none is running, or until the time is over.
 
         Inspections that are still running when the time is over continue in their threads. So a slow source does not
         prevent this process from claiming more inspections in its next task.
 
-        :param publish_wakeup: not used.
+        :param publish_wakeup: not used, because one process has enough threads for all inspections.
         :param seconds: the time in seconds after which nothing more is claimed.
         :returns: True if the time was over and an inspection is running, queued, or about to be retried.
         :raises ShelfsightError: when inspections could not be claimed.
@@ -141,16 +141,17 @@ class InspectionPipeline:
             self._changed.set()
 
     def _inspect(self, job: Job) -> None:
-        """Finish or fail one inspection. Release it instead after a failure that it did not cause, so that it is retried."""
+        """Finish or fail one inspection. After a failure that it did not cause, release it so that it is retried."""
         inspect = self._settings.inspect
         outcome = self._outcome(job)
         if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
             _log.info("an inspection was released and will be retried: %s", outcome.code, exc_info=outcome.__cause__)
-            # The delay increases with each retry, because the source or the disk was tried a moment ago. Jitter prevents
-            # several inspections from being retried at the same time.
+            # The delay increases with each retry, because the source or the disk was tried a moment ago. With jitter,
+            # inspections do not all retry at the same time.
             delay_s = min(_MAX_DELAY_S, 0.3 + job.age_s / 4) * random.uniform(0.7, 1.3)
             jobs.release(self._db, self._owner, [job.lease], delay_s)
-            self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)  # run() waits for the retry, because no wakeup is published for it
+            # run() waits for the retry, because no wakeup is published for it.
+            self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)
             return
         if isinstance(outcome, ShelfsightError):
             ended = jobs.fail(self._db, self._owner, job, outcome, failed_s=inspect.failed_s, keep_s=inspect.keep_s)
@@ -246,7 +247,7 @@ class InspectionPipeline:
         if stored != folder:  # another thread or process stored the result first, or the result is being removed
             self._blobs.delete_tree(inspection_prefix(folder))
         if stored is None:
-            raise StoreAway("The old files of this inspection are being removed; retry later.", code="blobs_unavailable")
+            raise StoreAway("Old files of this inspection are being removed. Retry later.", code="blobs_unavailable")
 
     def _augment(self, data: bytes, recipe: Augment) -> ImageDescription:
         return self._run_in_sandbox(
@@ -283,7 +284,8 @@ class InspectionPipeline:
     def _dream(self, rgb: Rgb, dream: Dream) -> Rgb:
         vision = self._settings.vision
         with self._dreaming:
-            if self._dreamer is None:  # loaded on first use, because it takes memory and most installations never use it
+            # The dreamer is loaded on first use, because it takes memory and most installations never use it.
+            if self._dreamer is None:
                 self._dreamer = Dreamer(vision.model, device=vision.device, threads=vision.threads)
             return self._dreamer.dream(rgb, dream.layer, dream.strength)
 

@@ -1,4 +1,4 @@
-"""The Celery task that a wakeup starts, and the setup of the pool child that runs it. All work queues share this code."""
+"""The Celery task that a wakeup starts, and the setup of its pool child. All work queues share this code."""
 
 import os
 import signal
@@ -136,7 +136,7 @@ def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) ->
 
 
 def _handle_sigterm(*_: object) -> None:
-    """Exit with cleanup, which releases the claims at once. Otherwise, their work would wait until the leases expire."""
+    """Exit with cleanup, which releases the claims at once. Otherwise, the work would wait until the leases expire."""
     raise SystemExit(0)
 
 

@@ -27,20 +27,19 @@ _LIMIT_S: Final = 4.0
 def main() -> None:
     """Run the check once. Exit with code 1 if it fails."""
     parser = argparse.ArgumentParser(
-        prog="python -m worker.runtime.healthcheck", description="Check that a worker on this host can work. Exit code 0: healthy. Exit code 1: not healthy."
+        prog="python -m worker.runtime.healthcheck",
+        description="Check that a worker on this host can work. Exit code 0: healthy. Exit code 1: not healthy.",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--inspector", action="store_true", help="check the inspector on this host instead of the worker")
-    target.add_argument(
-        "--sweep", action="store_true", help="check that a sweep process holds its lease, instead of the worker on this host"
-    )
+    target.add_argument("--inspector", action="store_true", help="check the inspector on this host instead")
+    target.add_argument("--sweep", action="store_true", help="check instead that a sweep process holds its lease")
     options = parser.parse_args()
     database = read().mongo.model_copy(update={"socket_timeout_s": _LIMIT_S, "server_selection_timeout_s": _LIMIT_S})
     try:
         with pymongo.timeout(_LIMIT_S):
             db = connect(database, app="alive")
             if options.sweep:
-                problem = None if heartbeats.is_sweep_active(db) else "no sweep process holds its lease; check that a sweep process is running"
+                problem = None if heartbeats.is_sweep_active(db) else "no sweep holds its lease; see the sweep's log"
             else:
                 problem = _find_problem(db, *((INSPECTIONS, "inspector") if options.inspector else (IMAGES, "worker")))
     except ShelfsightError as error:

@@ -52,7 +52,8 @@ def _execute(number: int, request: Request[Any]) -> Reply:
 
 def main() -> None:
     """Execute requests until the parent closes the pipe."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux only; without it, a child that hangs would outlive its parent
+    # This works only on Linux. Without it, a child that hangs would outlive its parent.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # undo inherited settings, because the CPU time limit needs SIGPROF
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def _is_memory_error(error: Exception) -> bool:
-    """Return whether OpenCV, torch, or zxing-cpp raised this error for lack of memory; they do not raise MemoryError."""
+    """Return whether OpenCV, torch, or zxing-cpp raised this error for lack of memory. They raise no MemoryError."""
     text = str(error).lower()
     return any(phrase in text for phrase in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
 

@@ -94,7 +94,7 @@ class Sandbox:
         """Send a request and return the reply, or None if the child has crashed or has hung."""
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
+            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- it runs our own module
         child = self._child
         oom_kills = _oom_kills()
         timed_out = threading.Event()

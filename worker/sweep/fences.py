@@ -1,4 +1,7 @@
-"""Delete the files that workers wrote under claims that they lost. These are the folders of all fences but the valid one."""
+"""Delete the files that workers wrote under claims that they lost.
+
+These files are in the folders of all fences except the valid one.
+"""
 
 import time
 from typing import Final
@@ -12,7 +15,7 @@ _LIMIT: Final = 200
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Delete such folders in all batches that finished so long ago that no worker can still write to them.
+    """Delete such files in all batches that finished so long ago that no worker can still write to them.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.

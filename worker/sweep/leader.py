@@ -24,7 +24,8 @@ class Leader:
         :raises StoreAway: when MongoDB does not respond.
         """
         lease = {"_id": SWEEP_LEASE, "owner": self._owner, "until": {"$add": ["$$NOW", self._lease_ms]}}
-        free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}  # a missing field compares as less than any date
+        # A missing field compares as less than any date.
+        free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}
         acquire = [{"$replaceWith": {"$cond": [free, lease, "$$ROOT"]}}]
         with translate_errors():
             try:

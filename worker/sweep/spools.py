@@ -54,7 +54,8 @@ def _delete_orphans(stores: Stores, until: float) -> bool:
                 return True
             if batch_id in known:
                 continue
-            with translate_errors():  # insert the tombstone first, so that a late commit fails instead of accepting a batch without bytes
+            # Insert the tombstone first, so that a late commit fails instead of accepting a batch without bytes.
+            with translate_errors():
                 abandoned = commits.abandon(stores.db, batch_id)
             if abandoned:
                 stores.blobs.delete(spool_key(batch_id))
@@ -69,7 +70,8 @@ def _settle(stores: Stores, batch_id: str) -> None:
     images = _terminal_images(stores, batch_id)
     if images is None:
         return
-    succeeds(_publish, stores.blobs, images)  # a missing link only makes requests slower, so a failure is no reason to keep the spool
+    # A missing link only makes requests slower, so a failure is no reason to keep the spool.
+    succeeds(_publish, stores.blobs, images)
     if _originals_are_stored(stores.blobs, batch_id, images):
         failpoints.reach("9-before-spool-delete")
         stores.blobs.delete(spool_key(batch_id))
@@ -100,7 +102,7 @@ def _originals_are_stored(blobs: BlobStore, batch_id: str, images: list[Document
     """
     lost = [image for image in images if not _is_intact(blobs, image) and not _restore(blobs, batch_id, image)]
     for image in lost:
-        _log.critical("sweep: the original of image %s is missing or damaged, and the spool cannot repair it; the spool is kept", image["_id"])
+        _log.critical("sweep: the original of image %s is missing or damaged, so its spool is kept", image["_id"])
     if not images:
         _log.critical("sweep: batch %s has no image documents, so its spool is kept", batch_id)
     return bool(images) and not lost
@@ -120,7 +122,7 @@ def _restore(blobs: BlobStore, batch_id: str, image: Document) -> bool:
         return False
     if hashlib.sha256(data).hexdigest() != image["sha256"]:
         return False
-    _log.error("sweep: the original of image %s is missing or damaged and will be rewritten from the spool", image["_id"])
+    _log.error("sweep: the original of image %s was missing or damaged; rewriting it from the spool", image["_id"])
     blobs.write(original_key(image["_id"], image["work"]["ext"]), [data])
     return True
 

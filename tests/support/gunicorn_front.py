@@ -19,7 +19,7 @@ from tests.support.service_stack import wait_until
 
 @dataclass(frozen=True, slots=True)
 class WebFront:
-    """A running web front."""
+    """A web front that is running in its own processes."""
 
     port: int
     environment: dict[str, str]

@@ -94,8 +94,8 @@ class Stack:
                 pid = int((self.data / "run" / f"{name}.pid").read_text())
                 os.kill(pid, 0)
                 return pid
-            time.sleep(0.05)  # the supervisor is restarting it
-        raise AssertionError(f"{name} is not running after {_RESTART_S} s. Log of the watchdog:\n{self.watchdog_log()}")
+            time.sleep(0.05)  # the supervisor is restarting the process
+        raise AssertionError(f"{name} is not running. The log of the watchdog:\n{self.watchdog_log()}")
 
     def watchdog_log(self) -> str:
         """Return everything that the watchdog has logged in this data folder."""

@@ -305,11 +305,11 @@ class ImagePipeline:
             _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
 
     def _release_ahead(self, ahead: Future[LoadedClaim]) -> None:
-        """Release a claim that was taken ahead and will not be processed."""
+        """Release a claim that was taken while another claim was processed, and that will not be processed itself."""
         try:
             loaded = ahead.result(self._settings.worker.lease_s)
         except Exception as error:  # noqa: BLE001 -- claim_next has released its images
-            _log.warning("a claim taken ahead failed: %s", type(error).__name__)
+            _log.warning("the next images could not be claimed ahead: %s", type(error).__name__)
             return
         self._release(loaded.claim.images, "not_begun", delay=False)
         if loaded.first_group is not None and not loaded.first_group.cancel():

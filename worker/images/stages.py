@@ -75,7 +75,7 @@ class ImageStages:
         worker, self._max_pixels = settings.worker, settings.limits.max_pixels
         self._detector, self._is_held = detector, is_held
         self._sandbox = Sandbox(worker.child_memory_bytes, worker.child_timeout_s)
-        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the only thread that uses the sandbox
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # only this thread uses the sandbox
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="image")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
         # Without turns, the scheduler would switch between the threads and the model every few milliseconds. After each
@@ -107,7 +107,7 @@ class ImageStages:
         """Run the model on a group, and start to draw and encode its images."""
         wanted = [(image["_id"], prepared.rgb) for image, prepared in decoded.prepared if image["work"]["detect"]]
         detections: dict[str, list[dict[str, Any]]] = {}
-        if wanted:  # with no image to detect in, there is no need to wait for a turn
+        if wanted:  # if no image needs detection, there is no need to wait for a turn
             with self._turn:
                 predicted = self._detector.predict([rgb for _, rgb in wanted])
             detections = dict(zip((image_id for image_id, _ in wanted), predicted, strict=True))

@@ -118,7 +118,7 @@ def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) ->
 
     The pool then starts a new child, which can use the model if an operator has repaired it in the meantime.
 
-    :param send_heartbeat: sends a heartbeat with the error code that tells why this child cannot work.
+    :param send_heartbeat: sends a heartbeat with an error code, which shows why this child cannot work.
     """
     from worker.vision.detection import detect, model_registry  # noqa: PLC0415 -- only the pool child imports torch
 

@@ -94,7 +94,7 @@ class Sandbox:
         """Send a request and return the reply, or None if the child has crashed or has hung."""
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- it runs our own module
+            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
         child = self._child
         oom_kills = _oom_kills()
         timed_out = threading.Event()
@@ -118,7 +118,7 @@ class Sandbox:
             if code == EXIT_OUT_OF_MEMORY or (code == -signal.SIGKILL and _oom_kills() != oom_kills):
                 return Reply(self._requests, fault="out_of_memory")
             if -code in _SIGNALS_FROM_OUTSIDE:
-                raise SandboxKilled("The process that decoded the image was killed; retry later.") from error
+                raise SandboxKilled("The process that decoded the image was killed. Retry later.") from error
             return None
         finally:
             timer.cancel()

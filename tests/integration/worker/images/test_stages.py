@@ -52,7 +52,7 @@ class Order:
     def wait(self, step: str, times: int) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._started[step] >= times, 120):
-                self.errors.append(f"{step} has not started {times} times within 120 s")
+                self.errors.append(f"{step} has not started often enough within 120 s")
 
     def check_not_started(self, step: str) -> None:
         with self._changed:

@@ -75,7 +75,7 @@ def test_a_worker_of_this_host_with_a_recent_heartbeat_is_healthy(mongo: setting
     assert check_worker(mongo) == (1, missing)
     wait_until(
         lambda: send_heartbeat_and_check(mongo, db) == (0, ""), 60, "a healthy worker"
-    )  # checked repeatedly, as a container does
+    )  # the check is repeated, as in a container
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
     assert check_worker(mongo) == (1, missing)
 

@@ -46,8 +46,8 @@ _ABORT_WAIT_S: Final = 5.0
 class LoadedClaim:
     """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
 
-    ``groups`` are the images in the groups in which they will be processed. ``first_group`` is the pending result of
-    decoding the first group. It is None if there are no images, or if the only image must be tried alone.
+    ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
+    pending result of decoding the first group. It is None if there are no images, or if the only image must be tried alone.
     """
 
     claim: claims.Claim

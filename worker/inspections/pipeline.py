@@ -194,7 +194,8 @@ class InspectionPipeline:
     def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
         """Fetch an image. If validators are known, send a conditional request.
 
-        :returns: the bytes and their validators. If the image has not changed, no bytes and the validators ``known``.
+        :returns: the bytes and their validators. If the image has not changed, there are no bytes, and the validators
+            are ``known``.
         """
         fetched = self._fetcher.fetch(
             url,

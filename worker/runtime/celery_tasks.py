@@ -27,8 +27,8 @@ from shared.settings import Settings
 from shared.storage.identity import StoreIdentity
 
 _MODEL_RETRY_S: Final = 30.0
-"""Seconds until a pool child with an unusable model ends, so that the next child tries to load the model. If Celery's
-``worker_proc_alive_timeout`` ends the child earlier, the next attempt is merely made earlier."""
+"""Seconds that a pool child with an unusable model waits before it ends. Then the next child tries to load the model.
+Celery may end the child earlier (``worker_proc_alive_timeout``). In this case, only the next attempt is made earlier."""
 
 
 class Pipeline(Protocol):
@@ -64,7 +64,7 @@ _pool_child: PoolChild | None = None
 
 
 def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory) -> Celery:
-    """Return the Celery application of a worker, with the only task that it has."""
+    """Return the Celery application of a worker. It has one task, which runs the pipeline."""
     app = make_celery_app(settings, work_queue)
     app.task(name=work_queue.task, ignore_result=True)(run_pipeline)
     worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline), weak=False)

@@ -66,7 +66,7 @@ class LeaseKeeper:
             return list(self._items)
 
     def stop(self) -> None:
-        """Stop the thread, and so all renewals."""
+        """Stop the thread, which ends all renewals."""
         self._stopped.set()
 
     def _run(self) -> None:

@@ -65,7 +65,7 @@ class Sandbox:
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
                 reply = self._exchange(message)
-            except BaseException:  # after any interruption; otherwise the next request would read the late reply
+            except BaseException:  # kill the child, or the next request would read the late reply
                 self.close()
                 raise
             if reply is None:

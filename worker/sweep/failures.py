@@ -15,7 +15,7 @@ def succeeds(part: Callable[..., bool | None], *arguments: object) -> bool:
         return bool(part(*arguments))
     except ShelfsightError as error:
         _log.warning("sweep: %s failed: %s", _name(part), error.code)
-    except Exception:  # noqa: BLE001 -- no failure in one part may stop the other parts
+    except Exception:  # noqa: BLE001 -- a failure in one part must not stop the other parts
         _log.exception("sweep: %s failed because of an unexpected error", _name(part))
     return False
 

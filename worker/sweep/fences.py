@@ -15,7 +15,7 @@ _LIMIT: Final = 200
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Delete such files in all batches that finished so long ago that no worker can still write to them.
+    """Delete the files of lost claims in batches that finished so long ago that no worker can still write to them.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.

@@ -21,7 +21,7 @@ from tests.support.ledger import utc_now, validate_documents
 
 
 class LeasedQueue(Protocol):
-    """Calls the public functions of one queue that uses leases."""
+    """Adapts the public functions of one queue, so that the same tests can run against every queue."""
 
     leases: LeasedCollection
 

@@ -47,7 +47,7 @@ class LoadedClaim:
     """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
 
     ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
-    pending result of decoding the first group. It is None if there are no images, or if the only image must be tried alone.
+    pending result of decoding the first group. It is None if there are no images, or if the only image is tried alone.
     """
 
     claim: claims.Claim

@@ -28,7 +28,7 @@ from shared.storage.identity import StoreIdentity
 
 _MODEL_RETRY_S: Final = 30.0
 """Seconds that a pool child with an unusable model waits before it ends. Then the next child tries to load the model.
-Celery may end the child earlier (``worker_proc_alive_timeout``). In this case, only the next attempt is made earlier."""
+Celery may end the child earlier (``worker_proc_alive_timeout``). In this case, the next attempt is made earlier."""
 
 
 class Pipeline(Protocol):

@@ -1,1 +1,1 @@
-"""The workers: the way of one claim, the sweep, and vision."""
+"""The worker side: processing of images and inspections, the sweep, and the vision library."""

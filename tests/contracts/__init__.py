@@ -1,1 +1,1 @@
-"""Contract tests: one suite per protocol, which every implementation must pass."""
+"""Contract tests. There is one suite per protocol, and every implementation of the protocol must pass it."""

@@ -1,6 +1,6 @@
-"""Contract tests of blob stores.
+"""Contract tests for implementations of ``BlobStore``.
 
-The test module of an implementation subclasses ``BlobStoreContract`` and provides the ``store`` fixture.
+Each implementation's test module subclasses ``BlobStoreContract`` and provides the fixture ``store``.
 """
 
 import random
@@ -131,7 +131,7 @@ class BlobStoreContract:
         walk = store.list("walk")
         next(walk)
         store.delete_tree("walk")
-        list(walk)  # must end without an error
+        list(walk)  # the iteration must end without an error
 
     def test_a_published_version_is_listed_once(self, store: BlobStore) -> None:
         store.write_many([("public/1/a", [b"1"]), ("public/2/a", [b"22"])])

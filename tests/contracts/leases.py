@@ -1,6 +1,6 @@
-"""What every user of ``shared.queue.leases`` must do.
+"""Contract tests for queues that use ``shared.queue.leases``.
 
-A user's test module subclasses ``LeaseContract`` and provides the ``queue`` fixture.
+Each queue's test module subclasses ``LeaseContract`` and provides the fixture ``queue``.
 """
 
 import threading
@@ -21,30 +21,30 @@ from tests.support.ledger import utc_now, validate_documents
 
 
 class LeasedQueue(Protocol):
-    """One user of the protocol, through its public functions."""
+    """Adapts the public functions of one queue, so that the same tests can run against every queue."""
 
     leases: LeasedCollection
 
     def add(self, db: Db, count: int) -> None:
-        """Queue documents."""
+        """Add ``count`` documents to the queue."""
 
     def claim(self, db: Db, owner: str, count: int, lease_s: float = 60) -> list[Lease]:
-        """Claim up to ``count`` documents."""
+        """Claim up to ``count`` documents, and return their leases."""
 
     def renew(self, db: Db, owner: str, leases: Sequence[Lease], lease_s: float = 60) -> set[Lease]:
-        """Renew leases."""
+        """Renew leases, and return those that are still held."""
 
     def release(self, db: Db, owner: str, leases: Sequence[Lease], *, delay: bool = False) -> None:
-        """Release documents; with ``delay`` they may be claimed again at least a second later."""
+        """Release documents. With ``delay``, they can be claimed again only after a second or more."""
 
     def expire(self, db: Db) -> int:
-        """Queue the documents again whose leases have ended."""
+        """Requeue the documents whose leases have expired, and return their number."""
 
     def finish(self, db: Db, owner: str, lease: Lease) -> bool:
-        """Store a result; say whether it was accepted."""
+        """Store a result, and return whether it was accepted."""
 
     def has_claimable(self, db: Db) -> bool:
-        """Whether a document may be claimed now."""
+        """Return whether a document can be claimed now."""
 
 
 class LeaseContract:
@@ -90,7 +90,8 @@ class LeaseContract:
 
         with ThreadPoolExecutor(6) as threads:
             list(threads.map(claim_all, range(6)))
-        claimed += queue.claim(db, "last", 60)  # a worker for which others were faster each time may have left some
+        # A thread stops when other threads have claimed all documents that it tried. So a few documents can be left.
+        claimed += queue.claim(db, "last", 60)
         assert len({lease.id for lease in claimed}) == len(claimed) == 60
 
     def test_a_lease_ends_unless_it_is_renewed(self, db: Db, queue: LeasedQueue) -> None:
@@ -114,7 +115,8 @@ class LeaseContract:
         assert queue.renew(db, "a", [kept, lost]) == {kept}
         (again,) = queue.claim(db, "a", 2)
         assert again == Lease(lost.id, 2)
-        assert queue.renew(db, "a", [kept, lost]) == {kept}  # the same owner, under a higher fence
+        # The same owner holds the second document, but under a higher fence.
+        assert queue.renew(db, "a", [kept, lost]) == {kept}
         assert queue.renew(db, "b", [kept, again]) == set()
         assert queue.renew(db, "a", [kept, lost, again]) == {kept, again}
 

@@ -1,1 +1,1 @@
-"""Helpers shared by several test packages."""
+"""Helpers that several test packages share."""

@@ -1,4 +1,4 @@
-"""Image files built byte by byte, including files that no encoder writes."""
+"""Functions that build image files byte by byte, including files that no encoder writes."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ SIZE: Final = (96, 64)
 
 
 def draw_image(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
-    """Return an image of coloured blocks with noise. No two rows are equal, so that a test detects a missing row."""
+    """Return an image of coloured blocks with noise. No two rows are equal, so a test can detect a missing row."""
     source = np.random.default_rng(seed)
     blocks = source.integers(0, 224, (8, 8, 3), np.uint8)
     large = np.asarray(Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST))
@@ -22,7 +22,7 @@ def draw_image(seed: int = 1, size: tuple[int, int] = SIZE) -> Image.Image:
 
 
 def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """Encode an image with Pillow; ``kind`` is Pillow's name of the format."""
+    """Encode an image with Pillow. ``kind`` is Pillow's name for the format."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -33,7 +33,7 @@ def with_jpeg_segment(jpeg: bytes, marker: int, payload: bytes, times: int = 1) 
 
 
 def jpeg_segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker and the start and end offsets of each segment before the scan data."""
+    """Yield the marker, the start offset, and the end offset of each segment before the scan data."""
     offset = 2
     while jpeg[offset + 1] != 0xDA:
         end = offset + 2 + int.from_bytes(jpeg[offset + 2 : offset + 4], "big")
@@ -53,25 +53,25 @@ def with_jpeg_size(jpeg: bytes, width: int, height: int) -> bytes:
 
 
 def with_repeated_scan(progressive: bytes, times: int) -> bytes:
-    """Repeat the last scan of a progressive JPEG."""
+    """Return a progressive JPEG that contains its last scan ``times`` more times."""
     at = progressive.rindex(b"\xff\xda")
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
 def cut_and_closed_jpeg(jpeg: bytes) -> bytes:
-    """Cut a file in half and append an end-of-image marker."""
+    """Return the first half of a JPEG, followed by an end-of-image marker."""
     return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
 
 
 def encode_ycck_jpeg(image: Image.Image) -> bytes:
-    """Return a CMYK file whose Adobe marker declares that its first three channels are stored as YCC."""
+    """Return a CMYK JPEG whose Adobe marker declares that the first three channels are stored as YCC."""
     cmyk = encode_image(image.convert("CMYK"), "JPEG")
     at = cmyk.index(b"Adobe")
     return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
 
 
 def overlapping_exif() -> bytes:
-    """Return EXIF data of 5000 fields that all point to the same 64 KB. A parser that copies each needs 300 MB."""
+    """Return EXIF data with 5000 fields that all point to the same 64 KB. A parser that copies them needs 300 MB."""
     rows = b"".join(struct.pack("<HHII", 10_000 + tag, 3, 32_000, 0) for tag in range(5000))
     return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
 
@@ -91,7 +91,7 @@ def png_rows(image: Image.Image) -> bytes:
 
 
 def interlaced_png_rows(image: Image.Image, passes: int = 7) -> bytes:
-    """Return rows in Adam7 order, which Pillow reads but does not write (PNG specification, section 8)."""
+    """Return the rows of an image in Adam7 order (PNG specification, section 8). Pillow can only read this order."""
     pixels = np.asarray(image)
     steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)][:passes]
     parts = [pixels[y::down, x::right] for y, x, down, right in steps]
@@ -123,16 +123,17 @@ def build_bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: i
 
 
 def build_run_length_bmp() -> bytes:
-    """Return a BMP whose rows are one run each, followed by an end-of-line code; the last code is end-of-bitmap."""
+    """Return a run-length-encoded BMP. Each row is one run and an end-of-line code; the last code is end-of-bitmap."""
     rows = b"".join(bytes([SIZE[0], grey, 0, 0]) for grey in range(SIZE[1]))
     return build_bmp(SIZE, 8, rows[:-2] + b"\0\1", compression=1, colours=256)
 
 
 def build_tiff(order: str, fields: dict[int, int], following: int = 0, pixels: bytes = b"\0\x55\xaa\xff") -> bytes:
-    """Return a TIFF with its pixels at offset 8, by default four bytes, followed by one directory.
+    """Return a TIFF that has its pixels at offset 8, followed by one directory.
 
-    :param order: byte order as in ``struct``, ``<`` or ``>``.
-    :param following: offset of the next directory.
+    :param order: the byte order as in ``struct``: ``<`` or ``>``.
+    :param fields: the value of each field, by tag.
+    :param following: the offset of the next directory; 0 means that there is none.
     """
     rows = b"".join(struct.pack(order + "HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8 + len(pixels))
@@ -140,7 +141,7 @@ def build_tiff(order: str, fields: dict[int, int], following: int = 0, pixels: b
 
 
 def with_halved_tiff_field(tiff: bytes, tag: int, *, values: bool = False) -> bytes:
-    """Halve the number of values of a field, or with ``values`` its one value."""
+    """Return a TIFF with the number of values in a field halved, or with its only value halved if ``values`` is set."""
     (at,) = struct.unpack_from("<I", tiff, 4)
     while struct.unpack_from("<H", tiff, at + 2)[0] != tag:
         at += 12
@@ -149,14 +150,17 @@ def with_halved_tiff_field(tiff: bytes, tag: int, *, values: bool = False) -> by
 
 
 def tiff_with_overlapping_directories() -> bytes:
-    """Return a TIFF with a valid first page, then a chain of 400,000 empty directories of six bytes each."""
+    """Return a TIFF with a valid first page and a chain of 400,000 empty directories of six bytes each."""
     first = build_tiff("<", {256: 4, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 4}, following=126)
     chain = b"".join(struct.pack("<HI", 0, 132 + 6 * number) for number in range(400_000))
     return first + bytes(126 - len(first)) + chain
 
 
 def ten_bit_avif() -> bytes:
-    """Return 8 by 8 pixels of 10 bits, red and blue, encoded by libavif's ``avifenc -d 10 -y 444``. Pillow writes 8 bits only."""
+    """Return an AVIF of 8 by 8 red and blue pixels with 10 bits per channel.
+
+    libavif's ``avifenc -d 10 -y 444`` encoded it, because Pillow can write only 8 bits.
+    """
     return base64.b64decode(
         "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAADnBpdG0A"
         "AAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAC8AAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlwcnAAAABLaXBjbwAA"

@@ -1,4 +1,4 @@
-"""The web front as it is shipped: gunicorn with the project's configuration, in its own processes."""
+"""Run the web front as in production: gunicorn with the project's configuration, in separate processes."""
 
 import json
 import os
@@ -19,21 +19,24 @@ from tests.support.service_stack import wait_until
 
 @dataclass(frozen=True, slots=True)
 class WebFront:
-    """A running web front."""
+    """A web front that is running in its own processes."""
 
     port: int
     environment: dict[str, str]
     log: Path
 
     def log_lines(self, channel: str) -> list[dict[str, Any]]:
-        """Return the parsed lines that a log channel has written."""
+        """Return the parsed log lines of one channel."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["channel"] == channel]
 
 
 @contextmanager
 def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iterator[WebFront]:
-    """Run a web front with one worker process on a test database until the block ends. Redis is unreachable."""
+    """Run a web front with one gunicorn worker on a test database until the ``with`` block ends. Redis is unreachable.
+
+    :param variables: environment variables of the web front, in addition to those of this process.
+    """
     port = embedded_servers.free_port()
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -51,7 +54,7 @@ def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iter
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
-        wait_until(lambda: process.poll() is not None or _is_healthy(port), 120, "the web front to answer")
+        wait_until(lambda: process.poll() is not None or _is_healthy(port), 120, "the web front responds")
         yield WebFront(port, environment, log)
     finally:
         process.terminate()

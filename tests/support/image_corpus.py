@@ -1,4 +1,4 @@
-"""A generated corpus of image files as cameras, browsers or attackers may send them, each with its expected outcome."""
+"""A generated corpus of image files that cameras, browsers, or attackers may send, each with its expected outcome."""
 
 import random
 import struct
@@ -40,30 +40,34 @@ from tests.support.crafted_images import (
 from worker.vision.errors import CODES
 
 MAX_PIXELS: Final = 2_000_000
-"""The pixel limit to decode the corpus with. Files that must exceed it also exceed the service's own limit of 50 megapixels."""
+"""The pixel limit with which tests decode the corpus. Files that are expected to exceed this limit also exceed the
+service's limit of 50 megapixels."""
 _ORIENTATIONS: Final = range(1, 9)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageCase:
-    """A file and its expected outcome: the format that it decodes as, or the error code that it fails with."""
+    """A file with its expected outcome, which is either the format of the decoded image or an error code."""
 
     name: str
     data: bytes
     outcome: str
 
     def __post_init__(self) -> None:
-        # Detect a misspelled outcome here.
+        # Fail early if the outcome is misspelled.
         assert self.outcome in SIGNATURES.keys() | CODES.keys(), self.outcome
 
     @property
     def is_decodable(self) -> bool:
-        """Whether the file must decode."""
+        """Whether the file must be decoded without an error."""
         return self.outcome in SIGNATURES
 
 
 def intact_files() -> dict[str, bytes]:
-    """Return a valid file for each way of storing pixels, by name. A decoder must detect a cut in every one of them."""
+    """Return a valid file for each way of storing pixels, by name.
+
+    If any of these files is cut, a decoder must detect this.
+    """
     image, frames = draw_image(), [draw_image(seed) for seed in (2, 3)]
     animation: dict[str, Any] = {"save_all": True, "append_images": frames}
     files = {
@@ -94,7 +98,7 @@ def intact_files() -> dict[str, bytes]:
 
 
 def build_corpus() -> list[ImageCase]:
-    """Return all cases. Every call returns the same bytes."""
+    """Return all cases of the corpus. Every call returns the same bytes."""
     generators = (_jpegs, _pngs, _gifs, _bmps, _tiffs, _webps, _avifs, _other_files)
     return [ImageCase(*row) for generate in generators for row in generate()]
 

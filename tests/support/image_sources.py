@@ -1,4 +1,4 @@
-"""Servers that send exactly the bytes that a test specifies, whether correct HTTP or not."""
+"""Servers that send exactly the bytes that a test specifies, even if these are not correct HTTP."""
 
 import socket
 import ssl
@@ -10,20 +10,20 @@ from types import TracebackType
 from typing import Self
 
 ConnectionHandler = Callable[[socket.socket, str], None]
-"""Receives the connection and the request's header section. The server closes the connection afterwards."""
+"""Is called with a connection and the request's header section. After the call, the server closes the connection."""
 
 PERMITTED_ADDRESS = "127.0.0.9"
-"""A loopback address that the tests permit to be fetched from. They do not permit 127.0.0.1."""
+"""A loopback address from which the tests permit the service to fetch. They do not permit 127.0.0.1."""
 
 
 def ok_response(data: bytes = b"picture", **headers: str) -> bytes:
-    """Return a complete 200 response."""
+    """Return a complete response with status 200. In the names of ``headers``, ``_`` is replaced by ``-``."""
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in {"Content_Length": str(len(data)), **headers}.items()]
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode() + data
 
 
 def redirect_response(location: str, status: int = 302) -> bytes:
-    """Return a redirect response."""
+    """Return a complete redirect response."""
     return f"HTTP/1.1 {status} There\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
@@ -33,17 +33,18 @@ def respond_with(response: bytes) -> ConnectionHandler:
 
 
 class SourceServer:
-    """A server that runs while its ``with`` block lasts.
+    """A server that runs until its ``with`` block ends.
 
-    ``requests`` holds the header sections received. ``connections`` also counts connections without a request.
+    ``requests`` contains the header sections of all received requests. ``connections`` is the number of accepted
+    connections, including those without a request.
     """
 
     def __init__(self, handler: ConnectionHandler, host: str = PERMITTED_ADDRESS, tls: ssl.SSLContext | None = None) -> None:
-        """Open the listening socket. Connections are accepted when the ``with`` block begins."""
+        """Open the listening socket. The server accepts connections only after the ``with`` block has begun."""
         self.requests: list[str] = []
         self.connections = 0
         self.finished = threading.Event()
-        """Set when a request has been handled, or when its client has closed the connection."""
+        """Set when a request was handled, or when handling it failed because the client had closed the connection."""
         self._handler = handler
         self._tls = tls
         self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -55,16 +56,16 @@ class SourceServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Close the listening socket. Handlers that still run are not stopped."""
+        """Close the listening socket. Handlers that are still running are not stopped."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def wait_for(self, requests: int) -> None:
-        """Wait until ``requests`` requests have been received."""
+        """Wait until the server has received at least ``requests`` requests."""
         deadline = time.monotonic() + 60
         while len(self.requests) < requests:
-            assert time.monotonic() < deadline, "too few requests were received"
+            assert time.monotonic() < deadline, "fewer requests than expected were received within 60 s"
             time.sleep(0.01)
 
     def _accept(self) -> None:

@@ -1,4 +1,4 @@
-"""Helpers of the ledger's tests: create batches without uploading them, and process them without a worker."""
+"""Helpers for the tests of the ledger: create batches without an upload, and process them without a worker."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ from shared.storage.schema import DOCUMENTS
 
 
 def utc_now() -> datetime:
-    """Return the current time as MongoDB stores it: naive UTC in whole milliseconds."""
+    """Return the current time as MongoDB stores it, which is naive UTC in whole milliseconds."""
     at = datetime.now(UTC).replace(tzinfo=None)
     return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
@@ -22,8 +22,9 @@ def utc_now() -> datetime:
 def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> commits.NewBatch:
     """Return a batch that is not committed yet.
 
-    :param store: the store of all images, or one store for each image.
-    :param fields: fields of every image, except ``id``, which is the batch's id.
+    :param images: the number of images if all of them belong to one store.
+    :param store: the store of all images, or a sequence with one store for each image.
+    :param fields: field values for every image. Only ``id`` is different: it is the id of the batch.
     """
     at = utc_now()
     batch_id = str(fields.pop("id", None) or new_batch_id())
@@ -42,7 +43,7 @@ def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: o
 
 
 def commit_new_batch(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
-    """Commit a batch and return its id."""
+    """Commit a new batch, and return its id. The parameters are those of ``new_batch``."""
     committed = new_batch(images, store, **fields)
     commits.commit_batch(db, committed)
     store_rotation.touch(db, {image.store_name for image in committed.images})
@@ -50,18 +51,18 @@ def commit_new_batch(db: Db, images: int = 4, store: str | Sequence[str] = "nort
 
 
 def batch_id_at(moment: datetime, number: int) -> str:
-    """Return the batch id of a given moment; ``number`` distinguishes ids of the same moment."""
+    """Return a batch id for a given moment. ``number`` distinguishes ids for the same moment."""
     millis = int((moment - datetime(1970, 1, 1)).total_seconds() * 1000)
     return f"{millis:012x}7{number:019x}"
 
 
 def claimed_fences(claim: Claim) -> list[Lease]:
-    """Return the id and the fence of each image of a claim."""
+    """Return the id and the fence of each image in a claim."""
     return claim.leases
 
 
 def successful_results(claim: Claim, **fields: object) -> list[Result]:
-    """Return a successful result for every image of a claim."""
+    """Return a successful result for every image in a claim. ``fields`` are added to each result."""
     return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in claimed_fences(claim)]
 
 
@@ -76,7 +77,7 @@ def process_all(db: Db, owner: str = "worker", size: int = 32) -> int:
 
 
 def expire_leases(db: Db, names: Sequence[str]) -> None:
-    """Set the leases of images to a minute ago."""
+    """Change the leases of images so that they expired a minute ago."""
     db.images.update_many({"_id": {"$in": list(names)}}, {"$set": {"work.lease_until": utc_now() - timedelta(minutes=1)}})
 
 

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of MongoDB that loses the reply to a commit, drops the commit, or delays it."""
+"""A TCP proxy in front of MongoDB that can drop a commit, drop the reply to a commit, or delay a commit."""
 
 import asyncio
 import threading
@@ -9,16 +9,20 @@ CommitFault = Literal["pass", "lose_answer", "lose_commit", "hold_commit"]
 
 
 class CommitFaultProxy:
-    """Forwards all bytes to ``port`` on loopback until it sees a commit, then applies ``fault``.
+    """Forwards all bytes to ``port`` on loopback until a commit passes through, then applies ``fault`` to the commit.
 
-    ``pass``: forward the commit too. ``lose_answer``: the server commits and the client's connection is closed.
-    ``lose_commit``: the commit never reaches the server. ``hold_commit``: the client's connection is closed at once, and the
-    commit reaches the server when ``release_commits`` is called. With ``refuse_reconnects`` all later connections are closed, as
-    if the server were unreachable for this client.
+    - ``pass``: The commit is forwarded, too.
+    - ``lose_answer``: The commit is forwarded, but the client's connection is closed before the reply.
+    - ``lose_commit``: The commit is not forwarded, and the client's connection is closed.
+    - ``hold_commit``: The client's connection is closed at once. The commit is forwarded after ``release_commits`` was
+      called.
+
+    With ``refuse_reconnects``, the proxy also closes all connections that are opened after the fault, as if this client
+    could no longer reach the server.
     """
 
     def __init__(self, port: int, fault: CommitFault, *, refuse_reconnects: bool = False) -> None:
-        """Listen on a free port. A thread runs the proxy."""
+        """Listen on a free port, and run the proxy in a thread."""
         self._target, self._fault, self._refuse_reconnects = port, fault, refuse_reconnects
         self._closed = False
         self._released = asyncio.Event()
@@ -31,7 +35,7 @@ class CommitFaultProxy:
         assert self._listening.wait(60)
 
     def release_commits(self) -> None:
-        """Forward the delayed commits."""
+        """Forward the commits that ``hold_commit`` has delayed."""
         self._loop.call_soon_threadsafe(self._released.set)
 
     def close(self) -> None:
@@ -89,7 +93,7 @@ class CommitFaultProxy:
         if self._fault != "lose_commit":
             server_writer.write(data)
             await server_writer.drain()
-            await server_reader.read(65536)  # the server's reply, which is dropped
+            await server_reader.read(65536)  # wait for the server's reply, and drop it
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""All services as ``scripts/start`` runs them, and a service of which only the address is known."""
+"""Run all services as ``scripts/start`` does, or use a running service of which only the URL is known."""
 
 import contextlib
 import json
@@ -15,15 +15,16 @@ from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 
 _RESTART_S = 120
-"""A time limit of the tests, not a promised figure. With other tests on a slow disk, the servers alone took up to 10 s."""
+"""A time limit for the tests, which the service does not promise. When other tests ran at the same time on a slow disk,
+the servers alone took up to 10 s to restart."""
 _SCRIPT_S = 400
 
 
 def wait_until(condition: Callable[[], object], within_s: float = 60.0, what: str = "the condition") -> None:
     """Poll ``condition`` until it returns a true value.
 
-    :param what: what is expected, for the message of the error.
-    :raises AssertionError: when it is not true within ``within_s`` seconds.
+    :param what: a description of the expected condition, for the error message.
+    :raises AssertionError: when the condition does not become true within ``within_s`` seconds.
     """
     deadline = time.monotonic() + within_s
     while not condition():
@@ -33,18 +34,24 @@ def wait_until(condition: Callable[[], object], within_s: float = 60.0, what: st
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A running Shelfsight of which only the URL is known. A proxy may be in front of it, and it may hold batches of other users."""
+    """A running Shelfsight service of which only the URL is known.
+
+    There may be a proxy in front of the service, and the service may contain batches from other users.
+    """
 
     url: str
 
 
 class Stack:
-    """All processes that ``scripts/start`` starts, with their own data folder and a free port. Processes are addressed by name."""
+    """All processes that ``scripts/start`` starts, with a separate data folder and a free port.
+
+    Each process is identified by a name, such as ``web`` or ``worker-1``.
+    """
 
     def __init__(self, data: Path, workers: int = 1, settings: dict[str, str] | None = None) -> None:
-        """Choose a port. ``start`` starts the processes.
+        """Choose a port. The processes are not started before ``start`` is called.
 
-        :param settings: environment variables of its processes, in addition to those of this process.
+        :param settings: environment variables for the processes, in addition to those of this process.
         """
         self.data = data.resolve()
         self.port = embedded_servers.free_port()
@@ -58,12 +65,12 @@ class Stack:
 
     @property
     def mongo_url(self) -> str:
-        """The URL of its MongoDB."""
+        """The URL of this stack's MongoDB."""
         return embedded_servers.mongo_url(self._ports()["mongod"])
 
     @property
     def redis_url(self) -> str:
-        """The URL of its Redis."""
+        """The URL of this stack's Redis."""
         return embedded_servers.redis_url(self._ports()["redis"])
 
     def start(self) -> None:
@@ -75,10 +82,11 @@ class Stack:
         self._script("stop")
 
     def pid(self, name: str) -> int:
-        """Return the pid of a process, and wait for it while it is restarted.
+        """Return the pid of a process. If the process is being restarted, wait until it runs.
 
-        :param name: ``mongod``, ``redis``, ``web``, ``worker-1``.., ``inspector``, ``sweep``, ``supervisor`` or ``guard``.
-        :raises AssertionError: when it does not run within 120 s.
+        :param name: ``mongod``, ``redis``, ``web``, ``worker-1`` (and so on), ``inspector``, ``sweep``, ``supervisor``
+            or ``guard``.
+        :raises AssertionError: when the process is not running within 120 s.
         """
         deadline = time.monotonic() + _RESTART_S
         while time.monotonic() < deadline:
@@ -86,16 +94,16 @@ class Stack:
                 pid = int((self.data / "run" / f"{name}.pid").read_text())
                 os.kill(pid, 0)
                 return pid
-            time.sleep(0.05)  # the supervisor is restarting it
-        raise AssertionError(f"{name} does not run:\n{self.watchdog_log()}")
+            time.sleep(0.05)  # the supervisor is restarting the process
+        raise AssertionError(f"{name} is not running. The log of the watchdog:\n{self.watchdog_log()}")
 
     def watchdog_log(self) -> str:
-        """Return the log of the watchdog since the first start with this data folder."""
+        """Return everything that the watchdog has logged in this data folder."""
         log = self.data / "logs/guard.log"
         return log.read_text() if log.exists() else "The watchdog has written no log."
 
     def kill(self, name: str, signal_number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a signal to a process of the stack, SIGKILL by default, and return the pid of the process."""
+        """Send a signal (by default SIGKILL) to a process of the stack, and return the pid of this process."""
         pid = self.pid(name)
         os.kill(pid, signal_number)
         return pid

@@ -1,4 +1,4 @@
-"""A test client of the real web application on a real database, and images to upload."""
+"""A test client for the real web application with a real database, and functions that make uploads."""
 
 import base64
 import io
@@ -16,19 +16,19 @@ from web.app import create_app
 from web.services import Services
 
 open_services: list[Services] = []
-"""The services of all clients that the running test has created. A fixture closes them after the test."""
+"""The services behind all clients that the running test has created. A fixture closes these services after the test."""
 
 
 class BufferedClient(FlaskClient):
-    """A client that reads and closes every response, as a server does."""
+    """A client that reads each response completely and closes it, as a server does."""
 
     def open(self, *args: Any, **kwargs: Any) -> TestResponse:
-        """Send a request and buffer the response."""
+        """Send a request, and return the buffered response."""
         return super().open(*args, **{"buffered": True, **kwargs})
 
 
 def make_image(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPEG") -> bytes:
-    """Return a small encoded image. Each seed gives a different image."""
+    """Return a small encoded image. Different seeds result in different images."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(buffer, kind)
@@ -36,7 +36,7 @@ def make_image(seed: int = 1, size: tuple[int, int] = (64, 48), kind: str = "JPE
 
 
 def image_payload(data: bytes | None = None, **fields: Any) -> dict[str, Any]:
-    """Return the JSON object of one image in an upload; ``fields`` add to or replace its members."""
+    """Return the JSON object for one image in an upload. ``fields`` are added to its members or replace them."""
     file = base64.b64encode(make_image() if data is None else data).decode()
     return {"file": file, "timestamp": "2026-01-01T00:00:00Z", "store_name": "north", "camera_id": 7, **fields}
 
@@ -50,9 +50,11 @@ def make_client(
     inspect: settings.Inspect | None = None,
     **limits: Any,
 ) -> FlaskClient:
-    """Return a test client of a new application.
+    """Return a test client for a new application.
 
-    Redis is unreachable by default, because accepting a batch must not need it.
+    By default, Redis is unreachable, because accepting a batch must not depend on Redis.
+
+    :param limits: values for ``settings.Limits``, and ``min_free_bytes`` for ``settings.Blobs``.
     """
     app_settings = settings.Settings(
         mongo=mongo,
@@ -70,7 +72,7 @@ def make_client(
 
 
 def post_batch(web: FlaskClient, body: Any, **headers: str) -> TestResponse:
-    """Send an upload. A ``bytes`` or ``str`` body is sent unchanged, any other body is encoded as JSON."""
+    """Post an upload. A body of type ``bytes`` or ``str`` is sent unchanged, and any other body is encoded as JSON."""
     data = body if isinstance(body, bytes | str) else json.dumps(body)
     all_headers = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return web.post("/upload_image_batch", data=data, headers=all_headers)

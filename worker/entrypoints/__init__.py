@@ -1,1 +1,1 @@
-"""The programs of the worker side. Run each with ``python -m worker.entrypoints.<name>``."""
+"""The programs on the worker side. Run each of them with ``python -m worker.entrypoints.<name>``."""

@@ -1,4 +1,4 @@
-"""``python -m worker.entrypoints.images``: one Celery worker for the images of batches, with its pool of children."""
+"""``python -m worker.entrypoints.images``: run a Celery worker that processes the images of batches."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from worker.runtime.celery_worker import run
 
 
 def _make_pipeline(stores: Stores, detector: Any, owner: str) -> Pipeline:
-    from worker.images.pipeline import ImagePipeline  # noqa: PLC0415 -- in the child only
+    from worker.images.pipeline import ImagePipeline  # noqa: PLC0415 -- imported in the pool child only
 
     return ImagePipeline(stores, detector, owner)
 
 
-# Built at import, because a pool child is a new interpreter that imports this module to find its task.
+# The app is built at import because a pool child is a new interpreter that imports this module to find its task.
 app: Celery = make_worker_app(settings.read(), IMAGES, _make_pipeline)
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""``python -m worker.entrypoints.inspections``: one Celery worker for inspections.
+"""``python -m worker.entrypoints.inspections``: run a Celery worker that processes inspections.
 
-It is the only process that fetches URLs from clients.
+Only this program fetches URLs that clients have sent.
 """
 
 from typing import Any
@@ -15,13 +15,13 @@ from worker.runtime.celery_worker import run
 
 
 def _make_pipeline(stores: Stores, detector: Any, owner: str) -> Pipeline:
-    from shared.fetch.client import Fetcher  # noqa: PLC0415 -- in the child only
-    from worker.inspections.pipeline import InspectionPipeline  # noqa: PLC0415 -- in the child only
+    from shared.fetch.client import Fetcher  # noqa: PLC0415 -- imported in the pool child only
+    from worker.inspections.pipeline import InspectionPipeline  # noqa: PLC0415 -- imported in the pool child only
 
     return InspectionPipeline(stores, detector, Fetcher(stores.settings.fetch), owner)
 
 
-# Built at import, because a pool child is a new interpreter that imports this module to find its task.
+# The app is built at import because a pool child is a new interpreter that imports this module to find its task.
 app: Celery = make_worker_app(settings.read(), INSPECTIONS, _make_pipeline)
 
 if __name__ == "__main__":

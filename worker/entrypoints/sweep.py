@@ -1,4 +1,7 @@
-"""``python -m worker.entrypoints.sweep``: the sweep. Several may run; the one that holds the lease in MongoDB works."""
+"""``python -m worker.entrypoints.sweep``: run the sweep.
+
+Several sweep processes can run at once. Only the process that holds the lease in MongoDB does any work.
+"""
 
 import signal
 import threading

@@ -1,1 +1,1 @@
-"""Processing of claimed images."""
+"""The processing of claimed images."""

@@ -1,10 +1,13 @@
-"""Processing of claimed images: store originals, decode, detect, write variants, store results, close batches.
+"""Process claimed images: store originals, decode, detect, write variants, store results, and close batches.
 
-Images are processed in groups (of eight on a CPU, fewer large ones), so that memory stays bounded and results are
-stored early. While the model runs on one group of a claim, threads decode the next group, and draw, encode, write and
-store the previous one. While the model runs on the last group, the next claim is taken, its originals are stored and
-its first group is decoded: not earlier, because another worker may be free. An image that must be tried alone is
-processed entirely in the sandbox process, and no other image is processed meanwhile: a failure is then its own fault.
+Images are processed in groups, so that memory use stays bounded and results are stored early. On a CPU, a group has
+eight images, or fewer if they are large. While the model runs on one group of a claim, threads decode the next group
+and draw, encode, write, and store the previous group. While the model runs on the last group, the next images are
+claimed, their originals are stored, and the first group of the new claim is decoded. Nothing is claimed earlier than
+that, because another worker may be free to process those images.
+
+An image that must be tried alone is processed in the sandbox process, except for detection. No other image is
+processed at the same time, so the image itself causes any failure.
 """
 
 import hashlib
@@ -36,14 +39,15 @@ from worker.vision.image_steps import PreparedImage
 
 _log = logging.getLogger("shelfsight.error")
 _ABORT_WAIT_S: Final = 5.0
-"""How long an aborted claim waits for the results that are being stored."""
+"""Seconds that an aborted claim waits for a group whose results are being stored."""
 
 
 @dataclass(slots=True)
 class LoadedClaim:
-    """A claim whose originals are stored under their own keys, in groups. Without images nothing was claimable.
+    """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
 
-    ``first_group`` is being decoded; None for an image that must be tried alone.
+    ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
+    pending result of decoding the first group. It is None if there are no images, or if the only image is tried alone.
     """
 
     claim: claims.Claim
@@ -52,17 +56,17 @@ class LoadedClaim:
 
     @property
     def is_solo(self) -> bool:
-        """Whether it is one image that must be tried alone: such an image is claimed alone."""
+        """Whether the claim consists of one image that must be tried alone. Such an image is always claimed alone."""
         return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
 
 
 class ImagePipeline:
-    """Processes the claims of one owner. Not safe for use by several threads."""
+    """Claims and processes images under one owner name. It is not thread-safe."""
 
     def __init__(self, stores: Stores, detector: Detector, owner: str) -> None:
         """Start the threads.
 
-        :param owner: of the claims: a name that no other pipeline ever has.
+        :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
         self._settings, self._db = stores.settings, stores.db
         self._blobs, self._identity = stores.blobs, stores.identity
@@ -80,9 +84,9 @@ class ImagePipeline:
         """Claim and process images until none is claimable or the time is over.
 
         :param publish_wakeup: called when there is probably more work than this worker can do.
-        :param seconds: after this time no further claim is started.
-        :returns: True when the time was over and more images are probably claimable.
-        :raises ShelfsightError: nothing could be claimed, or no original could be stored.
+        :param seconds: the time in seconds after which nothing more is claimed.
+        :returns: True if the time was over and more images are probably claimable.
+        :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
         """
         until = time.monotonic() + seconds
 
@@ -108,16 +112,17 @@ class ImagePipeline:
                 if loaded.is_solo:
                     claim_ahead()
         finally:
-            if ahead is not None:  # processing ended early, so this claim will not be processed
+            if ahead is not None:  # processing ended early, so the claim taken ahead will not be processed
                 self._release_ahead(ahead)
         return True
 
     def claim_next(self) -> LoadedClaim:
-        """Claim the next images, start to renew their leases, and store their originals.
+        """Claim the next images, start to renew their leases, store their originals, and start to decode them.
 
-        :raises ShelfsightError: nothing could be claimed, or the originals could not be stored; what was claimed is
-            released.
-        :raises RuntimeError: after ``stop``, and when the stages were replaced meanwhile; what was claimed is released.
+        Whenever this method raises an error, the images that it has claimed are released.
+
+        :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
+        :raises RuntimeError: when ``stop`` was called before, or the stages were replaced during the call.
         """
         self._identity.check()
         worker = self._settings.worker
@@ -134,38 +139,39 @@ class ImagePipeline:
         stages = self._stages
         try:
             loaded = LoadedClaim(claim, stages.split(images))
-        except Exception as error:  # an error of this program, caused by one of the images
+        except Exception as error:  # a bug in this program that one of the images triggered
             self._release(claim.images, type(error).__name__, solo=True, fault=True)
             raise
         if loaded.groups and not loaded.is_solo:
             try:
                 loaded.first_group = stages.start_decoding(loaded.groups[0])
-            except RuntimeError:  # the claim before it was aborted meanwhile
+            except RuntimeError:  # the previous claim was aborted, which closed these stages
                 self._release(claim.images, "not_begun", delay=False)
                 raise
         return loaded
 
     def process(self, loaded: LoadedClaim, at_last_group: Callable[[], None] = lambda: None) -> None:
-        """Process a claim as far as its time allows, and release the rest.
+        """Process a claim until its time limit, and release the images that have no result by then.
 
-        What the environment prevents is never counted against an image. After any other failure each image is tried
-        alone next, and the failure is counted when the image was tried alone already.
+        A failure caused by the environment never counts against an image. After any other failure, each unfinished
+        image will be tried alone. If an image was already tried alone, such a failure counts against it.
 
-        :param at_last_group: called before detection of the last group, unless the image is tried alone.
+        :param at_last_group: called before detection on the last group. It is not called for an image that is tried
+            alone.
         """
         claim = loaded.claim
         left = {image["_id"]: image for image in claim.images}
         try:
             self._write_groups(self._detect_groups(loaded, at_last_group), left)
         except Environment as error:
-            _log.warning("claim released: %s", error.code, exc_info=error)
+            _log.warning("unfinished images were released after an environment error: %s", error.code, exc_info=error)
             self._release(left.values(), error.code)
         except SoftTimeLimitExceeded:
             self._release(left.values(), "time_limit", delay=False, solo=True)
             self._replace_stages()
             raise
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the images are released and the next claim is processed
-            _log.exception("claim released")
+        except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
+            _log.exception("unfinished images were released after an unexpected error")
             self._release(left.values(), type(error).__name__, solo=True, fault=True)
         except BaseException as error:  # the process stops
             self._release(left.values(), type(error).__name__, delay=False)
@@ -177,7 +183,7 @@ class ImagePipeline:
         self._close_batches(claim)
 
     def stop(self) -> None:
-        """End the threads and the sandbox process."""
+        """Stop the threads and the sandbox process."""
         self._leases.stop()
         self._claimer.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -187,14 +193,14 @@ class ImagePipeline:
         return self._leases.holds(claims.LEASES.lease(image))
 
     def _replace_stages(self) -> None:
-        """Continue with new threads: the old ones may take as long again, and the next claim must not wait for them."""
+        """Replace the threads. The old ones may stay busy for long, and the next claim must not wait for them."""
         stages, writer = self._stages, self._writer
         self._start_stages()
         writer.shutdown(wait=False, cancel_futures=True)
         stages.close()
 
     def _store_originals(self, images: list[Document]) -> list[LoadedImage]:
-        """Read the originals and store each under its own key, before any of them is decoded."""
+        """Read the originals, and store each of them under its own key before any of them is decoded."""
         loaded = [self._load(image) for image in images]
         missing = [
             original for original in loaded if original.data and self._blobs.stat(_original_key(original.image)) is None
@@ -213,17 +219,19 @@ class ImagePipeline:
                 return LoadedImage(image, data)
         if not self._is_held(image):
             return LoadedImage(image, fault=("lease_lost", ""))
-        self._identity.check()  # raises if the whole blob store is missing instead of these bytes
-        _log.critical("bytes of an accepted image are missing: %s", image["_id"])
-        return LoadedImage(image, fault=("bytes_missing", "The stored bytes of this image cannot be found."))
+        self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
+        _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
+        return LoadedImage(
+            image, fault=("bytes_missing", "The stored bytes of this image cannot be found. Upload the image again.")
+        )
 
     def _detect_groups(self, loaded: LoadedClaim, at_last_group: Callable[[], None]) -> Iterator[DetectedGroup]:
-        """Decode and detect, group by group; after half of the time limit no further group is started."""
+        """Decode and detect group by group. After half of the soft time limit, no further group is started."""
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         if loaded.is_solo:
             yield self._stages.process_solo(loaded.groups[0][0])
             return
-        # The claim must not keep a reference to the decoded group, which would keep it in memory after detection.
+        # Remove the reference from the claim, because it would keep the decoded group in memory after detection.
         decoding, loaded.first_group = loaded.first_group, None
         following = iter(loaded.groups[1:])
         while decoding is not None:
@@ -236,9 +244,9 @@ class ImagePipeline:
             yield self._stages.detect(decoded)
 
     def _write_groups(self, groups: Iterator[DetectedGroup], left: dict[str, Document]) -> None:
-        """Write the files and store the results of each group while the next one is processed.
+        """Write the files and store the results of each group while the next group is processed.
 
-        :param left: the images that have no result yet; each is removed when its result is stored.
+        :param left: the images that have no result yet, by id. An image is removed once its result is stored.
         """
         writing: Future[set[str]] | None = None
         try:
@@ -247,7 +255,8 @@ class ImagePipeline:
                     _remove(left, writing.result())
                 writing = self._writer.submit(self._write_group, group)
         except BaseException:
-            # The reason for the abort is raised, not its consequences. A late result is refused by its fence.
+            # Raise the error that caused the abort, and ignore errors that follow from it. The fence prevents a result
+            # that is stored too late.
             with suppress(Exception):
                 _remove(left, writing.result(_ABORT_WAIT_S) if writing is not None else set())
             raise
@@ -257,14 +266,14 @@ class ImagePipeline:
     def _write_group(self, group: DetectedGroup) -> set[str]:
         """Write the files of a group and store its results.
 
-        :returns: ids of the images whose result is stored.
+        :returns: the ids of the images whose results were stored.
         """
         files: list[tuple[str, list[Any]]] = []
         group_results = [_failure(image, fault) for image, fault in group.failed]
         for image, finishing in group.finishing:
             try:
                 prepared = finishing.result()
-            except VisionError as error:  # of an image that is tried alone
+            except VisionError as error:  # raised only for an image that is tried alone
                 group_results.append(_failure(image, (error.code, error.detail)))
                 continue
             group_results.append(self._success(image, prepared))
@@ -285,22 +294,22 @@ class ImagePipeline:
         return Result(image["_id"], image["work"]["fence"], prepared.fields | {"model": model})
 
     def _publish(self, done: list[Result]) -> None:
-        """Link the variants of images for a plain file server.
+        """Publish the variants of done images, so that a plain file server can serve them.
 
-        Their results are stored already: no failure here may affect them or the claim.
+        The results of these images are already stored, so a failure here must not affect the results or the claim.
         """
         try:
             for result in done:
                 self._blobs.publish(image_prefix(result.image_id), str(result.fence))
-        except Exception as error:  # noqa: BLE001 -- until the sweep has published them the web process serves them
-            _log.warning("variants not published: %s", type(error).__name__, exc_info=error)
+        except Exception as error:  # noqa: BLE001 -- the web process serves the variants until the sweep publishes them
+            _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
 
     def _release_ahead(self, ahead: Future[LoadedClaim]) -> None:
-        """Release a claim that was taken ahead and will not be processed."""
+        """Release a claim that was taken while another claim was processed, and that will not be processed itself."""
         try:
             loaded = ahead.result(self._settings.worker.lease_s)
-        except Exception as error:  # noqa: BLE001 -- it released its images itself, or their leases end
-            _log.warning("a claim taken ahead failed: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- claim_next has released its images
+            _log.warning("the next images could not be claimed ahead: %s", type(error).__name__)
             return
         self._release(loaded.claim.images, "not_begun", delay=False)
         if loaded.first_group is not None and not loaded.first_group.cancel():
@@ -314,14 +323,14 @@ class ImagePipeline:
         try:
             claims.release(self._db, leases, self._owner, reason, delay=delay, solo=solo, fault=fault)
         except Environment:
-            return  # the leases end by themselves
+            return  # the leases will expire
 
     def _close_batches(self, claim: claims.Claim) -> None:
         failpoints.reach("7-before-close")
         try:
             results.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
-            return  # the sweep does it
+            return  # the sweep will close the batches
 
 
 def _failure(image: Document, fault: Fault) -> Result:

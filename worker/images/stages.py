@@ -1,7 +1,8 @@
-"""The stages of processing claimed images, a group at a time: decode, detect, finish.
+"""The three stages in which a group of claimed images is processed: decode, detect, and finish.
 
-Nothing here writes to the ledger. Threads decode and finish images beside the model; with ``VISION_IN_TURN`` they share
-one core with it, one image or one group at a time. Suspicious images are decoded in the sandbox process, beside either.
+This module writes nothing to the ledger. Threads decode and finish images while the model runs. With
+``VISION_IN_TURN``, the threads and the model take turns on one core: a turn lasts for one image in a thread, or for one
+group in the model. Suspicious images are decoded in the sandbox process, at the same time as either of them.
 """
 
 import threading
@@ -23,19 +24,20 @@ from worker.vision.errors import CODES, VisionError
 from worker.vision.image_steps import PreparedImage
 
 _PIXELS_PER_IMAGE: Final = 3_100_000
-"""For each image of a model batch: most pixels of a group. On a CPU a group has 75 MB decoded, which is two images of
-12 megapixels. A larger image is a group of its own. At most three groups are in memory; a thread that finishes an
-image takes up to five times the image's own bytes beside that (grain)."""
+"""The maximum number of pixels in a group is this number times the number of images in one batch of the model. On a
+CPU, a decoded group takes up to 75 MB, which is enough for two images of 12 megapixels. An image that exceeds the limit
+forms a group of its own. At most three groups are in memory. In addition, a thread that finishes an image takes up to
+five times the decoded size of that image (for an augmentation that adds noise)."""
 _MAX_GROUP_PIXELS: Final = 64_000_000
-"""Most pixels of a group, whatever the batch size of the model."""
+"""Maximum number of pixels in a group, regardless of the model's batch size."""
 
 Fault = tuple[str, str]
-"""Why an image failed: a code and a sentence."""
+"""The reason why an image failed: an error code and a sentence."""
 
 
 @dataclass(slots=True)
 class LoadedImage:
-    """The document of a claimed image with the bytes of its original, or with the fault that it has already."""
+    """The document of a claimed image, with either the bytes of its original or the fault found while loading them."""
 
     image: Document
     data: bytes = b""
@@ -44,7 +46,7 @@ class LoadedImage:
 
 @dataclass(slots=True)
 class DecodedGroup:
-    """A group before the model: images that are ready for it, and the faults of images that failed."""
+    """A group before detection: images that are ready for the model, and images that failed, with their faults."""
 
     prepared: list[tuple[Document, PreparedImage]]
     failed: list[tuple[Document, Fault]]
@@ -52,35 +54,37 @@ class DecodedGroup:
 
 @dataclass(slots=True)
 class DetectedGroup:
-    """A group after the model: faults of images that failed, and images that are being drawn and encoded."""
+    """A group after detection: the images that failed, with their faults, and the images being drawn and encoded."""
 
     failed: list[tuple[Document, Fault]]
     finishing: list[tuple[Document, Future[PreparedImage]]]
 
 
 class ImageStages:
-    """The threads and the sandbox process that process the images of one owner.
+    """The threads and the sandbox process that one pipeline uses to process its images.
 
-    One thread may split images and start decoding while another one detects.
+    One thread may call ``split`` and ``start_decoding`` while another thread calls ``detect``.
     """
 
     def __init__(self, settings: Settings, detector: Detector, is_held: Callable[[Document], bool]) -> None:
-        """Start nothing yet.
+        """Create the executors and the sandbox. Threads and the sandbox process are started on first use.
 
-        :param is_held: whether the claim of an image is still held; other images are skipped.
+        :param is_held: returns whether the claim on an image is still held. Images for which it returns False are
+            skipped.
         """
         worker, self._max_pixels = settings.worker, settings.limits.max_pixels
         self._detector, self._is_held = detector, is_held
         self._sandbox = Sandbox(worker.child_memory_bytes, worker.child_timeout_s)
-        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # the only thread that uses the sandbox
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # only this thread uses the sandbox
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="image")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
-        # If the scheduler shared the core by milliseconds, each would find its caches full of the other's image: up to
-        # a tenth of the rate (docs/benchmarks.md).
+        # Without turns, the scheduler would switch between the threads and the model every few milliseconds. After each
+        # switch, the CPU caches would hold the data of the other one's image. This can cost up to a tenth of the rate
+        # (docs/benchmarks.md).
         self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def split(self, images: list[LoadedImage]) -> list[list[LoadedImage]]:
-        """Split images into groups of at most one model batch, with a bounded number of pixels."""
+        """Split images into groups that fit into one model batch and have a limited number of pixels."""
         groups: list[list[LoadedImage]] = []
         max_pixels, pixels = min(_MAX_GROUP_PIXELS, self._detector.batch_size * _PIXELS_PER_IMAGE), 0
         for loaded in images:
@@ -93,9 +97,9 @@ class ImageStages:
         return groups
 
     def start_decoding(self, group: list[LoadedImage]) -> Future[DecodedGroup]:
-        """Start to decode a group.
+        """Start to decode a group in a thread.
 
-        :raises RuntimeError: after ``close``.
+        :raises RuntimeError: when ``close`` was called before.
         """
         return self._decoder.submit(self._decode, group)
 
@@ -103,7 +107,7 @@ class ImageStages:
         """Run the model on a group, and start to draw and encode its images."""
         wanted = [(image["_id"], prepared.rgb) for image, prepared in decoded.prepared if image["work"]["detect"]]
         detections: dict[str, list[dict[str, Any]]] = {}
-        if wanted:  # else there is no need to wait for the turn
+        if wanted:  # if no image needs detection, there is no need to wait for a turn
             with self._turn:
                 predicted = self._detector.predict([rgb for _, rgb in wanted])
             detections = dict(zip((image_id for image_id, _ in wanted), predicted, strict=True))
@@ -114,7 +118,7 @@ class ImageStages:
         return DetectedGroup(decoded.failed, finishing)
 
     def process_solo(self, loaded: LoadedImage) -> DetectedGroup:
-        """Process an image that must be tried alone: everything but the model runs in the sandbox."""
+        """Process an image that must be tried alone. Everything except the model runs in the sandbox."""
         image = loaded.image
         if not self._is_held(image):
             return DetectedGroup([], [])
@@ -131,7 +135,7 @@ class ImageStages:
         return DetectedGroup([], [(image, self._decoder.submit(self._sandbox.run, finish))])
 
     def close(self) -> None:
-        """Cancel what has not started, and end the sandbox process; a thread that waits for it gets an error."""
+        """Cancel calls that have not started, and kill the sandbox process. A thread waiting for it gets an error."""
         for executor in (self._decoder, self._threads):
             executor.shutdown(wait=False, cancel_futures=True)
         self._sandbox.close()
@@ -141,14 +145,14 @@ class ImageStages:
             return image_steps.finish(prepared, detections, image["work"]["augmentations"], self._detector.device)
 
     def _decode(self, group: list[LoadedImage]) -> DecodedGroup:
-        """Prepare the images of a group for the model, and drop their encoded bytes."""
+        """Prepare the images of a group for the model, and drop the bytes of their originals."""
         held = [loaded for loaded in group if self._is_held(loaded.image)]
         jobs: list[Future[PreparedImage | Fault] | None] = []
         for loaded in held:
             plain = not loaded.image["work"]["solo"] and imaging.is_plain_jpeg(loaded.data, max_pixels=self._max_pixels)
             in_thread = plain and loaded.fault is None
             jobs.append(self._threads.submit(self._prepare, loaded, sandboxed=False) if in_thread else None)
-        # Meanwhile the suspicious images, one after the other in the sandbox.
+        # While the threads work, the suspicious images are decoded in the sandbox, one after the other.
         others = {
             at: loaded.fault or self._prepare(loaded, sandboxed=True)
             for at, loaded in enumerate(held)
@@ -166,7 +170,7 @@ class ImageStages:
 
     def _prepare(self, loaded: LoadedImage, *, sandboxed: bool) -> PreparedImage | Fault:
         image_id, declared = loaded.image["_id"], loaded.image["barcode"]
-        if not self._is_held(loaded.image):  # the claim was released or lost meanwhile
+        if not self._is_held(loaded.image):  # the claim has been released or lost in the meantime
             return "lease_lost", ""
         failpoints.reach(f"5-looking:{image_id}")
         try:

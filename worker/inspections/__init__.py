@@ -1,1 +1,1 @@
-"""Processing of inspections."""
+"""The processing of inspections."""

@@ -1,7 +1,8 @@
-"""Processing of inspections: fetch the image, process it, store the result, notify whoever waits.
+"""Process inspections: fetch the image, process it, store the result, and notify the web processes that wait for it.
 
-Each inspection runs in a thread of its own, so a slow source delays no other inspection. The threads take turns at what
-they share: the sandbox processes, in which untrusted images are decoded and augmented, the model, and the dreamer.
+Each inspection runs in its own thread, so a slow source does not delay other inspections. The threads take turns in
+using the resources that they share: the sandbox processes, the model, and the dreamer. Untrusted images are decoded and
+augmented in the sandbox processes.
 """
 
 import hashlib
@@ -41,31 +42,32 @@ from worker.vision.imaging import Rgb
 _log = logging.getLogger("shelfsight.error")
 _POLL_S: Final = 0.05
 _SANDBOXES: Final = 2
-"""While the result of one is processed, the other one is busy."""
+"""With two sandbox processes, one can work while the result of the other one is processed."""
 _MAX_DELAY_S: Final = 5.0
 _RETRY_FOR_S: Final = 120
-"""For this long an inspection is retried after failures that it did not cause; then it fails with the last of them."""
+"""Seconds during which an inspection is retried after failures that it did not cause. If such a failure occurs later,
+the inspection fails with its code."""
 _BLOCK: Final = 4096
-"""Least bytes that a file takes on a disk."""
+"""Minimum number of bytes that a file occupies on a disk."""
 _NO_IMAGE_CODES: Final = {"unsupported_format", "empty"}
-_NO_IMAGE: Final = "This is not an image in a supported format: JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
+_NO_IMAGE: Final = "The data is not an image in a supported format. Send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
 
 
 @dataclass(frozen=True, slots=True)
 class _SourceImage:
-    """The bytes of an image, and the validators that its source sent with them."""
+    """The bytes of an image, and the validators that its source sent with the bytes."""
 
     data: bytes
     validators: Validators
 
 
 class InspectionPipeline:
-    """Processes the inspections of one owner of claims. Not safe for use by several threads."""
+    """Claims and processes inspections under one owner name. It is not thread-safe."""
 
     def __init__(self, stores: Stores, detector: Detector, fetcher: Fetcher, owner: str) -> None:
-        """Start the threads.
+        """Start the thread that renews leases. The other threads and the sandbox processes are started on first use.
 
-        :param owner: of the claims: a name that no other pipeline ever has.
+        :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
         settings = stores.settings
         self._settings, self._db, self._owner = settings, stores.db, owner
@@ -77,7 +79,7 @@ class InspectionPipeline:
         for sandbox in self._sandboxes:
             self._free.put(sandbox)
         self._dreamer: Dreamer | None = None
-        # These threads live as long as the pipeline: a sandbox process ends with the thread that started it.
+        # These threads live as long as the pipeline because a sandbox process is killed when its starting thread ends.
         self._sandbox_threads = ThreadPoolExecutor(_SANDBOXES, thread_name_prefix="sandbox")
         self._describing = threading.Semaphore(_SANDBOXES)
         self._detecting, self._dreaming = threading.Lock(), threading.Lock()
@@ -88,13 +90,16 @@ class InspectionPipeline:
             lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, _replace_process
         )
 
-    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- one process has enough threads
-        """Claim inspections while any is running, or until the time is over.
+    def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- see the docstring
+        """Claim and start inspections until none is running, or until the time is over.
 
-        Those that are running then continue in their threads, so a slow source does not prevent further claims.
+        Inspections that are still running when the time is over continue in their threads. So a slow source does not
+        prevent this process from claiming more inspections in its next task.
 
-        :returns: True when the time was over, and an inspection is running or queued.
-        :raises ShelfsightError: nothing could be claimed.
+        :param publish_wakeup: not used, because one process has enough threads for all inspections.
+        :param seconds: the time in seconds after which nothing more is claimed.
+        :returns: True if the time was over and an inspection is running, queued, or about to be retried.
+        :raises ShelfsightError: when inspections could not be claimed.
         """
         inspect = self._settings.inspect
         until = time.monotonic() + seconds
@@ -109,13 +114,13 @@ class InspectionPipeline:
                 if not self._running.leases() and time.monotonic() > self._due_at:
                     return False
                 self._changed.wait(_POLL_S)
-        except SystemExit:  # the process stops
+        except SystemExit:  # this process is being stopped
             self._release_running()
             raise
         return bool(self._running.leases()) or time.monotonic() < self._due_at or jobs.has_claimable(self._db)
 
     def stop(self) -> None:
-        """Release what is running, and end the sandbox processes."""
+        """Release the running inspections, and kill the sandbox processes."""
         self._running.stop()
         self._release_running()
         for sandbox in self._sandboxes:
@@ -123,29 +128,30 @@ class InspectionPipeline:
         self._sandbox_threads.shutdown(wait=False, cancel_futures=True)
 
     def _release_running(self) -> None:
-        with suppress(ShelfsightError):  # the leases end by themselves
+        with suppress(ShelfsightError):  # if the release fails, the leases will expire
             jobs.release(self._db, self._owner, self._running.leases())
 
     def _run(self, job: Job) -> None:
         try:
             self._inspect(job)
-        except Exception:  # noqa: BLE001 -- its lease ends by itself
-            _log.exception("inspection %s", job.id)
+        except Exception:  # noqa: BLE001 -- the thread must not end with an error; the lease will expire
+            _log.exception("the outcome of inspection %s could not be stored because of an unexpected error", job.id)
         finally:
             self._running.drop([job.lease])
             self._changed.set()
 
     def _inspect(self, job: Job) -> None:
-        """Finish or fail one inspection, or release it when something that it did not cause prevents that."""
+        """Finish or fail one inspection. After a failure that it did not cause, release it so that it is retried."""
         inspect = self._settings.inspect
         outcome = self._outcome(job)
         if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
-            _log.info("inspection released: %s", outcome.code, exc_info=outcome.__cause__)
-            # Longer each time, because the source or the disk was tried a moment ago. With jitter, so that inspections
-            # do not retry together.
+            _log.info("an inspection was released and will be retried: %s", outcome.code, exc_info=outcome.__cause__)
+            # The delay increases with each retry, because the source or the disk was tried a moment ago. With jitter,
+            # inspections do not all retry at the same time.
             delay_s = min(_MAX_DELAY_S, 0.3 + job.age_s / 4) * random.uniform(0.7, 1.3)
             jobs.release(self._db, self._owner, [job.lease], delay_s)
-            self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)  # no wakeup is published for it
+            # run() waits for the retry, because no wakeup is published for it.
+            self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)
             return
         if isinstance(outcome, ShelfsightError):
             ended = jobs.fail(self._db, self._owner, job, outcome, failed_s=inspect.failed_s, keep_s=inspect.keep_s)
@@ -159,25 +165,25 @@ class InspectionPipeline:
         self._notifications.publish(job.id)
 
     def _outcome(self, job: Job) -> tuple[str, Validators] | ShelfsightError:
-        """Return the id of the result and the validators of the source, or why there is no result."""
+        """Return the id of the result and the validators of the source, or the error if there is no result."""
         try:
             return self._process(job)
         except VisionError as error:
             return NotAnImage(_NO_IMAGE) if error.code in _NO_IMAGE_CODES else BadPicture(error.detail, code=error.code)
         except ShelfsightError as error:
             return error
-        except Exception:  # noqa: BLE001 -- the client gets an error, and the next inspection is processed
-            _log.exception("inspection %s", job.id)
-            return ShelfsightError("An internal error occurred while the image was processed.")
+        except Exception:  # noqa: BLE001 -- report an error to the client, and process the next inspection
+            _log.exception("inspection %s failed because of an unexpected error", job.id)
+            return ShelfsightError("An internal error occurred while the image was processed. Retry later.")
 
     def _process(self, job: Job) -> tuple[str, Validators]:
-        """Find the result of an inspection, or make it.
+        """Find the stored result of an inspection, or process the image and store a new result.
 
-        :returns: its id; and the validators of the source, for the next time.
+        :returns: the id of the result, and the validators to send with the next request to the source.
         """
         known = job.validators if job.source.sha256 is None else Validators(job.source.sha256)
         if known is not None and not self._has_result(job, known.sha256):
-            known = None  # the result was removed, or another model is in use now: the bytes are needed
+            known = None  # the bytes are needed, because the result was removed or another model is in use
         if known is not None and job.source.url is None:
             return self._result_id(job, known.sha256), known
         image = self._fetch(job.source.url, known) if job.source.url is not None else self._read_upload(job)
@@ -186,9 +192,10 @@ class InspectionPipeline:
         return self._result_id(job, image.validators.sha256), image.validators
 
     def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
-        """Fetch an image, conditionally when validators are known.
+        """Fetch an image. If validators are known, send a conditional request.
 
-        :returns: ``known`` without bytes when the source has not changed.
+        :returns: the bytes and their validators. If the image has not changed, there are no bytes, and the validators
+            are ``known``.
         """
         fetched = self._fetcher.fetch(
             url,
@@ -206,15 +213,15 @@ class InspectionPipeline:
         try:
             data = self._blobs.read(incoming_key(job.id))
         except BlobMissing:
-            self._identity.check()  # raises if the whole blob store is missing instead of these bytes
+            self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
             raise BadPicture(
-                "The uploaded bytes of this image are no longer kept; send it again.", code="bytes_missing"
+                "The uploaded bytes of this image are no longer stored; send the image again.", code="bytes_missing"
             ) from None
         return _SourceImage(data, Validators(hashlib.sha256(data).hexdigest()))
 
     def _delete_upload(self, job: Job) -> None:
         if job.source.url is None:
-            with suppress(ShelfsightError):  # the sweep does it
+            with suppress(ShelfsightError):  # if this fails, the sweep will delete the upload
                 self._blobs.delete(incoming_key(job.id))
 
     def _has_result(self, job: Job, sha256: str) -> bool:
@@ -224,9 +231,9 @@ class InspectionPipeline:
         return results.result_id(sha256, job.recipe, None if isinstance(job.recipe, Augment) else self._detector.info)
 
     def _make_result(self, job: Job, image: _SourceImage) -> None:
-        """Make what the recipe says, and store it.
+        """Process an image as its recipe specifies, and store the result.
 
-        :raises VisionError: the image itself is at fault.
+        :raises VisionError: when the image itself is at fault.
         """
         inspected = (
             self._augment(image.data, job.recipe)
@@ -238,10 +245,10 @@ class InspectionPipeline:
         fields = inspected.fields | {"sha256": image.validators.sha256, "files": sorted(inspected.files)}
         size = sum(max(_BLOCK, len(jpeg)) for jpeg in inspected.files.values())
         stored = results.store(self._db, self._result_id(job, image.validators.sha256), fields, folder, size)
-        if stored != folder:  # another run stored it first; or it is being removed
+        if stored != folder:  # another thread or process stored the result first, or the result is being removed
             self._blobs.delete_tree(inspection_prefix(folder))
         if stored is None:
-            raise StoreAway("The files of this inspection are being removed; retry later.", code="blobs_unavailable")
+            raise StoreAway("Old files of this inspection are being removed. Retry later.", code="blobs_unavailable")
 
     def _augment(self, data: bytes, recipe: Augment) -> ImageDescription:
         return self._run_in_sandbox(
@@ -249,7 +256,7 @@ class InspectionPipeline:
         )
 
     def _describe(self, data: bytes, dream: Dream | None) -> ImageDescription:
-        with self._describing:  # a decoded image may have 150 MB
+        with self._describing:  # bounds memory use, because a decoded image can take 150 MB
             inspected = self._run_in_sandbox(requests.DescribeImage(data, self._settings.limits.max_pixels))
             with self._detecting:
                 detections: list[dict[str, Any]] = self._detector.predict([inspected.rgb])[0]
@@ -261,9 +268,9 @@ class InspectionPipeline:
         return inspected
 
     def _run_in_sandbox(self, request: "requests.Request[ImageDescription]") -> ImageDescription:
-        """Execute a request in a sandbox process.
+        """Execute a request in a free sandbox process, and return its result.
 
-        :raises VisionError: the image itself is at fault.
+        :raises VisionError: when the image itself is at fault.
         """
 
         def execute() -> ImageDescription:
@@ -278,12 +285,13 @@ class InspectionPipeline:
     def _dream(self, rgb: Rgb, dream: Dream) -> Rgb:
         vision = self._settings.vision
         with self._dreaming:
-            if self._dreamer is None:  # loaded on first use: it takes memory, and most installations never use it
+            # The dreamer is loaded on first use, because it takes memory and most installations never use it.
+            if self._dreamer is None:
                 self._dreamer = Dreamer(vision.model, device=vision.device, threads=vision.threads)
             return self._dreamer.dream(rgb, dream.layer, dream.strength)
 
 
 def _replace_process() -> None:
-    """End this process, because threads cannot be ended; the pool starts another."""
-    _log.critical("an inspection exceeded the hard time limit; this process is replaced")
+    """End this process, because a single thread cannot be ended. The pool then starts a new process."""
+    _log.critical("an inspection exceeded the hard time limit, so this process ends and the pool replaces it")
     os._exit(1)

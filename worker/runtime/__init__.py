@@ -1,1 +1,1 @@
-"""What every Celery worker process needs: its task and command line, the lease keeper and the health check."""
+"""Code that every Celery worker needs: its task, its command line, the lease keeper, and the health check."""

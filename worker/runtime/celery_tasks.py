@@ -1,4 +1,4 @@
-"""The Celery task that a wakeup starts, and the set-up of its pool child. The same for every work queue."""
+"""The Celery task that a wakeup starts, and the setup of its pool child. All work queues share this code."""
 
 import os
 import signal
@@ -27,31 +27,33 @@ from shared.settings import Settings
 from shared.storage.identity import StoreIdentity
 
 _MODEL_RETRY_S: Final = 30.0
-"""Pause before another attempt to load an unusable model. Celery ends a child that takes ``worker_proc_alive_timeout``
-to start; that is only one more attempt."""
+"""Seconds that a pool child with an unusable model waits before it ends. Then the next child tries to load the model.
+Celery may end the child earlier (``worker_proc_alive_timeout``). In this case, the next attempt is made earlier."""
 
 
 class Pipeline(Protocol):
-    """Claims and processes what waits in one work queue."""
+    """Claims and processes the work that is queued for one work queue."""
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
-        """Claim and process until nothing is claimable or the time is over.
+        """Claim and process work until nothing is claimable or the time is over.
 
         :param publish_wakeup: called when there is probably more work than this worker can do.
-        :returns: True when the time was over and more work is probably claimable.
+        :param seconds: the time in seconds after which nothing more is claimed.
+        :returns: True if the time was over and more work is probably claimable.
         """
 
     def stop(self) -> None:
-        """End threads and sandbox processes."""
+        """Stop the threads and the sandbox processes."""
 
 
 PipelineFactory = Callable[[Stores, Any, str], Pipeline]
-"""Builds a pipeline from the stores, the detector and the owner of its claims, in the pool child: torch is imported only there."""
+"""Builds a pipeline from the stores, the detector, and the owner name of its claims. It is called in the pool child,
+because only the pool child imports torch."""
 
 
 @dataclass(slots=True)
 class PoolChild:
-    """What one pool child works with, built once after its start."""
+    """The objects that a pool child works with. They are built once, after the child has started."""
 
     settings: Settings
     pipeline: Pipeline
@@ -62,7 +64,7 @@ _pool_child: PoolChild | None = None
 
 
 def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory) -> Celery:
-    """Return the Celery application of a worker, with its one task."""
+    """Return the Celery application of a worker. It has one task, which runs the pipeline."""
     app = make_celery_app(settings, work_queue)
     app.task(name=work_queue.task, ignore_result=True)(run_pipeline)
     worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline), weak=False)
@@ -71,32 +73,35 @@ def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: Pi
 
 
 def run_pipeline() -> None:
-    """Claim and process until nothing is claimable, but only for ``task_s`` seconds: a shutdown waits for the task."""
+    """Claim and process work until nothing is claimable, or ``task_s`` seconds have passed.
+
+    The time is limited because a shutdown of the worker waits for the task to end.
+    """
     child = _pool_child
     if child is None:
-        raise RuntimeError("this process was not set up as a pool child")
+        raise RuntimeError("this process is not a pool child; start the task through a Celery worker")
     try:
         if child.pipeline.run(child.wakeups.publish, child.settings.worker.task_s):
             child.wakeups.publish()
     except ShelfsightError as error:
-        telemetry.errors.warning("no claim: %s", error.code)  # the sweep publishes another wakeup
+        telemetry.errors.warning("no work could be claimed: %s", error.code)  # the sweep will publish another wakeup
     except MemoryError:
-        telemetry.errors.error("out of memory; the task ends and its claims are released")
+        telemetry.errors.error("the task ran out of memory, so it ends and its claims are released")
     except SoftTimeLimitExceeded:
-        telemetry.errors.error("soft time limit exceeded; the claims are released")
+        telemetry.errors.error("the task exceeded its soft time limit, so it ends and its claims are released")
 
 
 def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sender: str, **_: Any) -> None:
-    global _pool_child  # noqa: PLW0603 -- a process is one pool child
+    global _pool_child  # noqa: PLW0603 -- a process has one pool child object
     try:
         _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0])
-    except BaseException:  # noqa: BLE001 -- Celery logs what a signal's receiver raises, and continues without it
-        telemetry.errors.exception("a pool child could not start; the pool starts another")
-        os._exit(1)  # otherwise it would receive wakeups and do nothing
+    except BaseException:  # noqa: BLE001 -- Celery only logs an exception that a signal receiver raises, and continues
+        telemetry.errors.exception("a pool child could not start, so it ends and the pool starts a new one")
+        os._exit(1)  # otherwise the child would receive wakeups and do nothing
 
 
 def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name: str) -> PoolChild:
-    allocator.configure(allocator.WORKER)  # before anything large is allocated
+    allocator.configure(allocator.WORKER)  # must precede all large allocations
     settings = Settings()
     telemetry.configure(settings.log, name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -104,35 +109,34 @@ def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name
     detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue))
     child = PoolChild(settings, make_pipeline(stores, detector, owner), stores.wakeups[work_queue])
     threading.Thread(target=_send_heartbeats, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
-    signal.signal(signal.SIGTERM, _handle_sigterm)  # the pool sends it after the soft shutdown
+    signal.signal(signal.SIGTERM, _handle_sigterm)  # the pool sends SIGTERM after the soft shutdown
     return child
 
 
 def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) -> Any:
-    """Load the model. If it is unusable, report that for a while and end the process.
+    """Load the model. If it is unusable, report this in heartbeats for a while, then end the process.
 
-    The next pool child finds what was repaired meanwhile.
+    The pool then starts a new child, which can use the model if an operator has repaired it in the meantime.
 
-
-    :param send_heartbeat: reports the error code of what keeps this child from working.
+    :param send_heartbeat: sends a heartbeat with an error code, which shows why this child cannot work.
     """
-    from worker.vision.detection import detect, model_registry  # noqa: PLC0415 -- torch is imported in the child only
+    from worker.vision.detection import detect, model_registry  # noqa: PLC0415 -- only the pool child imports torch
 
     vision = settings.vision
     try:
         return detect.load(vision.model, threads=vision.threads, device=vision.device, precision=vision.precision)
     except model_registry.ModelUnusable as error:
-        telemetry.errors.error("no model: %s", error)  # the sentence is complete; a traceback would add nothing
+        telemetry.errors.error("no model: %s", error)  # without a traceback, because the sentence says everything
         until = time.monotonic() + _MODEL_RETRY_S
         while time.monotonic() < until:
-            with suppress(ShelfsightError):  # the log has the error
+            with suppress(ShelfsightError):  # the model error is in the log
                 send_heartbeat("model_unusable")
             time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
         os._exit(1)
 
 
 def _handle_sigterm(*_: object) -> None:
-    """End in an orderly way: what is held is released at once, so that no worker waits for its lease to end."""
+    """Exit with cleanup, which releases the claims at once. Otherwise, the work would wait until the leases expire."""
     raise SystemExit(0)
 
 
@@ -143,7 +147,7 @@ def _stop_pool_child(**_: Any) -> None:
 
 def _send_heartbeats(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
     while True:
-        with suppress(ShelfsightError):  # missing heartbeats show the failure
+        with suppress(ShelfsightError):  # the failure is noticed because the heartbeats stop
             heartbeats.send_heartbeat(stores.db, owner, work_queue, _find_impediment(stores.identity))
         time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
 

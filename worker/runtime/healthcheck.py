@@ -1,10 +1,11 @@
-"""``python -m worker.runtime.healthcheck``: check that a worker of this host is working.
+"""``python -m worker.runtime.healthcheck``: check that a worker on this host can work.
 
-With ``--inspector`` it checks a worker for inspections, with ``--sweep`` that a sweep holds its lease.
+With ``--inspector``, check that an inspector on this host can work. With ``--sweep``, check that a sweep process holds
+the lease of the sweep.
 
-For the health check of a container. Exit code 0 means healthy; 1 comes with a sentence on standard error. No module
-that processes images or claims work is imported: the check runs every few seconds, beside a worker that needs the
-processor.
+Containers use this program as their health check. Exit code 0 means healthy. Exit code 1 means not healthy, and a
+sentence on standard error gives the reason. This module imports no code that processes images or claims work, because
+the check runs every few seconds and shares the CPU with a worker.
 """
 
 import argparse
@@ -24,22 +25,21 @@ _LIMIT_S: Final = 4.0
 
 
 def main() -> None:
-    """Check once, and exit."""
+    """Run the check once. Exit with code 1 if it fails."""
     parser = argparse.ArgumentParser(
-        prog="python -m worker.runtime.healthcheck", description="Exit code 0: healthy. 1: not healthy."
+        prog="python -m worker.runtime.healthcheck",
+        description="Check that a worker on this host can work. Exit code 0: healthy. Exit code 1: not healthy.",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--inspector", action="store_true", help="check this host's inspector instead of its worker")
-    target.add_argument(
-        "--sweep", action="store_true", help="check the lease of the sweep instead of this host's worker"
-    )
+    target.add_argument("--inspector", action="store_true", help="check the inspector on this host instead")
+    target.add_argument("--sweep", action="store_true", help="check instead that a sweep process holds its lease")
     options = parser.parse_args()
     database = read().mongo.model_copy(update={"socket_timeout_s": _LIMIT_S, "server_selection_timeout_s": _LIMIT_S})
     try:
         with pymongo.timeout(_LIMIT_S):
             db = connect(database, app="alive")
             if options.sweep:
-                problem = None if heartbeats.is_sweep_active(db) else "no sweep holds the lease"
+                problem = None if heartbeats.is_sweep_active(db) else "no sweep holds its lease; see the sweep's log"
             else:
                 problem = _find_problem(db, *((INSPECTIONS, "inspector") if options.inspector else (IMAGES, "worker")))
     except ShelfsightError as error:
@@ -53,8 +53,8 @@ def _find_problem(db: Db, work_queue: WorkQueue, name: str) -> str | None:
     if heartbeats.is_worker_alive(db, work_queue, host):
         return None
     if impediment := heartbeats.find_impediment(db, work_queue, host):
-        return f"the {name} of {host} cannot work ({impediment}); see its log"
-    return f"no {name} of {host} has sent a heartbeat for {heartbeats.WORKER_TIMEOUT_S} s"
+        return f"the {name} on {host} cannot work ({impediment}); see its log"
+    return f"no {name} on {host} has sent a heartbeat in the last {heartbeats.WORKER_TIMEOUT_S} s; see its log"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thread that renews the leases of what a process holds, at a third of their length."""
+"""A thread that renews the leases of a process each time a third of their length has passed."""
 
 import threading
 import time
@@ -12,12 +12,12 @@ from shared.queue.leases import Lease
 @dataclass(slots=True)
 class _Item:
     deadline: float
-    """Monotonic seconds at which renewal stops."""
+    """Time at which renewal stops, in ``time.monotonic`` seconds."""
     lost: bool = False
 
 
 class LeaseKeeper:
-    """The leases that this process holds, from ``hold`` until ``drop``. It may be used by several threads."""
+    """Holds leases and renews them, from the call of ``hold`` until the call of ``drop``. It is thread-safe."""
 
     def __init__(
         self,
@@ -25,12 +25,12 @@ class LeaseKeeper:
         lease_s: float,
         on_overrun: Callable[[], None] | None = None,
     ) -> None:
-        """Start the thread; it ends with ``stop`` or with the process.
+        """Start the thread. It runs until ``stop`` is called or the process ends.
 
-        :param renew: extends leases by ``lease_s`` seconds and returns those that are still held. It may raise
-            ``ShelfsightError`` when the database does not answer: the leases then count as held, and the fence decides
-            when a result is stored.
-        :param on_overrun: called in the thread, before a renewal, when an item was not dropped within its time limit.
+        :param renew: extends leases by ``lease_s`` seconds, and returns the leases that are still held. It may raise
+            ``ShelfsightError`` if the database does not respond. The leases then still count as held, because the fence
+            prevents a worker that has lost a lease from storing a result.
+        :param on_overrun: called in the thread, before a renewal, if a lease was not dropped within its time limit.
         """
         self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
         self._items: dict[Lease, _Item] = {}
@@ -39,34 +39,34 @@ class LeaseKeeper:
         threading.Thread(target=self._run, name="lease", daemon=True).start()
 
     def hold(self, leases: Iterable[Lease], time_limit_s: float) -> None:
-        """Renew these leases from now on, for ``time_limit_s`` seconds at most."""
+        """Start to renew these leases, and renew them for at most ``time_limit_s`` seconds."""
         added = {lease: _Item(time.monotonic() + time_limit_s) for lease in leases}
         ids = {lease.id for lease in added}
         with self._lock:
             for lease, item in self._items.items():
-                if lease.id in ids:  # claimed again under a higher fence
+                if lease.id in ids:  # the document was claimed again under a higher fence
                     item.lost = True
             self._items |= added
 
     def drop(self, leases: Iterable[Lease]) -> None:
-        """Forget these leases."""
+        """Stop renewing these leases, and no longer hold them."""
         with self._lock:
             for lease in leases:
                 self._items.pop(lease, None)
 
     def holds(self, lease: Lease) -> bool:
-        """Whether a lease is held and was not lost as of the last renewal."""
+        """Return whether a lease is held and the last renewal did not show that it was lost."""
         with self._lock:
             item = self._items.get(lease)
             return item is not None and not item.lost
 
     def leases(self) -> list[Lease]:
-        """Return all leases from ``hold`` that were not dropped, including lost ones."""
+        """Return all leases that were passed to ``hold`` and not to ``drop``, including lost ones."""
         with self._lock:
             return list(self._items)
 
     def stop(self) -> None:
-        """Stop renewing."""
+        """Stop the thread, which ends all renewals."""
         self._stopped.set()
 
     def _run(self) -> None:

@@ -1,1 +1,1 @@
-"""Processing of untrusted images in a child process with limits on memory and time."""
+"""The processing of untrusted images in a child process that has limits on memory and time."""

@@ -1,6 +1,7 @@
-"""``python -m worker.sandbox.child MEMORY_BYTES CPU_S``: the sandbox's child process. It is killed when its parent ends.
+"""``python -m worker.sandbox.child MEMORY_BYTES CPU_S``: run the child process of the sandbox.
 
-Any exception other than an image's known faults terminates the child and counts as a crash.
+The kernel kills the child when its parent ends. ``VisionError`` is sent to the parent in a reply, and memory errors end
+the child with an exit code of their own. Any other exception ends the child and counts as a crash.
 """
 
 import ctypes
@@ -22,7 +23,10 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Limit the data memory beyond what is loaded (setrlimit(2)). Not the address space: libraries reserve much of it."""
+    """Limit the data memory to the amount in use now plus ``memory_bytes`` (RLIMIT_DATA in setrlimit(2)).
+
+    The address space is not limited, because libraries reserve much more of it than they use.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     used = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
     limit = used + memory_bytes
@@ -30,10 +34,11 @@ def _limit_memory(memory_bytes: int) -> None:
 
 
 def _limit_cpu_time(cpu_s: float) -> None:
-    """Let the kernel kill this process by SIGPROF after this much more CPU time; 0 removes the limit.
+    """Let the kernel kill this process with SIGPROF after ``cpu_s`` more seconds of CPU time; 0 removes the limit.
 
-    This is a timer (setitimer(2)) instead of RLIMIT_CPU: that limit counts from the start of the process, by a clock of ticks which drifts from
-    the exact times of getrusage(2), so the remaining time cannot be computed.
+    The limit is a timer (setitimer(2)) and not RLIMIT_CPU. RLIMIT_CPU counts from the start of the process and uses a
+    clock of ticks, which drifts from the exact times that getrusage(2) returns. So the value to set could not be
+    computed.
     """
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
@@ -46,21 +51,22 @@ def _execute(number: int, request: Request[Any]) -> Reply:
 
 
 def main() -> None:
-    """Execute requests until the pipe is closed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # Linux: otherwise a child that hangs would outlive its parent
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # undo what was inherited: the CPU time limit depends on it
+    """Execute requests until the parent closes the pipe."""
+    # This works only on Linux. Without it, a child that hangs would outlive its parent.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # undo inherited settings, because the CPU time limit needs SIGPROF
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     allocator.configure(allocator.WORKER)
-    imaging.limit_threads(1)  # the model uses the cores
+    imaging.limit_threads(1)  # leave the other cores to the model
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit_memory(int(sys.argv[1]))
     try:
         while True:
-            number, request = pickle.loads(receive(source))  # noqa: S301 -- from our parent
+            number, request = pickle.loads(receive(source))  # noqa: S301 -- the data comes from our own parent process
             _limit_cpu_time(float(sys.argv[2]))
             send(sink, pickle.dumps(_execute(number, request), pickle.HIGHEST_PROTOCOL))
-            _limit_cpu_time(0)  # reading the next request does not count
+            _limit_cpu_time(0)  # waiting for and reading the next request does not count
     except EOFError:
         return
     except MemoryError:
@@ -72,7 +78,7 @@ def main() -> None:
 
 
 def _is_memory_error(error: Exception) -> bool:
-    """Whether this is one of the memory errors of OpenCV, torch or zxing-cpp, which are no MemoryError."""
+    """Return whether OpenCV, torch, or zxing-cpp raised this error for lack of memory. They raise no MemoryError."""
     text = str(error).lower()
     return any(phrase in text for phrase in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
 

@@ -1,4 +1,7 @@
-"""Messages between parent and child over pipes: a length (8 bytes, little-endian) and that many bytes."""
+"""Messages that parent and child exchange over pipes.
+
+A message is the length of its content (8 bytes, little-endian), followed by the content.
+"""
 
 import struct
 from dataclasses import dataclass
@@ -6,12 +9,12 @@ from typing import IO, Any, Final
 
 _HEADER: Final = struct.Struct("<Q")
 EXIT_OUT_OF_MEMORY: Final = 71
-"""Exit code of a child that reached its memory limit."""
+"""The exit code of a child that has reached its memory limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The child's reply to the request with this number: a result, or the error code of the image's fault."""
+    """The child's reply to request ``number``: either a result or the error code of a faulty image."""
 
     number: int
     result: Any = None
@@ -19,19 +22,19 @@ class Reply:
 
 
 def send(pipe: IO[bytes] | None, data: bytes) -> None:
-    """Write one message."""
-    assert pipe is not None  # noqa: S101 -- created with PIPE
+    """Write one message to a pipe."""
+    assert pipe is not None  # noqa: S101 -- for the type checker; the processes are connected by pipes
     pipe.write(_HEADER.pack(len(data)))
     pipe.write(data)
     pipe.flush()
 
 
 def receive(pipe: IO[bytes] | None) -> bytes:
-    """Read one message.
+    """Read one message from a pipe, and return its content.
 
-    :raises EOFError: the other end is closed.
+    :raises EOFError: when the other process has closed the pipe before a whole message arrived.
     """
-    assert pipe is not None  # noqa: S101 -- created with PIPE
+    assert pipe is not None  # noqa: S101 -- for the type checker; the processes are connected by pipes
     (length,) = _HEADER.unpack(_read_exactly(pipe, _HEADER.size))
     return _read_exactly(pipe, length)
 

@@ -1,9 +1,11 @@
-"""The sandbox: processes an untrusted image in a child process with limits on memory and time.
+"""The parent's side of the sandbox, which processes untrusted images in a child process with memory and time limits.
 
-The sandbox decodes every image that is not a plain JPEG, executes every step of images that are tried alone, and processes all images that
-come by URL. So a crash or a hang affects the child only. (The model does not need it: it sees images scaled to one size.) The child starts
-with the first request, is kept while it works, and is replaced when it dies. Its exit status shows how it died: a crash counts against the
-image; a kill from outside never does.
+In the sandbox, every image that is not a plain JPEG is decoded, every step except detection is executed for images that
+are tried alone, and all images of inspections are decoded. So a crash or a hang affects only the child. Detection needs
+no sandbox, because the model receives images that have been scaled to one size.
+
+The child is started at the first request, is kept for later requests, and is replaced when it has died. Its exit status
+shows why it died: a crash counts against the image, and a kill from outside never does.
 """
 
 import pickle
@@ -23,24 +25,29 @@ from worker.vision.errors import VisionError
 
 _SIGNALS_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CPU_SHARE: Final = 0.8
-"""CPU time limit of a request, as a share of its time limit. A child that reaches it is in an endless computation, and another child would be too.
-A child that only waited may have been delayed by the machine, and is tried again."""
+"""The CPU time limit of a request, as a share of its wall-clock limit. A child that reaches the CPU time limit is in an
+endless computation, and a new child would be, too. A child that reaches only the wall-clock limit may have been delayed
+by other processes on the machine, so its request is tried again in a new child."""
 
 
 class SandboxKilled(Environment):
-    """The child was killed from outside; this says nothing about the image."""
+    """Raised when the child was killed from outside, which does not mean that the image is faulty."""
 
     default_code = "helper_killed"
 
 
 class Sandbox:
-    """One child process. Not thread-safe: the child is killed when the thread that started it ends (prctl(2), PR_SET_PDEATHSIG)."""
+    """Executes requests in one child process, which is replaced when it has died.
+
+    A sandbox is not thread-safe. Use it from one long-lived thread, because the kernel kills the child when the thread
+    that started it ends (PR_SET_PDEATHSIG in prctl(2)).
+    """
 
     def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        """Set the limits of each request. No child is started yet.
+        """Set the limits. No child is started yet.
 
-        :param memory_bytes: data memory of the child beyond what it needs to start.
-        :param timeout_s: wall-clock seconds for one request.
+        :param memory_bytes: the bytes of data memory that the child may use in addition to what it needs to start.
+        :param timeout_s: the wall-clock seconds that one attempt to execute a request may take.
         """
         self._memory_bytes, self._timeout_s = memory_bytes, timeout_s
         self._requests = 0
@@ -49,22 +56,23 @@ class Sandbox:
     def run(self, request: Request[Result_co]) -> Result_co:
         """Execute a request in the child and return its result.
 
-        :raises VisionError: the image is at fault; ``decoder_crash`` after one child reached its CPU time limit, or three crashed or hung.
-        :raises SandboxKilled: the child was killed from outside.
+        :raises VisionError: when the image is at fault. The code is ``decoder_crash`` when one child has reached its
+            CPU time limit, or when three children have crashed or hung.
+        :raises SandboxKilled: when the child was killed from outside.
         """
         self._requests += 1
         message = pickle.dumps((self._requests, request), pickle.HIGHEST_PROTOCOL)
         for _ in range(SOLO_DEATHS_ALLOWED):
             try:
                 reply = self._exchange(message)
-            except BaseException:  # whatever interrupted the wait: a reply left in the pipe would be read as the next request's
+            except BaseException:  # kill the child, or the next request would read the late reply
                 self.close()
                 raise
             if reply is None:
                 continue
             if reply.number != self._requests:
                 self.close()
-                raise RuntimeError("the sandbox child replied to another request")
+                raise RuntimeError("the sandbox child sent a reply to another request")
             if reply.fault is not None:
                 raise VisionError(reply.fault)
             result: Result_co = reply.result
@@ -72,7 +80,7 @@ class Sandbox:
         raise VisionError("decoder_crash")
 
     def close(self) -> None:
-        """Kill the child. May be called from another thread while ``run`` waits."""
+        """Kill the child. Another thread may call this while ``run`` waits for a reply."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -83,10 +91,10 @@ class Sandbox:
                         pipe.close()
 
     def _exchange(self, message: bytes) -> Reply | None:
-        """Send a request and return the reply; None when the child crashed or hung."""
+        """Send a request and return the reply, or None if the child has crashed or has hung."""
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- our own module
+            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
         child = self._child
         oom_kills = _oom_kills()
         timed_out = threading.Event()
@@ -95,11 +103,11 @@ class Sandbox:
             timed_out.set()
             child.kill()
 
-        timer = threading.Timer(self._timeout_s, end)  # covers a hang while reading, computing and replying
+        timer = threading.Timer(self._timeout_s, end)  # covers a hang while the child reads, computes, or replies
         timer.start()
         try:
             send(child.stdin, message)
-            reply: Any = pickle.loads(receive(child.stdout))  # noqa: S301 -- from our own child
+            reply: Any = pickle.loads(receive(child.stdout))  # noqa: S301 -- the data comes from our own child process
         except (EOFError, OSError) as error:
             code = child.wait()
             self.close()
@@ -110,7 +118,7 @@ class Sandbox:
             if code == EXIT_OUT_OF_MEMORY or (code == -signal.SIGKILL and _oom_kills() != oom_kills):
                 return Reply(self._requests, fault="out_of_memory")
             if -code in _SIGNALS_FROM_OUTSIDE:
-                raise SandboxKilled("The process that decoded the image was killed; retry later.") from error
+                raise SandboxKilled("The process that decoded the image was killed. Retry later.") from error
             return None
         finally:
             timer.cancel()
@@ -124,7 +132,10 @@ def _command(memory_bytes: int, cpu_s: float) -> list[str]:
 
 
 def _oom_kills() -> int:
-    """Count the processes that this kernel has killed when memory ran out (proc(5)): the only SIGKILL that is the image's fault."""
+    """Return the number of processes that this kernel has killed because memory ran out (proc(5)).
+
+    Only a SIGKILL for this reason is the image's fault.
+    """
     with suppress(OSError, ValueError), Path("/proc/vmstat").open() as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
     return 0

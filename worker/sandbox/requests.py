@@ -1,4 +1,4 @@
-"""What a sandbox child can be asked to do: plain values that are pickled, sent, and executed there."""
+"""The requests to a sandbox child. Each is a plain value that the parent pickles and sends, and the child executes."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -11,12 +11,12 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Request(Protocol[Result_co]):
-    """A picklable value with the operation that the child executes."""
+    """A picklable value with an ``execute`` method, which the child calls."""
 
     def execute(self) -> Result_co:
-        """Return the result.
+        """Execute the operation and return its result.
 
-        :raises VisionError: the image is at fault.
+        :raises VisionError: when the image is at fault.
         """
 
 
@@ -30,27 +30,27 @@ class PrepareImage:
     max_pixels: int
 
     def execute(self) -> PreparedImage:
-        """See ``image_steps.prepare``."""
+        """Execute ``image_steps.prepare`` on the decoded image."""
         picture = imaging.decode(self.data, max_pixels=self.max_pixels)
         return image_steps.prepare(picture, image_id=self.image_id, declared=self.declared_barcode)
 
 
 @dataclass(frozen=True, slots=True)
 class FinishImage:
-    """Draw the detections into a prepared image, and make its augmentations."""
+    """Draw the detections into a prepared image, and compute its augmentations."""
 
     prepared: PreparedImage
     detections: list[dict[str, Any]]
     augmentations: list[str]
 
     def execute(self) -> PreparedImage:
-        """See ``image_steps.finish``."""
+        """Execute ``image_steps.finish`` on the CPU."""
         return image_steps.finish(self.prepared, self.detections, self.augmentations, "cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentImage:
-    """Scale an inspection's image for display, and make its augmentations."""
+    """Scale an inspection's image for display, and compute its augmentations."""
 
     data: bytes
     augmentations: tuple[str, ...]
@@ -58,17 +58,17 @@ class AugmentImage:
     max_pixels: int
 
     def execute(self) -> ImageDescription:
-        """See ``describe.augment_image``."""
+        """Execute ``describe.augment_image``."""
         return describe.augment_image(self.data, names=self.augmentations, seed=self.seed, max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True, slots=True)
 class DescribeImage:
-    """Describe an inspection's image, and decode it for the model."""
+    """Decode an inspection's image and describe it. The result includes the pixels for the model."""
 
     data: bytes
     max_pixels: int
 
     def execute(self) -> ImageDescription:
-        """See ``describe.describe_image``."""
+        """Execute ``describe.describe_image``."""
         return describe.describe_image(self.data, max_pixels=self.max_pixels)

@@ -1,1 +1,1 @@
-"""The sweep: repairs what a crash left unfinished, and deletes what is no longer needed."""
+"""The sweep, which finishes work that a crash has interrupted, and deletes data that is no longer needed."""

@@ -1,4 +1,4 @@
-"""Finishes deletions of batches: their files, and at last their documents."""
+"""Finish deletions of batches: delete the files first, and the documents last."""
 
 import time
 
@@ -9,12 +9,15 @@ from shared.storage.blob_keys import batch_prefix, spool_key
 
 
 def longest_write_s(settings: Settings) -> float:
-    """Return the seconds after which a worker that lost its claim has stopped writing."""
+    """Return the number of seconds after which a worker that has lost its claim can no longer write."""
     return settings.worker.hard_limit_s + settings.worker.lease_s
 
 
 def finish(stores: Stores, until: float) -> bool:
-    """Delete the files of deleted batches: once soon, in case the request was interrupted, and again when no worker can still write.
+    """Delete the files of deleted batches twice, and then the documents.
+
+    The files are deleted soon after the request, in case the request was interrupted. They are deleted once more when
+    no worker can still write any. The documents follow directly after that.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether the time limit was reached.

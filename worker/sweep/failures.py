@@ -1,4 +1,4 @@
-"""Failures of one part of the sweep do not stop the others."""
+"""Run the parts of the sweep so that a failure in one part does not stop the other parts."""
 
 import logging
 from collections.abc import Callable
@@ -10,13 +10,13 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def succeeds(part: Callable[..., bool | None], *arguments: object) -> bool:
-    """Run a part and return its result as a boolean; log any failure and return False."""
+    """Run one part of the sweep and return its result as a boolean. If it fails, log the error and return False."""
     try:
         return bool(part(*arguments))
     except ShelfsightError as error:
-        _log.warning("sweep: %s: %s", _name(part), error.code)
-    except Exception:  # noqa: BLE001 -- any failure of a part must not stop the others
-        _log.exception("sweep: %s", _name(part))
+        _log.warning("sweep: %s failed: %s", _name(part), error.code)
+    except Exception:  # noqa: BLE001 -- a failure in one part must not stop the other parts
+        _log.exception("sweep: %s failed because of an unexpected error", _name(part))
     return False
 
 

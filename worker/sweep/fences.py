@@ -1,4 +1,7 @@
-"""Deletes the files that lost claims wrote: folders of fences other than the valid one."""
+"""Delete the files that workers wrote under claims that they lost.
+
+These files are in the folders of all fences except the valid one.
+"""
 
 import time
 from typing import Final
@@ -12,7 +15,7 @@ _LIMIT: Final = 200
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Clean the images of batches that finished so long ago that no worker can still be writing.
+    """Delete the files of lost claims in batches that finished so long ago that no worker can still write to them.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.

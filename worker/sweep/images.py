@@ -1,4 +1,4 @@
-"""Repairs of the images of batches: expired leases, unclosed batches, lost wakeups."""
+"""Repair the images of batches: requeue images with expired leases, close batches, and replace lost wakeups."""
 
 import logging
 
@@ -10,20 +10,20 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def expire_leases(stores: Stores) -> bool:
-    """Queue images whose worker has vanished; whether there were any."""
+    """Requeue the images whose leases have expired, and return whether there were any."""
     expired = claims.expire_leases(stores.db)
     if expired:
-        _log.warning("sweep: %d images of vanished workers are queued again", expired)
+        _log.warning("sweep: %d images were requeued because their leases had expired", expired)
     return bool(expired)
 
 
 def close_batches(stores: Stores) -> bool:
-    """Close batches whose last worker died before it closed them; whether there were any."""
+    """Close batches whose last worker died before closing them, and return whether there were any."""
     return bool(results.close_batches(stores.db, results.find_closable(stores.db)))
 
 
 def publish_wakeups(stores: Stores) -> bool:
-    """Publish a wakeup when images can be claimed and no wakeup waits; whether it was published."""
+    """Publish a wakeup if images are claimable and no wakeup is waiting. Return whether a wakeup was published."""
     store_rotation.repair(stores.db)
     if not claims.has_claimable(stores.db):
         return False

@@ -1,4 +1,4 @@
-"""Repairs and clean-up of inspections."""
+"""Repair inspections, and delete their old results and files."""
 
 import time
 from typing import Final
@@ -11,12 +11,12 @@ from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, inspection_pref
 _LIMIT: Final = 200
 _GIVE_UP_AFTER_S: Final = 300
 _ORPHAN_AGE_S: Final = 3600
-"""Longer than any inspection takes: older files without a result belong to none."""
+"""An inspection takes less than this. So older files without a result are not needed by any running inspection."""
 _SHARDS: Final = 256
 
 
 class InspectionSweep:
-    """Cleans one shard of the inspections' folders at a time, and remembers which comes next."""
+    """Repairs and cleans up inspections. Each call of ``clean`` cleans one shard of the folders, in rotation."""
 
     def __init__(self, stores: Stores) -> None:
         self._settings, self._db, self._blobs = stores.settings.inspect, stores.db, stores.blobs
@@ -24,9 +24,9 @@ class InspectionSweep:
         self._shard = 0
 
     def repair(self) -> bool:
-        """Queue the inspections of vanished workers, fail those that waited too long, and replace lost wakeups.
+        """Requeue or fail inspections with expired leases, fail overdue inspections, and replace lost wakeups.
 
-        :returns: whether an inspection was queued or failed.
+        :returns: whether an inspection was requeued or failed.
         """
         ended = jobs.expire_leases(self._db, self._settings.failed_s)
         ended += jobs.fail_overdue(self._db, _GIVE_UP_AFTER_S, self._settings.failed_s)
@@ -35,7 +35,7 @@ class InspectionSweep:
         return bool(ended)
 
     def clean(self, until: float) -> bool:
-        """Delete results that are too old or too many, and files that belong to no result.
+        """Delete results that have expired or exceed the space limit, and files that belong to no result.
 
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether there is more to do.
@@ -50,7 +50,7 @@ class InspectionSweep:
         return len(old) == _LIMIT
 
     def _clean_orphans(self) -> None:
-        """Delete images whose result was never stored, in one shard, and uploaded images that no inspection processed."""
+        """Delete old files without a result in the next shard, and old uploads that no inspection has processed."""
         self._shard = (self._shard + 1) % _SHARDS
         shard = f"{INSPECTION_FILES}/{self._shard:02x}"
         ages = {name: self._age_s(f"{shard}/{name}") for name in self._blobs.folders(shard)}
@@ -62,5 +62,8 @@ class InspectionSweep:
                 self._blobs.delete(blob.key)
 
     def _age_s(self, folder: str) -> float:
-        """Seconds since the newest blob of a folder was written; 0 for an empty folder, which may be about to be filled."""
+        """Return the seconds since the newest blob in a folder was written.
+
+        The age of an empty folder is 0, because a worker may be about to write files into it.
+        """
         return time.time() - max((blob.modified for blob in self._blobs.list(folder)), default=time.time())

@@ -1,4 +1,4 @@
-"""Which of several sweep processes works: a lease in MongoDB, by its clock alone."""
+"""Choose the one sweep process that works, by a lease in MongoDB. Only MongoDB's clock determines when it expires."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from shared.storage.mongo import translate_errors
 
 
 class Leader:
-    """One process's claim to be the leader. The lease lasts five intervals of the sweep."""
+    """Acquires the leader's lease for one sweep process. The lease lasts for five intervals of the sweep."""
 
     def __init__(self, stores: Stores) -> None:
         self._db = stores.db
@@ -19,18 +19,19 @@ class Leader:
         self._lease_ms = int(stores.settings.sweep.interval_s * 5000)
 
     def acquire(self) -> bool:
-        """Acquire or renew the lease; False when another process holds it.
+        """Acquire or renew the lease, and return whether this process now holds it.
 
-        :raises StoreAway: MongoDB does not answer.
+        :raises StoreAway: when MongoDB does not respond.
         """
         lease = {"_id": SWEEP_LEASE, "owner": self._owner, "until": {"$add": ["$$NOW", self._lease_ms]}}
-        free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}  # a missing field compares as less
+        # A missing field compares as less than any date.
+        free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}
         acquire = [{"$replaceWith": {"$cond": [free, lease, "$$ROOT"]}}]
         with translate_errors():
             try:
                 found = self._db.leases.find_one_and_update(
                     {"_id": SWEEP_LEASE}, acquire, upsert=True, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:  # two processes inserted it at the same time
+            except DuplicateKeyError:  # another process inserted the lease at the same time
                 return False
         return found is not None and bool(found["owner"] == self._owner)

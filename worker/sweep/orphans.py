@@ -1,4 +1,4 @@
-"""Deletes files that belong to no batch, and remains in the temporary folder."""
+"""Delete files that belong to no batch, and files left over in the temporary folder."""
 
 import time
 from typing import Final
@@ -15,14 +15,14 @@ _SHARDS: Final = 256
 
 
 class OrphanSweep:
-    """Cleans one shard of the batches' folders at a time, and remembers which comes next."""
+    """Deletes left-over files. Each call of ``clean`` cleans one shard of the batches' folders, in rotation."""
 
     def __init__(self, stores: Stores) -> None:
         self._db, self._blobs = stores.db, stores.blobs
         self._shard = 0
 
     def clean(self, until: float) -> bool:
-        """Clean the next shard and the temporary folder.
+        """Delete left-over files in the next shard and in the temporary folder.
 
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether the time limit was reached.
@@ -44,7 +44,7 @@ class OrphanSweep:
         return False
 
     def _clean_temp(self, until: float) -> bool:
-        for name in self._blobs.folders(TEMP):  # trees whose deletion was interrupted
+        for name in self._blobs.folders(TEMP):  # these folders are trees whose deletion was interrupted
             if time.monotonic() > until:
                 return True
             self._blobs.delete_tree(f"{TEMP}/{name}")

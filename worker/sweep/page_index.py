@@ -1,4 +1,4 @@
-"""Upkeep of the page index."""
+"""Keep the page index up to date."""
 
 import logging
 
@@ -9,9 +9,9 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def maintain(stores: Stores) -> bool:
-    """Index new batches and recount some segments; whether a count was wrong."""
+    """Add new batches to the page index, recount some segments, and return whether a count was wrong."""
     page_index.maintain(stores.db)
     wrong = page_index.recount(stores.db)
     if wrong:
-        _log.warning("sweep: %d segment counts were corrected", wrong)
+        _log.warning("sweep: %d wrong segment counts in the page index were corrected", wrong)
     return bool(wrong)

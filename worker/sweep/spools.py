@@ -1,4 +1,4 @@
-"""Deletes spools: those whose originals are all stored on their own, and old ones that belong to no batch."""
+"""Delete the spools whose originals are all stored under their own keys, and old spools that belong to no batch."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Settle the spools of finished batches, and delete orphaned ones.
+    """Process the spools of finished batches, and delete old spools that belong to no batch.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.
@@ -40,7 +40,7 @@ def clean(stores: Stores, until: float) -> bool:
 
 
 def _delete_orphans(stores: Stores, until: float) -> bool:
-    """Delete old spools that no batch refers to; whether there are more."""
+    """Delete old spools that belong to no batch. Return whether the time limit was reached."""
     old = [
         blob.key.removeprefix(f"{SPOOL}/")
         for blob in stores.blobs.list(SPOOL)
@@ -54,7 +54,8 @@ def _delete_orphans(stores: Stores, until: float) -> bool:
                 return True
             if batch_id in known:
                 continue
-            with translate_errors():  # the tombstone first: a late commit must fail instead of losing its bytes
+            # Insert the tombstone first, so that a late commit fails instead of accepting a batch without bytes.
+            with translate_errors():
                 abandoned = commits.abandon(stores.db, batch_id)
             if abandoned:
                 stores.blobs.delete(spool_key(batch_id))
@@ -62,11 +63,15 @@ def _delete_orphans(stores: Stores, until: float) -> bool:
 
 
 def _settle(stores: Stores, batch_id: str) -> None:
-    """Publish the images of a finished batch, and delete its spool if every original is stored; else keep the spool for good."""
+    """Publish the images of a finished batch, and delete its spool if every original is stored intact.
+
+    Otherwise, the spool is kept permanently.
+    """
     images = _terminal_images(stores, batch_id)
     if images is None:
         return
-    succeeds(_publish, stores.blobs, images)  # a missing link only costs time: no reason to keep a spool
+    # A missing link only makes requests slower, so a failure is no reason to keep the spool.
+    succeeds(_publish, stores.blobs, images)
     if _originals_are_stored(stores.blobs, batch_id, images):
         failpoints.reach("9-before-spool-delete")
         stores.blobs.delete(spool_key(batch_id))
@@ -75,7 +80,7 @@ def _settle(stores: Stores, batch_id: str) -> None:
 
 
 def _terminal_images(stores: Stores, batch_id: str) -> list[Document] | None:
-    """Return the images of a batch, read with read concern majority; None when one is not terminal."""
+    """Read the images of a batch with read concern ``majority``. Return None if any of them is not terminal."""
     images = stores.db.get_collection("images", read_concern=ReadConcern("majority"))
     fields = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1}
     with translate_errors():
@@ -84,19 +89,22 @@ def _terminal_images(stores: Stores, batch_id: str) -> list[Document] | None:
 
 
 def _publish(blobs: BlobStore, images: list[Document]) -> None:
-    """Publish the variants of each done image for file servers: its worker may have died before it did."""
+    """Publish the variants of each done image for file servers, in case a worker died before it published them."""
     for image in images:
         if image["status"] == ImageState.DONE:
             blobs.publish(image_prefix(image["_id"]), str(image["work"]["fence"]))
 
 
 def _originals_are_stored(blobs: BlobStore, batch_id: str, images: list[Document]) -> bool:
-    """Verify length and digest of each original, and rewrite a bad one from the spool; False when one remains bad."""
+    """Return whether all originals are stored with the right length and digest.
+
+    A missing or damaged original is first rewritten from the spool if possible.
+    """
     lost = [image for image in images if not _is_intact(blobs, image) and not _restore(blobs, batch_id, image)]
     for image in lost:
-        _log.critical("sweep: the original of image %s is missing or damaged; its spool is kept", image["_id"])
+        _log.critical("sweep: the original of image %s is missing or damaged, so its spool is kept", image["_id"])
     if not images:
-        _log.critical("sweep: batch %s has no image documents; its spool is kept", batch_id)
+        _log.critical("sweep: batch %s has no image documents, so its spool is kept", batch_id)
     return bool(images) and not lost
 
 
@@ -107,14 +115,14 @@ def _is_intact(blobs: BlobStore, image: Document) -> bool:
 
 
 def _restore(blobs: BlobStore, batch_id: str, image: Document) -> bool:
-    """Rewrite an original from the spool; False when the spool does not hold it."""
+    """Rewrite an original from the spool. Return False if the spool does not contain it intact."""
     try:
         data = blobs.read(spool_key(batch_id), image["work"]["offset"], image["file_size"])
     except BlobMissing:
         return False
     if hashlib.sha256(data).hexdigest() != image["sha256"]:
         return False
-    _log.error("sweep: the original of image %s was missing or damaged and is rewritten from the spool", image["_id"])
+    _log.error("sweep: the original of image %s was missing or damaged; rewriting it from the spool", image["_id"])
     blobs.write(original_key(image["_id"], image["work"]["ext"]), [data])
     return True
 

@@ -1,4 +1,4 @@
-"""The sweep: every two seconds, one process repairs what crashes left unfinished and deletes what is no longer needed."""
+"""The sweep. Every two seconds, one process finishes work that crashes have interrupted and deletes unneeded data."""
 
 import time
 from functools import partial
@@ -12,7 +12,7 @@ from worker.sweep.orphans import OrphanSweep
 
 
 class Sweep:
-    """One sweep process. It works only while it is the leader."""
+    """The work of one sweep process, which does something only while it is the leader."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -22,9 +22,10 @@ class Sweep:
         self._clean_at = 0.0
 
     def tick(self) -> None:
-        """Do everything that is due. Each part fails alone; the next tick comes soon.
+        """Run every part of the sweep that is due. A part that fails does not stop the others and is repeated later.
 
-        Cleaning takes at most about half of the interval and continues at the next tick, so that a busy hour's backlog does not delay wakeups.
+        Cleaning takes at most about half of the interval and continues at the next tick. So wakeups are not delayed
+        when there is much to clean.
         """
         if not succeeds(self._leader.acquire):
             return

@@ -1,4 +1,4 @@
-"""An image pipeline over real servers, and what it is built from."""
+"""Fixtures for the worker tests: an image pipeline that uses real servers, its settings, blob store, and detector."""
 
 from collections.abc import Iterator
 from pathlib import Path

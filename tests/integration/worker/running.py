@@ -1,4 +1,4 @@
-"""Helpers of the worker tests: upload a batch, run a pipeline, count images by state."""
+"""Helpers for the worker tests: upload a batch, create and run a pipeline, and count images by state."""
 
 import time
 from typing import Any
@@ -15,7 +15,10 @@ from worker.vision.detection.detect import Detector
 
 
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
-    """Post a batch, and wait until its store has a turn, which a thread of the web process gives it after the response."""
+    """Post a batch, and return the response body once the batch is claimable.
+
+    A batch is claimable when its store has a turn. A thread of the web process creates the turn after the response.
+    """
     batch = post_batch(web, body).get_json()
     deadline = time.monotonic() + 120
     while db.turns.find_one({"pending": True}) is None:
@@ -25,16 +28,16 @@ def upload(web: FlaskClient, db: Db, body: Any) -> Any:
 
 
 def run(pipeline: ImagePipeline) -> None:
-    """Process everything that is claimable."""
+    """Process images until none is claimable."""
     pipeline.run(lambda: None, 600)
 
 
 def count(db: Db) -> dict[str, int]:
-    """Count the images by state."""
+    """Return the number of images in each state."""
     groups = db.images.aggregate([{"$group": {"_id": "$status", "n": {"$sum": 1}}}])
     return {group["_id"]: group["n"] for group in groups}
 
 
 def make_pipeline(worker_settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> ImagePipeline:
-    """Return a pipeline over these stores; the caller stops it."""
+    """Return a new pipeline that uses these stores. The caller must stop it."""
     return ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, owner)

@@ -1,4 +1,4 @@
-"""The processing of one claim through the real stages: store originals, decode, detect, write, finish, close, release."""
+"""Tests of the image pipeline with its real stages: store originals, decode, detect, write, finish, close, release."""
 
 import itertools
 import struct
@@ -81,7 +81,8 @@ def test_a_worker_that_lost_its_lease_overwrites_nothing(
         "worker-a",
     )
     lost = late.claim_next()
-    wait_until(lambda: claims.expire_leases(db) == 1)  # its hard limit is exceeded, so the lease is not renewed
+    # The first worker does not renew the lease, because the hard limit has passed.
+    wait_until(lambda: claims.expire_leases(db) == 1)
     other = make_pipeline(worker_settings, db, blobs, detector, "worker-b")
     run(other)
     other.stop()
@@ -139,9 +140,9 @@ def test_when_the_time_is_over_no_further_claim_is_started(web: FlaskClient, db:
         },
     )
     wakeups: list[None] = []
-    assert pipeline.run(lambda: wakeups.append(None), 0)  # the time is over at once
+    assert pipeline.run(lambda: wakeups.append(None), 0)  # with 0 seconds, the time is over at once
     assert count(db) == {"done": 32, "queued": 8}
-    assert wakeups == [None]  # the claim was full, so a wakeup is published for another worker
+    assert wakeups == [None]  # because the claim was full, a wakeup is published for another worker
     assert not pipeline.run(lambda: None, 600)
     assert count(db) == {"done": 40}
 
@@ -162,7 +163,7 @@ def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
     finish, calls = results.finish, itertools.count(1)
 
     def exceed_time_limit(*args: Any) -> set[str]:
-        if next(calls) == 4:  # the last group of the first claim, when the next claim has been taken
+        if next(calls) == 4:  # while the last group of the first claim is stored, the next claim has already been taken
             raise SoftTimeLimitExceeded
         return finish(*args)
 
@@ -171,7 +172,7 @@ def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
         pipeline.run(lambda: None, 60)
     assert count(db) == {"done": 24, "queued": 16}
     assert db.images.count_documents({"work.released_for": "not_begun"}) == 8
-    assert claims.has_claimable(db)  # without a delay
+    assert claims.has_claimable(db)  # the images were released without a delay
     assert db.images.count_documents({"work.owner": {"$ne": None}}) == 0
 
 
@@ -196,14 +197,14 @@ def test_a_store_that_is_not_mounted_fails_no_image(
 
     claim = claims.claim
     with monkeypatch.context() as patch:
-        patch.setattr(claims, "claim", unmount)  # the blob store disappears during a claim
+        patch.setattr(claims, "claim", unmount)  # the blob store is unmounted directly after the claim
         with pytest.raises(StoreAway):
             run(pipeline)
     assert (
         db.images.count_documents({"status": "queued", "work.released_for": "blobs_unavailable", "work.faults": 0}) == 1
     )
     with pytest.raises(StoreAway):
-        run(pipeline)  # nothing is claimed without the blob store
+        run(pipeline)  # no image can be claimed while the blob store is missing
     away.rename(blobs_root)
     time.sleep(1.1)
     run(pipeline)
@@ -252,7 +253,7 @@ def test_images_of_a_group_that_failed_in_the_worker_are_tried_alone_in_the_sand
     def fail(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(image_steps, "finish", fail)  # in this process only
+    monkeypatch.setattr(image_steps, "finish", fail)  # replaced only in this process, not in the sandbox child
     pipeline.process(pipeline.claim_next())
     assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 3
     time.sleep(1.1)
@@ -306,4 +307,5 @@ def test_what_is_done_stays_done_when_the_time_is_over(
     with pytest.raises(SoftTimeLimitExceeded):
         pipeline.process(pipeline.claim_next())
     assert count(db) == {"done": 8, "queued": 12}
-    assert db.images.count_documents({"work.solo": True}) == 12  # one of them may have used up the time
+    # Each of the 12 images is tried alone next, because any of them may have used up the time.
+    assert db.images.count_documents({"work.solo": True}) == 12

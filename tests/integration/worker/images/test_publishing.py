@@ -1,4 +1,4 @@
-"""A plain file server finds the files of done images, and nothing else."""
+"""Tests that a plain file server finds the files of done images, and no other files."""
 
 import time
 from datetime import timedelta
@@ -31,7 +31,10 @@ def live_link(blobs_root: Path, image_id: str) -> Path:
 
 
 def served(blobs_root: Path, image_id: str, name: str) -> bytes | None:
-    """Read what a file server would return: ``thumb.jpg``, or an original by its extension; None when it would ask the web process."""
+    """Return the file that a file server would send, or None if it would pass the request to the web process.
+
+    :param name: the name of a variant, such as ``thumb.jpg``, or the extension of the original, such as ``png``.
+    """
     path = f"../../{image_id[32:]}.{name}" if "." not in name else name
     try:
         return (live_link(blobs_root, image_id) / path).read_bytes()
@@ -57,7 +60,7 @@ def test_a_file_server_finds_the_files_of_done_images_and_none_of_failed_ones(
     assert [served(blobs_root, image, "jpg") for image in (done, failed)] == [
         None,
         None,
-    ]  # the originals are stored, and the images are not done yet
+    ]  # the originals are already stored, but the images are not done yet
     pipeline.process(claim)
     for name in ("thumb", "boxes", "rotate"):
         assert served(blobs_root, done, f"{name}.jpg") == web.get(f"/uploads/{done}/{name}.jpg").data
@@ -76,7 +79,7 @@ def test_images_that_cannot_be_published_are_done_nevertheless(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    images = [image_payload(make_image(number, (16, 16))) for number in range(10)]  # more than one group
+    images = [image_payload(make_image(number, (16, 16))) for number in range(10)]  # more images than one group has
     batch = upload(web, db, {"images": images, "augmentations": [], "detect": False})
 
     def fail(*_: object) -> None:
@@ -95,7 +98,7 @@ def test_a_worker_that_lost_its_claim_links_none_of_its_files(
 ) -> None:
     long_leases = worker_settings.model_copy(
         update={"worker": settings.Worker(lease_s=300)}
-    )  # no renewal shows it the loss in time
+    )  # the lease is so long that no renewal detects its loss during the test
     image = upload(web, db, [image_payload(make_image(1))])["images"][0]["id"]
     pipelines = [make_pipeline(long_leases, db, blobs, detector, owner) for owner in ("worker-a", "worker-b")]
     try:
@@ -104,7 +107,8 @@ def test_a_worker_that_lost_its_claim_links_none_of_its_files(
         assert claims.expire_leases(db) == 1
         heir = pipelines[1].claim_next()
         pipelines[0].process(lost)
-        assert blobs.stat(variant_key(image, 1, "thumb")) is not None  # it wrote its files, but no link
+        # The worker wrote its files, but did not create the link.
+        assert blobs.stat(variant_key(image, 1, "thumb")) is not None
         assert not live_link(blobs_root, image).is_symlink()
         pipelines[1].process(heir)
         assert str(live_link(blobs_root, image).readlink()) == "2"
@@ -118,7 +122,8 @@ def test_a_worker_that_lost_its_claim_links_none_of_its_files(
 def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings, blobs_root: Path
 ) -> None:
-    good = make_image(1, (640, 480))  # large enough that its first half still has the header: all three are one group
+    # The image is so large that half of its file still contains the header. So all three images are in one group.
+    good = make_image(1, (640, 480))
     batch = upload(web, db, [image_payload(good), image_payload(make_image(2)), image_payload(good[: len(good) // 2])])
     missing, wrong, failed = (image["id"] for image in batch["images"])
     blobs.write(variant_key(failed, 1, "thumb"), [b"so that a link would have a target"])
@@ -179,7 +184,7 @@ def test_a_deletion_removes_the_files_from_a_file_server_before_its_response(
         calls.append((prefix, db.batches.count_documents({"deleting": True})))
         assert served(blobs_root, image, "jpg") == make_image(
             1
-        )  # the batch is marked first: the files are found a moment longer than the web process shows them
+        )  # the batch was marked first, so a file server still serves a file that the web process no longer shows
         delete_tree(self, prefix)
 
     monkeypatch.setattr(LocalBlobs, "delete_tree", record)
@@ -187,7 +192,8 @@ def test_a_deletion_removes_the_files_from_a_file_server_before_its_response(
     assert calls == [(folder, 1)]
     assert not (blobs_root / folder).exists()
     assert [path.name for path in blobs_root.rglob("*") if path.is_file()] == [IDENTITY]
-    blobs.publish(image_prefix(image), "1")  # by a worker that froze between its result and its link
+    # A worker that froze after storing its result and before creating the link would do this.
+    blobs.publish(image_prefix(image), "1")
     assert not (blobs_root / folder).exists()
 
 
@@ -197,7 +203,7 @@ def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
     batch = upload(web, db, [image_payload(make_image(1))])
     image, folder = batch["images"][0]["id"], batch_prefix(batch["batch_id"])
     run(pipeline)
-    deletion.begin_delete(db, batch["batch_id"])  # and then the web process was killed
+    deletion.begin_delete(db, batch["batch_id"])  # the files stay, as if the web process was killed at this point
     assert served(blobs_root, image, "jpg") == make_image(1)
     sweep = Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
     sweep.tick()

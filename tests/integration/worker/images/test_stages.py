@@ -1,4 +1,4 @@
-"""Groups of a claim overlap, images that must be tried alone do not, and a time limit ends both."""
+"""Tests that the groups in a claim overlap, that images tried alone do not overlap, and that time limits are kept."""
 
 import itertools
 import os
@@ -34,7 +34,10 @@ pytestmark = pytest.mark.slow
 
 
 class Order:
-    """Counts the steps that have started, and lets a step wait for another; a wait that does not end fails the test."""
+    """Counts how often each step has started, and lets a step wait until another step has started.
+
+    A wait that takes more than 120 s and a step that starts too early are recorded in ``errors``.
+    """
 
     def __init__(self) -> None:
         self._started: Counter[str] = Counter()
@@ -49,16 +52,16 @@ class Order:
     def wait(self, step: str, times: int) -> None:
         with self._changed:
             if not self._changed.wait_for(lambda: self._started[step] >= times, 120):
-                self.errors.append(f"{step} has not started")
+                self.errors.append(f"{step} has not started often enough within 120 s")
 
     def check_not_started(self, step: str) -> None:
         with self._changed:
             if self._started[step]:
-                self.errors.append(f"{step} has started")
+                self.errors.append(f"{step} has started too early")
 
 
 def with_many_threads(worker_settings: Settings) -> Settings:
-    """Allow so many threads that those which wait in a test delay no other image."""
+    """Return settings with so many threads that threads which a test blocks do not delay other images."""
     return worker_settings.model_copy(update={"vision": worker_settings.vision.model_copy(update={"threads": 15})})
 
 
@@ -84,9 +87,9 @@ def test_the_next_group_is_decoded_and_the_previous_one_finished_while_the_model
 
     def record_detection(images: list[Any], **kwargs: Any) -> list[Any]:
         call = next(calls)
-        order.check_not_started(f"decoding {call + 2}")  # at most three groups are in memory
+        order.check_not_started(f"decoding {call + 2}")  # because at most three groups are in memory
         if call < 4:
-            order.wait(f"decoding {call + 1}", 8)  # at the fourth call: of the next claim
+            order.wait(f"decoding {call + 1}", 8)  # in the fourth call, this group belongs to the next claim
         order.start(f"detection {call}")
         return predict(images, **kwargs)
 
@@ -137,7 +140,7 @@ def test_threads_and_the_model_take_turns_if_configured(
             first = busy.acquire(blocking=False)
             if not first:
                 overlapped.set()
-            time.sleep(0.01)  # time for others to start, if nothing prevents them
+            time.sleep(0.01)  # gives other calls the time to start, unless something prevents them
             try:
                 return call(*args, **kwargs)
             finally:
@@ -193,7 +196,7 @@ def test_no_image_is_processed_beside_one_that_is_tried_alone(
 
     def record_detection(images: list[Any], **kwargs: Any) -> list[Any]:
         steps.append("detect")
-        time.sleep(0.3)  # time for what must not happen
+        time.sleep(0.3)  # gives other steps the time to start, which they must not do
         return predict(images, **kwargs)
 
     def record_request(request: Any) -> Any:
@@ -267,7 +270,8 @@ def test_after_a_time_limit_the_next_claim_does_not_wait_for_the_aborted_one(
     def exceed_time_limit(*_: object) -> None:
         raise SoftTimeLimitExceeded
 
-    before = signal.signal(signal.SIGUSR1, exceed_time_limit)  # like Celery's own signal, in the main thread
+    # Celery's signal for the soft time limit is handled in the main thread in the same way.
+    before = signal.signal(signal.SIGUSR1, exceed_time_limit)
     with monkeypatch.context() as patch:
         patch.setattr(parent, "_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"])
         limit = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGUSR1))
@@ -282,7 +286,8 @@ def test_after_a_time_limit_the_next_claim_does_not_wait_for_the_aborted_one(
             signal.signal(signal.SIGUSR1, before)
     assert db.images.count_documents({"status": "queued", "work.solo": True, "work.faults": 0}) == 4
     run(pipeline)
-    assert time.monotonic() - started_at < 60  # three sandbox children that hang for 20 s each would take longer
+    # Waiting for three sandbox children that hang for 20 s each would take longer.
+    assert time.monotonic() - started_at < 60
     assert web.get(batch["links"]["self"]).get_json()["counts"]["done"] == 4
 
 
@@ -325,7 +330,7 @@ def test_a_time_limit_does_not_wait_for_images_that_are_being_finished(
             pipeline.process(pipeline.claim_next())
         assert time.monotonic() - started_at < 30
     assert count(db) == {"queued": 12}
-    run(pipeline)  # while the old threads still wait
+    run(pipeline)  # the old threads are still waiting at this point
     release.set()
     assert count(db) == {"done": 12}
     pipeline.stop()
@@ -352,7 +357,7 @@ def test_a_time_limit_does_not_wait_for_the_turn_of_the_model(
         return finish(prepared, *args)
 
     class LimitedTurn(AbstractContextManager[None]):
-        """A lock that the model does not get a second time before the time limit."""
+        """Replaces the lock for turns: when the model requests its second turn, the time limit is reached instead."""
 
         turn = pipeline._stages._turn
 
@@ -378,8 +383,8 @@ def test_a_time_limit_does_not_wait_for_the_turn_of_the_model(
             web,
             db,
             {"images": [image_payload(make_image(number, (16, 16))) for number in range(12)], "augmentations": []},
-        )  # these are not tried alone
-        run(pipeline)  # while the old thread still holds the turn
+        )  # unlike the first images, these are not tried alone
+        run(pipeline)  # the old thread still holds its turn at this point
         assert count(db) == {"done": 24}
         assert not release.is_set()
     finally:

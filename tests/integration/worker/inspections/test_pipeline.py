@@ -1,4 +1,4 @@
-"""Inspections from a real source to their results: fetching, processing, storing, failing."""
+"""Tests of inspections with a real source: fetching, processing, storing results, and failing."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ NAMES = ("horizontal_flip", "rotate")
 
 
 class CountingDetector:
-    """The real detector; counts the images that it processes."""
+    """Calls the real detector, and counts the images that it processes."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -49,7 +49,7 @@ class CountingDetector:
 
 
 class Inspector:
-    """Requests inspections, and processes them."""
+    """Requests inspections, and processes them with a real pipeline."""
 
     def __init__(
         self, worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector, *, lease_s: float = 60
@@ -121,7 +121,7 @@ def serving(data: bytes, **headers: str) -> Iterator[image_sources.SourceServer]
 
 @contextmanager
 def serving_later(data: bytes) -> Iterator[tuple[image_sources.SourceServer, threading.Event]]:
-    """Serve an image once the event is set."""
+    """Run a source that receives requests, but sends the image only after the event is set."""
     released = threading.Event()
 
     def slow(connection: Any, _: str) -> None:
@@ -183,7 +183,10 @@ def test_a_dream_is_another_image_with_its_parameters(inspector: Inspector, phot
 def failure(
     inspector: Inspector, behaviour: image_sources.ConnectionHandler | bytes, recipe: Recipe | None = None
 ) -> dict[str, Any]:
-    """Return the error of an inspection whose source behaves like this."""
+    """Run an inspection that must fail, and return its error.
+
+    :param behaviour: the handler of the source, or the response that the source sends.
+    """
     with image_sources.SourceServer(
         image_sources.respond_with(behaviour) if isinstance(behaviour, bytes) else behaviour
     ) as source:
@@ -235,7 +238,7 @@ def test_a_source_is_requested_conditionally_while_its_result_is_kept(inspector:
         )
         assert "If-Modified-Since: Thu, 01 Jan 2026 00:00:00 GMT" in source.requests[1]
         assert inspector.detector.images == 1
-        # With another model, or without the result, the bytes are needed again: the request is unconditional.
+        # If the result is missing or another model is in use, the bytes are needed. So the request is unconditional.
         inspector.make_old(second)
         inspector.db.inspection_results.update_one({"_id": first.result}, {"$set": {"going": True}})
         inspector.db.inspection_results.delete_one({"_id": first.result})
@@ -320,7 +323,7 @@ def test_a_task_ends_in_its_time_and_a_slow_inspection_continues_beside_the_next
 ) -> None:
     with serving_later(photo) as (slow, released), serving(photo) as fast:
         late = inspector.request(Source(url=f"{slow.url}/a.jpg"), Augment(NAMES))
-        assert inspector.pipeline.run(lambda: None, 0.5)  # a wakeup must be published
+        assert inspector.pipeline.run(lambda: None, 0.5)  # True means that a wakeup must be published
         soon = inspector.request(Source(url=f"{fast.url}/b.jpg"), Augment(NAMES))
         wait_until(
             lambda: inspector.pipeline.run(lambda: None, 1) and jobs.get(inspector.db, soon).status == "done",
@@ -343,7 +346,7 @@ def test_inspections_beyond_the_limit_of_a_source_are_retried_and_done(inspector
         with lock:
             running += 1
             counts.append(running)
-        never.acquire(timeout=0.2)  # long enough for the others to connect, if they were allowed to
+        never.acquire(timeout=0.2)  # long enough for the other fetches to connect if nothing prevents them
         with lock:
             running -= 1
         connection.sendall(image_sources.ok_response(photo))
@@ -376,7 +379,7 @@ def test_an_inspection_is_retried_while_the_disk_is_full(
     def full(_: Any) -> None:
         raise DiskFull("There is no room left for files.")
 
-    StoreIdentity(inspector.db, inspector.blobs).check()  # the store identity is written before the disk is full
+    StoreIdentity(inspector.db, inspector.blobs).check()  # write the store identity before the disk is full
     with serving(photo) as source:
         with monkeypatch.context() as patch:
             patch.setattr(inspector.blobs, "write_many", full)
@@ -395,7 +398,7 @@ def test_running_inspections_are_released_when_the_process_stops(inspector: Insp
 
     with image_sources.SourceServer(hang) as source:
         job_id = inspector.request(Source(url=f"{source.url}/a.jpg"), Augment(NAMES))
-        # While the source is slow, the main loop tries to claim repeatedly: SystemExit is raised there.
+        # While the source is slow, the main loop calls jobs.claim repeatedly. Its second call raises SystemExit.
         real, calls = jobs.claim, iter([True, False])
 
         def claim(*args: Any) -> list[Job]:

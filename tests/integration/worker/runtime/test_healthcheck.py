@@ -1,4 +1,4 @@
-"""The health checks of containers: ``python -m worker.runtime.healthcheck`` and ``python -m web.healthcheck``."""
+"""Tests of the health checks: ``python -m worker.runtime.healthcheck`` and ``python -m web.healthcheck``."""
 
 import os
 import re
@@ -33,7 +33,8 @@ pytestmark = pytest.mark.slow
 def check(*command: str, **variables: str) -> tuple[int, str]:
     """Run a health check.
 
-    :returns: its exit code and its standard error.
+    :param variables: environment variables, in addition to those of this process.
+    :returns: the exit code and the standard error of the check.
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
     process = subprocess.run(
@@ -46,7 +47,7 @@ def check(*command: str, **variables: str) -> tuple[int, str]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never responds."""
+    """Return a port at which a server accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -66,21 +67,21 @@ def send_heartbeat_and_check(mongo: settings.Mongo, db: Db, impediment: str | No
 def test_a_check_ends_before_the_time_limit_of_its_container(image: str, limit_s: float) -> None:
     timeout = re.search(r"HEALTHCHECK .*--timeout=(\d+)s", (ROOT / f"Dockerfile.{image}").read_text())
     assert timeout is not None
-    assert limit_s + 1 <= int(timeout[1])  # Python has to start, too
+    assert limit_s + 1 <= int(timeout[1])  # one more second, because Python has to start, too
 
 
 def test_a_worker_of_this_host_with_a_recent_heartbeat_is_healthy(mongo: settings.Mongo, db: Db) -> None:
-    missing = f"error: no worker of {socket.gethostname()} has sent a heartbeat for 15 s\n"
+    missing = f"error: no worker on {socket.gethostname()} has sent a heartbeat in the last 15 s; see its log\n"
     assert check_worker(mongo) == (1, missing)
     wait_until(
         lambda: send_heartbeat_and_check(mongo, db) == (0, ""), 60, "a healthy worker"
-    )  # repeatedly, like a container does
+    )  # the check is repeated, as in a container
     db.workers.update_one({"_id": "one"}, [{"$set": {"seen": {"$subtract": ["$$NOW", 16_000]}}}])
     assert check_worker(mongo) == (1, missing)
 
 
 def test_a_worker_with_an_impediment_is_not_healthy(mongo: settings.Mongo, db: Db) -> None:
-    impeded = f"error: the worker of {socket.gethostname()} cannot work (model_unusable); see its log\n"
+    impeded = f"error: the worker on {socket.gethostname()} cannot work (model_unusable); see its log\n"
     wait_until(lambda: send_heartbeat_and_check(mongo, db, "model_unusable") == (1, impeded), 60, "the impediment")
     heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     assert heartbeats.find_impediment(db, IMAGES, "another") is None
@@ -102,7 +103,7 @@ def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) 
 
 
 def test_the_sweep_is_healthy_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:
-    assert check_worker(mongo, "--sweep") == (1, "error: no sweep holds the lease\n")
+    assert check_worker(mongo, "--sweep") == (1, "error: no sweep holds its lease; see the sweep's log\n")
     configuration = settings.Settings(mongo=mongo, redis=settings.Redis(url="redis://127.0.0.1:1/0"))
     sweep = Sweep(open_stores(configuration, app="test", db=db, blobs=LocalBlobs(blobs_root)))
 

@@ -1,4 +1,4 @@
-"""How the sandbox's child ends, and what that means for the image."""
+"""Tests of how the sandbox child can end, and of what each end means for the image."""
 
 import itertools
 import signal
@@ -55,12 +55,12 @@ def test_the_childs_exit_status_shows_whether_the_image_is_at_fault(
 
 @dataclass(frozen=True, slots=True)
 class Spin:
-    """Computes for this long, like a slow decoder."""
+    """A request that computes for ``seconds`` of CPU time, like a slow decoder."""
 
     seconds: float
 
     def execute(self) -> None:
-        """Compute."""
+        """Compute until the time has passed."""
         until = time.process_time() + self.seconds
         while time.process_time() < until:
             pass
@@ -68,15 +68,15 @@ class Spin:
 
 @dataclass(frozen=True, slots=True)
 class Heavy:
-    """A request that takes this long to unpickle."""
+    """A request that takes ``seconds`` of CPU time to unpickle."""
 
     seconds: float
 
     def execute(self) -> None:
-        """Do nothing: unpickling has taken the time."""
+        """Do nothing, because unpickling has already taken the time."""
 
     def __reduce__(self) -> tuple[object, tuple[float]]:
-        """Compute while this is unpickled."""
+        """Let ``pickle`` call ``_read_slowly`` to unpickle this object."""
         return _read_slowly, (self.seconds,)
 
 
@@ -87,7 +87,7 @@ def _read_slowly(seconds: float) -> Heavy:
 
 def test_each_request_has_the_whole_cpu_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "_CPU_SHARE", 0.05)
-    sandbox = parent.Sandbox(2 * 1024**3, 40)  # a limit of 2 s
+    sandbox = parent.Sandbox(2 * 1024**3, 40)  # the CPU time limit is 2 s
     try:
         sandbox.run(Spin(1))
         sandbox.run(Heavy(2.5))
@@ -121,7 +121,7 @@ def test_an_image_that_reaches_the_cpu_time_limit_is_tried_once(monkeypatch: pyt
         assert caught.value.code == "decoder_crash"
         assert time.monotonic() - began < 80
         assert sandbox._child is None
-        for _ in range(5):  # each has a limit of 4 s of its own
+        for _ in range(5):  # each request has its own limit of 4 s
             sandbox.run(Spin(1))
     finally:
         sandbox.close()
@@ -151,7 +151,7 @@ def test_a_frozen_child_is_killed_after_the_time_limit(monkeypatch: pytest.Monke
     command = parent._command
 
     def without_limits(memory_bytes: int, _cpu_s: float) -> list[str]:
-        sandbox._timeout_s = 120  # the short limit is for the frozen child; the next one takes long to start
+        sandbox._timeout_s = 120  # only the frozen child needs the short limit; the next child may take long to start
         return command(memory_bytes, 120)
 
     try:
@@ -161,7 +161,8 @@ def test_a_frozen_child_is_killed_after_the_time_limit(monkeypatch: pytest.Monke
         sandbox._timeout_s = 2
         monkeypatch.setattr(parent, "_command", without_limits)
         began = time.monotonic()
-        assert sandbox.run(prepare_request(make_image(2, (900, 900), "BMP"))).fields["width"] == 900  # larger than a pipe's buffer
+        # The request is larger than the buffer of a pipe.
+        assert sandbox.run(prepare_request(make_image(2, (900, 900), "BMP"))).fields["width"] == 900
         assert time.monotonic() - began < 100
     finally:
         sandbox.close()

@@ -1,4 +1,4 @@
-"""The sandbox returns what the same call returns in this process, and tells apart how its child ends."""
+"""Tests that the sandbox returns the same results as direct calls, and distinguishes how its child ends."""
 
 import os
 import pickle
@@ -41,7 +41,7 @@ def pid(sandbox: Sandbox) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """Aborts the child, like a crashing decoder."""
+    """A request that aborts the child, like a decoder that crashes."""
 
     def execute(self) -> None:
         os.abort()
@@ -49,7 +49,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Raises an exception that is not an image's fault."""
+    """A request that raises an exception which no fault of an image raises."""
 
     def execute(self) -> None:
         raise KeyError("a bug")
@@ -57,7 +57,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Never returns."""
+    """A request that does not return within the time limit."""
 
     def execute(self) -> None:
         time.sleep(600)
@@ -65,7 +65,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Greed:
-    """Allocates more memory than the limit."""
+    """A request that allocates more memory than the limit allows."""
 
     def execute(self) -> None:
         bytearray(2 * MEMORY_BYTES)
@@ -73,7 +73,7 @@ class Greed:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """Is terminated from outside while it runs."""
+    """A request whose child receives SIGTERM, as if another process had terminated the child."""
 
     def execute(self) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -82,7 +82,7 @@ class Killed:
 
 @dataclass(frozen=True, slots=True)
 class Twice:
-    """Sends one reply too many."""
+    """A request that sends an additional reply before its own."""
 
     def execute(self) -> int:
         send(sys.stdout.buffer, pickle.dumps(Reply(1, "early")))
@@ -137,5 +137,5 @@ def test_a_kill_from_outside_is_not_the_images_fault(sandbox: Sandbox) -> None:
 def test_a_reply_is_never_taken_for_another_requests(sandbox: Sandbox) -> None:
     sandbox.run(DescribeImage(SAMPLE, MAX))
     with pytest.raises(RuntimeError, match="another request"):
-        sandbox.run(Twice())  # the extra reply has the first request's number
+        sandbox.run(Twice())  # the additional reply has the number of the first request
     assert sandbox.run(DescribeImage(SAMPLE, MAX)).fields["format"] == "jpeg"

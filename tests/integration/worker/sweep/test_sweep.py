@@ -1,4 +1,4 @@
-"""The sweep deletes spools whose originals are stored, and files that were left behind."""
+"""Tests that the sweep deletes spools whose originals are stored, and files that were left behind."""
 
 import time
 from pathlib import Path
@@ -49,7 +49,8 @@ def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_
     assert blobs.stat(spool_key(damaged["batch_id"])) is not None
     assert blobs.stat(spool_key(lost["batch_id"])) is not None
     assert blobs.stat(spool_key(intact["batch_id"])) is None
-    assert db.batches.count_documents({"spooled": True}) == 0  # they are not checked again forever
+    # No batch is marked as spooled, so the sweep does not check the kept spools again at each tick.
+    assert db.batches.count_documents({"spooled": True}) == 0
 
 
 def test_originals_reported_missing_are_stored_when_the_spool_is_found_again(

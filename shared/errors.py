@@ -220,7 +220,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """The source did not return the content, but the status code in ``extra['upstream_status']``."""
+    """The source responded with a status other than 200; ``extra['upstream_status']`` contains the status."""
 
     status = 422
     title = "Unexpected source status"
@@ -260,7 +260,7 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB, the blob store or Redis does not respond. Redis matters only where it is needed to count requests."""
+    """MongoDB or the blob store does not respond, or Redis does not respond where it is needed to count requests."""
 
     default_code = "database_unavailable"
 

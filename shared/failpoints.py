@@ -16,6 +16,6 @@ def install(hook: Callable[[str], None] | None) -> None:
 
 
 def reach(name: str) -> None:
-    """Report that the process has reached the failpoint ``name``: call the hook, if one is installed."""
+    """Call the installed hook, if there is one, with the name of the failpoint that the process has reached."""
     if _hook is not None:
         _hook(name)

@@ -1,4 +1,4 @@
-"""All settings, in groups, read from environment variables and from the files in ``SECRETS_DIR``.
+"""Reads all settings, in groups, from environment variables and from the files in ``SECRETS_DIR``.
 
 The main function of a program reads the settings. No module reads them while it is imported, except the modules that
 another program imports as its configuration: ``worker/entrypoints/images.py``, ``worker/entrypoints/inspections.py``
@@ -66,12 +66,12 @@ class SecretFiles(SecretsSettingsSource):
     """Reads settings from files that are named like the variable in lower case, such as ``/run/secrets/mongodb_url``.
 
     A file that cannot be read is an error. pydantic-settings only warns if the folder is missing, or if a folder exists
-    in the place of a file. A container mount creates such a folder when the file to mount is missing. The service would
-    then start with the default value.
+    in the place of a file. A container mount creates such a folder when the file to mount is missing. With a warning
+    only, the service would then start with the default value.
     """
 
     def __call__(self) -> dict[str, Any]:
-        """Read the files.
+        """Read the settings from the files.
 
         :raises SettingsError: when the folder, or the file for a setting, cannot be read.
         """
@@ -158,7 +158,9 @@ class Limits(SettingsGroup):
         description="JSON values in a body. In memory, a value can be fifty times as large as in the body.",
     )
     max_bytes_in_flight: int = Field(
-        256 * MIB, gt=0, description="Decompressed bytes of all uploads in progress in one web process; above it: 429."
+        256 * MIB,
+        gt=0,
+        description="Decompressed bytes of all uploads in progress in one web process; more are answered with 429.",
     )
 
 
@@ -215,7 +217,7 @@ class Worker(SettingsGroup):
         description="Maximum number of images in a claim. They are read, processed and stored together.",
     )
     lease_s: float = Field(
-        30.0, gt=0, description="Seconds until a claim expires unless it is renewed; a third of them between renewals."
+        30.0, gt=0, description="Seconds until a claim expires. A worker renews it after a third of this time."
     )
     soft_limit_s: float = Field(
         300.0, gt=0, description="Seconds after which a task is interrupted and releases its images."
@@ -224,7 +226,7 @@ class Worker(SettingsGroup):
     child_memory_bytes: int = Field(
         2048 * MIB,
         gt=0,
-        description="Bytes of memory for a suspicious image in the sandbox, in addition to those for the libraries.",
+        description="Bytes of memory for a suspicious image in the sandbox, in addition to the memory for libraries.",
     )
     most_memory_bytes: int = Field(
         3072 * MIB,
@@ -234,7 +236,8 @@ class Worker(SettingsGroup):
     child_timeout_s: float = Field(
         30.0,
         gt=0,
-        description="Seconds for one request to the sandbox. After four fifths of them as CPU time, it is not retried.",
+        description="Seconds for one request to the sandbox. A request that has used four fifths of this time as CPU "
+        "time is not retried.",
     )
     task_s: float = Field(
         4.0,
@@ -278,7 +281,7 @@ class Vision(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(
         None,
-        description="JSON list of the default augmentations. When unset: the four that the API documentation names.",
+        description="JSON list of the default augmentations. When unset, the four in the API documentation apply.",
     )
     threads: int = Field(
         1,
@@ -287,7 +290,7 @@ class Vision(SettingsGroup):
     )
     in_turn: bool = Field(
         default=False,
-        description="Whether one thread alternates between the model (on a CPU) and decoding and encoding. "
+        description="Whether a single thread runs the model (on a CPU) and decodes and encodes images. "
         "Use it if there are as many workers as cores.",
     )
     model: str = Field(
@@ -296,11 +299,11 @@ class Vision(SettingsGroup):
         description="The detector: grocery, a builder of torchvision.models.detection, or the path of a checkpoint.",
     )
     device: Literal["cpu", "cuda"] | None = Field(
-        None, description="Device for the model. When unset: a GPU if there is one."
+        None, description="Device for the model. When unset, a GPU is used if there is one."
     )
     precision: Literal["auto", "full", "half"] = Field(
         "auto",
-        description="auto: half if the device supports it and the mAP50 of the model falls by at most 0.5 points.",
+        description="auto means half if the device supports it and the mAP50 of the model falls by at most 0.5 points.",
     )
 
     @field_validator("augmentations")

@@ -66,9 +66,9 @@ def parse_network(text: str) -> Network:
 
 
 def unmap(address: Address) -> Address:
-    """Return the IPv4 address of an IPv4-mapped IPv6 address (``::ffff:192.0.2.1``), and any other address unchanged.
+    """Convert an IPv4-mapped IPv6 address (``::ffff:192.0.2.1``) to its IPv4 address.
 
-    A socket connects to this IPv4 address.
+    A socket for the mapped address connects to this IPv4 address. Any other address is returned unchanged.
     """
     return _last_32_bits(address) if _lies_in(address, _IPV4_MAPPED) else address
 

@@ -26,8 +26,8 @@ from shared.fetch.urls import Url
 
 _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _SAFE_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-"""Header values that are safe to store and to send. A source is a third party, so all its other header values are
-discarded."""
+"""Pattern for header values that are safe to store and to send. A source is a third party, so a header value that does
+not match is discarded."""
 _REQUEST_HEADERS: Final = [
     ("User-Agent", "Shelfsight"),
     ("Accept", "*/*"),
@@ -170,7 +170,7 @@ def _redirect_url(url: Url, response: SourceResponse) -> Url:
     an attacker could read or change it.
     """
     locations = {value for key, value in response.headers if key.lower() == b"location"} - {b""}
-    if len(locations) != 1:  # with several locations, some programs follow the first and others the last
+    if len(locations) != 1:  # if there are several, some programs follow the first and others the last
         raise UpstreamError("The source redirects to no location, or to several different locations.")
     try:
         joined = urljoin(str(url), locations.pop().decode())  # some sources send raw UTF-8, although they must not
@@ -215,7 +215,7 @@ def _join(parts: Iterable[bytes], max_bytes: int) -> bytes:
 
 
 def _decompress(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
-    """Decompress gzip content. No yielded part is longer than ``max_bytes`` + 1, whatever the compression ratio is."""
+    """Decompress gzip content. No yielded part is longer than ``max_bytes`` + 1 bytes, for any compression ratio."""
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         for part in parts:
@@ -238,7 +238,10 @@ def _too_large(max_bytes: int) -> SourceTooLarge:
 
 
 def _header(response: SourceResponse, name: bytes) -> bytes:
-    """Return the value of a header, or an empty value if it is missing. Several values are joined with commas."""
+    """Return the value of a header, or an empty value if the header is missing.
+
+    If there are several values, they are joined with commas.
+    """
     return b", ".join(value for key, value in response.headers if key.lower() == name)
 
 

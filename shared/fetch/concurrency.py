@@ -37,4 +37,4 @@ class ConcurrencyLimit:
         finally:
             with self._lock:
                 self._running.subtract(keys)
-                self._running = +self._running  # drop zeros; clients choose the keys, so they would accumulate
+                self._running = +self._running  # remove counts of 0, because clients choose the keys

@@ -42,7 +42,7 @@ _ADDRESS_REFUSED: Final = (
 class Destination:
     """A URL that may be fetched, and the one or two addresses from which it may be fetched.
 
-    These are the preferred IPv4 address and the preferred IPv6 address of the host.
+    These are the preferred IPv4 address and the preferred IPv6 address of the host, if it has addresses of both kinds.
     """
 
     url: Url
@@ -87,7 +87,7 @@ class FetchPolicy:
         allowed = self._rules.allowed_domains
         if allowed and (url.address is not None or not any(_is_in_domain(url.host, domain) for domain in allowed)):
             return False
-        # The system resolver completes a name without a dot with the search domains of the local network.
+        # The system resolver appends the search domains of the local network to a name without a dot.
         return url.address is not None or (
             "." in url.host and not any(_is_in_domain(url.host, local) for local in _LOCAL_DOMAINS)
         )

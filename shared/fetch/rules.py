@@ -20,7 +20,7 @@ class FetchRules(BaseModel):
     model_config = ConfigDict(frozen=True)
     resolve_s: float = Field(3.0, gt=0, description="Seconds to resolve a host name.")
     connect_s: float = Field(
-        5.0, gt=0, description="Seconds to connect. They include all addresses that are tried, and the TLS handshake."
+        5.0, gt=0, description="Seconds to connect, including the attempts with all addresses and the TLS handshake."
     )
     first_byte_s: float = Field(
         10.0, gt=0, description="Seconds from sending the request to the end of the response headers."

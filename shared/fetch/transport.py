@@ -25,8 +25,8 @@ from shared.fetch.policy import Destination
 from shared.fetch.rules import FetchRules
 
 _CONTENT_PER_FRAMING_BYTE: Final = 8
-"""Bytes of content for each allowed byte of chunk framing. Parsing 4 MiB of content takes ten seconds if the chunks are
-so small that they need more framing than this. No legitimate source sends such chunks."""
+"""Number of content bytes for which a source may send one byte of chunk framing. If chunks are so small that they need
+more framing, parsing 4 MiB of content takes ten seconds. No legitimate source sends such chunks."""
 _UNREADABLE_SOURCE: Final = (
     "Cannot read the source: it is unreachable, its certificate is invalid, or its response is not valid HTTP."
 )
@@ -98,7 +98,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
         self,
         host: str,  # noqa: ARG002 -- already resolved and checked; see the module docstring
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies
+        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies instead
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
@@ -118,14 +118,14 @@ class _CheckedBackend(httpcore.NetworkBackend):
         return self._stream
 
     def start_response_phase(self) -> None:
-        """Start the time limit for the response headers. Called whenever a part of the request is sent."""
+        """Start the time limit for the response headers. This happens whenever a part of the request is sent."""
         self.deadline.start_phase(self._rules.first_byte_s)
 
     def read_body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the parts of a body, and increase the read allowance by the size of each part.
 
-        As a result, content does not use up the allowance. It also allows some bytes of chunk framing. The limit for
-        trailers is the same as for headers.
+        As a result, content does not use up the allowance. Each part also adds some bytes for chunk framing. The limit
+        for trailers is the same as for headers.
         """
         self.read_allowance = self._rules.max_header_bytes
         for part in parts:
@@ -176,7 +176,7 @@ class _LimitedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """Perform the TLS handshake. The time limit for connecting includes it."""
+        """Perform the TLS handshake within the time limit for connecting."""
         return self._backend.wrap_tls(
             self._inner.start_tls(ssl_context, server_hostname, self._backend.deadline.remaining_s())
         )

@@ -18,8 +18,8 @@ from shared.errors import UrlRefused
 from shared.fetch.addresses import Address, unmap
 
 MAX_LENGTH: Final = 8190
-"""Maximum characters of a URL as the client wrote it, and maximum bytes of its request target. It equals the limit for
-the request line of requests to this service."""
+"""Maximum characters of a URL as the client wrote it, and maximum bytes of its request target. Both equal the
+limit for the request line of requests to this service."""
 _MAX_NAME_LENGTH: Final = 253
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(
@@ -50,7 +50,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """Host and, unless it is the default port, port: the value of the ``Host`` header."""
+        """The value of the ``Host`` header: the host, and the port unless it is the default port of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -86,7 +86,7 @@ def parse(text: str) -> Url:
         raise UrlRefused(f"The path and query of the URL are longer than {MAX_LENGTH:,} bytes when percent-encoded.")
     port = int(authority["port"] or _DEFAULT_PORTS[scheme])
     if not 0 < port < 65536:
-        raise UrlRefused("The URL has an invalid port.")
+        raise UrlRefused("The URL has an invalid port; use a port from 1 to 65535.")
     return Url(scheme, str(host), None if isinstance(host, str) else host, port, request_target)
 
 

@@ -95,7 +95,7 @@ class Job:
 
 _PENDING: Final = ("queued", "processing")
 _PENDING_FILTER: Final[Document] = {"status": {"$in": list(_PENDING)}}
-_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing field sorts below every date
+_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing ``fresh_until`` sorts before every date
 _JOB_FIELDS: Final = dict.fromkeys(("status", "url", "upload", "recipe", "result", "error", "seen", "fence"), 1) | {
     "fresh_for_ms": {"$subtract": ["$fresh_until", "$$NOW"]}
 }

@@ -15,7 +15,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 LEASES: Final = LeasedCollection(
     "images",
     subdocument="work",
-    token_field="claim",  # noqa: S106 -- the name of a field
+    token_field="claim",  # noqa: S106 -- this is the name of a field, not a password
     set_on_claim={"updated_at": "$$NOW"},
     set_on_requeue={"work.claim": None, "work.lease_until": None, "updated_at": "$$NOW"},
     releases="releases",
@@ -99,12 +99,13 @@ def release(
 ) -> int:
     """Requeue images that their owner will not finish.
 
-    The caller uses it when the environment fails, the worker stops, or the processing of one of the images fails.
+    Callers use this function when the environment fails, the worker stops, or the processing of an image fails.
 
     :param reason: short code that is stored with each image.
-    :param delay: whether each image must wait before its next attempt. The delay grows with each release, from 1 to 30
-        s.
-    :param solo: whether each image is processed alone in its next attempt, because one of them may be the cause.
+    :param delay: whether each image must wait before its next attempt. The delay grows with each release
+        (from 1 s to 30 s).
+    :param solo: whether each image is processed alone in its next attempt, because one of them may have caused the
+        failure.
     :param fault: whether to increase the fault count of each image that was processed alone. Failures that the
         environment causes must not be counted.
     :returns: the number of images that were still held.

@@ -51,7 +51,7 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
     :raises StoreAway: when MongoDB does not respond.
     """
     token = uuid.uuid4().hex
-    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing field sorts before every date
+    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing ``expires_at`` sorts before every date
     new_fields = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
     update = [
         {

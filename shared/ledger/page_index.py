@@ -53,7 +53,10 @@ def listed_query(store: str | None) -> dict[str, Any]:
 
 
 def find_position(db: Db, store: str | None, index: int, deadline_ms: int) -> Position:
-    """Return the position of batch number ``index`` (0 is the newest) of a store, or of all stores if it is None."""
+    """Return the position of the batch with the given ``index`` (0 is the newest) in the list of a store.
+
+    If ``store`` is None, the list contains the batches of all stores.
+    """
     scope = scope_of(store)
     segments = list(
         db.ranks.find({"scope": scope}, {"_id": 0, "newest": 1, "count": 1})
@@ -149,7 +152,7 @@ def _add_chunk(db: Db, limit: str) -> int:
             session=session,
         )
         if not (moved.modified_count or moved.upserted_id):
-            return  # another sweep has added this chunk
+            return  # another sweep process has already added this chunk
         for scope, (count, newest) in counts.items():
             _append(db, session, scope, count, newest)
 

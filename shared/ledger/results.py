@@ -47,7 +47,7 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
 
 
 def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
-    """Close those batches whose images are all in a terminal state.
+    """Close each of the given batches if all its images are in a terminal state.
 
     Each worker calls this function after its own write has been acknowledged, so the worker that finishes last sees all
     results. If a worker crashes between its write and this call, the sweep closes the batch.

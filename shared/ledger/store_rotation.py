@@ -29,8 +29,8 @@ def touch(db: Db, stores: Iterable[str]) -> None:
                     "$set": {
                         "pending": True,
                         "seq": {"$add": [{"$ifNull": ["$seq", 0]}, 1]},
-                        # A store without queued images for some time joins the end of the rotation: the time
-                        # without images gives it no advantage over stores that waited.
+                        # A store that had no queued images joins the end of the rotation, so the time without
+                        # images gives it no advantage over the stores that waited.
                         "served_at": {"$cond": [{"$eq": ["$pending", True]}, "$served_at", "$$NOW"]},
                     }
                 }

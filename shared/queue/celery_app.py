@@ -18,7 +18,7 @@ def make_celery_app(settings: Settings, work_queue: WorkQueue) -> Celery:
         task_default_queue=work_queue.name,
         task_serializer="json",
         accept_content=["json"],
-        # Results are stored in MongoDB. With a result backend a task takes 1.7 to 2.8 times as long.
+        # Results are stored in MongoDB. With a result backend, a task takes 1.7 to 2.8 times as long.
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         # A message is acknowledged late, but not requeued when its worker dies: requeueing would repeat a crash without
@@ -29,7 +29,7 @@ def make_celery_app(settings: Settings, work_queue: WorkQueue) -> Celery:
         task_soft_time_limit=settings.worker.soft_limit_s,
         worker_prefetch_multiplier=1,
         worker_pool="prefork",
-        worker_pool_start_method="spawn",  # CUDA does not survive a fork
+        worker_pool_start_method="spawn",  # CUDA cannot be used in a forked process
         worker_concurrency=settings.worker.processes,
         worker_max_memory_per_child=settings.worker.most_memory_bytes // 1024,
         worker_proc_alive_timeout=120,  # loading the model in the child takes long

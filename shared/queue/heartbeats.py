@@ -10,7 +10,7 @@ from shared.storage.mongo import Db, translate_errors
 HEARTBEAT_INTERVAL_S: Final = 3.0
 """Seconds between two heartbeats of a pool child."""
 WORKER_TIMEOUT_S: Final = 15
-"""Seconds after its last heartbeat for which a worker counts as alive."""
+"""A worker counts as alive for this many seconds after its last heartbeat."""
 SWEEP_LEASE: Final = "sweep"
 _FORGET_AFTER_S: Final = 3600
 
@@ -42,9 +42,10 @@ def is_worker_alive(db: Db, work_queue: WorkQueue, host: str | None = None) -> b
 
 
 def find_impediment(db: Db, work_queue: WorkQueue, host: str | None = None) -> str | None:
-    """Return the code of the error that prevents a live worker of a queue from working, or None if no worker has one.
+    """Return the code of the error that prevents a worker of a queue from working, or None if there is no such worker.
 
-    If several workers have an impediment, the code from the latest heartbeat is returned.
+    Only workers that are alive are considered. If several of them have an impediment, the code from the latest
+    heartbeat is returned.
 
     :param host: consider only workers on this host.
     :raises StoreAway: when MongoDB does not respond.
@@ -60,7 +61,7 @@ def _recent(work_queue: WorkQueue) -> dict[str, Any]:
 
 
 def is_sweep_active(db: Db) -> bool:
-    """Return whether a sweep process holds the sweep's lease now.
+    """Return whether a sweep process is active, that is, whether the lease of the sweep is held now.
 
     :raises StoreAway: when MongoDB does not respond.
     """

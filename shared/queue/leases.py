@@ -84,7 +84,10 @@ class LeasedCollection:
         return {"status": _HELD, "$expr": {"$lt": [f"${self.path('lease_until')}", "$$NOW"]}}
 
     def guard(self, owner: str, lease: Lease) -> Document:
-        """Return a filter that matches a document only while ``owner`` holds this lease on it. Guard writes with it."""
+        """Return a filter that matches a document only while ``owner`` holds this lease.
+
+        The owner must use this filter for its writes to the document.
+        """
         return {"_id": lease.id, "status": _HELD, self.path("owner"): owner, self.path("fence"): lease.fence}
 
     def guard_many(self, owner: str, leases: Iterable[Lease]) -> Document:
@@ -114,7 +117,7 @@ class LeasedCollection:
             )
 
     def claim_many(self, db: Db, document_ids: Sequence[str], owner: str, lease_s: float) -> list[Document]:
-        """Claim those documents that are still queued, in two round trips for any number of documents.
+        """Claim those of the given documents that are still queued, in two round trips for any number of documents.
 
         If none is still queued, one round trip suffices.
 

@@ -43,7 +43,7 @@ class BlobStore(Protocol):
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """Return up to ``length`` bytes of a blob from ``offset`` on; by default, return all bytes.
 
-        Fewer bytes are returned if the blob ends before.
+        If the blob ends earlier, fewer bytes are returned.
 
         :raises BlobMissing: when there is no blob with this key.
         """

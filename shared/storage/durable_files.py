@@ -54,7 +54,7 @@ class DurableWriter:
                         opened.callback(os.close, handle)
                         _write_cached(handle, views)
                         if size >= _CACHED_BELOW:
-                            _drop_from_cache(handle)  # starts writing the pages that are not on the disk
+                            _drop_from_cache(handle)  # this also starts writing the dirty pages to the disk
                         through.append((handle, size))
                 for handle, size in through:
                     os.fdatasync(handle)

@@ -79,7 +79,8 @@ class StoreIdentity:
         Such a database is either new or older than the feature of store identities.
         """
         found = self._read_marker()
-        if found is not None and self._db.bonds.find_one({"_id": _ID}) is None:  # else another process has just created it
+        # If the database has a marker now, another process has just created it.
+        if found is not None and self._db.bonds.find_one({"_id": _ID}) is None:
             self._refuse(
                 "BLOBS_ROOT belongs to another database: its file %r contains %r. "
                 "Check MONGODB_URL. If it is right, delete the file.",

@@ -64,7 +64,7 @@ class Work(me.EmbeddedDocument):
 
 
 class Image(me.Document):
-    """An image of a batch."""
+    """An image in a batch."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{36}$")
     batch_id = me.StringField(required=True)
@@ -202,8 +202,8 @@ class Turn(me.Document):
 class Segment(me.DynamicDocument):
     """The number of batches in a scope whose ids are in the interval ``(after, newest]``.
 
-    See ``shared.ledger.page_index``.
-    The document with the id ``cursor`` stores the id of the last batch that has been added to the segments.
+    The document with the id ``cursor`` stores the id of the last batch that has been added to the segments. See
+    ``shared.ledger.page_index``.
     """
 
     id = me.StringField(primary_key=True)
@@ -317,7 +317,7 @@ def create_indexes(db: Db) -> None:
         for document in DOCUMENTS:
             name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public API for it
             if name not in existing:
-                with suppress(CollectionInvalid):  # another process has created it
+                with suppress(CollectionInvalid):  # another process has created the collection
                     db.create_collection(name)
             if document.indexes:
                 db[name].create_indexes(document.indexes)

@@ -1,7 +1,7 @@
 """Ids of batches and images.
 
 A batch id is a UUIDv7, so batch ids sort by time. An image id is the batch id followed by the index of the image, so
-the batch of an image is known without a database index or a query, and the files of a batch lie side by side.
+the batch of an image is known without a database index or a query, and the files of a batch are stored together.
 """
 
 import re

@@ -105,7 +105,7 @@ class SettingsGroup(BaseSettings):
 
 
 class Mongo(SettingsGroup):
-    """Connection to MongoDB, the system of record. Prefix: ``MONGODB_``."""
+    """Connection to MongoDB, the system of record. The variables begin with ``MONGODB_``."""
 
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
     url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
@@ -122,14 +122,14 @@ class Mongo(SettingsGroup):
 
 
 class Redis(SettingsGroup):
-    """Connection to Redis, which holds the wakeups and the request counters. Prefix: ``REDIS_``."""
+    """Connection to Redis, which holds the wakeups and the request counters. The variables begin with ``REDIS_``."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
     url: str = Field("redis://127.0.0.1:6379/0", min_length=1)
 
 
 class Blobs(SettingsGroup):
-    """The blob store and the disk space that it needs. Prefix: ``BLOBS_``."""
+    """The blob store and the disk space that it needs. The variables begin with ``BLOBS_``."""
 
     model_config = SettingsConfigDict(env_prefix="BLOBS_", extra="ignore", frozen=True)
     root: Path = Path("data/blobs")
@@ -145,7 +145,7 @@ class Blobs(SettingsGroup):
 
 
 class Limits(SettingsGroup):
-    """Limits for an upload; ``GET /limits`` returns the first four. Prefix: ``LIMITS_``."""
+    """Limits for an upload; ``GET /limits`` returns the first four. The variables begin with ``LIMITS_``."""
 
     model_config = SettingsConfigDict(env_prefix="LIMITS_", extra="ignore", frozen=True)
     max_body_bytes: int = Field(64 * MIB, gt=0)
@@ -155,17 +155,21 @@ class Limits(SettingsGroup):
     max_values: int = Field(
         200_000,
         gt=0,
-        description="JSON values in a body. In memory, a value can be fifty times as large as in the body.",
+        description="Maximum JSON values in a body. In memory, a value can be fifty times as large as in the body.",
     )
     max_bytes_in_flight: int = Field(
         256 * MIB,
         gt=0,
-        description="Decompressed bytes of all uploads in progress in one web process; more are answered with 429.",
+        description="Maximum decompressed bytes of all uploads in progress in one web process. "
+        "More are answered with 429.",
     )
 
 
 class Web(SettingsGroup):
-    """The web processes. Prefix: ``WEB_``, except for ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY``."""
+    """The web processes. The variables begin with ``WEB_``.
+
+    ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` are exceptions; they have no prefix.
+    """
 
     model_config = SettingsConfigDict(env_prefix="WEB_", extra="ignore", frozen=True, populate_by_name=True)
     host: str = "127.0.0.1"
@@ -206,7 +210,7 @@ class Web(SettingsGroup):
 
 
 class Worker(SettingsGroup):
-    """The workers that process batches. Prefix: ``WORKER_``."""
+    """The workers that process batches. The variables begin with ``WORKER_``."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
     processes: int = Field(1, ge=1, description="Pool children of one worker: one per GPU, or a few on a CPU.")
@@ -267,7 +271,7 @@ class Worker(SettingsGroup):
 
 
 class Sweep(SettingsGroup):
-    """Intervals of the sweep. Prefix: ``SWEEP_``."""
+    """Intervals of the sweep. The variables begin with ``SWEEP_``."""
 
     model_config = SettingsConfigDict(env_prefix="SWEEP_", extra="ignore", frozen=True)
     interval_s: float = Field(2.0, gt=0, description="Seconds between two runs of the sweep.")
@@ -276,7 +280,7 @@ class Sweep(SettingsGroup):
 
 
 class Vision(SettingsGroup):
-    """Detection and augmentations. Prefix: ``VISION_``."""
+    """Detection and augmentations. The variables begin with ``VISION_``."""
 
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(
@@ -318,7 +322,7 @@ class Vision(SettingsGroup):
 
 
 class Fetch(SettingsGroup, FetchRules):
-    """Rules for fetching images by URL; the limits apply to each process. Prefix: ``FETCH_``."""
+    """Rules for fetching images by URL; the limits apply to each process. The variables begin with ``FETCH_``."""
 
     # The validators below decode the lists, because the error of pydantic-settings would not say what to write.
     model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True, enable_decoding=False)
@@ -338,7 +342,7 @@ class Fetch(SettingsGroup, FetchRules):
 
 
 class Inspect(SettingsGroup):
-    """Inspections of single images, and how long their results are kept. Prefix: ``INSPECT_``."""
+    """Inspections of single images, and how long their results are kept. The variables begin with ``INSPECT_``."""
 
     model_config = SettingsConfigDict(env_prefix="INSPECT_", extra="ignore", frozen=True)
     max_source_bytes: int = Field(4 * MIB, gt=0, description="Maximum bytes of an image; a larger image is refused.")
@@ -356,17 +360,18 @@ class Inspect(SettingsGroup):
         1024 * MIB, gt=0, description="Maximum bytes of all kept images; the least recently used are deleted first."
     )
     per_minute: int = Field(
-        60, gt=0, description="New inspections per minute and client address; more are answered with 429."
+        60, gt=0, description="Maximum new inspections per minute and client address; more are answered with 429."
     )
     dreams_per_minute: int = Field(
         6,
         gt=0,
-        description="New inspections with a dream per minute and client address. A dream takes seconds of CPU time.",
+        description="Maximum new inspections with a dream per minute and client address. A dream takes "
+        "seconds of CPU time.",
     )
     max_pending: int = Field(
-        16, gt=0, description="Unfinished inspections per client address; more are answered with 429."
+        16, gt=0, description="Maximum unfinished inspections per client address; more are answered with 429."
     )
-    max_waiting: int = Field(1000, gt=0, description="Inspections in the queue; more are answered with 429.")
+    max_waiting: int = Field(1000, gt=0, description="Maximum inspections in the queue; more are answered with 429.")
     at_once: int = Field(32, gt=0, description="Maximum number of concurrent inspections in one inspector.")
     lease_s: float = Field(
         30.0, gt=0, description="Seconds until a claim of an inspector expires unless it is renewed."
@@ -383,7 +388,7 @@ class Inspect(SettingsGroup):
 
 
 class Logging(SettingsGroup):
-    """Log output. Prefix: ``LOG_``."""
+    """Log output. The variables begin with ``LOG_``."""
 
     model_config = SettingsConfigDict(env_prefix="LOG_", extra="ignore", frozen=True)
     level: str = "INFO"

@@ -16,21 +16,21 @@ _SPECIAL_4: Final = tuple(
     IPv4Network(network)
     for network in (
         "0.0.0.0/8",  # this network; Linux treats 0.0.0.0 as loopback
-        "10.0.0.0/8",  # private
+        "10.0.0.0/8",  # private networks
         "100.64.0.0/10",  # carrier-grade NAT (RFC 6598); the metadata service of Alibaba Cloud
-        "127.0.0.0/8",  # loopback
+        "127.0.0.0/8",  # loopback addresses
         "168.63.129.16/32",  # Azure's WireServer: a registered address that every virtual machine on Azure can reach
-        "169.254.0.0/16",  # link-local; the metadata services of cloud providers
-        "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # protocol assignments; the metadata service of Oracle Cloud
-        "192.0.2.0/24",  # documentation
-        "192.88.99.0/24",  # 6to4 relays, deprecated (RFC 7526)
-        "192.168.0.0/16",  # private
-        "198.18.0.0/15",  # benchmarking
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved; broadcast
+        "169.254.0.0/16",  # link-local addresses; the metadata services of cloud providers
+        "172.16.0.0/12",  # private networks
+        "192.0.0.0/24",  # addresses for protocols; the metadata service of Oracle Cloud
+        "192.0.2.0/24",  # addresses for documentation
+        "192.88.99.0/24",  # relays of 6to4, which is deprecated (RFC 7526)
+        "192.168.0.0/16",  # private networks
+        "198.18.0.0/15",  # addresses for benchmarking
+        "198.51.100.0/24",  # addresses for documentation
+        "203.0.113.0/24",  # addresses for documentation
+        "224.0.0.0/4",  # multicast addresses
+        "240.0.0.0/4",  # reserved addresses; broadcast
     )
 )
 _UNICAST_6: Final = IPv6Network("2000::/3")
@@ -40,10 +40,10 @@ another space in the future, its addresses count as not public until this table 
 _SPECIAL_6: Final = tuple(
     IPv6Network(network)
     for network in (
-        "2001::/23",  # protocol assignments: Teredo, ORCHID, benchmarking
-        "2001:db8::/32",  # documentation
+        "2001::/23",  # addresses for protocols: Teredo, ORCHID, benchmarking
+        "2001:db8::/32",  # addresses for documentation
         "2002::/16",  # 6to4: packets are sent to the embedded IPv4 address
-        "3fff::/20",  # documentation (RFC 9637)
+        "3fff::/20",  # addresses for documentation (RFC 9637)
     )
 )
 _IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")

@@ -21,7 +21,7 @@ class Deadline:
         self._phase_end = min(self._end, monotonic() + phase_s)
 
     def remaining_s(self) -> float:
-        """Return the seconds that remain in the current phase; always more than 0.
+        """Return how many seconds remain in the current phase. The result is always more than 0.
 
         :raises UpstreamTimeout: when the phase or the whole fetch has reached its limit.
         """

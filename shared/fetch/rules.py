@@ -30,8 +30,10 @@ class FetchRules(BaseModel):
     max_header_bytes: int = Field(
         32 * 1024, gt=0, description="Maximum bytes of response headers, including those of interim responses."
     )
-    max_at_once: int = Field(32, gt=0, description="Concurrent fetches in a process; more are answered with 429.")
-    max_per_source: int = Field(4, gt=0, description="Concurrent fetches from one host or one address.")
+    max_at_once: int = Field(
+        32, gt=0, description="Maximum concurrent fetches in a process; more are answered with 429."
+    )
+    max_per_source: int = Field(4, gt=0, description="Maximum concurrent fetches from one host or one address.")
     blocked_domains: tuple[str, ...] = Field(
         (), description="JSON list of domains to block, with their subdomains. Takes precedence over all other lists."
     )

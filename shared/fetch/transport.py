@@ -138,7 +138,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
             self._stream.close()
 
     def wrap_tls(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-        """Apply the limits to a TLS stream, and make it the current stream of this backend."""
+        """Wrap a TLS stream so that the limits apply to it, and make it the current stream of this backend."""
         self._stream = _LimitedStream(stream, self)
         return self._stream
 

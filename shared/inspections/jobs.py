@@ -67,15 +67,16 @@ class Job:
     source: Source
     recipe: Recipe
     fresh_for_s: float
-    """Seconds for which a ``done`` or ``failed`` inspection is still fresh, counted from the read by the database's
-    clock. A request for a fresh inspection returns it without a new attempt. The value is 0 if the inspection is not
-    fresh."""
+    """Seconds for which a ``done`` or ``failed`` inspection is still fresh, according to the database's clock at
+    the time of the read. A request for a fresh inspection returns it without a new attempt. The value is 0 if the
+    inspection is not fresh."""
     result: str | None
     error: dict[str, Any] | None
     validators: Validators | None
     fence: int
     age_s: float
-    """Seconds from the request to the claim by the database's clock, if ``claim`` returned this object; otherwise 0."""
+    """Seconds from the request to the claim, according to the database's clock, if ``claim`` returned this object.
+    Otherwise, the value is 0."""
 
     @property
     def lease(self) -> Lease:
@@ -202,7 +203,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
             else:
                 age_s = (found["lease_until"] - found["asked_at"]).total_seconds() - lease_s
                 claimed.append(_read(found, age_s))
-        if not lost or len(claimed) == size:  # otherwise another inspector was faster, and more may be claimable
+        if not lost or len(claimed) == size:  # otherwise, another inspector was faster, so look for more
             break
     return claimed
 

@@ -65,7 +65,8 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
         }
     ]
     with translate_errors():
-        # If MongoDB crashes and loses this record, no harm is done, because the commit then finds no record and fails.
+        # A crash of MongoDB can lose this record. This is acceptable, because the commit then finds no record and
+        # fails.
         records = db.get_collection("idempotency", write_concern=WriteConcern(w=1))
         try:
             record = records.find_one_and_update(
@@ -73,7 +74,7 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
             )
         except DuplicateKeyError:  # a concurrent upsert was faster
             record = records.find_one({"_id": key})
-        if record is None:  # the other request has already released the key
+        if record is None:  # the concurrent request has already released the key
             raise InFlight(
                 "The first request with this Idempotency-Key is still in progress. Retry later.",
                 retry_after=_RETRY_AFTER_S,
@@ -129,6 +130,6 @@ def is_accepted(db: Db, key: str) -> bool:
 
 
 def release_key(db: Db, reservation: KeyReservation) -> None:
-    """Release the key of a request that was not accepted. Only 202 responses are stored."""
+    """Release the key of a request that was not accepted, because only 202 responses are stored."""
     with translate_errors():
         db.idempotency.delete_one({"_id": reservation.key, "token": reservation.token, "state": "in_flight"})

@@ -1,6 +1,6 @@
 """A circuit breaker for calls to Redis.
 
-After a failure, further calls fail immediately for a while. Otherwise, each of them would wait for a timeout.
+After a failure, further calls fail immediately for a while. Without the breaker, each of them would wait for a timeout.
 """
 
 import time

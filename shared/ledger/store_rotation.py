@@ -65,9 +65,9 @@ def remove(db: Db, turn: Document) -> None:
 
 
 def repair(db: Db) -> list[str]:
-    """Add every store that has queued images and is missing from the rotation (called by the sweep).
+    """Add the stores with queued images that are missing from the rotation (called by the sweep).
 
-    The function reads one index, from store to store.
+    The function scans one index, with one read for each store.
 
     :returns: the names of the added stores.
     :raises StoreAway: when MongoDB does not respond.

@@ -105,7 +105,7 @@ class WakeupThread:
         threading.Thread(target=self._run, name="wakeups", daemon=True).start()
 
     def notify(self, stores: set[str]) -> None:
-        """Announce these stores soon.
+        """Announce soon that these stores have new work.
 
         If the backlog of this thread is full, the call has no effect, and the sweep finds the waiting work.
         """

@@ -179,5 +179,5 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull("The disk of the blob store is full.", retry_after=30) from error
+            raise DiskFull("The disk of the blob store is full; retry later.", retry_after=30) from error
         raise StoreAway("The blob store does not respond; retry later.", code="blobs_unavailable", retry_after=5) from error

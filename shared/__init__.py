@@ -1,1 +1,1 @@
-"""The domain of Shelfsight, used by web and workers. It imports neither of them, and neither Flask nor torch."""
+"""The domain of Shelfsight. ``web`` and ``worker`` use this package; it imports neither of them, nor Flask or torch."""

@@ -1,4 +1,7 @@
-"""Settings of glibc's allocator (mallopt(3)). Every process that handles images sets them once, before it allocates anything large."""
+"""Settings for glibc's memory allocator (mallopt(3)).
+
+Every process that handles images applies them once, before it allocates any large buffer.
+"""
 
 import ctypes
 from dataclasses import dataclass
@@ -12,30 +15,40 @@ _MAX_ARENAS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class MallocLimits:
-    """Buffers from ``mmap_threshold`` bytes on are mapped on their own; the heap keeps up to ``trim_threshold`` free bytes."""
+    """Thresholds of the allocator, in bytes.
+
+    A buffer of at least ``mmap_threshold`` bytes gets its own memory mapping. The heap keeps up to ``trim_threshold``
+    bytes of free memory.
+    """
 
     mmap_threshold: int
     trim_threshold: int
 
 
 WEB: Final = MallocLimits(mmap_threshold=32 << 20, trim_threshold=256 << 20)
-"""Keeps the memory of one upload for the next.
+"""Limits for a web process, which reuses the memory of one upload for the next.
 
-By default each large buffer is mapped anew and zeroed page by page: thousands of page faults a request, a third of its CPU time (measured).
+By default, each large buffer is mapped anew and zeroed page by page. This causes thousands of page faults per request
+and takes a third of its CPU time (measured).
 """
 
 WORKER: Final = MallocLimits(mmap_threshold=8 << 20, trim_threshold=64 << 20)
-"""Returns the memory of a large image to the system. The threshold is above the buffers of an image of 1280x960.
+"""Limits for a worker, which returns the memory of a large image to the operating system.
 
-By default glibc raises its threshold for mapping to the largest buffer that was ever freed, up to 32 MB. After one large image the next
-ones are then allocated in the heap, where any small object behind them keeps their pages: the lowest memory use of a pool child rose from 984
-to 1,010 MB over 700 images. A threshold below the usual buffers, or a heap that is trimmed to 128 KB after each, costs a fifth of the
-worker's rate in page faults.
+The mapping threshold is larger than any buffer for an image of 1280x960 pixels. By default, glibc raises this threshold
+to the size of the largest buffer that was ever freed, up to 32 MB. After one large image, the buffers of the following
+large images are then allocated in the heap. A small object that is allocated after such a buffer prevents the release
+of the buffer's pages, so the lowest memory use of a pool child rose from 984 to 1,010 MB over 700 images. Two other
+settings reduce the worker's throughput by a fifth because of page faults: a threshold below the usual buffer sizes, and
+trimming the heap to 128 KB after each image.
 """
 
 
 def configure(limits: MallocLimits) -> None:
-    """Apply the limits to this process, and two arenas instead of eight per core. Does nothing with another C library."""
+    """Apply the limits to this process, and use two arenas instead of eight per core.
+
+    With a C library other than glibc, the call has no effect.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

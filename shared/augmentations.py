@@ -1,4 +1,4 @@
-"""The augmentations that a batch or an inspection may name."""
+"""The names of the augmentations that a batch or an inspection can request."""
 
 from typing import Final
 
@@ -18,7 +18,7 @@ AUGMENTATIONS: Final = (
     "jpeg_artifacts",
     "low_light",
 )
-"""``worker.vision.augment.operations`` implements exactly these (a test compares them)."""
+"""``worker.vision.augment.operations`` implements exactly these augmentations; a test compares the two lists."""
 
 DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "gaussian_blur")
-"""Applied when a batch names none and ``VISION_AUGMENTATIONS`` is unset."""
+"""The augmentations for a batch that names none, if ``VISION_AUGMENTATIONS`` is unset."""

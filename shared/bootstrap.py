@@ -1,4 +1,7 @@
-"""The composition root: builds the stores that a process works with. Every program, bench and test takes them from here."""
+"""The composition root: builds the clients for the database, the blob store and Redis.
+
+Every program, benchmark and test gets these objects from ``open_stores``.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +17,10 @@ from shared.storage.mongo import Db, connect
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What ``open_stores`` builds. One per process, made after the fork; all members are thread-safe."""
+    """The settings, and the clients for all stores. All members are thread-safe.
+
+    Each process creates its own instance after it has been forked.
+    """
 
     settings: Settings
     db: Db
@@ -30,11 +36,11 @@ class Stores:
 
 
 def open_stores(settings: Settings, *, app: str, db: Db | None = None, blobs: BlobStore | None = None) -> Stores:
-    """Build the stores that the settings describe. Nothing is connected before its first use.
+    """Create the clients that the settings describe. Each client connects on its first use.
 
     :param app: name of the process, as shown in MongoDB's log.
-    :param db: use this database instead.
-    :param blobs: use this blob store instead.
+    :param db: database to use instead of the one in the settings.
+    :param blobs: blob store to use instead of the one in the settings.
     """
     db = connect(settings.mongo, app=app) if db is None else db
     blobs = LocalBlobs(settings.blobs.root) if blobs is None else blobs

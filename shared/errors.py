@@ -1,11 +1,11 @@
-"""The tree of domain errors. Each has a stable code and the HTTP status that the web front responds with.
+"""The hierarchy of domain errors. Each error has a stable code and the HTTP status of the web front's response.
 
 ::
 
     ShelfsightError
-    ├── BadRequest                 the client's error; the same request fails again
+    ├── BadRequest                 the request is wrong; an unchanged request fails again
     │   ├── MalformedJson          400 malformed_json
-    │   ├── Invalid                422 (invalid, or the code of its kind)
+    │   ├── Invalid                422 invalid, or a more specific code
     │   ├── TooLarge               413 body_too_large | too_many_images | too_many_values | image_too_large
     │   ├── SlowBody               408 body_too_slow
     │   ├── UnsupportedMedia       415 unsupported_media_type
@@ -21,11 +21,11 @@
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
     ├── Busy                       429 too_many_requests, Retry-After
-    ├── UpstreamError              502 upstream_error; an error of the source that a URL names
+    ├── UpstreamError              502 upstream_error; the source that a URL names failed
     │   ├── UpstreamTimeout        504 upstream_timeout
     │   ├── UpstreamStatus         422 upstream_status, with the status that the source returned
     │   └── SourceTooLarge         413 source_too_large
-    └── Environment                an error of the service; nothing was accepted, retry
+    └── Environment                the service cannot accept the request now; the client can retry
         ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
@@ -38,22 +38,22 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field: its JSON Pointer (RFC 6901), a stable code, a sentence."""
+    """An error in one field: the field's JSON Pointer (RFC 6901), a stable code, and a sentence for a human reader."""
 
     pointer: str
     code: str
     detail: str
 
     def as_json(self) -> dict[str, str]:
-        """Return the element of a problem's ``errors``."""
+        """Return this error as an element of the ``errors`` list in a problem document (RFC 9457)."""
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
 
 class ShelfsightError(Exception):
-    """An error that a client may see.
+    """An error that can be shown to a client.
 
-    ``detail`` is a sentence for a person; it never contains the text of another exception.
-    ``extra`` holds further members of the problem document, such as the name and the value of a limit.
+    ``detail`` is a sentence for a human reader; it never contains the text of another exception.
+    ``extra`` holds additional members of the problem document, such as the name and the value of a limit.
     """
 
     status: int = 500
@@ -78,7 +78,7 @@ class ShelfsightError(Exception):
 
 
 class BadRequest(ShelfsightError):
-    """The request cannot succeed without a change."""
+    """The request cannot succeed unless the client changes it."""
 
     status = 400
     title = "Bad request"
@@ -101,7 +101,7 @@ class Invalid(BadRequest):
 
 
 class TooLarge(BadRequest):
-    """The request exceeds a limit of size or count; ``extra`` has the limit's name and value."""
+    """The request exceeds a limit on size or count; ``extra`` has the name and the value of the limit."""
 
     status = 413
     title = "Too large"
@@ -109,7 +109,7 @@ class TooLarge(BadRequest):
 
 
 class SlowBody(BadRequest):
-    """The body stalls or arrives too slowly; nothing of it was stored."""
+    """The body stalls or arrives too slowly; no part of it was stored."""
 
     status = 408
     title = "Request timeout"
@@ -133,7 +133,7 @@ class Unauthorized(BadRequest):
 
 
 class Forbidden(BadRequest):
-    """The request is understood and refused."""
+    """The client is not allowed to make this request."""
 
     status = 403
     title = "Forbidden"
@@ -141,7 +141,7 @@ class Forbidden(BadRequest):
 
 
 class Misdirected(BadRequest):
-    """The host is not a name of this machine, which alone open mode answers to."""
+    """The request names another host. In open mode, only requests that name this machine are answered."""
 
     status = 421
     title = "Misdirected request"
@@ -149,7 +149,7 @@ class Misdirected(BadRequest):
 
 
 class UrlRefused(BadRequest):
-    """The URL breaks a rule of fetching. The sentence names the rule, never anything about the target."""
+    """The URL violates a fetch rule. The error sentence names the rule and discloses nothing about the target."""
 
     status = 422
     title = "URL refused"
@@ -157,7 +157,7 @@ class UrlRefused(BadRequest):
 
 
 class NotFound(ShelfsightError):
-    """The address has nothing, or nothing yet (``image_pending``, with Retry-After)."""
+    """The resource does not exist, or does not exist yet (``image_pending``, with Retry-After)."""
 
     status = 404
     title = "Not found"
@@ -181,7 +181,7 @@ class Conflict(ShelfsightError):
 
 
 class IdempotencyMismatch(Conflict):
-    """The Idempotency-Key was used with another request."""
+    """The Idempotency-Key was already used with a different request."""
 
     status = 422
     title = "Idempotency key reused"
@@ -196,7 +196,7 @@ class InFlight(Conflict):
 
 
 class Busy(ShelfsightError):
-    """A limit of concurrency or of the request rate is reached."""
+    """A concurrency limit or a request rate limit has been reached."""
 
     status = 429
     title = "Too many requests"
@@ -204,7 +204,7 @@ class Busy(ShelfsightError):
 
 
 class UpstreamError(ShelfsightError):
-    """The source of a URL is unreachable, or its response is invalid. No sentence quotes the response."""
+    """The source that a URL names is unreachable, or its response is invalid. No error sentence quotes the response."""
 
     status = 502
     title = "Bad source"
@@ -220,7 +220,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """The source returned a status without the requested content; ``extra['upstream_status']`` has the status."""
+    """The source responded with a status other than 200; ``extra['upstream_status']`` contains the status."""
 
     status = 422
     title = "Unexpected source status"
@@ -228,7 +228,7 @@ class UpstreamStatus(UpstreamError):
 
 
 class SourceTooLarge(UpstreamError):
-    """The source is larger than allowed; ``extra`` has the limit's name and value."""
+    """The content of the source exceeds the size limit; ``extra`` has the name and the value of the limit."""
 
     status = 413
     title = "Source too large"
@@ -236,7 +236,7 @@ class SourceTooLarge(UpstreamError):
 
 
 class NotAnImage(ShelfsightError):
-    """The upload, or what a URL names, is not an image in a supported format."""
+    """The uploaded or fetched content is not an image in a supported format."""
 
     status = 415
     title = "Not an image"
@@ -252,7 +252,7 @@ class BadPicture(ShelfsightError):
 
 
 class Environment(ShelfsightError):
-    """An error of the service's environment: nothing was accepted, and a retry may succeed."""
+    """An error caused by the service's environment. Nothing was accepted, and a retry can succeed."""
 
     status = 503
     title = "Service unavailable"
@@ -260,28 +260,28 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB or the blob store does not respond; or Redis, where it is needed to count requests."""
+    """MongoDB or the blob store does not respond, or Redis does not respond where it is needed to count requests."""
 
     default_code = "database_unavailable"
 
 
 class CommitUnknown(Environment):
-    """MongoDB became unreachable between the commit and its acknowledgement.
+    """MongoDB became unreachable after the commit was sent and before it was acknowledged.
 
-    ``extra['batch_id']`` names the batch that may have been accepted.
+    ``extra['batch_id']`` is the id of the batch that may have been accepted.
     """
 
     default_code = "commit_unknown"
 
 
 class TooSlow(Environment):
-    """A listing exceeded its time limit; use ``cursor=`` or a narrower filter."""
+    """A listing exceeded its time limit; the client can use ``cursor=`` or a narrower filter."""
 
     default_code = "query_too_slow"
 
 
 class DiskFull(Environment):
-    """Free space is below the required minimum."""
+    """The free disk space is below the required minimum."""
 
     status = 507
     title = "Insufficient storage"

@@ -1,7 +1,7 @@
-"""Named points in the processing of an image at which a fault test may end or freeze the process.
+"""Failpoints: named points in the processing of an image at which a fault test can end or freeze the process.
 
-No setting and no environment variable installs a hook. The fault tests start every process with their own ``sitecustomize`` on
-its path, which installs one when this module is imported.
+No setting and no environment variable installs a hook. The fault tests put their own ``sitecustomize`` module on the
+path of every process that they start, and that module installs a hook when ``shared.failpoints`` is imported.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ _hook: Callable[[str], None] | None = None
 
 
 def install(hook: Callable[[str], None] | None) -> None:
-    """Call ``hook`` with the name of every failpoint reached from now on; None removes it."""
+    """Install a hook that is called with the name of every failpoint that is reached; None removes the hook."""
     global _hook  # noqa: PLW0603 -- there is one hook per process
     _hook = hook
 
 
 def reach(name: str) -> None:
-    """Call the hook, if one is installed, with the name of this failpoint."""
+    """Call the installed hook, if there is one, with the name of the failpoint that the process has reached."""
     if _hook is not None:
         _hook(name)

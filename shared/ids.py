@@ -1,7 +1,7 @@
 """Ids of batches and images.
 
-A batch id is a UUIDv7, so ids sort by time. An image id is the batch id followed by the image's index, which saves an index and
-a look-up, and puts the files of a batch side by side.
+A batch id is a UUIDv7, so batch ids sort by time. An image id is the batch id followed by the index of the image, so
+the batch of an image is known without a database index or a query, and the files of a batch are stored together.
 """
 
 import re
@@ -19,12 +19,12 @@ def new_batch_id() -> str:
 
 
 def image_id(batch_id: str, index: int) -> str:
-    """Return the id of the image at ``index`` (0..65,535) of its request: 36 hex digits."""
+    """Return the id (36 hex digits) of the image at position ``index`` (0 to 65,535) in its upload."""
     return f"{batch_id}{index:04x}"
 
 
 def batch_of(image_id: str) -> str:
-    """Return the id of an image's batch."""
+    """Return the id of the batch that an image belongs to."""
     return image_id[:32]
 
 

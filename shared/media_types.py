@@ -3,10 +3,10 @@
 from typing import Final
 
 SIGNATURES: Final = {"jpeg": "jpg", "png": "png", "webp": "webp", "gif": "gif", "bmp": "bmp", "tiff": "tiff", "avif": "avif"}
-"""Format name -> file ending of its originals."""
+"""Maps the name of each accepted format to the file ending (without the dot) of originals in this format."""
 
 CONTENT_TYPES: Final = {ending: f"image/{name}" for name, ending in SIGNATURES.items()}
-"""File ending of an original -> media type."""
+"""Maps the file ending of an original to its media type."""
 
 _MAGIC: Final[dict[str, list[list[tuple[int, bytes]]]]] = {
     "jpeg": [[(0, b"\xff\xd8\xff")]],
@@ -16,17 +16,19 @@ _MAGIC: Final[dict[str, list[list[tuple[int, bytes]]]]] = {
     "bmp": [[(0, b"BM")]],
     "tiff": [[(0, b"II*\x00")], [(0, b"MM\x00*")]],
 }
-"""Format name -> alternative signatures; each is a list of ``(offset, bytes)`` that must all match."""
+"""Maps the name of a format to its alternative signatures. A signature is a list of ``(offset, bytes)`` pairs that must
+all match."""
 _AVIF: Final = {b"avif", b"avis"}
 _HEIF: Final = {b"mif1", b"msf1"}
-"""Major brands of files that may list an AVIF brand among their compatible brands (ISO/IEC 23000-22)."""
+"""Major brands of HEIF files. Such a file is an AVIF image if its compatible brands include an AVIF brand
+(ISO/IEC 23000-22)."""
 
 
 def sniff(head: bytes) -> str | None:
-    """Return the image format that the first bytes of a file announce.
+    """Return the image format that the first bytes of a file indicate, according to the formats' specifications.
 
-    :param head: the first 32 bytes or more of the file.
-    :returns: a key of ``SIGNATURES``, or None for anything else. Source: the formats' specifications.
+    :param head: at least the first 32 bytes of the file.
+    :returns: a key of ``SIGNATURES``, or None if no accepted format matches.
     """
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF | _HEIF:
         size = min(len(head), int.from_bytes(head[:4], "big"))

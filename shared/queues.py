@@ -1,4 +1,7 @@
-"""The work queues. Their messages carry no work: a wakeup says that there is something to claim in MongoDB."""
+"""The work queues.
+
+A message in a work queue is a wakeup. It describes no work; it only reports that MongoDB holds work to claim.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +9,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class WorkQueue:
-    """A Redis list for wakeups, and the Celery task that each wakeup starts; the task takes no arguments."""
+    """A work queue: the Redis list that holds the wakeups, and the Celery task that a wakeup starts.
+
+    The task takes no arguments.
+    """
 
     name: str
     task: str
@@ -14,6 +20,6 @@ class WorkQueue:
 
 IMAGES: Final = WorkQueue("shelfsight.bells", "shelfsight.work")
 INSPECTIONS: Final = WorkQueue("shelfsight.inspections", "shelfsight.inspect")
-"""A queue of its own, with workers of its own: an inspection does not wait behind the images of batches."""
+"""Inspections have their own queue and their own workers, so they do not wait for the images of batches."""
 
 QUEUES: Final = (IMAGES, INSPECTIONS)

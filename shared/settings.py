@@ -1,7 +1,8 @@
-"""All settings, in groups, read from environment variables and from the files in ``SECRETS_DIR``.
+"""Reads all settings, in groups, from environment variables and from the files in ``SECRETS_DIR``.
 
-Main functions build them; no module builds them at import, except those that another program imports as its configuration:
-``worker/entrypoints/images.py``, ``worker/entrypoints/inspections.py`` and ``web/server/gunicorn_conf.py``.
+The main function of a program reads the settings. No module reads them while it is imported, except the modules that
+another program imports as its configuration: ``worker/entrypoints/images.py``, ``worker/entrypoints/inspections.py``
+and ``web/server/gunicorn_conf.py``.
 """
 
 import ipaddress
@@ -43,7 +44,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _parse_json_list(variable: str, value: object, parse_item: Callable[[str], Item], example: str) -> tuple[Item, ...]:
-    """Parse a JSON list here, because the error of pydantic-settings would not show what to write instead."""
+    """Parse a JSON list.
+
+    pydantic-settings could parse it too, but its error message does not show what to write instead.
+    """
     try:
         items = json.loads(value) if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
@@ -59,16 +63,17 @@ def _require(rule_holds: bool, sentence: str) -> None:  # noqa: FBT001 -- reads 
 
 
 class SecretFiles(SecretsSettingsSource):
-    """Files named like a variable, in lower case: ``/run/secrets/mongodb_url``. A file that cannot be read is an error.
+    """Reads settings from files that are named like the variable in lower case, such as ``/run/secrets/mongodb_url``.
 
-    pydantic-settings only warns about a missing folder and about a secret that is a folder, which is what a mount creates in place
-    of a missing file: the service would continue with the default.
+    A file that cannot be read is an error. pydantic-settings only warns if the folder is missing, or if a folder exists
+    in the place of a file. A container mount creates such a folder when the file to mount is missing. With a warning
+    only, the service would then start with the default value.
     """
 
     def __call__(self) -> dict[str, Any]:
-        """Read the files.
+        """Read the settings from the files.
 
-        :raises SettingsError: when the folder, or the file of a setting, cannot be read.
+        :raises SettingsError: when the folder, or the file for a setting, cannot be read.
         """
         with warnings.catch_warnings(action="error"):
             try:
@@ -78,9 +83,10 @@ class SecretFiles(SecretsSettingsSource):
 
 
 class SettingsGroup(BaseSettings):
-    """Base class of the groups.
+    """Base class of all groups of settings.
 
-    A variable takes precedence over a file in ``SECRETS_DIR``, an empty variable counts as unset, and unknown variables are ignored.
+    An environment variable takes precedence over a file in ``SECRETS_DIR``. An empty variable counts as unset. Unknown
+    variables are ignored.
     """
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
@@ -91,54 +97,55 @@ class SettingsGroup(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- no such file is read
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- .env files are not read here
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced by SecretFiles
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources, the one with the highest precedence first."""
+        """Return the sources of settings, in descending order of precedence."""
         return init_settings, env_settings, SecretFiles(settings_cls, os.environ.get("SECRETS_DIR") or None)
 
 
 class Mongo(SettingsGroup):
-    """Connection to MongoDB, the system of record. ``MONGODB_...``."""
+    """Connection to MongoDB, the system of record. The variables begin with ``MONGODB_``."""
 
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
     url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
     database: str = "shelfsight"
     connect_timeout_s: float = 2.0
     socket_timeout_s: float = Field(
-        30.0, description="Seconds to wait for a response; after that the connection counts as lost."
+        30.0, description="Seconds to wait for a response. After that, the connection counts as lost."
     )
     server_selection_timeout_s: float = Field(
-        3.0, description="Seconds to wait for a primary; after that the request gets a 503."
+        3.0, description="Seconds to wait for a primary. After that, the request is answered with 503."
     )
-    commit_deadline_s: float = Field(5.0, description="Seconds for one commit transaction, retries included.")
-    query_deadline_s: float = Field(10.0, description="Seconds for one listing; MongoDB enforces it.")
+    commit_deadline_s: float = Field(5.0, description="Seconds for one commit transaction, including its retries.")
+    query_deadline_s: float = Field(10.0, description="Seconds for one listing; MongoDB enforces this limit.")
 
 
 class Redis(SettingsGroup):
-    """Connection to Redis, which carries wakeups and counts requests. ``REDIS_URL``."""
+    """Connection to Redis, which holds the wakeups and the request counters. The variables begin with ``REDIS_``."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore", frozen=True)
     url: str = Field("redis://127.0.0.1:6379/0", min_length=1)
 
 
 class Blobs(SettingsGroup):
-    """The blob store and the disk space that it needs. ``BLOBS_...``."""
+    """The blob store and the disk space that it needs. The variables begin with ``BLOBS_``."""
 
     model_config = SettingsConfigDict(env_prefix="BLOBS_", extra="ignore", frozen=True)
     root: Path = Path("data/blobs")
     min_free_bytes: int = Field(
         1024 * MIB,
         ge=0,
-        description="Bytes that stay free, in addition to what the backlog will still need; below that uploads get a 507.",
+        description="Free bytes to keep, in addition to the bytes that the backlog still needs. If fewer are free, "
+        "uploads are answered with 507.",
     )
     growth: float = Field(
-        2.0, ge=0, description="Bytes that the results of a waiting image will still need, per byte of its original."
+        2.0, ge=0, description="Bytes to reserve for the results of a waiting image, for each byte of its original."
     )
 
 
 class Limits(SettingsGroup):
-    """Limits of an upload; ``GET /limits`` shows the first four. ``LIMITS_...``."""
+    """Limits for an upload; ``GET /limits`` returns the first four. The variables begin with ``LIMITS_``."""
 
     model_config = SettingsConfigDict(env_prefix="LIMITS_", extra="ignore", frozen=True)
     max_body_bytes: int = Field(64 * MIB, gt=0)
@@ -146,15 +153,23 @@ class Limits(SettingsGroup):
     max_image_bytes: int = Field(20 * MIB, gt=0)
     max_pixels: int = Field(50_000_000, gt=0)
     max_values: int = Field(
-        200_000, gt=0, description="JSON values in a body. In memory a value may take fifty times its bytes."
+        200_000,
+        gt=0,
+        description="Maximum JSON values in a body. In memory, a value can be fifty times as large as in the body.",
     )
     max_bytes_in_flight: int = Field(
-        256 * MIB, gt=0, description="Decompressed bytes of all uploads in flight in one web process; more get a 429."
+        256 * MIB,
+        gt=0,
+        description="Maximum decompressed bytes of all uploads in progress in one web process. "
+        "More are answered with 429.",
     )
 
 
 class Web(SettingsGroup):
-    """The web process. ``WEB_...``, and ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` without the prefix."""
+    """The web processes. The variables begin with ``WEB_``.
+
+    ``PUBLIC_URL`` and ``OPEN_BEHIND_LOOPBACK_PROXY`` are exceptions; they have no prefix.
+    """
 
     model_config = SettingsConfigDict(env_prefix="WEB_", extra="ignore", frozen=True, populate_by_name=True)
     host: str = "127.0.0.1"
@@ -162,7 +177,9 @@ class Web(SettingsGroup):
     threads: int = Field(16, ge=4, description="Request threads of one web process.")
     workers: int = Field(2, ge=1, description="Number of web processes.")
     body_patience_s: int = Field(
-        30, gt=0, description="Seconds without a byte after which a request body is refused, because it holds a thread."
+        30,
+        gt=0,
+        description="Seconds without a new byte after which a request body is refused, because it occupies a thread.",
     )
     public_url: str = Field("", validation_alias="PUBLIC_URL")
     open_behind_loopback_proxy: bool = Field(default=False, validation_alias="OPEN_BEHIND_LOOPBACK_PROXY")
@@ -171,7 +188,7 @@ class Web(SettingsGroup):
     )
 
     drain_file: Path | None = Field(
-        None, description="While this file exists, /readyz returns 503, so that a proxy sends no new requests."
+        None, description="While this file exists, /readyz is answered with 503, so that a proxy sends no new requests."
     )
 
     @field_validator("trusted_proxies", mode="before")
@@ -185,97 +202,112 @@ class Web(SettingsGroup):
     def _require_loopback(self) -> "Web":
         if not self.open_behind_loopback_proxy and not _is_loopback(self.host):
             raise ValueError(
-                f"WEB_HOST={self.host} is not allowed: there are no accounts yet, so the web process binds only loopback addresses. "
-                "Behind a proxy that is itself published on loopback set OPEN_BEHIND_LOOPBACK_PROXY=1."
+                f"WEB_HOST={self.host} is not allowed: there are no accounts yet, so the web process listens on "
+                "loopback addresses only. Behind a proxy that is itself published on loopback only, set "
+                "OPEN_BEHIND_LOOPBACK_PROXY=1."
             )
         return self
 
 
 class Worker(SettingsGroup):
-    """The workers that process batches. ``WORKER_...``."""
+    """The workers that process batches. The variables begin with ``WORKER_``."""
 
     model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
-    processes: int = Field(1, ge=1, description="Pool children of one worker: one per GPU, a few on CPU.")
+    processes: int = Field(1, ge=1, description="Pool children of one worker: one per GPU, or a few on a CPU.")
     claim_size: int = Field(
         32,
         ge=1,
         le=256,
-        description="Maximum number of images in a claim, which are read, processed and stored together.",
+        description="Maximum number of images in a claim. They are read, processed and stored together.",
     )
     lease_s: float = Field(
-        30.0, gt=0, description="Seconds until a claim expires without a renewal; it is renewed after a third of them."
+        30.0, gt=0, description="Seconds until a claim expires. A worker renews it after a third of this time."
     )
     soft_limit_s: float = Field(
         300.0, gt=0, description="Seconds after which a task is interrupted and releases its images."
     )
-    hard_limit_s: float = Field(330.0, gt=0, description="Seconds after which the process of a task is killed.")
+    hard_limit_s: float = Field(330.0, gt=0, description="Seconds after which the process that runs a task is killed.")
     child_memory_bytes: int = Field(
         2048 * MIB,
         gt=0,
-        description="Bytes that a suspicious image may take in the sandbox, in addition to the libraries loaded there.",
+        description="Bytes of memory for a suspicious image in the sandbox, in addition to the memory for libraries.",
     )
     most_memory_bytes: int = Field(
-        3072 * MIB, gt=0, description="A pool child that ever used more bytes is replaced at the end of its task."
+        3072 * MIB,
+        gt=0,
+        description="Bytes of memory. A pool child that has used more is replaced at the end of its task.",
     )
     child_timeout_s: float = Field(
         30.0,
         gt=0,
-        description="Seconds for one request to the sandbox. One that computes for four fifths of them is not tried again.",
+        description="Seconds for one request to the sandbox. A request that has used four fifths of this time as CPU "
+        "time is not retried.",
     )
     task_s: float = Field(
         4.0,
         gt=0,
-        description="Seconds after which a task claims no more and publishes a wakeup, so that a stop soon finds a task at its end.",
+        description="Seconds after which a task claims no more images, publishes a wakeup and ends. Tasks are short so "
+        "that a worker can stop soon.",
     )
 
     @model_validator(mode="after")
     def _check_time_limits(self) -> "Worker":
         _require(
             self.soft_limit_s < self.hard_limit_s,
-            "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S, so that a task can release its images before it is killed",
+            "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S, so that a task can release its images "
+            "before it is killed",
         )
         _require(
             self.task_s < self.soft_limit_s,
-            "WORKER_TASK_S must be less than WORKER_SOFT_LIMIT_S, or a busy task never ends before it is interrupted",
+            "WORKER_TASK_S must be less than WORKER_SOFT_LIMIT_S, because otherwise every busy task is "
+            "interrupted before it ends",
         )
         _require(
             self.child_timeout_s < self.soft_limit_s,
-            "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S, or a task is interrupted before a hanging image is given up",
+            "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S, because otherwise a task is interrupted "
+            "before the sandbox gives up an image that hangs",
         )
         return self
 
 
 class Sweep(SettingsGroup):
-    """Intervals of the sweep. ``SWEEP_...``."""
+    """Intervals of the sweep. The variables begin with ``SWEEP_``."""
 
     model_config = SettingsConfigDict(env_prefix="SWEEP_", extra="ignore", frozen=True)
-    interval_s: float = Field(2.0, gt=0, description="Seconds between two runs.")
+    interval_s: float = Field(2.0, gt=0, description="Seconds between two runs of the sweep.")
     orphan_age_s: float = Field(600.0, gt=0, description="Seconds after which a spool without a batch is deleted.")
     clean_interval_s: float = Field(30.0, gt=0, description="Seconds between two clean-ups of files.")
 
 
 class Vision(SettingsGroup):
-    """Detection and augmentations. ``VISION_...``."""
+    """Detection and augmentations. The variables begin with ``VISION_``."""
 
     model_config = SettingsConfigDict(env_prefix="VISION_", extra="ignore", frozen=True)
     augmentations: tuple[str, ...] | None = Field(
-        None, description="JSON list of the default augmentations. Unset: the four of the API documentation."
+        None,
+        description="JSON list of the default augmentations. When unset, the four in the API documentation apply.",
     )
     threads: int = Field(
-        1, ge=1, description="Threads of the model in one process; as many decode and encode beside it."
+        1,
+        ge=1,
+        description="Threads for the model in one process; the same number of other threads decode and encode images.",
     )
     in_turn: bool = Field(
         default=False,
-        description="A single thread alternates between the model on a CPU and decoding and encoding: right where there are as many workers as cores.",
+        description="Whether a single thread runs the model (on a CPU) and decodes and encodes images. "
+        "Use it if there are as many workers as cores.",
     )
     model: str = Field(
         "grocery",
         min_length=1,
         description="The detector: grocery, a builder of torchvision.models.detection, or the path of a checkpoint.",
     )
-    device: Literal["cpu", "cuda"] | None = Field(None, description="Unset: a GPU where there is one.")
+    device: Literal["cpu", "cuda"] | None = Field(
+        None, description="Device for the model. When unset, a GPU is used if there is one."
+    )
     precision: Literal["auto", "full", "half"] = Field(
-        "auto", description="auto: half where the device supports it and the model loses at most 0.5 points of mAP50."
+        "auto",
+        description="auto means half if the device supports it and the mAP50 of the model falls by at most 0.5 points.",
     )
 
     @field_validator("augmentations")
@@ -284,15 +316,15 @@ class Vision(SettingsGroup):
         unknown = set(names or ()) - set(AUGMENTATIONS)
         if unknown:
             raise ValueError(
-                f"unknown augmentations: {', '.join(sorted(unknown))}; known are: {', '.join(AUGMENTATIONS)}"
+                f"unknown augmentations: {', '.join(sorted(unknown))}; valid names: {', '.join(AUGMENTATIONS)}"
             )
         return names
 
 
 class Fetch(SettingsGroup, FetchRules):
-    """Rules for fetching images by URL; the limits are per process. ``FETCH_...``."""
+    """Rules for fetching images by URL; the limits apply to each process. The variables begin with ``FETCH_``."""
 
-    # The validators below decode the lists: the error of pydantic-settings would not say what to write.
+    # The validators below decode the lists, because the error of pydantic-settings would not say what to write.
     model_config = SettingsConfigDict(env_prefix="FETCH_", extra="ignore", frozen=True, enable_decoding=False)
 
     @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
@@ -310,29 +342,40 @@ class Fetch(SettingsGroup, FetchRules):
 
 
 class Inspect(SettingsGroup):
-    """Inspections of single images, and how long their results are kept. ``INSPECT_...``."""
+    """Inspections of single images, and how long their results are kept. The variables begin with ``INSPECT_``."""
 
     model_config = SettingsConfigDict(env_prefix="INSPECT_", extra="ignore", frozen=True)
-    max_source_bytes: int = Field(4 * MIB, gt=0, description="Maximum bytes of an image; a larger one is refused.")
-    wait_s: float = Field(10.0, gt=0, description="Seconds that a request waits for its result before it gets a 202.")
-    fresh_s: float = Field(300.0, gt=0, description="Seconds that a result is reused without a request to its source.")
-    failed_s: float = Field(10.0, gt=0, description="Seconds that a failure is reported again without a new attempt.")
+    max_source_bytes: int = Field(4 * MIB, gt=0, description="Maximum bytes of an image; a larger image is refused.")
+    wait_s: float = Field(
+        10.0, gt=0, description="Seconds that a request waits for its result before it is answered with 202."
+    )
+    fresh_s: float = Field(
+        300.0, gt=0, description="Seconds for which a result is reused without a new request to the source."
+    )
+    failed_s: float = Field(10.0, gt=0, description="Seconds for which a failure is reported without a new attempt.")
     keep_s: float = Field(
-        86_400.0, gt=0, description="Seconds that results and their images are kept after their last use."
+        86_400.0, gt=0, description="Seconds for which results and their images are kept after their last use."
     )
     max_store_bytes: int = Field(
-        1024 * MIB, gt=0, description="Maximum bytes of all these images; the least recently used are deleted first."
+        1024 * MIB, gt=0, description="Maximum bytes of all kept images; the least recently used are deleted first."
     )
-    per_minute: int = Field(60, gt=0, description="New inspections a minute per client address; more get a 429.")
+    per_minute: int = Field(
+        60, gt=0, description="Maximum new inspections per minute and client address; more are answered with 429."
+    )
     dreams_per_minute: int = Field(
         6,
         gt=0,
-        description="New inspections with a dream a minute per client address; one takes seconds of a whole core.",
+        description="Maximum new inspections with a dream per minute and client address. A dream takes "
+        "seconds of CPU time.",
     )
-    max_pending: int = Field(16, gt=0, description="Unfinished inspections per client address; more get a 429.")
-    max_waiting: int = Field(1000, gt=0, description="Inspections in the queue; more get a 429.")
-    at_once: int = Field(32, gt=0, description="Concurrent inspections of one inspector.")
-    lease_s: float = Field(30.0, gt=0, description="Seconds until an inspector's claim expires without a renewal.")
+    max_pending: int = Field(
+        16, gt=0, description="Maximum unfinished inspections per client address; more are answered with 429."
+    )
+    max_waiting: int = Field(1000, gt=0, description="Maximum inspections in the queue; more are answered with 429.")
+    at_once: int = Field(32, gt=0, description="Maximum number of concurrent inspections in one inspector.")
+    lease_s: float = Field(
+        30.0, gt=0, description="Seconds until a claim of an inspector expires unless it is renewed."
+    )
 
     @model_validator(mode="after")
     def _check_retention(self) -> "Inspect":
@@ -345,7 +388,7 @@ class Inspect(SettingsGroup):
 
 
 class Logging(SettingsGroup):
-    """Log output. ``LOG_LEVEL``, ``LOG_FORMAT``."""
+    """Log output. The variables begin with ``LOG_``."""
 
     model_config = SettingsConfigDict(env_prefix="LOG_", extra="ignore", frozen=True)
     level: str = "INFO"
@@ -353,7 +396,7 @@ class Logging(SettingsGroup):
 
 
 class Settings(BaseModel):
-    """All groups. ``Settings()`` reads the environment once, when it is called."""
+    """All groups of settings. ``Settings()`` reads the environment once, when it is called."""
 
     mongo: Mongo = Field(default_factory=Mongo)
     redis: Redis = Field(default_factory=Redis)
@@ -371,18 +414,22 @@ class Settings(BaseModel):
     def _check_groups(self) -> "Settings":
         _require(
             self.fetch.whole_s < self.worker.hard_limit_s,
-            "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, or a slow source ends the inspector",
+            "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, because otherwise a slow source causes the "
+            "inspector to be killed",
         )
         return self
 
     @cached_property
     def default_augmentations(self) -> tuple[str, ...]:
-        """Names of the augmentations of an upload that names none."""
+        """Names of the augmentations that are applied if an upload names none."""
         return DEFAULT_AUGMENTATIONS if self.vision.augmentations is None else self.vision.augmentations
 
 
 def read() -> Settings:
-    """Read the settings at the start of a program; an invalid one ends the program with a sentence on standard error."""
+    """Read the settings when a program starts.
+
+    If a setting is invalid, the program exits with an error sentence on standard error.
+    """
     try:
         return Settings()
     except (ValidationError, SettingsError) as error:
@@ -390,10 +437,13 @@ def read() -> Settings:
 
 
 def explain(error: ValidationError | SettingsError) -> str:
-    """Return a sentence that says which setting is wrong and why, without its value, which may be a secret."""
+    """Return a sentence that says which setting is wrong and why.
+
+    The sentence does not contain the value of the setting, because the value can be a secret.
+    """
     if isinstance(error, SettingsError):
-        return f"a setting cannot be read: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
+        return f"cannot read a setting: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
-    return f"a setting of {error.title} is wrong: {f'{field}: ' if field else ''}{reason}"
+    return f"invalid setting in group {error.title}: {f'{field}: ' if field else ''}{reason}"

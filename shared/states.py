@@ -1,11 +1,11 @@
-"""States of images and batches, and the rules for retries, as pure functions."""
+"""The states of images and batches, and the rules for retries. All functions are pure."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class ImageState(StrEnum):
-    """State of an image. ``done``, ``failed`` and ``cancelled`` are terminal."""
+    """State of an image. The states ``done``, ``failed`` and ``cancelled`` are terminal."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -29,14 +29,16 @@ TERMINAL: Final = frozenset({ImageState.DONE, ImageState.FAILED, ImageState.CANC
 CLOSED: Final = frozenset({BatchState.DONE, BatchState.PARTIAL, BatchState.FAILED, BatchState.CANCELLED})
 
 SOLO_DEATHS_ALLOWED: Final = 3
-"""An image that was alone in three processes that crashed is the cause of the crashes: ``decoder_crash``."""
+"""Number of crashes after which an image fails with ``decoder_crash``. Only crashes of a process that handled the image
+alone are counted, so the image must be their cause."""
 
 
 def batch_state(counts: dict[str, int], total: int) -> BatchState:
     """Derive the state of a batch from the number of its images in each state.
 
     :param counts: number of images by state; a missing state counts as 0.
-    :param total: number of images that the batch was accepted with. Images missing in ``counts`` were deleted singly.
+    :param total: number of images in the batch when it was accepted. If ``counts`` adds up to less, the missing images
+        were deleted individually.
     """
     queued, processing = counts.get(ImageState.QUEUED, 0), counts.get(ImageState.PROCESSING, 0)
     done, failed = counts.get(ImageState.DONE, 0), counts.get(ImageState.FAILED, 0)
@@ -53,8 +55,8 @@ def batch_state(counts: dict[str, int], total: int) -> BatchState:
 
 
 def retry_delay_s(releases: int) -> float:
-    """Return the seconds until an image released by an environment error may be claimed again: 1, 2, 4 ... 30.
+    """Return the seconds until an image can be claimed again after an environment error: 1, 2, 4, ... up to 30.
 
-    :param releases: number of earlier releases.
+    :param releases: number of times that the image was released before.
     """
     return float(min(30, 2 ** min(releases, 5)))

@@ -14,14 +14,17 @@ security: Final = logging.getLogger("shelfsight.security")
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time, level, channel, process, message, and the members of ``extra={"data": ...}``."""
+    """Formats a log record as one line of JSON.
+
+    The line contains the time, level, channel, process, and message, and the members of ``extra={"data": ...}``.
+    """
 
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
+        """Return a log record as one line of JSON."""
         line: dict[str, Any] = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -36,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(log: Logging, process: str) -> None:
-    """Send all logs to standard error, as JSON lines or as text, with the name of the process in each."""
+    """Send all logs to standard error, as JSON lines or as text. Each line contains the name of the process."""
     handler = logging.StreamHandler(sys.stderr)
     text_formatter = logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter(process) if log.format == "json" else text_formatter)

@@ -1,4 +1,7 @@
-"""Names of the files made from an image. They are part of URLs and of blob keys; augmentations add their own names."""
+"""Names of the files that are made from an image.
+
+URLs and blob keys contain these names. The file of an augmentation has the name of the augmentation.
+"""
 
 from typing import Final
 
@@ -6,7 +9,7 @@ THUMB: Final = "thumb"
 BOXES: Final = "boxes"
 RENDITION: Final = "rendition"
 ORIGINAL: Final = "original"
-"""Of an inspection: the image itself, at most 700 pixels on its longer side."""
+"""The inspected image itself, scaled down to at most 700 pixels on its longer side. Only inspections have this file."""
 DREAM: Final = "deepdream"
 DREAM_LAYERS: Final = range(1, 6)
 """Network layers that DeepDream can amplify: 1 shows strokes, 5 shows parts of objects."""

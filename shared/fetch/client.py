@@ -1,6 +1,7 @@
-"""Fetches the content of a URL: follows redirects, limits the content, and returns it with its validators.
+"""Fetches the content of a URL: follows redirects, limits the size of the content, and returns it with its validators.
 
-Requests share no state: no cookies, no credentials, no proxy of the environment, no connection of an earlier request.
+Requests share no state. They send no cookies and no credentials, ignore proxies that are set in the environment, and do
+not reuse connections.
 """
 
 import re
@@ -25,7 +26,8 @@ from shared.fetch.urls import Url
 
 _REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _SAFE_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{1,255}")
-"""Header values of a source come from a third party: only such values are stored, passed on or sent back."""
+"""Pattern for header values that are safe to store and to send. A source is a third party, so a header value that does
+not match is discarded."""
 _REQUEST_HEADERS: Final = [
     ("User-Agent", "Shelfsight"),
     ("Accept", "*/*"),
@@ -36,10 +38,11 @@ _REQUEST_HEADERS: Final = [
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """The content that a source sent, or with ``status`` 304 the fact that it has not changed; ``data`` is empty then.
+    """The content that a source sent.
 
-    ``url`` is the URL after redirects. ``etag`` and ``last_modified`` are validators for the next fetch.
-    ``content_type`` is what the source declares; it is not verified.
+    If ``status`` is 304, the content has not changed, and ``data`` is empty. ``url`` is the URL after all redirects.
+    ``etag`` and ``last_modified`` are validators for the next fetch. ``content_type`` is the value that the source
+    declares; it is not verified.
     """
 
     url: str
@@ -51,18 +54,18 @@ class FetchResult:
 
     @property
     def not_modified(self) -> bool:
-        """Whether the source reports that the content which the caller holds is still current."""
+        """Whether the source reports that the caller's copy of the content is still current."""
         return self.status == 304
 
 
 class Fetcher:
     """Fetches URLs. Thread-safe.
 
-    It holds no connection and no thread between two fetches, so there is nothing to close. A failed request is not
-    retried; when the first of two addresses of a name cannot be connected to, the second is tried.
+    It holds no connection and no thread between two fetches, so it needs no ``close``. A failed request is not retried,
+    but if a name has two addresses and the first one does not accept a connection, the second one is tried.
 
-    :param resolve: returns the addresses of a name; see ``dns.ResolveFunction``.
-    :raises OSError: when ``FETCH_CA_FILE`` cannot be read, or contains no certificates.
+    :param resolve: function that returns the addresses of a name; see ``dns.ResolveFunction``.
+    :raises OSError: when the file that ``FETCH_CA_FILE`` names cannot be read, or contains no certificates.
     """
 
     def __init__(self, rules: FetchRules, resolve: ResolveFunction = system_resolver) -> None:
@@ -83,21 +86,22 @@ class Fetcher:
         last_modified: str | None = None,
         validators_url: str | None = None,
     ) -> FetchResult:
-        """Send ``GET`` to a URL, follow its redirects, and read the content.
+        """Send a ``GET`` request to a URL, follow redirects, and read the content.
 
-        :param max_bytes: most bytes of the content, after decompression.
-        :param etag: of an earlier ``FetchResult``; with it, or with ``last_modified``, the result may be
-            ``not_modified``.
-        :param validators_url: the ``url`` of that earlier result, by default ``url``. The validators are sent to this
-            URL only, so not when a redirect leads elsewhere by now.
-        :raises UrlRefused: ``bad_url``, ``blocked_host``, ``blocked_address``, ``unresolvable_host``; for a redirect,
-            too.
-        :raises UpstreamStatus: when the source responds with any status but 200.
-        :raises SourceTooLarge: when the source sends, or declares, more than ``max_bytes``.
+        :param max_bytes: maximum size of the content in bytes, after decompression.
+        :param etag: the ``etag`` of an earlier ``FetchResult``. If ``etag`` or ``last_modified`` is passed, the result
+            can be ``not_modified``.
+        :param last_modified: the ``last_modified`` of the earlier ``FetchResult``.
+        :param validators_url: the ``url`` of the earlier ``FetchResult``; by default, ``url``. The validators are sent
+            to this URL only. They are not sent to another URL to which a redirect may lead by now.
+        :raises UrlRefused: when the URL, or the target of a redirect, is not allowed (``bad_url``, ``blocked_host``,
+            ``blocked_address``, ``unresolvable_host``).
+        :raises UpstreamStatus: when the final response has a status other than 200.
+        :raises SourceTooLarge: when the source sends or declares more than ``max_bytes``.
         :raises UpstreamTimeout: when a time limit is exceeded.
-        :raises UpstreamError: when the source is unreachable, its response is invalid, or it redirects too often or to
-            an invalid location.
-        :raises Busy: when too many fetches run, in total or for this source.
+        :raises UpstreamError: when the source is unreachable, sends an invalid response, redirects too many times, or
+            redirects to an invalid location.
+        :raises Busy: when too many fetches are in progress, in total or for this source.
         """
         deadline = Deadline(self._rules.whole_s)
         validators = {"If-None-Match": etag, "If-Modified-Since": last_modified}
@@ -123,13 +127,14 @@ class Fetcher:
     ) -> FetchResult | Url:
         """Request one URL.
 
-        :returns: its content, or the URL that it redirects to.
+        :returns: the content of the URL, or the URL to which it redirects.
         """
         per_source = self._rules.max_per_source
         with self._source_limit.slot(url.host, limit=per_source):
             destination = self._policy.check(url, deadline)
-            # Count by address as well: with a wildcard DNS record an attacker has any number of names for a machine of a
-            # third party. Behind NAT64 count by the IPv4 address: the IPv6 addresses all share one /64.
+            # Count by address as well as by name, because a wildcard DNS record gives an attacker any number of names
+            # for a machine of a third party. Behind NAT64, count by the IPv4 address, because all the IPv6 addresses
+            # are in the same /64 network.
             networks = (client_network(effective_address(address)) for address in destination.addresses)
             with (
                 self._source_limit.slot(*networks, limit=per_source),
@@ -145,7 +150,8 @@ class Fetcher:
                     data = _read_content(response, max_bytes)
                 else:
                     raise UpstreamStatus(
-                        f"The source answers with status {response.status}.", extra={"upstream_status": response.status}
+                        f"Unexpected response from the source: status {response.status}, expected 200.",
+                        extra={"upstream_status": response.status},
                     )
                 return FetchResult(
                     url=str(url),
@@ -158,14 +164,14 @@ class Fetcher:
 
 
 def _redirect_url(url: Url, response: SourceResponse) -> Url:
-    """Return the URL that a redirect leads to; the policy checks it before the next request.
+    """Return the target URL of a redirect. The policy checks this URL before the next request.
 
-    A redirect from https must lead to https: content that was requested over a protected connection is not accepted
-    over one where an attacker can read or change it.
+    A redirect from https must lead to https, because the content was requested over a protected connection. Over http,
+    an attacker could read or change it.
     """
     locations = {value for key, value in response.headers if key.lower() == b"location"} - {b""}
-    if len(locations) != 1:  # of several, some programs follow the first and others the last
-        raise UpstreamError("The source redirects without a location, or to several different locations.")
+    if len(locations) != 1:  # if there are several, some programs follow the first and others the last
+        raise UpstreamError("The source redirects to no location, or to several different locations.")
     try:
         joined = urljoin(str(url), locations.pop().decode())  # some sources send raw UTF-8, although they must not
     except ValueError as error:
@@ -177,23 +183,24 @@ def _redirect_url(url: Url, response: SourceResponse) -> Url:
 
 
 def _read_content(response: SourceResponse, max_bytes: int) -> bytes:
-    """Read the content.
+    """Read the content of a response.
 
-    The request asks for the ``identity`` encoding. Some object stores keep content compressed and send it so all the
-    same; therefore gzip is decompressed, within the limit.
+    The request asks for the ``identity`` encoding. However, some object stores keep compressed content and send it
+    compressed regardless of the request. For this reason, gzip content is decompressed; the size limit applies to the
+    result.
 
-    :raises SourceTooLarge: when its declared or actual size exceeds ``max_bytes``.
-    :raises UpstreamError: when it has another encoding, or is not valid gzip although declared so.
+    :raises SourceTooLarge: when the declared or the actual size of the content exceeds ``max_bytes``.
+    :raises UpstreamError: when the content has another encoding, or is declared as gzip and is not valid gzip.
     """
     declared = _header(response, b"content-length")
-    if declared and int(declared) > max_bytes:  # at most 20 digits: h11 checks that
+    if declared and int(declared) > max_bytes:  # safe, because h11 has checked that the value has at most 20 digits
         raise _too_large(max_bytes)
     encoding = _header(response, b"content-encoding").strip().lower()
     if encoding in {b"gzip", b"x-gzip"}:
         return _join(_decompress(response.body, max_bytes), max_bytes)
     if encoding not in {b"", b"identity"}:
         raise UpstreamError(
-            "The source sends its content in an encoding that is not supported; supported are identity and gzip."
+            "The content of the source has an unsupported encoding; the supported encodings are identity and gzip."
         )
     return _join(response.body, max_bytes)
 
@@ -208,13 +215,14 @@ def _join(parts: Iterable[bytes], max_bytes: int) -> bytes:
 
 
 def _decompress(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
-    """Decompress gzip; no yielded part is longer than ``max_bytes`` + 1, whatever the compression ratio."""
+    """Decompress gzip content. No yielded part is longer than ``max_bytes`` + 1 bytes, for any compression ratio."""
     stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         for part in parts:
             yield stream.decompress(part, max_bytes + 1)
-            # If input remains after that many bytes, the content exceeds the limit, and _join has raised an error.
-            # Data after the end of the stream: zlib would copy all of it again for each further part.
+            # If zlib has input left after max_bytes + 1 bytes of output, the content exceeds the limit and _join has
+            # raised an error. If there is data after the end of the gzip stream, stop here, because zlib would copy all
+            # of that data once more for each further part.
             if stream.unused_data:
                 break
     except zlib.error as error:
@@ -230,7 +238,10 @@ def _too_large(max_bytes: int) -> SourceTooLarge:
 
 
 def _header(response: SourceResponse, name: bytes) -> bytes:
-    """Return the value of a header; several are joined by commas, a missing one is empty."""
+    """Return the value of a header, or an empty value if the header is missing.
+
+    If there are several values, they are joined with commas.
+    """
     return b", ".join(value for key, value in response.headers if key.lower() == name)
 
 

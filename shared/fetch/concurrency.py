@@ -1,4 +1,4 @@
-"""Concurrency limits, so that the service cannot be used to flood a third party."""
+"""Concurrency limits for fetches. They prevent clients from using this service to flood a third party with requests."""
 
 import threading
 from collections import Counter
@@ -11,7 +11,10 @@ _RETRY_AFTER_S = 2
 
 
 class ConcurrencyLimit:
-    """Counts by key the fetches of this process. A fetch above the limit is rejected, never queued. Thread-safe."""
+    """Counts the running fetches of this process for each key. Thread-safe.
+
+    A fetch that would exceed the limit is rejected. It is never queued.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,9 +22,9 @@ class ConcurrencyLimit:
 
     @contextmanager
     def slot(self, *keys: Hashable, limit: int) -> Iterator[None]:
-        """Hold a slot under each of these keys while the ``with`` block runs.
+        """Hold a slot for each of these keys while the ``with`` block runs.
 
-        :raises Busy: when ``limit`` slots of one of the keys are in use.
+        :raises Busy: when ``limit`` slots are already in use for one of the keys.
         """
         with self._lock:
             if any(self._running[key] >= limit for key in keys):
@@ -34,4 +37,4 @@ class ConcurrencyLimit:
         finally:
             with self._lock:
                 self._running.subtract(keys)
-                self._running = +self._running  # drop zero counts: clients choose the keys, so they would accumulate
+                self._running = +self._running  # remove counts of 0, because clients choose the keys

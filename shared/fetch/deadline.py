@@ -1,4 +1,4 @@
-"""Time limits of a fetch: one for each phase, and one for the whole fetch that no phase outlasts."""
+"""Time limits for a fetch: one limit for each phase, and one for the whole fetch, which no phase can exceed."""
 
 import math
 from time import monotonic
@@ -9,7 +9,7 @@ from shared.errors import UpstreamTimeout
 class Deadline:
     """The deadline of one fetch and of its current phase.
 
-    A timeout of a single read does not help against a source that sends one byte a second; a deadline does.
+    A timeout for each read would not stop a source that sends one byte per second. A deadline does.
     """
 
     def __init__(self, whole_s: float) -> None:
@@ -17,11 +17,11 @@ class Deadline:
         self._phase_end = self._end
 
     def start_phase(self, phase_s: float = math.inf) -> None:
-        """Start a phase of ``phase_s`` seconds; without a limit of its own it ends with the whole fetch."""
+        """Start a phase of at most ``phase_s`` seconds. By default, the phase lasts until the deadline of the fetch."""
         self._phase_end = min(self._end, monotonic() + phase_s)
 
     def remaining_s(self) -> float:
-        """Return the seconds that remain of the phase, always more than 0.
+        """Return how many seconds remain in the current phase. The result is always more than 0.
 
         :raises UpstreamTimeout: when the phase or the whole fetch has reached its limit.
         """
@@ -32,5 +32,5 @@ class Deadline:
 
 
 def timeout_error() -> UpstreamTimeout:
-    """Return the error of an exceeded limit; it does not name the phase."""
+    """Return the error for an exceeded time limit. Its sentence does not name the phase."""
     return UpstreamTimeout("The source did not send a complete response within the time limit.")

@@ -1,10 +1,10 @@
 """Name resolution with a time limit.
 
-``getaddrinfo`` is used because it applies the configuration of the machine: ``/etc/hosts``, a container's own names,
-the order of addresses. It has no time limit and cannot be cancelled, so it runs in a thread of its own. Each name gets
-a new daemon thread: the threads of an executor delay the exit of the process, and do not exist in a child that is
-forked later. The number of concurrent lookups is bounded, so a name server that hangs costs a bounded number of
-threads.
+``getaddrinfo`` is used because it applies the configuration of the machine: ``/etc/hosts``, the names that a container
+network defines, and the preferred order of addresses. It has no time limit and cannot be cancelled, so it runs in a
+separate thread. Each lookup starts a new daemon thread. The threads of an executor are not used, because they delay the
+exit of the process and do not exist in a child that is forked later. The number of concurrent lookups is limited, so a
+name server that hangs can occupy only a limited number of threads.
 """
 
 import socket
@@ -18,7 +18,8 @@ from shared.fetch.addresses import Address, unmap
 from shared.fetch.deadline import Deadline, timeout_error
 
 ResolveFunction = Callable[[str], Iterable[Address]]
-"""Returns all addresses of a name, best first; may block; raises ``OSError`` when the name has none."""
+"""A function that returns all addresses of a name, the preferred ones first. It can block. It raises ``OSError`` when
+the name has no address."""
 
 
 def system_resolver(name: str) -> list[Address]:
@@ -26,24 +27,24 @@ def system_resolver(name: str) -> list[Address]:
 
     :raises OSError: when the name does not exist or no name server answers.
     """
-    # As bytes: for a str Python would apply an older IDNA to the name, which is normalized already.
+    # Pass bytes, because Python would apply an older version of IDNA to a str. The name is already normalized.
     found = socket.getaddrinfo(name.encode("ascii"), None, type=socket.SOCK_STREAM)
     return [ip_address(sockaddr[0]) for *_, sockaddr in found]
 
 
 class NameResolver:
-    """Calls a resolve function, with at most ``max_concurrent`` lookups at a time. Thread-safe."""
+    """Resolves names with a resolve function; at most ``max_concurrent`` lookups run at a time. Thread-safe."""
 
     def __init__(self, resolve: ResolveFunction, max_concurrent: int) -> None:
         self._resolve = resolve
         self._slots = threading.Semaphore(max_concurrent)
 
     def resolve(self, name: str, deadline: Deadline) -> list[Address]:
-        """Resolve a name once.
+        """Resolve a name, without retries.
 
-        :returns: all addresses, best first; at least one.
-        :raises UrlRefused: ``unresolvable_host``.
-        :raises UpstreamTimeout: when the phase of the deadline ends first.
+        :returns: all addresses of the name (at least one), the preferred ones first.
+        :raises UrlRefused: when the name cannot be resolved (``unresolvable_host``).
+        :raises UpstreamTimeout: when the current phase of the deadline ends first.
         """
         if not self._slots.acquire(timeout=deadline.remaining_s()):
             raise timeout_error()
@@ -69,7 +70,7 @@ class NameResolver:
     def _lookup(self, name: str, outcome: SimpleQueue[list[Address] | Exception]) -> None:
         try:
             outcome.put([unmap(address) for address in self._resolve(name)])
-        except Exception as error:  # noqa: BLE001 -- raised again in the calling thread
+        except Exception as error:  # noqa: BLE001 -- re-raised in the calling thread
             outcome.put(error)
         finally:
             self._slots.release()

@@ -1,6 +1,7 @@
-"""Decides whether a URL may be fetched, and from which addresses. Every redirect is checked anew.
+"""Decides whether a URL may be fetched, and from which addresses. The target of every redirect is checked, too.
 
-Refusals name the rule and never what was found: no address, and not whether anything listens there.
+The error sentence for a refused URL names only the rule. It discloses neither the address of the host nor whether any
+service listens there.
 """
 
 from dataclasses import dataclass
@@ -27,26 +28,29 @@ _LOCAL_DOMAINS: Final = (
     "home.arpa",
     "onion",
 )
-"""Domains of local networks (RFC 6761, 6762 with its appendix G, 7686, 8375, ICANN's ``internal``). They are not
-resolved: the DNS query itself would already disclose too much."""
+"""Domains of local networks (RFC 6761, RFC 6762 with its appendix G, RFC 7686, RFC 8375, and ICANN's ``internal``).
+Names in these domains are not resolved, because the DNS query alone would disclose too much."""
 _HOST_REFUSED: Final = (
-    "The host of the URL is a local name or is excluded by the host lists of this service; use a permitted public host."
+    "The host of the URL is a local name, or this service does not allow it; use another public host."
 )
 _ADDRESS_REFUSED: Final = (
-    "The URL leads to an address that is not public or is blocked by this service; use a URL with a public address."
+    "The URL leads to an address that is not public, or that this service blocks; use a URL with a public address."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A URL that may be fetched, and the only addresses to fetch it from: the best one of each family, one or two."""
+    """A URL that may be fetched, and the one or two addresses from which it may be fetched.
+
+    These are the preferred IPv4 address and the preferred IPv6 address of the host, if it has addresses of both kinds.
+    """
 
     url: Url
     addresses: tuple[Address, ...]
 
 
 class FetchPolicy:
-    """Applies the rules to URLs. Thread-safe."""
+    """Applies the fetch rules to URLs. Thread-safe."""
 
     def __init__(self, rules: FetchRules, resolve: ResolveFunction) -> None:
         self._rules = rules
@@ -55,8 +59,9 @@ class FetchPolicy:
     def check(self, url: Url, deadline: Deadline) -> Destination:
         """Check a URL against the rules, and resolve its host.
 
-        :raises UrlRefused: ``blocked_host``, ``blocked_address``, ``bad_url`` (its port), ``unresolvable_host``.
-        :raises UpstreamTimeout: when the name is not resolved in time.
+        :raises UrlRefused: when the host or its addresses are not allowed (``blocked_host``, ``blocked_address``), the
+            port is not allowed (``bad_url``), or the host cannot be resolved (``unresolvable_host``).
+        :raises UpstreamTimeout: when the host is not resolved in time.
         """
         rules = self._rules
         is_name = url.address is None
@@ -67,7 +72,7 @@ class FetchPolicy:
             raise UrlRefused(_HOST_REFUSED, code="blocked_host")
         deadline.start_phase(rules.resolve_s)
         addresses = self._resolver.resolve(url.host, deadline) if url.address is None else [url.address]
-        # Every address must pass: one bad address among good ones is not a mistake but an attack.
+        # Every address must be allowed. A name with both public and internal addresses indicates an attack.
         permitted = is_permitted_host or all(self._is_permitted_address(address) for address in addresses)
         if not permitted and not all(
             self._is_permitted_address(address) or self._is_public_address(address) for address in addresses
@@ -82,7 +87,7 @@ class FetchPolicy:
         allowed = self._rules.allowed_domains
         if allowed and (url.address is not None or not any(_is_in_domain(url.host, domain) for domain in allowed)):
             return False
-        # The system resolver completes a name without a dot with the search domains of the local network.
+        # The system resolver appends the search domains of the local network to a name without a dot.
         return url.address is not None or (
             "." in url.host and not any(_is_in_domain(url.host, local) for local in _LOCAL_DOMAINS)
         )
@@ -91,12 +96,12 @@ class FetchPolicy:
         return any(effective_address(address) in network for network in self._rules.permitted_networks)
 
     def _is_public_address(self, address: Address) -> bool:
-        forms = (address, effective_address(address))  # NAT64 may also be blocked by its own prefix
+        forms = (address, effective_address(address))  # the block list can also contain the NAT64 prefix itself
         return is_public(address) and not any(
             form in network for network in self._rules.blocked_networks for form in forms
         )
 
 
 def _is_in_domain(name: str, domain: str) -> bool:
-    """Return whether a name is the domain or below it; ``notexample.org`` is not in ``example.org``."""
+    """Return whether a name is the domain or one of its subdomains. ``notexample.org`` is not in ``example.org``."""
     return name == domain or name.endswith(f".{domain}")

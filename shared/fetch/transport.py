@@ -1,13 +1,13 @@
 """Sends one request over one connection to a checked address.
 
-httpcore (the engine of httpx) implements HTTP here. httpx itself is not used: its cookies, proxies of the environment,
-``.netrc``, redirects and decompression would have to be switched off one by one. httpcore asks its *network backend*
-for a connection by host name; the backend below connects to the addresses that were checked and ignores the name, which
-TLS still verifies and the ``Host`` header still carries. A connection serves one request: a connection that is kept
-alive would serve later URLs on the basis of an older check.
+The HTTP implementation is httpcore, the engine of httpx. httpx itself is not used, because its cookies, environment
+proxies, ``.netrc`` support, redirects and decompression would have to be switched off one by one. httpcore asks its
+*network backend* for a connection to a host name. The backend in this module ignores the name and connects to the
+addresses that were checked. TLS still verifies the name, and the ``Host`` header still contains it. A connection serves
+one request only, because a connection that is kept alive would serve later URLs based on an older check.
 
-The timeouts of httpcore apply to single reads, its limit of headers does not count interim (1xx) responses, and it does
-not limit the framing of chunks. The stream below enforces all three limits.
+httpcore has three gaps: its timeouts apply to single reads only, its header limit does not count interim (1xx)
+responses, and it does not limit the framing of chunks. ``_LimitedStream`` enforces all three limits.
 """
 
 import ssl
@@ -25,21 +25,21 @@ from shared.fetch.policy import Destination
 from shared.fetch.rules import FetchRules
 
 _CONTENT_PER_FRAMING_BYTE: Final = 8
-"""Bytes of content that allow one more byte of chunk framing. Chunks so small that their framing takes more cost ten
-seconds of parsing for 4 MiB, and no legitimate source sends them."""
+"""Number of content bytes for which a source may send one byte of chunk framing. If chunks are so small that they need
+more framing, parsing 4 MiB of content takes ten seconds. No legitimate source sends such chunks."""
 _UNREADABLE_SOURCE: Final = (
-    "The source could not be read: it is unreachable, its certificate is invalid, or its response is not valid HTTP."
+    "Cannot read the source: it is unreachable, its certificate is invalid, or its response is not valid HTTP."
 )
-"""One sentence for all of these causes: a distinction would disclose which hosts listen on which ports. The log has the
-cause."""
+"""The same sentence is used for all of these causes, because different sentences would disclose which hosts listen on
+which ports. The log contains the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceResponse:
     """The response of a source.
 
-    ``body`` can be read once, inside the ``with`` block of ``open_response``; the reader limits the size of the
-    content.
+    ``body`` can be read once, inside the ``with`` block of ``open_response``. Its size is not limited here; the caller
+    must limit it.
     """
 
     status: int
@@ -56,11 +56,11 @@ def open_response(
     tls: ssl.SSLContext,
     deadline: Deadline,
 ) -> Iterator[SourceResponse]:
-    """Send ``GET`` to a destination, and yield its response while the connection is open.
+    """Send a ``GET`` request to a destination, and yield the response while the connection is open.
 
-    Reading the body raises the same errors.
+    Reading the body of the response can raise the same errors as this function.
 
-    :raises UpstreamTimeout: when connecting, the response headers or the whole fetch take too long.
+    :raises UpstreamTimeout: when connecting, receiving the response headers, or the whole fetch takes too long.
     :raises UpstreamError: when the source is unreachable or its response is not valid HTTP.
     """
     url = destination.url
@@ -85,7 +85,7 @@ def open_response(
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to checked addresses only, and limits the bytes received."""
+    """Connects to checked addresses only, and limits the number of received bytes."""
 
     def __init__(self, addresses: tuple[Address, ...], rules: FetchRules, deadline: Deadline) -> None:
         self._addresses = addresses
@@ -96,13 +96,16 @@ class _CheckedBackend(httpcore.NetworkBackend):
 
     def connect_tcp(
         self,
-        host: str,  # noqa: ARG002 -- already resolved and checked, see the module docstring
+        host: str,  # noqa: ARG002 -- already resolved and checked; see the module docstring
         port: int,
-        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies
+        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies instead
         local_address: str | None = None,  # noqa: ARG002
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that accepts; each address but the last has half of the remaining time."""
+        """Connect to the first address that accepts a connection.
+
+        Each attempt can take half of the remaining time; the attempt with the last address can take all of it.
+        """
         self.deadline.start_phase(self._rules.connect_s)
         *others, last = self._addresses
         for address in others:
@@ -115,13 +118,14 @@ class _CheckedBackend(httpcore.NetworkBackend):
         return self._stream
 
     def start_response_phase(self) -> None:
-        """Start the time limit of the response headers; called when the request is sent."""
+        """Start the time limit for the response headers. This happens whenever a part of the request is sent."""
         self.deadline.start_phase(self._rules.first_byte_s)
 
     def read_body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the parts of a body, and extend the read allowance by each of them.
+        """Yield the parts of a body, and increase the read allowance by the size of each part.
 
-        Content is not counted, and allows some bytes of chunk framing. Trailers have the same limit as headers.
+        As a result, content does not use up the allowance. Each part also adds some bytes for chunk framing. The limit
+        for trailers is the same as for headers.
         """
         self.read_allowance = self._rules.max_header_bytes
         for part in parts:
@@ -134,31 +138,31 @@ class _CheckedBackend(httpcore.NetworkBackend):
             self._stream.close()
 
     def wrap_tls(self, stream: httpcore.NetworkStream) -> httpcore.NetworkStream:
-        """Apply the limits to a TLS stream, and use it from now on."""
+        """Wrap a TLS stream so that the limits apply to it, and make it the current stream of this backend."""
         self._stream = _LimitedStream(stream, self)
         return self._stream
 
 
 class _LimitedStream(httpcore.NetworkStream):
-    """A connection that keeps every operation to the deadline and counts every byte received."""
+    """A connection that applies the deadline to every operation and counts every received byte."""
 
     def __init__(self, inner: httpcore.NetworkStream, backend: _CheckedBackend) -> None:
         self._inner = inner
         self._backend = backend
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        """Read at most ``max_bytes``.
+        """Read at most ``max_bytes`` bytes.
 
-        :raises UpstreamError: when the read allowance is exhausted.
+        :raises UpstreamError: when the read allowance has been used up.
         """
         if self._backend.read_allowance <= 0:
-            raise UpstreamError("The source sends too many bytes of headers or chunk framing around its content.")
+            raise UpstreamError("The source sends too many bytes of headers, or of chunk framing around its content.")
         data = self._inner.read(min(max_bytes, self._backend.read_allowance), self._backend.deadline.remaining_s())
         self._backend.read_allowance -= len(data)
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Write a part of the request, and start the time limit of the response headers."""
+        """Write a part of the request, and start the time limit for the response headers."""
         self._backend.start_response_phase()
         self._inner.write(buffer, self._backend.deadline.remaining_s())
 
@@ -172,7 +176,7 @@ class _LimitedStream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002
     ) -> httpcore.NetworkStream:
-        """Perform the TLS handshake, within the time limit of connecting."""
+        """Perform the TLS handshake within the time limit for connecting."""
         return self._backend.wrap_tls(
             self._inner.start_tls(ssl_context, server_hostname, self._backend.deadline.remaining_s())
         )

@@ -1,8 +1,8 @@
-"""Strict parsing of URLs. A URL that two parsers could read in two ways is refused.
+"""Parses URLs strictly. A URL that different parsers could interpret differently is refused.
 
-Hosts are returned in one canonical spelling: an address as an address, however it was written; a name in lower-case
-ASCII without its trailing dot. So the host that is compared with lists, resolved, connected to and sent in ``Host`` is
-always the same.
+Hosts are returned in one canonical spelling. An address is recognized in every notation, and a name is returned in
+lower-case ASCII without a trailing dot. Therefore, the host that is compared with the lists is also the host that is
+resolved, connected to, and sent in the ``Host`` header.
 """
 
 import re
@@ -18,8 +18,8 @@ from shared.errors import UrlRefused
 from shared.fetch.addresses import Address, unmap
 
 MAX_LENGTH: Final = 8190
-"""Most characters of a URL as given, and most bytes of its request target; the same limit as that of this service's own
-request line."""
+"""Maximum characters of a URL as the client wrote it, and maximum bytes of its request target. Both equal the
+limit for the request line of requests to this service."""
 _MAX_NAME_LENGTH: Final = 253
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _URL: Final = re.compile(
@@ -27,8 +27,8 @@ _URL: Final = re.compile(
 )
 _AUTHORITY: Final = re.compile(r"(?P<host>\[[^\[\]@]*\]|[^:\[\]@]+)(?::(?P<port>[0-9]{0,5}))?")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\\\ud800-\udfff]")
-"""Control characters, which some parsers drop; the backslash, which some read as a slash; lone surrogates, which no
-encoding can represent."""
+"""Characters that are not allowed in a URL: control characters, which some parsers drop; the backslash, which some
+parsers treat as a slash; and lone surrogates, which no encoding can represent."""
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 _SAFE: Final = "/%:@!$&'()*+,;=~-._?[]|^{}`"
@@ -38,8 +38,8 @@ _SAFE: Final = "/%:@!$&'()*+,;=~-._?[]|^{}`"
 class Url:
     """A parsed URL.
 
-    ``host`` is a name, or an address as text; ``address`` is that address, None for a name; ``request_target`` is path
-    and query in ASCII.
+    ``host`` is a name, or an address as text. ``address`` is the address, or None if the host is a name.
+    ``request_target`` is the path and the query in ASCII.
     """
 
     scheme: str
@@ -50,7 +50,7 @@ class Url:
 
     @property
     def authority(self) -> str:
-        """The value of the ``Host`` header."""
+        """The value of the ``Host`` header: the host, and the port unless it is the default port of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -61,13 +61,14 @@ class Url:
 def parse(text: str) -> Url:
     """Parse a URL.
 
-    :raises UrlRefused: ``bad_url``, when it is malformed, ambiguous, too long, or not http or https.
+    :raises UrlRefused: when the URL is malformed, ambiguous or too long, or its scheme is not http or https
+        (``bad_url``).
     """
     if len(text) > MAX_LENGTH:
         raise UrlRefused(f"The URL is longer than {MAX_LENGTH:,} characters.")
     found = _URL.fullmatch(text)
     if found is None or _FORBIDDEN.search(text):
-        raise UrlRefused("The URL is malformed; write http:// or https://, a host and a path.")
+        raise UrlRefused("The URL is malformed; it must consist of http:// or https://, a host and a path.")
     scheme = found["scheme"].lower()
     if scheme not in _DEFAULT_PORTS:
         raise UrlRefused("The scheme of the URL is not supported; use http or https.")
@@ -85,24 +86,25 @@ def parse(text: str) -> Url:
         raise UrlRefused(f"The path and query of the URL are longer than {MAX_LENGTH:,} bytes when percent-encoded.")
     port = int(authority["port"] or _DEFAULT_PORTS[scheme])
     if not 0 < port < 65536:
-        raise UrlRefused("The URL has an invalid port.")
+        raise UrlRefused("The URL has an invalid port; use a port from 1 to 65535.")
     return Url(scheme, str(host), None if isinstance(host, str) else host, port, request_target)
 
 
 def parse_host(text: str) -> str | Address:
-    """Parse the host of a URL: an address in any spelling that some program accepts, or a name.
+    """Parse the host of a URL: a name, or an address in any notation that some program accepts.
 
-    Follows the host parser of the URL standard, as browsers do, except that percent signs are refused.
+    The function follows the host parser of the URL standard, as browsers do, except that it refuses percent signs.
 
-    :raises ValueError: when it is neither; the errors of ``idna`` are ValueErrors, too.
+    :raises ValueError: when the text is neither a name nor an address. The errors that ``idna`` raises are ValueErrors,
+        too.
     """
     if text.startswith("["):
-        if "%" in text:  # ipaddress accepts a zone ID, which has a meaning on this machine only
+        if "%" in text:  # ipaddress would accept a zone ID, which is valid on one machine only
             raise ValueError("an IPv6 zone ID is not allowed")
         return unmap(IPv6Address(text[1:-1]))
     if not text.isascii():
-        # Full-width digits, dots of other scripts and circled letters are mapped to the ASCII they resemble, before any
-        # comparison.
+        # Before any comparison, map full-width digits, dots of other scripts, and circled letters to the ASCII
+        # characters that they resemble.
         text = idna.encode(text, uts46=True, std3_rules=True).decode()
     text = text.lower().removesuffix(".")
     labels = text.split(".")
@@ -116,9 +118,9 @@ def parse_host(text: str) -> str | Address:
 
 
 def parse_name(text: str) -> str:
-    """Parse a host name, and return it in the spelling of ``Url.host``.
+    """Parse a host name, and return it in the canonical spelling of ``Url.host``.
 
-    :raises ValueError: when it is not a host name; an address is not.
+    :raises ValueError: when the text is an address, or not a valid host name.
     """
     name = parse_host(text)
     if not isinstance(name, str):
@@ -127,9 +129,9 @@ def parse_name(text: str) -> str:
 
 
 def _ipv4(labels: Sequence[str]) -> IPv4Address:
-    """Parse one to four numbers as ``inet_aton`` does.
+    """Parse an IPv4 address of one to four numbers, as ``inet_aton`` does.
 
-    Numbers may be octal or hexadecimal; the last one fills all remaining octets.
+    The numbers can be octal or hexadecimal. The last number fills all remaining octets.
     """
     if len(labels) > 4 or not all(_NUMBER.fullmatch(label) for label in labels):
         raise ValueError("not a valid IPv4 address")

@@ -1,11 +1,11 @@
-"""Inspections: one image by URL or from a request body, processed once and returned many times.
+"""Inspections: an image from a URL or a request body is processed once, and its result is returned many times.
 
-Nothing of them is in the collections of batches.
+Inspections are stored in their own collections, separate from batches.
 
 =================  =====================================================================================================
-``recipes``        what is made of an image; an inspection is identified by its source and its recipe
-``jobs``           the life of an inspection: requested, claimed, done or failed, requested again when no longer fresh
-``results``        what was made of an image by a recipe and a model, kept for a while, wherever the image came from
-``notifications``  messages through Redis that an inspection has ended, for waiting requests
+``recipes``        define what is made from an image; an inspection is identified by its source and its recipe
+``jobs``           store an inspection from its request until it is done or has failed
+``results``        store what was made from an image with a recipe and a model, until it has not been used for a while
+``notifications``  report to waiting requests through Redis that an inspection has ended
 =================  =====================================================================================================
 """

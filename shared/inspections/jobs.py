@@ -1,8 +1,9 @@
-"""The life of an inspection: requested, claimed, done or failed; requested again once its result is no longer fresh.
+"""The life cycle of an inspection: it is requested, claimed, and then done or failed.
 
-The id of the document is derived from source and recipe, so MongoDB itself ensures that a thousand concurrent requests
-for the same inspection create one job. An inspection is not accepted work: what is lost here is requested again, so
-writes are not journalled. How a claim is held, renewed and lost is defined by ``shared.queue.leases``.
+When its result is no longer fresh, a new request queues the inspection once more. The id of the document is derived
+from the source and the recipe, so MongoDB itself ensures that a thousand concurrent requests for the same inspection
+create one job. Writes are not journalled, because the service does not promise to keep an inspection: if one is lost,
+the client requests it again. ``shared.queue.leases`` defines how a claim is held, renewed and lost.
 """
 
 import uuid
@@ -28,7 +29,7 @@ _LOST: Final = {
     "status": 500,
     "title": "Inspection failed",
     "code": "inspection_lost",
-    "detail": "Every worker that started this inspection ended before it was done.",
+    "detail": "Every worker that started this inspection ended before the inspection was done.",
     "extra": {},
 }
 _TIMED_OUT: Final = {
@@ -42,7 +43,10 @@ _TIMED_OUT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a source sent with its last response: enough to ask it whether the image has changed since."""
+    """The validators from the last response of a source, and the SHA-256 digest of its content.
+
+    With the validators, the next request can ask the source whether the image has changed since that response.
+    """
 
     sha256: str
     url: str | None = None
@@ -52,9 +56,10 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An inspection as it was read.
+    """An inspection as it was read from the database.
 
-    ``result`` is the id of its result if it is ``done``. ``error`` holds the members of a problem document if it ``failed``.
+    ``result`` is the id of the result if the status is ``done``. ``error`` holds the members of a problem document if
+    the status is ``failed``.
     """
 
     id: str
@@ -62,14 +67,16 @@ class Job:
     source: Source
     recipe: Recipe
     fresh_for_s: float
-    """Seconds during which a ``done`` or ``failed`` inspection is still returned as it is, by the database's clock when it was
-    read; else 0."""
+    """Seconds for which a ``done`` or ``failed`` inspection is still fresh, according to the database's clock at
+    the time of the read. A request for a fresh inspection returns it without a new attempt. The value is 0 if the
+    inspection is not fresh."""
     result: str | None
     error: dict[str, Any] | None
     validators: Validators | None
     fence: int
     age_s: float
-    """Of a claimed inspection: seconds since it was requested, by the database's clock."""
+    """Seconds from the request to the claim, according to the database's clock, if ``claim`` returned this object.
+    Otherwise, the value is 0."""
 
     @property
     def lease(self) -> Lease:
@@ -78,27 +85,27 @@ class Job:
 
     @property
     def pending(self) -> bool:
-        """Whether it is queued or being processed."""
+        """Whether the inspection is queued or being processed."""
         return self.status in _PENDING
 
     @property
     def fresh(self) -> bool:
-        """Whether it is returned as it is."""
+        """Whether a request returns this result or error without a new attempt."""
         return self.fresh_for_s > 0
 
 
 _PENDING: Final = ("queued", "processing")
 _PENDING_FILTER: Final[Document] = {"status": {"$in": list(_PENDING)}}
-_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing field sorts below every date
+_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing ``fresh_until`` sorts before every date
 _JOB_FIELDS: Final = dict.fromkeys(("status", "url", "upload", "recipe", "result", "error", "seen", "fence"), 1) | {
     "fresh_for_ms": {"$subtract": ["$fresh_until", "$$NOW"]}
 }
 
 
 def find(db: Db, job_id: str) -> Job | None:
-    """Return an inspection, or None when there is none of this id.
+    """Return the inspection with an id, or None if it does not exist.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         found = _jobs(db).find_one({"_id": job_id}, _JOB_FIELDS)
@@ -106,10 +113,10 @@ def find(db: Db, job_id: str) -> Job | None:
 
 
 def get(db: Db, job_id: str) -> Job:
-    """Return an inspection that must exist.
+    """Return the inspection with an id.
 
-    :raises NotFound: there is none of this id, or it has been removed.
-    :raises StoreAway: MongoDB does not answer.
+    :raises NotFound: when it does not exist, or has been removed.
+    :raises StoreAway: when MongoDB does not respond.
     """
     job = find(db, job_id)
     if job is None:
@@ -118,9 +125,9 @@ def get(db: Db, job_id: str) -> Job:
 
 
 def has_pending(db: Db, client: str, count: int) -> bool:
-    """Whether a client has started at least ``count`` inspections that are not done.
+    """Return whether at least ``count`` inspections that a client has started are still pending.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         return (
@@ -132,13 +139,13 @@ def has_pending(db: Db, client: str, count: int) -> bool:
 def request(
     db: Db, source: Source, recipe: Recipe, client: str, *, keep_s: float, anew: bool = False
 ) -> tuple[Job, bool]:
-    """Request an inspection. One that is pending or still fresh is returned unchanged.
+    """Request an inspection. If it is pending or still fresh, it is returned unchanged; otherwise, it is queued.
 
-    :param client: who starts it if it has to be started.
-    :param keep_s: seconds after which it is removed.
-    :param anew: start it even if it is fresh, because its result has been removed.
-    :returns: the inspection; and whether this call queued it, so that a wakeup must be published.
-    :raises StoreAway: MongoDB does not answer.
+    :param client: the client to which the inspection is attributed if this call queues it.
+    :param keep_s: seconds after which the inspection is removed.
+    :param anew: queue the inspection even if it is fresh, because its result has been removed.
+    :returns: the inspection, and whether this call queued it. If it did, the caller must publish a wakeup.
+    :raises StoreAway: when MongoDB does not respond.
     """
     job_id, token = recipes.job_id(source, recipe), uuid.uuid4().hex
     with translate_errors():
@@ -164,7 +171,7 @@ def request(
                     {"_id": job_id}, change, upsert=True, return_document=ReturnDocument.AFTER
                 )
                 break
-            except DuplicateKeyError:  # two concurrent first requests: the document of the other one exists now
+            except DuplicateKeyError:  # a concurrent request has created the document, so it exists now
                 if last:
                     raise
         if found is not None and found["asked_by"] == token:
@@ -173,14 +180,14 @@ def request(
 
 
 def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
-    """Claim up to ``size`` inspections, the oldest requests first.
+    """Claim up to ``size`` inspections, in the order in which they were requested.
 
     :param lease_s: seconds until the claims end unless they are renewed.
-    :raises StoreAway: MongoDB does not answer, and no inspection was claimed.
+    :raises StoreAway: when MongoDB does not respond before any inspection has been claimed.
     """
     claimed: list[Job] = []
     for _ in range(_ROUNDS):
-        with translate_errors():  # reading first costs less than updates that match nothing
+        with translate_errors():  # reading first costs less than trying updates that match no document
             oldest = _jobs(db).find(LEASES.claimable(), {"_id": 1}, hint="claimable").sort("asked_at", 1)
             ids = [row["_id"] for row in oldest.limit(size - len(claimed))]
         lost = False
@@ -188,7 +195,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
             try:
                 found = LEASES.claim_one(db, job_id, owner, lease_s)
             except StoreAway:
-                if claimed:  # these are held and can be processed
+                if claimed:  # the inspections claimed so far are held and can be processed
                     return claimed
                 raise
             if found is None:
@@ -196,16 +203,16 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
             else:
                 age_s = (found["lease_until"] - found["asked_at"]).total_seconds() - lease_s
                 claimed.append(_read(found, age_s))
-        if not lost or len(claimed) == size:  # else another inspector was faster, and there may be more
+        if not lost or len(claimed) == size:  # otherwise, another inspector was faster, so look for more
             break
     return claimed
 
 
 def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:
-    """Extend leases to ``lease_s`` seconds from now.
+    """Renew leases, so that each ends ``lease_s`` seconds from now.
 
     :returns: the leases that are still held.
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.renew(db, owner, leases, lease_s)
 
@@ -214,10 +221,10 @@ def finish(db: Db, owner: str, job: Job, result: str, validators: Validators, *,
     """Store the result of an inspection.
 
     :param result: id of the result.
-    :param fresh_s: seconds during which requests for the same inspection get this result.
+    :param fresh_s: seconds for which requests for the same inspection return this result.
     :param keep_s: seconds after which the inspection is removed.
-    :returns: whether it was still held.
-    :raises StoreAway: MongoDB does not answer.
+    :returns: whether ``owner`` still held the inspection. If not, nothing is stored.
+    :raises StoreAway: when MongoDB does not respond.
     """
     seen = {
         "sha256": validators.sha256,
@@ -233,11 +240,10 @@ def finish(db: Db, owner: str, job: Job, result: str, validators: Validators, *,
 def fail(db: Db, owner: str, job: Job, error: ShelfsightError, *, failed_s: float, keep_s: float) -> bool:
     """Store why an inspection failed.
 
-    :param failed_s: seconds during which requests for the same inspection get the same error.
+    :param failed_s: seconds for which requests for the same inspection return this error.
     :param keep_s: seconds after which the inspection is removed.
-
-    :returns: whether it was still held.
-    :raises StoreAway: MongoDB does not answer.
+    :returns: whether ``owner`` still held the inspection. If not, nothing is stored.
+    :raises StoreAway: when MongoDB does not respond.
     """
     problem = {
         "status": error.status,
@@ -250,33 +256,35 @@ def fail(db: Db, owner: str, job: Job, error: ShelfsightError, *, failed_s: floa
 
 
 def release(db: Db, owner: str, leases: Sequence[Lease], delay_s: float = 0) -> None:
-    """Queue inspections again that will not be finished now.
+    """Requeue inspections that their owner will not finish now.
 
-    :param delay_s: seconds until they may be claimed again.
-    :raises StoreAway: MongoDB does not answer.
+    :param delay_s: seconds until they can be claimed again.
+    :raises StoreAway: when MongoDB does not respond.
     """
     LEASES.release(db, owner, leases, delay_ms=int(delay_s * 1000))
 
 
 def expire_leases(db: Db, failed_s: float) -> int:
-    """Queue the inspections of vanished workers again (sweep). One whose worker vanished for the third time fails.
+    """Requeue inspections whose lease has expired because their worker has died (called by the sweep).
 
-    :param failed_s: seconds during which requests for a failed inspection get its error.
-    :returns: how many leases had ended.
-    :raises StoreAway: MongoDB does not answer.
+    An inspection fails when its lease expires for the third time.
+
+    :param failed_s: seconds for which requests for a failed inspection return its error.
+    :returns: the number of expired leases.
+    :raises StoreAway: when MongoDB does not respond.
     """
     exhausted = {"status": "failed", "error": {"$literal": _LOST}, "fresh_until": now_plus(failed_s)}
     return LEASES.expire(db, max_expiries=_MAX_LOSSES, exhausted=exhausted)
 
 
 def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
-    """Fail inspections that are still queued ``after_s`` seconds after their request (sweep).
+    """Fail inspections that are still queued ``after_s`` seconds after they were requested (called by the sweep).
 
-    There are too few inspectors then, or none.
+    The cause is that too few inspectors are running, or none.
 
-    :param failed_s: seconds during which requests for a failed inspection get its error.
-    :returns: how many there were.
-    :raises StoreAway: MongoDB does not answer.
+    :param failed_s: seconds for which requests for a failed inspection return its error.
+    :returns: the number of inspections that this call failed.
+    :raises StoreAway: when MongoDB does not respond.
     """
     overdue = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
     change = {"status": "failed", "error": {"$literal": _TIMED_OUT}, "fresh_until": now_plus(failed_s)}
@@ -285,18 +293,18 @@ def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
 
 
 def count_pending(db: Db) -> dict[str, int]:
-    """Count the inspections that are queued and those that are processed: ``{"queued": n, "processing": n}``.
+    """Count the pending inspections by status: ``{"queued": n, "processing": n}``.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         return {status: _jobs(db).count_documents({"status": status}) for status in _PENDING}
 
 
 def has_claimable(db: Db) -> bool:
-    """Whether any inspection could be claimed now.
+    """Return whether any inspection can be claimed now.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.has_claimable(db)
 

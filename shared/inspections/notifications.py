@@ -1,6 +1,7 @@
-"""Notifications through Redis that an inspection has ended, so that waiting requests need not poll the database.
+"""Notifies waiting requests through Redis that an inspection has ended, so that they need not poll the database often.
 
-A notification may be lost, and Redis may be unavailable: a waiting request also polls the database at longer intervals.
+A notification can be lost, and Redis can be unavailable. Therefore, a waiting request also polls the database at longer
+intervals.
 """
 
 import logging
@@ -24,27 +25,27 @@ _log = logging.getLogger("shelfsight.error")
 
 
 class Publisher:
-    """Publishes notifications. It never raises; after a failure its breaker is open."""
+    """Publishes notifications. Its methods never raise exceptions. After a failure, its breaker is open for a while."""
 
     def __init__(self, redis: settings.Redis) -> None:
         self._redis = connect_redis(redis, timeout_s=_TIMEOUT_S)
         self._breaker = Breaker()
 
     def publish(self, job_id: str) -> None:
-        """Announce that an inspection has ended."""
+        """Publish that an inspection has ended."""
         if self._breaker.is_open:
             return
         try:
             self._redis.publish(_CHANNEL, job_id)
         except (RedisError, OSError) as error:
             self._breaker.trip()
-            _log.warning("redis does not accept notifications: %s", type(error).__name__)
+            _log.warning("cannot publish a notification to redis: %s", type(error).__name__)
 
 
 class Subscriber:
     """Receives notifications for all threads of a process.
 
-    Its own thread starts with the first ``expect`` and ends with the process.
+    It has one thread, which starts with the first call of ``expect`` and ends with the process.
     """
 
     def __init__(self, redis: settings.Redis) -> None:
@@ -55,7 +56,10 @@ class Subscriber:
 
     @contextmanager
     def expect(self, job_id: str) -> Iterator[threading.Event]:
-        """Return an event that is set when an inspection ends. An end before this call is not announced again."""
+        """Yield an event that is set when an inspection ends.
+
+        The event is not set if the inspection ended before this call.
+        """
         ended = threading.Event()
         with self._lock:
             self._waiting.setdefault(job_id, set()).add(ended)
@@ -79,8 +83,8 @@ class Subscriber:
                     subscription.subscribe(_CHANNEL)
                     while True:
                         self._dispatch(subscription.get_message(timeout=_POLL_S))
-            except Exception as error:  # noqa: BLE001 -- the thread must survive any failure of a connection
-                _log.warning("no notifications from redis: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- no connection failure may end the thread
+                _log.warning("cannot receive notifications from redis: %s", type(error).__name__)
                 time.sleep(_RECONNECT_S)
 
     def _dispatch(self, message: dict[str, Any] | None) -> None:

@@ -1,4 +1,7 @@
-"""Recipes: what is made of an image. Plain values with one canonical form, because ids are derived from them."""
+"""Recipes: they define what is made from an image.
+
+A recipe is a plain value with one canonical form, because the ids of inspections and results are derived from it.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +14,10 @@ MAX_SEED: Final = 2**32 - 1
 
 @dataclass(frozen=True, slots=True)
 class Dream:
-    """DeepDream: ``layer`` is one of ``DREAM_LAYERS``, ``strength`` is between 0 (the image itself) and 1."""
+    """Parameters of a DeepDream image.
+
+    ``layer`` is one of ``DREAM_LAYERS``. ``strength`` is between 0 (the unchanged image) and 1.
+    """
 
     layer: int = 5
     strength: float = 0.6
@@ -19,7 +25,7 @@ class Dream:
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """The image and each of these augmentations, with parameters drawn from a seed."""
+    """Recipe for the image and one augmented image for each name. The seed determines all random parameters."""
 
     names: tuple[str, ...]
     seed: int = 0
@@ -27,7 +33,7 @@ class Augment:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """The properties of an image, the objects in it and, if requested, a DeepDream of it."""
+    """Recipe for the properties of an image, the objects in it and, if ``dream`` is set, a DeepDream image of it."""
 
     dream: Dream | None = None
 
@@ -37,14 +43,14 @@ Recipe = Augment | Describe
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an image comes from: the URL from which it is fetched, or the sha256 of uploaded bytes."""
+    """The source of an image: either the URL from which it is fetched, or the SHA-256 digest of its uploaded bytes."""
 
     url: str | None = None
     sha256: str | None = None
 
 
 def to_document(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as it is stored."""
+    """Return the stored form of a recipe."""
     if isinstance(recipe, Augment):
         return {"augment": list(recipe.names), "seed": recipe.seed}
     dream = recipe.dream
@@ -52,17 +58,17 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Recipe:
-    """Return the recipe that ``to_document`` stored."""
+    """Return the recipe whose stored form ``to_document`` returned."""
     if "augment" in document:
         return Augment(tuple(document["augment"]), document["seed"])
     return Describe(None if document["dream"] is None else Dream(**document["dream"]))
 
 
 def digest(*values: Any) -> str:
-    """Return an id for these JSON values together: 128 bits of their sha256, as 32 hex digits."""
+    """Return an id for a sequence of JSON values: the first 128 bits of their SHA-256 digest, as 32 hex digits."""
     return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
 def job_id(source: Source, recipe: Recipe) -> str:
-    """Return the id of an inspection. Equal requests have the same id, so that each inspection is done once."""
+    """Return the id of an inspection. Equal requests have the same id, so the work is done only once."""
     return digest("job", source.url, source.sha256, to_document(recipe))

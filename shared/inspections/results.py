@@ -1,9 +1,10 @@
-"""Results of inspections: fields, and image files in the blob store. They are kept for a while after their last use.
+"""Results of inspections: fields in MongoDB, and image files in the blob store.
 
-The id of a result is derived from everything that determines it, so an inspection of the same image under another URL
-finds it. No request overwrites what another one was given: each run writes its files to a folder of its own, and the
-run that stores first is the result. A result is removed in three steps (mark, files, document), so that no request gets
-a result of which half is gone.
+Results are kept for a while after their last use. The id of a result is derived from everything that determines the
+result, so an inspection of the same image under another URL finds it. Each run of an inspection writes its files to its
+own folder, and the run that stores its document first provides the result. Therefore, no run overwrites files that were
+already returned to a client. A result is removed in three steps (mark it, delete the files, delete the document), so no
+request gets a result that is only partly there.
 """
 
 from collections.abc import Iterable
@@ -19,26 +20,26 @@ from shared.inspections.recipes import Recipe
 from shared.storage.mongo import Db, Document, translate_errors
 
 VERSION: Final = 1
-"""Version of the results: increase it when the code makes something else of the same image."""
+"""Version of the results. Increase it when a change of the code changes the result for the same image and recipe."""
 _RECORD_USE_EVERY_MS: Final = 60_000
-"""A use within this time after the last recorded one is not recorded."""
+"""Minimum interval between two recorded uses of a result. Uses in between are not recorded, which saves writes."""
 
 
 def result_id(sha256: str, recipe: Recipe, model: dict[str, str] | None) -> str:
     """Return the id of a result.
 
-    :param sha256: of the image's bytes.
-    :param model: ``Detector.info`` if the recipe uses the model, else None.
+    :param sha256: SHA-256 digest of the image's bytes.
+    :param model: ``Detector.info`` if the recipe uses the model; otherwise, None.
     """
     return recipes.digest("result", VERSION, sha256, recipes.to_document(recipe), model)
 
 
 def use(db: Db, result_id: str) -> Document | None:
-    """Return a result and record its use, which extends its life.
+    """Return a result and record its use, so that it is kept longer.
 
-    :returns: a document with its ``fields`` and the ``folder`` of its files; None when there is none, or it is being
-        removed.
-    :raises StoreAway: MongoDB does not answer.
+    :returns: a document with the ``fields`` of the result and the ``folder`` of its files; None if the result does not
+        exist or is being removed.
+    :raises StoreAway: when MongoDB does not respond.
     """
     present = {"_id": result_id, "going": {"$ne": True}}
     unused_ms = {"$subtract": ["$$NOW", "$used_at"]}
@@ -50,12 +51,12 @@ def use(db: Db, result_id: str) -> Document | None:
 
 
 def store(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int) -> str | None:
-    """Store a result whose files are written, unless another run has stored it.
+    """Store a result, unless another run of the inspection has already stored one. The files must have been written.
 
-    :param folder: of the files, see ``shared.storage.blob_keys.inspection_key``.
-    :param size: bytes that the files take.
-    :returns: the folder of the stored result; None when a result of this id is being removed: retry later.
-    :raises StoreAway: MongoDB does not answer.
+    :param folder: folder of the files; see ``shared.storage.blob_keys.inspection_key``.
+    :param size: total size of the files in bytes.
+    :returns: the folder of the stored result. None if a result with this id is being removed; then retry later.
+    :raises StoreAway: when MongoDB does not respond.
     """
     present = {"_id": result_id, "going": {"$ne": True}}
     change = {"$setOnInsert": {"fields": fields, "folder": folder, "bytes": size}, "$currentDate": {"used_at": True}}
@@ -65,20 +66,21 @@ def store(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int
                 found = _results(db).find_one_and_update(
                     present, change, {"folder": 1}, upsert=True, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:  # it is being removed; or another run stored it at the same time
+            except DuplicateKeyError:  # the result is being removed, or another run stored it at the same time
                 continue
             return str(found["folder"]) if found is not None else None
     return None
 
 
 def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tuple[str, str]]:
-    """Mark results for removal (sweep).
+    """Mark results for removal (called by the sweep).
 
-    These are the results that were not used for ``keep_s`` seconds, and the least recently used ones while all results
-    take more than ``max_bytes``.
+    Results that were not used for ``keep_s`` seconds are marked. If all other results together take more than
+    ``max_bytes``, the least recently used ones are marked, too, until the rest fits.
 
-    :returns: id and folder of at most ``limit`` marked results, including those of earlier calls.
-    :raises StoreAway: MongoDB does not answer.
+    :param limit: maximum number of results to return, and to mark because of ``max_bytes``.
+    :returns: the ids and folders of marked results, including results that earlier calls have marked.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         results = _results(db)
@@ -89,7 +91,7 @@ def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tupl
         total = next(iter(sums), {"bytes": 0})["bytes"]
         if total > max_bytes:
             for row in results.find(kept, {"bytes": 1, "used_at": 1}).sort("used_at", 1).limit(limit):
-                # Only if it was not used since it was read.
+                # Mark the result only if it was not used after it was read.
                 unused = {"_id": row["_id"], "used_at": row["used_at"]}
                 total -= row["bytes"] * results.update_one(unused, {"$set": {"going": True}}).modified_count
                 if total <= max_bytes:
@@ -98,18 +100,18 @@ def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tupl
 
 
 def delete_marked(db: Db, result_id: str) -> None:
-    """Remove the document of a marked result whose files are gone (sweep).
+    """Delete the document of a marked result after its files have been deleted (called by the sweep).
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         _results(db).delete_one({"_id": result_id, "going": True})
 
 
 def known_folders(db: Db, folders: Iterable[str]) -> set[str]:
-    """Return those of these folders that belong to a result (sweep).
+    """Return those elements of ``folders`` that belong to a stored result (called by the sweep).
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         return {row["folder"] for row in _results(db).find({"folder": {"$in": list(folders)}}, {"folder": 1})}

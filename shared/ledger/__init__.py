@@ -1,14 +1,14 @@
-"""The frequent reads and writes of batches and images in MongoDB, in plain pymongo. One module per step of an image's life.
+"""The frequent reads and writes of batches and images in MongoDB. They use pymongo directly.
 
 ==================  ========================================================================
-``idempotency``     which request an ``Idempotency-Key`` belongs to
+``idempotency``     stores which request an ``Idempotency-Key`` belongs to
 ``commits``         accepts a batch in one transaction
-``store_rotation``  which store's images are claimed next
-``claims``          a worker claims images, renews its leases, and releases images unfinished
-``results``         stores a result once, and closes a batch after its last result
-``queries``         lists by page or cursor, one batch, one image
-``page_index``      finds where page N begins, without walking there
-``deletion``        deletes a batch: out of all lists first, then its files, then its documents
+``store_rotation``  determines the store whose images are claimed next
+``claims``          claims images for a worker, renews leases, and releases images that are not finished
+``results``         stores each result once, and closes a batch after its last result
+``queries``         reads lists (by page or by cursor), single batches, and single images
+``page_index``      finds the first batch of page N without scanning all earlier pages
+``deletion``        deletes a batch: removes it from all lists, then deletes its files, then its documents
 ``audit``           checks that every accepted image is accounted for
 ==================  ========================================================================
 """

@@ -9,9 +9,10 @@ from shared.storage.mongo import Db, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Images that wait or are being processed.
+    """The images that wait or are being processed.
 
-    ``bytes`` counts the originals of whole open batches; ``oldest_age_s`` is the age of the oldest open batch in seconds.
+    ``bytes`` is the size of all originals in all open batches, including the originals of finished images.
+    ``oldest_age_s`` is the age of the oldest open batch in seconds.
     """
 
     images: int
@@ -22,9 +23,10 @@ class Backlog:
 def balance(db: Db) -> dict[str, int]:
     """Count all images that were ever accepted, by their outcome.
 
-    ``received`` and ``deleted`` come from the ledger's own documents, written by the commit and the deletion; the others are
-    counted over the image documents. So ``received`` exceeds the sum of the others by the number of documents that were
-    removed by hand. All counts are read from one snapshot: read one after the other, ongoing work would look like a loss.
+    ``received`` and ``deleted`` are read from the documents of the ledger, which are written when a batch is committed
+    and when it is deleted. All other numbers count image documents. If image documents were removed by hand,
+    ``received`` is therefore greater than the sum of the other numbers. All numbers are read from one snapshot, because
+    otherwise images that change their state between two reads could look like lost images.
 
     :returns: ``received``, ``done``, ``failed``, ``cancelled``, ``pending`` and ``deleted``.
     """
@@ -50,7 +52,7 @@ def balance(db: Db) -> dict[str, int]:
 
 
 def backlog(db: Db) -> Backlog:
-    """Measure the backlog. The cost grows with the open batches, not with all batches."""
+    """Measure the backlog. The cost depends on the number of open batches, not on the number of all batches."""
     with translate_errors():
         images = _count(db, "queued") + _count(db, "processing")
         groups = db.batches.aggregate(
@@ -70,7 +72,7 @@ def backlog(db: Db) -> Backlog:
 
 
 def failures_by_code(db: Db) -> dict[str, int]:
-    """Count the failed images by error code, the most frequent first."""
+    """Count the failed images by error code. The result is in descending order of the count."""
     with translate_errors():
         groups = db.images.aggregate(
             [

@@ -1,6 +1,6 @@
-"""Claims of images by workers: which images are claimed next, and when a released image may be tried again.
+"""Claims on images: which images a worker claims next, and when a released image can be claimed once more.
 
-How a claim is held, renewed and lost is defined by ``shared.queue.leases``. The owner of a claim is one pool child.
+``shared.queue.leases`` defines how a claim is held, renewed and lost. The owner of a claim is one pool child.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 LEASES: Final = LeasedCollection(
     "images",
     subdocument="work",
-    token_field="claim",  # noqa: S106 -- the name of a field
+    token_field="claim",  # noqa: S106 -- this is the name of a field, not a password
     set_on_claim={"updated_at": "$$NOW"},
     set_on_requeue={"work.claim": None, "work.lease_until": None, "updated_at": "$$NOW"},
     releases="releases",
@@ -27,7 +27,11 @@ _GROWING_DELAYS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Image documents held by ``owner``. ``full``: more images are probably claimable."""
+    """The images that one claim holds.
+
+    ``owner`` is the name of the pool child that holds the claim. ``images`` are the documents of the images. ``full``
+    says whether more images are probably claimable.
+    """
 
     owner: str
     images: list[Document]
@@ -40,13 +44,14 @@ class Claim:
 
 
 def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
-    """Claim up to ``size`` queued images, those of the least recently served store first.
+    """Claim up to ``size`` queued images, starting with the store that has not been served for the longest time.
 
-    While other stores wait, one store gets at most half of a claim. An image that must be tried alone is claimed alone.
-    When other workers were faster, the images are chosen again; an empty claim means that no image was claimable.
+    While other stores wait, the images of one store fill at most half of a claim. An image that must be processed alone
+    is claimed alone. If other workers have claimed the chosen images first, the function chooses other images. An empty
+    claim means that no image was claimable.
 
     :param lease_s: seconds until the claim ends unless it is renewed.
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         for _ in range(_ROUNDS):
@@ -66,18 +71,18 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
 
 
 def has_claimable(db: Db) -> bool:
-    """Whether any image could be claimed now.
+    """Return whether any image can be claimed now.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.has_claimable(db)
 
 
 def renew(db: Db, leases: Sequence[Lease], owner: str, lease_s: float) -> set[Lease]:
-    """Extend leases to ``lease_s`` seconds from now.
+    """Renew leases, so that each ends ``lease_s`` seconds from now.
 
-    :returns: the leases that are still held. Any other one was lost: nothing more may be written under it.
-    :raises StoreAway: MongoDB does not answer.
+    :returns: the leases that are still held. The other leases were lost, so their holder must not write any more.
+    :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.renew(db, owner, leases, lease_s)
 
@@ -92,14 +97,19 @@ def release(
     solo: bool = False,
     fault: bool = False,
 ) -> int:
-    """Queue unfinished images again: the environment failed, the worker stops, or processing of one of them failed.
+    """Requeue images that their owner will not finish.
 
-    :param reason: a short code that is stored with the image.
-    :param delay: wait before the next attempt, longer each time (1 s .. 30 s).
-    :param solo: try each image alone next: one of them may be the reason.
-    :param fault: count a fault against each image that was tried alone; failures of the environment never count.
-    :returns: how many were still held.
-    :raises StoreAway: MongoDB does not answer.
+    Callers use this function when the environment fails, the worker stops, or the processing of an image fails.
+
+    :param reason: short code that is stored with each image.
+    :param delay: whether each image must wait before its next attempt. The delay grows with each release
+        (from 1 s to 30 s).
+    :param solo: whether each image is processed alone in its next attempt, because one of them may have caused the
+        failure.
+    :param fault: whether to increase the fault count of each image that was processed alone. Failures that the
+        environment causes must not be counted.
+    :returns: the number of images that were still held.
+    :raises StoreAway: when MongoDB does not respond.
     """
     if not leases:
         return 0
@@ -118,10 +128,13 @@ def release(
 
 
 def expire_leases(db: Db, limit: int = 1000) -> int:
-    """Queue the images of vanished workers again (sweep). Each is tried alone next: one of them may be the reason.
+    """Requeue images whose lease has expired because their worker has died (called by the sweep).
 
-    :returns: how many leases had ended, at most ``limit``.
-    :raises StoreAway: MongoDB does not answer.
+    Each image is processed alone in its next attempt, because one of them may have caused the death of the worker.
+
+    :param limit: maximum number of images to requeue.
+    :returns: the number of expired leases among these images.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         ids = [image["_id"] for image in db.images.find(LEASES.expired(), {"_id": 1}).limit(limit)]
@@ -135,15 +148,15 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
 
 
 def _stores(db: Db, images: Document) -> set[str]:
-    """Return the names of the stores that some images belong to."""
+    """Return the names of all stores with an image that matches the filter ``images``."""
     with translate_errors():
         return {image["store_name"] for image in db.images.find(images, {"store_name": 1})}
 
 
 def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str], list[Document]]:
-    """Choose image ids for one claim.
+    """Choose the images for one claim.
 
-    :returns: the ids, the stores they belong to, and the turns of the stores that had no claimable image.
+    :returns: the ids of the images, the stores that they belong to, and the turns of stores without a claimable image.
     """
     claimable: list[tuple[Document, list[str]]] = []
     idle: list[Document] = []
@@ -154,7 +167,7 @@ def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str
             idle.append(turn)
             continue
         if rows[0]["work"]["solo"]:
-            if not claimable:  # it is this store's turn, and the image must be alone
+            if not claimable:  # this store is next, and the image must be claimed alone
                 return [rows[0]["_id"]], [turn["_id"]], idle
             continue
         claimable.append((turn, [row["_id"] for row in rows if not row["work"]["solo"]]))
@@ -167,13 +180,16 @@ def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str
         if part:
             picked += part
             stores.append(turn["_id"])
-    for _, ids in claimable:  # no other store needs the remaining places
+    for _, ids in claimable:  # fill the places that no other store needs
         picked += ids[share : share + size - len(picked)]
     return picked, stores, idle
 
 
 def _defer_idle(db: Db, idle: list[Document]) -> None:
-    """Remove stores without queued images from the rotation; move those with images for later to its end."""
+    """Remove idle stores without queued images from the rotation, and move the other idle stores to its end.
+
+    The queued images of the other idle stores cannot be claimed yet.
+    """
     later = []
     for turn in idle:
         if db.images.find_one({"status": "queued", "store_name": turn["_id"]}, {"_id": 1}, hint="claimable") is None:

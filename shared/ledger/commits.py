@@ -1,4 +1,4 @@
-"""Accepts a batch in one transaction, or proves that it was not and never will be accepted."""
+"""Accepts a batch in one transaction, or ensures that the batch was not accepted and never will be."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ _IMAGE_LISTS: Final = tuple(name for name, value in _IMAGE.items() if value == [
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """An image as the web process parsed it. ``offset`` and ``file_size`` (bytes) locate it in the spool."""
+    """An image as parsed from the upload. ``offset`` and ``file_size`` (in bytes) locate the image in the spool."""
 
     index: int
     ext: str
@@ -45,7 +45,7 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as the web process parsed it; times are naive UTC."""
+    """A batch as parsed from the upload. Times are naive UTC."""
 
     id: str
     images: list[NewImage]
@@ -63,18 +63,20 @@ def commit_batch(
     wait_for_spool: Callable[[float], None] = lambda _: None,
     deadline_s: float = 5.0,
 ) -> None:
-    """Write ledger document, batch, images and the key's record in one transaction; on return a majority has journalled them.
+    """Write the ledger document, the batch, its images, and the idempotency record in one transaction.
 
-    The caller then announces the stores with ``store_rotation.touch``, without waiting for it: the sweep repairs a lost call.
+    When the function returns, a majority of the replica set has journalled these documents. The caller then announces
+    the stores with ``store_rotation.touch``. It need not wait for that call, because the sweep repairs a lost one.
 
-    :param reservation: the request's ``Idempotency-Key``, if it has one.
-    :param response_body: body of the 202, stored for later requests with the key.
-    :param wait_for_spool: called when only the commit remains, with the seconds that are left; returns once the spool of the
-        batch is durable, or raises.
-    :param deadline_s: seconds for the transaction, retries included.
-    :raises StoreAway: when nothing was accepted; the batch will not be accepted later either.
-    :raises CommitUnknown: when MongoDB did not respond to the commit; ``extra["batch_id"]`` names the batch.
-    :raises InFlight: when a later request has taken over the key; nothing was accepted.
+    :param reservation: the reserved ``Idempotency-Key`` of the request, if it has a key.
+    :param response_body: body of the 202 response, which is stored for later requests with the same key.
+    :param wait_for_spool: function that is called with the remaining seconds just before the commit. It returns when
+        the spool of the batch is durable, or raises an exception, which prevents the commit.
+    :param deadline_s: seconds for the transaction, including its retries.
+    :raises StoreAway: when nothing was accepted. The batch will not be accepted later either.
+    :raises CommitUnknown: when MongoDB did not respond to the commit, so the batch may have been accepted;
+        ``extra["batch_id"]`` is its id.
+    :raises InFlight: when a later request has taken over the key. Nothing was accepted.
     """
     documents = [image_document(batch, image) for image in batch.images]
     header = batch_document(batch)
@@ -87,7 +89,7 @@ def commit_batch(
             with pymongo.timeout(remaining_s), db.client.start_session() as session:
                 _insert(db, session, batch, header, documents, reservation, response_body)
                 wait_for_spool(until - time.monotonic())
-                _commit(session)  # an exception before this leaves the session, which rolls back
+                _commit(session)  # after an earlier exception, the session rolls back
             break
         except _UnknownOutcome as error:
             _resolve_outcome(db, batch.id, error)
@@ -97,22 +99,23 @@ def commit_batch(
                 raise StoreAway(
                     "The database refused the transaction; nothing was accepted. Retry later.", retry_after=2
                 ) from error
-        except PyMongoError as error:  # the commit was not sent, so the server rolls back by itself
+        except PyMongoError as error:  # the commit was not sent, so the server rolls back
             raise StoreAway(
                 "The database does not respond; nothing was accepted. Retry later.", retry_after=2
             ) from error
 
 
 def abandon(db: Db, batch_id: str) -> bool:
-    """Insert the tombstone of a batch, so that a batch that was not committed can never be committed.
+    """Insert the tombstone of a batch, so that the batch cannot be committed any more.
 
-    :returns: True when the batch does not exist and never will; False when it was committed. A majority confirms either.
-    :raises PyMongoError: when neither is confirmed within five seconds.
+    :returns: True if the batch was not committed and never will be; False if it was committed. In both cases, a
+        majority of the replica set has confirmed the result.
+    :raises PyMongoError: when no result is confirmed within five seconds.
     """
     with pymongo.timeout(_ABANDON_S):
         try:
             db.ledger.insert_one({"_id": batch_id, "received": 0, "deleted": 0, "state": "abandoned", "at": None})
-        except DuplicateKeyError:  # in the data of one server, which may still be rolled back
+        except DuplicateKeyError:  # one server has the document, but may still roll it back
             line = linearizable(db).ledger.find_one({"_id": batch_id}, {"state": 1})
             if line is None:
                 raise
@@ -121,7 +124,7 @@ def abandon(db: Db, batch_id: str) -> bool:
 
 
 class _UnknownOutcome(Exception):
-    """The commit was sent, and its response did not arrive."""
+    """The commit was sent, but no response arrived."""
 
 
 def _insert(
@@ -161,18 +164,19 @@ def _store_response(
     updated = db.idempotency.update_one(query, [{"$set": fields}], session=session)
     if not updated.matched_count:
         raise InFlight(
-            "Another request with this Idempotency-Key has taken over; nothing was accepted from this one. Retry later.",
+            "Another request has taken over this Idempotency-Key; nothing from this request was accepted. Retry later.",
             retry_after=2,
         )
 
 
 def _resolve_outcome(db: Db, batch_id: str, cause: Exception) -> None:
-    """Find out whether a commit without a response took place, by trying to make it impossible."""
+    """Find out whether a commit without a response took place, by trying to abandon the batch."""
     try:
         is_abandoned = abandon(db, batch_id)
     except PyMongoError:
         raise CommitUnknown(
-            "The database did not respond to the commit, so the batch may have been accepted. Retry with the same Idempotency-Key.",
+            "The database did not respond to the commit, so the batch may have been accepted. "
+            "Retry with the same Idempotency-Key.",
             retry_after=5,
             extra={"batch_id": batch_id},
         ) from cause
@@ -220,12 +224,12 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
         "work": work,
     }
     for name in _IMAGE_LISTS:
-        document[name] = []  # those of the template would be shared by all images
+        document[name] = []  # all images would share the list objects of the template
     return document
 
 
 def find_accepted(db: Db, batch_ids: list[str]) -> set[str]:
-    """Return those of these ids whose batch was accepted (sweep)."""
+    """Return those elements of ``batch_ids`` whose batch was accepted (called by the sweep)."""
     query = {"_id": {"$in": batch_ids}, "state": {"$ne": "abandoned"}}
     with translate_errors():
         return {row["_id"] for row in db.ledger.find(query, {"_id": 1})}

@@ -1,4 +1,8 @@
-"""Deletes a batch: first it leaves all lists and its fences are raised, then its files go twice, then its documents."""
+"""Deletes a batch in three steps.
+
+First, the batch is removed from all lists, and the fences of its images are increased. Then its files are deleted,
+twice. Finally, its documents are deleted.
+"""
 
 import pymongo
 from pymongo.client_session import ClientSession
@@ -10,15 +14,17 @@ from shared.storage.mongo import Db, translate_errors
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
-    """Take a batch out of all lists and raise its fences, in one transaction with the ledger document.
+    """Remove a batch from all lists and increase the fences of its images, in one transaction with the ledger document.
 
-    After this no image of the batch can be claimed, finished or shown by the service; a file server that does not consult the
-    service shows published files until they are deleted. So the caller deletes the files at once. The sweep deletes them soon
-    after, in case the caller died, and again after the longest lease, because a frozen worker may still write one.
+    After this, no image of the batch can be claimed or finished, and the service shows none of them. However, a file
+    server that does not ask the service shows published files until they are deleted, so the caller deletes the files
+    at once. The sweep deletes them soon afterwards, in case the caller has died. It deletes them once more after the
+    longest lease, because a frozen worker may still have written a file.
 
-    :param deadline_s: seconds for all attempts together; the driver alone would continue for two minutes.
-    :raises NotFound: when the batch is unknown, or already deleted.
-    :raises StoreAway: when MongoDB does not respond; the deletion may have taken place, which another call finds out.
+    :param deadline_s: seconds for all attempts together; without it, the driver would continue for two minutes.
+    :raises NotFound: when the batch is unknown or already deleted.
+    :raises StoreAway: when MongoDB does not respond. The deletion may still have taken place; if so, another call
+        raises ``NotFound``.
     """
 
     def write(session: ClientSession) -> bool:
@@ -43,16 +49,16 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     try:
         with translate_errors(), pymongo.timeout(deadline_s), db.client.start_session() as session:
             found = session.with_transaction(write)
-    except TooSlow as error:  # the driver reports it for a transaction that exceeded its deadline
+    except TooSlow as error:  # raised when the transaction exceeds its deadline
         raise StoreAway("The database does not respond. Retry later.", retry_after=2) from error
     if not found:
         raise NotFound("There is no such batch.")
 
 
 def find_with_files(db: Db, limit: int = 100) -> list[str]:
-    """Return ids of batches under deletion whose files are not known to be deleted (sweep).
+    """Return the ids of batches under deletion whose files may not have been deleted yet (called by the sweep).
 
-    They are read with a majority, so that no failover brings the batches back.
+    The read concern is "majority", so a failover cannot undo the deletion of the returned batches.
     """
     batches = db.get_collection("batches", read_concern=ReadConcern("majority"))
     with translate_errors():
@@ -60,20 +66,23 @@ def find_with_files(db: Db, limit: int = 100) -> list[str]:
 
 
 def mark_files_deleted(db: Db, batch_id: str) -> None:
-    """Record that the files of a batch under deletion are deleted, except those that a frozen worker may still write."""
+    """Record that the files of a batch under deletion have been deleted. A frozen worker may still write new ones."""
     with translate_errors():
         db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""}})
 
 
 def find_deletable(db: Db, longest_lease_s: float, limit: int = 100) -> list[str]:
-    """Return ids of batches that have been under deletion for longer than any worker may still write (sweep)."""
+    """Return the ids of batches that have been under deletion for longer than the longest lease (called by the sweep).
+
+    After this time, no worker writes files of these batches any more.
+    """
     old = {"deleting": True, "$expr": {"$lt": ["$deleting_at", {"$subtract": ["$$NOW", int(longest_lease_s * 1000)]}]}}
     with translate_errors():
         return [row["_id"] for row in db.batches.find(old, {"_id": 1}).limit(limit)]
 
 
 def finish_delete(db: Db, batch_id: str) -> None:
-    """Delete the documents of a batch whose files are deleted; the ledger keeps its document."""
+    """Delete the documents of a batch whose files have been deleted. The ledger document of the batch is kept."""
     with translate_errors():
         db.images.delete_many({"batch_id": batch_id, "status": "deleting"})
         db.batches.delete_one({"_id": batch_id, "deleting": True})

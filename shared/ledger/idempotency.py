@@ -1,7 +1,8 @@
-"""Which request an ``Idempotency-Key`` belongs to.
+"""Stores which request an ``Idempotency-Key`` belongs to.
 
-A record is ``in_flight`` for at most a minute, then any request may take it over. The transaction of the commit changes it to
-``kept``, and only if it still has the token of the request that commits.
+A record has the state ``in_flight`` for at most one minute. After that, any request with the key can take over the
+record. The transaction that commits the batch changes the state to ``kept``, but only if the record still has the token
+of the committing request.
 """
 
 import uuid
@@ -24,7 +25,7 @@ _PROOF_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class KeyReservation:
-    """The key belongs to this request until its response is sent; ``token`` identifies the request."""
+    """A key that is reserved for a request until its response has been sent. ``token`` identifies the request."""
 
     key: str
     token: str
@@ -32,25 +33,25 @@ class KeyReservation:
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The request of this key was accepted before; ``body`` is the body of its 202."""
+    """The response to an earlier, accepted request with the same key. ``body`` is the body of its 202 response."""
 
     body: dict[str, Any]
     batch_id: str
 
 
 def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredResponse:
-    """Reserve the key for this request, or return the response that was stored for it.
+    """Reserve a key for a request, or return the response that is stored under the key.
 
-    :param key: account and key, joined by the caller.
+    :param key: the account and the key of the request; the caller joins them to one string.
     :param fingerprint: digest of the parsed request.
-    :raises IdempotencyMismatch: when the key belongs to another request.
-    :raises InFlight: when the first request with the key is still in progress, or when MongoDB cannot prove now that its batch is
-        stored durably.
-    :raises Gone: when its batch has been deleted since.
+    :raises IdempotencyMismatch: when the key was used for a request with another fingerprint.
+    :raises InFlight: when the first request with the key is still in progress, or when MongoDB cannot confirm at
+        present that the batch of the first request is stored durably.
+    :raises Gone: when the batch of the first request has been deleted.
     :raises StoreAway: when MongoDB does not respond.
     """
     token = uuid.uuid4().hex
-    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing field sorts before every date
+    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing ``expires_at`` sorts before every date
     new_fields = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
     update = [
         {
@@ -64,15 +65,16 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
         }
     ]
     with translate_errors():
-        # A crash of MongoDB may lose this record without harm: the commit then finds no record and fails.
+        # A crash of MongoDB can lose this record. This is acceptable, because the commit then finds no record and
+        # fails.
         records = db.get_collection("idempotency", write_concern=WriteConcern(w=1))
         try:
             record = records.find_one_and_update(
                 {"_id": key}, update, upsert=True, return_document=ReturnDocument.AFTER
             )
-        except DuplicateKeyError:  # of two concurrent upserts the other was first
+        except DuplicateKeyError:  # a concurrent upsert was faster
             record = records.find_one({"_id": key})
-        if record is None:  # the other request has released the key already
+        if record is None:  # the concurrent request has already released the key
             raise InFlight(
                 "The first request with this Idempotency-Key is still in progress. Retry later.",
                 retry_after=_RETRY_AFTER_S,
@@ -80,7 +82,7 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
         if record["token"] == token:
             return KeyReservation(key, token)
         if record["fingerprint"] != fingerprint:
-            raise IdempotencyMismatch("This Idempotency-Key was used with another request. Use a new key.")
+            raise IdempotencyMismatch("This Idempotency-Key was already used with a different request. Use a new key.")
         if record["state"] == "in_flight":
             raise InFlight(
                 "The first request with this Idempotency-Key is still in progress. Retry later.",
@@ -90,7 +92,10 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
 
 
 def _read_response(db: Db, found: Document) -> StoredResponse:
-    """Return the stored response once a majority confirms it, because a repeated 202 is as much a promise as the first."""
+    """Return the stored response after a majority of the replica set has confirmed it.
+
+    The confirmation is needed because a repeated 202 response is as binding as the first one.
+    """
     try:
         with pymongo.timeout(_PROOF_S):
             record = linearizable(db).idempotency.find_one(
@@ -104,12 +109,16 @@ def _read_response(db: Db, found: Document) -> StoredResponse:
             "The database cannot confirm yet that the first request with this Idempotency-Key was accepted. Retry later.",
             retry_after=_RETRY_AFTER_S,
         ) from error
-    if record is None:  # a majority never stored it, or it has expired
+    if record is None:  # a majority never stored the record, or the record has expired
         raise InFlight(
-            "The first request with this Idempotency-Key was not accepted. Send it again.", retry_after=_RETRY_AFTER_S
+            "The first request with this Idempotency-Key was not accepted. Send the request once more.",
+            retry_after=_RETRY_AFTER_S,
         )
     if batch is None:
-        raise Gone("The batch of this request has been deleted.", extra={"batch_id": record["batch_id"]})
+        raise Gone(
+            "The batch that was accepted with this Idempotency-Key has been deleted.",
+            extra={"batch_id": record["batch_id"]},
+        )
     return StoredResponse(record["answer"], record["batch_id"])
 
 
@@ -121,6 +130,6 @@ def is_accepted(db: Db, key: str) -> bool:
 
 
 def release_key(db: Db, reservation: KeyReservation) -> None:
-    """Release the key of a request that was not accepted. Only a 202 is stored."""
+    """Release the key of a request that was not accepted, because only 202 responses are stored."""
     with translate_errors():
         db.idempotency.delete_one({"_id": reservation.key, "token": reservation.token, "state": "in_flight"})

@@ -1,12 +1,14 @@
-"""Finds where page N begins, without walking there.
+"""Finds the first batch of page N without scanning all earlier pages.
 
-``skip`` walks over index keys, so page 10,000 would cost a hundred times page 1. Batches older than a minute are therefore
-counted in segments of a few hundred consecutive ids, once for all batches (scope ``*``) and once for each store. A query for
-a page adds up segment counts (one small covered read), then skips within one segment. The segments of a scope are contiguous:
-each covers the ids ``(after, newest]``. Batches newer than the newest segment are the head, which is counted directly.
+MongoDB's ``skip`` scans index keys, so page 10,000 would cost a hundred times as much as page 1. For this reason,
+batches older than a minute are counted in segments of a few hundred consecutive ids. There are segments for all batches
+(scope ``*``) and for each store. A query for a page adds up the counts of segments (one small covered read), and then
+skips batches within a single segment. The segments of a scope are contiguous; each covers the ids in the interval
+``(after, newest]``. The batches that are newer than the newest segment are called the head. They are counted directly.
 
-A deletion lowers the counts of its segments in its own transaction. Any other cause of a wrong count (a commit that was a
-minute late) is corrected by ``recount``, which the sweep calls again and again for all segments in turn.
+A deletion decreases the counts of the affected segments in its own transaction. A count can also become wrong for
+another reason, such as a commit that is completed more than a minute late. The function ``recount`` corrects such
+counts; the sweep calls it repeatedly for all segments in turn.
 """
 
 from dataclasses import dataclass
@@ -29,7 +31,11 @@ _DEADLINE_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Start at ids ``<= newest`` (None: at the newest batch) and skip ``skip`` of them. ``total``: batches in the scope."""
+    """The position of a batch in the list of a scope.
+
+    To reach the batch, start at the first id ``<= newest`` (or at the newest batch if ``newest`` is None), and skip
+    ``skip`` batches. ``total`` is the number of batches in the scope.
+    """
 
     newest: str | None
     skip: int
@@ -37,17 +43,20 @@ class Position:
 
 
 def scope_of(store: str | None) -> str:
-    """Return the name of the scope of one store, or of all batches for None."""
+    """Return the name of the scope of a store. If ``store`` is None, return the name of the scope of all batches."""
     return ALL if store is None else f"store:{store}"
 
 
 def listed_query(store: str | None) -> dict[str, Any]:
-    """Return the query for the batches of a store (None: of all stores) that may be shown."""
+    """Return the query for the listed batches of a store. If ``store`` is None, the query covers all stores."""
     return {"listed": True} if store is None else {"stores": store, "listed": True}
 
 
 def find_position(db: Db, store: str | None, index: int, deadline_ms: int) -> Position:
-    """Find the batch at ``index`` (0 is the newest) of a store, or of all batches for None."""
+    """Return the position of the batch with the given ``index`` (0 is the newest) in the list of a store.
+
+    If ``store`` is None, the list contains the batches of all stores.
+    """
     scope = scope_of(store)
     segments = list(
         db.ranks.find({"scope": scope}, {"_id": 0, "newest": 1, "count": 1})
@@ -71,11 +80,11 @@ def find_position(db: Db, store: str | None, index: int, deadline_ms: int) -> Po
 
 
 def maintain(db: Db, *, now: datetime | None = None, max_chunks: int = 40) -> int:
-    """Add batches older than a minute to the segments (sweep).
+    """Add batches older than a minute to the segments (called by the sweep).
 
-    :param now: naive UTC; None: the time of the MongoDB server.
-    :param max_chunks: maximum number of chunks of 256 batches in one call.
-    :returns: the number of batches that were added.
+    :param now: the current time as naive UTC; by default, the time of the MongoDB server.
+    :param max_chunks: maximum number of chunks, each of 256 batches, to add in one call.
+    :returns: the number of batches that this call added.
     """
     added = 0
     with translate_errors():
@@ -91,9 +100,10 @@ def maintain(db: Db, *, now: datetime | None = None, max_chunks: int = 40) -> in
 
 
 def recount(db: Db, segments: int = 8) -> int:
-    """Recount the segments that were counted longest ago, and correct wrong counts (sweep).
+    """Recount the least recently counted segments, and correct wrong counts (called by the sweep).
 
-    :returns: the number of wrong counts.
+    :param segments: number of segments to recount.
+    :returns: the number of segments whose count was wrong.
     """
     wrong = 0
     with translate_errors():
@@ -110,7 +120,7 @@ def recount(db: Db, segments: int = 8) -> int:
 
 
 def remove_batch(db: Db, session: ClientSession, batch_id: str, stores: list[str]) -> None:
-    """Lower the counts of the segments of a batch under deletion, in the transaction of the deletion."""
+    """Decrease the counts of the segments that contain a batch under deletion, in the transaction of the deletion."""
     for scope in [ALL, *(scope_of(store) for store in stores)]:
         db.ranks.update_one(
             {"scope": scope, "newest": {"$gte": batch_id}, "after": {"$lt": batch_id}},
@@ -142,7 +152,7 @@ def _add_chunk(db: Db, limit: str) -> int:
             session=session,
         )
         if not (moved.modified_count or moved.upserted_id):
-            return  # another sweep has added this chunk
+            return  # another sweep process has already added this chunk
         for scope, (count, newest) in counts.items():
             _append(db, session, scope, count, newest)
 
@@ -170,6 +180,6 @@ def _append(db: Db, session: ClientSession, scope: str, count: int, newest: str)
 
 
 def _id_at(moment: datetime) -> str:
-    """Return the smallest batch id of a moment: a UUIDv7 begins with 48 bits of Unix milliseconds."""
+    """Return the smallest possible batch id for a time. A UUIDv7 begins with 48 bits of Unix milliseconds."""
     millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))
     return f"{millis:012x}{'0' * 20}"

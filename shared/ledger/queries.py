@@ -1,4 +1,7 @@
-"""Reads lists by page or by cursor, one batch, and one image. Documents are returned as stored, without internal fields."""
+"""Reads lists of batches (by page or by cursor), single batches, and single images.
+
+Documents are returned as stored, except that internal fields of listed images are removed.
+"""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -18,19 +21,20 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 _PUBLIC: Final = dict.fromkeys(schema.hidden_fields(schema.Image), 0)
 NEWEST: Final = "newest"
-"""The cursor of the first page."""
+"""The cursor for the first page."""
 _IMAGES_AT_ONCE: Final = 4000
-"""Images that are read together; as Python objects each takes about 25 KB."""
+"""Maximum number of images that are read together. Each takes about 25 KB of memory as Python objects."""
 _ONE_BATCH_MS: Final = 10_000
 _VISIBLE: Final = {"$in": [state.value for state in ImageState]}
 
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Conditions of a listing. One image must meet all that are set, and one detection both ``label`` and ``min_score``.
+    """Conditions for a listing. A batch is listed if one of its images meets all conditions that are set.
 
-    ``since`` and ``until`` (naive UTC, inclusive) apply to the image's ``timestamp``. ``status`` is the image's state, except
-    ``partial``, which is the state of its batch.
+    If both ``label`` and ``min_score`` are set, the same detection must meet both. ``since`` and ``until`` (naive UTC,
+    inclusive) apply to the ``timestamp`` of the image. ``status`` is the state of the image, except for ``partial``,
+    which is the state of its batch.
     """
 
     store_name: str | None = None
@@ -45,11 +49,11 @@ class Filters:
 
     @property
     def can_use_page_index(self) -> bool:
-        """Whether no filter, or only the store, is set: then the page index finds page N without a walk."""
+        """Whether the page index can be used, that is, no condition other than ``store_name`` is set."""
         return self == Filters(store_name=self.store_name)
 
     def query(self) -> dict[str, Any]:
-        """Return the query for images."""
+        """Return the MongoDB query for the images that meet the conditions."""
         query: dict[str, Any] = {"status": _VISIBLE}
         for name in ("store_name", "camera_id", "barcode"):
             if getattr(self, name) is not None:
@@ -73,10 +77,11 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Batches, newest first. ``total`` and ``pages`` are None for a cursor; ``next_cursor`` is None at the end.
+    """One page of a list of batches, the newest first.
 
-    Iterating over ``batches`` reads them, a few thousand images at a time, so that a large page is never in memory as a whole;
-    it may raise ``StoreAway`` and ``TooSlow``.
+    ``total`` (the number of batches) and ``pages`` are None if the page was read with a cursor. ``next_cursor`` is None
+    on the last page. Iterating over ``batches`` reads them from MongoDB with a few thousand images at a time, so a
+    large page is never in memory as a whole. The iteration can raise ``StoreAway`` and ``TooSlow``.
     """
 
     batches: Iterator[Document]
@@ -88,9 +93,10 @@ class Page:
 def page_of_batches(
     db: Db, filters: Filters, page: int, per_page: int, images_per_batch: int, deadline_s: float = 10.0
 ) -> Page:
-    """Return page ``page`` (from 1) and the totals; a page past the end is empty.
+    """Return page number ``page`` (the first is 1) with the totals. A page past the end is empty.
 
-    :raises TooSlow: when counting takes longer than the deadline (never without a filter or with the store alone).
+    :raises TooSlow: when counting takes longer than ``deadline_s``. This does not happen without filters, or with a
+        filter for the store alone.
     """
     deadline_ms = int(deadline_s * 1000)
     index = (page - 1) * per_page
@@ -110,10 +116,10 @@ def page_of_batches(
 def batches_after(
     db: Db, filters: Filters, cursor: str, per_page: int, images_per_batch: int, deadline_s: float = 10.0
 ) -> Page:
-    """Return the batches after ``cursor``, without totals; ``NEWEST`` is the first cursor.
+    """Return the page of batches that follows ``cursor``, without totals. The cursor ``NEWEST`` returns the first page.
 
     :raises Invalid: when the cursor is unknown.
-    :raises TooSlow: when no page was found within the deadline.
+    :raises TooSlow: when finding the batches takes longer than ``deadline_s``.
     """
     if cursor != NEWEST and not is_batch_id(cursor):
         detail = f"Unknown cursor; start with cursor={NEWEST}."
@@ -136,7 +142,7 @@ def batches_after(
 def get_batch(db: Db, batch_id: str) -> Document:
     """Return one batch with all its images.
 
-    :raises NotFound: when it is unknown, or deleted.
+    :raises NotFound: when the batch is unknown or deleted.
     """
     found = next(_load(db, [batch_id], None, _ONE_BATCH_MS), None)
     if found is None:
@@ -145,16 +151,16 @@ def get_batch(db: Db, batch_id: str) -> Document:
 
 
 def is_closed(db: Db, batch_id: str) -> bool:
-    """Return whether a batch is finished or deleted: one look-up, cheap enough to poll."""
+    """Return whether a batch is finished or deleted. The cost is one indexed read, so callers can poll."""
     with translate_errors():
         header = db.batches.find_one({"_id": batch_id, "listed": True}, {"status": 1})
     return header is None or header["status"] in CLOSED
 
 
 def get_image(db: Db, image_id: str) -> Document:
-    """Return one image as stored, with the fields of its claim under ``work``.
+    """Return one image as stored, including the fields of its claim under ``work``.
 
-    :raises NotFound: when it is unknown, or deleted.
+    :raises NotFound: when the image is unknown or deleted.
     """
     with translate_errors():
         found = db.images.find_one({"_id": image_id, "status": _VISIBLE})
@@ -214,7 +220,10 @@ def _remaining_ms(until: float) -> int:
 
 
 def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
-    """Return ids of batches with a matching image; the rest of a batch is skipped after its first matches."""
+    """Return the ids of the first ``count`` batches after ``cursor`` that have a matching image.
+
+    Images are read in steps. After each step, the remaining images of the last batch are skipped.
+    """
     ids: list[str] = []
     step = 4 * count
     while len(ids) < count:
@@ -229,7 +238,10 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
 
 
 def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
-    """Return ids of partial batches that have an image that meets the other filters."""
+    """Return the ids of the first ``count`` partial batches after ``cursor``.
+
+    Only batches with an image that meets the other filters are returned.
+    """
     ids: list[str] = []
     step = 4 * count
     while len(ids) < count:
@@ -250,7 +262,10 @@ def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: flo
 
 
 def _load(db: Db, ids: Sequence[str], images_per_batch: int | None, deadline_ms: int) -> Iterator[Document]:
-    """Load batches in the order of ``ids``, with their first images (None: all), in groups of at most 4,000 images or of one batch."""
+    """Load batches in the order of ``ids``, each with its first ``images_per_batch`` images (None: with all images).
+
+    The batches are loaded in groups. A group has at most 4,000 images, or consists of a single batch.
+    """
     at_once = 1 if images_per_batch is None else max(1, _IMAGES_AT_ONCE // max(1, images_per_batch))
     for begin in range(0, len(ids), at_once):
         with translate_errors():
@@ -279,7 +294,11 @@ def _load_group(db: Db, ids: Sequence[str], images_per_batch: int | None, deadli
 
 
 def _limit_images(db: Db, batch: Document, images_per_batch: int | None) -> None:
-    """Set ``images_more`` on a batch with more images than are shown; where rejected images left gaps in the indexes, read more."""
+    """Set ``images_more`` on a batch that has more images than are shown.
+
+    The images were read by their index. If rejected images have left gaps in the indexes, too few images were read. In
+    this case, read the first ``images_per_batch`` images regardless of their index.
+    """
     if images_per_batch is None:
         return
     total = batch["total"]
@@ -300,7 +319,10 @@ def _complete_counts(db: Db, batches: list[Document]) -> None:
 
 
 def _set_counts(batch: Document, counts: dict[str, int]) -> None:
-    """Set counts and state of an open batch by its images; it is shown as finished only after it was closed."""
+    """Set the counts and the state of an open batch from the states of its images.
+
+    The batch is shown as ``processing`` until it has been closed, even if all its images are already finished.
+    """
     batch["counts"] = {state.value: counts.get(state.value, 0) for state in ImageState}
     state = batch_state(counts, batch["total"])
     batch["status"] = BatchState.PROCESSING.value if state in CLOSED else state.value

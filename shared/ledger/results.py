@@ -1,4 +1,7 @@
-"""Stores a result once, from the worker that still holds the image, and closes a batch after its last result."""
+"""Stores results, and closes a batch after its last result.
+
+The result of an image is stored once. It is accepted only from the worker that still holds the image.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +17,10 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Result of an image under the claim with this fence: fields to store, or an error as a stable code and a sentence."""
+    """The result of processing an image under the claim with the given fence.
+
+    ``fields`` are the fields to store. If processing failed, ``error`` is a stable error code and a sentence.
+    """
 
     image_id: str
     fence: int
@@ -23,9 +29,10 @@ class Result:
 
 
 def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
-    """Store results; state and result of an image change in one atomic write, and only under the fence of the claim.
+    """Store the results of images. Each image is updated in one atomic write, and only while its claim is still held.
 
-    :returns: ids of the images whose result is stored. The claims of the others were lost: write nothing more for them.
+    :returns: the ids of the images whose results are stored. The claims of all other images were lost, so the caller
+        must write nothing more for them.
     """
     if not results:
         return set()
@@ -40,12 +47,12 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
 
 
 def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
-    """Close those of these batches whose images are all terminal.
+    """Close each of the given batches if all its images are in a terminal state.
 
-    Every worker counts after its own acknowledged write, so the last one sees all results; after a crash in between the sweep closes
-    the batch.
+    Each worker calls this function after its own write has been acknowledged, so the worker that finishes last sees all
+    results. If a worker crashes between its write and this call, the sweep closes the batch.
 
-    :returns: the batches closed by this call.
+    :returns: the ids of the batches that this call has closed.
     """
     closed = []
     with translate_errors():
@@ -68,7 +75,7 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
 
 
 def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Count the images of batches by state: ``{batch id: {state: count}}``."""
+    """Return the number of images in each batch by state: ``{batch id: {state: count}}``."""
     groups = db.images.aggregate(
         [
             {"$match": {"batch_id": {"$in": list(batch_ids)}}},
@@ -82,7 +89,12 @@ def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def find_closable(db: Db, limit: int = 200) -> list[str]:
-    """Return ids of open batches without an unfinished image, among those checked longest ago (sweep)."""
+    """Return the ids of open batches without unfinished images (called by the sweep).
+
+    Only the batches that have not been checked for the longest time are checked.
+
+    :param limit: maximum number of batches to check.
+    """
     with translate_errors():
         batch_ids = [
             row["_id"] for row in db.batches.find({"open": True}, {"_id": 1}).sort("checked_at", 1).limit(limit)

@@ -1,9 +1,9 @@
-"""The rotation of stores: which store is served next.
+"""The rotation of stores: it determines the store whose images are claimed next.
 
-There is one small document for each store that has, or recently had, queued images.
-
-``seq`` increases whenever work arrives, so that a claim which found nothing can remove the store "as of seq" and does
-not erase work that arrived meanwhile. The sweep restores turns that were lost in a crash (``repair``).
+Each store that has, or recently had, queued images has one small document, which is called its turn. The field ``seq``
+of a turn increases whenever images arrive. A claim that finds no image removes the store from the rotation only if
+``seq`` is unchanged, so images that have arrived in the meantime are not forgotten. The function ``repair``, which the
+sweep calls, restores turns that were lost in a crash.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,11 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 
 def touch(db: Db, stores: Iterable[str]) -> None:
-    """Record that these stores have queued images. Not journalled, because it is cheap to lose: ``repair`` restores it.
+    """Record that stores have queued images.
 
-    :raises StoreAway: MongoDB does not answer.
+    The write is not journalled, because ``repair`` restores a record that was lost.
+
+    :raises StoreAway: when MongoDB does not respond.
     """
     writes = [
         UpdateOne(
@@ -27,7 +29,8 @@ def touch(db: Db, stores: Iterable[str]) -> None:
                     "$set": {
                         "pending": True,
                         "seq": {"$add": [{"$ifNull": ["$seq", 0]}, 1]},
-                        # A store that returns after a pause was not served recently, but gains nothing by the pause.
+                        # A store that had no queued images joins the end of the rotation, so the time without
+                        # images gives it no advantage over the stores that waited.
                         "served_at": {"$cond": [{"$eq": ["$pending", True]}, "$served_at", "$$NOW"]},
                     }
                 }
@@ -42,37 +45,39 @@ def touch(db: Db, stores: Iterable[str]) -> None:
 
 
 def list_waiting(db: Db, limit: int) -> list[Document]:
-    """Return the turns of stores with queued images, the least recently served first.
+    """Return the turns of stores with queued images, the least recently served store first.
 
-    :returns: documents ``{_id: store, seq, served_at}``.
+    :returns: documents with the fields ``_id`` (the name of the store), ``seq`` and ``served_at``.
     """
     return list(db.turns.find({"pending": True}).sort("served_at", 1).limit(limit))
 
 
 def move_to_end(db: Db, stores: Iterable[str]) -> None:
-    """Move these stores to the end of the rotation."""
+    """Move stores to the end of the rotation."""
     db.get_collection("turns", write_concern=WriteConcern(w=1)).update_many(
         {"_id": {"$in": sorted(set(stores))}}, [{"$set": {"served_at": "$$NOW"}}]
     )
 
 
 def remove(db: Db, turn: Document) -> None:
-    """Remove a store from the rotation, unless work arrived since ``turn`` was read."""
+    """Remove a store from the rotation, unless images have arrived since ``turn`` was read."""
     db.turns.update_one({"_id": turn["_id"], "seq": turn["seq"]}, {"$set": {"pending": False}})
 
 
 def repair(db: Db) -> list[str]:
-    """Give a turn to every store that has queued images and none (sweep). Walks over an index, from store to store.
+    """Add the stores with queued images that are missing from the rotation (called by the sweep).
 
-    :returns: the stores that had no turn.
-    :raises StoreAway: MongoDB does not answer.
+    The function scans one index, with one read for each store.
+
+    :returns: the names of the added stores.
+    :raises StoreAway: when MongoDB does not respond.
     """
     missing = []
     with translate_errors():
         in_rotation = {turn["_id"] for turn in db.turns.find({"pending": True}, {"_id": 1})}
         store = ""
         while True:
-            # One indexed read for each store, however many images it has queued.
+            # This is one indexed read for each store, no matter how many images the store has queued.
             row = db.images.find_one(
                 {"status": "queued", "store_name": {"$gt": store}},
                 {"store_name": 1},

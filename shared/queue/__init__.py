@@ -1,1 +1,1 @@
-"""Celery on Redis: the work queues, wakeups and heartbeats."""
+"""Distributes work: the Celery application, wakeups through Redis, and leases and heartbeats in MongoDB."""

@@ -1,4 +1,4 @@
-"""Heartbeats of workers and the lease of the sweep, in MongoDB and by its clock alone."""
+"""The heartbeats of workers and the lease of the sweep, both stored in MongoDB. Only MongoDB's clock is used."""
 
 import os
 import socket
@@ -8,20 +8,20 @@ from shared.queues import WorkQueue
 from shared.storage.mongo import Db, translate_errors
 
 HEARTBEAT_INTERVAL_S: Final = 3.0
-"""Pause between two heartbeats of a pool child."""
+"""Seconds between two heartbeats of a pool child."""
 WORKER_TIMEOUT_S: Final = 15
-"""A worker without a heartbeat for this long does not count as alive."""
+"""A worker counts as alive for this many seconds after its last heartbeat."""
 SWEEP_LEASE: Final = "sweep"
 _FORGET_AFTER_S: Final = 3600
 
 
 def send_heartbeat(db: Db, owner: str, work_queue: WorkQueue, impediment: str | None = None) -> None:
-    """Record that a pool child of this host is alive; delete heartbeats that are older than an hour.
+    """Record that a pool child on this host is alive, and delete heartbeats that are older than an hour.
 
-    :param owner: the child's name, unique among all children ever started.
-    :param work_queue: the queue that it consumes.
-    :param impediment: error code of what keeps it from working, if anything; its log has the details.
-    :raises StoreAway: MongoDB does not answer.
+    :param owner: name of the pool child, unique among all pool children that were ever started.
+    :param work_queue: the work queue that the pool child consumes.
+    :param impediment: code of the error that prevents the pool child from working, if any. Its log has the details.
+    :raises StoreAway: when MongoDB does not respond.
     """
     fields = {"pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": work_queue.name, "hindrance": {"$literal": impediment}}
     heartbeat = [{"$set": {"seen": "$$NOW"} | fields}]
@@ -31,10 +31,10 @@ def send_heartbeat(db: Db, owner: str, work_queue: WorkQueue, impediment: str | 
 
 
 def is_worker_alive(db: Db, work_queue: WorkQueue, host: str | None = None) -> bool:
-    """Whether a worker that consumes a queue, and can work, has sent a heartbeat lately.
+    """Return whether a worker that consumes the queue and has no impediment is alive.
 
-    :param host: count only workers of this host.
-    :raises StoreAway: MongoDB does not answer.
+    :param host: consider only workers on this host.
+    :raises StoreAway: when MongoDB does not respond.
     """
     query = {"hindrance": None} if host is None else {"hindrance": None, "host": host}
     with translate_errors():
@@ -42,10 +42,13 @@ def is_worker_alive(db: Db, work_queue: WorkQueue, host: str | None = None) -> b
 
 
 def find_impediment(db: Db, work_queue: WorkQueue, host: str | None = None) -> str | None:
-    """Return the error code of what keeps a worker of a queue from working, by its latest heartbeat; None when there is none.
+    """Return the code of the error that prevents a worker of a queue from working, or None if there is no such worker.
 
-    :param host: look only at workers of this host.
-    :raises StoreAway: MongoDB does not answer.
+    Only workers that are alive are considered. If several of them have an impediment, the code from the latest
+    heartbeat is returned.
+
+    :param host: consider only workers on this host.
+    :raises StoreAway: when MongoDB does not respond.
     """
     query = {"hindrance": {"$ne": None}} if host is None else {"hindrance": {"$ne": None}, "host": host}
     with translate_errors():
@@ -58,9 +61,9 @@ def _recent(work_queue: WorkQueue) -> dict[str, Any]:
 
 
 def is_sweep_active(db: Db) -> bool:
-    """Whether a sweep process holds the lease now.
+    """Return whether a sweep process is active, that is, whether the lease of the sweep is held now.
 
-    :raises StoreAway: MongoDB does not answer.
+    :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
         return db.leases.find_one({"_id": SWEEP_LEASE, "$expr": {"$gt": ["$until", "$$NOW"]}}, {"_id": 1}) is not None

@@ -1,17 +1,18 @@
-"""Leases on documents in MongoDB: the one protocol by which workers claim work, keep it, release it and lose it.
+"""Leases on documents in MongoDB: the protocol with which workers claim work, keep it, release it, and lose it.
 
-A document waits with the status ``queued`` and is held with the status ``processing``. Beside the status it stores:
+A document that waits for a worker has the status ``queued``. A document that a worker holds has the status
+``processing``. In addition to the status, a document stores these fields:
 
 ==============  ====================================================================================================
-``owner``       name of the holder, which no other holder ever had; null while the document is not held
-``lease_until`` when the claim ends unless it is renewed
-``fence``       number that increases with every claim; it guards writes, so that a late write of a former holder fails
-``not_before``  when it may be claimed, while it is queued
+``owner``       name of the holder, which is never reused; null while no worker holds the document
+``lease_until`` time at which the claim ends unless it is renewed
+``fence``       number that increases with every claim; it guards writes, so a late write of a former holder fails
+``not_before``  time before which a queued document cannot be claimed
 ==============  ====================================================================================================
 
-All times are set and compared by the server's clock (``$$NOW``): the clocks of workers do not matter. Two partial
-indexes belong to each collection: ``claimable`` over the queued documents, in the order in which they are claimed, and
-``leases`` over ``lease_until`` of the held ones.
+All times are set and compared with the clock of the MongoDB server (``$$NOW``), so the clocks of the workers do not
+matter. Each collection needs two partial indexes: ``claimable`` contains the queued documents in the order in which
+they are claimed, and ``leases`` contains ``lease_until`` of the held documents.
 """
 
 import uuid
@@ -30,7 +31,7 @@ _HELD: Final = "processing"
 
 
 class Lease(NamedTuple):
-    """The claim of one document: its id and the fence of the claim."""
+    """A claim on one document: the id of the document and the fence of the claim."""
 
     id: str
     fence: int
@@ -38,33 +39,35 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeasedCollection:
-    """A collection whose documents are claimed, and what is particular about it.
+    """A collection whose documents are claimed with leases. Its attributes adapt the protocol to the collection.
 
-    Every method raises ``StoreAway`` when MongoDB does not answer.
+    Every method that accesses the database raises ``StoreAway`` when MongoDB does not respond.
     """
 
     name: str
     subdocument: str | None = None
-    """Embedded document that holds the protocol's fields except ``status``; None: the document itself holds them."""
+    """Name of the embedded document that holds all fields of the protocol except ``status``. None means that the
+    document itself holds these fields."""
     write_concern: WriteConcern | None = None
-    """Of all writes of the protocol; None: that of the database."""
+    """Write concern for all writes of the protocol. None means the default of the database."""
     token_field: str | None = None
-    """Field that stores which call of ``claim_many`` took a document; needed by that method alone."""
+    """Field that identifies the call of ``claim_many`` that claimed a document. Only ``claim_many`` needs it."""
     set_on_claim: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields (full paths) that each claim sets."""
+    """Additional fields (full paths) that each claim sets."""
     set_on_requeue: Mapping[str, Any] = field(default_factory=dict)
-    """Further fields (full paths) that are set when a document is queued again, by ``release`` or by ``expire``."""
+    """Additional fields (full paths) that ``release`` and ``expire`` set when they requeue a document."""
     releases: str | None = None
-    """Counter of the attempts that ended by ``release``, if they are counted."""
+    """Field that counts the attempts that ended with ``release``, if they are counted."""
     expiries: str | None = None
-    """Counter of the attempts that ended by ``expire``, if they are counted; may be the same as ``releases``."""
+    """Field that counts the attempts that ended with ``expire``, if they are counted. It can be the same field as
+    ``releases``."""
 
     def collection(self, db: Db) -> Collection[Document]:
-        """Return the collection with the write concern of the protocol."""
+        """Return the collection, with the write concern that the protocol uses."""
         return db.get_collection(self.name, write_concern=self.write_concern)
 
     def path(self, name: str) -> str:
-        """Return the full path of a field of the protocol."""
+        """Return the full path of a protocol field in the document."""
         return f"{self.subdocument}.{name}" if self.subdocument else name
 
     def lease(self, document: Document) -> Lease:
@@ -73,19 +76,22 @@ class LeasedCollection:
         return Lease(document["_id"], fields["fence"])
 
     def claimable(self) -> Document:
-        """Return a filter for the documents that may be claimed now. Combine it with the index ``claimable``."""
+        """Return a filter for the documents that can be claimed now. Use it with the index ``claimable``."""
         return {"status": _QUEUED, "$expr": {"$lte": [f"${self.path('not_before')}", "$$NOW"]}}
 
     def expired(self) -> Document:
-        """Return a filter for the held documents whose lease has ended."""
+        """Return a filter for the held documents whose lease has expired."""
         return {"status": _HELD, "$expr": {"$lt": [f"${self.path('lease_until')}", "$$NOW"]}}
 
     def guard(self, owner: str, lease: Lease) -> Document:
-        """Return the filter of a write that only the holder of a document may do."""
+        """Return a filter that matches a document only while ``owner`` holds this lease.
+
+        The owner must use this filter for its writes to the document.
+        """
         return {"_id": lease.id, "status": _HELD, self.path("owner"): owner, self.path("fence"): lease.fence}
 
     def guard_many(self, owner: str, leases: Iterable[Lease]) -> Document:
-        """Return the same filter for several documents of one owner, at least one."""
+        """Return a filter that matches the documents on which ``owner`` still holds these leases (at least one)."""
         return {
             "$or": [{"_id": lease.id, self.path("fence"): lease.fence} for lease in leases],
             self.path("owner"): owner,
@@ -93,7 +99,7 @@ class LeasedCollection:
         }
 
     def has_claimable(self, db: Db) -> bool:
-        """Whether any document may be claimed now."""
+        """Return whether any document can be claimed now."""
         with translate_errors():
             return self.collection(db).find_one(self.claimable(), {"_id": 1}, hint="claimable") is not None
 
@@ -101,7 +107,7 @@ class LeasedCollection:
         """Claim one queued document, in one round trip.
 
         :param lease_s: seconds until the claim ends unless it is renewed.
-        :returns: the claimed document; None when it is no longer queued.
+        :returns: the claimed document, or None if it is no longer queued.
         """
         with translate_errors():
             return self.collection(db).find_one_and_update(
@@ -111,13 +117,15 @@ class LeasedCollection:
             )
 
     def claim_many(self, db: Db, document_ids: Sequence[str], owner: str, lease_s: float) -> list[Document]:
-        """Claim those of some documents that are still queued, in two round trips however many they are.
+        """Claim those of the given documents that are still queued, in two round trips for any number of documents.
 
-        :param lease_s: seconds until the claim ends unless it is renewed.
-        :returns: the claimed documents by ascending id; when there are none the second round trip is saved.
+        If none is still queued, one round trip suffices.
+
+        :param lease_s: seconds until the claims end unless they are renewed.
+        :returns: the claimed documents in ascending order of id.
         """
         if self.token_field is None:
-            raise TypeError(f"documents of {self.name} store no token of a claim")
+            raise TypeError(f"the collection {self.name} has no token field, which claim_many needs")
         token_path, token = self.path(self.token_field), uuid.uuid4().hex
         with translate_errors():
             claimed = self.collection(db).update_many(
@@ -130,9 +138,9 @@ class LeasedCollection:
             return list(found.sort("_id", 1).batch_size(len(document_ids)))
 
     def renew(self, db: Db, owner: str, leases: Iterable[Lease], lease_s: float) -> set[Lease]:
-        """Extend leases to ``lease_s`` seconds from now.
+        """Renew leases, so that each ends ``lease_s`` seconds from now.
 
-        :returns: the leases that are still held. Any other one was lost: nothing more may be written under it.
+        :returns: the leases that are still held. The other leases were lost, so their holder must not write any more.
         """
         leases = set(leases)
         held = {"_id": {"$in": sorted({lease.id for lease in leases})}, "status": _HELD, self.path("owner"): owner}
@@ -150,12 +158,12 @@ class LeasedCollection:
         delay_ms: int | Document = 0,
         change: Mapping[str, Any] | None = None,
     ) -> int:
-        """Queue documents again that their owner holds and will not finish now.
+        """Requeue documents that their owner holds and will not finish now.
 
-        :param delay_ms: milliseconds until they may be claimed again, as a number or as an expression over the
-            document.
-        :param change: further fields (full paths) to set, as expressions.
-        :returns: how many were still held.
+        :param delay_ms: milliseconds until the documents can be claimed again, as a number or as an aggregation
+            expression over the document.
+        :param change: additional fields (full paths) to set, with their values as aggregation expressions.
+        :returns: the number of documents that were still held.
         """
         if not leases:
             return 0
@@ -172,13 +180,15 @@ class LeasedCollection:
         max_expiries: int | None = None,
         exhausted: Mapping[str, Any] | None = None,
     ) -> int:
-        """Queue the documents again whose lease has ended: their worker has vanished (sweep).
+        """Requeue documents whose lease has expired because their worker has died (called by the sweep).
 
-        :param among: filter for the documents concerned; all by default.
-        :param change: further fields (full paths) to set, as expressions.
-        :param max_expiries: at this count of ``expiries`` a document is not queued again.
-        :param exhausted: fields (full paths) that are set then instead, as expressions; ``status`` is one of them.
-        :returns: how many leases had ended.
+        :param among: filter for the documents to consider; by default, all documents.
+        :param change: additional fields (full paths) to set, with their values as aggregation expressions.
+        :param max_expiries: number of expired leases after which a document is not requeued any more. It is compared
+            with the field ``expiries``.
+        :param exhausted: fields (full paths) to set if a document is not requeued, with their values as aggregation
+            expressions. They include ``status``.
+        :returns: the number of expired leases.
         """
         fields = self._requeue(not_before="$$NOW", counter=self.expiries) | dict(change or {})
         if max_expiries is not None and self.expiries is not None:
@@ -213,5 +223,5 @@ class LeasedCollection:
 
 
 def now_plus(seconds: float) -> Document:
-    """Return an expression for a moment this many seconds after now, by the server's clock."""
+    """Return an aggregation expression for the time ``seconds`` from now, according to the server's clock."""
     return {"$add": ["$$NOW", int(seconds * 1000)]}

@@ -1,6 +1,7 @@
-"""Publishing wakeups: Celery messages without content that start a task on a worker.
+"""Publishes wakeups: Celery messages without content, each of which starts a task on a worker.
 
-A wakeup says that there is work, not which. So while enough of them wait in the queue, another one adds nothing.
+A wakeup only reports that work exists. It does not identify the work, so no further wakeup is published while enough of
+them wait in the queue.
 """
 
 import logging
@@ -26,9 +27,10 @@ _log = logging.getLogger("shelfsight.error")
 
 
 class WakeupPublisher:
-    """Publishes wakeups to one queue. It never raises, and waits little more than a second; after a failure its breaker is open.
+    """Publishes wakeups to one work queue.
 
-    Counting the waiting wakeups costs a tenth of publishing one.
+    Its methods never raise an exception and wait little more than a second. After a failure, its breaker is open for a
+    while. Counting the waiting wakeups takes a tenth of the time of publishing one.
     """
 
     def __init__(self, redis: settings.Redis, work_queue: WorkQueue) -> None:
@@ -49,9 +51,9 @@ class WakeupPublisher:
         self._breaker = Breaker()
 
     def publish(self) -> bool:
-        """Publish a wakeup unless enough of them wait.
+        """Publish a wakeup, unless enough wakeups wait in the queue.
 
-        :returns: False when Redis did not accept it; the sweep publishes one later.
+        :returns: False if Redis did not respond or did not accept the wakeup. The sweep publishes one later.
         """
         waiting = self.count_waiting()
         if waiting is None or waiting >= _ENOUGH_WAKEUPS:
@@ -59,11 +61,11 @@ class WakeupPublisher:
         return self._guarded(self._send) is not None
 
     def count_waiting(self) -> int | None:
-        """Count the wakeups that no worker has received yet; None when Redis does not answer."""
+        """Return the number of wakeups that no worker has received yet, or None if Redis does not respond."""
         return self._guarded(self._count)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis."""
         self._redis.close()
         self._app.close()
 
@@ -82,24 +84,31 @@ class WakeupPublisher:
             return call()
         except (OperationalError, RedisError, OSError) as error:
             self._breaker.trip()
-            _log.warning("redis does not accept wakeups: %s", type(error).__name__)
+            _log.warning("cannot publish or count wakeups in redis: %s", type(error).__name__)
             return None
 
 
 class WakeupThread:
-    """A thread that announces new work, so that no request waits for Redis. Several notifications may become one announcement."""
+    """A thread that announces new work, so that no request waits for Redis.
+
+    The thread can combine several calls of ``notify`` into one announcement.
+    """
 
     def __init__(self, announce: Callable[[set[str]], object]) -> None:
         """Start the thread; it ends with the process.
 
-        :param announce: called with names of stores that have new work. It may fail: the sweep finds waiting work.
+        :param announce: function that is called with the names of the stores that have new work. It can raise any
+            exception; in this case, the sweep finds the waiting work.
         """
         self._announce = announce
         self._backlog: queue.Queue[set[str]] = queue.Queue(_MAX_BACKLOG)
         threading.Thread(target=self._run, name="wakeups", daemon=True).start()
 
     def notify(self, stores: set[str]) -> None:
-        """Announce these stores soon. While the backlog is full the call has no effect: the sweep finds waiting work."""
+        """Announce soon that these stores have new work.
+
+        If the backlog of this thread is full, the call has no effect, and the sweep finds the waiting work.
+        """
         with suppress(queue.Full):
             self._backlog.put_nowait(stores)
 
@@ -110,5 +119,5 @@ class WakeupThread:
                 stores |= self._backlog.get()
             try:
                 self._announce(stores)
-            except Exception as error:  # noqa: BLE001 -- the thread must survive any failure of an announcement
-                _log.warning("wakeup not published: %s", type(error).__name__)
+            except Exception as error:  # noqa: BLE001 -- no failed announcement may end the thread
+                _log.warning("cannot announce new work: %s", type(error).__name__)

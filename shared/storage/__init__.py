@@ -1,1 +1,1 @@
-"""MongoDB and the blob store: connections, schema, keys and durable files."""
+"""MongoDB and the blob store: connections, the database schema, blob keys, and durable files."""

@@ -2,18 +2,19 @@
 
 ::
 
-    bond                                           the marker of the database that the store belongs to, see ``shared.storage.identity``
+    bond                                           the store identity; see ``shared.storage.identity``
     spool/<batch>                                  all originals of a batch, concatenated
     files/<xx>/<batch>/<index>.<ext>               an original, byte for byte
     files/<xx>/<batch>/<index>/<fence>/<name>.jpg  a variant written under one claim: thumb, boxes, rendition, augmentations
-    files/<xx>/<batch>/<index>/live                once the image is done: a link to the folder of the valid fence
-    inspections/<xx>/<folder>/<name>.jpg           an image made for an inspection; each run writes to a folder of its own
+    files/<xx>/<batch>/<index>/live                a link to the folder of the valid fence, if the image is done
+    inspections/<xx>/<folder>/<name>.jpg           an image made for an inspection; each run writes to its own folder
     inspections/incoming/<job>                     an image that was uploaded for an inspection, until it has been processed
 
-``xx`` are the last two digits of the id, which are random: 256 folders share the load. The fence separates the files of a worker that lost its
-claim from those of the worker that holds it. Through the link a plain file server finds everything that it may serve of an image without asking
-the database: ``live/<name>.jpg``, and the original as ``live/../../<index>.<ext>``, a path that exists only once the image is done, and never
-when it failed.
+``<xx>`` stands for the last two digits of the id of the batch or of the name of the folder. They are random, so the
+files are spread evenly over 256 folders. The fence separates the files of a worker that has lost its claim from the
+files of the worker that holds the claim. Because of the link ``live``, a plain file server finds all files of an image
+that it may serve without asking the database. Variants are at ``live/<name>.jpg``, and the original is at
+``live/../../<index>.<ext>``. These paths exist only after the image is done; for a failed image, they never exist.
 """
 
 from typing import Final
@@ -28,40 +29,40 @@ INCOMING: Final = f"{INSPECTION_FILES}/incoming"
 
 
 def spool_key(batch_id: str) -> str:
-    """Key of a batch's spool."""
+    """Return the key of a batch's spool."""
     return f"{SPOOL}/{batch_id}"
 
 
 def batch_prefix(batch_id: str) -> str:
-    """Folder of all files of a batch except its spool."""
+    """Return the folder of all files of a batch, except for its spool."""
     return f"{FILES}/{batch_id[-2:]}/{batch_id}"
 
 
 def original_key(image_id: str, ext: str) -> str:
-    """Key of an original; ``ext`` is its file ending without the dot."""
+    """Return the key of an original. ``ext`` is its file ending without the dot."""
     return f"{batch_prefix(batch_of(image_id))}/{image_id[32:]}.{ext}"
 
 
 def image_prefix(image_id: str) -> str:
-    """Folder of an image's variants."""
+    """Return the folder of an image's variants."""
     return f"{batch_prefix(batch_of(image_id))}/{image_id[32:]}"
 
 
 def variant_key(image_id: str, fence: int, name: str) -> str:
-    """Key of a variant written under the claim with this fence."""
+    """Return the key of a variant that is written under the claim with the given fence."""
     return f"{image_prefix(image_id)}/{fence}/{name}.jpg"
 
 
 def inspection_prefix(folder: str) -> str:
-    """Folder of the images that one run of an inspection made; ``folder`` is its name."""
+    """Return the path of the folder for the images that one run of an inspection makes. ``folder`` is its name."""
     return f"{INSPECTION_FILES}/{folder[-2:]}/{folder}"
 
 
 def inspection_key(folder: str, name: str) -> str:
-    """Key of an image that was made for an inspection."""
+    """Return the key of an image that was made for an inspection."""
     return f"{inspection_prefix(folder)}/{name}.jpg"
 
 
 def incoming_key(job_id: str) -> str:
-    """Key of an image that was uploaded for an inspection."""
+    """Return the key of an image that was uploaded for an inspection."""
     return f"{INCOMING}/{job_id}"

@@ -1,4 +1,4 @@
-"""The blob store's protocol. ``tests/contracts/blob_store.py`` holds every implementation to it."""
+"""The protocol of the blob store. ``tests/contracts/blob_store.py`` tests every implementation against it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,15 @@ Part = bytes | memoryview
 
 
 class BlobMissing(KeyError):
-    """No blob has this key."""
+    """There is no blob with this key."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobStat:
-    """A blob's key, its size in bytes and its modification time: whole Unix seconds, truncated as in HTTP dates."""
+    """Metadata of a blob: its key, its size in bytes, and its modification time.
+
+    ``modified`` is the modification time in Unix seconds, rounded down to a whole second as in HTTP dates.
+    """
 
     key: str
     size: int
@@ -21,33 +24,41 @@ class BlobStat:
 
 
 class BlobStore(Protocol):
-    """Stores bytes under keys: relative paths of plain names. A blob is complete or absent: no reader ever sees part of one.
+    """Stores blobs (byte strings) under keys.
 
-    Every method raises ``DiskFull`` when there is no space, and ``StoreAway`` (``blobs_unavailable``) for any other failure.
+    A key is a relative path that consists of plain names. A blob is either complete or absent; no reader ever sees a
+    partial blob. Every method raises ``DiskFull`` when there is no disk space, and ``StoreAway``
+    (``blobs_unavailable``) for any other failure.
     """
 
     def write(self, key: str, parts: Sequence[Part]) -> None:
-        """Store the concatenated parts as one blob. When the call returns, the blob survives a power failure."""
+        """Store the concatenated parts as one blob. After the call has returned, the blob survives a power failure."""
 
     def write_many(self, items: Sequence[tuple[str, Sequence[Part]]]) -> None:
-        """Store several blobs. When the call returns, all survive a power failure; after an error any of them may exist."""
+        """Store several blobs.
+
+        After the call has returned, all of them survive a power failure. After an error, any of them may exist.
+        """
 
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Return ``length`` bytes from ``offset`` on (fewer at the end), or all.
+        """Return up to ``length`` bytes of a blob from ``offset`` on; by default, return all bytes.
 
-        :raises BlobMissing: no such blob.
+        If the blob ends earlier, fewer bytes are returned.
+
+        :raises BlobMissing: when there is no blob with this key.
         """
 
     def open(self, key: str) -> tuple[BinaryIO, BlobStat]:
-        """Open a blob for reading. File and stat describe the same version, even if the key is overwritten meanwhile.
+        """Open a blob for reading, and return the open file with the metadata of the blob.
 
-        The caller closes the file.
+        Both describe the same version of the blob, even if the blob is overwritten in the meantime. The caller must
+        close the file.
 
-        :raises BlobMissing: no such blob.
+        :raises BlobMissing: when there is no blob with this key.
         """
 
     def stat(self, key: str) -> BlobStat | None:
-        """Return size and modification time, or None when there is no such blob."""
+        """Return the metadata of a blob, or None if there is no blob with this key."""
 
     def delete(self, key: str) -> None:
         """Delete a blob if it exists."""
@@ -56,18 +67,20 @@ class BlobStore(Protocol):
         """Delete a folder and everything in it, if it exists."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
-        """Iterate over all blobs under a folder, in no particular order."""
+        """Iterate over all blobs in a folder and its subfolders, in no particular order."""
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Iterate over the names of the direct subfolders of a folder."""
 
     def publish(self, folder: str, version: str) -> None:
-        """Make ``folder/version`` visible as ``folder/live`` to file servers that read the store themselves; no effect if the folder is missing.
+        """Make ``folder/version`` available as ``folder/live`` to file servers that read the blob store directly.
 
-        ``live`` is neither a blob nor a folder to any other method, and need not survive a power failure. Publishing the same version again is
-        allowed, and cheap; a store that no file server reads does nothing. Calls with different versions are not ordered here: publish a version
-        only after its result is final, and make no other version final before the published one has been withdrawn.
+        If the folder is missing, the call has no effect. The other methods treat ``live`` neither as a blob nor as a
+        folder, and ``live`` need not survive a power failure. The same version can be published repeatedly, at a low
+        cost. In a blob store that no file server reads, this method can do nothing. The method does not order calls
+        with different versions. Therefore, the caller must publish a version only after its result is final, and must
+        not make another version final before the published version has been withdrawn.
         """
 
     def free_bytes(self) -> int:
-        """Return the free space in bytes."""
+        """Return the free disk space in bytes."""

@@ -1,4 +1,4 @@
-"""Writing whole files that survive a power failure, through the page cache or with direct I/O."""
+"""Writes whole files so that they survive a power failure, either through the page cache or with direct I/O."""
 
 import errno
 import mmap
@@ -12,10 +12,11 @@ from shared.storage.blobs import Part
 
 _IOV_MAX: Final = 512
 _OPEN_MAX: Final = 64
-"""Most files that are flushed to the disk together."""
+"""Maximum number of files that are flushed to the disk together."""
 _DIRECT_FROM: Final = 1 << 20
 _CACHED_BELOW: Final = 64 << 10
-"""Smaller files, such as thumbnails, are requested soon and stay in the page cache. Most larger files are never read."""
+"""Size in bytes below which a file stays in the page cache. Such files, for example thumbnails, are usually requested
+soon. Most larger files are never read."""
 _BLOCK: Final = 4096
 _NOT_DIRECT: Final = {errno.EINVAL, errno.EOPNOTSUPP}
 _FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -23,23 +24,24 @@ _MODE: Final = 0o640
 
 
 class DurableWriter:
-    """Writes files whose every byte is on the disk when the call returns. Thread-safe.
+    """Writes files durably: when a call returns, all bytes are on the disk. Thread-safe.
 
-    Files of 1 MB and more bypass the page cache where the file system supports it (O_DIRECT). They must reach the disk at once anyway, and the
-    copy into new pages costs three to fifteen times the CPU time of the write itself (measured). Files of 64 KB and more are removed from the
-    cache once they are on the disk, so that their pages serve the next files and frequently read files stay cached.
+    Files of 1 MB and more bypass the page cache if the file system supports it (O_DIRECT). They must reach the disk at
+    once anyway, and copying them into new pages takes three to fifteen times the CPU time of the write itself
+    (measured). Files of 64 KB and more are removed from the page cache as soon as they are on the disk. Thus their
+    pages can be reused for the next files, and frequently read files stay in the cache.
     """
 
     def __init__(self) -> None:
-        self._aligned: list[mmap.mmap] = []  # one per concurrently writing thread; kept, because new pages are expensive
+        self._aligned: list[mmap.mmap] = []  # one buffer per concurrent writer; kept, because new pages are expensive
 
     def write_many(self, files: Sequence[tuple[Path, Sequence[Part]]]) -> None:
         """Write the concatenated parts of each item to its path, replacing an existing file.
 
-        Files that go through the cache, except small ones, are flushed together: two thirds of the time and half the waits of flushing
-        them one after the other.
+        Files that are written through the page cache are flushed together. Compared with flushing them one after the
+        other, this takes two thirds of the time and half as many waits.
 
-        :raises OSError: the disk's error; any of the files may exist then, complete or in part.
+        :raises OSError: when the disk reports an error. Any of the files may then exist, complete or in part.
         """
         for at in range(0, len(files), _OPEN_MAX):
             with ExitStack() as opened:
@@ -52,7 +54,7 @@ class DurableWriter:
                         opened.callback(os.close, handle)
                         _write_cached(handle, views)
                         if size >= _CACHED_BELOW:
-                            _drop_from_cache(handle)  # starts writing the pages that are not on the disk
+                            _drop_from_cache(handle)  # this also starts writing the dirty pages to the disk
                         through.append((handle, size))
                 for handle, size in through:
                     os.fdatasync(handle)
@@ -76,10 +78,13 @@ class DurableWriter:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder survive a power failure. No effect if the folder is gone."""
+    """Flush the entries of a folder to the disk, so that they survive a power failure.
+
+    If the folder does not exist, the call has no effect.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # deleted meanwhile
+    except FileNotFoundError:  # the folder was deleted in the meantime
         return
     try:
         os.fsync(handle)
@@ -97,13 +102,16 @@ def _write_cached(handle: int, views: list[memoryview]) -> None:
 
 
 def _drop_from_cache(handle: int) -> None:
-    """Advise the kernel to write a file's dirty pages and to drop them from its cache (posix_fadvise(2))."""
+    """Advise the kernel to write a file's dirty pages and to remove its pages from the cache (posix_fadvise(2))."""
     with suppress(OSError):  # the file system does not support the advice; the data is safe without it
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _write_direct(path: Path, views: list[memoryview], buffer: mmap.mmap) -> None:
-    """Write full buffers; the last one is padded to a block, and the file is truncated to its length."""
+    """Write a file with O_DIRECT, one full buffer at a time.
+
+    The last buffer is padded to a multiple of the block size, and the file is then truncated to its actual length.
+    """
     handle = os.open(path, _FLAGS | os.O_DIRECT, _MODE)
     try:
         filled = 0

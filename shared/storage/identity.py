@@ -1,8 +1,9 @@
-"""The store identity: a random marker, kept in both the database and the blob store, that shows that the two belong together.
+"""The store identity: a random marker in both the database and the blob store. It shows that the two belong together.
 
-An unmounted volume or a wrong path looks like a blob store that has lost every blob. A process that finds no bytes there would
-declare them lost, and a process that writes there would write where no reader looks. So a process whose blob store lacks its
-database's marker accepts nothing, declares nothing missing and deletes nothing.
+If a volume is not mounted or a path is wrong, the blob store appears to have lost every blob. A process that reads from
+such a blob store would declare the images lost, and a process that writes to it would write where no reader finds the
+data. Therefore, a process whose blob store lacks the marker of its database accepts no upload, declares no image lost,
+and deletes nothing.
 """
 
 import logging
@@ -21,7 +22,7 @@ _log = logging.getLogger("shelfsight.error")
 
 
 class StoreIdentity:
-    """Checks the identity of one database and one blob store. Thread-safe."""
+    """Checks that one database and one blob store belong together. Thread-safe."""
 
     def __init__(self, db: Db, blobs: BlobStore) -> None:
         self._db, self._blobs = db, blobs
@@ -29,9 +30,12 @@ class StoreIdentity:
         self._refused = False
 
     def check(self) -> None:
-        """Verify that the blob store holds the database's marker; where neither has one yet, create it. Costs one small file read.
+        """Verify that the blob store holds the marker of the database. If neither has a marker yet, create one.
 
-        :raises StoreAway: the marker differs or is missing (``blobs_unavailable``), or a store does not answer.
+        A call usually costs one read of a small file.
+
+        :raises StoreAway: when the marker differs or is missing (``blobs_unavailable``), or when the database or the
+            blob store does not respond.
         """
         found = self._read_marker()
         if found is None or found != self._marker:
@@ -45,21 +49,23 @@ class StoreIdentity:
             return None
 
     def _verify(self) -> str:
-        """Compare with the database, and return its marker.
+        """Compare the marker of the blob store with the marker of the database, and return it.
 
-        Until the database records that the marker was written (``kept``), a blob store without one gets it: the process that created the
-        marker may have died before it wrote the file.
+        The database records in the field ``kept`` that the marker has been written to the blob store. Until then, the
+        marker is written to a blob store that has none, because the process that created the marker may have died
+        before it wrote the file.
         """
         with translate_errors():
             identity = self._db.bonds.find_one({"_id": _ID}) or self._create()
-        marker, found = str(identity["mark"]), self._read_marker()  # the file second: whoever sets "kept" has written it before
+        # Read the file after the database, because a process writes the file before it sets "kept".
+        marker, found = str(identity["mark"]), self._read_marker()
         if found is None and not identity["kept"]:
             self._blobs.write(IDENTITY, [marker.encode()])
             found = marker
         if found != marker:
             self._refuse(
-                "BLOBS_ROOT does not belong to this database: its file %r must contain %r, but %s. Check that the volume is mounted. "
-                "If the folder is the right one, write the expected text into the file.",
+                "BLOBS_ROOT does not belong to this database: its file %r must contain %r, but %s. Check that "
+                "the volume is mounted. If BLOBS_ROOT is the right folder, write the expected text into the file.",
                 IDENTITY, marker, "the file is missing" if found is None else f"contains {found!r}",
             )  # fmt: skip
         if not identity["kept"]:
@@ -68,18 +74,23 @@ class StoreIdentity:
         return marker
 
     def _create(self) -> Document:
-        """Create the marker of a database that has none: a new one, or one from before store identities existed."""
+        """Create the marker for a database that has none.
+
+        Such a database is either new or older than the feature of store identities.
+        """
         found = self._read_marker()
-        if found is not None and self._db.bonds.find_one({"_id": _ID}) is None:  # otherwise another process has just created it
+        # If the database has a marker now, another process has just created it.
+        if found is not None and self._db.bonds.find_one({"_id": _ID}) is None:
             self._refuse(
-                "BLOBS_ROOT belongs to another database: its file %r contains %r. Check MONGODB_URL. If it is right, delete the file.",
+                "BLOBS_ROOT belongs to another database: its file %r contains %r. "
+                "Check MONGODB_URL. If it is right, delete the file.",
                 IDENTITY, found,
             )  # fmt: skip
         spooled = self._db.batches.find_one({"spooled": True}, {"_id": 1})
         if spooled is not None and self._blobs.stat(spool_key(spooled["_id"])) is None:
             self._refuse(
-                "BLOBS_ROOT has no spool of batch %s, which this database expects. Check that the volume is mounted. If the folder is the "
-                "right one and the spool is lost, unset the field `spooled` of that batch.",
+                "BLOBS_ROOT lacks the spool of batch %s, which this database expects. Check that the volume is "
+                "mounted. If BLOBS_ROOT is the right folder and the spool is lost, unset the field `spooled` of this batch.",
                 spooled["_id"],
             )  # fmt: skip
         create = {"$setOnInsert": {"mark": uuid4().hex, "kept": False}}
@@ -91,4 +102,4 @@ class StoreIdentity:
         if not self._refused:
             self._refused = True
             _log.critical(message, *arguments)
-        raise StoreAway("The blob store does not belong to the database; the server's log has details.", code="blobs_unavailable", retry_after=30)
+        raise StoreAway("The blob store does not belong to the database; see the server's log for details.", code="blobs_unavailable", retry_after=30)

@@ -1,4 +1,4 @@
-"""The blob store in a local folder."""
+"""An implementation of the blob store that uses a local folder."""
 
 import errno
 import os
@@ -19,10 +19,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalBlobs:
-    """Stores blobs as files. Each is written to ``tmp/``, synced and renamed, and its folder is synced: a crash leaves no partial file."""
+    """Stores blobs as files in a local folder.
+
+    Each file is written to ``tmp/``, synced, and renamed to its final path, and then its folder is synced. Therefore, a
+    crash leaves no partial file under a key.
+    """
 
     def __init__(self, root: Path) -> None:
-        """Use the folder ``root``; the first write creates it."""
+        """Use the folder ``root``. The first write creates it if it does not exist."""
         self._root = root.absolute()
         self._temp = self._root / TEMP
         self._writer = DurableWriter()
@@ -32,7 +36,7 @@ class LocalBlobs:
         self.write_many([(key, parts)])
 
     def write_many(self, items: Sequence[tuple[str, Sequence[Part]]]) -> None:
-        """See ``BlobStore``. Costs one ``fdatasync`` per file and one ``fsync`` per folder."""
+        """See ``BlobStore``. A call costs one ``fdatasync`` per file and one ``fsync`` per folder."""
         paths = [self._path(key) for key, _ in items]
         temps = [self._temp / uuid4().hex for _ in items]
         folders: set[Path] = set()
@@ -42,7 +46,7 @@ class LocalBlobs:
                 self._writer.write_many([(temp, parts) for temp, (_, parts) in zip(temps, items, strict=True)])
                 parent = None
                 for temp, path in zip(temps, paths, strict=True):
-                    if path.parent != parent:  # created just before use: a concurrent deletion could remove it earlier
+                    if path.parent != parent:  # create it just before use, because a concurrent deletion can remove it
                         parent = path.parent
                         folders |= self._create_folder(parent)
                     temp.replace(path)
@@ -87,7 +91,11 @@ class LocalBlobs:
             self._path(key).unlink()
 
     def delete_tree(self, prefix: str) -> None:
-        """See ``BlobStore``. One rename makes the whole tree unreachable first, so a concurrent write cannot leave it half deleted."""
+        """See ``BlobStore``.
+
+        Before its files are deleted, the whole tree is made unreachable with one rename. Therefore, a concurrent write
+        cannot leave the tree half deleted.
+        """
         tree = self._path(prefix)
         with _disk_errors(), suppress(FileNotFoundError):
             if tree.is_dir() and not tree.is_symlink():
@@ -101,7 +109,7 @@ class LocalBlobs:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(Path(entry.path))
-                    if not entry.is_file(follow_symlinks=False):  # a link would list a blob twice
+                    if not entry.is_file(follow_symlinks=False):  # skip links, which would list a blob twice
                         continue
                     with suppress(FileNotFoundError):
                         yield _stat(str(Path(entry.path).relative_to(self._root)), entry.stat(follow_symlinks=False))
@@ -113,14 +121,15 @@ class LocalBlobs:
             yield from names
 
     def publish(self, folder: str, version: str) -> None:
-        """See ``BlobStore``. ``live`` is a relative symbolic link, created under a temporary name and renamed; nothing is synced.
+        """See ``BlobStore``. ``live`` is a relative symbolic link.
 
-        The temporary name contains the target, so a link left by a crash, or one that another process is about to rename, is
-        equivalent to ours.
+        The link is created under a temporary name and then renamed. Nothing is synced. The temporary name contains the
+        target. Therefore, an existing link with this name, which a crash has left or which another process is about to
+        rename, is as good as a new link.
         """
         parent = self._path(f"{folder}/{version}").parent
         link, temp = parent / LIVE, parent / f"{LIVE}.{version}"
-        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):  # the folder was deleted, or another process renamed the link
+        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):  # folder deleted, or link already renamed
             if link.is_symlink() and str(link.readlink()) == version:
                 return
             with suppress(FileExistsError):
@@ -128,7 +137,7 @@ class LocalBlobs:
             temp.replace(link)
 
     def free_bytes(self) -> int:
-        """See ``BlobStore``: the space that an unprivileged user can still write."""
+        """See ``BlobStore``. The result is the space that is available to an unprivileged user."""
         with _disk_errors():
             self._root.mkdir(parents=True, exist_ok=True)
             found = os.statvfs(self._root)
@@ -142,7 +151,7 @@ class LocalBlobs:
         return self._root.joinpath(*names)
 
     def _move_to_temp(self, tree: Path) -> Path:
-        """Rename a folder into ``tmp/`` and return its new path, or its old one where the rename fails (full disk)."""
+        """Move a folder into ``tmp/`` and return its new path. If the move fails (full disk), return the old path."""
         target = self._temp / uuid4().hex
         with suppress(OSError):
             self._temp.mkdir(exist_ok=True)
@@ -150,7 +159,7 @@ class LocalBlobs:
         return tree
 
     def _create_folder(self, folder: Path) -> set[Path]:
-        """Create a folder and its parents; return every folder whose entries change."""
+        """Create a folder and its parents, and return every folder whose entries change."""
         changed = {folder}
         while not folder.is_dir():
             changed.add(folder.parent)
@@ -170,5 +179,5 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise DiskFull("The disk of the blob store is full.", retry_after=30) from error
+            raise DiskFull("The disk of the blob store is full; retry later.", retry_after=30) from error
         raise StoreAway("The blob store does not respond; retry later.", code="blobs_unavailable", retry_after=5) from error

@@ -1,4 +1,4 @@
-"""Connections to MongoDB. Each process opens its own client, after the fork; every wait has a limit."""
+"""Connections to MongoDB. Each process opens its own client after it has been forked. Every wait has a time limit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ WRITE_TIMEOUT_MS = 5000
 
 
 def connect(mongo: settings.Mongo, *, app: str) -> Db:
-    """Return the database. Writes are acknowledged by a majority and journalled; reads go to the primary.
+    """Return the database. By default, writes are journalled by a majority of servers, and reads go to the primary.
 
-    No connection is opened before the first operation.
+    The first operation opens the connection.
 
-    :param app: name of the process, as shown in the server's log.
+    :param app: name of the process, as shown in MongoDB's log.
     """
     client: MongoClient[Document] = MongoClient(
         mongo.url,
@@ -47,17 +47,22 @@ def connect(mongo: settings.Mongo, *, app: str) -> Db:
 
 
 def linearizable(db: Db) -> Db:
-    """Return the database with linearizable reads of single documents by id. Such a read waits for a majority: give it a time limit.
+    """Return the database with read concern "linearizable", for reads of single documents by id.
 
-    Any other read shows the state of one server. A primary that has lost its majority may not know it yet, and what it shows may be rolled
-    back. Its latest majority snapshot (read concern "majority") could be old without any sign of it.
+    Such a read waits for a majority of the replica set, so the caller must set a time limit. A read with another read
+    concern shows only the state of one server. A primary that has lost its majority may not have noticed the loss yet,
+    and the data that it returns may be rolled back. With read concern "majority", the data could be outdated without
+    any sign.
     """
     return db.with_options(read_concern=ReadConcern("linearizable"))
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Convert the driver's errors to domain errors. The cause stays attached for the log and is never shown to a client."""
+    """Convert the driver's errors to domain errors.
+
+    The original error remains attached as the cause. It appears in the log and is never shown to a client.
+    """
     try:
         yield
     except ExecutionTimeout as error:

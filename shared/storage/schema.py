@@ -1,15 +1,19 @@
-"""The stored documents and their indexes, declared once, as MongoEngine documents.
+"""Declares the stored documents and their indexes as MongoEngine documents.
 
-The service reads and writes plain dictionaries, which are faster. What follows from these declarations: the initial documents
-that ``shared.ledger.commits`` inserts, the fields that the web hides and the OpenAPI schemas of those that it shows, the
-validation in the tests, and the indexes, which ``python -m shared.storage.schema`` creates before anything else starts.
+The service itself reads and writes plain dictionaries, which are faster. The declarations are used for the following:
 
-MongoEngine keeps keyword arguments that it does not know as attributes of the field. Three have a meaning here:
+- the initial documents that ``shared.ledger.commits`` inserts
+- the list of fields that responses must not contain, and the OpenAPI schemas of the other fields
+- the validation of documents in the tests
+- the indexes, which ``python -m shared.storage.schema`` creates before any other program starts
 
-- ``initial``: the value in a new document. Without it a new document has None in a field with ``null=True``, an empty list or
-  dictionary in a ``ListField`` or ``DictField``, and no field at all if the field is not required.
+MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
+
+- ``initial``: the value of the field in a new document. Without ``initial``, the value is None if the field has
+  ``null=True``, and an empty list or dictionary for a ``ListField`` or ``DictField``. Any other field that is not
+  required is missing in a new document.
 - ``public=False``: no response contains the field.
-- ``shown_as``: the type in responses, if it is narrower than the type that follows from the field.
+- ``shown_as``: the type of the field in responses, if it is narrower than the type of the MongoEngine field.
 """
 
 from contextlib import suppress
@@ -30,7 +34,7 @@ _EPOCH: Final = datetime(1970, 1, 1)
 
 
 class Detection(me.EmbeddedDocument):
-    """Something found; ``box`` is x1, y1, x2, y2 in pixels of the upright image."""
+    """A detected object. ``box`` is ``[x1, y1, x2, y2]`` in pixels of the upright image."""
 
     label = me.StringField()
     score = me.FloatField()
@@ -38,7 +42,7 @@ class Detection(me.EmbeddedDocument):
 
 
 class Work(me.EmbeddedDocument):
-    """What claims and workers need to know of an image."""
+    """The fields of an image that only claims and workers use."""
 
     ext = me.StringField(required=True)
     offset = me.IntField(required=True, min_value=0)
@@ -47,7 +51,8 @@ class Work(me.EmbeddedDocument):
     finisher = me.StringField()
     claim = me.StringField(null=True)
     lease_until = me.DateTimeField(null=True)
-    # Claims compare it with the clock of MongoDB. The time of a web host whose clock is ahead would delay the first claim for nothing.
+    # Claims compare this time with MongoDB's clock. The initial value is not the time of the web host, because a clock
+    # that is ahead would delay the first claim needlessly.
     not_before = me.DateTimeField(required=True, initial=_EPOCH)
     solo = me.BooleanField(required=True, initial=False)
     releases = me.IntField(required=True, min_value=0, initial=0)
@@ -59,7 +64,7 @@ class Work(me.EmbeddedDocument):
 
 
 class Image(me.Document):
-    """An image of a batch."""
+    """An image in a batch."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{36}$")
     batch_id = me.StringField(required=True)
@@ -93,10 +98,12 @@ class Image(me.Document):
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
         IndexModel([("batch_id", 1), ("index", 1)]),
-        # For claims: the queued images of one store, oldest first. A claimed image leaves the index.
+        # For claims: it contains the queued images of each store, the oldest first. A claimed image is not in the
+        # index.
         IndexModel([("store_name", 1), ("_id", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
         IndexModel([("work.lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
-        # All states except done, in which nearly every image ends: done images are counted as the remainder.
+        # This index covers all states except ``done``, because nearly all images end in that state. Done images are
+        # counted by subtraction from all images.
         IndexModel(
             [("status", 1), ("batch_id", -1)],
             name="unfinished_or_bad",
@@ -104,7 +111,7 @@ class Image(me.Document):
         ),
         IndexModel([("store_name", 1), ("batch_id", -1)]),
         IndexModel([("camera_id", 1), ("batch_id", -1)]),
-        # Covers a search by time: the images of an old hour are found without reading their documents.
+        # This index covers a search by time, so the images of a past hour are found without reading their documents.
         IndexModel([("timestamp", -1), ("batch_id", -1), ("status", 1)]),
         IndexModel([("barcode", 1), ("batch_id", -1)], partialFilterExpression={"barcode": {"$gt": ""}}),
         IndexModel([("detections.label", 1), ("batch_id", -1)], partialFilterExpression={"detections.label": {"$gt": ""}}),
@@ -113,14 +120,15 @@ class Image(me.Document):
 
 
 class Batch(me.Document):
-    """A batch: the images of one upload."""
+    """A batch, that is, one accepted upload."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
     status = me.StringField(required=True, choices=[state.value for state in BatchState], initial=BatchState.QUEUED.value, shown_as=BatchState)
     total = me.IntField(required=True, min_value=1)
     bytes = me.IntField(required=True, min_value=0, public=False)
     stores = me.ListField(me.StringField(), required=True, public=False)
-    # The final counts are written when the batch closes. Until then the reader counts the images, so responses always have counts.
+    # The final counts are written when the batch is closed. Until then, the images are counted for each response, so
+    # responses always contain counts.
     counts = me.DictField(null=True, shown_as=dict[str, int])
     created_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
@@ -148,7 +156,11 @@ class Batch(me.Document):
 
 
 class LedgerLine(me.Document):
-    """How many images of a batch were received, apart from the documents that it counts; also the tombstone of an abandoned or deleted batch."""
+    """The number of images that were received in a batch.
+
+    It is stored separately from the image documents, so that lost documents are noticed. The document is also the
+    tombstone of an abandoned or deleted batch.
+    """
 
     id = me.StringField(primary_key=True)
     received = me.IntField(required=True, min_value=0)
@@ -161,7 +173,7 @@ class LedgerLine(me.Document):
 
 
 class IdempotencyRecord(me.Document):
-    """The request that an idempotency key belongs to; MongoDB removes the record when it has expired."""
+    """The request that an idempotency key belongs to. MongoDB deletes the record when it has expired."""
 
     id = me.StringField(primary_key=True)
     fingerprint = me.StringField(required=True)
@@ -176,7 +188,7 @@ class IdempotencyRecord(me.Document):
 
 
 class Turn(me.Document):
-    """When a store with pending images was served last; claims serve the store that has waited longest."""
+    """The turn of a store: it records when the store was last served. See ``shared.ledger.store_rotation``."""
 
     id = me.StringField(primary_key=True)
     pending = me.BooleanField(required=True)
@@ -188,7 +200,11 @@ class Turn(me.Document):
 
 
 class Segment(me.DynamicDocument):
-    """The number of batches of a scope in the interval ``(after, newest]``; the document ``cursor`` says how far the segments reach."""
+    """The number of batches in a scope whose ids are in the interval ``(after, newest]``.
+
+    The document with the id ``cursor`` stores the id of the last batch that has been added to the segments. See
+    ``shared.ledger.page_index``.
+    """
 
     id = me.StringField(primary_key=True)
 
@@ -200,7 +216,7 @@ class Segment(me.DynamicDocument):
 
 
 class Inspection(me.Document):
-    """An inspection: its source, the recipe, and its state. See ``shared.inspections``."""
+    """An inspection: its source, its recipe, and its state. See ``shared.inspections``."""
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
     status = me.StringField(required=True, choices=["queued", "processing", "done", "failed"])
@@ -231,9 +247,9 @@ class Inspection(me.Document):
 
 
 class InspectionResult(me.Document):
-    """The result of an inspection by one recipe and one model.
+    """The result of an inspection with one recipe and one model.
 
-    ``bytes`` is the size of its files. ``going`` exists only while the result is being removed.
+    ``bytes`` is the total size of its files. The field ``going`` exists only while the result is being removed.
     """
 
     id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
@@ -255,19 +271,20 @@ DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, Inspect
 
 
 def public_fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:
-    """Return the fields that responses contain, by name, in their order."""
+    """Return the fields that responses contain, by name, in the order of their declaration."""
     return {name: field for name, field in _fields(document).items() if getattr(field, "public", True)}
 
 
 def hidden_fields(document: type[me.Document]) -> tuple[str, ...]:
-    """Return the names, as stored, of the fields that no response contains."""
+    """Return the stored names of the fields that no response contains."""
     return tuple(field.db_field for field in _fields(document).values() if not getattr(field, "public", True))
 
 
 def initial_document(document: type[me.Document]) -> dict[str, Any]:
-    """Return a new document as it is stored, its fields in order; see ``initial`` above.
+    """Return a new document in its stored form, with the fields in the order of their declaration.
 
-    A required field without an initial value is None: it is for the caller to set.
+    The module docstring describes the initial values. A required field without an initial value is None, and the caller
+    must set it.
     """
     return {field.db_field: _initial_value(field) for field in _fields(document).values() if _is_present_at_first(field)}
 
@@ -291,13 +308,16 @@ def _initial_value(field: me.fields.BaseField) -> Any:
 
 
 def create_indexes(db: Db) -> None:
-    """Create every collection and index that is missing. It may run again, and several times at once."""
+    """Create all missing collections and indexes.
+
+    The function can be called repeatedly, and by several processes at the same time.
+    """
     with translate_errors():
         existing = set(db.list_collection_names())
         for document in DOCUMENTS:
             name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public API for it
             if name not in existing:
-                with suppress(CollectionInvalid):  # another process has created it
+                with suppress(CollectionInvalid):  # another process has created the collection
                     db.create_collection(name)
             if document.indexes:
                 db[name].create_indexes(document.indexes)

@@ -144,7 +144,7 @@ def test_every_setting_of_inspections_is_positive(monkeypatch: pytest.MonkeyPatc
     assert (inspect.max_source_bytes, inspect.max_store_bytes, inspect.per_minute) == (4 << 20, 1 << 30, 60)
     for name in type(inspect).model_fields:
         monkeypatch.setenv(f"INSPECT_{name}".upper(), "0")
-        assert f"a setting of Inspect is wrong: {name}: Input should be greater than 0" in error_at_the_start()
+        assert f"invalid setting in group Inspect: {name}: Input should be greater than 0" in error_at_the_start()
         monkeypatch.delenv(f"INSPECT_{name}".upper())
 
 
@@ -166,7 +166,7 @@ def test_settings_that_contradict_each_other_end_the_start_with_a_sentence(
 ) -> None:
     for name, value in values.items():
         monkeypatch.setenv(name, value)
-    assert error_at_the_start().startswith(f"error: a setting of {group} is wrong: {rule}, ")
+    assert error_at_the_start().startswith(f"error: invalid setting in group {group}: {rule}, ")
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_every_program_ends_with_a_sentence_when_the_folder_of_secrets_is_missin
     assert process.returncode == 1
     assert (
         process.stderr
-        == f'error: a setting cannot be read: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+        == f'error: cannot read a setting: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
     )
 
 
@@ -292,7 +292,7 @@ def test_a_secret_that_is_a_folder_ends_the_start_with_a_sentence(secrets: Path)
 
 def test_an_empty_secret_ends_the_start_with_a_sentence(secrets: Path) -> None:
     (secrets / "mongodb_url").touch()
-    assert error_at_the_start() == "error: a setting of Mongo is wrong: url: String should have at least 1 character"
+    assert error_at_the_start() == "error: invalid setting in group Mongo: url: String should have at least 1 character"
 
 
 @pytest.mark.parametrize("unreadable", [".", "mongodb_url"])
@@ -304,12 +304,12 @@ def test_an_unreadable_secret_ends_the_start_with_a_sentence(monkeypatch: pytest
         (Path(folder) / unreadable).chmod(0)
         message = error_at_the_start()
         (Path(folder) / unreadable).chmod(0o700)
-    assert message.startswith("error: a setting cannot be read: ")
+    assert message.startswith("error: cannot read a setting: ")
     assert "Permission denied" in message
 
 
 def test_an_invalid_setting_is_reported_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMITS_MAX_IMAGES", "secret")
     message = error_at_the_start()
-    assert message.startswith("error: a setting of Limits is wrong: max_images: ")
+    assert message.startswith("error: invalid setting in group Limits: max_images: ")
     assert "secret" not in message

@@ -286,7 +286,7 @@ def test_errors_of_the_source_have_codes(inspector: Inspector) -> None:
         "status": 422,
         "title": "Unexpected source status",
         "code": "upstream_status",
-        "detail": "The source answers with status 404.",
+        "detail": "Unexpected response from the source: status 404, expected 200.",
         "extra": {"upstream_status": 404},
     }
     assert failure(inspector, image_sources.ok_response(bytes(200_001)))["code"] == "source_too_large"

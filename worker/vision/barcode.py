@@ -45,9 +45,9 @@ class _Barcode:
 def read(rgb: Rgb) -> list[dict[str, Any]]:
     """Read all barcodes in an image, at any rotation: EAN, UPC, Code 128, QR, and Data Matrix.
 
-    ZXing scans along rows and columns. So it misses linear codes that are far from both directions, and reads only a
-    part of some other linear codes. Therefore, regions that look like bars are also cut out, rotated upright, and read
-    one by one.
+    ZXing scans along rows and columns. So it misses linear codes that are rotated far from both directions, and reads
+    only a part of some other linear codes. Therefore, regions that look like bars are also cut out, rotated upright,
+    and read one by one.
 
     :param rgb: ``[H, W, 3]``, uint8.
     :returns: ``{"format", "text", "box"}`` for at most 50 barcodes, the largest first. ``box`` is the axis-aligned
@@ -103,7 +103,7 @@ def _decode(grey: NDArray[np.uint8], formats: tuple[str, ...]) -> list[_Barcode]
 
 
 def _find_bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple[int, int]]]:
-    """Find regions that look like bars.
+    """Find regions that look like the bars of a linear code.
 
     :returns: for each region, the affine matrix ``[2, 3]`` that maps the image to a patch with upright bars, and the
         size (width, height) of the patch.
@@ -136,8 +136,8 @@ def check(declared: str | None, found: list[dict[str, Any]]) -> str:
 
     :param declared: the barcode that the client declared, or None.
     :param found: the result of ``read``.
-    :returns: ``not_declared`` if no barcode was declared; ``match`` if the declared barcode was read; ``mismatch`` if
-        a retail barcode was read but not the declared one; ``not_read`` otherwise.
+    :returns: ``not_declared`` if no barcode was declared; ``match`` if the declared barcode was read; ``mismatch`` if a
+        retail barcode was read but not the declared one; ``not_read`` otherwise.
     """
     if not declared:
         return "not_declared"
@@ -189,7 +189,7 @@ def _normalize(text: str) -> str:
 
 
 def _strip_separators(text: str) -> str:
-    """Remove the spaces and hyphens from a barcode's text; they are often printed between digits."""
+    """Remove the spaces and hyphens, which are often printed between the digits of a barcode."""
     return text.strip().replace(" ", "").replace("-", "")
 
 

@@ -10,10 +10,11 @@ from worker.vision.imaging import Rgb
 
 _SIDE: Final = 64
 _MERGE_DISTANCE: Final = 10.0
-"""Colours with a smaller distance in CIE Lab (Delta E 1976) are merged, because most people use one name for them."""
+"""Two colours are merged if their distance in CIE Lab (Delta E 1976) is less than this, because most people use one
+name for both."""
 _MIN_SHARE: Final = 0.02
-"""A colour that covers a smaller share of the image is merged with the nearest colour, because such a colour is mostly
-the blend of two colours along an edge."""
+"""A colour that covers less than this share of the image is merged with the nearest colour, because such a colour is
+mostly the blend of two colours along an edge."""
 _CRITERIA: Final = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 30, 0.1)
 
 Lab = NDArray[np.floating[Any]]

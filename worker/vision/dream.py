@@ -2,10 +2,10 @@
 
 The method was published by Mordvintsev, Olah and Tyka (2015).
 
-Each step is one step of gradient ascent on the mean squared activation of the layer. The steps run on several sizes of
-the image, from the smallest to the largest, and each size starts with the changes that were made at the previous size.
-A plain gradient is mostly noise in which single pixels have glaring colours. So the gradient is preconditioned: its
-frequencies and colours are weighted with their distribution in natural images (Olah, Mordvintsev and Schubert 2017).
+Each step performs gradient ascent on the mean squared activation of the layer. The steps run on several sizes of the
+image, from the smallest to the largest, and each size starts with the changes that were made at the previous size. A
+plain gradient is mostly noise in which single pixels have glaring colours. So the gradient is preconditioned: its
+frequencies and colours are weighted as they are distributed in natural images (Olah, Mordvintsev and Schubert 2017).
 """
 
 import copy
@@ -33,7 +33,8 @@ _JITTER: Final = 16
 become visible."""
 _SEED: Final = 0
 _MIN_SIDE: Final = 64
-"""A shorter side is padded to this length in pixels, because the deeper layers have no output for smaller images."""
+"""A side of the image that is shorter than this is padded to this length in pixels, because the deeper layers have no
+output for smaller images."""
 _PROBE_SIDE: Final = 320
 _FALLOFF: Final = 1.5
 """Each frequency component of the gradient is divided by its frequency raised to this power."""
@@ -58,7 +59,7 @@ class Dreamer:
         torch.set_num_threads(threads)
         model, self._card = model_registry.load(source)
         parts: Any = model
-        # A feature pyramid network upsamples its maps to finer ones. Only the part before that, `body`, is used.
+        # In a feature pyramid network, `body` is the part before the maps are upsampled. Only this part is used.
         body: nn.Module = getattr(parts.backbone, "body", parts.backbone)
         self._body = body.eval().requires_grad_(requires_grad=False)
         self._names = _find_layers(self._body)
@@ -156,8 +157,8 @@ class _LayerReached(Exception):
 def _find_layers(body: nn.Module) -> dict[int, str]:
     """Find the module whose output serves as the output of each DeepDream layer.
 
-    The candidates for a layer are the modules whose output has the layer's size. Of the outermost candidates, the last
-    one is chosen, so in networks that consist of blocks it is the end of a whole block. The sizes are determined with a
+    The candidates for a layer are the modules whose output has the layer's size. The last of the outermost candidates
+    is chosen. In networks that consist of blocks, this is the end of a whole block. The sizes are determined with a
     copy of the network on torch's meta device, which computes no values.
 
     :returns: the module name for each layer; layers for which there is no such module are missing.
@@ -195,7 +196,7 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor:
-    """Return weights ``[H, W // 2 + 1]`` for frequencies, distributed as in natural images.
+    """Return weights ``[H, W // 2 + 1]`` for frequencies, which follow their distribution in natural images.
 
     The weight increases as the frequency decreases, down to the frequency that corresponds to the layer's receptive
     field. Below that frequency, the weights decrease to 0, so that the brightness of whole regions does not change.

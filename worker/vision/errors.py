@@ -15,7 +15,7 @@ CODES: Final = {
 
 
 class VisionError(Exception):
-    """An image file cannot be processed.
+    """Raised if an image file cannot be processed.
 
     ``code`` is a key of ``CODES``, and ``detail`` is the sentence for clients that belongs to the code.
     """

@@ -1,6 +1,6 @@
 """The steps that process one image of a batch before and after the detector runs: ``prepare`` and ``finish``.
 
-Both steps do no I/O. They run in threads while the detector processes other images.
+Neither step does I/O. Both run in threads while the detector processes other images.
 """
 
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ class PreparedImage:
 
 
 def prepare(image: DecodedImage, *, image_id: str, declared: str | None) -> PreparedImage:
-    """Measure the quality of a decoded image, read its barcodes, and make its variants.
+    """Measure the quality of a decoded image, read its barcodes, and make its first variants.
 
-    The variants are a thumbnail and, unless the original is a JPEG, a rendition.
+    These variants are a thumbnail and, unless the original is a JPEG, a rendition.
 
     :param declared: the barcode that the client declared for the image, or None.
     """

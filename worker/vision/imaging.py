@@ -40,7 +40,7 @@ _SIGNATURE_BYTES: Final = 32
 _EXIF_FIELDS: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
 _MAX_TEXT: Final = 200
 _MAX_PROFILE_BYTES: Final = 4 * 1024**2
-"""A larger colour profile is not parsed. The profile of a printer has about one million bytes."""
+"""A colour profile with more bytes than this is not parsed. The profile of a printer has about one million bytes."""
 _QUARTER_TURNS: Final = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 _GREEN: Final = (25, 224, 127)
@@ -165,8 +165,8 @@ def resize_for_display(rgb: Rgb) -> Rgb:
     A smaller image is returned unchanged. First, bilinear interpolation reduces the image by a factor of less than 2 to
     an integer multiple of the final size. Then area averaging reduces it by this integer, which is fast because the
     sides divide evenly. For shelf photos that are reduced from 1280 to 700 pixels, the result has a PSNR of 51 dB
-    relative to that of Pillow's bicubic filter (area averaging alone: 53 dB), and is computed in a ninth of the time
-    that Pillow needs.
+    relative to the result of Pillow's bicubic filter, and is computed in a ninth of the time that Pillow needs. With
+    area averaging alone, the PSNR is 53 dB.
     """
     height, width = rgb.shape[:2]
     ratio = max(height, width) / DISPLAY_SIDE
@@ -223,8 +223,8 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     kind = sniff(data[:_SIGNATURE_BYTES])
     if kind is None:
         raise VisionError("unsupported_format")
-    # Some decoders allocate the whole canvas as soon as they open a file. Before that, Pillow rejects an image that has
-    # more than twice as many pixels as this value.
+    # Some decoders allocate the whole canvas as soon as they open a file. Before they do so, Pillow rejects an image
+    # that has more than twice as many pixels as this value.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
         opened = Image.open(io.BytesIO(formats.remove_unneeded(kind, data)), formats=(kind,))
@@ -239,12 +239,12 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _MAX_SIDE:
             raise VisionError("too_many_pixels")
-        mode = image.mode  # must be read before frames or pixels are read, because that can change the mode
+        mode = image.mode  # must be read before the frames and pixels, because reading them can change the mode
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
         simplejpeg = _simplejpeg() if kind == "jpeg" else None
         if simplejpeg is not None and mode == "CMYK":
             cmyk = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)
-            # In a CMYK JPEG, the values are inverted, as in Adobe's files.
+            # The values in a CMYK JPEG are inverted, as Adobe's software writes them.
             np.subtract(255, cmyk, out=cmyk)
             rgb = np.asarray(_to_rgb(Image.frombuffer("CMYK", image.size, cmyk, "raw", "CMYK", 0, 1)))
         elif simplejpeg is not None:
@@ -305,7 +305,7 @@ def _grey_to_uint8(image: Image.Image) -> Grey:
     else:
         white = max(1e-9, float(np.nanmax(values)))
     grey: Grey = np.clip(np.nan_to_num(values.astype(np.float32)) / white * 255, 0, 255).astype(np.uint8)
-    # If zero is white, Pillow inverts an image with up to 8 bits, but not an image with more bits.
+    # If zero means white, Pillow inverts the values of an image with up to 8 bits, but not those of an image with more.
     zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
     return 255 - grey if zero_is_white else grey
 
@@ -321,8 +321,8 @@ def _make_upright(rgb: Rgb, orientation: int) -> Rgb:
 def _read_exif(image: Image.Image) -> tuple[int, dict[str, Any]]:
     """Return the orientation and the selected fields of an image's EXIF data.
 
-    The location is not returned; the field ``has_gps`` says that there is one. Damaged EXIF data are ignored, because
-    the image itself is intact.
+    The location is not returned, but the field ``has_gps`` is set if there is one. Damaged EXIF data are ignored,
+    because the image itself is intact.
     """
     orientation: Any = 1
     fields: dict[str, Any] = {}

@@ -1,10 +1,10 @@
-"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch if torchvision has no function.
+"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch if there is no such function.
 
 The module is intended for a GPU but works on any device. A transform gives the same image as in ``pixels_opencv``,
 except for rounding and for the noise, which comes from another random generator. On a given device, a transform gives
 the same bytes every time, because none of the CUDA kernels that are used here adds floats in a varying order. These
-kernels are the forward passes of ``grid_sample``, ``index_select``, ``interpolate`` and the convolutions, and ``randn``
-with its own generator; ``scatter_add`` in ``equalize`` adds integers only.
+kernels compute the forward passes of ``grid_sample``, ``index_select``, ``interpolate`` and the convolutions, and
+``randn`` with its own generator. ``scatter_add``, which ``equalize`` uses, adds only integers.
 """
 
 from collections.abc import Callable
@@ -206,5 +206,6 @@ OPERATIONS: Final[dict[str, Callable[[Tensor, Transform], Tensor]]] = {
 """For each operation except ``jpeg_artifacts``, the function that computes its pixels.
 
 OpenCV computes ``jpeg_artifacts`` from the input image for two reasons. On CUDA, torchvision's ``encode_jpeg`` does not
-subsample chroma (4:4:4), so its artifacts would differ. It has also been deprecated since torchvision 0.29.
+subsample chroma (4:4:4), so its artifacts would differ. ``encode_jpeg`` has also been deprecated since torchvision
+0.29.
 """

@@ -114,5 +114,5 @@ def load(
 
     fallback = load_on_cpu if selected != "cpu" else None
     detector = Detector(model, card, device=selected, precision=precision, threads=threads, fallback=fallback)
-    detector.predict([np.zeros((64, 64, 3), np.uint8)])  # compiles and allocates what the first call needs
+    detector.predict([np.zeros((64, 64, 3), np.uint8)])  # this first call compiles the runtime and allocates its memory
     return detector

@@ -1,7 +1,7 @@
 """Load a detector: the bundled model, a model of torchvision by its name, or a checkpoint file that the user provides.
 
-A checkpoint is a file ``NAME.safetensors``, or ``NAME.pt`` with a state dict that is loaded with ``weights_only``. Its
-model card ``NAME.json`` must be in the same folder::
+A checkpoint is a file ``NAME.safetensors``, or ``NAME.pt`` with a state dict, which is loaded with
+``weights_only=True``. Its model card ``NAME.json`` must be in the same folder::
 
     {"name": "shelves", "version": "3", "architecture": "grocery", "labels": ["Apple", ...], "size": 256, "threshold": 0.3}
 
@@ -38,7 +38,7 @@ _DOWNLOAD_TIMEOUT_S: Final = 30.0
 
 
 class ModelUnusable(Exception):
-    """A model is missing or cannot be used. The message names the model and says what to do."""
+    """Raised if a model is missing or cannot be used. The message names the model and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

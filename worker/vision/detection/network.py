@@ -19,7 +19,7 @@ WIDTHS: Final = (24, 48, 96, 160, 256, 256, 256)
 1/128 of the input's resolution."""
 BLOCKS: Final = (0, 1, 2, 2, 1, 1, 0)
 """Number of residual blocks in each stage. Small objects are classified on the feature map at 1/16 of the input's
-resolution, so the stages just before this map have the most blocks."""
+resolution, so the two stages up to this map have the most blocks."""
 FIRST_MAP: Final = 3
 """Index of the stage whose output is the detector's first feature map, at 1/16 of the input's resolution."""
 

@@ -1,6 +1,6 @@
 """Post-process the outputs of torchvision's SSD for all classes at once.
 
-Torchvision's own code loops over the classes. For 90 classes, this takes as much time as a small network.
+Torchvision's own code loops over the classes. For 90 classes, this takes as much time as running a small network.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ def postprocess_detections(
 def _top_candidates(scores: Tensor, anchor: Tensor, label: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """Return only the candidates that are among the ``limit`` candidates with the highest scores for their label.
 
-    A candidate is an anchor with a label. Its indices are at the same position in ``anchor`` and ``label``.
+    A candidate is an anchor with a label. Its two indices are at the same position in ``anchor`` and ``label``.
 
     :param scores: ``[A, C]``.
     :returns: ``anchor`` and ``label`` for the remaining candidates.

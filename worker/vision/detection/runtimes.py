@@ -103,8 +103,8 @@ class _Transform(nn.Module):
 
     The resulting sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of
     1280x960 pixels takes nine times as long as resizing the same image as bytes. So while a side is more than twice as
-    long as its target length, it is halved by area averaging, in bytes. Bilinear interpolation would skip most of the
-    pixels of such a side anyway, because it only reads two neighbouring pixels.
+    long as its target length, the side is halved by area averaging, before the image is converted to floats. Bilinear
+    interpolation would skip most of the pixels of such a side anyway, because it reads only two neighbouring pixels.
     """
 
     def __init__(self, original: Any) -> None:
@@ -133,8 +133,8 @@ class _Transform(nn.Module):
     def postprocess(self, outputs: list[dict[str, Tensor]], *sizes: Any) -> Any:
         """Scale boxes back to pixels of the original images.
 
-        Masks and key points are removed because the service does not use them, and because a hundred masks for an
-        image of 50 megapixels would need 19 GB of memory.
+        Masks and key points are removed because the service does not use them, and because a hundred masks for an image
+        of 50 megapixels would need 19 GB of memory.
         """
         return self._original.postprocess([{name: output[name] for name in ("boxes", "scores", "labels")} for output in outputs], *sizes)
 
@@ -261,8 +261,8 @@ class _OpenVinoRuntime:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the conversion uses torch.jit, and torch warns about its use
             shape = openvino.PartialShape([-1, height, width, 3])
-            # The trace is made here because OpenVINO would request a check of it. For such a check, torch imports its
-            # compiler and computes everything twice.
+            # The network is traced here, and not by OpenVINO, because OpenVINO would request a check of the trace. For
+            # such a check, torch imports its compiler and computes everything twice.
             traced = torch.jit.trace(network.eval(), example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]  # torch has no type annotations for it
             model = openvino.convert_model(traced, input=[shape])
         settings = {

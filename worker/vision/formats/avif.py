@@ -20,7 +20,8 @@ width, and the height (ISO/IEC 23008-12, 6.5.3)."""
 def check(data: bytes) -> int:
     """Verify that all boxes end within the file.
 
-    The last box can be without a length. In this case, only the decoder detects that the file is truncated.
+    The last box can have the length 0, which means that it extends to the end of the file. In this case, only the
+    decoder detects that the file is truncated.
 
     :returns: 0, because the decoder counts the frames.
     :raises VisionError: ``truncated``; ``corrupt``.
@@ -47,7 +48,7 @@ def read_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, begin and end of each top-level box, including its header.
+    """Yield the name, begin and end of each top-level box. The header is a part of the box.
 
     In a truncated file, the end of the last box is beyond the end of the file.
     """

@@ -26,7 +26,7 @@ def check(data: bytes) -> int:
 def read_size(data: bytes) -> tuple[int, int]:
     """Return the width and height.
 
-    The oldest type of header contains unsigned 16-bit numbers. In the other types, the numbers have a sign, and a
+    The oldest type of header contains unsigned 16-bit numbers. In the other types, the numbers are signed, and a
     negative height means that the rows are stored from top to bottom.
     """
     (header_length,) = struct.unpack_from("<I", data, 14)

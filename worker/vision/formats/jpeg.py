@@ -16,7 +16,7 @@ _EXTENSIONS: Final = {0xC8, *range(0xF0, 0xFE)}
 but parses it as more segments."""
 _MAX_SEGMENTS: Final = 512
 """Limit for the segments of any JPEG. It is necessary because Pillow appends Exif segments one by one, and copies all
-previous ones each time. A colour profile can have 255 segments (ICC.1:2022, B.4), and a camera writes about 20."""
+previous segments each time. A colour profile can have 255 segments (ICC.1:2022, B.4), and a camera writes about 20."""
 _MAX_SCANS: Final = 100
 """Limit for the scans of any JPEG. It is necessary because a scan of a few bytes can require a pass over all pixels.
 Cameras write one scan, and progressive encoders write about ten."""

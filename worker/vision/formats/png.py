@@ -9,7 +9,7 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _HEADER_OFFSET: Final = 16
-"""Offset, in the file, of the data of the first chunk."""
+"""Offset of the first chunk's data in the file."""
 _PIXEL_CHUNKS: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Number of samples for each pixel, by colour type (PNG, 11.2.1)."""
@@ -71,7 +71,7 @@ def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
 
 
 def check_pixels(data: bytes) -> None:
-    """Verify that no pixels are missing, by inflating them once more in steps of limited size.
+    """Verify that no pixels are missing, by inflating the compressed pixels once more in steps of limited size.
 
     A compressed stream that ends too early can still be valid. In this case, the decoder leaves the remaining pixels
     black and reports no error.

@@ -12,7 +12,7 @@ def random_crop(image: Image, size: int, rng: Rng, *, min_area: float) -> Image:
     """Cut out a random part of an image, rotate, shear and mirror it randomly, and resize it to a square.
 
     :param size: side of the returned square in pixels.
-    :param min_area: the part has at least this share of the image's area.
+    :param min_area: the smallest share of the image's area that the part can have.
     """
     area, ratio = rng.uniform(min_area, 1.0), np.exp(rng.uniform(-0.29, 0.29))
     image = _downscale(image, np.sqrt(area) / size)

@@ -27,7 +27,7 @@ LINEAR: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 MATRIX: Final = ("QRCode", "DataMatrix")
 SYMBOLOGIES: Final = LINEAR + MATRIX
 _SUPERSAMPLING: Final = 4
-"""Labels are drawn at this multiple of their size and then reduced, so that edges look as if recorded by a sensor."""
+"""Labels are drawn at this multiple of their size and then reduced, so that their edges look like edges in a photo."""
 _BACKGROUNDS: Final = 8
 _LETTERS: Final = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789-"
 _DIGITS: Final = {"EAN13": 12, "EAN8": 7, "UPCA": 11}

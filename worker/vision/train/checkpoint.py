@@ -7,7 +7,7 @@ import torch
 
 
 class CheckpointUnusable(Exception):
-    """The checkpoint is damaged, or it belongs to a training with other data, another plan, or another recipe."""
+    """Raised if a checkpoint is damaged, or belongs to a training with other data, another plan, or another recipe."""
 
 
 def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

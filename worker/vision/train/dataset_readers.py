@@ -24,12 +24,13 @@ _MAX_PIXELS: Final = 100_000_000
 _MAX_SIDE: Final = 640
 """Images with boxes are reduced if their longest side has more pixels than this."""
 _MIN_BOX_SIDE: Final = 4
-"""A box with a side shorter than this in the reduced image is left out, because it is too small for training."""
+"""A box that has a side with fewer pixels than this in the reduced image is left out, because it is too small for
+training."""
 _WHITE_LEVEL: Final = 238
 
 
 class DataUnusable(Exception):
-    """Labelled data cannot be used. The message says why."""
+    """Raised if labelled data cannot be used. The message says why."""
 
 
 def read(source: Path, split: str, image_folder: Path | None = None, side: int = TRAIN_SIDE) -> Photos:
@@ -127,7 +128,7 @@ def _create_scene(rgb: Image, truths: list[tuple[list[float], int]]) -> Scene:
 
 
 def _check_memory(size: int) -> None:
-    lines = Path("/proc/meminfo").read_text().splitlines()  # Linux
+    lines = Path("/proc/meminfo").read_text().splitlines()  # this file exists only on Linux
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     if 2 * size > 0.8 * free:  # two copies of the data exist while it is stacked and split
         raise DataUnusable(

@@ -52,7 +52,7 @@ def draw_produce(label: str, size: int, rng: Rng) -> tuple[Image, Image]:
     """Draw one piece of produce.
 
     :param label: a key of ``PRODUCE``.
-    :param size: maximum of the longest side in pixels.
+    :param size: maximum length of the longest side in pixels.
     :returns: RGB ``[H, W, 3]`` and a mask ``[H, W]`` (0 to 255), both cropped to the piece.
     """
     style = PRODUCE[label]

@@ -45,7 +45,7 @@ def compose(photos: Photos, seed: int) -> Scene:
 
 
 def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
-    """Rotate a tile, and return the rotated tile and its mask, both with the size of the bounding box."""
+    """Rotate a tile, and return the rotated tile and its mask, both with the size of the rotated bounding box."""
     height, width = tile.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])

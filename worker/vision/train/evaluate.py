@@ -56,7 +56,7 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
     :param labels: the names of the classes, by index.
     :returns: ``map50``, the average precision at an IoU of 0.5, averaged over all labels that occur in the scenes;
         ``threshold``, the score threshold with the best F1 over all labels; and ``scenes``, the number of scenes. All
-        detections are used whose score is above the network's own threshold.
+        detections whose score is above the network's own threshold are used.
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}

@@ -40,7 +40,7 @@ def add_fine_head(model: SSD, fine: int, weight: float) -> SSD:
 
     :param fine: number of fine classes.
     :param weight: weight of the third loss.
-    :returns: ``model``.
+    :returns: ``model`` itself.
     """
     parts: Any = model
     parts.head = _Heads(parts.head, fine, parts.anchor_generator.num_anchors_per_location())

@@ -1,8 +1,8 @@
 """Train and evaluate a detector.
 
 SOURCE is either a COCO JSON file with boxes, or a folder of photos with one label each, which contains the files
-train.txt, val.txt and classes.csv. From such photos, scenes with known boxes are composed. docs/models.md describes
-both.
+train.txt, val.txt and classes.csv. Scenes with known boxes are composed from such photos. docs/models.md describes both
+forms of SOURCE.
 """
 
 import argparse
@@ -36,16 +36,16 @@ def run_train(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__, epilog="To resume an interrupted training, run the same command again.")
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the checkpoint, the log and the final model")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of a COCO file's images (default: the COCO file's folder)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the images of a COCO file (default: the folder of the COCO file)")
     parser.add_argument("--name", type=_name, default="mine", help="name of the model (default: %(default)s)")
-    parser.add_argument("--version", default="1", help="version on the model card (default: %(default)s)")
+    parser.add_argument("--version", default="1", help="version of the model (default: %(default)s)")
     parser.add_argument("--start", metavar="MODEL", help="start from the weights of this model: grocery for the bundled model, or the path of a checkpoint (default: random weights)")
-    parser.add_argument("--classify-epochs", type=float, help=f"epochs of the first stage, which trains the backbone to classify (default: {defaults.classify_epochs}, or 0 with --start)")
-    parser.add_argument("--detect-epochs", type=float, default=defaults.detect_epochs, help="epochs of the second stage, which trains the whole detector (default: %(default)s)")
+    parser.add_argument("--classify-epochs", type=float, help=f"number of epochs in the first stage, which trains the backbone as a classifier (default: {defaults.classify_epochs}, or 0 with --start)")
+    parser.add_argument("--detect-epochs", type=float, default=defaults.detect_epochs, help="number of epochs in the second stage, which trains the whole detector (default: %(default)s)")
     parser.add_argument("--size", type=_size, default=defaults.size, help=f"side of the model's input in pixels, at least {trainer.MIN_SIZE} (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="random seed (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default on this machine: %(default)s)")
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="number of CPU threads (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="device for the training, cpu or cuda (default on this machine: %(default)s)")
     args = parser.parse_args(arguments)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("torch finds no usable GPU. Use --device cpu.")
@@ -68,8 +68,8 @@ def run_train(arguments: list[str]) -> None:
 def _finish(trained: dict[str, Tensor], plan: trainer.Plan, fold: Photos, args: argparse.Namespace, log_line: LogLine) -> None:
     """Write the model, and evaluate it on the held-out fold.
 
-    On the fold, the score threshold is chosen, and the loss of mAP50 caused by half precision is measured. Both are
-    written to the model card.
+    The fold is used to choose the score threshold, and to measure the loss of mAP50 caused by half precision. Both
+    values are written to the model card.
     """
     weights = export.write_weights(trained, args.out, args.name)
     card = {
@@ -102,14 +102,14 @@ def run_evaluate(arguments: list[str]) -> None:
     """Evaluate a model on data on which it was not trained, and print the results as one JSON object."""
     parser = argparse.ArgumentParser(prog="scripts/evaluate", description=__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", nargs="?", help="data for the evaluation; not needed with --barcodes")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of a COCO file's images (default: the COCO file's folder)")
-    parser.add_argument("--model", default=model_registry.BUNDLED, metavar="NAME", help="grocery for the bundled model, the name of a builder in torchvision, or the path of a checkpoint (default: %(default)s)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder with the images of a COCO file (default: the folder of the COCO file)")
+    parser.add_argument("--model", default=model_registry.BUNDLED, metavar="NAME", help="the model: grocery for the bundled one, the name of a builder in torchvision, or the path of a checkpoint (default: %(default)s)")
     parser.add_argument("--precision", choices=("auto", "full", "half"), default="auto", help="precision of the model; auto selects the precision that a worker would use (default: %(default)s)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="cpu or cuda (default: cuda if there is a GPU)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="device for the model, cpu or cuda (default: cuda if there is a GPU)")
     parser.add_argument("--split", default="val", help="for a folder, the name of the split; the file SPLIT.txt lists its photos (default: %(default)s)")
-    parser.add_argument("--scenes", type=int, default=evaluate.SCENES, help="number of scenes to compose from a folder's photos (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--barcodes", action="store_true", help="instead of evaluating a model, measure how many drawn barcodes are read in images that are degraded as by cameras")
+    parser.add_argument("--scenes", type=int, default=evaluate.SCENES, help="number of scenes to compose from the photos in a folder (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads (default: %(default)s)")
+    parser.add_argument("--barcodes", action="store_true", help="instead of evaluating a model, measure how many barcodes are read in drawn images that are degraded as camera images can be")
     parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: number of images for each strength of each degradation (default: %(default)s)")
     args = parser.parse_args(arguments)
     if args.barcodes:

@@ -30,7 +30,7 @@ _SHELVES: Final = (
 
 
 def main() -> None:
-    """Draw all sample images, and write them and ``manifest.csv`` to the folder that the command line names."""
+    """Draw all sample images, and write the images and ``manifest.csv`` to the folder given on the command line."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)

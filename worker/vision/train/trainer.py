@@ -41,11 +41,11 @@ side is ``_SMALL_SCALE`` of the side of the detector's input. Smaller scenes tak
 large as in whole images at full size, because the training crops images, which enlarges the objects (Touvron et al.
 2019)."""
 _RECIPE_VERSION: Final = 4
-"""Increase this number with every change that makes a training with the same plan and data give another result. A
+"""Increase this number whenever a change to the code changes the result of a training with the same plan and data. A
 training that began with another version must not be resumed."""
 _RNG_STREAMS: Final = {"classify": 8, "detect": 6}
-"""Each stage has its own stream of random numbers, which is selected by this number. Other numbers would give another
-model."""
+"""Each stage has its own stream of random numbers, which is selected by its number here. Other numbers would give
+another model."""
 _CHECKPOINT_INTERVAL_S: Final = 60.0
 _LOG_INTERVAL_S: Final = 15.0
 

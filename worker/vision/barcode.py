@@ -84,7 +84,7 @@ def render(content: str, symbology: str, scale: int = 1) -> tuple[str, NDArray[n
 
 
 def _zxing() -> Any:
-    import zxingcpp  # imported on first use, and only here, because some machines do not have it
+    import zxingcpp  # zxing-cpp is imported on first use, and only here, because some machines do not have it
 
     return zxingcpp
 

@@ -201,7 +201,7 @@ def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:
 def _simplejpeg() -> Any:
     """Return the module simplejpeg; None on a machine without it, where Pillow does the same work more slowly."""
     try:
-        import simplejpeg  # imported on first use, and only here, because some machines do not have it
+        import simplejpeg  # simplejpeg is imported on first use, and only here, because some machines do not have it
     except ImportError:
         return None
     return simplejpeg
@@ -239,7 +239,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     with opened as image:
         if image.width * image.height > max_pixels or max(image.size) > _MAX_SIDE:
             raise VisionError("too_many_pixels")
-        mode = image.mode  # must be read before the frames and pixels, because reading them can change the mode
+        mode = image.mode  # the mode must be read before the frames and pixels, because reading them can change it
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
         simplejpeg = _simplejpeg() if kind == "jpeg" else None
         if simplejpeg is not None and mode == "CMYK":
@@ -254,7 +254,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
             if kind == "png":
                 png.check_pixels(data)
             rgb = np.asarray(_to_rgb(image))
-        orientation, exif = _read_exif(image)  # must be read last, because in a PNG the EXIF data can follow the pixels
+        orientation, exif = _read_exif(image)  # the EXIF data must be read last, because in a PNG they can follow the pixels
         width, height = reversed(image.size) if orientation in _QUARTER_TURNS else image.size
         profile = png.read_icc_profile(data, _MAX_PROFILE_BYTES) if kind == "png" else image.info.get("icc_profile")
     profile = profile if isinstance(profile, bytes) else b""

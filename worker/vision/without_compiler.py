@@ -2,8 +2,8 @@
 
 One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``. This import
 takes half of a worker's start-up time and a tenth of its memory, although the worker never calls the compiler. So
-lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a function of a stub is called, it
-imports the compiler, calls the original function, and returns the result.
+lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a stub function is called, the
+function imports the compiler, calls the original function, and returns the result.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import Final
 
-import torch  # noqa: F401 -- must be completely imported before one of its submodules is replaced
+import torch  # noqa: F401 -- torch must be completely imported before one of its submodules is replaced
 
 _NAMES: Final = ("torch._dynamo", "torch._dynamo.utils")
 
@@ -27,7 +27,7 @@ def _import_attribute(name: str) -> object:
 
     This is the fallback for an attribute that has no stub, in case a version of torchvision imports it.
     """
-    if name.startswith("__"):  # the import system looks these up on every module
+    if name.startswith("__"):  # the import system looks up such names on every module
         raise AttributeError(name)
     for module in _NAMES:
         sys.modules.pop(module, None)
@@ -40,7 +40,7 @@ def _import_torchvision() -> None:
     utils.__getattr__ = _import_attribute  # type: ignore[method-assign]
     sys.modules.update(zip(_NAMES, (package, utils), strict=True))
     try:
-        import torchvision  # noqa: F401, PLC0415 -- must be imported while the stubs are in place
+        import torchvision  # noqa: F401, PLC0415 -- torchvision must be imported while the stubs are in place
     finally:
         for name, stub in ((package.__name__, package), (utils.__name__, utils)):
             if sys.modules.get(name) is stub:

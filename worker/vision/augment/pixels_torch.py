@@ -10,7 +10,7 @@ kernels compute the forward passes of ``grid_sample``, ``index_select``, ``inter
 from collections.abc import Callable
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import numpy as np
 import torch

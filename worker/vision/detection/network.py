@@ -7,7 +7,7 @@ import re
 from collections import OrderedDict
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor, nn

@@ -5,7 +5,7 @@ Torchvision's own code loops over the classes. For 90 classes, this takes as muc
 
 from typing import Any
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor

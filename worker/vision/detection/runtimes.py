@@ -12,7 +12,7 @@ from collections import OrderedDict
 from functools import cache, partial
 from typing import Any, Literal
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import cv2
 import numpy as np
@@ -62,7 +62,7 @@ def _openvino_core() -> Any:
 
     :raises ImportError: OpenVINO is not installed.
     """
-    import openvino  # imported on first use, and only in this module, because some machines do not have it
+    import openvino  # OpenVINO is imported on first use, and only in this module, because some machines do not have it
 
     return openvino.Core()
 
@@ -222,7 +222,7 @@ class _Backbone(nn.Module):
 class _Head(nn.Module):
     def __init__(self, backbone: _Backbone) -> None:
         super().__init__()
-        self._backbone = [backbone]  # in a list, so that torch does not register the backbone as a submodule
+        self._backbone = [backbone]  # the list prevents torch from registering the backbone as a submodule
 
     def forward(self, _features: list[Tensor]) -> dict[str, Tensor]:
         outputs, self._backbone[0].head_outputs = self._backbone[0].head_outputs, {}
@@ -259,7 +259,7 @@ class _OpenVinoRuntime:
         width, height = fixed_size or (-1, -1)
         example = torch.zeros(2, *((height, width) if fixed_size else (128, 192)), 3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the conversion uses torch.jit, and torch warns about its use
+            warnings.simplefilter("ignore")  # the conversion uses torch.jit, for which torch emits warnings
             shape = openvino.PartialShape([-1, height, width, 3])
             # The network is traced here, and not by OpenVINO, because OpenVINO would request a check of the trace. For
             # such a check, torch imports its compiler and computes everything twice.

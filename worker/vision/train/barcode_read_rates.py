@@ -276,7 +276,7 @@ def _blur(modules: float) -> Degrade:
 
 def _motion(modules: float) -> Degrade:
     def degrade(scene: Image, _drawn: list[DrawnCode], rng: Rng) -> Image:
-        """Average pixels along a line. The line is drawn into the kernel at eight times its size."""
+        """Average pixels along a line. The kernel is drawn at eight times its final size and then reduced."""
         half, angle = modules * MODULE / 2, rng.uniform(0, np.pi)
         side = 2 * int(np.ceil(half)) + 3
         fine = np.zeros((side * 8, side * 8), np.float32)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
     """Write the weights to ``<name>.safetensors`` in half precision, and return the path of the file."""
-    from safetensors.torch import save_file  # noqa: PLC0415 -- can be missing on a machine that only runs detection
+    from safetensors.torch import save_file  # noqa: PLC0415 -- safetensors can be missing on a machine that only runs detection
 
     half = {key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous() for key, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)

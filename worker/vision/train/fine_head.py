@@ -3,13 +3,13 @@
 The detector's own labels are coarse classes, so they only teach the backbone to distinguish, for example, apples from
 pears. The fine classes teach it to distinguish varieties of apples as well, and the features for this also help to
 distinguish apples from pears. So the second head trains the backbone on coarse and fine classes, as in the
-classification stage (Xie et al. 2015). It is removed when the training ends.
+classification stage (Xie et al. 2015). The second head is removed when the training ends.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor, nn

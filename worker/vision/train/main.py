@@ -113,7 +113,7 @@ def run_evaluate(arguments: list[str]) -> None:
     parser.add_argument("--pictures", type=int, default=100, help="with --barcodes: number of images for each strength of each degradation (default: %(default)s)")
     args = parser.parse_args(arguments)
     if args.barcodes:
-        from worker.vision.train import barcode_read_rates  # noqa: PLC0415 -- needs zxing-cpp, which can be missing on a machine that only trains
+        from worker.vision.train import barcode_read_rates  # noqa: PLC0415 -- this module needs zxing-cpp, which can be missing on a machine that only trains
 
         print(barcode_read_rates.format_table(barcode_read_rates.measure(args.pictures, _BARCODE_SEED)))  # noqa: T201 -- output of a command
         return

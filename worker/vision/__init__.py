@@ -1,5 +1,5 @@
-"""Image processing: decode, measure, read barcodes, detect, augment.
+"""Image processing: decode images, measure their quality, read barcodes, detect objects, and make augmentations.
 
-A library without I/O that knows nothing of batches or claims, and the only package of the service that imports torch or
+This library does no I/O and does not depend on batches or claims. No other package of the service imports torch or
 OpenCV.
 """

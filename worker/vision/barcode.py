@@ -1,4 +1,4 @@
-"""Read barcodes, and compare them with the barcode that the client declared."""
+"""Read the barcodes in an image, and compare them with the barcode that the client declared."""
 
 import re
 from dataclasses import dataclass, replace
@@ -14,19 +14,19 @@ _FORMAT_NAMES: Final = {"EAN13": "EAN-13", "EAN8": "EAN-8", "UPCA": "UPC-A", "UP
 _RETAIL_FORMATS: Final = frozenset({"EAN-13", "EAN-8", "UPC-A"})
 _UPC_E: Final = re.compile("[01][0-9]{7}")
 _UPC_E_EXPANDED: Final = re.compile("00[01]([0-9]{2}[012]0{4}[0-9]{3}|[0-9]{3}0{5}[0-9]{2}|[0-9]{4}0{5}[0-9]|[0-9]{5}0{4}[5-9])[0-9]")
-"""The numbers of 14 digits that a UPC-E can represent (GS1 General Specifications, 5.2.2.4.2)."""
+"""Matches the 14-digit numbers that can be printed as a UPC-E (GS1 General Specifications, 5.2.2.4.2)."""
 _LINEAR_FORMATS: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 _MAX_BARCODES: Final = 50
 _MAX_PATCHES: Final = 20
 _PATCH_SCALE: Final = 2
-"""Enlargement of a patch before reading: then modules of 1.5 pixels are still resolved."""
+"""Factor by which a patch is enlarged before reading, so that modules of 1.5 pixels can still be resolved."""
 _MAX_PATCH_SIDE: Final = 1200
-"""Limit of a patch's longer side in pixels, so that patches of a large image take no more time."""
+"""Limit for the longer side of a patch in pixels, so that patches of a large image do not take more time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Barcode:
-    """A barcode and its corners ``[4, 2]``, float32, in pixels of the image."""
+    """A barcode that was read, with its corners ``[4, 2]``, float32, in pixels of the image."""
 
     format: str
     text: str
@@ -38,19 +38,20 @@ class _Barcode:
         return float(cv2.contourArea(self.corners))
 
     def covers(self, other: "_Barcode") -> bool:
-        """Return whether the centre of another barcode lies on this one."""
+        """Return whether the centre of another barcode is inside this barcode."""
         return bool(cv2.pointPolygonTest(self.corners, other.corners.mean(0).tolist(), measureDist=False) >= 0)
 
 
 def read(rgb: Rgb) -> list[dict[str, Any]]:
-    """Read all barcodes of an image, at any rotation: EAN, UPC, Code 128, QR, Data Matrix.
+    """Read all barcodes in an image, at any rotation: EAN, UPC, Code 128, QR, and Data Matrix.
 
-    ZXing scans along rows and columns: it misses linear codes that are rotated far from both, and reads only a part of
-    others. So regions that look like bars are also cut out, rotated upright and read one by one.
+    ZXing scans along rows and columns. So it misses linear codes that are rotated far from both directions, and reads
+    only a part of some other linear codes. Therefore, regions that look like bars are also cut out, rotated upright,
+    and read one by one.
 
     :param rgb: ``[H, W, 3]``, uint8.
-    :returns: ``{"format", "text", "box"}``, the largest first, at most 50; ``box`` is the axis-aligned bounding box x1,
-        y1, x2, y2 in pixels.
+    :returns: ``{"format", "text", "box"}`` for at most 50 barcodes, the largest first. ``box`` is the axis-aligned
+        bounding box x1, y1, x2, y2 in pixels.
     """
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     candidates = _decode(grey, tuple(_FORMAT_NAMES))
@@ -59,8 +60,8 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
         patch = cv2.warpAffine(grey, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         candidates += [replace(code, corners=cv2.transform(code.corners[None], inverse)[0]) for code in _decode(patch, _LINEAR_FORMATS)]
     found: list[_Barcode] = []
-    # One place holds one barcode. A few rows of it may read as another one (the check of a UPC-E is weak), so the
-    # largest wins.
+    # There is only one barcode in one place. A few rows of it can be misread as another barcode, because the check
+    # digit of a UPC-E is weak. So only the largest barcode in each place is kept.
     for code in sorted(candidates, key=lambda code: -code.area):
         if not any(larger.covers(code) for larger in found):
             found.append(code)
@@ -71,9 +72,11 @@ def read(rgb: Rgb) -> list[dict[str, Any]]:
 def render(content: str, symbology: str, scale: int = 1) -> tuple[str, NDArray[np.uint8]]:
     """Render a barcode.
 
-    :param symbology: its name in zxing-cpp, for example ``EAN13``.
+    :param content: the text to encode.
+    :param symbology: zxing-cpp's name for the symbology, for example ``EAN13``.
     :param scale: width of a module in pixels.
-    :returns: the text that a reader returns, and the symbol ``[height, width]``, uint8, black on white.
+    :returns: the text that a reader returns for the barcode, and the image of the barcode ``[height, width]``, uint8,
+        black on white.
     """
     zxing = _zxing()
     barcode = zxing.create_barcode(content, getattr(zxing.BarcodeFormat, symbology))
@@ -81,7 +84,7 @@ def render(content: str, symbology: str, scale: int = 1) -> tuple[str, NDArray[n
 
 
 def _zxing() -> Any:
-    import zxingcpp  # on first use, and only here: some machines lack it
+    import zxingcpp  # zxing-cpp is imported on first use, and only here, because some machines do not have it
 
     return zxingcpp
 
@@ -100,16 +103,17 @@ def _decode(grey: NDArray[np.uint8], formats: tuple[str, ...]) -> list[_Barcode]
 
 
 def _find_bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple[int, int]]]:
-    """Find regions that look like bars.
+    """Find regions that look like the bars of a linear code.
 
-    :returns: for each, the affine matrix ``[2, 3]`` from the image to a patch in which the bars are upright, and the
-        patch's size (width, height).
+    :returns: for each region, the affine matrix ``[2, 3]`` that maps the image to a patch with upright bars, and the
+        size (width, height) of the patch.
     """
     _, rectangles = cv2.barcode.BarcodeDetector().detect(grey)
     patches = []
     for corners in rectangles[:_MAX_PATCHES] if rectangles is not None else []:
         centre, (width, height), degrees = cv2.minAreaRect(corners)
-        margin = min(width, height) / 2  # the detector cuts off the ends, and the quiet zones must be inside the patch
+        # The detector cuts off the ends of the bars, and the patch must also include the quiet zones.
+        margin = min(width, height) / 2
         scale = min(_PATCH_SCALE, _MAX_PATCH_SIDE / (max(width, height) + 2 * margin))
         size = (round(scale * (width + 2 * margin)), round(scale * (height + 2 * margin)))
         matrix = cv2.getRotationMatrix2D(centre, degrees, scale)
@@ -119,20 +123,21 @@ def _find_bars(grey: NDArray[np.uint8]) -> list[tuple[NDArray[np.float64], tuple
 
 
 def _bounding_box(corners: NDArray[np.float32], width: int, height: int) -> list[float]:
-    """Return the axis-aligned bounding box x1, y1, x2, y2 of corners ``[4, 2]``, clipped to the image."""
+    """Return the axis-aligned bounding box x1, y1, x2, y2 of four corners ``[4, 2]``, clipped to the image."""
     clipped = corners.clip(0, [width, height])
     return [round(float(value), 1) for value in (*clipped.min(0), *clipped.max(0))]
 
 
 def check(declared: str | None, found: list[dict[str, Any]]) -> str:
-    """Compare the declared barcode with those that were read.
+    """Compare the declared barcode with the barcodes that were read.
 
-    A few bars of another barcode may read as a UPC-E, whose check is weak. So a UPC-E counts as a mismatch only where
-    the declared barcode could have been printed as a UPC-E.
+    A few bars of another barcode can be misread as a UPC-E, because the check digit of a UPC-E is weak. So a UPC-E
+    counts as a mismatch only if the declared barcode could have been printed as a UPC-E.
 
+    :param declared: the barcode that the client declared, or None.
     :param found: the result of ``read``.
-    :returns: ``not_declared``; ``match``; ``mismatch`` when a retail barcode was read and none equals the declared one;
-        ``not_read`` otherwise.
+    :returns: ``not_declared`` if no barcode was declared; ``match`` if the declared barcode was read; ``mismatch`` if a
+        retail barcode was read but not the declared one; ``not_read`` otherwise.
     """
     if not declared:
         return "not_declared"
@@ -149,20 +154,20 @@ def _matches(declared: str, code: dict[str, Any]) -> bool:
 
 
 def _expected_texts(declared: str, read_format: str) -> set[str]:
-    """Return the normalized texts that a barcode of that format may have if it is the declared one.
+    """Return the normalized texts that the declared barcode can have when it is read in the format ``read_format``.
 
-    A UPC-E reads as its expanded UPC-A.
+    For a UPC-E, the reader returns the equivalent UPC-A as text, so the declared UPC-E is expanded.
     """
     digits = _strip_separators(declared)
     texts = {_normalize(declared)}
-    # Eight digits with a valid check digit are also an EAN-8, unless a UPC-E was read.
+    # Eight digits with a valid check digit are treated as an EAN-8, unless a UPC-E was read.
     if _UPC_E.fullmatch(digits) and (read_format == "UPC-E" or not _has_valid_check_digit(digits)):
         texts.add(_normalize(_expand_upc_e(digits)))
     return texts
 
 
 def _expand_upc_e(upc_e: str) -> str:
-    """Return the UPC-A of 12 digits for a UPC-E of 8 digits (GS1 General Specifications, 5.2.2.4.2)."""
+    """Expand a UPC-E with 8 digits to the equivalent UPC-A with 12 digits (GS1 General Specifications, 5.2.2.4.2)."""
     system, digits, last, check_digit = upc_e[0], upc_e[1:6], upc_e[6], upc_e[7]
     if last in "012":
         return f"{system}{digits[:2]}{last}0000{digits[2:]}{check_digit}"
@@ -173,7 +178,10 @@ def _expand_upc_e(upc_e: str) -> str:
 
 
 def _normalize(text: str) -> str:
-    """Return a GTIN with 14 digits, and any other text stripped. A UPC-A is an EAN-13 with a leading zero."""
+    """Return a GTIN as 14 digits, and any other text without surrounding spaces.
+
+    The GTIN is padded with leading zeros, so a UPC-A and the equivalent EAN-13 give the same result.
+    """
     digits = _strip_separators(text)
     if digits.isascii() and digits.isdigit() and len(digits) in {8, 12, 13, 14} and _has_valid_check_digit(digits):
         return digits.zfill(14)
@@ -181,11 +189,11 @@ def _normalize(text: str) -> str:
 
 
 def _strip_separators(text: str) -> str:
-    """Remove the spaces and hyphens that are printed between digits."""
+    """Remove the spaces and hyphens, which are often printed between the digits of a barcode."""
     return text.strip().replace(" ", "").replace("-", "")
 
 
 def _has_valid_check_digit(digits: str) -> bool:
-    """Verify the last digit of a GTIN (GS1 General Specifications, 7.9)."""
+    """Return whether the last digit of a GTIN is the correct check digit (GS1 General Specifications, 7.9)."""
     total = sum(int(digit) * (3 if position % 2 else 1) for position, digit in enumerate(reversed(digits)))
     return total % 10 == 0

@@ -10,10 +10,11 @@ from worker.vision.imaging import Rgb
 
 _SIDE: Final = 64
 _MERGE_DISTANCE: Final = 10.0
-"""Colours closer than this in CIE Lab (Delta E 1976) are merged: most people call them by one name."""
+"""Two colours are merged if their distance in CIE Lab (Delta E 1976) is less than this, because most people use one
+name for both."""
 _MIN_SHARE: Final = 0.02
-"""A colour that covers a smaller share of the image is merged with the nearest one: at this size it is mostly the blend
-along an edge."""
+"""A colour that covers less than this share of the image is merged with the nearest colour, because such a colour is
+mostly the blend of two colours along an edge."""
 _CRITERIA: Final = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_MAX_ITER, 30, 0.1)
 
 Lab = NDArray[np.floating[Any]]
@@ -22,14 +23,14 @@ Lab = NDArray[np.floating[Any]]
 def dominant_colors(rgb: Rgb, count: int = 5) -> list[dict[str, Any]]:
     """Return the colours that cover most of an image.
 
-    They are clusters of k-means in CIE Lab, of the image reduced to 64 x 64 pixels by area; similar clusters are
-    merged. The clusters are initialised by binary splitting (Orchard and Bouman 1991) instead of randomly: the same
-    image always gives the same colours.
+    The image is reduced to 64 x 64 pixels by area averaging, its pixels are clustered with k-means in CIE Lab, and
+    similar clusters are merged. The clusters are initialised by binary splitting (Orchard and Bouman 1991) instead of
+    randomly, so that the same image always gives the same colours.
 
     :param rgb: ``[H, W, 3]``, uint8.
     :param count: maximum number of colours.
-    :returns: ``{"hex": "#rrggbb", "share"}``, the largest share first. Shares are from 0 to 1 and, apart from rounding,
-        add up to 1.
+    :returns: ``{"hex": "#rrggbb", "share"}`` for each colour, the largest share first. The shares are from 0 to 1 and,
+        apart from rounding, add up to 1.
     """
     size = (min(_SIDE, rgb.shape[1]), min(_SIDE, rgb.shape[0]))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
@@ -42,11 +43,12 @@ def dominant_colors(rgb: Rgb, count: int = 5) -> list[dict[str, Any]]:
 
 
 def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
-    """Label colours ``[N, 3]`` by binary splitting.
+    """Assign colours ``[N, 3]`` to at most ``count`` clusters by binary splitting.
 
-    The cluster with the largest spread is split at its mean, perpendicular to its main axis, repeatedly.
+    Each step splits the cluster with the largest spread at its mean, perpendicular to its principal axis.
 
-    :returns: ``[N, 1]``; fewer than ``count`` labels where the colours are too similar to be split.
+    :returns: the label of each colour, ``[N, 1]``. There are fewer than ``count`` labels if the colours are too similar
+        to be split.
     """
     labels = np.zeros((len(lab), 1), np.int32)
     for new in range(1, count):
@@ -63,14 +65,17 @@ def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
 
 
 def _principal_axis(lab: Lab) -> tuple[float, Lab]:
-    """Return the sum of squares along the axis of largest variance, and that axis."""
+    """Return the sum of squares along the axis with the largest variance, and the axis itself."""
     centred = lab - lab.mean(0)
     spreads, axes = np.linalg.eigh(centred.T @ centred)
     return float(spreads[-1]), axes[:, -1]
 
 
 def _merge(clusters: list[tuple[float, Lab]]) -> list[tuple[float, Lab]]:
-    """Merge similar clusters, the nearest pair first, and clusters that are too small with the nearest other one."""
+    """Merge similar clusters, and merge each cluster that is too small with the nearest other cluster.
+
+    The nearest pair is merged first.
+    """
     while len(clusters) > 1:
         pairs = [
             (float(np.linalg.norm(first[1] - second[1])), i, j)

@@ -1,6 +1,7 @@
-"""Describe or augment one image of an inspection: bytes in, JSON fields and JPEG files out.
+"""Describe or augment one image of an inspection.
 
-No I/O; independent of batches.
+The functions take the bytes of an image file, and return JSON fields and JPEG files. They do no I/O, and they do not
+depend on batches.
 """
 
 import logging
@@ -20,8 +21,8 @@ _log = logging.getLogger(__name__)
 class ImageDescription:
     """The result for one image.
 
-    ``fields`` are JSON values; ``files`` are JPEG files by name; ``rgb`` ``[H, W, 3]``, uint8, is the input of the
-    model, with zero rows where no detection is wanted.
+    ``fields`` holds JSON values. ``files`` maps names of variants to JPEG files. ``rgb`` ``[H, W, 3]``, uint8, is the
+    input for the detector; it has no rows if no detection is wanted.
     """
 
     fields: dict[str, Any]
@@ -30,14 +31,14 @@ class ImageDescription:
 
 
 def augment_image(data: bytes, *, names: Iterable[str], seed: int, max_pixels: int) -> ImageDescription:
-    """Return an image at display size and its augmentations, which are made at that size.
+    """Reduce an image to display size, and make augmentations of the reduced image.
 
-    ``fields["augmentations"]`` holds ``{"name", "params"}`` for each augmentation, or ``{"name", "error":
-    "augmentation_failed"}``; one failure does not affect the others. The same bytes, name and seed give the same
-    augmentation.
+    In the result, ``fields["augmentations"]`` holds ``{"name", "params"}`` for each augmentation, or ``{"name",
+    "error": "augmentation_failed"}`` if the augmentation failed. A failure does not affect the other augmentations. The
+    same bytes, name and seed always give the same augmentation.
 
-    :param names: keys of ``operations.OPERATIONS``.
-    :param seed: seed of the parameters.
+    :param names: names of the augmentations, which are keys of ``operations.OPERATIONS``.
+    :param seed: seed for the parameters.
     :param max_pixels: limit of width x height.
     :raises VisionError: see ``imaging.decode``.
     """
@@ -50,8 +51,8 @@ def augment_image(data: bytes, *, names: Iterable[str], seed: int, max_pixels: i
         try:
             augmented = augmenter.apply(name, [])
             files[name] = imaging.encode_jpeg(augmented.rgb)
-        except Exception:  # noqa: BLE001 -- an internal error; the other augmentations are unaffected
-            _log.exception("augmentation %s failed", name)
+        except Exception:  # noqa: BLE001 -- an internal error must not affect the other augmentations
+            _log.exception("The augmentation %s failed.", name)
             augmentations.append({"name": name, "error": "augmentation_failed"})
         else:
             augmentations.append({"name": name, "params": augmented.params})
@@ -59,7 +60,9 @@ def augment_image(data: bytes, *, names: Iterable[str], seed: int, max_pixels: i
 
 
 def describe_image(data: bytes, *, max_pixels: int) -> ImageDescription:
-    """Return everything about an image except the detections: file properties, metadata, quality, colours and barcodes.
+    """Describe an image: its file properties, metadata, quality, dominant colours, and barcodes.
+
+    The detections are not part of the result.
 
     :param max_pixels: limit of width x height.
     :raises VisionError: see ``imaging.decode``.

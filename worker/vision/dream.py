@@ -1,11 +1,11 @@
 """DeepDream: change an image step by step so that it excites a layer of the detector's network.
 
-The method is that of Mordvintsev, Olah and Tyka (2015).
+The method was published by Mordvintsev, Olah and Tyka (2015).
 
-Each step is gradient ascent on the mean squared activation of the layer. It runs on several sizes of the image, the
-smallest first; each size starts from the changes of the one before. A plain gradient is mostly noise of single pixels
-in glaring colours, so it is preconditioned: its frequencies and colours are weighted as they are distributed in natural
-images (Olah, Mordvintsev and Schubert 2017).
+Each step performs gradient ascent on the mean squared activation of the layer. The steps run on several sizes of the
+image, from the smallest to the largest, and each size starts with the changes that were made at the previous size. A
+plain gradient is mostly noise in which single pixels have glaring colours. So the gradient is preconditioned: its
+frequencies and colours are weighted as they are distributed in natural images (Olah, Mordvintsev and Schubert 2017).
 """
 
 import copy
@@ -25,64 +25,69 @@ from worker.vision.imaging import Rgb
 _OCTAVES: Final = 4
 _OCTAVE_RATIO: Final = 1.4
 _STEPS: Final = 10
-"""Steps at each size."""
+"""Number of steps at each size."""
 _STEP_SIZE: Final = 0.01
-"""Mean change of the image's values (0 to 1) by one step at full strength."""
+"""Mean change that one step at full strength makes to the values of the image, which are from 0 to 1."""
 _JITTER: Final = 16
-"""The image is shifted by up to this many pixels before each step, so that the network's grid does not become
-visible."""
+"""The image is shifted by up to this many pixels before each step, so that the grid of the network's strides does not
+become visible."""
 _SEED: Final = 0
 _MIN_SIDE: Final = 64
-"""A smaller image is padded to this size in pixels: the deeper layers would have no maps of it."""
+"""A side of the image that is shorter than this is padded to this length in pixels, because the deeper layers have no
+output for smaller images."""
 _PROBE_SIDE: Final = 320
 _FALLOFF: Final = 1.5
-"""The gradient is divided by the frequency to this power."""
+"""Each frequency component of the gradient is divided by its frequency raised to this power."""
 
 
 class Dreamer:
-    """DeepDream with the network of a detector. Loads its own copy of the model. Not thread-safe."""
+    """Applies DeepDream with the network of a detector.
+
+    Each instance loads its own copy of the model. An instance is not thread-safe.
+    """
 
     def __init__(self, source: str = BUNDLED, *, device: str | None = None, threads: int = 1) -> None:
         """Load a model.
 
         :param source: see ``model_registry.load``.
-        :param device: ``cpu`` or ``cuda``; by default a GPU if there is one.
+        :param device: ``cpu`` or ``cuda``; by default, a GPU is used if there is one.
         :param threads: number of threads that torch may use in this process.
-        :raises ModelUnusable: see ``model_registry.load``; or the network lacks feature maps of the required sizes, or
-            ``cuda`` was requested and there is no usable GPU.
+        :raises ModelUnusable: the model cannot be loaded (see ``model_registry.load``), its network does not have
+            feature maps of all required sizes, or ``cuda`` was requested and there is no usable GPU.
         """
         self._device = runtimes.select_device(device)
         torch.set_num_threads(threads)
         model, self._card = model_registry.load(source)
         parts: Any = model
-        # A feature pyramid network upsamples to finer maps again; the part before it is its body.
+        # In a feature pyramid network, `body` is the part before the maps are upsampled. Only this part is used.
         body: nn.Module = getattr(parts.backbone, "body", parts.backbone)
         self._body = body.eval().requires_grad_(requires_grad=False)
         self._names = _find_layers(self._body)
         if set(self._names) != set(DREAM_LAYERS):
             raise ModelUnusable(
-                f"The network of model {self._card.name} lacks feature maps of the {len(DREAM_LAYERS)} sizes that DeepDream needs. Choose another model."
+                f"The network of model {self._card.name} does not have feature maps of all {len(DREAM_LAYERS)} sizes that DeepDream needs. Choose another model."
             )
         self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (parts.transform.image_mean, parts.transform.image_std))
 
     @property
     def info(self) -> dict[str, str]:
-        """``name``, ``version`` and ``weights_sha256`` of the model; stored with every result."""
+        """The ``name``, ``version`` and ``weights_sha256`` of the model, which are stored with every result."""
         return self._card.info
 
     def dream(self, rgb: Rgb, layer: int, strength: float) -> Rgb:
-        """Return the image after DeepDream, at display size. When a GPU's memory does not suffice, the CPU computes it.
+        """Apply DeepDream to an image, and return the result at display size.
 
-        On a CPU the same image gives the same bytes every time; on a GPU the gradients of some networks differ in their
-        last digits.
+        If the memory of the GPU is too small, the CPU computes the result. On a CPU, the same input gives the same
+        bytes every time. On a GPU, the gradients of some networks differ in their last digits from run to run.
 
-        :param rgb: ``[H, W, 3]``, uint8; reduced first if its longest side exceeds ``imaging.DISPLAY_SIDE``.
+        :param rgb: ``[H, W, 3]``, uint8. The image is reduced first if its longest side exceeds
+            ``imaging.DISPLAY_SIDE``.
         :param layer: one of ``DREAM_LAYERS``.
-        :param strength: from 0, no change, to 1.
+        :param strength: a value from 0 (the image does not change) to 1.
         :raises ValueError: ``layer`` or ``strength`` is out of range.
         """
         if layer not in DREAM_LAYERS or not 0 <= strength <= 1:
-            raise ValueError(f"layer {layer} or strength {strength} is out of range")
+            raise ValueError(f"Layer {layer} or strength {strength} is out of range. Use a layer of DREAM_LAYERS and a strength from 0 to 1.")
         small = imaging.resize_for_display(rgb)
         try:
             return self._dream(small, layer, strength, self._device)
@@ -117,7 +122,7 @@ class Dreamer:
     def _gradient(self, image: Tensor, layer: int) -> Tensor:
         """Return the gradient ``[1, 3, H, W]`` of the layer's mean squared activation.
 
-        Elements that are not finite become 0.
+        Elements of the gradient that are not finite are replaced with 0.
         """
         image = image.contiguous(memory_format=torch.channels_last).requires_grad_()
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
@@ -126,7 +131,7 @@ class Dreamer:
         return gradient.nan_to_num(0, 0, 0)
 
     def _maps(self, batch: Tensor, layer: int) -> Tensor:
-        """Compute the network up to the layer, and return the layer's output."""
+        """Run the network up to the given layer, and return the layer's output."""
 
         def stop(_module: nn.Module, _inputs: Any, maps: Tensor) -> None:
             raise _LayerReached(maps)
@@ -138,11 +143,11 @@ class Dreamer:
             return reached.maps
         finally:
             handle.remove()
-        raise RuntimeError(f"the forward pass did not reach {self._names[layer]}")
+        raise RuntimeError(f"The forward pass did not reach the module {self._names[layer]}.")
 
 
 class _LayerReached(Exception):
-    """Ends the forward pass after the layer: later layers need not be computed."""
+    """Raised to end the forward pass after the requested layer, because later layers are not needed."""
 
     def __init__(self, maps: Tensor) -> None:
         super().__init__()
@@ -150,12 +155,13 @@ class _LayerReached(Exception):
 
 
 def _find_layers(body: nn.Module) -> dict[int, str]:
-    """Find the module of each layer.
+    """Find the module whose output serves as the output of each DeepDream layer.
 
-    Among the modules whose output has the layer's size it is the last of the outermost ones. So it is the end of a
-    whole block in networks that have blocks. A copy on the meta device yields the sizes without any computation.
+    The candidates for a layer are the modules whose output has the layer's size. The last of the outermost candidates
+    is chosen. In networks that consist of blocks, this is the end of a whole block. The sizes are determined with a
+    copy of the network on torch's meta device, which computes no values.
 
-    :returns: module names by layer; layers without such a module are missing.
+    :returns: the module name for each layer; layers for which there is no such module are missing.
     """
     probe = copy.deepcopy(body).to("meta")
     outputs: list[tuple[str, int]] = []
@@ -180,7 +186,7 @@ def _find_layers(body: nn.Module) -> dict[int, str]:
 
 
 def _octave_sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes (height, width) to process, the smallest first."""
+    """Return the sizes (height, width) at which the image is processed, the smallest first."""
     scales = [_OCTAVE_RATIO**-octave for octave in range(_OCTAVES)]
     return [(round(height * scale), round(width * scale)) for scale in reversed(scales) if min(height, width) * scale >= _MIN_SIDE]
 
@@ -190,10 +196,10 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor:
-    """Return weights ``[H, W // 2 + 1]`` of frequencies as in natural images.
+    """Return weights ``[H, W // 2 + 1]`` for frequencies, which follow their distribution in natural images.
 
-    Lower frequencies weigh more, down to the layer's receptive field. Weights of still lower frequencies go to 0, so
-    that the brightness of whole regions does not change.
+    The weight increases as the frequency decreases, down to the frequency that corresponds to the layer's receptive
+    field. Below that frequency, the weights decrease to 0, so that the brightness of whole regions does not change.
     """
     down = torch.fft.fftfreq(size[0], device=device)[:, None].square()
     right = torch.fft.rfftfreq(size[1], device=device)[None].square()
@@ -203,9 +209,9 @@ def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor
 
 
 def _colour_weights(image: Tensor) -> Tensor:
-    """Return weights ``[3, 3]`` of directions in colour space.
+    """Return weights ``[3, 3]`` for directions in colour space.
 
-    They are the covariance of the image's colours plus a small multiple of the identity.
+    The weights are the normalized covariance of the image's colours plus a small multiple of the identity.
     """
     covariance = torch.cov(image[0].flatten(1))
     return covariance / covariance.trace().clamp_min(1e-6) + 0.05 * torch.eye(3, device=image.device)

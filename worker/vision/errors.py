@@ -1,24 +1,27 @@
-"""Faults of an image file. The codes are stable and part of the API."""
+"""Error codes for image files that cannot be processed. The codes are part of the API and do not change."""
 
 from typing import Final
 
 CODES: Final = {
-    "unsupported_format": "The file format, or this variant of it, is not supported. Send a JPEG, PNG, GIF, BMP, TIFF, WebP or AVIF file.",
-    "truncated": "The file is incomplete: its end is missing. Send the whole file.",
+    "unsupported_format": "The file format, or this variant of the format, is not supported. Send a JPEG, PNG, GIF, BMP, TIFF, WebP or AVIF file.",
+    "truncated": "The file is incomplete because its end is missing. Send the whole file.",
     "corrupt": "The file is damaged and cannot be decoded. Send an intact copy.",
-    "too_many_pixels": "The image has more pixels than the limit allows, or a side longer than 65500 pixels, the maximum of a JPEG. Send a smaller image.",
+    "too_many_pixels": "The image has more pixels than the limit allows, or one of its sides is longer than 65500 pixels, the maximum for a JPEG. Send a smaller image.",
     "empty": "The file is empty. Send a file with content.",
-    "decoder_crash": "Processing this image crashed the worker process. Convert the image to another format or send another one.",
+    "decoder_crash": "Processing this image crashed the worker process. Convert the image to another format, or send another image.",
     "out_of_memory": "Processing this image needs more memory than allowed. Send a smaller image.",
 }
-"""A sentence for clients, by error code."""
+"""For each error code, the sentence that clients receive."""
 
 
 class VisionError(Exception):
-    """The image file cannot be processed. ``code`` is a key of ``CODES``; ``detail`` is its sentence for clients."""
+    """Raised if an image file cannot be processed.
+
+    ``code`` is a key of ``CODES``, and ``detail`` is the sentence for clients that belongs to the code.
+    """
 
     def __init__(self, code: str) -> None:
-        """Look up the sentence of ``code``.
+        """Look up the sentence for ``code``.
 
         :raises KeyError: ``code`` is unknown.
         """

@@ -1,6 +1,6 @@
-"""The steps on one image of a batch before and after the detector.
+"""The steps that process one image of a batch before and after the detector runs: ``prepare`` and ``finish``.
 
-No I/O; both run in threads while the detector works on other images.
+Neither step does I/O. Both run in threads while the detector processes other images.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,8 @@ from worker.vision.imaging import DecodedImage, Rgb
 class PreparedImage:
     """An image that is ready for the detector.
 
-    ``rgb`` is ``[H, W, 3]``, uint8; ``fields`` belong to the image document; ``files`` are JPEG files by variant name.
+    ``rgb`` is an array ``[H, W, 3]``, uint8. ``fields`` are stored in the image document. ``files`` maps names of
+    variants to JPEG files.
     """
 
     image_id: str
@@ -26,9 +27,11 @@ class PreparedImage:
 
 
 def prepare(image: DecodedImage, *, image_id: str, declared: str | None) -> PreparedImage:
-    """Measure a decoded image, read its barcodes, and make its thumbnail and, unless it is a JPEG, its rendition.
+    """Measure the quality of a decoded image, read its barcodes, and make its first variants.
 
-    :param declared: the barcode that the client declared for the image.
+    These variants are a thumbnail and, unless the original is a JPEG, a rendition.
+
+    :param declared: the barcode that the client declared for the image, or None.
     """
     barcodes = barcode.read(image.rgb)
     fields = {
@@ -46,12 +49,12 @@ def prepare(image: DecodedImage, *, image_id: str, declared: str | None) -> Prep
 
 
 def finish(prepared: PreparedImage, detections: list[dict[str, Any]], names: list[str], device: str) -> PreparedImage:
-    """Draw the detections, and make the augmentations with their transformed boxes. The pixels are released.
+    """Draw the detections, make the augmentations with their transformed boxes, and release the memory of the pixels.
 
-    :param detections: what ``Detector.predict`` returned for the image.
-    :param names: augmentations, keys of ``operations.OPERATIONS``.
-    :param device: where the pixels of augmentations are computed, see ``Augmenter``.
-    :returns: ``prepared``, with the fields and files added.
+    :param detections: the detections that ``Detector.predict`` returned for the image.
+    :param names: names of the augmentations, which are keys of ``operations.OPERATIONS``.
+    :param device: the device that computes the pixels of the augmentations; see ``Augmenter``.
+    :returns: ``prepared``, with the new fields and files added.
     """
     rgb = prepared.rgb
     prepared.files[BOXES] = imaging.encode_jpeg(imaging.draw_boxes(rgb, detections))
@@ -67,5 +70,5 @@ def finish(prepared: PreparedImage, detections: list[dict[str, Any]], names: lis
         path = f"/uploads/{prepared.image_id}/{name}.jpg"
         augmentations.append({"name": name, "params": augmented.params, "file_path": path, "boxes": remaining})
     prepared.fields |= {"detections": detections, "augmentations": augmentations}
-    prepared.rgb = rgb[:0].copy()  # a view would keep the pixels in memory
+    prepared.rgb = rgb[:0].copy()  # without the copy, the view would keep all pixels in memory
     return prepared

@@ -1,9 +1,9 @@
-"""Import torchvision without importing torch's compiler. Import this module before torchvision, everywhere.
+"""Import torchvision without importing torch's compiler. Every module must import this module before torchvision.
 
-One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``: that takes half
-of a worker's start-up time and a tenth of its memory, and nothing here calls it. So lightweight stub modules replace
-``torch._dynamo`` while torchvision is imported; a call to a stub's function imports the compiler and returns its
-result.
+One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``. This import
+takes half of a worker's start-up time and a tenth of its memory, although the worker never calls the compiler. So
+lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a stub function is called, the
+function imports the compiler, calls the original function, and returns the result.
 """
 
 import importlib
@@ -11,20 +11,23 @@ import sys
 from types import ModuleType
 from typing import Final
 
-import torch  # noqa: F401 -- must be imported completely before one of its submodules is replaced
+import torch  # noqa: F401 -- torch must be completely imported before one of its submodules is replaced
 
 _NAMES: Final = ("torch._dynamo", "torch._dynamo.utils")
 
 
 def _is_compile_supported(device: str) -> bool:
-    from torch._dynamo.utils import is_compile_supported  # noqa: PLC0415 -- the import that this module defers
+    from torch._dynamo.utils import is_compile_supported  # noqa: PLC0415 -- this is the import that this module defers
 
     return bool(is_compile_supported(device))
 
 
 def _import_attribute(name: str) -> object:
-    """Import the compiler after all, for any other attribute that a version of torchvision imports from it."""
-    if name.startswith("__"):  # the import system looks these up on every module
+    """Import the compiler and return one of its attributes.
+
+    This is the fallback for an attribute that has no stub, in case a version of torchvision imports it.
+    """
+    if name.startswith("__"):  # the import system looks up such names on every module
         raise AttributeError(name)
     for module in _NAMES:
         sys.modules.pop(module, None)
@@ -37,7 +40,7 @@ def _import_torchvision() -> None:
     utils.__getattr__ = _import_attribute  # type: ignore[method-assign]
     sys.modules.update(zip(_NAMES, (package, utils), strict=True))
     try:
-        import torchvision  # noqa: F401, PLC0415 -- while the stubs are in place
+        import torchvision  # noqa: F401, PLC0415 -- torchvision must be imported while the stubs are in place
     finally:
         for name, stub in ((package.__name__, package), (utils.__name__, utils)):
             if sys.modules.get(name) is stub:

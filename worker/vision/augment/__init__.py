@@ -1,1 +1,1 @@
-"""Augmentations: their parameters, the boxes that move with them, and their pixels."""
+"""Augmentations: sample their parameters, transform boxes accordingly, and compute their pixels."""

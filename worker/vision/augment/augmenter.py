@@ -1,7 +1,7 @@
 """Augment one image.
 
-Parameters and boxes come from ``operations`` and are the same on every device; the pixels come from OpenCV on a CPU
-(``pixels_opencv``) or from torchvision on a GPU (``pixels_torch``).
+The module ``operations`` computes the parameters and the boxes, which are the same on every device. OpenCV computes the
+pixels on a CPU (``pixels_opencv``), and torchvision computes them on a GPU (``pixels_torch``).
 """
 
 from collections.abc import Callable
@@ -18,8 +18,9 @@ from worker.vision.imaging import Rgb
 class AugmentedImage:
     """The result of one operation.
 
-    ``rgb`` is ``[H, W, 3]``, uint8, of the size of the input; ``params`` are the sampled parameters. ``boxes`` holds,
-    for each remaining box, its index in the input list and its new place: x1, y1, x2, y2 in pixels.
+    ``rgb`` is ``[H, W, 3]``, uint8, and has the same size as the input image. ``params`` are the sampled parameters.
+    ``boxes`` holds, for each remaining box, its index in the input list and its new coordinates: x1, y1, x2, y2 in
+    pixels.
     """
 
     rgb: Rgb
@@ -28,21 +29,21 @@ class AugmentedImage:
 
 
 class Augmenter:
-    """Augmentations of one image. Not thread-safe."""
+    """Applies augmentations to one image. An instance is not thread-safe."""
 
     def __init__(self, rgb: Rgb, *, image_id: str, device: str = "cpu") -> None:
-        """Take an image; it is not modified.
+        """Prepare to augment an image.
 
-        :param rgb: ``[H, W, 3]``, uint8.
-        :param image_id: seeds the parameters; the same id gives the same augmentations.
-        :param device: where pixels are computed: ``cpu`` by OpenCV, ``cuda`` by torchvision.
+        :param rgb: ``[H, W, 3]``, uint8; the array is not modified.
+        :param image_id: seed for the parameters; the same id gives the same augmentations.
+        :param device: the device that computes the pixels: ``cpu`` (with OpenCV) or ``cuda`` (with torchvision).
         """
         self._height, self._width = rgb.shape[:2]
         self._image_id = image_id
         self._apply = _backend(rgb, device)
 
     def apply(self, name: str, boxes: list[list[float]]) -> AugmentedImage:
-        """Apply one operation to the original image.
+        """Apply one operation to the image that was passed to the constructor.
 
         :param name: a key of ``operations.OPERATIONS``.
         :param boxes: x1, y1, x2, y2 in pixels of the image.
@@ -54,6 +55,6 @@ class Augmenter:
 def _backend(rgb: Rgb, device: str) -> Callable[[Transform], Rgb]:
     if device == "cpu":
         return partial(pixels_opencv.apply_transform, rgb)
-    from worker.vision.augment.pixels_torch import TorchBackend  # noqa: PLC0415 -- importing torch takes seconds and memory that a sandbox child need not spend
+    from worker.vision.augment.pixels_torch import TorchBackend  # noqa: PLC0415 -- importing torch takes seconds and memory, and a sandbox child does not need it
 
     return TorchBackend(rgb, device)

@@ -1,8 +1,8 @@
-"""Sample the parameters of augmentations, and transform boxes with them. No pixels are computed here.
+"""Sample the parameters of augmentations, and transform boxes with the parameters. This module computes no pixels.
 
-Coordinates are continuous, like those of boxes: the centre of the first pixel is at (0.5, 0.5). The random seed is
-derived from the image id, the operation's name and ``RECIPE_VERSION``, so the same input gives the same parameters,
-whichever backend computes the pixels.
+All coordinates are continuous: the centre of the first pixel is at (0.5, 0.5). The random seed is derived from the
+image id, the operation's name, and ``RECIPE_VERSION``. So the same input gives the same parameters, regardless of the
+backend that computes the pixels.
 """
 
 import hashlib
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 RECIPE_VERSION: Final = 2
-"""Part of the seed. Increase it whenever a change to this module changes parameters or noise."""
+"""A part of the seed. Increase this number whenever a change to this module changes parameters or noise."""
 MIN_VISIBLE_FRACTION: Final = 0.25
-"""A box is dropped when less than this fraction of its area remains inside the frame and outside holes."""
+"""A box is dropped if less than this fraction of its area is still visible, that is, inside the frame and outside all
+holes."""
 _MIN_HOMOGENEOUS_W: Final = 1e-6
-"""A point with a smaller third homogeneous coordinate lies on the horizon of the projection or behind it."""
+"""A point whose third homogeneous coordinate is not larger than this lies on the horizon of the projection or behind
+the horizon."""
 _IDENTITY: Final = np.eye(3)
 
 Rng = np.random.Generator
@@ -30,9 +32,10 @@ Matrix = NDArray[np.float64]
 class Transform:
     """One operation with sampled parameters, for an image of ``height`` x ``width`` pixels.
 
-    ``params`` describe the operation in pixels, degrees and intensity steps of 0 to 255; they are part of the stored
-    result. ``matrix`` ``[3, 3]``, float64, maps points of the input to points of the output in homogeneous coordinates.
-    Noise has too many values to be a parameter: the backend that computes the pixels draws it from ``seed``.
+    ``params`` describes the operation, with lengths in pixels, angles in degrees, and intensities on a scale from 0 to
+    255; it is part of the stored result. ``matrix`` ``[3, 3]``, float64, maps points of the input image to points of
+    the output image in homogeneous coordinates. Noise is not in ``params`` because it has too many values. Instead, the
+    backend that computes the pixels generates the noise from ``seed``.
     """
 
     name: str
@@ -43,10 +46,10 @@ class Transform:
     seed: int
 
     def transform_boxes(self, boxes: list[list[float]]) -> list[tuple[int, list[float]]]:
-        """Transform boxes, and drop those of which less than ``MIN_VISIBLE_FRACTION`` remains.
+        """Transform boxes, and drop each box of which less than ``MIN_VISIBLE_FRACTION`` is still visible.
 
         :param boxes: x1, y1, x2, y2 in pixels.
-        :returns: index in ``boxes`` and new coordinates of each remaining box.
+        :returns: for each remaining box, its index in ``boxes`` and its new coordinates.
         """
         if (self.matrix == _IDENTITY).all():
             holes = self.params.get("holes", [])
@@ -56,7 +59,7 @@ class Transform:
 
 
 def sample_transform(name: str, height: int, width: int, *, image_id: str) -> Transform:
-    """Sample the parameters of an operation from the seed of the image.
+    """Sample the parameters of an operation, with a random seed that is derived from the image id.
 
     :param name: a key of ``OPERATIONS``.
     :param height: height of the image in pixels.
@@ -69,12 +72,14 @@ def sample_transform(name: str, height: int, width: int, *, image_id: str) -> Tr
 
 
 def transform_box(box: list[float], matrix: Matrix, width: int, height: int) -> list[float] | None:
-    """Transform a box with a homography, and return the axis-aligned bounding box of its corners, clipped to the frame.
+    """Transform a box with a homography, and return the bounding box of the transformed corners, clipped to the frame.
+
+    The bounding box is axis-aligned.
 
     :param box: x1, y1, x2, y2 in pixels.
-    :param matrix: ``[3, 3]``.
-    :returns: x1, y1, x2, y2, rounded to a tenth of a pixel; None when less than ``MIN_VISIBLE_FRACTION`` of the
-        bounding box is inside the frame, or when a corner is projected to the horizon or behind it.
+    :param matrix: the homography ``[3, 3]``.
+    :returns: x1, y1, x2, y2, rounded to a tenth of a pixel. None if less than ``MIN_VISIBLE_FRACTION`` of the bounding
+        box is inside the frame, or if a corner is projected to the horizon or behind the horizon.
     """
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
@@ -93,10 +98,10 @@ def transform_box(box: list[float], matrix: Matrix, width: int, height: int) -> 
 
 
 def visible_fraction(box: list[float], holes: list[list[int]]) -> float:
-    """Return the fraction (0 to 1) of a box's area that no hole covers. Holes may overlap.
+    """Return the fraction (0 to 1) of a box's area that is not covered by any hole. Holes can overlap.
 
     :param box: x1, y1, x2, y2 in pixels.
-    :param holes: rectangles in the same form.
+    :param holes: rectangles, each as x1, y1, x2, y2 in pixels.
     """
     edges = np.array([box, *holes], np.float64)
     xs, ys = (np.unique(edges[:, [axis, axis + 2]].clip(box[axis], box[axis + 2])) for axis in (0, 1))
@@ -196,5 +201,5 @@ OPERATIONS: Final[dict[str, Callable[[int, int, Rng], _Sampled]]] = {
     "jpeg_artifacts": _jpeg_artifacts,
     "low_light": _low_light,
 }
-"""For each operation the function that samples its parameters and its matrix, given height, width and random
-generator."""
+"""For each operation, the function that samples its parameters and its matrix. The arguments of the function are the
+height and the width of the image, and a random generator."""

@@ -1,7 +1,7 @@
-"""Compute the pixels of augmentations with OpenCV on a CPU. ``pixels_torch`` is the counterpart for a GPU.
+"""Compute the pixels of augmentations with OpenCV on a CPU. ``pixels_torch`` does the same on a GPU.
 
-Each operation matches its counterpart in ``torchvision.transforms.v2.functional`` (or Pillow) with the sampled
-parameters of the transform. Images are ``[H, W, 3]``, uint8, RGB.
+Each operation gives the result of the corresponding function in ``torchvision.transforms.v2.functional`` (or in Pillow)
+with the sampled parameters of the transform. Images are ``[H, W, 3]``, uint8, RGB.
 """
 
 from collections.abc import Callable
@@ -15,25 +15,26 @@ from worker.vision.augment.operations import Matrix, Transform
 from worker.vision.imaging import Rgb, encode_jpeg
 
 _LUMA: Final = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue (ITU-R BT.601), as in Pillow and torchvision."""
+"""Weights of red, green and blue in the luma (ITU-R BT.601). Pillow and torchvision use the same weights."""
 
 
 def apply_transform(rgb: Rgb, transform: Transform) -> Rgb:
     """Apply a transform to an image.
 
-    :param rgb: ``[H, W, 3]``, uint8; it is not modified.
-    :returns: a new image of the same shape; the same input always gives the same bytes.
+    :param rgb: ``[H, W, 3]``, uint8; the array is not modified.
+    :returns: a new image of the same shape. The same input always gives the same bytes.
     """
     return OPERATIONS[transform.name](rgb, transform)
 
 
 def _warp(rgb: Rgb, matrix: Matrix, border: int) -> Rgb:
-    """Warp an image by a matrix of continuous coordinates, with an OpenCV border mode."""
-    # OpenCV's origin is the centre of the first pixel, not its corner.
+    """Warp an image with a matrix for continuous coordinates, and fill the border with an OpenCV border mode."""
+    # In OpenCV, the origin is the centre of the first pixel. In continuous coordinates, the origin is the corner of the
+    # first pixel.
     to_corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     to_centre = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])
     matrix, size = to_centre @ matrix @ to_corner, (rgb.shape[1], rgb.shape[0])
-    # OpenCV warps four channels in a third of the time that it needs for three.
+    # OpenCV warps an image with four channels in a third of the time that it needs for an image with three.
     rgba = cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA)
     if (matrix[2] == [0, 0, 1]).all():
         rgba = cv2.warpAffine(rgba, matrix[:2], size, borderMode=border)
@@ -67,10 +68,10 @@ def _color_jitter(rgb: Rgb, transform: Transform) -> Rgb:
     brightened = np.clip(np.arange(256) * brightness, 0, 255)
     mean = float(_LUMA @ cv2.mean(cv2.LUT(rgb, brightened.astype(np.uint8)))[:3])
     contrasted = cv2.LUT(rgb, np.clip((brightened - mean) * contrast + mean, 0, 255).round().astype(np.uint8))
-    # Saturation is a linear blend of each channel with the luma.
+    # To change the saturation, each channel is blended linearly with the luma.
     saturated = cv2.transform(contrasted, np.eye(3) * saturation + (1 - saturation) * _LUMA)
     hsv = cv2.cvtColor(saturated, cv2.COLOR_RGB2HSV_FULL)
-    # HSV_FULL maps the hue circle to 256 steps, so uint8 overflow wraps correctly.
+    # HSV_FULL divides the hue circle into 256 steps, so the overflow of uint8 wraps around the circle correctly.
     hsv[..., 0] += np.uint8(round(hue * 256) % 256)
     jittered: Rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
     return jittered
@@ -93,7 +94,8 @@ def _motion_blur(rgb: Rgb, transform: Transform) -> Rgb:
 
 def _sample_noise(rgb: Rgb, transform: Transform) -> NDArray[np.float32]:
     rng = np.random.default_rng(transform.seed)
-    rng.random(len(transform.params))  # skip the values that the parameters were sampled from: one for each parameter
+    # Skip the random values that were used to sample the parameters, one for each parameter.
+    rng.random(len(transform.params))
     noise = rng.standard_normal(rgb.shape, np.float32)
     noise *= np.float32(transform.params["sigma"])
     return noise
@@ -116,7 +118,7 @@ def _equalize(rgb: Rgb, _transform: Transform) -> Rgb:
 
 
 def _equalization_table(histogram: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the lookup table ``[256]`` that equalizes a channel's histogram, as in ``PIL.ImageOps.equalize``."""
+    """Return the lookup table ``[256]`` that equalizes a channel's histogram, as ``PIL.ImageOps.equalize`` does."""
     counts = histogram.astype(np.int64)
     step = (counts.sum() - counts[np.flatnonzero(counts)[-1]]) // 255
     if step == 0:

@@ -1,15 +1,16 @@
-"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch where torchvision has none.
+"""Compute the pixels of augmentations with torchvision's v2 functions, or with torch if there is no such function.
 
-Intended for a GPU; works on any device. A transform gives the same image as in ``pixels_opencv``, except for rounding
-and for the noise, which comes from another random generator. On one device it gives the same bytes every time: no CUDA
-kernel that is used here adds floats in an order that varies (the forward passes of ``grid_sample``, ``index_select``,
-``interpolate``, the convolutions, and ``randn`` with its own generator; ``scatter_add`` in ``equalize`` adds integers).
+The module is intended for a GPU but works on any device. A transform gives the same image as in ``pixels_opencv``,
+except for rounding and for the noise, which comes from another random generator. On a given device, a transform gives
+the same bytes every time, because none of the CUDA kernels that are used here adds floats in a varying order. These
+kernels compute the forward passes of ``grid_sample``, ``index_select``, ``interpolate`` and the convolutions, and
+``randn`` with its own generator. ``scatter_add``, which ``equalize`` uses, adds only integers.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import numpy as np
 import torch
@@ -24,20 +25,20 @@ from worker.vision.imaging import Rgb
 
 
 class TorchBackend:
-    """Apply transforms to one image on a device.
+    """Applies transforms to one image on a device.
 
-    The image is copied to the device once, when the first transform needs it. When the device's memory does not
-    suffice, OpenCV computes that transform and all later ones. Not thread-safe.
+    The image is copied to the device once, when the first transform needs it. If the memory of the device is too small
+    for a transform, OpenCV computes this transform and all later ones. An instance is not thread-safe.
     """
 
     def __init__(self, rgb: Rgb, device: str) -> None:
-        """Take an image ``[H, W, 3]``, uint8; it is not modified."""
+        """Prepare to transform an image ``[H, W, 3]``, uint8. The array is not modified."""
         self._rgb, self._device = rgb, device
         self._image: Tensor | None = None
         self._fits = True
 
     def __call__(self, transform: Transform) -> Rgb:
-        """Apply a transform; OpenCV does so where ``OPERATIONS`` has no entry.
+        """Apply a transform on the device, or with OpenCV if ``OPERATIONS`` has no entry for it.
 
         :returns: a new image ``[H, W, 3]``, uint8.
         """
@@ -55,11 +56,13 @@ class TorchBackend:
 
 
 def apply_transform(image: Tensor, transform: Transform) -> Tensor:
-    """Apply a transform of one of ``OPERATIONS``.
+    """Apply a transform to an image on the image's device.
 
-    :param image: ``[3, H, W]``, uint8, on any device; it is not modified.
-    :returns: a new tensor of the same shape and dtype on the same device; the same bytes every time on that device.
-    :raises torch.OutOfMemoryError: the device's memory does not suffice.
+    :param image: ``[3, H, W]``, uint8, on any device; the tensor is not modified.
+    :param transform: a transform whose name is a key of ``OPERATIONS``.
+    :returns: a new tensor with the same shape and dtype on the same device. On a given device, the same input always
+        gives the same bytes.
+    :raises torch.OutOfMemoryError: the memory of the device is too small.
     """
     with torch.inference_mode():
         return OPERATIONS[transform.name](image, transform)
@@ -68,32 +71,35 @@ def apply_transform(image: Tensor, transform: Transform) -> Tensor:
 def to_tensor(rgb: Rgb, device: str | torch.device) -> Tensor:
     """Copy an image ``[H, W, 3]``, uint8, to a device as a contiguous tensor ``[3, H, W]``.
 
-    Convolutions then treat each channel separately.
+    With this memory layout, convolutions process each channel separately.
     """
     return torch.from_numpy(np.require(rgb, requirements=["C", "W"])).to(device).permute(2, 0, 1).contiguous()
 
 
 def to_rgb(image: Tensor) -> Rgb:
-    """Copy a tensor ``[3, H, W]``, uint8, back to an array ``[H, W, 3]``."""
+    """Copy a tensor ``[3, H, W]``, uint8, to an array ``[H, W, 3]`` in the memory of the CPU."""
     rgb: Rgb = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return rgb
 
 
 def _warp(image: Tensor, matrix: Matrix, border: str) -> Tensor:
-    """Warp an image by a matrix of continuous coordinates; torchvision's own warps have no mirrored border."""
+    """Warp an image with a matrix for continuous coordinates.
+
+    Torchvision's own functions for warping are not used because they cannot fill the border by mirroring.
+    """
     height, width = image.shape[-2:]
     across = torch.arange(width, device=image.device) + 0.5
     down = (torch.arange(height, device=image.device) + 0.5)[:, None]
     x, y, w = (row[0] * across + row[1] * down + row[2] for row in np.linalg.inv(matrix).tolist())
-    # With align_corners, -1 is the centre of the first pixel and 1 that of the last one.
+    # With align_corners, -1 is the centre of the first pixel, and 1 is the centre of the last pixel.
     grid = torch.stack([2 * (position / w - 0.5) / max(1, side - 1) - 1 for position, side in ((x, width), (y, height))], -1)
     return _to_uint8(functional.grid_sample(image[None].float(), grid[None], padding_mode=border, align_corners=True)[0])
 
 
 def _pad_reflect(image: Tensor, padding: int) -> Tensor:
-    """Pad an image on all sides by reflection at its outermost pixels.
+    """Pad an image on all sides by reflecting it at its outermost pixels.
 
-    Torch's own padding needs an image larger than ``padding``.
+    Torch's own function for padding is not used because it requires that the image is larger than ``padding``.
     """
     rows, columns = (_reflected_indices(side, padding, image.device) for side in image.shape[-2:])
     return image.index_select(1, rows).index_select(2, columns)
@@ -124,7 +130,7 @@ def _warp_mirrored_border(image: Tensor, transform: Transform) -> Tensor:
 
 def _random_crop(image: Tensor, transform: Transform) -> Tensor:
     x, y, width, height = (transform.params[name] for name in ("x", "y", "width", "height"))
-    # As floats: resizing uint8 gives different values on each device.
+    # The crop is converted to floats because resizing uint8 gives different values on different devices.
     return _to_uint8(tv.resize(tv.crop(image, y, x, height, width).float(), list(image.shape[-2:])))
 
 
@@ -162,7 +168,8 @@ def _noise(image: Tensor, transform: Transform) -> Tensor:
 
 
 def _grayscale(image: Tensor, _transform: Transform) -> Tensor:
-    return _to_uint8(tv.rgb_to_grayscale(image.float(), 3))  # as floats: uint8 would be truncated instead of rounded
+    # The image is converted to floats because torchvision truncates uint8 values instead of rounding them.
+    return _to_uint8(tv.rgb_to_grayscale(image.float(), 3))
 
 
 def _equalize(image: Tensor, _transform: Transform) -> Tensor:
@@ -196,6 +203,9 @@ OPERATIONS: Final[dict[str, Callable[[Tensor, Transform], Tensor]]] = {
     "cutout": _cutout,
     "low_light": _low_light,
 }
-"""All operations but ``jpeg_artifacts``, which OpenCV computes from the input image: on CUDA torchvision's
-``encode_jpeg`` does not subsample chroma (4:4:4), so that its artifacts differ, and it is deprecated since torchvision
-0.29."""
+"""For each operation except ``jpeg_artifacts``, the function that computes its pixels.
+
+OpenCV computes ``jpeg_artifacts`` from the input image for two reasons. On CUDA, torchvision's ``encode_jpeg`` does not
+subsample chroma (4:4:4), so its artifacts would differ. ``encode_jpeg`` has also been deprecated since torchvision
+0.29.
+"""

@@ -1,1 +1,1 @@
-"""Object detection: models, the runtimes that execute them, and post-processing."""
+"""Object detection: load models, execute them with a runtime, and post-process their outputs."""

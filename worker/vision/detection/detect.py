@@ -1,4 +1,4 @@
-"""Detect objects in images with a torchvision detector, on the fastest runtime that this machine has for it."""
+"""Detect objects in images with a torchvision detector, using the fastest runtime that this machine has."""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal
@@ -12,14 +12,14 @@ from worker.vision.detection.model_registry import BUNDLED, ModelCard
 from worker.vision.imaging import Rgb, limit_threads
 
 CPU_BATCH_SIZE: Final = 8
-"""Images in one batch on a CPU, where 4 to 8 are fastest and 16 are no better."""
+"""Number of images in one forward pass on a CPU. 4 to 8 images are fastest, and 16 are not faster."""
 CUDA_BATCH_SIZE: Final = 64
 MAX_HALF_PRECISION_LOSS: Final = 0.005
-"""The largest loss of mAP50 (0 to 1) at which ``precision="auto"`` chooses half precision."""
+"""``precision="auto"`` chooses half precision if it reduces the model's mAP50 (0 to 1) by at most this value."""
 
 
 class Detector:
-    """An object detector; create it with ``load``. Not thread-safe."""
+    """An object detector. Use ``load`` to create an instance. An instance is not thread-safe."""
 
     def __init__(
         self, model: nn.Module, card: ModelCard, *, device: str, precision: runtimes.Precision, threads: int,
@@ -28,29 +28,29 @@ class Detector:
         """Install a runtime into the model, in place.
 
         :param device: ``cpu`` or ``cuda``.
-        :param threads: number of threads of the runtime.
-        :param fallback: creates the detector for images for which this device's memory does not suffice.
+        :param threads: number of threads that the runtime may use.
+        :param fallback: function that creates the detector for images for which the memory of this device is too small.
         """
         self._card, self._model = card, model.eval()
         self._fallback: Detector | Callable[[], Detector] | None = fallback
         self.device = device
         self.batch_size = CPU_BATCH_SIZE if device == "cpu" else CUDA_BATCH_SIZE
-        """Images in one batch; reduced permanently when the device runs out of memory."""
+        """Number of images in one forward pass. It is reduced permanently if the device runs out of memory."""
         self.precision = runtimes.install(model, device=device, precision=precision, threads=threads)
 
     @property
     def info(self) -> dict[str, str]:
-        """``name``, ``version`` and ``weights_sha256`` of the model; stored with every result."""
+        """The ``name``, ``version`` and ``weights_sha256`` of the model, which are stored with every result."""
         return self._card.info
 
     def predict(self, images: list[Rgb], *, threshold: float | None = None) -> list[list[dict[str, Any]]]:
         """Detect objects in images of any size.
 
-        :param images: ``[H, W, 3]``, uint8, RGB.
-        :param threshold: minimum score of a detection, 0 to 1; the default is the model's own.
-        :returns: for each image its detections ``{"label", "score", "box"}``, the highest score first; ``box`` is x1,
+        :param images: each is ``[H, W, 3]``, uint8, RGB.
+        :param threshold: minimum score of a detection, from 0 to 1. The default is the threshold in the model card.
+        :returns: for each image, its detections ``{"label", "score", "box"}``, the highest score first. ``box`` is x1,
             y1, x2, y2 in pixels of the image.
-        :raises torch.OutOfMemoryError: the device's memory does not suffice for one image, and there is no fallback.
+        :raises torch.OutOfMemoryError: the memory of the device is too small for one image, and there is no fallback.
         """
         min_score = self._card.threshold if threshold is None else threshold
         results: list[list[dict[str, Any]]] = []
@@ -60,7 +60,8 @@ class Detector:
                 outputs = self._forward(batch)
             except torch.OutOfMemoryError:
                 if len(batch) > 1:
-                    self.batch_size = len(batch) // 2  # for good: the next batch of that size would not fit either
+                    # The reduction is permanent because the next batch of the same size would not fit either.
+                    self.batch_size = len(batch) // 2
                     continue
                 if self._fallback is None:
                     raise
@@ -90,14 +91,15 @@ class Detector:
 def load(
     source: str = BUNDLED, *, threads: int = 1, device: str | None = None, precision: Literal["auto", "full", "half"] = "auto"
 ) -> Detector:
-    """Load a model, and run it once so that everything is compiled and allocated.
+    """Load a model, and run it once so that its runtime is compiled and its memory is allocated.
 
     :param source: see ``model_registry.load``.
     :param threads: number of threads that torch, OpenCV and the runtime may each use in this process.
-    :param device: ``cpu`` or ``cuda``; by default a GPU if there is one.
-    :param precision: ``auto`` chooses half precision where the device supports it and the model card says that it loses
-        at most ``MAX_HALF_PRECISION_LOSS``.
-    :raises ModelUnusable: see ``model_registry.load``; or ``cuda`` was requested and there is no usable GPU.
+    :param device: ``cpu`` or ``cuda``; by default, a GPU is used if there is one.
+    :param precision: with ``auto``, half precision is used if the device supports it and the ``half_loss`` in the model
+        card is at most ``MAX_HALF_PRECISION_LOSS``.
+    :raises ModelUnusable: the model cannot be loaded (see ``model_registry.load``), or ``cuda`` was requested and there
+        is no usable GPU.
     """
     selected = runtimes.select_device(device)
     torch.set_num_threads(threads)
@@ -112,5 +114,5 @@ def load(
 
     fallback = load_on_cpu if selected != "cpu" else None
     detector = Detector(model, card, device=selected, precision=precision, threads=threads, fallback=fallback)
-    detector.predict([np.zeros((64, 64, 3), np.uint8)])  # warm-up
+    detector.predict([np.zeros((64, 64, 3), np.uint8)])  # this first call compiles the runtime and allocates its memory
     return detector

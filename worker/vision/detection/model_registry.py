@@ -1,12 +1,12 @@
-"""Load a detector: the bundled model, one of torchvision's by name, or a checkpoint file of the user.
+"""Load a detector: the bundled model, a model of torchvision by its name, or a checkpoint file that the user provides.
 
-A checkpoint is ``NAME.safetensors`` or ``NAME.pt`` (a state dict, read as weights only) with its model card
-``NAME.json`` beside it::
+A checkpoint is a file ``NAME.safetensors``, or ``NAME.pt`` with a state dict, which is loaded with
+``weights_only=True``. Its model card ``NAME.json`` must be in the same folder::
 
     {"name": "shelves", "version": "3", "architecture": "grocery", "labels": ["Apple", ...], "size": 256, "threshold": 0.3}
 
-``architecture`` is ``grocery`` (the network of ``worker.vision.detection.network``) or the name of a builder in
-``torchvision.models.detection``; ``labels`` do not include the background. ``scripts/train`` writes both files.
+``architecture`` is ``grocery`` (the network in ``worker.vision.detection.network``) or the name of a builder in
+``torchvision.models.detection``. ``labels`` does not include the background. ``scripts/train`` writes both files.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 import torchvision
@@ -38,16 +38,16 @@ _DOWNLOAD_TIMEOUT_S: Final = 30.0
 
 
 class ModelUnusable(Exception):
-    """A model is missing or cannot be used. The message names the model and says what to do."""
+    """Raised if a model is missing or cannot be used. The message names the model and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """The properties of a model besides its weights.
+    """The properties of a model other than its weights.
 
-    ``labels`` has an entry for each class index of the network, including the background (0). ``threshold`` is the
-    minimum score of a detection. ``half_loss`` is the loss of mAP50 in half precision, from 0 to 1; None when it was
-    not measured.
+    ``labels`` has an entry for each class index of the network, including the background (index 0). ``threshold`` is
+    the minimum score of a detection. ``half_loss`` is the amount (0 to 1) by which half precision reduces the model's
+    mAP50; None if it was not measured.
     """
 
     name: str
@@ -59,20 +59,21 @@ class ModelCard:
 
     @property
     def info(self) -> dict[str, str]:
-        """``name``, ``version`` and ``weights_sha256`` of the model; stored with every result."""
+        """The ``name``, ``version`` and ``weights_sha256`` of the model, which are stored with every result."""
         return {"name": self.name, "version": self.version, "weights_sha256": self.weights_sha256}
 
 
 def list_models() -> list[str]:
-    """Return the names of the models that ``load`` knows; it accepts the path of a checkpoint as well."""
+    """Return the names of all models that ``load`` can load by name."""
     return [BUNDLED, *torchvision.models.list_models(module=detection)]
 
 
 def load(source: str) -> tuple[nn.Module, ModelCard]:
     """Build a model and load its weights.
 
-    :param source: one of ``list_models``, or the path of a checkpoint.
-    :raises ModelUnusable: the model is unknown or damaged, its card is missing, or its weights cannot be downloaded.
+    :param source: a name that ``list_models`` returns, or the path of a checkpoint.
+    :raises ModelUnusable: the model is unknown or damaged, its model card is missing, or its weights cannot be
+        downloaded.
     """
     if source == BUNDLED:
         return _load_checkpoint(_FOLDER / f"{BUNDLED}.safetensors")
@@ -84,16 +85,16 @@ def load(source: str) -> tuple[nn.Module, ModelCard]:
 
 
 def _load_pretrained(name: str) -> tuple[nn.Module, ModelCard]:
-    """Load torchvision's model with its ``DEFAULT`` weights, from its cache or its server."""
+    """Load a model of torchvision with its ``DEFAULT`` weights from torchvision's cache, or download the weights."""
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
         with _timeout(_DOWNLOAD_TIMEOUT_S):
             model = torchvision.models.get_model(name, weights=weights, progress=False)
-    except Exception as error:  # no connection, a wrong digest, or any exception of unpickling
+    except Exception as error:  # there is no connection, the digest is wrong, or unpickling failed
         if file.exists():
-            raise ModelUnusable(f"The weights of {name} are damaged. Remove the file {file}.") from error
-        raise ModelUnusable(f"The weights of {name} cannot be downloaded from {weights.url}. Put the file at {file}.") from error
+            raise ModelUnusable(f"The weights of {name} are damaged. Remove the file {file} to download it again.") from error
+        raise ModelUnusable(f"The weights of {name} cannot be downloaded from {weights.url}. Download the file on another machine, and put it at {file}.") from error
     labels = tuple(weights.meta["categories"])
     return model, ModelCard(name, f"{torchvision.__version__} {weights.name}", labels, _DEFAULT_THRESHOLD, _digest(file.read_bytes()))
 
@@ -105,7 +106,7 @@ def _load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
             raise ModelUnusable(f"{path} is larger than the limit of {_MAX_BYTES} bytes. Use a smaller checkpoint.")
         data, fields = path.read_bytes(), json.loads(card_path.read_text())
     except (OSError, ValueError) as error:
-        raise ModelUnusable(f"{path} or its model card {card_path.name} cannot be read: {error}") from error
+        raise ModelUnusable(f"{path} or its model card {card_path.name} cannot be read: {error}. Check both files.") from error
     try:
         labels = tuple(str(label) for label in fields["labels"])
         architecture = str(fields.get("architecture", BUNDLED))
@@ -116,25 +117,27 @@ def _load_checkpoint(path: Path) -> tuple[nn.Module, ModelCard]:
             None if loss is None else float(loss),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise ModelUnusable(f"{card_path} is not a valid model card: {error!r}") from error
+        raise ModelUnusable(f"{card_path} is not a valid model card: {error!r}. Correct the file, or use scripts/train to write it.") from error
     try:
         weights = _read_tensors(path, data)
         if isinstance(model, SSD) and architecture == BUNDLED:
             load_weights(model, weights)
         else:
             model.load_state_dict(weights)
-    except Exception as error:  # unpickling may raise anything; a truncated file raises ValueError, a state dict of another network RuntimeError
+    except Exception as error:
+        # Unpickling can raise any exception, a truncated file raises ValueError, and the state dict of another network
+        # raises RuntimeError.
         reason = (str(error).splitlines() or [repr(error)])[0]
-        raise ModelUnusable(f"{path} does not hold the weights that its model card describes: {reason}") from error
+        raise ModelUnusable(f"{path} does not hold the weights that its model card describes. Use a checkpoint with its own model card. Error: {reason}") from error
     return model, card
 
 
 def build_model(architecture: str, classes: int, size: int) -> nn.Module:
     """Build a network with random weights.
 
-    :param architecture: one of ``list_models``.
+    :param architecture: a name that ``list_models`` returns.
     :param classes: number of labels, without the background.
-    :param size: side of the square input in pixels; used by the project's own architecture only.
+    :param size: side of the square input in pixels; only the architecture ``grocery`` uses it.
     :raises ValueError: ``architecture`` is unknown.
     """
     model: nn.Module
@@ -157,9 +160,9 @@ def _read_tensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 
 def _read_safetensors(data: bytes) -> dict[str, Tensor]:
-    """Parse the safetensors format (github.com/huggingface/safetensors#format).
+    """Parse a file in the safetensors format (github.com/huggingface/safetensors#format).
 
-    Its library may be missing on a GPU machine.
+    The library safetensors is not used because it can be missing on a GPU machine.
     """
     begin = 8 + int.from_bytes(data[:8], "little")
     tensors = {}
@@ -177,7 +180,7 @@ def _digest(data: bytes) -> str:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Set the default timeout of new sockets: torchvision's download sets none."""
+    """Set the default timeout for new sockets, because torchvision's download function does not set a timeout."""
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,13 +1,13 @@
-"""The network of the bundled detector: a small residual backbone of plain convolutions under torchvision's SSD.
+"""The network of the bundled detector: torchvision's SSD with a small residual backbone that uses plain convolutions.
 
-Plain 3x3 convolutions train faster on a CPU than depthwise ones, and are as fast in OpenVINO.
+On a CPU, training with plain 3x3 convolutions is faster than with depthwise ones. In OpenVINO, both are equally fast.
 """
 
 import re
 from collections import OrderedDict
 from typing import Final
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,17 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD, SSDHead
 
 WIDTHS: Final = (24, 48, 96, 160, 256, 256, 256)
-"""Channels of each stage. Each stage halves the resolution, from 1/2 to 1/128 of the input."""
+"""Number of channels in each stage. Each stage halves the resolution: the first stage has 1/2 and the last stage has
+1/128 of the input's resolution."""
 BLOCKS: Final = (0, 1, 2, 2, 1, 1, 0)
-"""Residual blocks of each stage. Small objects are classified on the map at 1/16, so the stages up to it are the
-deepest."""
+"""Number of residual blocks in each stage. Small objects are classified on the feature map at 1/16 of the input's
+resolution, so the two stages up to this map have the most blocks."""
 FIRST_MAP: Final = 3
-"""Index of the stage whose output is the first feature map of the detector, at 1/16."""
+"""Index of the stage whose output is the detector's first feature map, at 1/16 of the input's resolution."""
 
 MEAN: Final = 0.5
 STD: Final = 0.25
-"""Mean and standard deviation that normalize every channel, after division by 255."""
+"""Mean and standard deviation with which every channel is normalized after the values are divided by 255."""
 
 _SECOND_BLOCK: Final = re.compile(r"backbone\.stages\.\d\.2\.")
 _SCALES: Final = [0.12, 0.28, 0.48, 0.7, 0.95]
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> "OrderedDict[str, Tensor]":
-        """Return the maps ``[N, C, H, W]`` by index of their stage, the finest first."""
+        """Return the feature maps ``[N, C, H, W]``, keyed by the index of their stage, the finest map first."""
         maps: OrderedDict[str, Tensor] = OrderedDict()
         for depth, stage in enumerate(self.stages):
             x = stage(x)
@@ -53,10 +54,10 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The backbone with a coarse and a fine classification head on each map, for pre-training the detector's backbone.
+    """A classifier for pre-training the backbone, with a coarse and a fine classification head on each feature map.
 
-    Each map must separate the classes on its own (deep supervision, Lee et al. 2015), as each of the detector's maps
-    must.
+    Each feature map must separate the classes on its own (deep supervision, Lee et al. 2015), because the detector
+    classifies objects on each map separately.
     """
 
     def __init__(self, coarse: int, fine: int) -> None:
@@ -72,7 +73,7 @@ class Classifier(nn.Module):
         self.fine = nn.ModuleList(nn.Linear(width, fine) for width in WIDTHS[FIRST_MAP:])
 
     def forward(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return coarse logits ``[N, coarse]`` and fine logits ``[N, fine]`` for each map.
+        """Return the coarse logits ``[N, coarse]`` and the fine logits ``[N, fine]`` for each feature map.
 
         :param x: images ``[N, 3, S, S]``.
         """
@@ -104,10 +105,11 @@ def build_detector(classes: int, size: int) -> SSD:
 
 
 def load_weights(model: SSD, weights: dict[str, Tensor]) -> None:
-    """Load a state dict into a detector of ``build_detector``.
+    """Load a state dict into a detector that ``build_detector`` built.
 
-    The second block of a stage exists since grocery 1.2. It is initialised as the identity; weights of earlier versions
-    leave it so, and give the same output as before.
+    Since version 1.2 of ``grocery``, some stages have a second residual block. Weights of earlier versions do not
+    contain this block. For such weights, the block remains the identity, as it was initialised, so the detector gives
+    the same output as before.
 
     :raises RuntimeError: the weights belong to another network.
     """
@@ -120,7 +122,7 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _conv(width, width, 1)
         norm = nn.BatchNorm2d(width)
-        nn.init.zeros_(norm.weight)  # initialised as the identity (Goyal et al. 2017)
+        nn.init.zeros_(norm.weight)  # so that the block is initialised as the identity (Goyal et al. 2017)
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Post-processing of torchvision's SSD for all classes at once.
+"""Post-process the outputs of torchvision's SSD for all classes at once.
 
-Torchvision loops over the classes, which for 90 of them costs as much as a small network.
+Torchvision's own code loops over the classes. For 90 classes, this takes as much time as running a small network.
 """
 
 from typing import Any
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor
@@ -15,14 +15,14 @@ from torchvision.ops import boxes as box_ops
 def postprocess_detections(
     model: Any, heads: dict[str, Tensor], anchors: list[Tensor], sizes: list[tuple[int, int]]
 ) -> list[dict[str, Tensor]]:
-    """Do what ``SSD.postprocess_detections`` does: decode the boxes, select by score, apply non-maximum suppression.
+    """Decode boxes, select them by score, and apply non-maximum suppression, as ``SSD.postprocess_detections`` does.
 
-    :param model: the SSD, whose thresholds and limits apply.
-    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors and C
-        classes with the background.
+    :param model: the SSD; its thresholds and limits are used.
+    :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors, and C
+        classes including the background.
     :param anchors: ``[A, 4]`` for each image.
-    :param sizes: height and width of each image in pixels of the network's input.
-    :returns: for each image ``boxes`` ``[D, 4]``, ``scores`` ``[D]`` and ``labels`` ``[D]``, the highest score first.
+    :param sizes: the height and width of each image in pixels of the network's input.
+    :returns: for each image, ``boxes`` ``[D, 4]``, ``scores`` ``[D]`` and ``labels`` ``[D]``, the highest score first.
     """
     results = []
     probabilities = torch.softmax(heads["cls_logits"], -1)
@@ -38,7 +38,13 @@ def postprocess_detections(
 
 
 def _top_candidates(scores: Tensor, anchor: Tensor, label: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Keep the ``limit`` highest-scoring anchors of each label. ``anchor`` and ``label`` are parallel index tensors."""
+    """Return only the candidates that are among the ``limit`` candidates with the highest scores for their label.
+
+    A candidate is an anchor with a label. Its two indices are at the same position in ``anchor`` and ``label``.
+
+    :param scores: ``[A, C]``.
+    :returns: ``anchor`` and ``label`` for the remaining candidates.
+    """
     crowded_labels = torch.nonzero(torch.bincount(label, minlength=1) > limit).flatten()
     for crowded in crowded_labels.tolist():
         members = torch.nonzero(label == crowded).flatten()

@@ -1,8 +1,9 @@
-"""Runtimes that compute a detector's network: OpenVINO on a CPU; torch on a GPU, and on a CPU without OpenVINO.
+"""Compute a detector's network with a runtime: OpenVINO on a CPU, and torch on a GPU or on a CPU without OpenVINO.
 
 ``install`` replaces three parts of a torchvision detector: its transform, its backbone and, if it has one, its dense
-head. The post-processing of an SSD is replaced by ``nms``. The rest (anchors, proposals, non-maximum suppression)
-remains torchvision's code, so that every runtime gives the results of the plain torchvision call.
+head. For an SSD, ``install`` also replaces the post-processing with the module ``nms``. All other parts (anchors,
+proposals, non-maximum suppression) remain torchvision's code, so that every runtime gives the same results as
+torchvision alone.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections import OrderedDict
 from functools import cache, partial
 from typing import Any, Literal
 
-import worker.vision.without_compiler  # noqa: F401 -- must precede torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import cv2
 import numpy as np
@@ -28,19 +29,19 @@ Precision = Literal["full", "half"]
 
 
 def select_device(device: str | None) -> str:
-    """Return the requested device; by default ``cuda`` if there is a usable GPU, else ``cpu``.
+    """Return the requested device. If ``device`` is None, return ``cuda`` if there is a usable GPU, or else ``cpu``.
 
-    :raises ModelUnusable: ``cuda`` is requested and there is no usable GPU.
+    :raises ModelUnusable: ``cuda`` is requested, but there is no usable GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelUnusable("torch finds no GPU that it can use. Set the device to cpu, or leave it unset.")
+        raise ModelUnusable("The device is cuda, but torch finds no GPU that it can use. Set the device to cpu, or leave it unset.")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def supports_half(device: str) -> bool:
     """Return whether half precision is faster than full precision on the device.
 
-    It is bfloat16 on a CPU and float16 on a GPU.
+    Half precision is bfloat16 on a CPU and float16 on a GPU.
     """
     if device != "cpu":
         return True
@@ -53,15 +54,15 @@ def supports_half(device: str) -> bool:
 
 @cache
 def _openvino_core() -> Any:
-    """Create OpenVINO's core once for the process, and keep it.
+    """Return OpenVINO's core, which is created once for the process and never destroyed.
 
-    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread;
-    when the core is destroyed, it unmaps that stack and restores the previous one. If two cores are destroyed in the
-    order of their creation, the thread keeps a stack that is unmapped, and the next signal kills the process.
+    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread.
+    When the core is destroyed, the plugin unmaps this stack and restores the previous one. If two cores are destroyed
+    in the order of their creation, the thread is left with an unmapped stack, and the next signal kills the process.
 
     :raises ImportError: OpenVINO is not installed.
     """
-    import openvino  # on first use, and only in this module: some machines lack it
+    import openvino  # OpenVINO is imported on first use, and only in this module, because some machines do not have it
 
     return openvino.Core()
 
@@ -70,8 +71,10 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
     """Install a runtime into a torchvision detector, in place.
 
     :param device: ``cpu`` or ``cuda``.
+    :param precision: the requested precision.
     :param threads: number of threads that OpenVINO may use.
-    :returns: the precision that is used: ``full`` where the device does not support ``half``.
+    :returns: the precision that is used. It is ``full`` if ``half`` was requested but half precision is not faster on
+        the device.
     """
     if precision == "half" and not supports_half(device):
         precision = "full"
@@ -96,11 +99,12 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
 
 
 class _Transform(nn.Module):
-    """Torchvision's ``GeneralizedRCNNTransform`` with OpenCV.
+    """Does what torchvision's ``GeneralizedRCNNTransform`` does, but with OpenCV.
 
-    Sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of 1280x960 costs
-    nine times as much as resizing bytes. So a side that is more than twice its target length is first halved by area,
-    in bytes, as often as that applies: bilinear interpolation of two neighbours would skip most of its pixels anyway.
+    The resulting sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of
+    1280x960 pixels takes nine times as long as resizing the same image as bytes. So while a side is more than twice as
+    long as its target length, the side is halved by area averaging, before the image is converted to floats. Bilinear
+    interpolation would skip most of the pixels of such a side anyway, because it reads only two neighbouring pixels.
     """
 
     def __init__(self, original: Any) -> None:
@@ -109,16 +113,17 @@ class _Transform(nn.Module):
         self._buffer = np.empty((0, 0, 0, 3), np.float32)
 
     def forward(self, images: list[Tensor], _targets: None = None) -> tuple[ImageList, None]:
-        """Resize images ``[3, H, W]`` into a batch ``[N, 3, H, W]``, float32 from 0 to 255.
+        """Resize images ``[3, H, W]`` into a batch ``[N, 3, H, W]``, float32 with values from 0 to 255.
 
-        The images are uint8, views of contiguous arrays ``[H, W, 3]``.
+        The images are uint8, and they are views of contiguous arrays ``[H, W, 3]``.
         """
         resized = [self._resize(image.permute(1, 2, 0).numpy()) for image in images]
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in resized]
         stride = 1 if self._original.fixed_size else self._original.size_divisible
         height, width = (math.ceil(max(size[axis] for size in sizes) / stride) * stride for axis in (0, 1))
         batch = self._allocate(len(resized), height, width)
-        # Normalization turns this value into 0, with which torchvision pads after normalization.
+        # Torchvision pads with 0 after normalization. Here, images are padded before normalization, which turns this
+        # value into 0.
         padding = np.multiply(self._original.image_mean, 255, dtype=np.float32)
         for row, rgb, (high, wide) in zip(batch, resized, sizes, strict=True):
             row[:high, :wide] = rgb
@@ -126,18 +131,19 @@ class _Transform(nn.Module):
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
 
     def postprocess(self, outputs: list[dict[str, Tensor]], *sizes: Any) -> Any:
-        """Scale boxes back to pixels of the images. Masks and key points, which nothing here uses, are left out.
+        """Scale boxes back to pixels of the original images.
 
-        A hundred masks of an image of 50 megapixels would take 19 GB.
+        Masks and key points are removed because the service does not use them, and because a hundred masks for an image
+        of 50 megapixels would need 19 GB of memory.
         """
         return self._original.postprocess([{name: output[name] for name in ("boxes", "scores", "labels")} for output in outputs], *sizes)
 
     def _allocate(self, count: int, height: int, width: int) -> NDArray[np.float32]:
         """Return an uninitialised array ``[count, height, width, 3]``.
 
-        With a fixed size the buffer is reused (1.8 MB for an image of 384 x 384), because new memory pages cost more
-        than the copy into them. OpenVINO may refer to the buffer until its next call, so a call must not begin before
-        the previous one has returned.
+        If the size is fixed, a buffer is reused (1.8 MB for an image of 384 x 384 pixels), because allocating new
+        memory pages takes longer than copying the image into them. OpenVINO can refer to the buffer until OpenVINO is
+        called the next time, so a call of the detector must not begin before the previous call has returned.
         """
         if not self._original.fixed_size:
             return np.empty((count, height, width, 3), np.float32)
@@ -160,9 +166,10 @@ class _Transform(nn.Module):
 
 
 class _Network(nn.Module):
-    """The convolutional part: images to feature maps, and to the outputs of the dense head if there is one.
+    """The convolutional part of a detector: it computes feature maps and, if there is a dense head, the head's outputs.
 
-    With a dense head, the rest of the detector needs only the sizes of the maps, so one channel of each is returned.
+    If there is a dense head, the rest of the detector only needs the sizes of the feature maps, so only one channel of
+    each map is returned.
     """
 
     mean: Tensor
@@ -172,7 +179,7 @@ class _Network(nn.Module):
         super().__init__()
         self.backbone, self.head = model.backbone, getattr(model, "head", None)
         self.head_names: list[str] = []
-        """Names of the dense head's outputs in their order; empty where the model has none (two-stage detectors)."""
+        """The names of the dense head's outputs, in order; empty if there is no dense head (two-stage detectors)."""
         self.map_names: list[str] = []
         for name, values in (("mean", model.transform.image_mean), ("std", model.transform.image_std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255)
@@ -184,9 +191,10 @@ class _Network(nn.Module):
                 self.head_names = list(self.head(list(features.values())))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Compute images ``[N, H, W, 3]`` with values from 0 to 255.
+        """Run the network on images ``[N, H, W, 3]`` with values from 0 to 255.
 
-        Return the maps in the order of ``map_names``, then the outputs of ``head_names``.
+        :returns: the feature maps in the order of ``map_names``, then the head's outputs in the order of
+            ``head_names``.
         """
         x = (images.permute(0, 3, 1, 2) - self.mean) / self.std
         features = _as_dict(self.backbone(x))
@@ -197,7 +205,7 @@ class _Network(nn.Module):
 
 
 class _Backbone(nn.Module):
-    """Replaces a model's backbone; keeps the outputs of the dense head for ``_Head``."""
+    """Replaces a model's backbone, and keeps the outputs of the dense head until ``_Head`` returns them."""
 
     def __init__(self, runtime: "_TorchRuntime | _OpenVinoRuntime", head_names: list[str]) -> None:
         super().__init__()
@@ -214,7 +222,7 @@ class _Backbone(nn.Module):
 class _Head(nn.Module):
     def __init__(self, backbone: _Backbone) -> None:
         super().__init__()
-        self._backbone = [backbone]  # in a list, so that it is not registered as a submodule
+        self._backbone = [backbone]  # the list prevents torch from registering the backbone as a submodule
 
     def forward(self, _features: list[Tensor]) -> dict[str, Tensor]:
         outputs, self._backbone[0].head_outputs = self._backbone[0].head_outputs, {}
@@ -222,7 +230,7 @@ class _Head(nn.Module):
 
 
 class _TorchRuntime:
-    """Torch, channels last; in half precision if requested."""
+    """Runs the network with torch, in the memory format channels-last, and in half precision if requested."""
 
     def __init__(self, network: _Network, device: str, precision: Precision) -> None:
         self.map_names = network.map_names
@@ -238,9 +246,10 @@ class _TorchRuntime:
 
 
 class _OpenVinoRuntime:
-    """OpenVINO: on a CPU two to three times as fast as torch in float32. The results agree to 1e-5.
+    """Runs the network with OpenVINO.
 
-    In bfloat16 it is faster still.
+    On a CPU, OpenVINO is two to three times as fast as torch in float32, with results that agree to 1e-5. In bfloat16,
+    it is even faster.
     """
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
@@ -250,10 +259,11 @@ class _OpenVinoRuntime:
         width, height = fixed_size or (-1, -1)
         example = torch.zeros(2, *((height, width) if fixed_size else (128, 192)), 3)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # OpenVINO converts by way of torch.jit, about which torch warns
+            warnings.simplefilter("ignore")  # the conversion uses torch.jit, for which torch emits warnings
             shape = openvino.PartialShape([-1, height, width, 3])
-            # OpenVINO would have the trace checked, for which torch imports its compiler and computes everything twice.
-            traced = torch.jit.trace(network.eval(), example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]  # torch's own gap
+            # The network is traced here, and not by OpenVINO, because OpenVINO would request a check of the trace. For
+            # such a check, torch imports its compiler and computes everything twice.
+            traced = torch.jit.trace(network.eval(), example, strict=False, check_trace=False)  # type: ignore[no-untyped-call]  # torch has no type annotations for it
             model = openvino.convert_model(traced, input=[shape])
         settings = {
             "INFERENCE_NUM_THREADS": threads,

@@ -1,9 +1,9 @@
 """Parse the structure of image files before they are decoded.
 
-The structure tells whether a file is complete, how large the image is, and which parts a decoder needs. Decoders return
-what they have of a truncated file, or stop reading after the first frame; and some take long over data that do not
-belong to the image. Here each format, in a module of its own, is parsed to its end, in time at most proportional to the
-length of the file.
+The structure shows whether a file is complete, how large the image is, and which parts a decoder needs. Decoders alone
+do not suffice: some return the existing part of a truncated file without an error, some stop reading after the first
+frame, and some need a long time for data that do not belong to the image. This package has one module for each format,
+which parses the file to its end in a time that is at most proportional to the length of the file.
 """
 
 import struct
@@ -37,17 +37,20 @@ def check(kind: str, data: bytes) -> int:
     """Verify that a file is complete. Bytes after the end of the image are ignored.
 
     :param kind: the format, as returned by ``shared.media_types.sniff``.
-    :returns: the number of frames or pages; 0 where the decoder knows it without decoding them.
+    :returns: the number of frames or pages; 0 if it is not known here, but the decoder can return it without decoding
+        the frames.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     """
     try:
         return _CHECKS[kind](data)
-    except (struct.error, IndexError) as error:  # a read beyond the last byte
+    except (struct.error, IndexError) as error:  # the parser tried to read beyond the last byte
         raise VisionError("truncated") from error
 
 
 def remove_unneeded(kind: str, data: bytes) -> bytes:
-    """Return a file without the parts that could harm Pillow and that the image does not need. Most formats have none.
+    """Return a file without the parts that the image does not need and that can make Pillow slow or fail.
+
+    Files of most formats are returned unchanged.
 
     :param kind: the format, as returned by ``shared.media_types.sniff``.
     :raises VisionError: ``truncated``; ``corrupt``.
@@ -56,11 +59,11 @@ def remove_unneeded(kind: str, data: bytes) -> bytes:
 
 
 def read_size(kind: str | None, data: bytes) -> tuple[int, int] | None:
-    """Read width and height in pixels from the header of any format but JPEG.
+    """Read the width and height in pixels from the header of a file in any format except JPEG.
 
-    :returns: None where only a decoder could tell, or the format is unknown.
+    :returns: None if the header does not contain the size, or if the format is unknown.
     """
     try:
         return _SIZE_READERS[kind](data) if kind in _SIZE_READERS else None
-    except (struct.error, LookupError, StopIteration, VisionError):  # no header, or no frame
+    except (struct.error, LookupError, StopIteration, VisionError):  # there is no valid header, or no frame
         return None

@@ -9,19 +9,21 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _MAX_BOXES: Final = 16
-"""The size is not read from a file with this many boxes or more. Cameras and encoders write three."""
+"""The size is not read from a file with this many top-level boxes or more. Cameras and encoders write three."""
 _MAX_META_BYTES: Final = 1 << 16
-"""The size is not read from a ``meta`` box of this length or more."""
+"""The size is not read from a ``meta`` box with this length in bytes or more."""
 _SPATIAL_EXTENT: Final = re.compile(rb"\0\0\0\x14ispe")
-"""Length and name of an item's ``ispe`` property; four bytes, width and height follow (ISO/IEC 23008-12, 6.5.3)."""
+"""Matches the length and the name of an item's ``ispe`` property. After them, the property contains four bytes, the
+width, and the height (ISO/IEC 23008-12, 6.5.3)."""
 
 
 def check(data: bytes) -> int:
     """Verify that all boxes end within the file.
 
-    The last one may have no length; then the decoder detects what is missing.
+    The last box can have the length 0, which means that it extends to the end of the file. In this case, only the
+    decoder detects that the file is truncated.
 
-    :returns: 0: the decoder counts the frames.
+    :returns: 0, because the decoder counts the frames.
     :raises VisionError: ``truncated``; ``corrupt``.
     """
     if any(end > len(data) for _, _, end in _boxes(data)):
@@ -30,9 +32,9 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of the largest item; the image is one of the items.
+    """Return the width and height of the largest item in the file. The image that is decoded is one of the items.
 
-    :returns: None for an image sequence, or where a decoder may find other items.
+    :returns: None for an image sequence, or if a decoder could find other items than this function.
     """
     boxes = list(islice(_boxes(data), _MAX_BOXES))
     metas = [data[begin : min(end, begin + _MAX_META_BYTES)] for name, begin, end in boxes if name == b"meta"]
@@ -46,7 +48,10 @@ def read_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, begin and end of the top-level boxes, headers included; the last one may end beyond the file."""
+    """Yield the name, begin and end of each top-level box. The header is a part of the box.
+
+    In a truncated file, the end of the last box is beyond the end of the file.
+    """
     offset = 0
     while offset < len(data):
         (length,) = struct.unpack_from(">I", data, offset)

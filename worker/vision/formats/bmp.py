@@ -6,11 +6,13 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _CORE_HEADER_LENGTH: Final = 12
-"""Length in bytes of the oldest header (BITMAPCOREHEADER), which identifies it."""
+"""Length in bytes of the oldest type of header, BITMAPCOREHEADER. Each type of header is identified by its length."""
 
 
 def check(data: bytes) -> int:
-    """Verify that the header is complete; Pillow itself requires every row of pixels.
+    """Verify that the header is complete.
+
+    The pixels are not checked, because Pillow reports a missing row of pixels itself.
 
     :returns: the number of frames, 1.
     :raises VisionError: ``truncated``.
@@ -22,9 +24,10 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return width and height.
+    """Return the width and height.
 
-    The oldest header has unsigned 16-bit numbers; in the others a negative height means that rows go down.
+    The oldest type of header contains unsigned 16-bit numbers. In the other types, the numbers are signed, and a
+    negative height means that the rows are stored from top to bottom.
     """
     (header_length,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header_length == _CORE_HEADER_LENGTH else "<ii", data, 18)

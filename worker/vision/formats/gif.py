@@ -7,8 +7,8 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _MAX_HEADER_BYTES: Final = 1 << 16
-"""The first frame must begin within this many bytes for its size to be read. A GIF may begin with comments; parsing
-many short ones takes long."""
+"""The size is only read if the first frame begins within this many bytes. A GIF can begin with comments, and parsing
+many short comments takes a long time."""
 
 
 def check(data: bytes) -> int:
@@ -22,7 +22,7 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of the logical screen, enlarged to hold the whole first frame.
+    """Return the width and height of the logical screen, enlarged if necessary to contain the whole first frame.
 
     :raises StopIteration: there is no frame.
     """
@@ -49,5 +49,5 @@ def _frames(data: bytes) -> Iterator[int]:
 
 
 def _colour_table_length(flags: int) -> int:
-    """Return the length of the colour table in bytes; 0 where the flags announce none."""
+    """Return the length of the colour table in bytes; 0 if the flags say that there is no table."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0

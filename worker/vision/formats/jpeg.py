@@ -7,19 +7,19 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
-"""A marker with a length, or the end of the image; not a stuffed zero, a restart marker, a fill byte or a start of
-image (ITU-T T.81, B.1.1)."""
+"""Matches a marker that has a length, or the marker for the end of the image. It does not match a stuffed zero, a
+restart marker, a fill byte, or the marker for the start of the image (ITU-T T.81, B.1.1)."""
 _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
 _EXTENSIONS: Final = {0xC8, *range(0xF0, 0xFE)}
-"""Markers reserved for extensions, which no encoder writes. Pillow parses the content of such a segment as further
-segments."""
+"""Markers that are reserved for extensions. No encoder writes them. Pillow does not skip the content of such a segment
+but parses it as more segments."""
 _MAX_SEGMENTS: Final = 512
-"""Limit for any JPEG: Pillow concatenates Exif segments one by one, copying all of them each time. A colour profile may
-take 255 segments (ICC.1:2022, B.4), a camera writes about 20."""
+"""Limit for the segments of any JPEG. It is necessary because Pillow appends Exif segments one by one, and copies all
+previous segments each time. A colour profile can have 255 segments (ICC.1:2022, B.4), and a camera writes about 20."""
 _MAX_SCANS: Final = 100
-"""Limit for any JPEG: each scan may be a pass over all pixels for a few bytes. Cameras write one, progressive encoders
-about ten."""
+"""Limit for the scans of any JPEG. It is necessary because a scan of a few bytes can require a pass over all pixels.
+Cameras write one scan, and progressive encoders write about ten."""
 _MAX_PLAIN_SEGMENTS: Final = 100
 _MAX_PLAIN_SCANS: Final = 32
 
@@ -27,10 +27,10 @@ _MAX_PLAIN_SCANS: Final = 32
 def check(data: bytes) -> int:
     """Parse all segments up to the end marker.
 
-    A JPEG that is truncated between scans decodes without an error, but lacks that marker.
+    If a JPEG is truncated between two scans, a decoder reports no error, but the end marker is missing.
 
     :returns: the number of frames, 1.
-    :raises VisionError: ``truncated``; ``corrupt`` also for too many segments or scans.
+    :raises VisionError: ``truncated``; ``corrupt``, also if there are too many segments or scans.
     """
     if sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data)) > _MAX_SCANS:
         raise VisionError("corrupt")
@@ -38,7 +38,7 @@ def check(data: bytes) -> int:
 
 
 def is_plain(data: bytes) -> bool:
-    """Return whether a JPEG is complete and has no more segments and scans than cameras and ordinary encoders write."""
+    """Return whether a JPEG is complete, and has no more segments and scans than cameras and usual encoders write."""
     try:
         markers = [marker for marker, _, _ in _segments(data)]
     except VisionError:
@@ -49,7 +49,7 @@ def is_plain(data: bytes) -> bool:
 def remove_unneeded(data: bytes) -> bytes:
     """Return the file without extension segments and without bytes between segments.
 
-    Pillow reads such bytes one by one. Only the part before the first scan is filtered.
+    Pillow reads bytes between segments one by one. Only the part of the file before the first scan is changed.
 
     :raises VisionError: ``truncated``; ``corrupt``.
     """
@@ -63,9 +63,9 @@ def remove_unneeded(data: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield marker, begin and end of each segment, up to the end marker.
+    """Yield the marker, begin and end of each segment, up to the end marker.
 
-    The entropy-coded data of a scan follow its segment.
+    The entropy-coded data of a scan are between the segment of the scan and the next segment.
     """
     offset = 2
     for _ in range(_MAX_SEGMENTS):

@@ -9,20 +9,21 @@ from typing import Final
 from worker.vision.errors import VisionError
 
 _HEADER_OFFSET: Final = 16
-"""Offset of the data of the first chunk."""
+"""Offset of the first chunk's data in the file."""
 _PIXEL_CHUNKS: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Samples of a pixel by colour type (PNG, 11.2.1)."""
+"""Number of samples for each pixel, by colour type (PNG, 11.2.1)."""
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row of each pass of an interlaced PNG, and the steps to the next column and row (PNG, 8.1)."""
+"""For each pass of an interlaced PNG: its first column, its first row, the step to its next column, and the step to its
+next row (PNG, 8.1)."""
 _MAX_INFLATED_BYTES: Final = 1 << 20
-"""Limit of the output of one decompression step."""
+"""Limit for the number of bytes that one decompression step returns."""
 
 
 def check(data: bytes) -> int:
-    """Parse all chunks, and verify the checksums of those that a decoder needs.
+    """Parse all chunks, and verify the checksums of the chunks that a decoder needs.
 
-    Pillow does not verify those of the pixels.
+    Pillow does not verify the checksums of the chunks that contain pixels.
 
     :returns: the number of frames.
     :raises VisionError: ``corrupt``.
@@ -33,19 +34,19 @@ def check(data: bytes) -> int:
         (checksum,) = struct.unpack_from(">I", data, end)
         if name[:1].isupper() and zlib.crc32(view[begin - 4 : end]) != checksum:
             raise VisionError("corrupt")
-        if name == b"IHDR" and begin != _HEADER_OFFSET:  # of two headers a decoder might use the other one
+        if name == b"IHDR" and begin != _HEADER_OFFSET:  # if there were two headers, a decoder could use the second one
             raise VisionError("corrupt")
         frames += name == b"fcTL"
     return max(1, frames)
 
 
 def remove_unneeded(data: bytes) -> bytes:
-    """Return the file with only the chunks that determine the pixels and the orientation.
+    """Return a file that contains only the chunks that determine the pixels and the orientation.
 
-    Pillow fails on a long text chunk or a short gamma chunk.
+    Other chunks are removed because Pillow fails if a text chunk is long or a gamma chunk is short.
     """
     view, kept = memoryview(data), bytearray(data[:8])
-    with suppress(struct.error):  # a truncated file, which `check` reports
+    with suppress(struct.error):  # the file is truncated, which `check` reports
         for name, begin, end in _chunks(data):
             (checksum,) = struct.unpack_from(">I", data, end)
             if name in _PIXEL_CHUNKS or (name == b"eXIf" and zlib.crc32(view[begin - 4 : end]) == checksum):
@@ -54,11 +55,11 @@ def remove_unneeded(data: bytes) -> bytes:
 
 
 def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
-    """Inflate the colour profile (PNG, 11.3.2.3).
+    """Inflate and return the colour profile (PNG, 11.3.2.3).
 
     :param data: a file that passed ``check``.
-    :param max_bytes: limit of the inflated length.
-    :returns: an empty value where there is no profile, or it is damaged or longer than ``max_bytes``.
+    :param max_bytes: limit for the inflated length.
+    :returns: the profile; empty if it is missing, damaged, or longer than ``max_bytes``.
     """
     chunk = next((data[begin:end] for name, begin, end in _chunks(data) if name == b"iCCP"), b"")
     stream = zlib.decompressobj()
@@ -70,13 +71,13 @@ def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
 
 
 def check_pixels(data: bytes) -> None:
-    """Verify that no pixels are missing, by inflating them once more in steps of bounded size.
+    """Verify that no pixels are missing, by inflating the compressed pixels once more in steps of limited size.
 
-    The compressed stream may end early and still be valid. The decoder then leaves the remaining pixels black without
-    an error.
+    A compressed stream that ends too early can still be valid. In this case, the decoder leaves the remaining pixels
+    black and reports no error.
 
-    :param data: a file that passed ``check`` and whose size is within the limits: the time is proportional to its
-        pixels and its length.
+    :param data: a file that passed ``check``. Its width and height must already have been checked, because the time
+        that this function takes is proportional to the number of pixels and to the length of the file.
     :raises VisionError: ``truncated``.
     """
     width, height, depth, colour_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, _HEADER_OFFSET)
@@ -87,7 +88,7 @@ def check_pixels(data: bytes) -> None:
     stream = zlib.decompressobj()
     for name, begin, end in _chunks(data):
         compressed = data[begin:end] if name == b"IDAT" else b""
-        # After its end the stream would store all further input, copying it each time.
+        # No data are passed after the end of the stream, because the decompressor would store and copy them each time.
         while compressed and missing > 0 and not stream.eof:
             missing -= len(stream.decompress(compressed, min(missing, _MAX_INFLATED_BYTES)))
             compressed = stream.unconsumed_tail
@@ -96,12 +97,12 @@ def check_pixels(data: bytes) -> None:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return width and height from the header."""
+    """Return the width and height from the header."""
     return struct.unpack_from(">II", data, _HEADER_OFFSET)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, begin and end of the data of each chunk, up to and including ``IEND``."""
+    """Yield the name of each chunk, and the begin and end of the chunk's data, up to and including ``IEND``."""
     offset, name = 8, b""
     while name != b"IEND":
         length, name = struct.unpack_from(">I4s", data, offset)

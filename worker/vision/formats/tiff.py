@@ -10,29 +10,32 @@ from worker.vision.formats import jpeg
 
 _BYTE_ORDERS: Final = {b"I": "<", b"M": ">"}
 _MAX_FIELDS_FOR_SIZE: Final = 64
-"""The size is not read from a directory with more fields. Cameras and scanners write about twenty."""
+"""The size is not read from a directory with more fields than this. Cameras and scanners write about twenty."""
 _MAX_PAGES: Final = 10_000
 _MAX_ENTRIES: Final = 500_000
-"""Limits of the directories, and of the entries and strips together: these may overlap, so that the file's length does
-not bound their number."""
+"""``_MAX_PAGES`` limits the number of directories. ``_MAX_ENTRIES`` limits the total number of entries, strips, and
+tiles. These limits are necessary because the structures can overlap, so the length of the file does not limit their
+number."""
 _OFFSET_AND_LENGTH_TAGS: Final = ((273, 279), (324, 325))
-"""Tags of the offsets and lengths of strips and of tiles (TIFF 6.0, sections 3 and 15)."""
+"""Tags for the offsets and the lengths: first of strips, then of tiles (TIFF 6.0, sections 3 and 15)."""
 _SIZE_TAGS: Final = (256, 257)
-"""Tags of width and height."""
+"""Tags for the width and the height."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
 _INTEGER_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
-"""Struct codes of the integer field types; values of the signed types are never negative where they matter here."""
+"""Format characters of the module ``struct`` for the integer field types. Signed types are read as unsigned, because
+the fields that are used here never contain negative values."""
 _YCBCR: Final = 6
-"""Photometric interpretation with luma and two chroma samples, which several pixels may share (TIFF 6.0, section
-21)."""
+"""The photometric interpretation in which a pixel has a luma sample and two chroma samples, and several pixels can
+share their chroma samples (TIFF 6.0, section 21)."""
 
 
 def check(data: bytes) -> int:
-    """Parse all directories.
+    """Parse all directories, and verify that the file is complete.
 
-    Verify that all strips and tiles are inside the file, and that those of the first directory make up the whole image.
+    All strips and tiles must be inside the file, and the strips or tiles of the first directory must cover the whole
+    image.
 
-    :returns: the number of directories, which are pages.
+    :returns: the number of directories, each of which describes a page.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     :raises struct.error: the file is truncated.
     """
@@ -63,7 +66,7 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height from the first directory; None where that directory is unusual."""
+    """Return the width and height from the first directory; None if the directory is unusual."""
     order = _BYTE_ORDERS[data[:1]]
     (offset,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, offset)
@@ -72,23 +75,27 @@ def read_size(data: bytes) -> tuple[int, int] | None:
     size_entries = [entry for entry in _entries(data, order, offset, count) if entry[0] in _SIZE_TAGS]
     is_usual = all(kind in {_SHORT, _LONG} and length == 1 for _, kind, length, _ in size_entries)
     if [entry[0] for entry in size_entries] != list(_SIZE_TAGS) or not is_usual:
-        return None  # decoders may disagree about tags that are repeated or of another type
+        return None  # decoders can differ in how they read a tag that is repeated or has an unusual type
     directory = _read_directory(data, order, offset, count)
     return directory.value(256, 0), directory.value(257, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """A directory of a TIFF: type, count and value of each field, by tag."""
+    """A directory of a TIFF.
+
+    ``fields`` maps the tag of each field to the field's type, its number of values, and the four bytes that contain the
+    values or their offset.
+    """
 
     data: bytes
     order: str
     fields: dict[int, tuple[int, int, bytes]]
 
     def values(self, tag: int) -> tuple[int, ...]:
-        """Read the integers of a field; empty where it is missing.
+        """Return the integers in a field; empty if the field is missing.
 
-        They are in the field's entry where they fit, and otherwise at the offset that it contains.
+        If the integers fit into four bytes, they are in the field's entry. Otherwise, the entry contains their offset.
         """
         kind, count, value = self.fields.get(tag, (_BYTE, 0, b""))
         if count > _MAX_ENTRIES:
@@ -100,14 +107,14 @@ class _Directory:
         return struct.unpack_from(form, self.data, offset)
 
     def value(self, tag: int, default: int) -> int:
-        """Read the first integer of a field."""
+        """Return the first integer in a field; ``default`` if the field is missing."""
         return (*self.values(tag), default)[0]
 
     def check_complete(self) -> None:
-        """Verify that there are as many strips or tiles as the image needs, and that none of them is visibly truncated.
+        """Verify that there are as many strips or tiles as the image needs, and that they are not too short.
 
-        Decoders leave missing strips and tiles black. libtiff requires every row of compressed data, except in JPEG
-        compression.
+        Decoders leave missing strips and tiles black. Compressed strips and tiles are checked only if the compression
+        is JPEG, because libtiff reports missing rows for every other compression.
 
         :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
         """
@@ -122,7 +129,7 @@ class _Directory:
         compression = self.value(259, 1)
         subsampled = self.value(262, 0) == _YCBCR and self.values(530) not in {(), (1, 1)}
         if compression == 1 and (subsampled or (planes > 1 and max(bits) > 8)):
-            # Pillow reads the former as if each pixel had its own chroma, and the latter as if planes had 8 bits.
+            # Pillow reads shared chroma samples as if each pixel had its own, and planes as if they had 8-bit samples.
             raise VisionError("unsupported_format")
         if len(offsets) < -(-width // across) * -(-height // down) * planes:
             raise VisionError("truncated")
@@ -132,7 +139,7 @@ class _Directory:
             if sum(lengths) < rows * -(-across * depth // 8):
                 raise VisionError("truncated")
         if compression == 7:
-            # Overlapping tiles or strips would take more time to parse than in proportion to the file's length.
+            # If tiles or strips overlapped, parsing them would take more time than in proportion to the file's length.
             if sum(lengths) > len(self.data):
                 raise VisionError("corrupt")
             for offset, length in zip(offsets, lengths, strict=False):
@@ -142,7 +149,7 @@ class _Directory:
 def _read_directory(data: bytes, order: str, offset: int, count: int) -> _Directory:
     """Read a directory as Pillow does.
 
-    Of repeated fields the first counts, and a field of an unknown type is ignored.
+    If a field is repeated, only the first one is used. A field with an unknown type is ignored.
     """
     fields: dict[int, tuple[int, int, bytes]] = {}
     for tag, kind, length, value in _entries(data, order, offset, count):
@@ -152,5 +159,5 @@ def _read_directory(data: bytes, order: str, offset: int, count: int) -> _Direct
 
 
 def _entries(data: bytes, order: str, offset: int, count: int) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield tag, type, number of values, and value or offset of each field."""
+    """Yield the tag, the type, the number of values, and the values or their offset, for each field."""
     return struct.iter_unpack(order + "HHI4s", memoryview(data)[offset + 2 : offset + 2 + 12 * count])

@@ -8,7 +8,7 @@ from worker.vision.errors import VisionError
 def check(data: bytes) -> int:
     """Verify that the file is as long as its first chunk says.
 
-    :returns: 0: the decoder counts the frames.
+    :returns: 0, because the decoder counts the frames.
     :raises VisionError: ``truncated``.
     """
     (length,) = struct.unpack_from("<I", data, 4)
@@ -18,9 +18,9 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of a canvas, a lossless image or a lossy one; None for any other chunk.
+    """Return the width and height from the first chunk; None if the type of the chunk is unknown.
 
-    See RFC 9649, 2.7 and 3.4, and RFC 6386, 9.1.
+    The chunk describes a canvas (RFC 9649, 2.7), a lossless image (RFC 9649, 3.4) or a lossy image (RFC 6386, 9.1).
     """
     kind = data[12:16]
     if kind == b"VP8X":

@@ -1,1 +1,1 @@
-"""Training of the bundled detector: drawing, composing scenes, fitting, judging."""
+"""Train the bundled detector: draw images, compose scenes, fit the network, and evaluate the result."""

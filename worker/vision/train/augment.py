@@ -1,4 +1,4 @@
-"""Random augmentation of training images: variation in viewpoint, lighting, camera and occlusion."""
+"""Augment training images randomly, to vary the viewpoint, the lighting, the camera, and the occlusion."""
 
 import cv2
 import numpy as np
@@ -9,10 +9,10 @@ _LEVELS = np.arange(256, dtype=np.float32)[:, None]
 
 
 def random_crop(image: Image, size: int, rng: Rng, *, min_area: float) -> Image:
-    """Cut out a random part, rotated, sheared and mirrored at random, and resize it to a square.
+    """Cut out a random part of an image, rotate, shear and mirror it randomly, and resize it to a square.
 
     :param size: side of the returned square in pixels.
-    :param min_area: smallest share of the image's area that is cut out.
+    :param min_area: the smallest share of the image's area that the part can have.
     """
     area, ratio = rng.uniform(min_area, 1.0), np.exp(rng.uniform(-0.29, 0.29))
     image = _downscale(image, np.sqrt(area) / size)
@@ -22,7 +22,8 @@ def random_crop(image: Image, size: int, rng: Rng, *, min_area: float) -> Image:
     angle = np.deg2rad(rng.uniform(-20, 20)) if rng.random() < 0.5 else 0.0
     shear = rng.uniform(-0.15, 0.15) if rng.random() < 0.3 else 0.0
     mirror = -1.0 if rng.random() < 0.5 else 1.0
-    # Maps pixels of the square to pixels of the image: scaled to the part, mirrored, sheared and rotated about its centre.
+    # The matrix maps pixels of the square to pixels of the image. It scales to the size of the part, and then mirrors,
+    # shears, and rotates about the centre of the part.
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = rotation @ np.array([[mirror, shear], [0, 1]]) @ np.diag([w / size, h / size])
     centre = np.array([x + w / 2, y + h / 2])
@@ -33,9 +34,9 @@ def random_crop(image: Image, size: int, rng: Rng, *, min_area: float) -> Image:
 
 
 def _downscale(image: Image, share: float) -> Image:
-    """Reduce an image by area until one of its pixels covers about one pixel of the crop.
+    """Reduce an image by area averaging until one of its pixels covers about one pixel of the crop.
 
-    Bilinear sampling alone would alias.
+    Without this reduction, bilinear sampling would cause aliasing.
 
     :param share: the side of one pixel of the crop, as a share of the image's shorter side.
     """
@@ -48,7 +49,10 @@ def _downscale(image: Image, share: float) -> Image:
 
 
 def photometric_distort(image: Image, rng: Rng) -> Image:
-    """Change exposure, contrast, gamma, tint, saturation; at random also blur, add noise, remove colour or detail."""
+    """Change the exposure, contrast, gamma, tint and saturation of an image by random amounts.
+
+    Some images also lose their colour, and some are blurred, get noise, or lose detail.
+    """
     gain = rng.uniform(0.6, 1.4) * (1 + rng.uniform(-0.14, 0.14, 3))
     values = 255 * (_LEVELS / 255) ** np.exp(rng.uniform(-0.3, 0.3))
     table = (values - 128) * rng.uniform(0.75, 1.25) + 128 + rng.uniform(-15, 15)
@@ -71,7 +75,7 @@ def photometric_distort(image: Image, rng: Rng) -> Image:
 
 
 def random_erase(image: Image, rng: Rng) -> None:
-    """Fill one to three rectangles of a square image with random colours, in place (Zhong et al. 2020)."""
+    """Fill one to three rectangles in a square image with random colours, in place (Zhong et al. 2020)."""
     size = image.shape[0]
     for _ in range(int(rng.integers(1, 4))):
         height, width = (int(size * rng.uniform(0.08, 0.35)) for _ in range(2))

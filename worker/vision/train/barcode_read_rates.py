@@ -1,7 +1,8 @@
-"""Measure how many barcodes are read in degraded images: draw codes, apply one degradation, read them.
+"""Measure how many barcodes can be read in degraded images.
 
-Each image holds one code of each symbology among produce and cartons. The strength of a degradation is given in modules
-(the width of the narrowest bar), so that the figures are valid for any resolution.
+Each image is drawn with produce, cartons, and one barcode of each symbology. Then it is degraded in one way, and the
+barcodes are read. The strength of a blur is given in modules, so that the results are valid for any resolution. A
+module is the width of the narrowest bar.
 """
 
 from collections import Counter
@@ -21,11 +22,12 @@ from worker.vision.train.drawings import Image, Rng
 WIDTH: Final = 1280
 HEIGHT: Final = 960
 MODULE: Final = 2.4
-"""Pixels per module, except in the degradation that varies it."""
+"""Number of pixels per module, except in the degradation that varies this number."""
 LINEAR: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 MATRIX: Final = ("QRCode", "DataMatrix")
 SYMBOLOGIES: Final = LINEAR + MATRIX
-_SUPERSAMPLING: Final = 4  # drawn at this multiple of the size, then reduced, so that edges look as from a sensor
+_SUPERSAMPLING: Final = 4
+"""Labels are drawn at this multiple of their size and then reduced, so that their edges look like edges in a photo."""
 _BACKGROUNDS: Final = 8
 _LETTERS: Final = "ABCDEFGHJKLMNPRSTUVWXYZ0123456789-"
 _DIGITS: Final = {"EAN13": 12, "EAN8": 7, "UPCA": 11}
@@ -33,10 +35,10 @@ _DIGITS: Final = {"EAN13": 12, "EAN8": 7, "UPCA": 11}
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """The content of a label.
+    """The content of a barcode.
 
-    ``text`` is the text that a reader returns, ``declared`` a spelling in which a client may declare it, ``other``
-    another valid code that differs in one character.
+    ``text`` is the text that a reader returns. ``declared`` is a spelling that a client can use to declare the barcode.
+    ``other`` is a spelling of another valid barcode whose content differs in one character.
     """
 
     symbology: str
@@ -47,24 +49,25 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class DrawnCode:
-    """A code in an image, with the corners ``[4, 2]`` of its bars or modules in pixels."""
+    """A barcode in an image, with the corners ``[4, 2]`` of its bars or modules in pixels."""
 
     code: Code
     corners: NDArray[np.float64]
 
     @property
     def box(self) -> list[float]:
-        """The axis-aligned bounding box: x1, y1, x2, y2."""
+        """The axis-aligned bounding box of the corners: x1, y1, x2, y2 in pixels."""
         return [*self.corners.min(0).tolist(), *self.corners.max(0).tolist()]
 
 
 @dataclass(slots=True)
 class ReadRate:
-    """Results for one degradation at one strength; each of the ``images`` holds every symbology once.
+    """The results for one degradation at one strength.
 
-    ``read`` and ``matched`` count, by symbology, the codes that were read and the results ``match`` for the code that
-    is in the image; ``wrong`` counts the texts that were read but not drawn; ``wrong_matches`` counts the results
-    ``match`` for a code that is not in the image.
+    ``images`` is the number of images, each of which contains one barcode of every symbology. For each symbology,
+    ``read`` is the number of barcodes that were read, and ``matched`` is the number of barcodes that gave the result
+    ``match`` when they were declared. ``wrong`` is the number of texts that were read but not drawn. ``wrong_matches``
+    is the number of results ``match`` for declared barcodes that are not in the image.
     """
 
     degradation: str
@@ -81,7 +84,11 @@ Degrade = Callable[[Image, list[DrawnCode], Rng], Image]
 
 
 def measure(count: int, seed: int) -> list[ReadRate]:
-    """Draw and read ``count`` images for every strength of every degradation, with all symbologies in each image."""
+    """Measure the read rates for every strength of every degradation.
+
+    :param count: number of images for each strength of each degradation.
+    :param seed: random seed.
+    """
     rng = np.random.default_rng(seed)
     backgrounds = [draw_scene(rng) for _ in range(min(count, _BACKGROUNDS))]
     return [
@@ -105,7 +112,7 @@ def format_table(rates: list[ReadRate]) -> str:
 
 
 def random_code(symbology: str, rng: Rng) -> Code:
-    """Generate a code with valid check digits."""
+    """Generate a random barcode with valid check digits."""
     content = _random_content(symbology, rng)
     position = int(rng.integers(1, len(content)))
     alphabet = "0123456789" if content.isdigit() else _LETTERS
@@ -116,7 +123,7 @@ def random_code(symbology: str, rng: Rng) -> Code:
 
 
 def draw_scene(rng: Rng) -> Image:
-    """Draw the surroundings of the labels: a shelf with produce and cartons, RGB ``[HEIGHT, WIDTH, 3]``."""
+    """Draw the background on which labels are pasted: a shelf with produce and cartons, RGB ``[HEIGHT, WIDTH, 3]``."""
     scene = drawings.draw_background(WIDTH, HEIGHT, rng)
     for _ in range(10):
         names = list(drawings.CARTONS if rng.random() < 0.4 else drawings.PRODUCE)
@@ -129,9 +136,10 @@ def draw_scene(rng: Rng) -> Image:
 
 
 def paste_label(scene: Image, code: Code, pose: NDArray[np.float64], centre: tuple[float, float]) -> DrawnCode:
-    """Paste a label on a scene, in place.
+    """Paste a label with a barcode on a scene, in place.
 
-    :param pose: 3x3 matrix from modules relative to the label's centre to pixels relative to ``centre``.
+    :param pose: 3x3 matrix that maps modules relative to the label's centre to pixels relative to ``centre``.
+    :param centre: x and y of the label's centre in pixels of the scene.
     """
     symbol = _symbol(code)
     height, width = symbol.shape
@@ -140,7 +148,8 @@ def paste_label(scene: Image, code: Code, pose: NDArray[np.float64], centre: tup
     corners = _project(placement, 0, 0, width, height)
     left, top = np.floor(corners.min(0)).astype(int)
     right, bottom = np.ceil(corners.max(0)).astype(int)
-    # From supersampled pixels of the symbol to supersampled pixels of the part of the scene; OpenCV's origin is the centre of
+    # The matrices map supersampled pixels of the symbol to modules, and pixels of the scene to supersampled pixels of
+    # the part of the scene under the label. The offsets of 0.5 are necessary because OpenCV's origin is the centre of
     # the first pixel.
     over = _SUPERSAMPLING
     to_modules = np.array([[1 / over, 0, 0.5 / over], [0, 1 / over, 0.5 / over], [0, 0, 1]])
@@ -156,13 +165,13 @@ def paste_label(scene: Image, code: Code, pose: NDArray[np.float64], centre: tup
 
 
 def rotation_pose(degrees: float, module: float = MODULE) -> NDArray[np.float64]:
-    """Return the pose of a label that faces the camera, rotated clockwise."""
+    """Return the pose of a label that faces the camera and is rotated clockwise by ``degrees``."""
     cos, sin = np.cos(np.radians(degrees)) * module, np.sin(np.radians(degrees)) * module
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
 def _tilt_pose(degrees: float) -> NDArray[np.float64]:
-    """Return the pose of a label that is rotated about its vertical axis, 300 modules from a pinhole camera."""
+    """Return the pose of a label that is rotated about its vertical axis, 300 modules away from a pinhole camera."""
     angle = np.radians(degrees)
     pose: NDArray[np.float64] = rotation_pose(0) @ np.array([[np.cos(angle), 0, 0], [0, 1, 0], [np.sin(angle) / 300, 0, 1]])
     return pose
@@ -187,19 +196,20 @@ def _measure_strength(rate: ReadRate, pose: Pose, degrade: Degrade, backgrounds:
 
 
 def _random_content(symbology: str, rng: Rng) -> str:
-    """Generate what is encoded, without a check digit."""
+    """Generate the random text that a barcode encodes, without a check digit."""
     if symbology in _DIGITS:
         return "".join(str(digit) for digit in rng.integers(10, size=_DIGITS[symbology]))
-    if symbology == "UPCE":  # only digits without a special case in zero suppression, also if one of them is raised by one
+    if symbology == "UPCE":
+        # Zero suppression has no special case for these digits, even after one of them is increased by one.
         return "0" + "".join(str(digit) for digit in rng.integers(5, 9, size=6))
     size = 6 if symbology == "Code128" else 16
     return "".join(_LETTERS[number] for number in rng.integers(len(_LETTERS), size=size))
 
 
 def _spell(symbology: str, content: str, rng: Rng) -> tuple[str, str]:
-    """Return the text that a reader returns, and a spelling to declare it.
+    """Return the text that a reader returns for a barcode, and a spelling with which a client can declare the barcode.
 
-    UPC-A is declared as such or as EAN-13, UPC-E as printed.
+    A UPC-A is declared either as UPC-A or as EAN-13, and a UPC-E is declared as it is printed.
     """
     text, _ = barcode.render(content, symbology)
     if symbology == "UPCE":
@@ -210,7 +220,7 @@ def _spell(symbology: str, content: str, rng: Rng) -> tuple[str, str]:
 
 
 def _symbol(code: Code) -> Image:
-    """Draw a code with its quiet zones, one pixel per module: ``[H, W]``."""
+    """Draw a barcode with its quiet zones and one pixel per module, ``[H, W]``."""
     content = code.text
     if code.symbology == "UPCE":
         content = code.declared[:7]
@@ -221,7 +231,7 @@ def _symbol(code: Code) -> Image:
 
 
 def _extent(symbol: Image, symbology: str) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 of a symbol's modules, without the bars that extend below the others."""
+    """Return x1, y1, x2, y2 of a symbol's modules, without the ends of bars that extend below the other bars."""
     dark = symbol < 128
     inked = dark.sum(1)
     rows = np.flatnonzero(inked > (0.4 * inked.max() if symbology in LINEAR else 0))
@@ -230,7 +240,7 @@ def _extent(symbol: Image, symbology: str) -> tuple[float, float, float, float]:
 
 
 def _project(matrix: NDArray[np.float64], x1: float, y1: float, x2: float, y2: float) -> NDArray[np.float64]:
-    """Map a rectangle's corners; returns ``[4, 2]``."""
+    """Map the corners of a rectangle with a 3x3 matrix, and return them as ``[4, 2]``."""
     mapped = matrix @ np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
     corners: NDArray[np.float64] = (mapped[:2] / mapped[2]).T
     return corners
@@ -266,7 +276,7 @@ def _blur(modules: float) -> Degrade:
 
 def _motion(modules: float) -> Degrade:
     def degrade(scene: Image, _drawn: list[DrawnCode], rng: Rng) -> Image:
-        """Average along a line; the kernel is drawn at eight times its size."""
+        """Average pixels along a line. The kernel is drawn at eight times its final size and then reduced."""
         half, angle = modules * MODULE / 2, rng.uniform(0, np.pi)
         side = 2 * int(np.ceil(half)) + 3
         fine = np.zeros((side * 8, side * 8), np.float32)
@@ -281,7 +291,7 @@ def _motion(modules: float) -> Degrade:
 
 def _glare(share: float) -> Degrade:
     def degrade(scene: Image, drawn: list[DrawnCode], rng: Rng) -> Image:
-        """Draw a lamp's reflection on each code: a blurred ellipse that covers ``share`` of the code's area."""
+        """Draw the reflection of a lamp on each barcode: a blurred ellipse with ``share`` of the barcode's area."""
         light = np.zeros(scene.shape[:2], np.float32)
         for label in drawn:
             x1, y1, x2, y2 = label.box

@@ -1,6 +1,6 @@
-"""Data to train and evaluate a detector: labelled photos, cutouts, images with boxes.
+"""Data for training and evaluating a detector: labelled photos, cutouts, and images with boxes.
 
-``dataset_readers`` reads them.
+The module ``dataset_readers`` reads the data from files.
 """
 
 import hashlib
@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 from worker.vision.train.drawings import Image, Rng
 
 UNKNOWN: Final = -1
-"""The fine class of an object that has none."""
+"""The value that stands for a missing fine class."""
 TRAIN_SIDE: Final = 352
-"""Training photos are kept as squares of this many pixels, so that parts of them still fill a detector's input."""
+"""Training photos are stored as squares with this side in pixels, so that even a part of a photo has enough pixels to
+fill a detector's input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """An RGB image ``[H, W, 3]`` with known boxes ``[n, 4]`` (x1, y1, x2, y2 in pixels) and classes ``[n]``.
 
-    ``fine`` holds the fine classes ``[n]``, ``UNKNOWN`` where there is none; None where fine classes are not used.
+    ``fine`` holds the fine class of each box ``[n]``, or ``UNKNOWN`` if the box has none. ``fine`` is None if fine
+    classes are not used.
     """
 
     image: Image
@@ -36,8 +38,9 @@ class Scene:
 class Photos:
     """Photos ``[n, side, side, 3]`` with their coarse and fine classes ``[n]``.
 
-    ``cutouts`` are (coarse class, fine class or ``UNKNOWN``, image, mask). If the data has boxes, ``scenes`` holds its
-    images, the photos are the contents of their boxes, and ``scene_index`` holds for each photo the index of its scene.
+    Each of ``cutouts`` is a tuple of coarse class, fine class or ``UNKNOWN``, image, and mask. If the data consists of
+    images with boxes, ``scenes`` holds these images, each photo is the content of one box, and ``scene_index`` holds,
+    for each photo, the index of the scene that it was taken from.
     """
 
     labels: list[str]
@@ -56,17 +59,19 @@ class Photos:
     def sample(self, rng: Rng) -> int:
         """Return the index of a random photo.
 
-        The probability of a class is proportional to the square root of the number of its photos: rare classes are
-        shown more often than they occur.
+        The probability of a class is proportional to the square root of the number of its photos. So photos of rare
+        classes are sampled more often than in proportion to their number.
         """
         return int(np.searchsorted(self._cumulative_weights, rng.random() * self._cumulative_weights[-1], side="right"))
 
     def split(self) -> tuple["Photos", "Photos"]:
-        """Hold out a fold: every tenth scene, or the last two photos of every fine class with more than four.
+        """Split the photos into those for training and a held-out fold.
 
-        Photos of one burst are adjacent in the list.
+        The fold consists of every tenth scene. If there are no scenes, it consists of the last two photos of each fine
+        class that has more than four photos. They are not chosen randomly, because photos of one burst are adjacent in
+        the list.
 
-        :returns: the photos to train on, and the fold.
+        :returns: the photos for training, and the fold.
         """
         if self.scenes:
             in_fold = np.arange(len(self.scenes)) % 10 == 9
@@ -78,13 +83,13 @@ class Photos:
         return self._select(~held_out), replace(self._select(held_out), cutouts=[])
 
     def resized(self, side: int) -> "Photos":
-        """Return the same photos as squares of ``side`` pixels."""
+        """Return a copy in which the photos are resized to ``side`` x ``side`` pixels."""
         if not len(self.images):
             return self
         return replace(self, images=np.stack([resize_square(image, side) for image in self.images]))
 
     def digest(self) -> str:
-        """Return the SHA-256 of all training data, in hexadecimal."""
+        """Return the SHA-256 digest of all training data, in hexadecimal."""
         parts = [self.images, self.coarse, self.fine]
         for coarse, fine, image, mask in self.cutouts:
             parts += [np.array([coarse, fine]), image, mask]
@@ -105,6 +110,6 @@ class Photos:
 
 
 def resize_square(image: Image, side: int) -> Image:
-    """Resize an image to ``side`` x ``side`` pixels; the aspect ratio is not kept."""
+    """Resize an image to ``side`` x ``side`` pixels without keeping its aspect ratio."""
     resized: Image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     return resized

@@ -1,4 +1,4 @@
-"""Draw produce and cartons: images made by this project, for its samples and as a part of the training data."""
+"""Draw produce and cartons. The project uses these drawings in its sample images and as a part of its training data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Image = NDArray[np.uint8]
 Rng = np.random.Generator
 Colour = tuple[int, int, int]
 
-_SUPERSAMPLING: Final = 2  # drawn at twice the size, then reduced, for smooth edges
+_SUPERSAMPLING: Final = 2  # produce is drawn at twice its size and then reduced, so that its edges are smooth
 
 
 @dataclass(frozen=True, slots=True)
 class ProduceStyle:
-    """The shape and colours in which a kind of produce is drawn."""
+    """The shape and the colours with which a kind of produce is drawn."""
 
     shape: str
     colours: tuple[Colour, ...]
@@ -51,8 +51,9 @@ CARTONS: Final[dict[str, tuple[Colour, Colour]]] = {
 def draw_produce(label: str, size: int, rng: Rng) -> tuple[Image, Image]:
     """Draw one piece of produce.
 
-    :param size: longest side in pixels.
-    :returns: RGB ``[H, W, 3]`` and a mask ``[H, W]`` (0..255), cropped to the piece.
+    :param label: a key of ``PRODUCE``.
+    :param size: maximum length of the longest side in pixels.
+    :returns: RGB ``[H, W, 3]`` and a mask ``[H, W]`` (0 to 255), both cropped to the piece.
     """
     style = PRODUCE[label]
     canvas = size * _SUPERSAMPLING
@@ -70,7 +71,13 @@ def draw_produce(label: str, size: int, rng: Rng) -> tuple[Image, Image]:
 
 
 def draw_carton(label: str, size: int, rng: Rng, code: Image | None = None) -> tuple[Image, Image]:
-    """Draw a carton, with the barcode image ``code`` on it if given and if it fits. Returns as ``draw_produce``."""
+    """Draw a carton.
+
+    :param label: a key of ``CARTONS``.
+    :param size: height in pixels.
+    :param code: the image of a barcode, which is drawn on the carton if it fits.
+    :returns: RGB ``[H, W, 3]`` and a mask ``[H, W]`` (0 to 255).
+    """
     height, width = size, int(size * 0.56)
     body, band = (np.array(colour, np.float32) * rng.uniform(0.92, 1.05) for colour in CARTONS[label])
     rgb = np.empty((height, width, 3), np.float32)
@@ -95,7 +102,7 @@ def draw_carton(label: str, size: int, rng: Rng, code: Image | None = None) -> t
 
 
 def draw_background(width: int, height: int, rng: Rng) -> Image:
-    """Draw a shelf or a crate as a background: RGB ``[height, width, 3]``."""
+    """Draw a background that resembles a shelf or a crate, RGB ``[height, width, 3]``."""
     base = np.array([rng.uniform(60, 210)] * 3) + rng.uniform(-25, 25, 3)
     rows = np.linspace(rng.uniform(0.7, 1.0), rng.uniform(0.9, 1.2), height, dtype=np.float32)[:, None, None]
     noise = rng.normal(0, 6, (height // 4 + 1, width // 4 + 1, 1)).astype(np.float32)
@@ -109,7 +116,10 @@ def draw_background(width: int, height: int, rng: Rng) -> Image:
 
 
 def paste(scene: Image, piece: Image, mask: Image, x: int, y: int) -> None:
-    """Paste a piece on a scene, in place, with its top left corner at ``(x, y)``; it must fit into the scene."""
+    """Paste a piece on a scene, in place, with the piece's top left corner at ``(x, y)``.
+
+    The whole piece must be inside the scene.
+    """
     height, width = mask.shape
     alpha = mask[..., None].astype(np.float32) / 255
     under = scene[y : y + height, x : x + width]

@@ -1,8 +1,9 @@
-"""The scenes that a detector is evaluated on, composed from photos that it was not trained on.
+"""Compose the scenes on which a detector is evaluated, from photos on which it was not trained.
 
-This file was committed before the training whose result it evaluates. The training's own scenes use ``rotate`` and
-``find_place`` from this file, never the reverse; both draw backgrounds and paste with ``drawings``. A change to any of
-these changes the meaning of every figure.
+The code in this file was committed before the training whose result it evaluates. The module ``scenes``, which composes
+the scenes for training, uses ``rotate`` and ``find_place`` from this file, but this file must not use ``scenes``. Both
+modules use ``drawings`` to draw backgrounds and to paste pieces. If this file or these functions of ``drawings``
+change, new evaluation results are not comparable with earlier ones.
 """
 
 import cv2
@@ -13,11 +14,16 @@ from worker.vision.train.datasets import Photos, Scene
 from worker.vision.train.drawings import Image, Rng
 
 SIDE = 256
-"""Width and height in pixels of a scene, and of the photos from which it is composed."""
+"""Width and height in pixels, both of a scene and of the photos from which it is composed."""
 
 
 def compose(photos: Photos, seed: int) -> Scene:
-    """Compose one scene: 3 to 6 tiles of 15-60% of the frame's side, overlap up to 0.3, rotation, lighting, blur."""
+    """Compose one scene.
+
+    Three to six tiles are pasted on a background; a tile for which no place is found is left out. The side of a tile is
+    15 to 60% of the side of the frame, and two tiles overlap by at most 0.3 of the smaller area. Rotation, lighting,
+    and blur are random.
+    """
     rng = np.random.default_rng(seed)
     image = _background(photos, rng)
     boxes: list[list[float]] = []
@@ -39,7 +45,7 @@ def compose(photos: Photos, seed: int) -> Scene:
 
 
 def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
-    """Rotate a tile; returns it and its mask, both of the size of the rotated tile's bounding box."""
+    """Rotate a tile, and return the rotated tile and its mask, both with the size of the rotated bounding box."""
     height, width = tile.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.0)
     cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
@@ -49,7 +55,11 @@ def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
 
 
 def find_place(width: int, height: int, size: int, boxes: list[list[float]], rng: Rng) -> tuple[int, int] | None:
-    """Return a top left corner where a piece overlaps no box by more than 0.3 of the smaller area, or None."""
+    """Find a random place for a piece where it overlaps no box by more than 0.3 of the smaller area.
+
+    :param size: side of the square scene in pixels.
+    :returns: x and y of the piece's top left corner; None if no place was found.
+    """
     if width > size or height > size:
         return None
     for _ in range(12):

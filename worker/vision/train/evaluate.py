@@ -1,4 +1,4 @@
-"""Evaluate a detector: labels of whole photos, and boxes in scenes."""
+"""Evaluate a detector: the labels that it gives to whole photos, and the boxes that it finds in scenes."""
 
 import math
 import sys
@@ -16,18 +16,22 @@ from worker.vision.train.drawings import Image
 SCENES: Final = 500
 SCENE_SEED: Final = 7_000_000
 SEEN_SCORE: Final = 0.3
-"""A photo counts as seen if it has a detection of at least this score."""
+"""A photo counts as seen if it has a detection with at least this score."""
 
 Item = TypeVar("Item")
 Detections = list[dict[str, Any]]
 
 
 def evaluate_photos(detector: Detector, images: Iterable[Image], labels: list[str]) -> dict[str, float]:
-    """Evaluate on photos with one label each: compare the label of the best detection with the photo's label.
+    """Evaluate a detector on photos with one label each.
 
-    :param images: RGB ``[H, W, 3]`` of any size.
-    :returns: ``top1`` with its 95% interval (Wilson 1927), ``seen`` (share of photos with a detection of at least
-        ``SEEN_SCORE``), ``photos`` (their number).
+    A photo counts as correct if the label of its best detection is the photo's label.
+
+    :param images: photos, RGB ``[H, W, 3]``, of any size.
+    :param labels: the label of each photo.
+    :returns: ``top1`` (share of correct photos), ``top1_low`` and ``top1_high`` (its 95% interval, Wilson 1927),
+        ``seen`` (share of photos with a detection whose score is at least ``SEEN_SCORE``), and ``photos`` (number of
+        photos).
     """
     right = seen = total = 0
     truths = iter(labels)
@@ -41,17 +45,18 @@ def evaluate_photos(detector: Detector, images: Iterable[Image], labels: list[st
 
 
 def compose_scenes(photos: Photos, count: int) -> Iterator[Scene]:
-    """Compose the evaluation scenes from photos."""
+    """Compose ``count`` evaluation scenes from photos; the same photos always give the same scenes."""
     return (eval_scenes.compose(photos, SCENE_SEED + number) for number in range(count))
 
 
 def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, labels: list[str]) -> dict[str, float]:
-    """Evaluate on scenes with known boxes.
+    """Evaluate a detector on scenes with known boxes.
 
     :param count: number of scenes.
-    :returns: ``map50``, the mean over the labels that occur of the average precision at an IoU of 0.5, over all
-        detections down to the network's own score threshold; ``threshold``, the score threshold with the best F1 over
-        all labels.
+    :param labels: the names of the classes, by index.
+    :returns: ``map50``, the average precision at an IoU of 0.5, averaged over all labels that occur in the scenes;
+        ``threshold``, the score threshold with the best F1 over all labels; and ``scenes``, the number of scenes. All
+        detections whose score is above the network's own threshold are used.
     """
     hits: dict[str, list[tuple[float, bool]]] = {}
     truths: dict[str, int] = {}
@@ -73,9 +78,11 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
 
 
 def match_detections(found: Detections, boxes: NDArray[np.float32], names: list[str]) -> list[bool]:
-    """Return for each detection whether it is the first on a box of its label (IoU >= 0.5).
+    """Return, for each detection, whether it is the first to match a box with the same label (IoU >= 0.5).
 
-    :param found: detections in descending order of score.
+    :param found: detections, in descending order of their scores.
+    :param boxes: the true boxes in the scene.
+    :param names: the label of each true box.
     """
     free = [True] * len(names)
     hits = []
@@ -103,7 +110,7 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """Show progress if standard error is a terminal."""
+    """Yield the items, and show the progress on standard error if it is a terminal."""
     interactive = sys.stderr.isatty()
     for number, item in enumerate(items, 1):
         if interactive:
@@ -112,7 +119,7 @@ def _with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Ite
 
 
 def _average_precision(hits: list[tuple[float, bool]], total: int) -> float:
-    """Return the area under the precision-recall curve, with the precision made monotone (Everingham et al. 2010)."""
+    """Return the area under the precision-recall curve with monotone precision (Everingham et al. 2010)."""
     ordered = np.array([is_hit for _, is_hit in sorted(hits, key=lambda hit: -hit[0])], bool)
     if not len(ordered):
         return 0.0

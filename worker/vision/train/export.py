@@ -1,4 +1,4 @@
-"""Write a training's result as a model that a worker can load: weights, and a model card as JSON and as Markdown."""
+"""Write the result of a training as a model that a worker can load: the weights and the model card."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ from torch import Tensor
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
-    """Write ``<name>.safetensors`` in half precision; returns its path."""
-    from safetensors.torch import save_file  # noqa: PLC0415 -- a machine that only runs detection may lack it
+    """Write the weights to ``<name>.safetensors`` in half precision, and return the path of the file."""
+    from safetensors.torch import save_file  # noqa: PLC0415 -- safetensors can be missing on a machine that only runs detection
 
     half = {key: (tensor.half() if tensor.is_floating_point() else tensor).contiguous() for key, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
@@ -19,9 +19,10 @@ def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Path:
-    """Write a model card as ``<name>.json`` and, for people to read, as ``<name>.md``.
+    """Write a model card to ``<name>.json`` and, in a form for readers, to ``<name>.md``.
 
-    ``worker.vision.detection.model_registry`` describes its fields.
+    :param card: the fields of the model card; see ``worker.vision.detection.model_registry``.
+    :returns: the path of the JSON file.
     """
     path = folder / f"{card['name']}.json"
     path.write_text(json.dumps(card, indent=1) + "\n")

@@ -1,14 +1,15 @@
-"""A second head of the detector, for training only, that predicts the fine classes of the objects found.
+"""Add a second head to the detector for training, which predicts the fine class of each detected object.
 
-The features that distinguish varieties of apples also distinguish apples from pears, but the detector's own labels
-require only the latter. The second head trains the backbone on both, as the classifier did (Xie et al. 2015), and is
-removed when the training ends.
+The detector's own labels are coarse classes, so they only teach the backbone to distinguish, for example, apples from
+pears. The fine classes teach it to distinguish varieties of apples as well, and the features for this also help to
+distinguish apples from pears. So the second head trains the backbone on coarse and fine classes, as in the
+classification stage (Xie et al. 2015). The second head is removed when the training ends.
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
-import worker.vision.without_compiler  # noqa: F401 -- before torchvision
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,13 @@ class _Heads(nn.Module):
 
 
 def add_fine_head(model: SSD, fine: int, weight: float) -> SSD:
-    """Add a second head to a detector, in place, and a third loss, ``fine``.
+    """Add a second head and a third loss, ``fine``, to a detector, in place.
 
-    :param fine: number of fine classes. Targets hold them in ``fine`` ``[n]``, ``UNKNOWN`` where there is none.
+    The targets must hold the fine class of each box in ``fine`` ``[n]``, or ``UNKNOWN`` if the box has none.
+
+    :param fine: number of fine classes.
     :param weight: weight of the third loss.
+    :returns: ``model`` itself.
     """
     parts: Any = model
     parts.head = _Heads(parts.head, fine, parts.anchor_generator.num_anchors_per_location())
@@ -57,5 +61,5 @@ def add_fine_head(model: SSD, fine: int, weight: float) -> SSD:
 
 
 def remove_fine_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights without those of the second head."""
+    """Return the weights of a detector without the weights of the second head."""
     return {name: tensor for name, tensor in weights.items() if not name.startswith(_PREFIX)}

@@ -1,4 +1,4 @@
-"""Draw the sample images and their manifest: ``python -m worker.vision.train.samples FOLDER``."""
+"""Draw the sample images and write their manifest: ``python -m worker.vision.train.samples FOLDER``."""
 
 import csv
 import sys
@@ -30,7 +30,7 @@ _SHELVES: Final = (
 
 
 def main() -> None:
-    """Draw all sample images and write ``manifest.csv``."""
+    """Draw all sample images, and write the images and ``manifest.csv`` to the folder given on the command line."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(SEED)
@@ -48,11 +48,11 @@ def main() -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "timestamp", "store_name", "camera_id", "barcode"])
         writer.writerows(rows)
-    print(f"{len(rows)} images in {folder}")  # noqa: T201 -- output of a command
+    print(f"{len(rows)} images have been written to {folder}.")  # noqa: T201 -- output of a command
 
 
 def draw_shelf(labels: tuple[str, ...], rng: Rng) -> Image:
-    """Draw a shelf with one kind of produce in each part of it."""
+    """Draw a shelf that is divided into parts, with one kind of produce in each part."""
     scene = drawings.draw_background(WIDTH, HEIGHT, rng)
     part_width = WIDTH // len(labels)
     for column, label in enumerate(labels):
@@ -66,7 +66,7 @@ def draw_shelf(labels: tuple[str, ...], rng: Rng) -> Image:
 
 
 def draw_cartons(label: str, code: str, rng: Rng) -> Image:
-    """Draw two cartons of one kind, each with its barcode."""
+    """Draw two cartons of the same kind, both with the barcode ``code``."""
     scene = drawings.draw_background(WIDTH, HEIGHT, rng)
     _, bars = barcode.render(code, "EAN13", scale=2)
     with_quiet_zone = cv2.copyMakeBorder(np.dstack([bars] * 3), 10, 10, 24, 24, cv2.BORDER_CONSTANT, value=(255, 255, 255))

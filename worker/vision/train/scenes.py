@@ -1,7 +1,8 @@
-"""Compose training scenes with known boxes from photos that have a label and no box.
+"""Compose training scenes with known boxes, mainly from photos that have a label but no box.
 
-A tile is a part of a photo (its rectangle is the box); a cutout is an iconic image without its white background, or a
-drawing. All random choices come from one generator, so that a seed always gives the same scenes.
+A scene is a crop of an image with boxes, a whole photo, or a background with pieces. A piece is a tile, a cutout, or a
+drawing. A tile is a part of a photo, and its rectangle is the box. A cutout is an iconic image without its white
+background. All random choices come from one generator, so that a seed always gives the same scenes.
 """
 
 from dataclasses import replace
@@ -15,25 +16,28 @@ from worker.vision.train.drawings import Image, Rng
 from worker.vision.train.eval_scenes import find_place, rotate
 
 _OWN_BOXES_SHARE = 0.6
-"""Share of scenes that are cropped from images with boxes of their own, if the data has any."""
+"""Share of the scenes that are cropped from images with boxes, if the data contains such images."""
 _WHOLE_PHOTO_SHARE = 0.45
-"""Share of the other scenes that are one photo, which fills the frame."""
+"""Share of whole photos among the scenes that are not cropped from images with boxes. A whole photo fills the frame."""
 _OCCLUDED_SHARE = 0.3
-"""Share of those on which one or two tiles of other photos are pasted, so that a visible part must suffice (CutMix, Yun
-et al. 2019)."""
+"""Share of the whole photos on which one or two pieces are pasted, so that the network learns to classify objects that
+are partly hidden (CutMix, Yun et al. 2019)."""
 _DRAWN_SHARE = 0.08
 _CUTOUT_SHARE = 0.15
 _ERASED_SHARE = 0.3
-"""Share of photos, whole ones and tiles, of which parts are filled with a colour."""
+"""Share of the photos, both whole photos and tiles, in which some rectangles are filled with a colour."""
 _ENLARGED_SHARE = 0.3
-"""Share of all scenes that are composed at four fifths of the size and enlarged: many cameras' images are softer than
-reduced photos."""
+"""Share of all scenes that are composed at four fifths of their size and then enlarged, because the images of many
+cameras are softer than reduced photos."""
 _MIN_VISIBLE = 0.4
-"""A box in a cropped image is dropped if less than this share of its area remains."""
+"""A box in a cropped image is dropped if less than this share of its area is inside the crop."""
 
 
 def compose(photos: Photos, size: int, rng: Rng) -> Scene:
-    """Compose one scene of ``size`` x ``size`` pixels with at least one box; ``fine`` is always set."""
+    """Compose one scene with ``size`` x ``size`` pixels and at least one box.
+
+    The attribute ``fine`` of the scene is always set.
+    """
     while True:
         composed_size = size * 4 // 5 if rng.random() < _ENLARGED_SHARE else size
         scene = _compose_once(photos, composed_size, rng)
@@ -72,9 +76,11 @@ def _whole_photo(photos: Photos, size: int, rng: Rng) -> Scene:
 
 
 def _paste_pieces(image: Image, photos: Photos, sides: list[int], rng: Rng, *, drawn: bool) -> tuple[list[list[float]], list[tuple[int, int]]]:
-    """Paste pieces with these sides on an image, in place; a piece without room beside the others is left out.
+    """Paste pieces on an image, in place. A piece is left out if there is no place for it among the other pieces.
 
-    :returns: the boxes, and the coarse and fine class of each.
+    :param sides: the side of each piece in pixels, before rotation.
+    :param drawn: whether the pieces are drawings, if there are drawings for the labels.
+    :returns: the boxes, and for each box its coarse and its fine class.
     """
     boxes: list[list[float]] = []
     classes: list[tuple[int, int]] = []
@@ -94,7 +100,7 @@ def _make_scene(image: Image, boxes: list[list[float]], classes: list[tuple[int,
 
 
 def _crop_scene(scene: Scene, size: int, rng: Rng) -> Scene:
-    """Cut a random part out of an image with boxes; mirrored at random."""
+    """Cut a random part out of an image with boxes, and mirror it randomly."""
     height, width = scene.image.shape[:2]
     share = rng.uniform(0.5, 1.0) if rng.random() < 0.7 else 1.0
     h, w = max(1, int(height * share)), max(1, int(width * share))
@@ -109,7 +115,7 @@ def _crop_scene(scene: Scene, size: int, rng: Rng) -> Scene:
         image = np.ascontiguousarray(image[:, ::-1])
         clipped = np.stack([size - clipped[:, 2], clipped[:, 1], size - clipped[:, 0], clipped[:, 3]], 1)
     classes = scene.classes[kept]
-    # The fine classes are the coarse ones, as in ``dataset_readers`` for the contents of the boxes.
+    # An image with boxes has no fine classes, so the coarse classes are used instead, as in ``dataset_readers``.
     return Scene(augment.photometric_distort(image, rng), clipped.astype(np.float32), classes, classes)
 
 
@@ -123,7 +129,7 @@ def _background(photos: Photos, size: int, rng: Rng) -> Image:
 
 
 def _piece(photos: Photos, side: int, rng: Rng, *, drawn: bool) -> tuple[Image, Image, int, int]:
-    """Return a piece with its mask, its coarse and its fine class."""
+    """Make a random piece, and return it with its mask, its coarse class, and its fine class."""
     if drawn:
         names = [name for name in (*drawings.PRODUCE, *drawings.CARTONS) if name in photos.labels]
         if names:

@@ -1,7 +1,8 @@
-"""Train the detector in two stages: its backbone to classify photos, then all of it to find objects in scenes.
+"""Train the detector in two stages.
 
-Every step takes its images and random numbers from the seed, the stage and the step's number, so that a resumed
-training gives the same weights as one without an interruption.
+The first stage trains the backbone to classify photos. The second stage trains the whole detector to find objects in
+scenes. Every step derives its images and random numbers from the seed, the stage, and the number of the step, so that a
+resumed training gives the same weights as a training without an interruption.
 """
 
 import math
@@ -24,33 +25,37 @@ from worker.vision.train.progress import LogLine, Progress
 
 _LABEL_SMOOTHING: Final = 0.1
 _FINE_WEIGHT: Final = 0.7
-"""Weight of the loss of the fine classes relative to that of the coarse ones, in both stages."""
+"""Weight of the loss for the fine classes, relative to the loss for the coarse classes, in both stages."""
 MIN_SIZE: Final = 128
-"""Smallest input in pixels, in both stages. Below it, the last stage of the network convolves a single pixel, and
-oneDNN computes the gradient of those weights in bfloat16 from uninitialised memory (seen with torch 2.15.0)."""
+"""Smallest side of the input in pixels, in both stages. For a smaller input, the last stage of the network convolves a
+single pixel, and oneDNN computes the gradient of this stage's weights in bfloat16 from uninitialised memory (observed
+with torch 2.15.0)."""
 _WEIGHT_DECAY: Final = {"classify": 0.3, "detect": 0.15}
-"""Weight decay of each stage's optimizer. Its effect is the sum of decay times learning rate over all steps: the 0.05
-of long trainings has no effect in these short ones (Wang and Aitchison 2024)."""
+"""Weight decay of the optimizer in each stage. The effect of weight decay depends on the sum of decay times learning
+rate over all steps, so 0.05, which is usual in long trainings, has no effect in these short ones (Wang and Aitchison
+2024)."""
 _SMALL_SHARE: Final = 0.65
 _SMALL_SCALE: Final = 0.8
-"""In the first ``_SMALL_SHARE`` of its steps the detector trains on scenes of ``_SMALL_SCALE`` of its size. They take
-less time, and crops make objects appear as large in them as they are in whole images of the full size (Touvron et al.
+"""During the first part of the steps (``_SMALL_SHARE`` of all steps), the detector is trained on smaller scenes. Their
+side is ``_SMALL_SCALE`` of the side of the detector's input. Smaller scenes take less time. Objects in them appear as
+large as in whole images at full size, because the training crops images, which enlarges the objects (Touvron et al.
 2019)."""
 _RECIPE_VERSION: Final = 4
-"""Increase with every change of what a training does with the same plan and data: a training of another version must
-not be resumed."""
+"""Increase this number whenever a change to the code changes the result of a training with the same plan and data. A
+training that began with another version must not be resumed."""
 _RNG_STREAMS: Final = {"classify": 8, "detect": 6}
-"""Each stage has its own random stream; other numbers would train another model."""
+"""Each stage has its own stream of random numbers, which is selected by its number here. Other numbers would give
+another model."""
 _CHECKPOINT_INTERVAL_S: Final = 60.0
 _LOG_INTERVAL_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Hyperparameters of a training; stored in model cards and checkpoints under these names.
+    """The hyperparameters of a training. Model cards and checkpoints contain them under these names.
 
-    An epoch shows as many images as there are photos. ``*_rate`` is a stage's maximum learning rate, which follows one
-    cosine over the stage. ``*_batch`` is a batch size.
+    In an epoch, as many images are shown as there are photos and scenes in the data. ``*_rate`` is the maximum learning
+    rate in a stage, which then decreases along one cosine. ``*_batch`` is a batch size.
     """
 
     seed: int = 1
@@ -65,26 +70,27 @@ class Plan:
     threads: int = 2
     device: str = "cpu"
     start: str = ""
-    """The model from whose weights the training starts; empty for random weights."""
+    """The model whose weights are the initial weights of the training; empty for random weights."""
 
 
 def train(photos: Photos, plan: Plan, folder: Path, log_line: LogLine, start: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Train the detector, or resume an interrupted training; a checkpoint is written every minute.
+    """Train the detector, or resume an interrupted training. A checkpoint is written every minute.
 
-    :param folder: the folder of ``checkpoint.pt``.
-    :param log_line: called with each line of progress.
-    :param start: initial weights of such a detector, or a part of them; missing ones are random.
-    :returns: the final weights, an exponential moving average over the last part of the training.
-    :raises CheckpointUnusable: when the checkpoint in ``folder`` is damaged or belongs to another training.
+    :param folder: the folder that contains ``checkpoint.pt``.
+    :param log_line: function that is called with each line about the progress.
+    :param start: initial weights for the detector. They can be incomplete; missing weights are random.
+    :returns: the final weights, which are an exponential moving average over the last part of the training.
+    :raises CheckpointUnusable: the checkpoint in ``folder`` is damaged, or it belongs to another training.
     """
     torch.set_num_threads(plan.threads)
     path = folder / "checkpoint.pt"
-    # Threads and device may change between runs: they affect only the speed.
+    # The number of threads and the device can change between runs because, apart from rounding, they only affect the
+    # speed.
     identity = {"recipe": _RECIPE_VERSION, "plan": asdict(replace(plan, threads=0, device="")), "labels": photos.labels, "data": photos.digest()}
     state: dict[str, Any] = {"stage": "classify", "step": 0, "identity": identity}
     if path.exists():
         state = checkpoint.read(path, identity)
-        log_line(f"resuming {state['stage']} after step {state['step']}")
+        log_line(f"Resuming the stage {state['stage']} after step {state['step']}.")
     epoch_size = len(photos.images) + len(photos.scenes)
     if state["stage"] == "classify":
         torch.manual_seed(plan.seed)
@@ -116,9 +122,10 @@ ComputeLosses = Callable[[nn.Module, list[Any]], dict[str, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a stage trains on: how to make one sample, the batch size, and the losses of a batch.
+    """The task that a stage trains: how to make a sample, the batch size, and how to compute the losses for a batch.
 
-    ``make_sample`` takes a random generator and the share of the stage's steps that is done, from 0 to 1.
+    The arguments of ``make_sample`` are a random generator and the share of the stage's steps that have been done, from
+    0 to 1.
     """
 
     make_sample: Callable[[np.random.Generator, float], Any]
@@ -169,7 +176,11 @@ def _detect(photos: Photos, plan: Plan) -> Task:
 
 @dataclass(slots=True)
 class _Stage:
-    """One of the two stages, with its number of steps, its maximum learning rate and the path of its checkpoint."""
+    """One of the two stages of a training.
+
+    ``steps`` is the number of steps in the stage, ``learning_rate`` is its maximum learning rate, and
+    ``checkpoint_path`` is the file to which checkpoints are written.
+    """
 
     name: str
     plan: Plan
@@ -179,12 +190,16 @@ class _Stage:
     _averaged: Any = field(default=None)
 
     def run(self, model: nn.Module, state: dict[str, Any], task: Task, log_line: LogLine) -> None:
-        """Run the remaining steps."""
+        """Run the remaining steps of the stage.
+
+        :param state: the contents of the last checkpoint, or the state before the first step.
+        """
         plan = self.plan
-        model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # a gap in torch's types
+        model = model.to(plan.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's type annotations lack this overload
         optimizer = torch.optim.AdamW(_parameter_groups(model, _WEIGHT_DECAY[self.name]), self.learning_rate)
-        # Averages over about the last two hundredths of the steps: enough to smooth, few enough to follow the training.
-        update = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # as above
+        # The average is over about the last 2% of the steps. These are enough steps to smooth the weights, but so few
+        # that the average follows the training.
+        update = torch.optim.swa_utils.get_ema_multi_avg_fn(1 - 1 / max(10.0, self.steps / 50))  # type: ignore[no-untyped-call]  # torch has no type annotations for it
         self._averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=update, use_buffers=True)
         if state["step"]:
             model.load_state_dict(state["model"])
@@ -214,7 +229,11 @@ class _Stage:
 
 
 def _batches(task: Task, plan: Plan, stage: str, first_step: int, steps: int) -> Iterator[tuple[int, list[Any]]]:
-    """Make batches ahead in threads while the model computes: OpenCV and numpy release the GIL."""
+    """Yield the number and the samples of each step.
+
+    Threads make batches in advance while the model computes; they run in parallel because OpenCV and numpy release the
+    GIL.
+    """
 
     def make(step: int) -> list[Any]:
         rng = np.random.default_rng([plan.seed, _RNG_STREAMS[stage], step])
@@ -230,7 +249,11 @@ def _batches(task: Task, plan: Plan, stage: str, first_step: int, steps: int) ->
 
 
 def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Apply weight decay to the weights of convolutions and linear layers, but not to norms and biases."""
+    """Return parameter groups for the optimizer.
+
+    Weight decay is applied to the weights of convolutions and linear layers, but not to biases and to the parameters of
+    normalization layers.
+    """
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for parameter in model.parameters():
         groups[parameter.ndim > 1].append(parameter)
@@ -238,7 +261,10 @@ def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _learning_rate_factor(step: int, steps: int) -> float:
-    """Return the factor of the maximum learning rate: a linear warmup, then one cosine down to 0."""
+    """Return the factor by which the maximum learning rate is multiplied.
+
+    The factor is a linear warmup at the beginning, combined with one cosine that decreases to 0.
+    """
     done = step / steps
     return min(1.0, (done + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -250,14 +276,15 @@ def _optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rat
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, 5.0)
-    if torch.isfinite(norm):  # skips a batch that overflows, which would otherwise ruin hours of training
+    if torch.isfinite(norm):  # a batch whose gradient overflows is skipped, because it would make all weights unusable
         optimizer.step()
 
 
 def _cutmix(images: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Paste a part of another image of the batch over each image, with probability 0.6 (CutMix, Yun et al. 2019).
+    """Paste a part of another image in the batch on each image, with probability 0.6 (CutMix, Yun et al. 2019).
 
-    :returns: the images, the index of the other image for each, and the share of the original image that remains.
+    :returns: the images, the index of the other image for each image, and the share of each original image that is
+        still visible.
     """
     size = images.shape[-1]
     order = torch.randperm(len(images))
@@ -280,5 +307,5 @@ def _mixed_loss(outputs: list[Tensor], truth: Tensor, other: Tensor, share: floa
 
 
 def _to_tensor(images: NDArray[np.uint8], device: str) -> Tensor:
-    """Convert images ``[N, H, W, 3]`` to floats ``[N, 3, H, W]`` from 0 to 1, in channels-last memory format."""
+    """Convert uint8 images ``[N, H, W, 3]`` to floats ``[N, 3, H, W]`` from 0 to 1, in channels-last memory format."""
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255

@@ -25,6 +25,7 @@
     │   ├── UpstreamTimeout        504 upstream_timeout
     │   ├── UpstreamStatus         422 upstream_status, with the status that the source returned
     │   └── SourceTooLarge         413 source_too_large
+    ├── InspectionLost             500 inspection_lost
     └── Environment                the service cannot accept the request now; the client can retry
         ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
@@ -249,6 +250,14 @@ class BadPicture(ShelfsightError):
     status = 422
     title = "Image unusable"
     default_code = "corrupt"
+
+
+class InspectionLost(ShelfsightError):
+    """Every worker that started the inspection ended before the inspection was done."""
+
+    status = 500
+    title = "Inspection failed"
+    default_code = "inspection_lost"
 
 
 class Environment(ShelfsightError):

@@ -444,6 +444,16 @@ def explain(error: ValidationError | SettingsError) -> str:
     if isinstance(error, SettingsError):
         return f"cannot read a setting: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
     first = error.errors()[0]
-    field = ".".join(map(str, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ")
-    return f"invalid setting in group {error.title}: {f'{field}: ' if field else ''}{reason}"
+    if not first["loc"]:
+        return f"invalid settings: {reason}"
+    variable = _variable(error.title, str(first["loc"][0]))
+    return f"invalid setting: {reason}" if reason.startswith(variable) else f"invalid setting {variable}: {reason}"
+
+
+def _variable(group: str, field: str) -> str:
+    """Return the environment variable of a field. A field with an alias is already reported under its variable's name."""
+    prefixes = {
+        settings.__name__: settings.model_config.get("env_prefix", "") for settings in SettingsGroup.__subclasses__()
+    }
+    return field if field.isupper() else f"{prefixes.get(group, '')}{field}".upper()

@@ -100,7 +100,7 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
     elapsed["claim"] = time.perf_counter() - started
     if {claimed_id for claimed_id, _ in leases} != {image_id(batch_id, number) for number in range(len(images))}:
         raise RuntimeError("The claim does not hold exactly the images of the batch.")
-    elapsed["renew"] = seconds(lambda: claims.renew(db, leases, owner, 30.0))
+    elapsed["renew"] = seconds(lambda: claims.renew(db, owner, leases, 30.0))
 
     done = [Result(claimed_id, fence, result) for (claimed_id, fence), result in zip(leases, fields, strict=True)]
     started = time.perf_counter()

@@ -16,7 +16,7 @@ from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
 from pymongo.write_concern import WriteConcern
 
-from shared.errors import NotFound, ShelfsightError, StoreAway
+from shared.errors import Environment, InspectionLost, NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
 from shared.inspections.recipes import Recipe, Source
 from shared.queue.leases import Lease, LeasedCollection, now_plus
@@ -25,20 +25,8 @@ from shared.storage.mongo import Db, Document, translate_errors
 LEASES: Final = LeasedCollection("inspections", write_concern=WriteConcern(w=1), expiries="losses")
 _MAX_LOSSES: Final = 3
 _ROUNDS: Final = 12
-_LOST: Final = {
-    "status": 500,
-    "title": "Inspection failed",
-    "code": "inspection_lost",
-    "detail": "Every worker that started this inspection ended before the inspection was done.",
-    "extra": {},
-}
-_TIMED_OUT: Final = {
-    "status": 503,
-    "title": "Not available now",
-    "code": "unavailable",
-    "detail": "No inspector was available in time; retry later.",
-    "extra": {},
-}
+_LOST: Final = InspectionLost("Every worker that started this inspection ended before the inspection was done.")
+_TIMED_OUT: Final = Environment("No inspector was available in time; retry later.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,14 +233,7 @@ def fail(db: Db, owner: str, job: Job, error: ShelfsightError, *, failed_s: floa
     :returns: whether ``owner`` still held the inspection. If not, nothing is stored.
     :raises StoreAway: when MongoDB does not respond.
     """
-    problem = {
-        "status": error.status,
-        "title": error.title,
-        "code": error.code,
-        "detail": error.detail,
-        "extra": error.extra,
-    }
-    return _end(db, owner, job, {"status": "failed", "error": {"$literal": problem}}, failed_s, keep_s)
+    return _end(db, owner, job, {"status": "failed", "error": {"$literal": _problem(error)}}, failed_s, keep_s)
 
 
 def release(db: Db, owner: str, leases: Sequence[Lease], delay_s: float = 0) -> None:
@@ -273,7 +254,7 @@ def expire_leases(db: Db, failed_s: float) -> int:
     :returns: the number of expired leases.
     :raises StoreAway: when MongoDB does not respond.
     """
-    exhausted = {"status": "failed", "error": {"$literal": _LOST}, "fresh_until": now_plus(failed_s)}
+    exhausted = {"status": "failed", "error": {"$literal": _problem(_LOST)}, "fresh_until": now_plus(failed_s)}
     return LEASES.expire(db, max_expiries=_MAX_LOSSES, exhausted=exhausted)
 
 
@@ -287,7 +268,7 @@ def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
     :raises StoreAway: when MongoDB does not respond.
     """
     overdue = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
-    change = {"status": "failed", "error": {"$literal": _TIMED_OUT}, "fresh_until": now_plus(failed_s)}
+    change = {"status": "failed", "error": {"$literal": _problem(_TIMED_OUT)}, "fresh_until": now_plus(failed_s)}
     with translate_errors():
         return _jobs(db).update_many(overdue, [{"$set": change}]).modified_count
 
@@ -307,6 +288,17 @@ def has_claimable(db: Db) -> bool:
     :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.has_claimable(db)
+
+
+def _problem(error: ShelfsightError) -> Document:
+    """Return the stored form of an error: the members of a problem document."""
+    return {
+        "status": error.status,
+        "title": error.title,
+        "code": error.code,
+        "detail": error.detail,
+        "extra": error.extra,
+    }
 
 
 def _end(db: Db, owner: str, job: Job, change: Document, fresh_s: float, keep_s: float) -> bool:

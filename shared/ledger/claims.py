@@ -17,7 +17,8 @@ LEASES: Final = LeasedCollection(
     subdocument="work",
     token_field="claim",  # noqa: S106 -- this is the name of a field, not a password
     set_on_claim={"updated_at": "$$NOW"},
-    set_on_requeue={"work.claim": None, "work.lease_until": None, "updated_at": "$$NOW"},
+    cleared=("claim", "lease_until"),
+    set_on_requeue={"updated_at": "$$NOW"},
     releases="releases",
 )
 _ROUNDS: Final = 12
@@ -78,7 +79,7 @@ def has_claimable(db: Db) -> bool:
     return LEASES.has_claimable(db)
 
 
-def renew(db: Db, leases: Sequence[Lease], owner: str, lease_s: float) -> set[Lease]:
+def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:
     """Renew leases, so that each ends ``lease_s`` seconds from now.
 
     :returns: the leases that are still held. The other leases were lost, so their holder must not write any more.
@@ -89,8 +90,8 @@ def renew(db: Db, leases: Sequence[Lease], owner: str, lease_s: float) -> set[Le
 
 def release(
     db: Db,
-    leases: Sequence[Lease],
     owner: str,
+    leases: Sequence[Lease],
     reason: str,
     *,
     delay: bool = True,

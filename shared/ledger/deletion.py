@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
-from shared.ledger import page_index
+from shared.ledger import claims, page_index
 from shared.storage.mongo import Db, translate_errors
 
 
@@ -36,7 +36,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         if header is None:
             return False
         images = {"batch_id": batch_id}
-        fenced = {"status": "deleting", "work.owner": None, "work.claim": None, "work.lease_until": None}
+        fenced = {"status": "deleting"} | claims.LEASES.unheld()
         count = db.images.update_many(
             images, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session
         ).matched_count

@@ -113,7 +113,7 @@ def _update(owner: str, result: Result) -> "UpdateOne":
     else:
         code, detail = result.error
         fields |= {"status": ImageState.FAILED.value, "error": {"code": code, "detail": detail}}
-    fields |= {"work.owner": None, "work.finisher": owner, "work.claim": None, "work.lease_until": None}
+    fields |= claims.LEASES.unheld() | {"work.finisher": owner}
     return UpdateOne(
         claims.LEASES.guard(owner, Lease(result.image_id, result.fence)),
         {"$set": fields, "$currentDate": {"finished_at": True, "updated_at": True}},

@@ -54,6 +54,8 @@ class LeasedCollection:
     """Field that identifies the call of ``claim_many`` that claimed a document. Only ``claim_many`` needs it."""
     set_on_claim: Mapping[str, Any] = field(default_factory=dict)
     """Additional fields (full paths) that each claim sets."""
+    cleared: tuple[str, ...] = ()
+    """Protocol fields, besides ``owner``, that become null when a claim ends in any way."""
     set_on_requeue: Mapping[str, Any] = field(default_factory=dict)
     """Additional fields (full paths) that ``release`` and ``expire`` set when they requeue a document."""
     releases: str | None = None
@@ -82,6 +84,10 @@ class LeasedCollection:
     def expired(self) -> Document:
         """Return a filter for the held documents whose lease has expired."""
         return {"status": _HELD, "$expr": {"$lt": [f"${self.path('lease_until')}", "$$NOW"]}}
+
+    def unheld(self) -> Document:
+        """Return the fields (full paths) of a document that is no longer held."""
+        return {self.path(name): None for name in ("owner", *self.cleared)}
 
     def guard(self, owner: str, lease: Lease) -> Document:
         """Return a filter that matches a document only while ``owner`` holds this lease.
@@ -191,7 +197,9 @@ class LeasedCollection:
         :returns: the number of expired leases.
         """
         fields = self._requeue(not_before="$$NOW", counter=self.expiries) | dict(change or {})
-        if max_expiries is not None and self.expiries is not None:
+        if max_expiries is not None:
+            if self.expiries is None:
+                raise TypeError(f"the collection {self.name} does not count expired leases")
             over = {"$gte": [f"${self.path(self.expiries)}", max_expiries - 1]}
             for name, value in (exhausted or {}).items():
                 fields[name] = {"$cond": [over, value, fields.get(name, f"${name}")]}
@@ -213,7 +221,7 @@ class LeasedCollection:
     def _requeue(self, *, not_before: Any, counter: str | None) -> Document:
         fields: Document = {
             "status": _QUEUED,
-            self.path("owner"): None,
+            **self.unheld(),
             self.path("not_before"): not_before,
             **self.set_on_requeue,
         }

@@ -72,7 +72,7 @@ class ImagePipeline:
         self._blobs, self._identity = stores.blobs, stores.identity
         self._detector, self._owner = detector, owner
         lease_s = stores.settings.worker.lease_s
-        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, leases, owner, lease_s), lease_s)
+        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -321,7 +321,7 @@ class ImagePipeline:
         leases = [claims.LEASES.lease(image) for image in images]
         self._leases.drop(leases)
         try:
-            claims.release(self._db, leases, self._owner, reason, delay=delay, solo=solo, fault=fault)
+            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault)
         except Environment:
             return  # the leases will expire
 

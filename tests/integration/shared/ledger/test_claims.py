@@ -43,7 +43,7 @@ def test_a_claim_sets_owner_lease_and_the_next_fence(db: Db) -> None:
     assert image["work"]["fence"] == 1  # type: ignore[index]
     left = image["work"]["lease_until"] - utc_now()  # type: ignore[index]
     assert timedelta(seconds=50) < left <= timedelta(seconds=61)
-    claims.release(db, claimed_fences(first), "w1", "stop", delay=False)
+    claims.release(db, "w1", claimed_fences(first), "stop", delay=False)
     again = claims.claim(db, "w2", 2, 60)
     assert sorted(image["work"]["fence"] for image in again.images) == [1, 2]
     validate_documents(db)
@@ -167,14 +167,14 @@ def test_a_renewed_lease_continues_and_a_lost_one_is_reported(db: Db) -> None:
     commit_new_batch(db, 2)
     claim = claims.claim(db, "w1", 8, 0.3)
     kept, lost = claimed_fences(claim)
-    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept, lost}
+    assert claims.renew(db, "w1", claimed_fences(claim), 60) == {kept, lost}
     time.sleep(0.4)
     assert claims.expire_leases(db) == 0
     expire_leases(db, [lost.id])
     claims.expire_leases(db)
-    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
+    assert claims.renew(db, "w1", claimed_fences(claim), 60) == {kept}
     claims.claim(db, "w1", 8, 60)  # a new claim of the same owner does not revive the old one
-    assert claims.renew(db, claimed_fences(claim), "w1", 60) == {kept}
+    assert claims.renew(db, "w1", claimed_fences(claim), 60) == {kept}
 
 
 def test_a_batch_accepted_by_a_host_with_a_fast_clock_is_claimed_at_once(db: Db) -> None:
@@ -189,7 +189,7 @@ def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
     delays = []
     for _ in range(8):
         claim = claims.claim(db, "w", 1, 60)
-        assert claims.release(db, claimed_fences(claim), "w", "$disk_full") == 1
+        assert claims.release(db, "w", claimed_fences(claim), "$disk_full") == 1
         image = read_image(db, claim.images[0]["_id"])
         delays.append((image["work"]["not_before"] - image["updated_at"]).total_seconds())  # type: ignore[index]
         assert (image["status"], image["error"], image["work"]["solo"]) == ("queued", None, False)  # type: ignore[index]
@@ -204,7 +204,7 @@ def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
 
 def test_a_store_whose_images_wait_for_a_later_moment_keeps_its_turn_and_delays_no_other(db: Db) -> None:
     commit_new_batch(db, 2, "waiting")
-    claims.release(db, claimed_fences(claims.claim(db, "w", 8, 60)), "w", "disk_full")
+    claims.release(db, "w", claimed_fences(claims.claim(db, "w", 8, 60)), "disk_full")
     set_not_before(db, utc_now() + timedelta(hours=1))
     commit_new_batch(db, 1, "ready")
     assert [image["store_name"] for image in claims.claim(db, "w", 8, 60).images] == ["ready"]
@@ -218,7 +218,7 @@ def test_only_the_holder_can_release(db: Db, change: str) -> None:
     commit_new_batch(db, 1)
     claim = claims.claim(db, "w1", 1, 60)
     owner, fence = ("w2", 1) if change == "owner" else ("w1", 0)
-    assert claims.release(db, [Lease(claim.images[0]["_id"], fence)], owner, "x") == 0
+    assert claims.release(db, owner, [Lease(claim.images[0]["_id"], fence)], "x") == 0
     assert read_image(db, claim.images[0]["_id"])["status"] == "processing"
 
 

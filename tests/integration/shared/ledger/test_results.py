@@ -60,7 +60,7 @@ def test_a_worker_with_an_old_fence_writes_nothing_even_after_its_successor_fini
 def test_an_owner_cannot_store_its_old_result_under_a_new_fence(db: Db) -> None:
     commit_new_batch(db, 1)
     first = claims.claim(db, "w", 8, 60)
-    claims.release(db, claimed_fences(first), "w", "stop", delay=False)
+    claims.release(db, "w", claimed_fences(first), "stop", delay=False)
     second = claims.claim(db, "w", 8, 60)
     assert results.finish(db, "w", successful_results(first, width=666)) == set()
     assert results.finish(db, "w", successful_results(second, width=5)) == {second.images[0]["_id"]}
@@ -91,8 +91,8 @@ def test_nothing_can_be_finished_in_a_batch_under_deletion(db: Db) -> None:
     claim = claims.claim(db, "w", 8, 60)
     deletion.begin_delete(db, batch_id)
     assert results.finish(db, "w", successful_results(claim)) == set()
-    assert claims.renew(db, claimed_fences(claim), "w", 60) == set()
-    assert claims.release(db, claimed_fences(claim), "w", "stop") == 0
+    assert claims.renew(db, "w", claimed_fences(claim), 60) == set()
+    assert claims.release(db, "w", claimed_fences(claim), "stop") == 0
     assert results.close_batches(db, [batch_id]) == []
 
 

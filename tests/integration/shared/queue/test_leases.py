@@ -25,10 +25,10 @@ class ImageQueue:
         return claimed_fences(claims.claim(db, owner, count, lease_s))
 
     def renew(self, db: Db, owner: str, leases: Sequence[Lease], lease_s: float = 60) -> set[Lease]:
-        return claims.renew(db, leases, owner, lease_s)
+        return claims.renew(db, owner, leases, lease_s)
 
     def release(self, db: Db, owner: str, leases: Sequence[Lease], *, delay: bool = False) -> None:
-        claims.release(db, leases, owner, "test", delay=delay)
+        claims.release(db, owner, leases, "test", delay=delay)
 
     def expire(self, db: Db) -> int:
         return claims.expire_leases(db)

@@ -52,7 +52,7 @@ def _delete_batch() -> dict[str, Any]:
 
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
-    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
+    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 time (UTC if it has no offset), or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
         "page": PAGE,
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},

@@ -80,7 +80,7 @@ class Services:
             return future
 
     def check_free_space(self, upload_bytes: int) -> None:
-        """Refuse an upload if there is too little disk space, or if the blob store is not the one of this installation.
+        """Refuse an upload if there is too little disk space, or if the blob store does not belong to this installation.
 
         The free space must be sufficient for the upload and for all images that were accepted but not yet processed.
 
@@ -104,5 +104,5 @@ class Services:
 def current_services() -> Services:
     """Return the services of the application that handles the current request."""
     services = current_app.extensions["shelfsight"]
-    assert isinstance(services, Services)  # noqa: S101 -- set in create_app
+    assert isinstance(services, Services)  # noqa: S101 -- create_app always sets this extension
     return services

@@ -156,7 +156,9 @@ def _inflated_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
             if inflater.eof:
                 members += 1
                 if members > _MAX_GZIP_MEMBERS:
-                    raise BadRequest(f"The gzip stream has more than {_MAX_GZIP_MEMBERS} members.", code="bad_gzip")
+                    raise BadRequest(
+                        f"The gzip stream has too many members; send at most {_MAX_GZIP_MEMBERS}.", code="bad_gzip"
+                    )
                 inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
             yield inflater.decompress(rest, _CHUNK_BYTES)
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail

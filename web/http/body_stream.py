@@ -91,7 +91,7 @@ class BodyStream:
             return
 
     def close(self) -> None:
-        """Restore the socket's receive timeout."""
+        """Remove the receive timeout that ``read`` uses from the socket."""
         self._set_receive_timeout(0)
 
     def _receive(self, reader: Any, size: int, sock: socket.socket) -> bytes:

@@ -55,7 +55,7 @@ def file_operation(operation_id: str, summary: str, parameters: list[dict[str, A
     content = {"image/*": {"schema": BINARY}}
     responses = {
         "200": {"description": summary, "content": content},
-        "206": {"description": "The requested range", "content": content},
+        "206": {"description": "The requested range of the file", "content": content},
         "304": {"description": "Not modified"},
     } | problem_responses("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
     return {"operationId": operation_id, "summary": summary, "parameters": parameters, "responses": responses}
@@ -100,5 +100,5 @@ def path_id(name: str) -> dict[str, Any]:
 
 
 def parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
-    """Describe a parameter."""
+    """Describe a parameter of an operation."""
     return {"name": name, "in": where, "required": where == "path", "schema": schema}

@@ -23,7 +23,7 @@ def install(app: Flask, web: settings.Web) -> None:
 
     def check_request() -> None:
         if not all(_is_own_host(host, public_host) for host in _request_hosts()):
-            telemetry.security.warning("foreign host", extra={"data": {"host": request.host[:200]}})
+            telemetry.security.warning("request for an unknown host name", extra={"data": {"host": request.host[:200]}})
             raise Misdirected("Unknown host name; use localhost, a loopback address, or the host in PUBLIC_URL.")
         if request.headers.get("Authorization") is not None:
             raise Unauthorized("This version does not support accounts; do not send an Authorization header.")
@@ -50,7 +50,9 @@ def refuse_foreign_pages(public_url: str) -> None:
             _host_and_port(public_url),
         } - {None}
     if is_foreign:
-        telemetry.security.warning("foreign origin", extra={"data": {"origin": (origin or "")[:200]}})
+        telemetry.security.warning(
+            "request from a page of another origin", extra={"data": {"origin": (origin or "")[:200]}}
+        )
         raise Forbidden(
             "Pages of other sites must not send this request; send it from a page of this service.",
             code="foreign_origin",
@@ -73,7 +75,10 @@ def _host_and_port(url: str) -> tuple[str, int] | None:
 
 
 def _request_hosts() -> list[str]:
-    """Return the host in the Host header and, if the request target is absolute, its host, too (RFC 9112, 3.2.2)."""
+    """Return the hosts that a request names.
+
+    The first is the host in the Host header. If the request target is absolute (RFC 9112, 3.2.2), its host is the second.
+    """
     target = request.environ.get("RAW_URI", "/")
     absolute = [] if target.startswith("/") else [target.partition("://")[2].partition("/")[0]]
     return [_host_name(host) for host in (request.environ.get("HTTP_HOST", ""), *absolute)]

@@ -8,7 +8,7 @@ from web.http.error_codes import CODES
 
 
 class FieldProblem(BaseModel):
-    """One invalid field."""
+    """An error in one field or parameter of a request."""
 
     pointer: str
     code: str

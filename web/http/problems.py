@@ -106,7 +106,7 @@ def _handle_http_exception(error: HTTPException) -> Response:
 
 def _handle_unexpected(error: Exception) -> Response:
     telemetry.errors.error(
-        "unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
+        "unexpected error", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
     )
     return problem(
         ShelfsightError("Internal error; report the request ID to the operator, who can find it in the log.")

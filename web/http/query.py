@@ -59,11 +59,11 @@ def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str]
 
     def reader(text: str) -> int:
         if not (text.isascii() and text.isdigit()):
-            raise ValueError(f"This is not an integer from {minimum} to {maximum}; send such an integer.")
+            raise ValueError(f"The value is invalid; send an integer from {minimum} to {maximum}.")
         value = int(text) if len(text) <= _MAX_DIGITS else maximum + 1
         value = min(value, maximum) if clip else value
         if not minimum <= value <= maximum:
-            raise ValueError(f"This is not an integer from {minimum} to {maximum}; send such an integer.")
+            raise ValueError(f"The value is invalid; send an integer from {minimum} to {maximum}.")
         return value
 
     return reader
@@ -79,7 +79,7 @@ def text(text: str) -> str:
 def fraction(text: str) -> float:
     """Read a number from 0 to 1."""
     if not _NUMBER.match(text) or float(text) > 1:
-        raise ValueError("This is not a number from 0 to 1; send such a number.")
+        raise ValueError("The value is invalid; send a number from 0 to 1.")
     return float(text)
 
 

@@ -33,7 +33,7 @@ OPERATION_CODES: Final = (
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource, except ``GET /``, which ``web.pages.openapi`` describes."""
+    """Return the OpenAPI path items of this resource, except ``GET /``, which ``web.pages.openapi`` describes."""
     picture = parameter("picture", {"type": "string", "enum": [ORIGINAL, *AUGMENTATIONS, DREAM]}, where="path")
     return {
         "/img": {"post": _describe()},
@@ -72,7 +72,7 @@ def _describe() -> dict[str, Any]:
                 "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": inspection_responses("The description", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
+        "responses": inspection_responses("The description of the image", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
     }
 
 

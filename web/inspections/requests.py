@@ -1,4 +1,4 @@
-"""Read from a request which image is to be inspected and how. The image is sent as a URL or in the body."""
+"""Determine from a request which image to inspect and how to inspect it. The image is sent as a URL or in the body."""
 
 import hashlib
 import re
@@ -167,7 +167,11 @@ def _dream(values: dict[str, Any]) -> Dream | None:
 
 
 def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], bytes | None]:
-    """Return the fields of a JSON body, or the image that an image or form body contains."""
+    """Read the body of a request.
+
+    :returns: the fields of a JSON body, and None; or an empty dictionary, and the bytes of the image that the body contains.
+        If the body is empty, an empty dictionary and None.
+    """
     if body.length == 0:
         return {}, None
     limit = settings.inspect.max_source_bytes

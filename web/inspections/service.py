@@ -99,7 +99,7 @@ def wait_for_result(services: Services, job: Job, seconds: float) -> Job | Inspe
         return job
     result = _outcome(services, job)
     if result is None:
-        raise NotFound("The result of this inspection has been deleted; request it again.")
+        raise NotFound("The result of this inspection has been deleted; repeat the inspection request.")
     return result
 
 

@@ -109,7 +109,7 @@ def _blobs(services: Services) -> str | None:
 
 def _disk(services: Services) -> str | None:
     if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
-        return "Free disk space is below the minimum (BLOBS_MIN_FREE_BYTES); uploads are refused."
+        return "Free disk space is below BLOBS_MIN_FREE_BYTES, so uploads are refused; free some disk space."
     with suppress(StoreAway):  # without MongoDB, the size of the backlog is unknown; _mongodb reports the reason
         services.check_free_space(0)
     return None

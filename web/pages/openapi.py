@@ -19,7 +19,7 @@ from web.inspections.openapi import OPERATION_CODES, URL
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {
         "/": {"get": _start_page()},
         "/batches/{batch_id}": {

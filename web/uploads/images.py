@@ -72,7 +72,7 @@ def parse_images(
 def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
     """Return the decoded ``file`` field of an image, and set the field to an empty string to free its text.
 
-    This function is a ``ReadFile``.
+    This function has the type ``ReadFile``.
     """
     text = item.get("file")
     if not isinstance(text, str):

@@ -23,7 +23,7 @@ Reserve = Callable[[int], None]
 
 
 class Readable(Protocol):
-    """A request body that can be read."""
+    """The stream of a request body."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next bytes of the body.
@@ -94,7 +94,7 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, r
 def too_large(limit: int) -> TooLarge:
     """Return the error for a body with more than ``limit`` bytes."""
     return TooLarge(
-        f"The body is too large; it must not have more than {limit} bytes.",
+        f"The body is too large; send at most {limit} bytes.",
         code="body_too_large",
         extra={"limit": "max_body_bytes", "value": limit},
     )

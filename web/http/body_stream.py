@@ -91,7 +91,7 @@ class BodyStream:
             return
 
     def close(self) -> None:
-        """Remove the receive timeout that ``read`` uses from the socket."""
+        """Remove the receive timeout from the socket."""
         self._set_receive_timeout(0)
 
     def _receive(self, reader: Any, size: int, sock: socket.socket) -> bytes:

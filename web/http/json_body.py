@@ -12,7 +12,8 @@ _ALL_BUT_MARKS: Final = bytes(set(range(256)) - set(b',[{"'))
 def parse_json(body: bytes, max_values: int) -> Any:
     """Parse a JSON body.
 
-    A caller that keeps no reference to ``body`` allows its memory to be freed before any base64 text in it is decoded.
+    The caller should not keep a reference to ``body``, so that its memory can be freed before the base64 text in the
+    result is decoded.
 
     :raises TooLarge: when the body has more than ``max_values`` values (``too_many_values``).
     :raises MalformedJson: when ``body`` is not valid JSON.
@@ -41,7 +42,7 @@ def _check_value_count(body: bytes, max_values: int) -> None:
     outside = unescaped.translate(None, _ALL_BUT_MARKS).replace(b'""', b"").split(b'"', 2 * max_values + 4)[::2]
     if sum(map(len, outside)) > max_values:
         raise TooLarge(
-            f"The request has too many JSON values; it must not have more than {max_values}.",
+            f"The request has too many JSON values; send at most {max_values}.",
             code="too_many_values",
             extra={"limit": "max_values", "value": max_values},
         )

@@ -37,6 +37,7 @@ class TrustedProxies:
             address = ip_address(peer)
         except ValueError:
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 peer on a dual-stack socket
+        # On a dual-stack socket, the address of an IPv4 peer is an IPv4-mapped IPv6 address.
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)

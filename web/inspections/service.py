@@ -106,9 +106,9 @@ def wait_for_result(services: Services, job: Job, seconds: float) -> Job | Inspe
 def _wait_until_ended(services: Services, job: Job, seconds: float) -> Job:
     deadline = time.monotonic() + seconds
     with services.notifications.expect(job.id) as ended:
-        while (
-            job.pending and (left := deadline - time.monotonic()) > 0
-        ):  # In the first round, wait only briefly and then read the job: it may have ended before the subscription.
+        # Wait at most _POLL_S before reading the job, because no notification arrives if the job ended before the
+        # subscription.
+        while job.pending and (left := deadline - time.monotonic()) > 0:
             ended.wait(min(left, _POLL_S))
             ended.clear()
             job = jobs.get(services.db, job.id)

@@ -26,7 +26,7 @@ _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_AFTER_S: Final = 1
 _PAGE_RELOAD_S: Final = 2
 _IMAGE_DELETED: Final = "This image is no longer stored; repeat the inspection request to recreate it."
-_CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the content of a URL never changes: it depends on the source image, the recipe and the model, and so does the URL
+_CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the URL identifies the source image, the recipe and the model, so its content never changes
 
 View = Literal["page", "json"]
 

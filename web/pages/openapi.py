@@ -43,7 +43,7 @@ def _start_page() -> dict[str, Any]:
     seed = {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Seed for the random parameters of the augmentations"}
     return {
         "operationId": "getStartPage",
-        "summary": "Get the start page, or with the url parameter, inspect one image and show its augmentations",
+        "summary": "Get the start page. With the url parameter, inspect one image and show its augmentations instead.",
         "parameters": [
             parameter("page", PAGE | {"description": "Page number of the list of batches. Must not be combined with url."}),
             parameter("url", URL),

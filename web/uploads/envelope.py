@@ -45,7 +45,7 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
 
 
 def unknown_fields(names: Iterable[str]) -> list[FieldError]:
-    """Return an error for each of these fields, which the service does not know and would otherwise ignore."""
+    """Return an error for each field in ``names``. The service does not know these fields and would otherwise ignore them."""
     return [
         FieldError("/webhook_url", "not_supported", "This version does not support `webhook_url`; omit it.")
         if name == "webhook_url"

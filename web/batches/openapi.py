@@ -45,7 +45,7 @@ def _delete_batch() -> dict[str, Any]:
         "operationId": "deleteImageBatch",
         "summary": "Delete a batch and its files",
         "parameters": [path_id("batch_id")],
-        "responses": {"204": {"description": "The batch is deleted"}}
+        "responses": {"204": {"description": "The batch has been deleted"}}
         | problem_responses("foreign_origin", "not_found", "invalid", "database_unavailable"),
     }
 

@@ -1,7 +1,7 @@
 """Read request bodies within two limits.
 
-One limit is the number of bytes that all bodies in this process may have at the same time. The other limit is the
-number of bytes that one body may have, both compressed and decompressed.
+One limit is the maximum number of bytes of all bodies in this process at the same time. The other limit is the maximum
+number of bytes of one body, both compressed and decompressed.
 """
 
 import threading

@@ -14,7 +14,8 @@ def parse_timestamp(value: object) -> datetime:
 
     An RFC 3339 string without an offset is interpreted as UTC.
 
-    :returns: the time in UTC without a time zone, in milliseconds, which is the precision of the database.
+    :returns: the time in UTC, as a ``datetime`` without a time zone. It is truncated to milliseconds, which is the precision
+        of the database.
     :raises PydanticCustomError: when the time is invalid (``bad_timestamp``).
     """
     invalid = PydanticCustomError("bad_timestamp", "The time is invalid; send an RFC 3339 time or Unix seconds.")

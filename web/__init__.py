@@ -1,1 +1,1 @@
-"""The thin front: one module a resource; a route parses, calls and answers."""
+"""The web front. It has one package for each resource; a route parses a request, calls ``shared``, and returns a response."""

@@ -1,4 +1,4 @@
-"""The web application: settings, services, middleware and blueprints wired together."""
+"""Create the web application from its settings, services, middleware and blueprints."""
 
 from flask import Flask
 
@@ -19,9 +19,9 @@ from web.uploads import views as uploads
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Build the web application. No connection is opened before the first request.
+    """Create the web application. It opens no connection before the first request.
 
-    :param settings: read from the environment if None.
+    :param settings: the settings of the application. If None, they are read from the environment.
     """
     settings = settings or Settings()
     telemetry.configure(settings.log, "web")
@@ -29,7 +29,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[method-assign]
     app.extensions["shelfsight"] = Services(settings)
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    # Flask calls before_request functions in this order, after_request functions in the reverse order.
+    # Flask calls the before_request functions in this order, and the after_request functions in the reverse order.
     request_id.install(app)
     problems.install(app)
     origin.install(app, settings.web)

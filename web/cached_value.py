@@ -1,4 +1,4 @@
-"""A value that is expensive to compute, computed at most once in a while."""
+"""Cache a value that is expensive to compute."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class CachedValue(Generic[T]):
-    """Computes a value on first use and again when it is older than ``max_age_s``. Thread-safe."""
+    """Computes a value when it is first used, and recomputes it when it is older than ``max_age_s``. Thread-safe."""
 
     def __init__(self, max_age_s: float, compute: Callable[[], T]) -> None:
         self._max_age_s, self._compute = max_age_s, compute
@@ -18,7 +18,7 @@ class CachedValue(Generic[T]):
         self._expires_at = 0.0
 
     def get(self) -> T:
-        """Return the value. While one thread computes a new one, the others get the previous one."""
+        """Return the value. While one thread recomputes the value, other threads receive the previous value."""
         value = self._value
         if value is not None and time.monotonic() < self._expires_at:
             return value

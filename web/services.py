@@ -1,4 +1,7 @@
-"""The services that routes use: stores, threads and limits, created once per process and after the fork."""
+"""The services that routes use: database, blob store, threads and limits.
+
+Each web process creates its own services after the fork.
+"""
 
 import threading
 from collections.abc import Callable
@@ -27,9 +30,9 @@ T = TypeVar("T")
 
 
 class Services:
-    """Settings, stores and limits of one web process.
+    """The settings, the database, the blob store and the limits of one web process.
 
-    Create them in one thread. No connection is opened before its first use.
+    The constructor is not thread-safe. Each connection is opened when it is first used.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,7 +44,7 @@ class Services:
         self.response_cache = ResponseCache()
         self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight)
         self.wait_slots = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
-        """Held by each thread that waits for ``wait=``: at most a quarter of the threads."""
+        """Acquired by each thread that waits because of ``wait=``. At most a quarter of the threads can wait."""
         self._executor = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="services")
         self.wakeup_thread = WakeupThread(self._publish_wakeup)
         self.backlog = CachedValue(_BACKLOG_MAX_AGE_S, lambda: audit.backlog(self.db))
@@ -61,10 +64,10 @@ class Services:
         self._stores.close()
 
     def submit(self, call: Callable[..., T], *args: object) -> Future[T]:
-        """Run a call in another thread; a request has at most two at a time.
+        """Run ``call`` in another thread. A request must not have more than two such calls at the same time.
 
-        When the interpreter exits, executors accept no more calls while the last requests still run: the call then runs
-        in this thread.
+        When the interpreter exits, the executor accepts no more calls although the last requests are still running. In
+        this case, ``call`` runs in the current thread.
         """
         try:
             return self._executor.submit(call, *args)
@@ -72,16 +75,19 @@ class Services:
             future: Future[T] = Future()
             try:
                 future.set_result(call(*args))
-            except Exception as error:  # noqa: BLE001 -- raised by result(), as an error of the executor's thread is
+            except Exception as error:  # noqa: BLE001 -- result() raises it, as it does for errors in executor threads
                 future.set_exception(error)
             return future
 
     def check_free_space(self, upload_bytes: int) -> None:
-        """Refuse an upload that would leave too little space for the accepted ones, or that the wrong blob store would get.
+        """Refuse an upload if there is too little disk space, or if the blob store does not belong to this installation.
 
-        :param upload_bytes: size of the body.
-        :raises DiskFull: 507.
-        :raises StoreAway: 503.
+        The free space must be sufficient for the upload and for all images that were accepted but not yet processed.
+
+        :param upload_bytes: the size of the body of the upload.
+        :raises DiskFull: when there is too little free space (507).
+        :raises StoreAway: when the blob store is missing or belongs to another installation, or when the database does
+            not respond (503).
         """
         self.identity.check()
         blobs = self.settings.blobs
@@ -89,14 +95,14 @@ class Services:
         free = self.blobs.free_bytes()
         if free < needed:
             raise DiskFull(
-                "The disk has too little free space for more images; retry later.",
+                "There is too little free disk space for more images; retry later.",
                 retry_after=30,
                 extra={"limit": "free_bytes", "value": needed, "free": free},
             )
 
 
 def current_services() -> Services:
-    """Return the services of the app that handles this request."""
+    """Return the services of the application that handles the current request."""
     services = current_app.extensions["shelfsight"]
-    assert isinstance(services, Services)  # noqa: S101 -- set in create_app
+    assert isinstance(services, Services)  # noqa: S101 -- create_app always sets this extension
     return services

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Write the configuration that depends on the environment of the installation, then start nginx.
+# Write the part of the nginx configuration that depends on environment variables, then start nginx.
 set -eu
 mkdir -p /tmp/nginx
 bytes=${LIMITS_MAX_BODY_BYTES:-67108864}
-picture=$((${INSPECT_MAX_SOURCE_BYTES:-4194304} * 2)) # the web refuses a body that is a little too large, with a better message
+picture=$((${INSPECT_MAX_SOURCE_BYTES:-4194304} * 2)) # bodies that are a little too large reach the web processes, which return a more detailed error than nginx
 case "${LISTEN:-127.0.0.1:5000}" in
     127.* | localhost:* | "[::1]:"*) ;;
     *)
-        echo "LISTEN=$LISTEN is refused: until accounts exist, the service may be published on loopback only. Set LISTEN=127.0.0.1:5000." >&2
+        echo "error: LISTEN=$LISTEN is not a loopback address. The service has no accounts yet, so it must not be reachable from other machines. Set LISTEN=127.0.0.1:5000." >&2
         exit 1
         ;;
 esac
@@ -21,5 +21,5 @@ END
 echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
 echo "client_max_body_size $picture;" > /tmp/nginx/picture.conf
 cores=$(nproc)
-workers=$((cores < 4 ? cores : 4)) # four saturate any disk; `auto` would start one for each core, even on a large machine
+workers=$((cores < 4 ? cores : 4)) # four workers are enough to saturate any disk; with `auto`, nginx would start one worker for each core, even on a large machine
 exec nginx -c /etc/shelfsight/shelfsight.conf -g "daemon off; worker_processes $workers;"

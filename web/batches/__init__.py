@@ -1,1 +1,1 @@
-"""Batches: list, show and delete them."""
+"""List, return and delete batches."""

@@ -1,4 +1,4 @@
-"""Query parameters of lists of batches: filters and paging."""
+"""The query parameters that filter and page a list of batches."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,7 +13,7 @@ _MAX_PAGE: Final = 10**9
 
 def _status(text: str) -> str:
     if text not in STATUSES:
-        raise ValueError(f"Give one of: {', '.join(STATUSES)}.")
+        raise ValueError(f"This status is unknown. Valid values: {', '.join(STATUSES)}.")
     return text
 
 
@@ -37,5 +37,5 @@ PAGING: Final[dict[str, Callable[[str], Any]]] = {
 
 
 def from_query(values: dict[str, Any]) -> Filters:
-    """Select the filters from the parameters that ``query.read`` returned."""
+    """Return the filters among the parameters that ``query.read`` returned."""
     return Filters(**{name: values[name] for name in FILTERS if name in values})

@@ -13,7 +13,7 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {
         "/image_batches": {"get": _list_batches()},
         "/image_batches/{batch_id}": {"get": _get_batch(), "delete": _delete_batch()},
@@ -45,14 +45,14 @@ def _delete_batch() -> dict[str, Any]:
         "operationId": "deleteImageBatch",
         "summary": "Delete a batch and its files",
         "parameters": [path_id("batch_id")],
-        "responses": {"204": {"description": "The batch is deleted"}}
+        "responses": {"204": {"description": "The batch has been deleted"}}
         | problem_responses("foreign_origin", "not_found", "invalid", "database_unavailable"),
     }
 
 
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
-    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 or Unix seconds"}
+    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 time (UTC if it has no offset), or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
         "page": PAGE,
         "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},

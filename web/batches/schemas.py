@@ -1,4 +1,4 @@
-"""Response bodies about batches. Images and batches follow from the stored documents."""
+"""The pydantic models for responses with batches. The models of images and batches are generated from stored documents."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)),
 
 
 class BatchPage(BaseModel):
-    """A list of batches; ``page``, ``total`` and ``pages`` are absent with ``cursor=``."""
+    """A list of batches. If the request has ``cursor``, the ``page``, ``total`` and ``pages`` fields are absent."""
 
     per_page: int
     page: int | None = None

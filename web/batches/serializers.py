@@ -1,6 +1,6 @@
-"""Stored batches and images as the API shows them.
+"""Convert stored batches and images to the form that the API returns.
 
-This code is on the hot path of lists: it changes the documents in place, and orjson writes the times.
+Listing batches must be fast, so these functions modify the documents in place, and orjson encodes the times.
 """
 
 from collections.abc import Iterable
@@ -16,9 +16,9 @@ _HIDDEN: Final = schema.hidden_fields(schema.Batch)
 
 
 def image(document: Document, base: str) -> Document:
-    """Change a stored image into its public form.
+    """Convert a stored image to its public form, in place, and return it.
 
-    :param base: what ``url`` begins with.
+    :param base: the beginning of the ``url`` field, without a slash at the end.
     """
     document["id"] = image_id = document.pop("_id")
     document["file_path"] = path = f"/uploads/{image_id}.jpg"
@@ -27,7 +27,10 @@ def image(document: Document, base: str) -> Document:
 
 
 def batch(document: Document, base: str) -> Document:
-    """Change a stored batch and the images in it into their public form."""
+    """Convert a stored batch and its images to their public form, in place, and return the batch.
+
+    :param base: the beginning of the ``url`` field of the images, without a slash at the end.
+    """
     document["id"] = document.pop("_id")
     for name in _HIDDEN:
         document.pop(name, None)
@@ -37,5 +40,10 @@ def batch(document: Document, base: str) -> Document:
 
 
 def batches(documents: Iterable[Document], base: str) -> list[orjson.Fragment]:
-    """Return batches as JSON text. Each is encoded as soon as it is read: the text takes a tenth of the memory of the objects."""
+    """Return batches as JSON text.
+
+    Each batch is encoded as soon as it is read, because its text needs only a tenth of the memory of its objects.
+
+    :param base: the beginning of the ``url`` field of the images, without a slash at the end.
+    """
     return [orjson.Fragment(orjson.dumps(batch(document, base), option=JSON_OPTIONS)) for document in documents]

@@ -1,4 +1,4 @@
-"""Batches: list them by page or cursor, get one, wait until it is finished, delete it."""
+"""List batches by page or by cursor, return a batch, wait until a batch is finished, and delete a batch."""
 
 import time
 from typing import Any, Final
@@ -24,7 +24,10 @@ def list_batches() -> Response:
     services = current_services()
     values = query.read(filters.FILTERS | filters.PAGING)
     if "page" in values and "cursor" in values:
-        raise Invalid("Send either page or cursor.", errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with page.")])
+        raise Invalid(
+            "The query has both `page` and `cursor`; send only one of them.",
+            errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")],
+        )
     chosen = filters.from_query(values)
     per_page, images_per_batch = values.get("per_page", 20), values.get("images_per_batch", 100)
     deadline_s = services.settings.mongo.query_deadline_s
@@ -45,7 +48,10 @@ def list_batches() -> Response:
 
 @blueprint.get("/image_batches/<batch_id>")
 def get_batch(batch_id: str) -> Response:
-    """Return a batch with all its images; with ``wait=`` as soon as it is finished, or when the time is over."""
+    """Return a batch with all its images.
+
+    With ``wait=``, return as soon as the batch is finished, or when this number of seconds has passed.
+    """
     services = current_services()
     values = query.read({"wait": query.WAIT})
     _check_id(batch_id)
@@ -57,7 +63,11 @@ def get_batch(batch_id: str) -> Response:
 
 @blueprint.delete("/image_batches/<batch_id>")
 def delete_batch(batch_id: str) -> Response:
-    """Delete a batch. Readers no longer see it; its files are deleted now or, while a worker still writes some, by the sweep soon."""
+    """Delete a batch.
+
+    The batch is invisible to all later requests. Its files are deleted immediately. If a worker is still writing files of
+    the batch, the sweep deletes these files soon after.
+    """
     services = current_services()
     query.read({})
     _check_id(batch_id)
@@ -66,7 +76,7 @@ def delete_batch(batch_id: str) -> Response:
         services.blobs.delete_tree(batch_prefix(batch_id))
         services.blobs.delete(spool_key(batch_id))
     except ShelfsightError:
-        pass  # the sweep deletes them again in any case
+        pass  # the sweep also deletes these files, whether or not this attempt succeeded
     return Response(status=204)
 
 
@@ -76,20 +86,26 @@ def _check_id(batch_id: str) -> None:
 
 
 def _wait_until_closed(batch_id: str, seconds: int) -> None:
-    """Wait until the batch is finished. Return at once if the maximum number of requests waits already."""
+    """Wait until the batch is finished or the time has passed.
+
+    Return immediately if the maximum number of requests is already waiting.
+    """
     services = current_services()
     if not services.wait_slots.acquire(blocking=False):
         return
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
-            time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # no notification exists, so poll
+            time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # poll, because there are no notifications about batches
     finally:
         services.wait_slots.release()
 
 
 def _add_links(response: Response, base: str, number: int, found: queries.Page, *, by_cursor: bool) -> None:
-    """Add the Link header (RFC 8288) with the first, previous, next and last page, or with the next page of a cursor."""
+    """Add the Link header (RFC 8288).
+
+    The header has links to the first, previous, next and last page. For a list by cursor, it links only to the next page.
+    """
     targets: dict[str, dict[str, Any]] = {}
     if by_cursor:
         if found.next_cursor:

@@ -1,1 +1,1 @@
-"""Files of images: originals, renditions, thumbnails and augmentations."""
+"""The files of the images in a batch: originals, renditions, thumbnails, boxes and augmentations."""

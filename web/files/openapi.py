@@ -1,4 +1,4 @@
-"""The OpenAPI description of the files of a batch."""
+"""The OpenAPI description of the operations that return the files of a batch."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from web.http.openapi_components import file_operation, parameter, path_id
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     name = parameter("name", {"type": "string"}, where="path")
     variant = parameter("variant", {"type": "string", "enum": [THUMB, BOXES, *AUGMENTATIONS]}, where="path")
     return {
-        "/uploads/{name}": {"get": file_operation("getFile", "The stored image", [name], "image_pending", "image_failed")},
+        "/uploads/{name}": {"get": file_operation("getFile", "Get the stored image", [name], "image_pending", "image_failed")},
         "/uploads/{image_id}/{variant}.jpg": {
-            "get": file_operation("getVariant", "A variant of the image", [path_id("image_id"), variant], "image_pending", "image_failed")
+            "get": file_operation("getVariant", "Get a variant of the image", [path_id("image_id"), variant], "image_pending", "image_failed")
         },
     }

@@ -1,6 +1,7 @@
-"""Files of a batch's images: the originals, byte for byte, and the variants made from them.
+"""Serve the files of a batch: the unchanged originals, and the variants that were made from them.
 
-A file server in front of the service may serve the files of done images itself (see ``shared/storage/blob_keys.py``).
+A file server in front of the service may itself serve the files of images in state ``done`` (see
+``shared/storage/blob_keys.py``).
 """
 
 import io
@@ -31,35 +32,39 @@ _PENDING_RETRY_S: Final = 2
 
 @blueprint.get("/uploads/<name>")
 def original(name: str) -> Response:
-    """Serve a stored image: the original under the extension of its format, and a JPEG of another format under ``.jpg``."""
+    """Return the original or the rendition of an image, depending on the extension in ``name``.
+
+    With the extension of the original's format, return the original. With ``.jpg``, return the original if it is a JPEG,
+    and otherwise the rendition, which is a JPEG copy of the image.
+    """
     match = _NAME.match(name)
     if match is None:
-        raise NotFound("There is no such file.")
+        raise NotFound("This file does not exist; check the URL.")
     image_id, extension = match[1], match[2]
     services = current_services()
     image = queries.get_image(services.db, image_id)
     original_extension = image["work"]["ext"]
     if extension == original_extension:
         response = file_response(*_open_original(services, image), _IMMUTABLE, CONTENT_TYPES[original_extension])
-        if image["status"] == ImageState.FAILED:  # processing failed, so a browser must not try to show it
+        if image["status"] == ImageState.FAILED:  # a browser must not display a file that could not be processed
             response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
         return response
     if extension != "jpg":
-        raise NotFound("There is no such file.")
+        raise NotFound("This file does not exist; check the URL.")
     _require_done(image)
     return _serve_variant(services, image, RENDITION, _IMMUTABLE)
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
 def variant(image_id: str, variant: str) -> Response:
-    """Serve a variant of an image: ``thumb``, ``boxes``, or an augmentation by its name."""
+    """Return a variant of an image: ``thumb``, ``boxes``, or the augmentation with the given name."""
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:
-        raise NotFound("There is no such file.")
+        raise NotFound("This file does not exist; check the URL.")
     services = current_services()
     image = queries.get_image(services.db, image_id)
     _require_done(image)
     if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
-        raise NotFound("This augmentation was not requested with the upload.")
+        raise NotFound("This augmentation does not exist, because the upload did not request it.")
     return _serve_variant(services, image, variant, _IMMUTABLE if variant == THUMB else _REVALIDATE)
 
 
@@ -68,13 +73,15 @@ def _require_done(image: Document) -> None:
     if status not in TERMINAL:
         raise NotFound("This image has not been processed yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S)
     if status != ImageState.DONE:
-        raise NotFound("This image could not be processed; its original is available under the extension of its format.", code="image_failed")
+        raise NotFound("This image could not be processed; its original can be downloaded with the extension of its format.", code="image_failed")
 
 
 def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
-    """Open an original. Until a worker has stored it on its own, its bytes are read from the spool of the upload.
+    """Open the original of an image.
 
-    The spool has an earlier modification time than the stored original, so the validators change once while the bytes stay the same.
+    Until a worker has stored the original as a separate file, its bytes are read from the spool of the upload. The spool has
+    an earlier modification time than the separate file. So ETag and Last-Modified change once, although the bytes stay the
+    same.
     """
     key = original_key(image["_id"], image["work"]["ext"])
     try:
@@ -84,13 +91,13 @@ def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobS
     spool = spool_key(batch_of(image["_id"]))
     try:
         data = services.blobs.read(spool, image["work"]["offset"], image["file_size"])
-        found = services.blobs.stat(spool)  # a spool is written once, so the modification time belongs to the bytes read
+        found = services.blobs.stat(spool)  # a spool is written only once, so this modification time is valid for the bytes read above
         if found is None:
             raise BlobMissing(spool)
     except BlobMissing:
-        services.identity.check()  # raises if the blob store is missing, and not only this file
+        services.identity.check()  # raises StoreAway if the whole blob store is missing, instead of only this file
         if ImageState(image["status"]) in TERMINAL:
-            raise NotFound("The stored bytes of this image cannot be found.") from None
+            raise NotFound("The stored bytes of this image are missing; upload the image again.") from None
         raise NotFound("This file is not available yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S) from None
     return io.BytesIO(data), BlobStat(key, len(data), found.modified)
 
@@ -99,6 +106,6 @@ def _serve_variant(services: Services, image: Document, name: str, cache: str) -
     try:
         opened = services.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:
-        services.identity.check()  # as above
-        raise NotFound("There is no such file.") from None
+        services.identity.check()  # raises StoreAway if the whole blob store is missing, instead of only this file
+        raise NotFound("This file does not exist; check the URL.") from None
     return file_response(*opened, cache, "image/jpeg")

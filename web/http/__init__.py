@@ -1,1 +1,1 @@
-"""HTTP concerns that every resource shares: bodies, queries, problems, origins, rate limits and file responses."""
+"""HTTP functions that all resources share: bodies, queries, error responses, origins, rate limits and file responses."""

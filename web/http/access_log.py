@@ -1,4 +1,4 @@
-"""One structured log line for each request."""
+"""Write one structured log line for each request."""
 
 import time
 
@@ -8,7 +8,7 @@ from shared import telemetry
 
 
 def install(app: Flask) -> None:
-    """Log every request with its client, status and duration."""
+    """Log the client, the status and the duration of every request."""
     app.before_request(_start_timer)
     app.after_request(_log_request)
 
@@ -18,7 +18,7 @@ def _start_timer() -> None:
 
 
 def _log_request(response: Response) -> Response:
-    # A request that an earlier before_request function refused has no start time.
+    # The start time is missing if an earlier before_request function refused the request.
     started_at = g.get("started_at", time.perf_counter())
     telemetry.access.info(
         "%s %s %s",

@@ -1,4 +1,8 @@
-"""Reading request bodies within limits: bytes in flight in this process, bytes of one body, inflated or not."""
+"""Read request bodies within two limits.
+
+One limit is the maximum number of bytes of all bodies in this process at the same time. The other limit is the maximum
+number of bytes of one body, both compressed and decompressed.
+"""
 
 import threading
 import zlib
@@ -12,24 +16,25 @@ _CHUNK_BYTES: Final = 256 * 1024
 _MAX_GZIP_MEMBERS: Final = 10_000
 
 Reserve = Callable[[int], None]
-"""Reserves so many more bytes for one body.
+"""A function that reserves the given number of additional bytes for one body.
 
-:raises Busy: too many bytes are in flight.
+:raises Busy: when the bodies in this process already have too many bytes.
 """
 
 
 class Readable(Protocol):
-    """The body of a request."""
+    """The stream of a request body."""
 
     def read(self, size: int, /) -> bytes:
-        """Return ``size`` bytes of a body with a length, fewer only at its end.
+        """Return the next bytes of the body.
 
-        Of any other body return at most ``size`` bytes, none only at its end.
+        If the body has a Content-Length, the result has ``size`` bytes, or fewer at the end of the body. For any other
+        body, the result has at most ``size`` bytes, and it is empty only at the end of the body.
         """
 
 
 class BodyBudget:
-    """Limits the bytes of all request bodies that this process holds at a time. Thread-safe."""
+    """Limits the total size of the request bodies that this process holds at the same time. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -38,15 +43,16 @@ class BodyBudget:
 
     @contextmanager
     def open_reservation(self) -> Iterator[Reserve]:
-        """Reserve bytes for one body with the function that this returns; all of them are released at the end."""
+        """Return a function that reserves bytes for one body; the reserved bytes are released when the context ends."""
         reserved = 0
 
         def reserve(size: int) -> None:
             nonlocal reserved
             with self._lock:
-                # A body alone is always admitted: a budget smaller than one body would refuse that body for ever.
+                # The only body in the process is always admitted. Otherwise, a body larger than the whole budget would
+                # be refused on every attempt.
                 if self._used > reserved and self._used + size > self._limit:
-                    raise Busy("Too many uploads are in flight; try again in a moment.", retry_after=1)
+                    raise Busy("Too many uploads are in progress; try again in a moment.", retry_after=1)
                 self._used += size
                 reserved += size
 
@@ -58,16 +64,20 @@ class BodyBudget:
 
 
 def read_body(stream: Readable, length: int | None, encoding: str, limit: int, reserve: Reserve) -> bytes:
-    """Read a whole body, inflated if it is gzip.
+    """Read a whole body, and decompress it if its encoding is gzip.
 
-    :param length: Content-Length, or None for a chunked body.
-    :param encoding: Content-Encoding, lower case.
-    :param limit: maximum of bytes, inflated.
-    :raises TooLarge: the body has more than ``limit`` bytes. :raises Busy: too many bytes are in flight.
-    :raises UnsupportedMedia: another encoding. :raises BadRequest: the body ends too early, or is not gzip.
+    :param length: the Content-Length, or None for a chunked body.
+    :param encoding: the Content-Encoding in lower case.
+    :param limit: the maximum number of bytes, which applies to the compressed and to the decompressed body.
+    :raises TooLarge: when the body has more than ``limit`` bytes.
+    :raises Busy: when the bodies in this process already have too many bytes.
+    :raises UnsupportedMedia: when the encoding is neither gzip nor identity.
+    :raises BadRequest: when the body ends too early, or is declared as gzip but is not gzip.
     """
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
-        raise UnsupportedMedia("Content-Encoding must be gzip or absent.", extra={"accepted": ["gzip", "identity"]})
+        raise UnsupportedMedia(
+            "Unsupported Content-Encoding; use gzip, or omit the header.", extra={"accepted": ["gzip", "identity"]}
+        )
     if length is not None and length > limit:
         raise too_large(limit)
     if encoding in {"gzip", "x-gzip"}:
@@ -77,21 +87,25 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, r
     reserve(length)
     body = stream.read(length)
     if len(body) < length:
-        raise BadRequest("The body ended before its Content-Length.", code="incomplete_body")
+        raise BadRequest("The body is shorter than its Content-Length; send it again.", code="incomplete_body")
     return body
 
 
 def too_large(limit: int) -> TooLarge:
-    """Return the error for a body above its limit."""
+    """Return the error for a body with more than ``limit`` bytes."""
     return TooLarge(
-        f"The body may have at most {limit} bytes.", code="body_too_large", extra={"limit": "max_body_bytes", "value": limit}
+        f"The body is too large; send at most {limit} bytes.",
+        code="body_too_large",
+        extra={"limit": "max_body_bytes", "value": limit},
     )
 
 
 def too_many_images(limit: int) -> TooLarge:
-    """Return the error for a batch of too many images."""
+    """Return the error for a batch with more than ``limit`` images."""
     extra = {"limit": "max_images", "value": limit}
-    return TooLarge(f"A batch may have at most {limit} images.", code="too_many_images", extra=extra)
+    return TooLarge(
+        f"The batch has too many images; send at most {limit} images in a batch.", code="too_many_images", extra=extra
+    )
 
 
 def _chunks(stream: Readable) -> Iterator[bytes]:
@@ -112,14 +126,16 @@ def _join(chunks: Iterator[bytes], limit: int, reserve: Reserve) -> bytes:
 
 
 def _inflate(stream: Readable, limit: int, reserve: Reserve) -> bytes:
-    """Inflate a gzip stream of one or more members.
+    """Decompress a gzip stream that consists of one or more members.
 
-    The compressed bytes have the same limit: a stream of empty members inflates to nothing.
+    The limit applies to the compressed bytes, too, because a long stream of empty members decompresses to zero bytes.
     """
     try:
         return _join(_inflated_chunks(_limited(_chunks(stream), limit)), limit, reserve)
     except zlib.error as error:
-        raise BadRequest("The body is not a gzip stream.", code="bad_gzip") from error
+        raise BadRequest(
+            "The body is not a gzip stream; compress it, or omit Content-Encoding.", code="bad_gzip"
+        ) from error
 
 
 def _limited(chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
@@ -140,10 +156,12 @@ def _inflated_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
             if inflater.eof:
                 members += 1
                 if members > _MAX_GZIP_MEMBERS:
-                    raise BadRequest(f"The gzip stream has more than {_MAX_GZIP_MEMBERS} members.", code="bad_gzip")
+                    raise BadRequest(
+                        f"The gzip stream has too many members; send at most {_MAX_GZIP_MEMBERS}.", code="bad_gzip"
+                    )
                 inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
             yield inflater.decompress(rest, _CHUNK_BYTES)
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
     yield inflater.flush()
     if not inflater.eof:
-        raise BadRequest("The gzip stream ends too early.", code="bad_gzip")
+        raise BadRequest("The gzip stream is incomplete; send it again.", code="bad_gzip")

@@ -1,7 +1,8 @@
-"""The stream of a request body: limits on waiting, and a way around gunicorn's buffers.
+"""Read a request body with limits on the waiting time, and without gunicorn's buffers.
 
-gunicorn copies every piece of a body that has a length some five times between its buffers, which is the largest stage
-of an upload. This stream takes what gunicorn has already buffered, and receives the rest from the kernel in one call.
+For a body with a Content-Length, gunicorn copies every piece about five times between its buffers, and this copying takes
+more time than any other step of an upload. The stream in this module takes the bytes that gunicorn has already buffered,
+and receives the remaining bytes from the kernel in one call.
 """
 
 import io
@@ -20,16 +21,21 @@ from gunicorn.http.errors import ParseException
 from shared.errors import BadRequest, SlowBody
 
 _MIN_BYTES_PER_S: Final = 8 * 1024
-"""Average rate that a body must keep after the first seconds of patience."""
+"""The minimum average rate of a body. It applies after the first ``patience_s`` seconds."""
 _DRAIN_S: Final = 2
 _DRAIN_BYTES: Final = 256 * 1024
 
 
 class BodyStream:
-    """The body of one request; ``open_body`` creates it."""
+    """The body of one request. Use ``open_body`` to create an instance."""
 
     def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int) -> None:
-        """Read from the server's ``stream``, or from the socket below it where the server exposes that."""
+        """Store where to read from.
+
+        :param stream: the server's input stream.
+        :param sock: the socket of the connection; None if the server does not expose its socket.
+        :param patience_s: the maximum number of seconds that one read may wait in total.
+        """
         self._stream, self._socket, self._patience_s = stream, sock, patience_s
         self._started_at, self._received = time.monotonic(), 0
         self._drain_until = math.inf
@@ -38,12 +44,13 @@ class BodyStream:
             _count_received(stream, self._count)
 
     def read(self, size: int) -> bytes:
-        """Return ``size`` bytes of a body with a length, fewer only at its end.
+        """Return the next bytes of the body.
 
-        Of a chunked body return the next piece, of at most 1 MB; none only at its end.
+        If the body has a Content-Length, the result has ``size`` bytes, or fewer at the end of the body. For a chunked
+        body, the result is the next piece, which has at most 1 MB and is empty only at the end of the body.
 
-        :raises SlowBody: no bytes arrived within the patience, or too few since the beginning.
-        :raises BadRequest: the connection broke, or the chunks are malformed.
+        :raises SlowBody: when no bytes arrived for ``patience_s`` seconds, or when the average rate is too low.
+        :raises BadRequest: when the connection broke, or when the chunks are malformed.
         """
         reader = self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
         try:
@@ -56,17 +63,22 @@ class BodyStream:
         except ParseException:
             self._stream.failed = True  # makes gunicorn close the connection after the response
             raise BadRequest(
-                "The chunks of the body are malformed, or end too early.", code="malformed_chunks"
+                "The chunked encoding of the body is malformed or incomplete; send the body again.",
+                code="malformed_chunks",
             ) from None
         except OSError as error:
             self._stream.failed = True
             if isinstance(error, BlockingIOError):
-                raise SlowBody("The body arrives too slowly.") from None
-            raise BadRequest("The connection broke within the body.", code="incomplete_body") from None
+                raise SlowBody("The body arrives too slowly; retry over a faster connection.") from None
+            raise BadRequest("The connection broke before the end of the body.", code="incomplete_body") from None
         return data
 
     def drain(self) -> None:
-        """Read on for up to two seconds after an early refusal, or the client would receive a reset and no response."""
+        """Read and discard the remaining body for up to two seconds.
+
+        This is needed when a request is refused before its body has been read. Otherwise, the connection would be reset
+        and the client would not receive the response.
+        """
         if getattr(self._stream, "failed", False):
             return
         self._drain_until = time.monotonic() + _DRAIN_S
@@ -79,7 +91,7 @@ class BodyStream:
             return
 
     def close(self) -> None:
-        """Restore the socket's receive timeout."""
+        """Remove the receive timeout from the socket."""
         self._set_receive_timeout(0)
 
     def _receive(self, reader: Any, size: int, sock: socket.socket) -> bytes:
@@ -88,13 +100,14 @@ class BodyStream:
         if len(buffered) > wanted:
             reader.unreader.unread(buffered[wanted:])
             buffered = buffered[:wanted]
-        # BytesIO.getvalue() returns its buffer without a copy, however large the body.
+        # BytesIO.getvalue() returns its buffer without copying it, even if the body is large.
         body = io.BytesIO(bytes(wanted))
         body.write(buffered)
         reader.length -= len(buffered)
         with body.getbuffer() as view:
             while body.tell() < wanted:
-                # The kernel returns when everything has arrived, or after the receive timeout in all.
+                # With MSG_WAITALL, the call returns when all the requested bytes have arrived, or after the receive
+                # timeout, which limits the total duration of the call.
                 received = sock.recv_into(view[body.tell() :], flags=socket.MSG_WAITALL)
                 reader.length -= received
                 if not received:
@@ -119,10 +132,10 @@ class BodyStream:
 
 
 class _CountingUnreader:
-    """The source of a chunked body; counts everything that arrives, whatever part of the encoding it is.
+    """Wraps gunicorn's ``Unreader`` for a chunked body, and counts all bytes that arrive: data, chunk sizes and trailers.
 
-    gunicorn reads the sizes of chunks and the trailers in a loop of its own, which one byte now and then would keep
-    running for hours.
+    gunicorn reads chunk sizes and trailers in a loop without a time limit. A client that sends one byte from time to time
+    could keep this loop running for hours.
     """
 
     def __init__(self, unreader: Any) -> None:
@@ -139,7 +152,10 @@ class _CountingUnreader:
 
 
 def _count_received(stream: Any, count: Callable[[int], None]) -> None:
-    """Call ``count`` with the size of all that is received for a chunked body, instead of an earlier call's function."""
+    """Call ``count`` with the number of bytes whenever bytes of a chunked body arrive.
+
+    ``count`` replaces the function that an earlier call has set for the same body.
+    """
     if not hasattr(stream, "counted"):
         stream.counted = _CountingUnreader(stream.reader.req.unreader)
         stream.reader.parser = stream.reader.parse_chunked(stream.counted)
@@ -152,9 +168,9 @@ def _next_piece(reader: Any) -> bytes:
 
 @contextmanager
 def open_body(environ: dict[str, Any], patience_s: int) -> Iterator[BodyStream]:
-    """Take over the body of the request with this WSGI environment.
+    """Open the body of the request that has this WSGI environment.
 
-    :param patience_s: seconds that one read may wait in all.
+    :param patience_s: the maximum number of seconds that one read may wait in total.
     """
     stream = BodyStream(environ["wsgi.input"], environ.get("gunicorn.socket"), patience_s)
     try:
@@ -164,7 +180,7 @@ def open_body(environ: dict[str, Any], patience_s: int) -> Iterator[BodyStream]:
 
 
 def install(app: Flask) -> None:
-    """Drain what is left of a body after every refusal."""
+    """Read and discard the remaining body of every request that was refused."""
     app.after_request(_drain_refused)
 
 

@@ -1,4 +1,4 @@
-"""Validation errors of pydantic as field errors of a problem document."""
+"""Convert pydantic's validation errors to the field errors of a problem document."""
 
 from collections.abc import Container
 from typing import Final
@@ -21,14 +21,14 @@ CODES: Final = {
     "less_than_equal": "bad_value",
     "literal_error": "bad_value",
 }
-"""Field error code by pydantic's error type; every other type is ``wrong_type``."""
+"""The field error code for each pydantic error type. All other error types have the code ``wrong_type``."""
 
 
 def field_errors(error: ValidationError, prefix: str = "", *, skip: Container[str] = ()) -> list[FieldError]:
-    """Return one field error for each error of a model.
+    """Return one field error for each error that pydantic found.
 
-    :param prefix: JSON Pointer of the validated object in the body.
-    :param skip: pointers, relative to ``prefix``, whose errors are left out.
+    :param prefix: the JSON Pointer of the validated object within the body.
+    :param skip: JSON Pointers, relative to ``prefix``, of fields whose errors are omitted.
     """
     errors = []
     for detail in error.errors(include_url=False, include_context=False, include_input=False):

@@ -1,7 +1,7 @@
-"""An open file as a response: conditional requests, one range, and headers that stop a browser from guessing the type.
+"""Return an open file as a response, with support for conditional requests and for one byte range.
 
-A file server in front may serve the same files. A client must not notice which one responds, so ETag and Last-Modified
-are those that nginx computes from the file alone.
+A file server in front of the service may serve the same files. A client must not see a difference between the two, so
+ETag and Last-Modified have the values that nginx computes from the size and the modification time of the file.
 """
 
 import re
@@ -20,20 +20,24 @@ _BLOCK_BYTES: Final = 256 * 1024
 
 
 def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_type: str) -> Response:
-    """Return an open file with validators and, if requested, one range of it. The file is closed with the response.
+    """Return an open file, or the requested range of the file, with ETag and Last-Modified.
 
-    :raises PreconditionFailed: 412. :raises RequestedRangeNotSatisfiable: 416.
+    The file is closed together with the response.
+
+    :raises PreconditionFailed: when If-Match or If-Unmodified-Since is not fulfilled (412).
+    :raises RequestedRangeNotSatisfiable: when the range begins after the end of the file (416).
     """
     environ = dict(request.environ)
     etag = quote_etag(f"{stat.modified:x}-{stat.size:x}")
     modified = datetime.fromtimestamp(stat.modified, UTC)
     range_header, if_range = environ.pop("HTTP_RANGE", ""), environ.pop("HTTP_IF_RANGE", None)
-    # RFC 9110, 13.1.5: only exactly the same validator permits a range; werkzeug accepts weak tags and later dates too.
+    # RFC 9110, 13.1.5: If-Range permits a range only if the validator is exactly the same. werkzeug also accepts weak
+    # ETags and later dates.
     is_same = if_range in {None, etag, http_date(modified)}
     byte_range = (
         _parse_range(range_header, stat.size) if is_same and request.method == "GET" else None
     )  # RFC 9110, 14.2
-    # RFC 9110, 13.2.2: the conditions come before the range; werkzeug evaluates the range first.
+    # RFC 9110, 13.2.2: the conditions must be evaluated before the range. werkzeug evaluates the range first.
     if byte_range is not None and is_resource_modified(environ, etag, last_modified=modified):
         environ["HTTP_RANGE"] = byte_range
     response = Response(wrap_file(environ, file, _BLOCK_BYTES), mimetype=content_type, direct_passthrough=True)
@@ -44,10 +48,12 @@ def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_ty
     response.call_on_close(file.close)
     try:
         if _is_modified_since_limit(modified):
-            raise PreconditionFailed("The file changed after If-Unmodified-Since; fetch it without that header.")
+            raise PreconditionFailed(
+                "The file changed after the time in If-Unmodified-Since; fetch it without this header."
+            )
         response.make_conditional(environ, accept_ranges=True, complete_length=stat.size)
         if response.status_code == 412:
-            raise PreconditionFailed("The file has another ETag than If-Match; fetch it without that header.")
+            raise PreconditionFailed("The ETag of the file does not match If-Match; fetch it without this header.")
     except (RequestedRangeNotSatisfiable, PreconditionFailed):
         response.close()
         raise
@@ -55,15 +61,19 @@ def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_ty
 
 
 def _is_modified_since_limit(modified: datetime) -> bool:
-    """Evaluate If-Unmodified-Since, which werkzeug ignores; If-Match has precedence over it (RFC 9110, 13.1.4)."""
+    """Return whether the file changed after the time in If-Unmodified-Since, a header that werkzeug ignores.
+
+    Return False if the request has If-Match, because If-Match takes precedence (RFC 9110, 13.1.4).
+    """
     limit = request.if_unmodified_since
     return limit is not None and not request.if_match and modified > limit
 
 
 def _parse_range(header_value: str, size: int) -> str | None:
-    """Read a Range header as RFC 9110, 14.1.2 defines it; None for one that is to be ignored.
+    """Parse a Range header as defined in RFC 9110, 14.1.2.
 
-    :returns: a range that begins with a position; a suffix longer than the file begins at 0.
+    :returns: the range, always with an explicit first position, which is 0 for a suffix longer than the file; None if the
+        header must be ignored.
     """
     match = _RANGE.match(header_value)
     if match is None:

@@ -1,4 +1,4 @@
-"""Parse a JSON body with a limit on the number of its values, which bounds the memory that parsing takes."""
+"""Parse a JSON body. The number of its values is limited, which limits the memory that parsing needs."""
 
 from typing import Any, Final
 
@@ -10,32 +10,39 @@ _ALL_BUT_MARKS: Final = bytes(set(range(256)) - set(b',[{"'))
 
 
 def parse_json(body: bytes, max_values: int) -> Any:
-    """Parse JSON. The caller keeps no reference to ``body``, so that its memory is free before anything is decoded.
+    """Parse a JSON body.
 
-    :raises TooLarge: ``too_many_values``.
-    :raises MalformedJson: ``body`` is not JSON.
+    The caller should not keep a reference to ``body``, so that its memory can be freed before the base64 text in the
+    result is decoded.
+
+    :raises TooLarge: when the body has more than ``max_values`` values (``too_many_values``).
+    :raises MalformedJson: when ``body`` is not valid JSON.
     """
     _check_value_count(body, max_values)
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")
     except ValueError as error:
-        position = str(error).rsplit(" at ", 1)[-1] if " at line " in str(error) else "an unknown place"
-        raise MalformedJson(f"The body is not JSON (at {position}).") from None
+        position = str(error).rsplit(" at ", 1)[-1] if " at line " in str(error) else "an unknown position"
+        raise MalformedJson(f"The body is not valid JSON (error at {position}).") from None
 
 
 def _check_value_count(body: bytes, max_values: int) -> None:
-    """Count values without parsing: each value follows ``,``, ``[`` or ``{``, and base64 contains none of the three."""
-    if sum(map(body.count, (b",", b"[", b"{"))) <= max_values:  # fast, and nearly always sufficient
+    """Raise ``TooLarge`` if the body has too many values. Count the values without parsing the body.
+
+    Each value follows one of the marks ``,``, ``[`` and ``{``, and none of these marks occurs in base64.
+    """
+    if sum(map(body.count, (b",", b"[", b"{"))) <= max_values:  # this fast check is nearly always sufficient
         return
-    # Marks within strings do not count. A mark outside of strings has an even number of quotes before it. So remove
-    # escaped characters, which end no string, and pairs of adjacent quotes, which change no parity; then split at the
-    # quotes and count every second piece. Between the remaining quotes are marks, so a bounded number of pieces is
-    # enough to exceed the limit.
+    # Marks inside strings do not count. A mark is outside of strings if the number of quotes before it is even. So,
+    # first remove escaped characters, because an escaped quote does not end a string. Then remove all characters except
+    # marks and quotes, and remove pairs of adjacent quotes, because a pair does not change whether the number is even.
+    # Then split at the remaining quotes, and count the marks in every second piece. There is at least one mark between
+    # two remaining quotes, so a bounded number of pieces is enough to exceed the limit.
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     outside = unescaped.translate(None, _ALL_BUT_MARKS).replace(b'""', b"").split(b'"', 2 * max_values + 4)[::2]
     if sum(map(len, outside)) > max_values:
         raise TooLarge(
-            f"The JSON of a request may have at most {max_values} values.",
+            f"The request has too many JSON values; send at most {max_values}.",
             code="too_many_values",
             extra={"limit": "max_values", "value": max_values},
         )

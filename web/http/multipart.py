@@ -1,4 +1,4 @@
-"""Multipart bodies, parsed in memory: their bytes are counted already."""
+"""Parse multipart bodies in memory. This is safe because the size of the body has already been checked."""
 
 import io
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from web.http.body_limits import too_many_images
 
 _STEP_BYTES: Final = 64 * 1024
 _MAX_OTHER_PARTS: Final = 16
-"""Parts that may come with the images."""
+"""The maximum number of parts that a form may have in addition to the images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of a form. ``filename`` is the client's name of a file, None if it sent none."""
+    """One part of a form. ``filename`` is the file name that the client sent, or None if it sent no file name."""
 
     name: str
     filename: str | None
@@ -26,9 +26,12 @@ class Part:
 
 
 def parse_form(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
-    """Parse a ``multipart/form-data`` body; a part with a file name and one without are the same (RFC 7578, 4.2).
+    """Parse a ``multipart/form-data`` body.
 
-    :raises BadRequest: ``malformed_form``. :raises TooLarge: the form has too many parts.
+    A part is handled in the same way with and without a file name, because the file name is optional (RFC 7578, 4.2).
+
+    :raises BadRequest: when the form cannot be parsed (``malformed_form``).
+    :raises TooLarge: when the form has too many parts.
     """
     headers: list[Field | File] = []
     contents: list[io.BytesIO] = []
@@ -42,8 +45,10 @@ def parse_form(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
     except RequestEntityTooLarge:
         raise too_many_images(max_images) from None
     except ValueError:
-        raise BadRequest("The form cannot be parsed; check its boundary.", code="malformed_form") from None
-    # BytesIO.getvalue() returns its buffer: the images are not copied once more.
+        raise BadRequest(
+            "The form cannot be parsed; check the boundary in the Content-Type header.", code="malformed_form"
+        ) from None
+    # BytesIO.getvalue() returns its buffer without copying it, so the images are not copied here.
     return [
         Part(header.name or "", (header.filename or None) if isinstance(header, File) else None, content.getvalue())
         for header, content in zip(headers, contents, strict=True)

@@ -1,4 +1,4 @@
-"""Parts from which each resource describes its operations in OpenAPI."""
+"""Functions and constants that build the OpenAPI descriptions of operations."""
 
 from typing import Any, Final
 
@@ -11,27 +11,30 @@ PAGE: Final = {"type": "integer", "minimum": 1, "maximum": 10**9}
 WAIT: Final = {
     "type": "integer",
     "minimum": 0,
-    "description": "Seconds to wait for the result. Values above 30 mean 30. The service does not wait while too many other requests wait.",
+    "description": "Number of seconds to wait for the result. Values above 30 are treated as 30. The service does not wait while too many other requests are waiting.",
 }
 BINARY: Final = {"type": "string", "format": "binary"}
 BODY_CODES: Final = (
     "bad_request", "malformed_json", "incomplete_body", "malformed_chunks", "bad_gzip", "malformed_form", "foreign_origin", "body_too_slow",
     "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "too_many_requests", "unavailable",
 )  # fmt: skip
-"""Error codes of operations that read a body."""
+"""Error codes that every operation with a request body can return."""
 
 _EVERY_CODES: Final = ("unauthorized", "misdirected_request")
 _HTML: Final = {"text/html": {"schema": {"type": "string"}}}
-_RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds to wait before a retry, if a retry can succeed", "schema": {"type": "integer"}}}
-_INSPECTION_LOCATION: Final = {"Location": {"description": "Address of the inspection", "schema": {"type": "string"}}}
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
+_INSPECTION_LOCATION: Final = {"Location": {"description": "URL of the inspection", "schema": {"type": "string"}}}
 
 
 def inspection_responses(description: str, schema: dict[str, Any], *, html: bool = True) -> dict[str, Any]:
-    """Describe the successful responses of an operation that waits for an inspection: 200, 202 and, with ``html``, 304."""
+    """Describe the responses 200 and 202 of an operation that waits for an inspection, and 304 if ``html`` is true.
+
+    :param html: whether the operation can also return an HTML page.
+    """
     page = _HTML if html else {}
     finished = {"description": description, "content": {"application/json": {"schema": schema}, **page}}
     unfinished = {
-        "description": "The inspection is not finished after the wait",
+        "description": "The inspection did not finish within the waiting time",
         "headers": _RETRY_AFTER | _INSPECTION_LOCATION,
         "content": {"application/json": {"schema": ref("Awaited")}, **page},
         "links": {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}},
@@ -40,19 +43,19 @@ def inspection_responses(description: str, schema: dict[str, Any], *, html: bool
 
 
 def or_html(responses: dict[str, Any]) -> dict[str, Any]:
-    """Add HTML to the media types of error responses: clients that prefer it get a page."""
+    """Add HTML to the media types of error responses, because clients that prefer HTML receive an error page."""
     return {status: response | {"content": response["content"] | _HTML} for status, response in responses.items()}
 
 
 def file_operation(operation_id: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
     """Describe an operation that returns a file.
 
-    :param codes: error codes besides those of every file.
+    :param codes: error codes in addition to the error codes that every file operation has.
     """
     content = {"image/*": {"schema": BINARY}}
     responses = {
         "200": {"description": summary, "content": content},
-        "206": {"description": "The requested range", "content": content},
+        "206": {"description": "The requested range of the file", "content": content},
         "304": {"description": "Not modified"},
     } | problem_responses("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
     return {"operationId": operation_id, "summary": summary, "parameters": parameters, "responses": responses}
@@ -61,7 +64,7 @@ def file_operation(operation_id: str, summary: str, parameters: list[dict[str, A
 def simple_operation(operation_id: str, summary: str, *codes: str, media_type: str = "application/json", parameters: Any = None) -> dict[str, Any]:
     """Describe an operation that returns text, a page, or JSON without a schema.
 
-    :param codes: error codes besides those of every operation.
+    :param codes: error codes in addition to the error codes that every operation has.
     """
     success = {"description": summary, "content": {media_type: {"schema": {} if media_type == "application/json" else {"type": "string"}}}}
     errors = problem_responses(*codes)
@@ -70,7 +73,10 @@ def simple_operation(operation_id: str, summary: str, *codes: str, media_type: s
 
 
 def problem_responses(*codes: str) -> dict[str, Any]:
-    """Describe the error responses of an operation by status: those of ``codes`` and those that every operation has."""
+    """Return the error responses of an operation, with the status as key.
+
+    The responses include ``codes`` and the error codes that every operation has.
+    """
     by_status: dict[str, list[str]] = {}
     for code in sorted({*codes, *_EVERY_CODES}, key=list(CODES).index):
         by_status.setdefault(str(CODES[code][0]), []).append(code)
@@ -79,20 +85,20 @@ def problem_responses(*codes: str) -> dict[str, Any]:
 
 
 def json_content(description: str, model: str) -> dict[str, Any]:
-    """Describe a response whose body is the JSON of a model."""
+    """Describe a response whose body is JSON that matches ``model``."""
     return {"description": description, "content": {"application/json": {"schema": ref(model)}}}
 
 
 def ref(model: str) -> dict[str, str]:
-    """Return a reference to a schema in the document's components."""
+    """Return a reference to the schema of ``model`` in the components of the document."""
     return {"$ref": REF.format(model=model)}
 
 
 def path_id(name: str) -> dict[str, Any]:
-    """Describe an id in the path."""
+    """Describe a path parameter that contains an id."""
     return parameter(name, {"type": "string", "pattern": ID[name]}, where="path")
 
 
 def parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
-    """Describe a parameter."""
+    """Describe a parameter of an operation."""
     return {"name": name, "in": where, "required": where == "path", "schema": schema}

@@ -1,4 +1,4 @@
-"""Response models of stored documents, generated from the fields that ``shared.storage.schema`` declares."""
+"""Generate the response models for stored documents from the fields that ``shared.storage.schema`` declares."""
 
 from functools import cache
 from types import GenericAlias
@@ -14,13 +14,14 @@ _TYPES: Final = {me.StringField: str, me.IntField: int, me.FloatField: float, me
 
 @cache
 def response_model(document: Any, *computed: tuple[str, Any], after: str | None = None) -> Any:
-    """Return the pydantic model of a document as responses contain it: its public fields, and those that the serializer adds.
+    """Return the pydantic model for a document in a response.
 
-    Several response models may contain the same document; they get the same model, and OpenAPI one component.
+    The model has the public fields of the document and the fields that the serializer adds. If several response models
+    contain the same document, they share one model, so OpenAPI has only one component for the document.
 
-    :param document: a MongoEngine document; the model takes its name and its docstring.
-    :param computed: name and type of each field that the serializer adds.
-    :param after: the stored field after which the added ones come; else they come last.
+    :param document: a MongoEngine document. The model has the same name and docstring.
+    :param computed: the name and the type of each field that the serializer adds.
+    :param after: the stored field after which the added fields are inserted. If None, they are appended at the end.
     """
     fields: dict[str, Any] = {}
     for name, field in public_fields(document).items():

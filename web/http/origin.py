@@ -1,4 +1,8 @@
-"""Open mode: until accounts exist, the service answers to names of this machine only, and to no foreign page."""
+"""Restrict requests while the service has no accounts ("open mode").
+
+The service accepts requests only for the host names of this machine and for the host in ``PUBLIC_URL``. It refuses
+requests that are sent by pages of other origins.
+"""
 
 import ipaddress
 from typing import Final
@@ -14,17 +18,15 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def install(app: Flask, web: settings.Web) -> None:
-    """Check ``Host``, ``Origin`` and ``Authorization`` before anything else handles a request."""
+    """Check the ``Host``, ``Origin`` and ``Authorization`` headers before a request is handled."""
     public_host = urlsplit(web.public_url).hostname if web.public_url else None
 
     def check_request() -> None:
         if not all(_is_own_host(host, public_host) for host in _request_hosts()):
-            telemetry.security.warning("foreign host", extra={"data": {"host": request.host[:200]}})
-            raise Misdirected(
-                "This service answers to localhost, loopback addresses and its PUBLIC_URL only; use one of these."
-            )
+            telemetry.security.warning("request for an unknown host name", extra={"data": {"host": request.host[:200]}})
+            raise Misdirected("Unknown host name; use localhost, a loopback address, or the host in PUBLIC_URL.")
         if request.headers.get("Authorization") is not None:
-            raise Unauthorized("Accounts are not part of this version; send no Authorization header.")
+            raise Unauthorized("This version does not support accounts; do not send an Authorization header.")
         if request.method not in _SAFE_METHODS:
             refuse_foreign_pages(web.public_url)
 
@@ -32,13 +34,13 @@ def install(app: Flask, web: settings.Web) -> None:
 
 
 def refuse_foreign_pages(public_url: str) -> None:
-    """Refuse a request that a browser sends from a page of another origin. Another port is another origin too.
+    """Refuse a request that a browser sends from a page of another origin. A different port is a different origin, too.
 
-    :raises Forbidden: ``foreign_origin``.
+    :raises Forbidden: when the request comes from another origin (``foreign_origin``).
     """
     site = request.headers.get("Sec-Fetch-Site")
-    # Browsers send Sec-Fetch-Site to this machine and over https only. Elsewhere the Referer of an image in a foreign
-    # page shows its origin.
+    # Browsers send Sec-Fetch-Site only over https, and to the machine on which they run. If the header is missing, the
+    # Referer header shows the origin of the page, for example for an image that a page of another site embeds.
     origin = request.headers.get("Origin") or (request.headers.get("Referer") if site is None else None)
     is_foreign = site not in {None, "same-origin", "none"}
     if origin is not None:
@@ -48,15 +50,20 @@ def refuse_foreign_pages(public_url: str) -> None:
             _host_and_port(public_url),
         } - {None}
     if is_foreign:
-        telemetry.security.warning("foreign origin", extra={"data": {"origin": (origin or "")[:200]}})
+        telemetry.security.warning(
+            "request from a page of another origin", extra={"data": {"origin": (origin or "")[:200]}}
+        )
         raise Forbidden(
-            "Pages of other sites may not send this request; send it from a page of this service.",
+            "Pages of other sites must not send this request; send it from a page of this service.",
             code="foreign_origin",
         )
 
 
 def _host_and_port(url: str) -> tuple[str, int] | None:
-    """Return host and port of a URL, ``localhost`` for every name of this machine; None for an invalid URL."""
+    """Return the host and the port of a URL, or None if the URL is invalid.
+
+    The host is ``localhost`` for every name and every loopback address of this machine.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
@@ -68,7 +75,10 @@ def _host_and_port(url: str) -> tuple[str, int] | None:
 
 
 def _request_hosts() -> list[str]:
-    """Return the hosts that a request names: in its Host header, and in an absolute target (RFC 9112, 3.2.2)."""
+    """Return the hosts that a request names.
+
+    The first is the host in the Host header. If the request target is absolute (RFC 9112, 3.2.2), its host is the second.
+    """
     target = request.environ.get("RAW_URI", "/")
     absolute = [] if target.startswith("/") else [target.partition("://")[2].partition("/")[0]]
     return [_host_name(host) for host in (request.environ.get("HTTP_HOST", ""), *absolute)]

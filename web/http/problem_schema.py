@@ -1,4 +1,4 @@
-"""The body of an error response (RFC 9457) as a model."""
+"""The pydantic model for the body of an error response (RFC 9457)."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from web.http.error_codes import CODES
 
 
 class FieldProblem(BaseModel):
-    """One invalid field."""
+    """An error in one field or parameter of a request."""
 
     pointer: str
     code: str
@@ -16,7 +16,7 @@ class FieldProblem(BaseModel):
 
 
 class Problem(BaseModel):
-    """An error (RFC 9457)."""
+    """A problem document (RFC 9457), the body of every error response."""
 
     type: str
     title: str

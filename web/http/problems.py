@@ -1,4 +1,4 @@
-"""Every error as ``application/problem+json`` (RFC 9457)."""
+"""Convert every error to a response of type ``application/problem+json`` (RFC 9457)."""
 
 from typing import Any, Final
 
@@ -17,27 +17,34 @@ _CODES_BY_STATUS: Final = {
     CODES[code].status: code
     for code in ("bad_request", "not_found", "method_not_allowed", "precondition_failed", "range_not_satisfiable")
 }
-"""Codes of the errors that Flask and werkzeug raise."""
+"""The error code for each HTTP status of the errors that Flask and werkzeug raise."""
 
 
 class StoredProblem(ShelfsightError):
-    """The error of a failed inspection, returned to every client that requests the same. It is not logged again."""
+    """The stored error of a failed inspection, returned to every client that requests the same inspection.
+
+    It is not logged for each of these clients.
+    """
 
     def __init__(self, members: dict[str, Any], retry_after: int) -> None:
-        """Take the members of a problem as ``shared.inspections.jobs`` stores them."""
+        """Create the error.
+
+        :param members: the members of a problem document, as ``shared.inspections.jobs`` stores them.
+        :param retry_after: the number of seconds after which the client can retry.
+        """
         super().__init__(members["detail"], code=members["code"], extra=members["extra"], retry_after=retry_after)
         self.status, self.title = members["status"], members["title"]
 
 
 def install(app: Flask) -> None:
-    """Answer every error with a problem document."""
+    """Register error handlers that return a problem document for every error."""
     app.register_error_handler(ShelfsightError, _handle_domain_error)
     app.register_error_handler(HTTPException, _handle_http_exception)
     app.register_error_handler(Exception, _handle_unexpected)
 
 
 def problem(error: ShelfsightError) -> Response:
-    """Return the response to a domain error."""
+    """Return the response for a ``ShelfsightError``."""
     members = dict(error.extra)
     if error.errors:
         members["errors"] = [field.as_json() for field in error.errors[:MAX_ERRORS]]
@@ -50,7 +57,7 @@ def problem(error: ShelfsightError) -> Response:
 
 
 def document(status: int, title: str, code: str, detail: str, *, instance: str, request_id: str) -> dict[str, Any]:
-    """Return the members that every problem document has."""
+    """Return a problem document with the members that all problem documents have."""
     return {
         "type": f"/docs#{code}",
         "title": title,
@@ -63,7 +70,10 @@ def document(status: int, title: str, code: str, detail: str, *, instance: str, 
 
 
 def pointer(name: str) -> str:
-    """Return one step of a JSON Pointer (RFC 6901), cut after 200 characters: clients may send names of any length."""
+    """Return one step of a JSON Pointer (RFC 6901).
+
+    The name is truncated to 200 characters, because clients can send names of any length.
+    """
     return "/" + name[:_MAX_POINTER_STEP].replace("~", "~0").replace("/", "~1")
 
 
@@ -83,7 +93,9 @@ def _handle_domain_error(error: ShelfsightError) -> Response:
 def _handle_http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     code = _CODES_BY_STATUS.get(status, "bad_request" if status < 500 else "internal_error")
-    detail = "There is nothing at this address." if status == 404 else str(error.description or error.name)
+    detail = (
+        "There is no resource at this URL; check the URL." if status == 404 else str(error.description or error.name)
+    )
     response = _problem_response(status, error.name.capitalize(), code, detail, {})
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
@@ -94,6 +106,8 @@ def _handle_http_exception(error: HTTPException) -> Response:
 
 def _handle_unexpected(error: Exception) -> Response:
     telemetry.errors.error(
-        "unexpected", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
+        "unexpected error", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
     )
-    return problem(ShelfsightError("Internal error of the service; report the request id, which its log contains."))
+    return problem(
+        ShelfsightError("Internal error; report the request ID to the operator, who can find it in the log.")
+    )

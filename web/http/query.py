@@ -1,4 +1,4 @@
-"""Query parameters: each at most once, none unknown, none empty."""
+"""Read query parameters. Unknown, empty and repeated parameters are refused."""
 
 import re
 from collections.abc import Callable
@@ -19,42 +19,51 @@ _SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 
 
 def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | None = None) -> dict[str, Any]:
-    """Read the query, each parameter by the function under its name.
+    """Read each parameter of the query with the function that ``readers`` contains for the parameter.
 
-    :param readers: a function for each known parameter; it raises ``ValueError`` with a sentence for the client.
-    :param query: the request's own if None.
-    :returns: the value of each parameter that was sent.
-    :raises Invalid: with an error for each parameter that is unknown, empty, sent twice or not readable.
+    :param readers: a function for each known parameter. It raises ``ValueError`` with a sentence for the client.
+    :param query: the query to read. If None, the query of the current request is read.
+    :returns: the value of each parameter that the client sent.
+    :raises Invalid: when a parameter is unknown, empty, repeated or invalid. The exception has an error for each of them.
     """
     values: dict[str, Any] = {}
     errors = []
     for name, texts in (request.args if query is None else query).lists():
         if name not in readers:
-            errors.append(FieldError(pointer(name), "unknown_parameter", f"Known are: {', '.join(sorted(readers))}."))
+            errors.append(
+                FieldError(
+                    pointer(name),
+                    "unknown_parameter",
+                    f"This parameter is unknown. Valid names: {', '.join(sorted(readers))}.",
+                )
+            )
         elif len(texts) > 1:
-            errors.append(FieldError(pointer(name), "given_twice", "Give this parameter once."))
+            errors.append(FieldError(pointer(name), "given_twice", "This parameter is repeated; send it once."))
         elif not texts[0].strip():
-            errors.append(FieldError(pointer(name), "empty", "This parameter is empty."))
+            errors.append(FieldError(pointer(name), "empty", "This parameter is empty; send a value, or omit it."))
         else:
             try:
                 values[name] = readers[name](texts[0].strip())
             except ValueError as error:
                 errors.append(FieldError(pointer(name), "bad_value", str(error)))
     if errors:
-        raise Invalid("The query has invalid parameters; errors lists them.", errors=errors)
+        raise Invalid("The query has invalid parameters; see the `errors` field.", errors=errors)
     return values
 
 
 def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str], int]:
-    """Return a reader of integers within bounds; with ``clip`` a larger one counts as the maximum."""
+    """Return a function that reads an integer from ``minimum`` to ``maximum``.
+
+    :param clip: whether a larger integer is replaced with ``maximum``. If False, it raises ``ValueError``.
+    """
 
     def reader(text: str) -> int:
         if not (text.isascii() and text.isdigit()):
-            raise ValueError(f"Give a whole number from {minimum} to {maximum}.")
+            raise ValueError(f"The value is invalid; send an integer from {minimum} to {maximum}.")
         value = int(text) if len(text) <= _MAX_DIGITS else maximum + 1
         value = min(value, maximum) if clip else value
         if not minimum <= value <= maximum:
-            raise ValueError(f"Give a whole number from {minimum} to {maximum}.")
+            raise ValueError(f"The value is invalid; send an integer from {minimum} to {maximum}.")
         return value
 
     return reader
@@ -63,19 +72,19 @@ def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str]
 def text(text: str) -> str:
     """Read text of at most 200 characters."""
     if len(text) > 200 or "\0" in text:
-        raise ValueError("Give at most 200 characters, no NUL.")
+        raise ValueError("The text is invalid; send at most 200 characters, without NUL characters.")
     return text
 
 
 def fraction(text: str) -> float:
     """Read a number from 0 to 1."""
     if not _NUMBER.match(text) or float(text) > 1:
-        raise ValueError("Give a number from 0 to 1.")
+        raise ValueError("The value is invalid; send a number from 0 to 1.")
     return float(text)
 
 
 def timestamp(text: str) -> datetime:
-    """Read a time: RFC 3339 or Unix seconds, as ``parse_timestamp`` does."""
+    """Read a time as RFC 3339 or as Unix seconds, in the same way as ``parse_timestamp``."""
     try:
         return parse_timestamp(float(text)) if _SECONDS.match(text) else parse_timestamp(text)
     except PydanticCustomError as error:
@@ -83,4 +92,4 @@ def timestamp(text: str) -> datetime:
 
 
 WAIT: Final = integer(0, 30, clip=True)
-"""Reads ``wait=``: seconds that a response may wait for the end of what it shows."""
+"""Reads ``wait=``, the maximum number of seconds to wait until the requested batch or inspection is finished."""

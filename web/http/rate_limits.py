@@ -1,8 +1,9 @@
-"""How often one client may start something expensive, counted in Redis for all web processes together.
+"""Limit how many expensive operations one client can start. The counters are in Redis and shared by all web processes.
 
-A *sliding window counter*: the count of this window, plus the part of the previous one's that still counts. That is two
-numbers per client, where a moving window keeps every time; unlike a fixed window it does not admit twice the limit
-around a border; and it uses Redis' own clock.
+The algorithm is a *sliding window counter*. It adds the count in the current window to a fraction of the count in the
+previous window. This needs two numbers for each client, whereas a moving window needs the time of every request. Unlike a
+fixed window, it does not admit twice the limit around the boundary between two windows. All times come from the clock of
+Redis.
 """
 
 import math
@@ -22,13 +23,13 @@ from shared.queue.redis_client import connect_redis
 from shared.settings import Settings
 
 _TIMEOUT_S: Final = 0.5
-"""For connecting, and for each command."""
+"""Timeout for connecting to Redis, and for each Redis command."""
 
 
 class RateLimits:
-    """Counts ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``.
+    """Enforces the limits ``INSPECT_PER_MINUTE`` and ``INSPECT_DREAMS_PER_MINUTE``.
 
-    Thread-safe. No connection is opened before its first use.
+    Thread-safe. The connection to Redis is opened when it is first used.
     """
 
     def __init__(self, settings: Settings, window_s: int = 60) -> None:
@@ -43,13 +44,15 @@ class RateLimits:
         self._breaker = Breaker()
 
     def hit(self, kind: str, client: str) -> None:
-        """Count one more, unless it would exceed the limit.
+        """Count one more operation of a client, unless this would exceed the limit.
 
-        :param kind: what the client starts, ``inspection`` or ``dream``; each is counted separately.
-        :param client: the client's address; all addresses of an IPv6 /64 are one client, since anybody has that many.
-        :raises Busy: the limit is reached; ``retry_after`` says for how long. A refused call is not counted.
-        :raises StoreAway: ``redis_unavailable``, within about a second; during the next second at once, or all threads
-            would wait.
+        :param kind: the operation that the client starts, ``inspection`` or ``dream``. Each kind has its own counter.
+        :param client: the address of the client. All addresses in an IPv6 /64 network count as one client, because every
+            client with IPv6 can use a whole /64 network.
+        :raises Busy: when the limit is reached; ``retry_after`` is the number of seconds until the client can retry. A
+            refused call is not counted.
+        :raises StoreAway: when Redis does not respond (``redis_unavailable``). This takes about one second. During the
+            second after that, every call raises the exception immediately, because otherwise all threads would wait.
         """
         if self._breaker.is_open:
             raise _redis_unavailable()
@@ -61,24 +64,24 @@ class RateLimits:
             self._breaker.trip()
             raise _redis_unavailable() from error
         raise Busy(
-            "Your address has reached its rate limit; retry later.",
+            "Your client address has reached its rate limit; retry later.",
             retry_after=max(1, math.ceil(reset_time - time.time())),
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis."""
         self._redis.close()
 
 
 def client_key(client: str) -> str:
-    """Return what identifies a client: its address, or the /64 network of an IPv6 address."""
+    """Return the string that identifies a client: its IPv4 address, or the /64 network of its IPv6 address."""
     try:
         return str(client_network(ip_address(client)))
-    except ValueError:  # a proxy forwarded something that is not an address: all of those are one client
+    except ValueError:  # a proxy forwarded an invalid address; all clients with an invalid address count as one client
         return "unknown"
 
 
 def _redis_unavailable() -> StoreAway:
     return StoreAway(
-        "Redis does not respond; nothing was started. Retry later.", code="redis_unavailable", retry_after=2
+        "Redis does not respond, so no inspection was started; retry later.", code="redis_unavailable", retry_after=2
     )

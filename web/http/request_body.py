@@ -1,4 +1,4 @@
-"""The body of the current request: its media type and length, and its bytes within the limits of the process."""
+"""Read the body of the current request, its media type and its length, within the limits of the process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,44 +11,44 @@ from web.http.body_stream import open_body
 
 
 class RequestBody:
-    """The body of the current request, not yet read; ``open_request_body`` creates it."""
+    """The body of the current request, which is read on demand. Use ``open_request_body`` to create an instance."""
 
     def __init__(self, stream: Readable, reserve: Reserve) -> None:
         self._stream, self._reserve = stream, reserve
         self.media_type = request.mimetype
-        """Content-Type without parameters, lower case; empty if the client sent none."""
+        """The Content-Type without its parameters, in lower case. It is empty if the client sent no Content-Type."""
         self.length = request.content_length
-        """Content-Length; None for a chunked body, 0 for a request that has neither."""
+        """The Content-Length. It is None for a chunked body, and 0 for a request without a body."""
         if self.length is None and not request.environ.get("wsgi.input_terminated"):
             self.length = 0
 
     @property
     def is_json(self) -> bool:
-        """Whether the body is JSON by its media type. A body without a media type counts as JSON."""
+        """Whether the media type of the body is JSON. A body without a media type counts as JSON."""
         return self.media_type in {"", "application/json"} or self.media_type.endswith("+json")
 
     @property
     def is_form(self) -> bool:
-        """Whether the body is ``multipart/form-data``."""
+        """Whether the media type of the body is ``multipart/form-data``."""
         return self.media_type == "multipart/form-data"
 
     @property
     def boundary(self) -> str:
-        """The boundary of a form, empty if the client named none."""
+        """The boundary of a form. It is empty if the client sent no boundary."""
         return request.mimetype_params.get("boundary", "")
 
     def check_length(self, limit: int) -> None:
-        """Refuse a body by its Content-Length, before anything is read.
+        """Refuse the body if its Content-Length exceeds ``limit``. No bytes of the body are read.
 
-        :raises TooLarge: ``body_too_large``.
+        :raises TooLarge: when the Content-Length exceeds ``limit`` (``body_too_large``).
         """
         if self.length is not None and self.length > limit:
             raise body_limits.too_large(limit)
 
     def read(self, limit: int) -> bytes:
-        """Read the whole body, inflated if it is gzip.
+        """Read the whole body, and decompress it if its encoding is gzip.
 
-        :raises ShelfsightError: as ``body_limits.read_body`` and ``BodyStream.read`` do.
+        :raises ShelfsightError: in the same cases as ``body_limits.read_body`` and ``BodyStream.read``.
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         return body_limits.read_body(self._stream, self.length, encoding, limit, self._reserve)
@@ -56,9 +56,9 @@ class RequestBody:
 
 @contextmanager
 def open_request_body(budget: BodyBudget, patience_s: int) -> Iterator[RequestBody]:
-    """Take over the body of the current request. Its bytes count against ``budget`` until the context ends.
+    """Open the body of the current request. Its bytes count against ``budget`` until the context ends.
 
-    :param patience_s: seconds that one read may wait in all.
+    :param patience_s: the maximum number of seconds that one read may wait in total.
     """
     with budget.open_reservation() as reserve, open_body(request.environ, patience_s) as stream:
         yield RequestBody(stream, reserve)

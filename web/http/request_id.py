@@ -1,4 +1,8 @@
-"""The id of each request: taken from ``X-Request-ID`` or generated, kept in ``g.request_id``, and returned."""
+"""Give each request an id.
+
+The id comes from the ``X-Request-ID`` header of the request, or it is generated. It is stored in ``g.request_id`` and
+returned in the ``X-Request-ID`` header of the response.
+"""
 
 import re
 import uuid
@@ -7,11 +11,11 @@ from typing import Final
 from flask import Flask, Response, g, request
 
 ACCEPTED: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
-"""What a client's own request id may look like. ``deploy/nginx/shelfsight.conf`` has the same pattern."""
+"""The pattern of the request ids that clients can choose. ``deploy/nginx/shelfsight.conf`` has the same pattern."""
 
 
 def install(app: Flask) -> None:
-    """Give every request an id. Install this first: errors and log lines name the id."""
+    """Give every request an id. Call this function before the other ``install`` functions, because they use the id."""
     app.before_request(_set_request_id)
     app.after_request(_add_header)
 

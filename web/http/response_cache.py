@@ -1,4 +1,4 @@
-"""Finished responses, cached in memory for seconds: a repeated request reads no database and renders nothing."""
+"""Cache responses in memory for a few seconds, so that a repeated request needs no database query and no rendering."""
 
 import hashlib
 import threading
@@ -13,12 +13,12 @@ from flask import Response, request
 _MAX_AGE_S: Final = 5.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _OVERHEAD_BYTES: Final = 16 * 1024
-"""Memory of a cached response besides its body, at most: its key contains a URL."""
+"""Upper limit of the memory that a cached response needs in addition to its body. Its key contains a URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A response body, fresh until ``fresh_until`` (``time.monotonic``)."""
+    """A cached response. It is fresh until ``time.monotonic()`` reaches ``fresh_until``."""
 
     body: bytes
     content_type: str
@@ -26,9 +26,10 @@ class CachedResponse:
     fresh_until: float
 
     def response(self) -> Response:
-        """Return the response to the current request; 304 if the client has it already."""
+        """Return the response for the current request: 304 if the client already has the body, else the body."""
         headers = {"Content-Type": self.content_type, "ETag": self.etag}
-        # Caches do not reuse responses to a POST, and a client that repeats one wants the current state.
+        # HTTP caches do not reuse responses to POST requests, and a client that repeats a POST request needs the current
+        # state. So the response has no Cache-Control header, and it is never 304.
         if request.method not in {"GET", "HEAD"}:
             return Response(self.body, headers=headers)
         max_age = int(self.fresh_until - time.monotonic())
@@ -42,12 +43,12 @@ class CachedResponse:
 
 
 def make_cached_response(body: bytes, content_type: str, fresh_s: float) -> CachedResponse:
-    """Return a response that stays fresh for ``fresh_s`` seconds."""
+    """Create a ``CachedResponse`` that is fresh for ``fresh_s`` seconds."""
     return CachedResponse(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"', time.monotonic() + fresh_s)
 
 
 class ResponseCache:
-    """Responses of this process by request, for a few seconds and while they are fresh. Thread-safe."""
+    """Keeps the responses of this process for a few seconds, as long as they are fresh. Thread-safe."""
 
     def __init__(self) -> None:
         self._responses: TTLCache[tuple[str, ...], CachedResponse] = TTLCache(
@@ -56,12 +57,12 @@ class ResponseCache:
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, ...]) -> CachedResponse | None:
-        """Return the response with this key if it is still fresh."""
+        """Return the response with this key, or None if there is none or it is no longer fresh."""
         with self._lock:
             response = self._responses.get(key)
         return response if response is not None and time.monotonic() < response.fresh_until else None
 
     def put(self, key: tuple[str, ...], response: CachedResponse) -> None:
-        """Cache a response."""
-        with self._lock, suppress(ValueError):  # raised for a response larger than the cache
+        """Store a response under ``key``. A response that is larger than the whole cache is not stored."""
+        with self._lock, suppress(ValueError):  # cachetools raises ValueError for a response larger than the cache
             self._responses[key] = response

@@ -1,4 +1,4 @@
-"""What every JSON or HTML response needs: the JSON encoding, the base of absolute links, and the choice between a page and JSON."""
+"""Functions for JSON and HTML responses: encode JSON, return the base of absolute links, and choose HTML or JSON."""
 
 from typing import Any, Final
 
@@ -6,7 +6,7 @@ import orjson
 from flask import Response, request
 
 JSON_OPTIONS: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-"""Times are naive UTC, as MongoDB returns them; they are written with a ``Z``."""
+"""Options for orjson. MongoDB returns times without a time zone, in UTC; orjson writes them with a ``Z``."""
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -15,12 +15,18 @@ def json_response(body: Any, status: int = 200) -> Response:
 
 
 def base_url(public_url: str) -> str:
-    """Return the base of absolute links, without a slash at its end: ``PUBLIC_URL`` if set, else scheme and host of this request."""
+    """Return the base of absolute links, without a slash at the end.
+
+    The base is ``public_url`` if it is set, and otherwise the scheme and the host of the current request.
+    """
     return public_url.rstrip("/") if public_url else f"{request.scheme}://{request.host}"
 
 
 def prefers_html() -> bool:
-    """Return whether ``Accept`` prefers HTML to JSON. If it prefers neither, the answer is yes at ``/`` and no elsewhere."""
+    """Return whether the ``Accept`` header prefers HTML to JSON.
+
+    If the header prefers neither of them, return True for the path ``/`` and False for every other path.
+    """
     html, json = "text/html", "application/json"
     first, second = (html, json) if request.path == "/" else (json, html)
     return request.accept_mimetypes.best_match([first, second], first) == html

@@ -1,4 +1,4 @@
-"""Response headers that restrict what a browser does with a response."""
+"""Add the response headers that restrict how a browser may use a response."""
 
 from typing import Final
 
@@ -10,7 +10,7 @@ _CONTENT_SECURITY_POLICY: Final = (
 
 
 def install(app: Flask) -> None:
-    """Add the headers to every response."""
+    """Add the security headers to every response."""
     app.after_request(_add_headers)
 
 

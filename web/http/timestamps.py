@@ -1,4 +1,4 @@
-"""Times as a client may send them."""
+"""Parse the times in requests."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -10,12 +10,15 @@ _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[
 
 
 def parse_timestamp(value: object) -> datetime:
-    """Read a time: RFC 3339 (UTC if it has no offset) or Unix seconds.
+    """Parse a time that is either an RFC 3339 string or a number of Unix seconds.
 
-    :returns: naive UTC with milliseconds, the precision of the database.
-    :raises PydanticCustomError: ``bad_timestamp``.
+    An RFC 3339 string without an offset is interpreted as UTC.
+
+    :returns: the time in UTC, as a ``datetime`` without a time zone. It is truncated to milliseconds, which is the precision
+        of the database.
+    :raises PydanticCustomError: when the time is invalid (``bad_timestamp``).
     """
-    invalid = PydanticCustomError("bad_timestamp", "Give a time as RFC 3339, or as Unix seconds.")
+    invalid = PydanticCustomError("bad_timestamp", "The time is invalid; send an RFC 3339 time or Unix seconds.")
     try:
         if isinstance(value, bool):
             raise invalid
@@ -23,7 +26,7 @@ def parse_timestamp(value: object) -> datetime:
             moment = datetime.fromtimestamp(value, UTC)
         elif isinstance(value, str) and _RFC3339.match(value.strip()):
             text = value.strip().upper()
-            leap = text[17:19] == "60"  # a leap second (RFC 3339, 5.7), which datetime cannot represent
+            leap = text[17:19] == "60"  # whether this is a leap second (RFC 3339, 5.7); datetime cannot represent it
             moment = datetime.fromisoformat(text[:17] + "59" + text[19:] if leap else text) + timedelta(seconds=leap)
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         else:

@@ -1,4 +1,7 @@
-"""The client's address and scheme: forwarded headers count only from proxies in ``WEB_TRUSTED_PROXIES``."""
+"""Determine the address and the scheme of the client.
+
+The ``X-Forwarded-*`` headers are used only if the request comes from a proxy in ``WEB_TRUSTED_PROXIES``.
+"""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -11,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class TrustedProxies:
-    """WSGI middleware that applies the forwarded headers of trusted proxies and removes those of any other peer.
+    """WSGI middleware that applies forwarded headers from trusted proxies, and removes forwarded headers from other peers.
 
-    Of ``X-Forwarded-For`` and ``X-Forwarded-Proto`` the last element counts: the proxy itself has added that one.
-    ``Host`` is what the proxy sends; ``X-Forwarded-Host`` is never read.
+    Only the last element of ``X-Forwarded-For`` and ``X-Forwarded-Proto`` is used, because the trusted proxy has added
+    this element. ``Host`` is used as the proxy sends it. ``X-Forwarded-Host`` is never read.
     """
 
     def __init__(self, app: "WSGIApplication", trusted: tuple[IPv4Network | IPv6Network, ...]) -> None:
@@ -22,7 +25,7 @@ class TrustedProxies:
         self._proxy_fix = ProxyFix(app, x_for=1, x_proto=1, x_host=0)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Call the wrapped application."""
+        """Apply or remove the forwarded headers, then call the wrapped application."""
         if self._is_trusted(environ.get("REMOTE_ADDR", "")):
             return self._proxy_fix(environ, start_response)
         for name in [name for name in environ if name == "HTTP_FORWARDED" or name.startswith("HTTP_X_FORWARDED_")]:
@@ -34,6 +37,7 @@ class TrustedProxies:
             address = ip_address(peer)
         except ValueError:
             return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:  # an IPv4 peer of a socket for both protocols
+        # On a dual-stack socket, the address of an IPv4 peer is an IPv4-mapped IPv6 address.
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return any(address in network for network in self._trusted)

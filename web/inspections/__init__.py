@@ -1,1 +1,1 @@
-"""Inspections: one image by URL or from the request body."""
+"""Inspect one image, which a client sends as a URL or in the request body."""

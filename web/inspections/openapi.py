@@ -24,21 +24,21 @@ from web.inspections.response_schemas import Awaited, Description, Look
 from web.inspections.schemas import PictureIn
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (PictureIn, Look, Description, Awaited)
-URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL with a public address"}
+URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL whose host has a public address"}
 OPERATION_CODES: Final = (
     *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
-"""Error codes of every operation that inspects an image: those of the service, and those of a failed inspection."""
+"""Error codes that every operation that inspects an image can return, including the codes of failed inspections."""
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource, except ``GET /``, which the start page shares."""
+    """Return the OpenAPI path items of this resource, except ``GET /``, which ``web.pages.openapi`` describes."""
     picture = parameter("picture", {"type": "string", "enum": [ORIGINAL, *AUGMENTATIONS, DREAM]}, where="path")
     return {
         "/img": {"post": _describe()},
         "/inspections/{inspection_id}": {"get": _get_inspection()},
-        "/pictures/{result_id}/{picture}.jpg": {"get": file_operation("getPicture", "An image made by an inspection", [path_id("result_id"), picture])},
+        "/pictures/{result_id}/{picture}.jpg": {"get": file_operation("getPicture", "Get an image made by an inspection", [path_id("result_id"), picture])},
     }
 
 
@@ -48,13 +48,14 @@ def _describe() -> dict[str, Any]:
         "minimum": DREAM_LAYERS[0],
         "maximum": DREAM_LAYERS[-1],
         "default": Dream().layer,
-        "description": "Depth of the model's layer whose activations deepdream amplifies",
+        "description": "Number of the model layer whose activations deepdream amplifies. A larger number means a deeper layer.",
     }
     return {
         "operationId": "describePicture",
-        "summary": "Describe one image, given by URL or uploaded, and what is detected in it",
-        "description": "Send one image: as a URL, in the JSON body or in the query, or as bytes in the body. "
-        "The query may also be the percent-encoded URL itself, followed by other parameters: /img?https%3A%2F%2Fexample.org%2Fa.jpg",
+        "summary": "Describe one image, sent as a URL or uploaded, and the objects detected in it",
+        "description": "Send one image. Either send its URL in the JSON body or in the query, or send its bytes in the body. "
+        "The query can also consist of the percent-encoded URL itself, followed by other parameters, "
+        "for example /img?https%3A%2F%2Fexample.org%2Fa.jpg&wait=5",
         "parameters": [
             parameter("url", URL),
             parameter("effect", {"type": "string", "enum": [DREAM]}),
@@ -71,7 +72,7 @@ def _describe() -> dict[str, Any]:
                 "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": inspection_responses("The description", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
+        "responses": inspection_responses("The description of the image", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
     }
 
 
@@ -85,7 +86,7 @@ def _get_inspection() -> dict[str, Any]:
             parameter("format", {"type": "string", "enum": ["json"]}),
         ],
         "responses": inspection_responses(
-            "JSON; a page if Accept prefers HTML and the inspection was started by GET /?url=",
+            "JSON, or a page if Accept prefers HTML and the inspection was started by GET /?url=",
             {"anyOf": [ref("Look"), ref("Description")]},
         )
         | or_html(problem_responses(*OPERATION_CODES)),

@@ -1,4 +1,4 @@
-"""Which image a request means, by URL or in its body, and what is to be made of it."""
+"""Determine from a request which image to inspect and how to inspect it. The image is sent as a URL or in the body."""
 
 import hashlib
 import re
@@ -29,15 +29,15 @@ from web.inspections.schemas import PictureIn
 _SIGNATURE_BYTES: Final = 32
 _MAX_JSON_BYTES: Final = 64 * 1024
 _MAX_FORM_OVERHEAD: Final = 64 * 1024
-"""Bytes that a form may have besides its file."""
+"""The maximum number of bytes that a form may have in addition to its file."""
 _ABSOLUTE_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _ACCEPTED: Final = ["application/json", "multipart/form-data", "image/*", "application/octet-stream"]
-_SEND_IMAGE: Final = "Send the URL of an image, or an image."
+_SEND_IMAGE: Final = "The request has no image; send an image or the URL of an image."
 
 
 @dataclass(frozen=True, slots=True)
 class InspectionRequest:
-    """A requested inspection. ``data`` holds the bytes of an uploaded image."""
+    """A requested inspection. ``data`` contains the bytes of an uploaded image; it is None if the client sent a URL."""
 
     source: Source
     recipe: Recipe
@@ -46,12 +46,13 @@ class InspectionRequest:
 
 
 def from_query(settings: Settings) -> InspectionRequest:
-    """Read ``?url=&augmentations=&seed=&wait=``.
+    """Read the inspection from the query ``?url=&augmentations=&seed=&wait=``.
 
-    :raises Invalid: ``no_source``, or a parameter is not acceptable. :raises UrlRefused: the URL is not allowed.
+    :raises Invalid: when the URL is missing (``no_source``), or when a parameter is invalid.
+    :raises UrlRefused: when the URL is not allowed.
     """
     if not request.args.get("url", "").strip():
-        raise _no_source("Give the URL of an image.")
+        raise _no_source("The URL is missing; send the URL of an image.")
     values = query.read(
         {"url": _url, "augmentations": _augmentations, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT}
     )
@@ -60,11 +61,11 @@ def from_query(settings: Settings) -> InspectionRequest:
 
 
 def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
-    """Read a request with a URL in its query or in its JSON, or with an image in its body.
+    """Read the inspection from a request that has a URL in its query or in its JSON body, or an image in its body.
 
-    :raises BadRequest: it has no image or more than one, or something else of it is not acceptable.
-    :raises SourceTooLarge: the image has too many bytes.
-    :raises NotAnImage: the body is not an image in a supported format.
+    :raises BadRequest: when the request has no image or more than one image, or when it has any other error.
+    :raises SourceTooLarge: when the image has too many bytes.
+    :raises NotAnImage: when the body is not an image in a supported format.
     """
     url, named_part = split_query(_query_string())
     parameters = MultiDict(parse_qsl(named_part, keep_blank_values=True))
@@ -75,15 +76,16 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
         values["url"] = _url(url)
     fields, data = _read_body(settings, body)
     for name in values.keys() & fields.keys():
-        detail = "Give it in the query or in the body, not in both."
+        detail = "This field is in the query and in the body; send it in only one of them."
         raise Invalid(
-            "The query and the body have the same field.", errors=[FieldError(pointer(name), "given_twice", detail)]
+            "The query and the body have the same field; send it in only one of them.",
+            errors=[FieldError(pointer(name), "given_twice", detail)],
         )
     values |= fields
     if data is not None and "url" in values:
         raise Invalid(
-            "Send one image per request.",
-            errors=[FieldError("/url", "given_twice", "The body contains an image, too.")],
+            "The request has a URL and an image; send only one of them.",
+            errors=[FieldError("/url", "given_twice", "The body already contains an image; omit the URL.")],
         )
     if data is None and "url" not in values:
         raise _no_source(_SEND_IMAGE)
@@ -92,18 +94,19 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
 
 
 def split_query(query_string: str) -> tuple[str | None, str]:
-    """Separate a URL that is the query itself (``/img?<url>``) from named parameters.
+    """Split a query string of the form ``/img?<url>`` into the URL and the named parameters after it.
 
-    A URL that is not encoded is taken literally, without the parameters of this service at its end.
+    If the URL is not percent-encoded, it is used unchanged, except that parameters of this service at its end are not part
+    of the URL.
 
-    :returns: the URL, or None; and the part of the query that has names.
-    :raises UrlRefused: ``bad_url``; the encoded bytes are not UTF-8.
+    :returns: the URL, or None if the query has only named parameters; and the part of the query with the named parameters.
+    :raises UrlRefused: when the percent-encoded bytes are not UTF-8 (``bad_url``).
     """
     steps = query_string.split("&")
     if not query_string or _name(steps[0]) in {"url", *_OPTIONS}:
         return None, query_string
     end = len(steps)
-    while _name(steps[end - 1]) in _OPTIONS:  # ends at the first step, which is not an option
+    while _name(steps[end - 1]) in _OPTIONS:  # the loop always ends, because the first step is not an option
         end -= 1
     url = "&".join(steps[:end])
     try:
@@ -130,13 +133,15 @@ def _url(text: str) -> str:
 def _augmentations(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     if not set(names) <= set(AUGMENTATIONS):
-        raise ValueError(f"Give names separated by commas; known are: {', '.join(AUGMENTATIONS)}.")
+        raise ValueError(
+            f"Unknown augmentation; send names separated by commas. Valid names: {', '.join(AUGMENTATIONS)}."
+        )
     return names
 
 
 def _effect(text: str) -> str:
     if text != DREAM:
-        raise ValueError(f"Give {DREAM}.")
+        raise ValueError(f"This effect is unknown; the only valid value is {DREAM}.")
     return text
 
 
@@ -153,16 +158,20 @@ def _dream(values: dict[str, Any]) -> Dream | None:
     if "effect" in values:
         return Dream(**options)
     if options:
-        detail = f"This option needs effect={DREAM}."
+        detail = f"This option requires effect={DREAM}; add the effect, or omit the option."
         raise Invalid(
-            "The request has options of an effect but no effect.",
+            "The request has options for an effect but no effect; add `effect`, or omit the options.",
             errors=[FieldError(pointer(name), "bad_value", detail) for name in options],
         )
     return None
 
 
 def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], bytes | None]:
-    """Return the fields of a JSON body, or the image that the body is or contains."""
+    """Read the body of a request.
+
+    :returns: the fields of a JSON body, and None; or an empty dictionary, and the bytes of the image that the body contains.
+        If the body is empty, an empty dictionary and None.
+    """
     if body.length == 0:
         return {}, None
     limit = settings.inspect.max_source_bytes
@@ -171,7 +180,8 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
         return (_fields(parse_json(text, settings.limits.max_values)) if text else {}), None
     if not (body.is_form or body.media_type.startswith("image/") or body.media_type == "application/octet-stream"):
         raise UnsupportedMedia(
-            "Send JSON with a url, a form with one file, or the image itself.", extra={"accepted": _ACCEPTED}
+            "Unsupported content type; send JSON with `url`, a form with one file, or the image itself.",
+            extra={"accepted": _ACCEPTED},
         )
     try:
         data = body.read(limit + _MAX_FORM_OVERHEAD if body.is_form else limit)
@@ -180,7 +190,7 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
     if body.is_form:
         data = _file(data, body.boundary)
     elif not data:
-        return {}, None  # a chunked body may turn out to be empty
+        return {}, None  # a chunked body can be empty
     if len(data) > limit:
         raise _too_large(limit)
     if sniff(data[:_SIGNATURE_BYTES]) is None:
@@ -194,22 +204,24 @@ def _fields(tree: Any) -> dict[str, Any]:
     try:
         fields = PictureIn.model_validate(tree).model_dump(exclude_none=True)
     except ValidationError as error:
-        raise Invalid("The body has invalid fields; errors lists them.", errors=field_errors(error)) from None
+        raise Invalid("The body has invalid fields; see the `errors` field.", errors=field_errors(error)) from None
     return fields | {"url": _url(fields["url"])}
 
 
 def _file(body: bytes, boundary: str) -> bytes:
     parts = parse_form(body, boundary, max_images=1)
     errors = [
-        FieldError(pointer(part.name), "unknown_field", "Pass options in the query string.")
+        FieldError(pointer(part.name), "unknown_field", "This part is unknown; send options in the query string.")
         for part in parts
         if part.name != "file"
     ]
     files = [part.data for part in parts if part.name == "file"]
     if len(files) != 1:
-        errors.append(FieldError("/file", "given_twice" if files else "missing", "Send one file."))
+        errors.append(
+            FieldError("/file", "given_twice" if files else "missing", "The form must have exactly one file.")
+        )
     if errors:
-        raise Invalid("The form must be one part named file.", errors=errors)
+        raise Invalid("The form is invalid; send exactly one part, named `file`.", errors=errors)
     return files[0]
 
 
@@ -223,5 +235,6 @@ def _not_utf8() -> UrlRefused:
 
 def _too_large(limit: int) -> SourceTooLarge:
     return SourceTooLarge(
-        f"The image is larger than {limit:,} bytes.", extra={"limit": "max_source_bytes", "value": limit}
+        f"The image is larger than {limit:,} bytes; send a smaller image.",
+        extra={"limit": "max_source_bytes", "value": limit},
     )

@@ -1,4 +1,4 @@
-"""Response bodies of inspections."""
+"""The pydantic models for the responses of inspections."""
 
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ Detection: Final[Any] = response_model(schema.Detection)
 
 
 class Picture(BaseModel):
-    """The source image, and the URL of a JPEG of it that is at most 700 pixels long."""
+    """Properties of the source image. ``url`` is a JPEG copy that has at most 700 pixels on its longer side."""
 
     format: str
     mode: str
@@ -24,7 +24,7 @@ class Picture(BaseModel):
 
 
 class Augmented(BaseModel):
-    """An augmentation of the image; if it failed, ``error`` is set and ``url`` is null."""
+    """An augmentation of the image. If the augmentation failed, ``error`` is set and ``url`` is null."""
 
     name: str
     params: dict[str, Any] | None = None
@@ -43,7 +43,7 @@ class Look(BaseModel):
 
 
 class Share(BaseModel):
-    """A colour and its share of the image's area."""
+    """A color in the image. ``share`` is the fraction of the image area that has this color."""
 
     hex: str
     share: float
@@ -59,7 +59,7 @@ class Effect(BaseModel):
 
 
 class Description(Picture):
-    """Properties of an image and what was detected in it; ``source`` is null for an uploaded image."""
+    """Properties of an image, and the objects detected in it. ``source`` is null for an uploaded image."""
 
     source: str | None
     exif: dict[str, Any] | None

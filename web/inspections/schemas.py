@@ -1,4 +1,4 @@
-"""Request bodies of inspections, as pydantic models: they validate, and OpenAPI is generated from them."""
+"""The pydantic model for the JSON body of an inspection request. It validates requests, and OpenAPI is generated from it."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from shared.variants import DREAM_LAYERS
 
 
 class PictureIn(BaseModel):
-    """One image to be inspected, by its URL."""
+    """The URL of an image to be inspected, with options."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Results of inspections as JSON and as HTML."""
+"""Convert the results of inspections to JSON and HTML."""
 
 from typing import Any, Final
 
@@ -17,24 +17,27 @@ _DESCRIPTION_FIELDS: Final = (
 
 
 def inspection_path(job: Job) -> str:
-    """Return the path of an inspection."""
+    """Return the URL path of an inspection."""
     return f"/inspections/{job.id}"
 
 
 def pending_inspection(job: Job) -> dict[str, Any]:
-    """Return the JSON members of an inspection that is not done yet."""
+    """Return the JSON members for an inspection that is not finished yet."""
     return {"id": job.id, "status": job.status, "source": job.source.url, "links": {"self": inspection_path(job)}}
 
 
 def result_json(result: InspectionResult, base: str) -> bytes:
-    """Return a result as JSON; ``base`` is the base of the absolute links to its images."""
+    """Return a result as JSON.
+
+    :param base: the beginning of the absolute links to the images, without a slash at the end.
+    """
     recipe = result.job.recipe
     members = _augmentations(result, recipe, base) if isinstance(recipe, Augment) else _description(result, base)
     return orjson.dumps({"source": result.job.source.url, **members, "links": {"self": inspection_path(result.job)}})
 
 
 def result_page(result: InspectionResult) -> bytes:
-    """Return the page that shows the image and its augmentations."""
+    """Return an HTML page that shows the inspected image and its augmentations."""
     page = render_template(
         "inspections/inspection.html",
         source=result.job.source.url,

@@ -1,4 +1,8 @@
-"""Requesting inspections: known results are returned, pending inspections joined, and otherwise new ones queued."""
+"""Request inspections and wait for their results.
+
+If a fresh result is stored, it is returned. If the same inspection is already pending, the request waits for it.
+Otherwise, a new inspection is queued.
+"""
 
 import time
 from dataclasses import dataclass
@@ -17,12 +21,12 @@ from web.services import Services
 
 _RETRY_AFTER_S: Final = 5
 _POLL_S: Final = 0.5
-"""Interval of reading the job while waiting: its notification may be lost."""
+"""Interval at which a waiting thread reads the job, because the notification about its end can be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectionResult:
-    """A finished inspection; ``id`` is the id of its result, which the addresses of its images contain."""
+    """A finished inspection. ``id`` is the id of the result; the URLs of the images of the result contain it."""
 
     job: Job
     id: str
@@ -30,14 +34,15 @@ class InspectionResult:
 
 
 def request_inspection(services: Services, requested: InspectionRequest, client: str) -> Job | InspectionResult:
-    """Return a result that is known and fresh; else make sure that the inspection is queued.
+    """Return the stored result of an inspection if it is fresh. Otherwise, make sure that the inspection is queued.
 
-    :param client: address of the client whose limits a new inspection counts against.
+    :param client: the address of the client. A new inspection counts against the limits for this client.
     :returns: the result, or the pending job.
-    :raises StoredProblem: the same inspection failed a moment ago.
-    :raises Busy: the client's limits, or those of all clients together, are reached.
-    :raises StoreAway: Redis does not respond and no result is known; or MongoDB or the blob store does not respond.
-    :raises DiskFull: there is no space for an uploaded image.
+    :raises StoredProblem: when the same inspection failed recently.
+    :raises Busy: when the limits for this client, or the limits for all clients together, are reached.
+    :raises StoreAway: when Redis does not respond and no result is stored, or when MongoDB or the blob store does not
+        respond.
+    :raises DiskFull: when there is too little disk space for an uploaded image.
     """
     job = jobs.find(services.db, recipes.job_id(requested.source, requested.recipe))
     if job is not None and job.pending:
@@ -53,16 +58,18 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
         known = _outcome(services, job) if job is not None and job.error is None else None
         if known is None:
             raise
-        return known  # while Redis is unavailable nothing new is started, but known results are returned, however old
+        # While Redis is unavailable, no inspection is started, but stored results are returned regardless of their age.
+        return known
     inspect = services.settings.inspect
     if services.pending_inspections.get()["queued"] >= inspect.max_waiting:
         raise Busy("Too many inspections are waiting; retry later.", retry_after=_RETRY_AFTER_S)
     if jobs.has_pending(services.db, client_key(client), inspect.max_pending):
-        raise Busy("Too many inspections from your address are not done yet; retry later.", retry_after=_RETRY_AFTER_S)
+        raise Busy("Too many inspections for your address are unfinished; retry later.", retry_after=_RETRY_AFTER_S)
     if requested.data is not None:
         services.check_free_space(len(requested.data))
         services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
-    is_result_missing = job is not None and job.fresh  # it was deleted to free space for others
+    # The job is fresh but has no result if the result was deleted to free space for other results.
+    is_result_missing = job is not None and job.fresh
     job, queued = jobs.request(
         services.db,
         requested.source,
@@ -77,10 +84,11 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
 
 
 def wait_for_result(services: Services, job: Job, seconds: float) -> Job | InspectionResult:
-    """Wait for an inspection to end, unless too many threads wait already.
+    """Wait until an inspection ends or the time has passed. Do not wait if too many threads are already waiting.
 
     :returns: the result, or the job if it is still pending.
-    :raises StoredProblem: the inspection failed. :raises NotFound: it, or its result, has been deleted.
+    :raises StoredProblem: when the inspection failed.
+    :raises NotFound: when the inspection or its result has been deleted.
     """
     if job.pending and services.wait_slots.acquire(blocking=False):
         try:
@@ -91,14 +99,16 @@ def wait_for_result(services: Services, job: Job, seconds: float) -> Job | Inspe
         return job
     result = _outcome(services, job)
     if result is None:
-        raise NotFound("The result of this inspection has been deleted; request it again.")
+        raise NotFound("The result of this inspection has been deleted; repeat the inspection request.")
     return result
 
 
 def _wait_until_ended(services: Services, job: Job, seconds: float) -> Job:
     deadline = time.monotonic() + seconds
     with services.notifications.expect(job.id) as ended:
-        while job.pending and (left := deadline - time.monotonic()) > 0:  # job was read before the subscription
+        # Wait at most _POLL_S before reading the job, because no notification arrives if the job ended before the
+        # subscription.
+        while job.pending and (left := deadline - time.monotonic()) > 0:
             ended.wait(min(left, _POLL_S))
             ended.clear()
             job = jobs.get(services.db, job.id)
@@ -106,9 +116,9 @@ def _wait_until_ended(services: Services, job: Job, seconds: float) -> Job:
 
 
 def _outcome(services: Services, job: Job) -> InspectionResult | None:
-    """Return the result of an ended inspection, or None if it has been deleted.
+    """Return the result of an ended inspection, or None if the result has been deleted.
 
-    :raises StoredProblem: the inspection failed.
+    :raises StoredProblem: when the inspection failed.
     """
     if job.error is not None:
         raise StoredProblem(job.error, retry_after=max(1, round(job.fresh_for_s)))

@@ -1,4 +1,4 @@
-"""Inspections: request one, wait for it, return it as JSON or as a page; and the images that it made."""
+"""Request an inspection, wait for it, return its result as JSON or as a page, and return the images that it made."""
 
 import re
 from typing import Final, Literal
@@ -25,15 +25,18 @@ blueprint = Blueprint("inspections", __name__)
 _ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_AFTER_S: Final = 1
 _PAGE_RELOAD_S: Final = 2
-_IMAGE_DELETED: Final = "This image is no longer stored; request the inspection again."
-_CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the address names one image, one recipe and one model
+_IMAGE_DELETED: Final = "This image is no longer stored; repeat the inspection request to recreate it."
+_CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the URL identifies the source image, the recipe and the model, so its content never changes
 
 View = Literal["page", "json"]
 
 
 @blueprint.post("/img")
 def describe() -> Response:
-    """Return what is known of an image and detected in it; with ``effect=deepdream`` also the model's dream of it."""
+    """Return the properties of an image and the objects detected in it.
+
+    With ``effect=deepdream``, also return the URL of the dream that the model makes from the image.
+    """
     services = current_services()
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
         requested = requests.from_request(services.settings, body)
@@ -42,16 +45,18 @@ def describe() -> Response:
         if cached is not None:
             return cached.response()
         wait_s, found = requested.wait_s, service.request_inspection(services, requested, request.remote_addr or "")
-        del requested  # free an uploaded image before the wait
+        del requested  # frees the memory of an uploaded image before the wait
     return _respond(services, key, found, wait_s)
 
 
 def augment() -> Response:
-    """Return an image and its augmentations (``GET /?url=``) as a page or, if the client prefers that, as JSON."""
+    """Return an image and its augmentations (``GET /?url=``) as a page, or as JSON if the client prefers JSON."""
     services = current_services()
-    # An <img> in a foreign page must not make this service fetch.
+    # An <img> element in a page of another origin must not cause this service to fetch a URL.
     origin.refuse_foreign_pages(services.settings.web.public_url)
-    key = _cache_key(request.full_path, _view())  # by the address as sent, so that a cached response costs no parsing
+    key = _cache_key(
+        request.full_path, _view()
+    )  # the unparsed path and query, so that a cached response needs no parsing
     cached = services.response_cache.get(key)
     if cached is not None:
         return cached.response()
@@ -62,7 +67,10 @@ def augment() -> Response:
 
 @blueprint.get("/inspections/<job_id>")
 def inspection(job_id: str) -> Response:
-    """Return what the request that started the inspection would return; with ``wait=`` as soon as it is done."""
+    """Return the response of the request that started the inspection.
+
+    With ``wait=``, return as soon as the inspection is finished, or when this number of seconds has passed.
+    """
     services = current_services()
     values = query.read({"wait": query.WAIT, "format": _format})
     if not _ID.match(job_id):
@@ -76,7 +84,7 @@ def inspection(job_id: str) -> Response:
 
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
 def picture(result_id: str, name: str) -> Response:
-    """Return an image of an inspection's result."""
+    """Return an image that an inspection made."""
     if not _ID.match(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
         raise NotFound("There is no such image.")
     services = current_services()
@@ -96,12 +104,15 @@ def _view() -> View:
 
 def _format(text: str) -> View:
     if text != "json":
-        raise ValueError("Give json.")
+        raise ValueError("This format is unknown; the only valid value is json.")
     return "json"
 
 
 def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
-    """Return the key of a response; ``inspection`` is a job's id, or an address that always names the same job."""
+    """Return the key of a response in the cache.
+
+    :param inspection: the id of a job, or a path with a query that always belongs to the same job.
+    """
     return inspection, view, responses.base_url(current_services().settings.web.public_url)
 
 

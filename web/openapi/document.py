@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, assembled from what each resource says of itself in its ``openapi.py``."""
+"""Build the OpenAPI 3.1 document from the descriptions in the ``openapi.py`` module of each resource."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ from web.uploads import openapi as uploads
 
 
 def document() -> dict[str, Any]:
-    """Build the document."""
+    """Return the OpenAPI document."""
     models: list[type[BaseModel]] = [Problem, *uploads.MODELS, *batches.MODELS, *operations.MODELS, *inspections.MODELS]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REF)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Shelfsight", "version": "0.1.0", "summary": "Accepts image batches from store cameras, stores, processes and shows them."},
+        "info": {"title": "Shelfsight", "version": "0.1.0", "summary": "Accepts, stores, processes and shows batches of images from store cameras."},
         "paths": {path: item for resource in (uploads, batches, files, operations, openapi, pages, inspections) for path, item in resource.paths().items()},
         "components": {"schemas": schemas["$defs"]},
     }

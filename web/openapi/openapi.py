@@ -1,4 +1,4 @@
-"""The OpenAPI description of the document itself."""
+"""The OpenAPI description of ``/openapi.json`` and ``/docs``."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from web.http.openapi_components import simple_operation
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {
-        "/openapi.json": {"get": simple_operation("getOpenApi", "This document")},
-        "/docs": {"get": simple_operation("getDocs", "This document as a page", media_type="text/html")},
+        "/openapi.json": {"get": simple_operation("getOpenApi", "Get this OpenAPI document")},
+        "/docs": {"get": simple_operation("getDocs", "Get this OpenAPI document as a page", media_type="text/html")},
     }

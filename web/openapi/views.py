@@ -1,4 +1,4 @@
-"""The OpenAPI document as JSON and as a page that needs no other host."""
+"""Return the OpenAPI document as JSON, and as a page that loads nothing from other hosts."""
 
 from flask import Blueprint, Response, render_template
 
@@ -11,11 +11,11 @@ blueprint = Blueprint("openapi", __name__)
 
 @blueprint.get("/openapi.json")
 def openapi_json() -> Response:
-    """Return the document."""
+    """Return the OpenAPI document."""
     return json_response(document())
 
 
 @blueprint.get("/docs")
 def docs() -> str:
-    """Show the document as a page."""
+    """Return the OpenAPI document as a page."""
     return render_template("openapi.html", api=document(), codes=CODES)

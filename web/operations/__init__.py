@@ -1,1 +1,1 @@
-"""Health, readiness and metrics."""
+"""Limits, health, readiness and metrics."""

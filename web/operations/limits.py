@@ -1,4 +1,4 @@
-"""The limits of an upload, for clients that cut their batches to size."""
+"""Return the limits of an upload, so that clients can split their images into batches that are small enough."""
 
 from flask import Blueprint, Response
 
@@ -13,7 +13,7 @@ blueprint = Blueprint("limits", __name__)
 
 @blueprint.get("/limits")
 def limits() -> Response:
-    """Return the limits of an upload."""
+    """Return the limits, the image formats and the augmentations that are valid for an upload."""
     query.read({})
     settings = current_services().settings
     return json_response(

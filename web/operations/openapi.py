@@ -1,4 +1,4 @@
-"""The OpenAPI description of limits, health, readiness and metrics."""
+"""The OpenAPI description of the limits, health, readiness and metrics operations."""
 
 from typing import Any, Final
 
@@ -8,20 +8,20 @@ from web.http.openapi_components import json_content, problem_responses, simple_
 from web.operations.schemas import LimitsShown
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (LimitsShown,)
-_READY: Final = "Whether uploads are accepted and processed: MongoDB, Redis, blob store, disk, a worker and its model are available, and this process is not drained"
+_READY: Final = "Check whether uploads are accepted and processed: whether MongoDB, Redis, the blob store, the disk, a worker and its model are available, and whether this process is not being drained"
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {
         "/limits": {
             "get": {
                 "operationId": "getLimits",
-                "summary": "Limits of an upload",
+                "summary": "Get the limits of an upload",
                 "responses": {"200": json_content("The limits", "LimitsShown")} | problem_responses("invalid"),
             }
         },
-        "/healthz": {"get": simple_operation("getHealth", "Whether this process responds")},
+        "/healthz": {"get": simple_operation("getHealth", "Check whether this process responds")},
         "/readyz": {"get": simple_operation("getReadiness", _READY, "not_ready")},
-        "/metrics": {"get": simple_operation("getMetrics", "Metrics for Prometheus", "database_unavailable", media_type="text/plain")},
+        "/metrics": {"get": simple_operation("getMetrics", "Get the metrics for Prometheus", "database_unavailable", media_type="text/plain")},
     }

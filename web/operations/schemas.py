@@ -1,10 +1,10 @@
-"""Response bodies of operations."""
+"""The pydantic model for the response to ``GET /limits``."""
 
 from pydantic import BaseModel
 
 
 class LimitsShown(BaseModel):
-    """Limits of an upload."""
+    """The limits of an upload."""
 
     max_body_bytes: int
     max_images: int

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics for monitoring."""
+"""Return the health, the readiness and the metrics of the service for monitoring."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -20,15 +20,15 @@ blueprint = Blueprint("operations", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Report that this process responds."""
+    """Return 200, which shows that this process responds."""
     return responses.json_response({"status": "ok"})
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Check everything that is needed to accept and process batches, and report what is missing.
+    """Check everything that is needed to accept and process batches, and return what is missing.
 
-    ``worker.runtime.healthcheck`` checks the inspector and the sweep.
+    The inspector and the sweep have their own health check, ``worker.runtime.healthcheck``.
     """
     services = current_services()
     checks: dict[str, Callable[[Services], str | None]] = {
@@ -42,8 +42,8 @@ def readyz() -> Response:
     }
     found: dict[str, str | None] = {}
     for name, check in checks.items():
-        if found.get("mongodb") and check in {_worker, _model}:  # their heartbeats are in MongoDB
-            found[name] = "The state of the workers is unknown without MongoDB."
+        if found.get("mongodb") and check in {_worker, _model}:  # the heartbeats of the workers are in MongoDB
+            found[name] = "The state of the workers is unknown because MongoDB is unavailable."
             continue
         try:
             found[name] = check(services)
@@ -72,35 +72,36 @@ class _LedgerCollector(Collector):
         balance, backlog = self._services.ledger_balance.get(), self._services.backlog.get()
         ledger = GaugeMetricFamily(
             "shelfsight_ledger_images",
-            "Images by state. received equals done + failed + cancelled + pending + deleted; otherwise a document is missing.",
+            "Number of images in each state. If received differs from done + failed + cancelled + pending + deleted, a document is missing.",
             labels=["state"],
         )
         for state, count in balance.items():
             ledger.add_metric([state], count)
         yield ledger
-        yield GaugeMetricFamily("shelfsight_backlog_images", "Images that are queued or being processed.", backlog.images)
-        inspections = GaugeMetricFamily("shelfsight_inspections", "Inspections that are queued or being processed.", labels=["state"])
+        yield GaugeMetricFamily("shelfsight_backlog_images", "Number of images that are queued or being processed.", backlog.images)
+        inspections = GaugeMetricFamily("shelfsight_inspections", "Number of inspections that are queued or being processed.", labels=["state"])
         for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
-        yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest open batch.", backlog.oldest_age_s)
+        yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest batch that is not finished, in seconds.", backlog.oldest_age_s)
 
 
 def _mongodb(services: Services) -> str | None:
-    with translate_errors():  # a write, so that a read-only database shows
+    with translate_errors():  # the check writes a document, so it also fails if the database is read-only
         services.db.heartbeats.update_one({"_id": "web"}, {"$currentDate": {"seen": True}}, upsert=True)
     return None
 
 
 def _redis(services: Services) -> str | None:
-    return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not respond; uploads are accepted, but wait to be processed."
+    return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not respond; uploads are accepted, but their processing is delayed."
 
 
 def _blobs(services: Services) -> str | None:
     try:
         services.identity.check()
     except StoreAway as error:
-        if error.code != StoreAway.default_code:  # the default code: MongoDB, which holds the store identity, is unavailable; its own check reports that
+        # The store identity is kept in MongoDB. The default code means that MongoDB is unavailable, which _mongodb reports.
+        if error.code != StoreAway.default_code:
             raise
     services.blobs.write("ready/web", [b"ready"])
     return None
@@ -108,8 +109,8 @@ def _blobs(services: Services) -> str | None:
 
 def _disk(services: Services) -> str | None:
     if services.blobs.free_bytes() < services.settings.blobs.min_free_bytes:
-        return "Free disk space is below the minimum (BLOBS_MIN_FREE_BYTES); uploads are refused."
-    with suppress(StoreAway):  # the backlog is unknown; the check of MongoDB reports why
+        return "Free disk space is below BLOBS_MIN_FREE_BYTES, so uploads are refused; free some disk space."
+    with suppress(StoreAway):  # without MongoDB, the size of the backlog is unknown; _mongodb reports the reason
         services.check_free_space(0)
     return None
 
@@ -117,17 +118,17 @@ def _disk(services: Services) -> str | None:
 def _worker(services: Services) -> str | None:
     if heartbeats.is_worker_alive(services.db, IMAGES):
         return None
-    return "The running workers cannot process images." if heartbeats.find_impediment(services.db, IMAGES) else "No worker has sent a heartbeat recently."
+    return "The running workers cannot process images; see their log for the reason." if heartbeats.find_impediment(services.db, IMAGES) else "No worker has sent a heartbeat recently; check whether a worker is running."
 
 
 def _model(services: Services) -> str | None:
     if heartbeats.find_impediment(services.db, IMAGES) != "model_unusable" or heartbeats.is_worker_alive(services.db, IMAGES):
-        return None  # during a rolling update one worker may be impeded while others process
-    return "No worker can load the model named by VISION_MODEL; see the log of a worker for the reason."
+        return None  # during a rolling update, some workers may be unable to load the model while other workers process images
+    return "No worker can load the model that VISION_MODEL names; see the log of a worker for the reason."
 
 
 def _draining(services: Services) -> str | None:
     file = services.settings.web.drain_file
     if file is None or not file.exists():
         return None
-    return "This server is being drained (the file WEB_DRAIN_FILE exists): it still serves requests, but send new ones to another server."
+    return "This server is being drained, because the file that WEB_DRAIN_FILE names exists. It still serves requests, but new requests should be sent to another server."

@@ -1,4 +1,8 @@
-"""Error responses as pages: what is wrong, what to do, and the form to try again. One template shows the texts of this module."""
+"""Return error responses as HTML pages.
+
+A page shows what is wrong, what the user can do, and the form for another image URL. One template shows the titles and
+the advice that this module contains.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +16,7 @@ from web.http.problems import MEDIA_TYPE
 
 @dataclass(frozen=True, slots=True)
 class ErrorPage:
-    """Title and advice of the page for an error code. The page also shows the ``detail`` of the problem document."""
+    """The title and the advice on the page for an error code. The page also shows the ``detail`` of the problem document."""
 
     title: str
     advice: str
@@ -20,20 +24,20 @@ class ErrorPage:
 
 _OTHER_IMAGE: Final = "Try another image."
 _RETRY: Final = "The image is not the cause. Try again in a few seconds."
-_BROKEN: Final = "Check whether an image program opens it and save it again, or try another image."
+_BROKEN: Final = "Open the image in an image program and save it again, or try another image."
 _REPORT: Final = "If this happens again, report it to the operator of this service with the request ID below."
 
 ERROR_PAGES: Final[dict[str, ErrorPage]] = {
-    "no_source": ErrorPage("No image URL given", "Enter the URL of an image; it starts with http:// or https://."),
-    "bad_url": ErrorPage("This is not the URL of an image", "Copy the URL from the address bar of a browser, or use “Copy image address” in its menu."),
+    "no_source": ErrorPage("The image URL is missing", "Enter the URL of an image. It must start with http:// or https://."),
+    "bad_url": ErrorPage("This URL cannot be used", "Copy the URL from the address bar of your browser, or right-click the image and choose “Copy image address”."),
     "blocked_host": ErrorPage("This host is not allowed", "Use an image on a public website. The operator of this service decides which hosts are allowed."),
     "blocked_address": ErrorPage("This address is not allowed", "Use an image with a public address. The service does not fetch from its own machine or network."),
     "unresolvable_host": ErrorPage("The host does not exist", "Check the spelling of the host name."),
-    "upstream_status": ErrorPage("The source did not return the image", "Check whether the URL opens in a private browser window: the image may be deleted, or visible only after signing in."),
+    "upstream_status": ErrorPage("The source did not return the image", "Check whether the URL opens in a private browser window. The image may have been deleted, or it may be visible only to users who have signed in."),
     "upstream_timeout": ErrorPage("The source is too slow", "Try again later, or use a copy of the image on another website."),
     "upstream_error": ErrorPage("The source cannot be reached", "Check whether the URL opens in a browser, and try again later."),
     "source_too_large": ErrorPage("The image file is too large", "Use a smaller copy of the image."),
-    "not_an_image": ErrorPage("This is not an image", "The URL may be that of a page that contains the image: use “Copy image address” in the menu of a browser."),
+    "not_an_image": ErrorPage("This is not an image", "The URL may belong to a page that contains the image. Right-click the image and choose “Copy image address”."),
     "truncated": ErrorPage("The image is incomplete", _BROKEN),
     "corrupt": ErrorPage("The image is damaged", _BROKEN),
     "too_many_pixels": ErrorPage("The image has too many pixels", "Use a smaller copy of the image."),
@@ -51,19 +55,19 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "inspection_lost": ErrorPage("The inspection of this image failed", _OTHER_IMAGE),
     "internal_error": ErrorPage("Something went wrong", _REPORT),
     "not_found": ErrorPage("Not found", "Check the address. The content may have been deleted."),
-    "invalid": ErrorPage("Invalid request", "Correct the parameters named here and try again."),
-    "foreign_origin": ErrorPage("Request from another website", "If you want to inspect this image, press the button."),
-    "misdirected_request": ErrorPage("Unknown host name", "Open this service as localhost or at its published address."),
-    "unauthorized": ErrorPage("Accounts are not supported", "Send no Authorization header."),
+    "invalid": ErrorPage("Invalid request", "Correct the parameters above and try again."),
+    "foreign_origin": ErrorPage("Request from another website", "To inspect this image, press the “Inspect” button."),
+    "misdirected_request": ErrorPage("Unknown host name", "Open this service at localhost or at its public URL."),
+    "unauthorized": ErrorPage("Accounts are not supported", "Do not send an Authorization header."),
 }
 _OTHER_ERROR: Final = ErrorPage("The request failed", "Go back and try again.")
 
 
 def install(app: Flask, *blueprints: Blueprint) -> None:
-    """Turn the problem documents of these blueprints' routes into pages if the client prefers HTML.
+    """Convert problem documents to HTML pages if the client prefers HTML and the route belongs to one of ``blueprints``.
 
-    Flask calls ``after_request`` functions in the reverse order of their registration. Install the pages after what adds
-    headers for HTML.
+    Call this function after the ``install`` functions that add headers to HTML responses. Flask calls ``after_request``
+    functions in the reverse order of their registration, so those functions then receive the converted response.
     """
     names = {blueprint.name for blueprint in blueprints}
 

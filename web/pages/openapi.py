@@ -1,4 +1,4 @@
-"""The OpenAPI description of the pages."""
+"""The OpenAPI description of the HTML pages."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from web.inspections.openapi import OPERATION_CODES, URL
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {
         "/": {"get": _start_page()},
         "/batches/{batch_id}": {
             "get": simple_operation(
                 "getBatchPage",
-                "A batch as a page",
+                "Get a batch as a page",
                 "not_found",
                 "invalid",
                 "database_unavailable",
@@ -39,18 +39,18 @@ def paths() -> dict[str, Any]:
 
 def _start_page() -> dict[str, Any]:
     names = "|".join(AUGMENTATIONS)
-    augmentations = {"type": "string", "pattern": f"^({names})(,({names}))*$", "description": "All augmentations by default"}
-    seed = {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Seed of the augmentations' random parameters"}
+    augmentations = {"type": "string", "pattern": f"^({names})(,({names}))*$", "description": "Names of augmentations, separated by commas. By default, all augmentations are made."}
+    seed = {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0, "description": "Seed for the random parameters of the augmentations"}
     return {
         "operationId": "getStartPage",
-        "summary": "The start page; with url= one image and its augmentations",
+        "summary": "Get the start page. With the url parameter, inspect one image and show its augmentations instead.",
         "parameters": [
-            parameter("page", PAGE | {"description": "Only without url"}),
+            parameter("page", PAGE | {"description": "Page number of the list of batches. Must not be combined with url."}),
             parameter("url", URL),
             parameter("augmentations", augmentations),
             parameter("seed", seed),
             parameter("wait", WAIT),
         ],
-        "responses": inspection_responses("A page; JSON if Accept prefers it", ref("Look"))
+        "responses": inspection_responses("A page, or JSON if Accept prefers JSON", ref("Look"))
         | or_html(problem_responses("foreign_origin", "query_too_slow", *OPERATION_CODES)),
     }

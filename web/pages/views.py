@@ -1,4 +1,7 @@
-"""HTML pages: the newest batches, one batch, and, at the address of the first, the inspection of an image URL."""
+"""The HTML pages: the start page with the newest batches, and the page of one batch.
+
+With the ``url`` parameter, the path of the start page shows the inspection of one image.
+"""
 
 from flask import Blueprint, Response, render_template, request
 
@@ -15,7 +18,7 @@ blueprint = Blueprint("pages", __name__, template_folder="templates", static_fol
 
 @blueprint.get("/")
 def start() -> Response | str:
-    """Show the newest batches and the backlog; with ``url=`` inspect the image at that URL."""
+    """Return the newest batches and the backlog or, if ``url=`` is present, the inspection of the image at this URL."""
     if "url" in request.args:
         return inspections.augment()
     services = current_services()
@@ -30,7 +33,7 @@ def start() -> Response | str:
 
 @blueprint.get("/batches/<batch_id>")
 def batch(batch_id: str) -> Response | str:
-    """Show one batch: its images, their states and what was detected in them."""
+    """Return a page with the images of one batch, their states and what was detected in them."""
     query.read({})
     if not is_batch_id(batch_id):
         raise NotFound("There is no such batch.")

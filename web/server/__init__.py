@@ -1,1 +1,1 @@
-"""gunicorn: its configuration and its worker class."""
+"""The gunicorn configuration and the gunicorn worker class."""

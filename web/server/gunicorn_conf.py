@@ -1,4 +1,4 @@
-"""The configuration of gunicorn: ``gunicorn -c web/server/gunicorn_conf.py 'web.app:create_app()'``."""
+"""The gunicorn configuration, used as ``gunicorn -c web/server/gunicorn_conf.py 'web.app:create_app()'``."""
 
 import gc
 from pathlib import Path
@@ -9,31 +9,32 @@ _settings = settings.read()
 
 bind = f"{_settings.web.host}:{_settings.web.port}"
 workers = _settings.web.workers
-limit_request_line = 8190  # fits a query with every filter
+limit_request_line = 8190  # long enough for a query string with every filter
 worker_class = "web.server.gunicorn_worker.Worker"
 threads = _settings.web.threads
-preload_app = False  # a MongoClient must be created after the fork
-control_socket_disable = True  # two instances on one machine would use the same socket
-worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 -- writing the heartbeat file can stall on a disk
+preload_app = False  # disabled, because a MongoClient must be created after the fork
+control_socket_disable = True  # two instances on one machine would otherwise use the same control socket
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 -- on a disk, writing the heartbeat file can block
 timeout = 60
 graceful_timeout = 30
 keepalive = 15
 max_requests = 20_000
 max_requests_jitter = 5_000
-accesslog = None  # web/http/access_log.py writes a structured one
+accesslog = None  # disabled, because web/http/access_log.py writes a structured access log
 errorlog = "-"
-forwarded_allow_ips = ""  # trust no proxy here: web/http/trusted_proxies.py alone decides
+forwarded_allow_ips = ""  # gunicorn trusts no proxy, because web/http/trusted_proxies.py decides which proxies to trust
 
 
 def post_fork(_arbiter: object, _worker: object) -> None:
-    """Set up the allocator of a worker process."""
+    """Configure the memory allocator of a new web process."""
     allocator.configure(allocator.WEB)
 
 
 def post_worker_init(_worker: object) -> None:
-    """Raise the thresholds of garbage collection.
+    """Raise the garbage collection thresholds.
 
-    A page of 3,200 images makes 200,000 objects; with Python's default thresholds half of its time is collection.
+    A page with 3,200 images creates 200,000 objects. With Python's default thresholds, half of the time for such a page
+    is spent on garbage collection.
     """
     gc.collect()
     gc.freeze()

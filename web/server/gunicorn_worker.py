@@ -1,4 +1,4 @@
-"""gunicorn's thread worker, with problem documents for the requests that gunicorn itself refuses."""
+"""A gunicorn thread worker that returns problem documents for the requests that gunicorn itself refuses."""
 
 import http
 import socket
@@ -14,19 +14,26 @@ from web.http.error_codes import CODES
 from web.http.problems import MEDIA_TYPE, document
 
 _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
-    (LimitRequestLine, "uri_too_long", "The address is too long."),
-    (LimitRequestHeaders, "headers_too_large", "The headers are too large, or too many."),
-    (ParseException, "bad_request", "This is not an HTTP request; check that address and headers are encoded."),
-    (Exception, "internal_error", "Internal error of the service; report the request id, which its log contains."),
+    (LimitRequestLine, "uri_too_long", "The URL is too long; shorten it."),
+    (LimitRequestHeaders, "headers_too_large", "The request headers are too large, or there are too many of them."),
+    (
+        ParseException,
+        "bad_request",
+        "The request is not valid HTTP; check that the URL and the headers are encoded correctly.",
+    ),
+    (Exception, "internal_error", "Internal error; report the request ID to the operator, who can find it in the log."),
 )
-"""Code and sentence by exception; the first that matches applies."""
+"""Exception class, error code, and sentence for the client. The first entry whose class matches applies."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's thread worker with error documents of our own."""
+    """A gunicorn thread worker that answers invalid requests with problem documents."""
 
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
-        """Answer a request that never reached the application; the response repeats nothing of it but the path."""
+        """Answer a request that never reached the application.
+
+        The path is the only part of the request that the response repeats.
+        """
         _, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         status = CODES[code].status
         request_id = uuid.uuid4().hex

@@ -1,1 +1,1 @@
-"""Uploads: validate a batch, store it and commit it."""
+"""Validate, store and commit the batches that clients upload."""

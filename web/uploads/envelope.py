@@ -1,4 +1,4 @@
-"""The outer form of an upload's JSON: an array of images, or an object with images and options."""
+"""Parse the outer level of the JSON in an upload, which is an array of images, or an object with images and options."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -17,10 +17,12 @@ from web.uploads.schemas import Envelope
 
 
 def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], str]:
-    """Read everything but the images themselves.
+    """Parse everything except the images.
 
-    :returns: the upload, still without images; the images' JSON; the JSON Pointer of that array.
-    :raises Invalid: there is no array of images. :raises TooLarge: ``too_many_images``.
+    :returns: the upload, which does not contain images yet; the array with the JSON of the images; and the JSON Pointer of
+        this array.
+    :raises Invalid: when the JSON has no array of images.
+    :raises TooLarge: when the array has too many images (``too_many_images``).
     """
     prefix = ""
     upload = ParsedUpload(0)
@@ -30,8 +32,10 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
         items = tree.pop("images", None)
         _read_options(upload, tree)
     if not isinstance(items, list):
-        error = FieldError(prefix, "wrong_type", "This must be an array.")
-        raise Invalid("Send a JSON array of images, or an object with images.", errors=[error])
+        error = FieldError(prefix, "wrong_type", "This value is not an array; send an array of images.")
+        raise Invalid(
+            "The request has no array of images; send a JSON array, or an object with `images`.", errors=[error]
+        )
     if len(items) > limits.max_images:
         raise too_many_images(limits.max_images)
     if not items:
@@ -41,11 +45,11 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
 
 
 def unknown_fields(names: Iterable[str]) -> list[FieldError]:
-    """Return an error for each field that the service does not know: an option without effect is refused."""
+    """Return an error for each field in ``names``. The service does not know these fields and would otherwise ignore them."""
     return [
-        FieldError("/webhook_url", "not_supported", "webhook_url is not part of this version.")
+        FieldError("/webhook_url", "not_supported", "This version does not support `webhook_url`; omit it.")
         if name == "webhook_url"
-        else FieldError(pointer(name), "unknown_field", "This field is not known.")
+        else FieldError(pointer(name), "unknown_field", "This field is unknown; omit it.")
         for name in islice(names, MAX_ERRORS)
     ]
 
@@ -60,7 +64,11 @@ def _read_options(upload: ParsedUpload, options: dict[str, Any]) -> None:
     upload.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
     upload.detect = envelope.detect
     upload.option_errors += [
-        FieldError(f"/augmentations/{index}", "unknown_augmentation", f"Known are: {', '.join(AUGMENTATIONS)}.")
+        FieldError(
+            f"/augmentations/{index}",
+            "unknown_augmentation",
+            f"This augmentation is unknown. Valid names: {', '.join(AUGMENTATIONS)}.",
+        )
         for index, name in enumerate(envelope.augmentations or [])
         if name not in AUGMENTATIONS
     ]

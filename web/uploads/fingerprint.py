@@ -1,4 +1,4 @@
-"""Digests that tell whether two uploads with the same Idempotency-Key are the same request."""
+"""Compute digests that show whether two uploads with the same Idempotency-Key are the same request."""
 
 import hashlib
 import json
@@ -10,9 +10,11 @@ from web.uploads.parsed_upload import ParsedUpload
 
 
 def request_fingerprint(upload: ParsedUpload, digests: list[str], *, lenient: bool) -> str:
-    """Digest an upload after parsing: metadata, options and each image's file; not how the body was encoded.
+    """Return a digest of a parsed upload.
 
-    :param digests: sha256 of each of ``upload.images``.
+    The digest covers the metadata, the options and the file of each image. It does not depend on the encoding of the body.
+
+    :param digests: the SHA-256 digest of each image in ``upload.images``, in the same order.
     """
     fingerprint = [
         upload.total, lenient, upload.augmentations, upload.detect,
@@ -24,10 +26,13 @@ def request_fingerprint(upload: ParsedUpload, digests: list[str], *, lenient: bo
 
 
 def rejected_image_digest(item: Any, file: object) -> str:
-    """Digest a rejected image: a request with another image in its place is another request.
+    """Return a digest of a rejected image.
 
-    :param item: the image's JSON without its file.
-    :param file: its bytes, its base64 text, or whatever the client sent instead.
+    The fingerprint of the request includes this digest, because a request with a different image at the same index is a
+    different request.
+
+    :param item: the JSON of the image without its file.
+    :param file: the bytes or the base64 text of the file, or any other value that the client sent in its place.
     """
     digest = hashlib.sha256(json.dumps(item, sort_keys=True).encode())
     if isinstance(file, bytes):

@@ -1,7 +1,7 @@
-"""Validation of the images of an upload.
+"""Validate the images of an upload.
 
-Each image is validated alone, so that one invalid image can be rejected alone. Its base64 is decoded while the text of
-the others still waits; nothing is copied unnecessarily.
+Each image is validated separately, so that an invalid image can be rejected without the other images. The files are also
+decoded one after the other, and no bytes are copied unnecessarily, so that the validation needs little memory.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,16 @@ from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
 
 _SIGNATURE_BYTES: Final = 32
 _DATA_PREFIX_WITHIN: Final = 32
-"""A ``data:`` prefix is looked for in so many first characters."""
+"""A ``data:`` prefix is recognized only within this number of characters at the beginning of the text."""
 _WHITESPACE: Final = " \t\r\n\f\v"
 _WITHOUT_WHITESPACE: Final = str.maketrans("", "", _WHITESPACE)
 
 ReadFile = Callable[[int, dict[str, Any]], bytes | FieldError]
-"""Returns the file of an image by its index and its JSON, or an error whose pointer is relative to the image."""
+"""A function that returns the file of an image.
+
+The arguments are the index and the JSON of the image. If the file is missing or invalid, the function returns an error
+whose pointer is relative to the image.
+"""
 
 
 def parse_images(
@@ -41,10 +45,13 @@ def parse_images(
 ) -> ParsedUpload:
     """Validate every image of ``items`` and add it to ``upload``.
 
-    :param items: the images' JSON; each entry is replaced by None once it has been read, which frees its file's text.
-    :param prefix: JSON Pointer of ``items``.
-    :raises TooLarge: ``image_too_large``, unless lenient.
-    :raises Invalid: an image is invalid (if lenient: all of them are), or ``upload`` has option errors.
+    :param items: the JSON of the images. Each entry is replaced with None when it has been read, which frees the text of
+        its file.
+    :param prefix: the JSON Pointer of ``items``.
+    :param lenient: whether invalid images are rejected separately, instead of refusing the whole upload.
+    :raises TooLarge: when an image has too many bytes and ``lenient`` is False (``image_too_large``).
+    :raises Invalid: when an image is invalid and ``lenient`` is False, when no image is valid, or when ``upload`` has
+        option errors.
     """
     for index, item in enumerate(items):
         text = item.get("file") if lenient and isinstance(item, dict) else None
@@ -63,12 +70,15 @@ def parse_images(
 
 
 def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
-    """Decode the ``file`` of an image's JSON, and clear it there. A ``ReadFile``."""
+    """Return the decoded ``file`` field of an image, and set the field to an empty string to free its text.
+
+    This function has the type ``ReadFile``.
+    """
     text = item.get("file")
     if not isinstance(text, str):
-        return FieldError("/file", "missing" if text is None else "wrong_type", "Give the file as base64 text.")
+        return FieldError("/file", "missing" if text is None else "wrong_type", "The file is missing or is not a string; send it as base64 text.")
     item["file"] = ""
-    invalid = FieldError("/file", "bad_base64", "This is not base64 in the standard alphabet.")
+    invalid = FieldError("/file", "bad_base64", "The file is not valid base64; encode it with the standard alphabet.")
     if text[:_DATA_PREFIX_WITHIN].lstrip(_WHITESPACE)[:5].lower() == "data:":
         _, comma, text = text.partition(",")
         if not comma:
@@ -90,7 +100,7 @@ def _parse_image(
     index: int, item: Any, prefix: str, model: type[ImageMeta], read_file: ReadFile, limits: Limits
 ) -> tuple[AcceptedImage | None, list[FieldError]]:
     if not isinstance(item, dict):
-        return None, [FieldError(prefix, "wrong_type", "An image must be an object.")]
+        return None, [FieldError(prefix, "wrong_type", "The image is not an object; send a JSON object.")]
     data = read_file(index, item)
     if isinstance(data, FieldError):
         errors = [FieldError(prefix + data.pointer, data.code, data.detail)]
@@ -102,7 +112,7 @@ def _parse_image(
         meta = model.model_validate(item)
     except ValidationError as error:
         meta = None
-        errors += field_errors(error, prefix, skip=("/file",))  # read_file has reported those
+        errors += field_errors(error, prefix, skip=("/file",))  # read_file has already reported errors of the file
     extra = extra_fields(item)
     extra_problem = check_extra(extra)
     if extra_problem is not None:
@@ -124,11 +134,17 @@ def _parse_image(
 
 
 def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
-    """Return the extension that belongs to the file's signature, or the code and sentence of what is wrong."""
+    """Check the size and the signature of a file.
+
+    :returns: the extension for the signature, and None; or an empty string, and the error code with a sentence.
+    """
     if not data:
-        return "", ("empty_file", "The file is empty.")
+        return "", ("empty_file", "The file is empty; send the bytes of an image.")
     if len(data) > limits.max_image_bytes:
-        return "", ("image_too_large", f"An image may have at most {limits.max_image_bytes} bytes; this one has {len(data)}.")
+        return "", (
+            "image_too_large",
+            f"The image has {len(data)} bytes; send at most {limits.max_image_bytes} bytes for each image.",
+        )
     signature = sniff(data[:_SIGNATURE_BYTES])
     if signature is None:
         return "", ("unsupported_format", f"The format is not supported; send one of: {', '.join(SIGNATURES)}.")
@@ -140,16 +156,18 @@ def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> Non
     too_large = [error for error in errors if error.code == "image_too_large"]
     if too_large and not lenient:
         extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
-        detail = f"An image may have at most {limits.max_image_bytes} bytes."
+        detail = f"At least one image is too large; send at most {limits.max_image_bytes} bytes for each image."
         raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
     if not errors:
         return
     if any(error.code == "not_supported" for error in upload.option_errors):
-        raise Invalid("webhook_url is not part of this version.", code="not_supported", errors=errors[:MAX_ERRORS])
+        raise Invalid(
+            "This version does not support `webhook_url`; omit it.", code="not_supported", errors=errors[:MAX_ERRORS]
+        )
     if len(errors) == 1:
         detail = errors[0].detail
     elif upload.option_errors:
-        detail = "The request has invalid fields; errors lists them."
+        detail = "The request has invalid fields; see the `errors` field."
     else:
-        detail = f"{len(upload.rejected)} of {upload.total} images are invalid; errors lists why."
+        detail = f"{len(upload.rejected)} of {upload.total} images are invalid; see the `errors` field."
     raise Invalid(detail, errors=errors[:MAX_ERRORS])

@@ -9,7 +9,7 @@ from web.http.openapi_components import BINARY, BODY_CODES, json_content, parame
 from web.uploads import schemas
 from web.uploads.response_schemas import Accepted
 
-_LOCATION: Final = {"Location": {"description": "Address of the batch", "schema": {"type": "string"}}}
+_LOCATION: Final = {"Location": {"description": "URL of the batch", "schema": {"type": "string"}}}
 _LINKS: Final[dict[str, Any]] = {
     "batch": {"operationId": "getImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
     "delete": {"operationId": "deleteImageBatch", "parameters": {"batch_id": "$response.body#/batch_id"}},
@@ -26,9 +26,10 @@ def _add_images(schema: dict[str, Any]) -> None:
 
 
 class Envelope(schemas.Envelope):
-    """The object form of an upload."""
+    """An upload in the form of a JSON object with images and options."""
 
-    # The images are validated one by one, apart from the object around them, so the validating model does not declare them.
+    # The base class is used for validation. It does not declare `images`, because the images are validated one by one,
+    # separately from the object that contains them.
     model_config = ConfigDict(json_schema_extra=_add_images)
 
 
@@ -36,7 +37,7 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (Accepted, schemas.ImageIn, schemas
 
 
 def paths() -> dict[str, Any]:
-    """Return the path items of this resource."""
+    """Return the OpenAPI path items of this resource."""
     return {"/upload_image_batch": {"post": _upload()}}
 
 
@@ -65,7 +66,7 @@ def _upload() -> dict[str, Any]:
                 },
             },
         },
-        "responses": {"202": json_content("Accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
+        "responses": {"202": json_content("The batch is accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
         | problem_responses(
             *BODY_CODES, "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
             "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",

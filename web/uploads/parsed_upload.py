@@ -1,4 +1,4 @@
-"""An upload after parsing: the images that may be stored, and what is wrong with the others."""
+"""The result of parsing an upload: the valid images, and the errors of the rejected images."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,7 +10,7 @@ from shared.media_types import CONTENT_TYPES
 
 @dataclass(frozen=True, slots=True)
 class AcceptedImage:
-    """An image that may be stored."""
+    """A valid image of an upload, not yet stored."""
 
     index: int
     data: bytes
@@ -24,17 +24,19 @@ class AcceptedImage:
 
     @property
     def content_type(self) -> str:
-        """Media type, by the file's own signature."""
+        """The media type, determined from the signature of the file."""
         return CONTENT_TYPES[self.ext]
 
 
 @dataclass(slots=True)
 class ParsedUpload:
-    """An upload after parsing.
+    """The result of parsing an upload.
 
-    ``rejected`` holds the errors of rejected images by index, ``rejected_digests`` the digests of those images; the latter
-    is empty unless the client prefers lenient handling. ``option_errors`` is empty once the whole request has been read:
-    errors of sizes are reported before them.
+    ``rejected`` contains the errors of the rejected images, with the index of the image as key. ``rejected_digests``
+    contains the digests of the rejected images; it is empty unless the client prefers lenient handling.
+
+    ``option_errors`` collects the errors in the options until all images have been read, because errors about sizes take
+    precedence. After that, the errors are raised, so an upload that was parsed successfully has no option errors.
     """
 
     total: int

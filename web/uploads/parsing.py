@@ -1,4 +1,4 @@
-"""Parse the two encodings of an upload, JSON and a form, into a ``ParsedUpload``."""
+"""Parse an upload, which is encoded as JSON or as a form, into a ``ParsedUpload``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +15,25 @@ from web.uploads.schemas import ImageIn, ImageMeta
 
 
 def parse_json_upload(tree: Any, limits: Limits, *, lenient: bool) -> ParsedUpload:
-    """Read what ``parse_json`` returned, and remove its parts on the way: each file's text is freed once it is decoded.
+    """Parse an upload that is encoded as JSON.
 
-    :raises TooLarge: too many images, or too large ones. :raises Invalid: anything else.
+    :param tree: the value that ``parse_json`` returned. This function removes the images from it one by one, so that the
+        text of each file is freed as soon as the file is decoded.
+    :raises TooLarge: when the upload has too many images, or an image has too many bytes.
+    :raises Invalid: when the upload has any other error.
     """
     upload, items, prefix = parse_envelope(tree, limits)
     return parse_images(upload, items, prefix, ImageIn, file_from_base64, limits, lenient=lenient)
 
 
 def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -> ParsedUpload:
-    """Read the parts of a form: ``metadata`` as JSON without files, and a ``file`` for each image in order.
+    """Parse an upload that is encoded as a form.
 
-    :raises MalformedJson: ``metadata`` is not JSON.
-    :raises TooLarge: too many images or values, or too large images. :raises Invalid: anything else.
+    :param parts: the parts of the form: one part ``metadata``, which contains JSON without files, and one part ``file``
+        for each image, in the order of the images in ``metadata``.
+    :raises MalformedJson: when ``metadata`` is not valid JSON.
+    :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
+    :raises Invalid: when the upload has any other error.
     """
     metadata = [part.data for part in parts if part.name == "metadata"]
     files = [part for part in parts if part.name == "file"]
@@ -36,21 +42,26 @@ def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -
         raise too_many_images(limits.max_images)
     if not metadata:
         raise Invalid(
-            "The form has no part named metadata.", errors=[FieldError("/metadata", "missing", "Send it as JSON.")]
+            "The form has no part named `metadata`; add it.",
+            errors=[
+                FieldError("/metadata", "missing", "This part is missing; send the metadata of the images as JSON.")
+            ],
         )
     upload, items, prefix = parse_envelope(tree, limits)
     upload.option_errors += unknown_fields(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:
-        upload.option_errors.append(FieldError("/metadata", "given_twice", "Send one part named metadata."))
+        upload.option_errors.append(FieldError("/metadata", "given_twice", "This part is repeated; send only one."))
     if len(files) != len(items):
-        detail = f"There are {len(items)} images in metadata and {len(files)} parts named file."
+        detail = f"The form has {len(items)} images in `metadata` and {len(files)} parts named `file`; send one part per image."
         upload.option_errors.append(FieldError("/file", "count_mismatch", detail))
 
     def file_from_part(index: int, item: dict[str, Any]) -> bytes | FieldError:
         if index >= len(files):
-            return FieldError("/file", "missing", "There is no part named file for this image.")
+            return FieldError("/file", "missing", "The form has no part named `file` for this image; add it.")
         if "file" in item:
-            return FieldError("/file", "unknown_field", "In a form the file is a part of its own.")
+            return FieldError(
+                "/file", "unknown_field", "A form must not have files in `metadata`; send a part named `file`."
+            )
         part = files[index]
         if part.filename and item.get("filename") is None:
             item["filename"] = part.filename[-255:]

@@ -1,4 +1,4 @@
-"""Response bodies of uploads."""
+"""The pydantic models for the response to an upload."""
 
 from pydantic import BaseModel
 

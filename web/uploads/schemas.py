@@ -1,4 +1,4 @@
-"""The fields of an upload, as pydantic models: they validate, and OpenAPI is generated from them."""
+"""The pydantic models for the fields of an upload. They validate requests, and OpenAPI is generated from them."""
 
 import math
 from datetime import datetime
@@ -21,7 +21,7 @@ def _int_as_text(value: object) -> object:
 
 def _without_nul(value: str) -> str:
     if "\0" in value:
-        raise PydanticCustomError("bad_text", "Text may not contain NUL characters.")
+        raise PydanticCustomError("bad_text", "The text contains a NUL character; remove it.")
     return value
 
 
@@ -39,12 +39,12 @@ Filename = Annotated[
 Timestamp = Annotated[
     datetime,
     BeforeValidator(parse_timestamp, json_schema_input_type=str | float),
-    Field(description="RFC 3339 (naive means UTC) or Unix seconds"),
+    Field(description="RFC 3339 time (UTC if it has no offset), or Unix seconds"),
 ]
 
 
 class ImageMeta(BaseModel):
-    """The metadata of an image. Unknown keys are stored under ``extra``."""
+    """The metadata of an image. Unknown keys are stored in ``extra``."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -62,14 +62,14 @@ class ImageIn(ImageMeta):
         str,
         Field(
             strict=True,
-            description="base64; a data: prefix and white space are tolerated",
+            description="The image file as base64. A data: prefix and whitespace are allowed.",
             json_schema_extra={"contentEncoding": "base64", "minLength": 4},
         ),
     ]
 
 
 class Envelope(BaseModel):
-    """The object form of an upload, without its images."""
+    """An upload in the form of a JSON object, without its images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,7 +78,11 @@ class Envelope(BaseModel):
 
 
 def extra_fields(item: dict[str, Any]) -> dict[str, Any]:
-    """Return what is stored of an image under ``extra``: its unknown keys, merged into an object sent as ``extra``."""
+    """Return the value that is stored as ``extra`` of an image.
+
+    The value contains the unknown keys of the image. If the client sent an object as ``extra``, the value also contains the
+    keys of this object.
+    """
     extra = {key: value for key, value in item.items() if key not in ImageIn.model_fields}
     sent_extra = extra.pop("extra", None)
     if isinstance(sent_extra, dict):
@@ -89,19 +93,19 @@ def extra_fields(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
-    """Return code and sentence of what is wrong with an image's extra keys, or None."""
+    """Return an error code and a sentence if the extra keys of an image are invalid, else None."""
     if not extra:
         return None
     try:
         size = len(orjson.dumps(extra))
     except (TypeError, orjson.JSONEncodeError):
-        return "bad_extra", "Extra keys must be plain JSON with numbers of at most 64 bits."
+        return "bad_extra", "The extra keys cannot be stored; use only JSON values with numbers of at most 64 bits."
     if size > EXTRA_MAX_BYTES:
-        return "extra_too_large", f"Extra keys may take at most {EXTRA_MAX_BYTES} bytes as JSON."
+        return "extra_too_large", f"The extra keys are too large; send at most {EXTRA_MAX_BYTES} bytes as JSON."
     if not _is_storable(extra, _EXTRA_MAX_DEPTH):
         return (
             "bad_extra",
-            "Extra keys are names without NUL or a leading $, at most 16 levels deep, numbers finite and of at most 64 bits.",
+            "The extra keys cannot be stored; use names without NUL and without a leading $, at most 16 nested levels, and finite numbers of at most 64 bits.",
         )
     return None
 

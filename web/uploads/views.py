@@ -1,4 +1,7 @@
-"""``POST /upload_image_batch``: parse the upload, write its spool, commit the batch, publish a wakeup, respond."""
+"""Handle ``POST /upload_image_batch``.
+
+The request handler parses the upload, writes its spool, commits the batch, publishes a wakeup, and responds.
+"""
 
 import hashlib
 import re
@@ -32,7 +35,7 @@ _DISCARD_TIMEOUT_S: Final = 10.0
 
 @blueprint.post("/upload_image_batch")
 def upload_image_batch() -> Response:
-    """Accept a batch, or return everything that is wrong with it."""
+    """Accept a batch, or return all errors in it."""
     services = current_services()
     lenient = _is_lenient()
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
@@ -44,10 +47,12 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     limits = services.settings.limits
     if not (body.is_json or body.is_form):
         accepted = ["application/json", "multipart/form-data"]
-        raise UnsupportedMedia("Send application/json or multipart/form-data.", extra={"accepted": accepted})
+        raise UnsupportedMedia(
+            "Unsupported content type; send application/json or multipart/form-data.", extra={"accepted": accepted}
+        )
     body.check_length(limits.max_body_bytes)
     _check_free_space(services, body.length or 0)
-    # No name holds the bytes of the body, so that they are freed as soon as they are parsed.
+    # The bytes of the body are not assigned to a variable, so that they are freed as soon as they are parsed.
     if body.is_json:
         return parse_json_upload(
             parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient
@@ -57,9 +62,11 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
 
 
 def _check_free_space(services: Services, upload_bytes: int) -> None:
-    """Refuse an upload for which there is too little space, unless it repeats an accepted one, which needs none.
+    """Refuse an upload for which there is too little space, unless it repeats an accepted upload.
 
-    :raises DiskFull: 507.
+    A repeated upload needs no space.
+
+    :raises DiskFull: when there is too little free space (507).
     """
     try:
         services.check_free_space(upload_bytes)
@@ -71,8 +78,8 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
 
 def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
-    # The spool is written while this thread hashes and MongoDB inserts the documents; the commit waits for it. If the
-    # request turns out to be a repetition, its spool is deleted again.
+    # Another thread writes the spool while this thread computes the hashes and MongoDB inserts the documents. The commit
+    # waits until the spool is written. If the request repeats an accepted request, its spool is deleted.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     reservation = None
     try:
@@ -95,7 +102,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
             deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
-        raise  # the batch may have been committed and need its spool; the sweep finds out
+        raise  # the batch may have been committed and may need its spool; the sweep deletes the spool if it does not
     except BaseException:
         _discard_spool(services, batch_id, spool_write)
         if reservation is not None:
@@ -108,7 +115,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
 
 
 def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
-    """Return the sha256 of each image. Two threads share the work if the images have more than 1 MiB."""
+    """Return the SHA-256 digest of each image. If the images have more than 1 MiB in total, two threads share the work."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _MAX_BYTES_HASHED_ALONE else 0
     first_half = services.submit(_hash, images[:middle]) if middle else None
     second_half = _hash(images[middle:])
@@ -124,17 +131,18 @@ def _wait_for_spool(spool_write: Future[None], seconds: float) -> None:
         spool_write.result(max(0.0, seconds))
     except TimeoutError:
         raise StoreAway(
-            "The disk does not respond; nothing was accepted. Retry later.", code="blobs_unavailable", retry_after=5
+            "The disk does not respond, so nothing was accepted; retry later.", code="blobs_unavailable", retry_after=5
         ) from None
     failpoints.reach("1-spool-written")
 
 
 def _discard_spool(services: Services, batch_id: str, spool_write: Future[None]) -> None:
     try:
-        spool_write.exception(_DISCARD_TIMEOUT_S)  # a write that is still running would create the spool again
+        # Wait until the write has ended, because otherwise it would recreate the spool after the deletion.
+        spool_write.exception(_DISCARD_TIMEOUT_S)
         services.blobs.delete(spool_key(batch_id))
     except (ShelfsightError, TimeoutError):
-        return  # the sweep deletes it
+        return  # the sweep deletes the spool later
 
 
 def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests: list[str]) -> commits.NewBatch:
@@ -205,7 +213,10 @@ def _accepted_response(body: dict[str, Any]) -> Response:
 
 
 def _is_lenient() -> bool:
-    """Return whether the client prefers ``handling=lenient``; of several preferences the first counts (RFC 7240, 2)."""
+    """Return whether the client prefers ``handling=lenient``.
+
+    If the request has several ``handling`` preferences, only the first is used (RFC 7240, 2).
+    """
     for preference in ",".join(request.headers.getlist("Prefer")).split(","):
         name, _, value = preference.split(";")[0].partition("=")
         if name.strip().lower() == "handling":
@@ -218,7 +229,7 @@ def _idempotency_key() -> str | None:
     if key is None:
         return None
     if not _IDEMPOTENCY_KEY.match(key):
-        detail = "An Idempotency-Key has 1 to 255 printable ASCII characters."
+        detail = "The Idempotency-Key is invalid; use 1 to 255 printable ASCII characters."
         raise Invalid(
             detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)]
         )

@@ -1,4 +1,4 @@
-// Reload the page whenever the counts of the batch change, until it is finished.
+// Reload the page whenever the counts of the batch change, until the batch is finished.
 const { batch, shown } = document.currentScript.dataset;
 async function watch() {
   for (;;) {
@@ -11,11 +11,11 @@ async function watch() {
           return;
         }
       } else if (response.status === 404) {
-        location.reload(); // the batch is deleted; the reloaded page says so
+        location.reload(); // the batch has been deleted; the reloaded page shows this
         return;
       }
     } catch {
-      // The service restarts: try again, as after a 5xx response.
+      // The service may be restarting. Retry, as after a response with a 5xx status.
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

@@ -130,7 +130,7 @@ def test_an_internal_error_reveals_nothing_of_the_service(web: FlaskClient, monk
         "type": "/docs#internal_error",
         "title": "Internal error",
         "status": 500,
-        "detail": "Internal error of the service; report the request id, which its log contains.",
+        "detail": "Internal error; report the request ID to the operator, who can find it in the log.",
         "instance": path.format(batch=batch),
         "code": "internal_error",
         "request_id": "mine-2",

@@ -43,7 +43,7 @@ def test_images_of_results_are_served_like_files(web: FlaskClient, db: Db, blobs
     assert web.get(path, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
     for missing in (f"/pictures/{result}/deepdream.jpg", f"/pictures/{'0' * 32}/original.jpg", f"/pictures/{result}/thumb.jpg", "/pictures/x/original.jpg"):
         assert code(web.get(missing)) == "not_found"
-    assert "request the inspection again" in web.get(f"/pictures/{'0' * 32}/original.jpg").get_json(force=True)["detail"]
+    assert "repeat the inspection request" in web.get(f"/pictures/{'0' * 32}/original.jpg").get_json(force=True)["detail"]
 
 
 FAILURES: list[ShelfsightError] = [

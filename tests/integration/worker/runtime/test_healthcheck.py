@@ -144,7 +144,7 @@ def test_a_web_process_that_responds_is_healthy(mongo: settings.Mongo, db: Db, t
             lambda: check("-m", "web.healthcheck", WEB_PORT=str(front.port)) == (0, ""), 60, "a healthy web process"
         )
     code, message = check("-m", "web.healthcheck", WEB_PORT=str(front.port))
-    assert (code, message) == (1, f"error: no web process answers at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
+    assert (code, message) == (1, f"error: no web process responds at 127.0.0.1:{front.port}: [Errno 111] Connection refused\n")
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_a_web_process_that_hangs_is_reported_within_seconds(silent_port: int) -
     started_at = time.monotonic()
     assert check("-m", "web.healthcheck", WEB_PORT=str(silent_port)) == (
         1,
-        f"error: no web process answers at 127.0.0.1:{silent_port}: timed out\n",
+        f"error: no web process responds at 127.0.0.1:{silent_port}: timed out\n",
     )
     assert time.monotonic() - started_at < 60
 
@@ -168,4 +168,4 @@ def test_a_web_process_that_responds_with_an_error_is_not_healthy() -> None:
     with HTTPServer(("127.0.0.1", embedded_servers.free_port()), Broken) as server:
         threading.Thread(target=server.handle_request).start()
         port = server.server_port
-        assert check("-m", "web.healthcheck", WEB_PORT=str(port)) == (1, f"error: 127.0.0.1:{port}/healthz returned 500\n")
+        assert check("-m", "web.healthcheck", WEB_PORT=str(port)) == (1, f"error: unexpected response from 127.0.0.1:{port}/healthz: status 500, expected 200\n")

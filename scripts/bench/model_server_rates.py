@@ -1,6 +1,6 @@
-"""Measure the same model behind HTTP against a bare loop: LitServe, Ray Serve and the service.
+"""Measure the same model behind HTTP in LitServe, Ray Serve and the service, and compare it with a bare loop.
 
-Each subject runs alone on the machine.
+Only one subject runs at a time.
 """
 
 import contextlib
@@ -27,15 +27,16 @@ from scripts.local.embedded_servers import LOOPBACK, free_port
 from scripts.local.installation import ROOT
 
 _CLIENTS: Final = 2 * PROCESSES * BATCH_SIZE
-"""Twice as many as all workers process at once: while a worker processes one batch, the next one waits."""
+"""Twice the number of images that all workers process at once, so that the next batch waits while a worker processes
+one."""
 _READY_TIMEOUT_S: Final = 240.0
 _RESPONSE_TIMEOUT_S: Final = 60.0
 _POLL_INTERVAL_S: Final = 0.2
 _LOOP: Final = "bare loop"
 _RAY: Final = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # a part of that mode, useful only with HAProxy
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: keeps all of Ray on loopback
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # a part of the throughput mode that is useful only with HAProxy
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name, it keeps all of Ray on loopback on Linux too
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Environment variables that Ray reads on import."""
@@ -50,9 +51,9 @@ class Sample:
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare images/s with two bare loops of decoding and detection. Servers that cannot be installed are left out.
+    """Compare each server's images/s with two bare loops of decoding and detection; leave out what cannot be installed.
 
-    :param folder: on the disk to measure; the files written there are removed.
+    :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
     images = [sample_uploads.draw_jpeg(seed) for seed in range(service_rate.BATCH)]
     count = service_rate.BATCH * (3 if quick else 20)
@@ -79,9 +80,9 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def _other_servers(installed: Path, folder: Path, images: list[bytes], count: int) -> dict[str, Callable[[], Sample]]:
-    """Return the measurements of LitServe and Ray Serve by name."""
+    """Return the functions that measure LitServe and Ray Serve, by name."""
     environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]), "OMP_NUM_THREADS": "1"} | _RAY
-    environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise Ray stores one in the user's home
+    environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise, Ray stores a token in the user's home folder
 
     def sample(app: str, is_ready: Callable[[Process, int], bool], *arguments: str) -> Sample:
         port = free_port()
@@ -101,7 +102,7 @@ def _other_servers(installed: Path, folder: Path, images: list[bytes], count: in
 
 
 def _is_healthy(_process: Process, port: int) -> bool:
-    """Query LitServe's health route, which returns 200 when all its workers are ready."""
+    """Return whether LitServe's health route responds with 200, which means that all its workers are ready."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_RESPONSE_TIMEOUT_S)
     try:
         connection.request("GET", "/health")
@@ -126,8 +127,8 @@ def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
 
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:
-    """Send ``count`` images from many clients, each over its own persistent connection."""
-    numbers = iter(range(count))  # shared by the threads: one step of it is atomic
+    """Send ``count`` images from many clients, each of which uses its own persistent connection."""
+    numbers = iter(range(count))  # shared by the threads, because each step of this iterator is atomic
     started, cpu_before = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(_CLIENTS) as threads:
         for job in [threads.submit(_send_images, port, images, numbers) for _ in range(_CLIENTS)]:
@@ -145,4 +146,4 @@ def _send_images(port: int, images: list[bytes], numbers: Iterator[int]) -> None
             response = connection.getresponse()
             body = response.read()
             if response.status != 200 or not isinstance(json.loads(body), list):
-                raise RuntimeError(f"The response to an image is {response.status}, expected 200 and a list: {body[:300]!r}")
+                raise RuntimeError(f"Unexpected response to an image: status {response.status}, expected 200 and a list: {body[:300]!r}")

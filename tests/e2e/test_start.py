@@ -112,7 +112,7 @@ def test_a_start_that_is_interrupted_before_it_is_ready_leaves_no_process(
     command.wait_for("mongod")
     process.send_signal(signal_number)
     assert process.wait(240) == 128 + signal_number
-    assert command.err.read_text().splitlines()[-1] == "error: interrupted before it was ready; nothing is left running"
+    assert command.err.read_text().splitlines()[-1] == "error: interrupted before Shelfsight was ready; no process is left running"
     command.assert_nothing_is_left()
 
 

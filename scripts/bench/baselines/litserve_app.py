@@ -1,7 +1,8 @@
 """Serve the same model with LitServe: ``python -m scripts.bench.baselines.litserve_app PORT WORKERS``.
 
-Set up as its documentation recommends for a CPU: its dynamic batching, one worker process per core, as many HTTP
-processes as workers. The body of ``POST /predict`` is an image. LitServe has no telemetry to turn off.
+LitServe is set up as its documentation recommends for a CPU: with its dynamic batching, one worker process per core,
+and as many HTTP processes as workers. The body of ``POST /predict`` is an image. LitServe has no telemetry that must be
+turned off.
 """
 
 import signal
@@ -21,12 +22,12 @@ _BATCH_TIMEOUT_S = 0.02
 class Detection(litserve.LitAPI):
     """Detect objects in batches of images."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002 -- LitServe's signature
-        """Load the model; called in each worker."""
+    def setup(self, device: str) -> None:  # noqa: ARG002 -- LitServe defines this signature
+        """Load the model. LitServe calls this method in each worker."""
         self._process = create_detection()
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
-        """Return the body unchanged: FastAPI reads it because of this annotation."""
+        """Return the body unchanged; the annotation of ``request`` makes FastAPI read the body."""
         return request
 
     def predict(self, x: list[bytes]) -> list[Any]:

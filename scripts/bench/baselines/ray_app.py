@@ -1,8 +1,8 @@
 """Serve the same model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
-Set up as its documentation recommends: its dynamic batching, one replica per core, blocking calls in a thread beside
-the replica's event loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Without its HAProxy, which
-listens on all interfaces. The body of ``POST /predict`` is an image.
+Ray Serve is set up as its documentation recommends: with its dynamic batching, one replica per core, blocking calls in
+a thread beside the replica's event loop, and the throughput mode (set by ``scripts.bench.model_server_rates``). Its
+HAProxy is not used, because it listens on all interfaces. The body of ``POST /predict`` is an image.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ class Detection:
 
 
 def _stay_on_loopback() -> None:
-    """Make the replica's internal gRPC server listen on loopback only; its address has no setting.
+    """Make the replica's internal gRPC server listen on loopback only; Ray has no setting for its address.
 
-    Must be called before that server starts.
+    This function must be called before the gRPC server starts.
     """
     from ray.serve._private import replica  # noqa: PLC0415 -- needed only in the replica
 
@@ -68,7 +68,7 @@ def main() -> None:
             _node_ip_address=LOOPBACK,
             _temp_dir=folder,
         )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # replaces Ray's handler, which exits at once
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # replaces Ray's handler, which exits immediately
         try:
             serve.start(http_options={"host": LOOPBACK, "port": port})
             serve.run(deployment.bind(), route_prefix="/predict")

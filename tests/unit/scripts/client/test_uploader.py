@@ -101,7 +101,7 @@ def test_pending_groups_whose_keys_have_expired_cause_a_warning(service: Scripte
     kill_after_two_groups(service, folder)
     journal = resume_files(folder)[0]
     journal.write_text(re.sub(r'"at": [0-9.]+', f'"at": {time.time() - 25 * 3600}', journal.read_text()))
-    assert "4 images were in flight more than 24 h ago" in upload(service, folder)[2]
+    assert "4 images were sent more than 24 h ago" in upload(service, folder)[2]
 
 
 def test_a_changed_file_is_a_new_image_and_the_rest_of_its_group_is_sent_once(service: ScriptedService, folder: Path) -> None:

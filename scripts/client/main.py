@@ -169,7 +169,7 @@ def _handle_interrupts(upload: Upload, console: Console, stop: threading.Event, 
             os._exit(INTERRUPTED)  # a normal exit would wait for the threads; the journal already has all groups that were sent
         interrupted.set()
         stop.set()
-        console.print(f"Waiting for {upload.in_flight} requests in flight; press Ctrl-C again to exit at once.")
+        console.print(f"Waiting for {upload.in_flight} requests in progress; press Ctrl-C again to exit immediately.")
 
     previous = signal.getsignal(signal.SIGINT)
     if previous is signal.SIG_IGN:  # the shell has set SIGINT to be ignored, as it does for background jobs

@@ -150,7 +150,7 @@ def test_on_ctrl_c_the_results_of_requests_in_flight_are_recorded(service: Scrip
     first = Client(service, folder)
     service.wait_for(2)
     first.signal(signal.SIGINT)
-    assert first.read_line() == "Waiting for 2 requests in flight; press Ctrl-C again to exit at once.\n"
+    assert first.read_line() == "Waiting for 2 requests in progress; press Ctrl-C again to exit immediately.\n"
     service.answering.set()
     code, _, stderr = first.end()
     assert (code, stderr.startswith("Interrupted after 4 images. To resume: scripts/upload "), stderr.count("\n")) == (130, True, 1)

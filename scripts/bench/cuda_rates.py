@@ -33,8 +33,8 @@ _LABELS: Final = tuple(str(number) for number in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
 _CALLS: Final = 4
-"""Batches per measurement of the bare network. It keeps the half-precision copies of its weights between these
-batches."""
+"""Batches per measurement of the bare network. Between these batches, the network keeps the half-precision copies of
+its weights."""
 _UTILIZATION: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
 _END_TIMEOUT_S: Final = 10.0
 
@@ -44,7 +44,7 @@ def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
 
     :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
     """
-    imaging.limit_threads(1)  # no further threads of OpenCV, because there is already one thread for each core
+    imaging.limit_threads(1)  # OpenCV must not start threads, because there is already one thread for each core
     files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):

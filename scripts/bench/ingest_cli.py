@@ -1,4 +1,7 @@
-"""Measure the rate, CPU, memory, and latency to the worker when images are accepted, and compare them with baselines.
+"""Measure the cost of accepting images, and compare it with baselines.
+
+The parts are the rate and the CPU time of uploads, the memory in Redis, the memory of the web process, the overhead of
+the queue, and the latency to the worker.
 
 The exit code is 0 if every target is met and 1 if a target is missed.
 """

@@ -38,16 +38,18 @@ _LIFTED_LIMITS: Final = {
     "INSPECT_PER_MINUTE": "1000000",
     "WEB_THREADS": "32",
 }
-"""The limits are lifted because there is only one source, and it is on this machine. Inspections may block a quarter of
-a web process's 32 threads, which is enough for all clients."""
+"""Environment variables that lift the limits, because there is only one image source, and it is on this machine.
+Inspections may block a quarter of the 32 threads of a web process, which is enough for all clients."""
 _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = None\nHTTP_LOADER_MAX_CLIENTS = 64\n"
 """Configuration of Thumbor, which stores nothing and therefore has less to do than the service."""
 
 
 class Testbed:
-    """The processes: an image source, the service with one inspector and one web process per core, and the empty route.
+    """The processes for the measurements.
 
-    The constructor starts all processes and waits until they are ready; ``stack`` stops them.
+    These are an image source, the service with one inspector and one web process per core, one more web process, and a
+    server with an empty route. The constructor starts all processes and waits until they are ready; ``stack`` stops
+    them.
     """
 
     def __init__(self, servers: Servers, stack: contextlib.ExitStack) -> None:
@@ -240,4 +242,4 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"A process was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(0.1)  # polls processes that are starting
+        time.sleep(0.1)  # poll, because starting processes send no notification

@@ -1,6 +1,6 @@
-"""Measure the same model behind HTTP in LitServe, Ray Serve and the service, and compare it with a bare loop.
+"""Measure the same model behind HTTP in LitServe, Ray Serve and the service, and compare the rates with a bare loop.
 
-Only one subject runs at a time.
+Only one server, or the loop, runs at a time.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from scripts.local.embedded_servers import LOOPBACK, free_port
 from scripts.local.installation import ROOT
 
 _CLIENTS: Final = 2 * PROCESSES * BATCH_SIZE
-"""Twice the number of images that all workers process at once, so that the next batch waits while a worker processes
-one."""
+"""Number of clients: twice the number of images that all workers process at once, so that the next batch is waiting
+while a worker processes a batch."""
 _READY_TIMEOUT_S: Final = 240.0
 _RESPONSE_TIMEOUT_S: Final = 60.0
 _POLL_INTERVAL_S: Final = 0.2
@@ -36,7 +36,7 @@ _LOOP: Final = "bare loop"
 _RAY: Final = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # a part of the throughput mode that is useful only with HAProxy
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name, it keeps all of Ray on loopback on Linux too
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name, this variable also affects Linux, where it keeps all of Ray on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Environment variables that Ray reads on import."""
@@ -68,7 +68,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
             subjects |= _other_servers(packages.installed_folder("serving"), folder, images, count)
         except packages.NotInstalled as error:
             print(f"LitServe and Ray Serve are left out because they cannot be installed: {error}")
-        samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each subject warms up by itself
+        samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each subject does its own warm-up
     rates = {name: median(sample.rate for sample in of_subject) for name, of_subject in samples.items()}
     rows = [
         compare(f"{name}: of {PROCESSES} bare loops", rate, "images/s", rates[_LOOP])
@@ -123,7 +123,7 @@ def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
         process.raise_if_ended()
         if time.monotonic() > deadline:
             raise RuntimeError(f"{process.name} was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # polls a process that is starting
+        time.sleep(_POLL_INTERVAL_S)  # poll, because a starting process sends no notification
 
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:

@@ -60,7 +60,7 @@ def pages_to_measure(seeded: int, batches: int) -> list[int]:
 
 
 def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
-    """Compare pages that are far from page 1 with page 1.
+    """Compare the given pages with page 1.
 
     :param numbers: the page numbers; the first is 1.
     :param batches: number of batches that match the query.
@@ -197,7 +197,7 @@ def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> li
 
 
 def _read_plain(db: Db) -> bytes:
-    """Read the same documents directly, with two ``find`` calls and one ``orjson.dumps``."""
+    """Read the documents of the large page directly, with two ``find`` calls and one ``orjson.dumps``."""
     batches = list(db.batches.find({"listed": True}).sort("_id", DESCENDING).limit(_LARGE_PAGE))
     images: dict[str, list[Document]] = {batch["_id"]: [] for batch in batches}
     for image in db.images.find({"batch_id": {"$in": list(images)}}, {"work": 0}).sort([("batch_id", 1), ("index", 1)]):
@@ -208,7 +208,7 @@ def _read_plain(db: Db) -> bytes:
 
 
 def _read_with_mongoengine() -> bytes:
-    """Read the same documents as MongoEngine objects, as a service built on MongoEngine does."""
+    """Read the documents of the large page as MongoEngine objects, as a service built on MongoEngine does."""
     batches = list(Batch.objects(listed=True).order_by("-id").limit(_LARGE_PAGE))
     images: dict[str, list[Any]] = {batch.id: [] for batch in batches}
     for image in Image.objects(batch_id__in=list(images)).exclude("work").order_by("batch_id", "index"):
@@ -218,7 +218,7 @@ def _read_with_mongoengine() -> bytes:
 
 
 def _get_list(web: FlaskClient, query: dict[str, str]) -> tuple[float, Document]:
-    """Request a list, and return the seconds until the whole response has been read, and its body.
+    """Request a list, and return the seconds until the whole response was read, and the parsed response.
 
     :raises RuntimeError: when the status of the response is not 200.
     """

@@ -137,4 +137,4 @@ def _send_and_wait(client: "redis.Redis", wakeups: WakeupPublisher, worker: Proc
         worker.raise_if_ended()
         if time.monotonic() > deadline:
             raise RuntimeError(f"The worker did not process {count} wakeups within {_WAIT_TIMEOUT_S:.0f} s; see {worker.log}")
-        time.sleep(0.02)  # poll the queue
+        time.sleep(0.02)  # poll, because the queue sends no notification

@@ -83,7 +83,7 @@ class Report:
         self._progress.print(f"[dim]{text}[/dim]")
 
     def add_part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
-        """Measure one part, and print and keep its rows."""
+        """Measure one part, print its rows, and add the rows to the report."""
         self.log(f"{heading} ...")
         rows = measure()
         self.rows += rows

@@ -43,7 +43,7 @@ def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
 class Upload:
     """A body for ``POST /upload_image_batch`` with its media type.
 
-    ``inflated`` is its length in bytes before compression.
+    ``inflated`` is the length of the body in bytes before compression.
     """
 
     body: bytes
@@ -71,7 +71,7 @@ def multipart_upload(images: list[bytes]) -> Upload:
 
 
 def gzip_upload(plain: Upload) -> Upload:
-    """Return the same upload compressed with gzip."""
+    """Return the upload ``plain`` with its body compressed by gzip."""
     return Upload(gzip.compress(plain.body, 1), plain.content_type, plain.inflated, gzipped=True)
 
 

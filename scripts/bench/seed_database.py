@@ -60,7 +60,7 @@ def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
             writing.result()
     log("creating indexes")
     create_indexes(db)
-    log("counting segments")
+    log("counting the segments of the page index")
     while page_index.maintain(db, max_chunks=_RANKS_PER_STEP):
         pass
     return ids

@@ -104,7 +104,7 @@ class Gunicorn(Process):
             if time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"{name} did not listen within {_START_TIMEOUT_S:.0f} s.")
-            time.sleep(0.05)  # polls a process that is starting
+            time.sleep(0.05)  # poll, because a starting process sends no notification
 
     @property
     def worker_pid(self) -> int:

@@ -29,7 +29,7 @@ per second took 1.5% of the two cores."""
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare the service's rate with two bare loops that do all its processing of an image except reading and writing.
+    """Compare the service's rate with two bare loops that do its whole processing except reading and writing files.
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
@@ -43,7 +43,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
                 "service": lambda: images_per_second(folder, images, count, DEFAULT_AUGMENTATIONS),
             },
             rounds=1 if quick else 5,
-            warmups=0,  # each subject warms up by itself
+            warmups=0,  # each subject does its own warm-up
         )
     name = f"service with {PROCESSES} workers, from accepted to done, of {PROCESSES} bare loops of its pipeline"
     return [compare(name, median(rates["service"]), "images/s", median(rates["loop"]), at_least=_AT_LEAST)]
@@ -111,4 +111,4 @@ def _wait_until(seconds: float, condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"The service was not ready, or not done, within {seconds:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # polls the database
+        time.sleep(_POLL_INTERVAL_S)  # poll, because the database sends no notification

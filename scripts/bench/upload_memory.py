@@ -67,7 +67,7 @@ def _status(pid: int, name: str) -> int:
 
 
 def _hold(port: int, upload: Upload, concurrent: int) -> None:
-    """Send each upload without its last byte; send the last bytes when every server thread has read the rest."""
+    """Send each upload without its last byte; send the last bytes when every server thread has read all other bytes."""
     headers = [
         f"POST {PATH} HTTP/1.1",
         f"Host: {LOOPBACK}:{port}",
@@ -84,7 +84,7 @@ def _hold(port: int, upload: Upload, concurrent: int) -> None:
             key = f"Idempotency-Key: {os.urandom(8).hex()}"
             connection.sendall(("\r\n".join([*headers, key]) + "\r\n\r\n").encode() + upload.body[:-1])
             connections.append(connection)
-        time.sleep(_ARRIVAL_S)  # in this time, the server reads the bytes that are left in the sockets
+        time.sleep(_ARRIVAL_S)  # gives the server time to read the bytes that are left in the sockets
         for connection in connections:
             connection.sendall(upload.body[-1:])
         for connection in connections:

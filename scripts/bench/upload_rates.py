@@ -91,7 +91,7 @@ def _burst(
 def _clean_up(servers: Servers, written: Path) -> None:
     """Remove the files and messages of a burst, and wait until Redis has rewritten its log.
 
-    Otherwise, the leftovers and the rewriting would slow down the next subject.
+    Otherwise, the files, the messages and the rewriting of the log would slow down the next subject.
     """
     for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)

@@ -129,7 +129,7 @@ def _load_ssdlite() -> tuple[Any, ModelCard]:
     """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
-    with torch.no_grad():  # then, few anchors have a high score, as with trained weights
+    with torch.no_grad():  # makes few anchors have a high score, as with trained weights
         for layers in model.head.classification_head.module_list:
             layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
     return model, ModelCard(SSDLITE, "seeded", tuple(str(number) for number in range(_CLASSES)), 0.3, "")

@@ -31,7 +31,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     sweep = Process("latency-sweep", ["worker.entrypoints.sweep"], environment, servers.folder)
     with running(web, worker, sweep):
         client = UploadClient(web.port)
-        _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # now, the worker has loaded its model
+        _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # waits until the worker has loaded its model
         idle_times = []
         for _ in range(idle):
             time.sleep(1)  # lets the machine become idle
@@ -49,12 +49,12 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
 
 def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upload: Upload) -> float:
     """Upload a batch while Redis is down; return the seconds from the restart of the empty Redis to the claim."""
-    time.sleep(1)  # now, the worker has nothing left to claim and waits for a wakeup
+    time.sleep(1)  # after this, the worker has nothing left to claim and waits for a wakeup
     servers.redis.kill()
     shutil.rmtree(servers.redis.folder)
     servers.redis.folder.mkdir()
     batch_id = client.post(upload)["batch_id"]
-    time.sleep(3)  # in this time, all processes notice the outage, and their breakers open
+    time.sleep(3)  # gives all processes time to notice the outage and to open their breakers
     if _state(servers, batch_id) != "queued":
         raise RuntimeError("The batch was claimed without a wakeup, so the latency cannot be measured.")
     servers.redis.start()
@@ -72,7 +72,7 @@ def _seconds_to_claim(servers: Servers, worker: Process, batch_id: str, since: f
         if time.perf_counter() - since > _CLAIM_TIMEOUT_S:
             worker.raise_if_ended()
             raise RuntimeError(f"The batch was not claimed within {_CLAIM_TIMEOUT_S:.0f} s; see {worker.log}")
-        time.sleep(_POLL_INTERVAL_S)  # the resolution of the measurement
+        time.sleep(_POLL_INTERVAL_S)  # this interval is the resolution of the measurement
     return time.perf_counter() - since
 
 
@@ -89,4 +89,4 @@ def _wait_until_done(servers: Servers, worker: Process, batch_id: str) -> None:
         worker.raise_if_ended()
         if state == "failed" or time.monotonic() > deadline:
             raise RuntimeError(f"The image has the status {state}, expected done; see {worker.log}")
-        time.sleep(0.1)  # polling, which is not part of a measurement
+        time.sleep(0.1)  # poll; this wait is not measured

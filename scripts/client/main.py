@@ -82,7 +82,7 @@ def main() -> int:
         console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
         return ALREADY_RUNNING
     except (KeyboardInterrupt, _Interrupted):
-        console.print(f"Interrupted after {summary.accepted} images.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
+        console.print(f"Interrupted; {summary.accepted} images were accepted.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
         return INTERRUPTED
     summary.show(console, arguments.url, _how_to_resume(arguments), waited=arguments.wait)
     if arguments.json:
@@ -172,7 +172,7 @@ def _handle_interrupts(upload: Upload, console: Console, stop: threading.Event, 
         console.print(f"Waiting for {upload.in_flight} requests in progress; press Ctrl-C again to exit immediately.")
 
     previous = signal.getsignal(signal.SIGINT)
-    if previous is signal.SIG_IGN:  # the shell has set SIGINT to be ignored, as it does for background jobs
+    if previous is signal.SIG_IGN:  # the shell makes background jobs ignore SIGINT
         yield interrupted
         return
     signal.signal(signal.SIGINT, interrupt)

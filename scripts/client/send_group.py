@@ -20,8 +20,8 @@ _REFUSED_IMAGES: Final = frozenset({400, 410, 413, 415, 422})
 """Status codes with which the service refuses the images of one group, but not every request of this client."""
 _PORTS: Final = range(1, 65536)
 SETTLED_S: Final = 65.0
-"""Seconds after which the error ``idempotency_mismatch`` means that another request with this key was accepted. Before,
-the other request may still be in progress; the key of a request in progress expires after 60 s."""
+"""Seconds after which the error ``idempotency_mismatch`` means that another request with this key was accepted. Before
+this time, the other request may still be in progress; the key of a request in progress expires after 60 s."""
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 
 
@@ -66,8 +66,8 @@ class Sender:
     def send(self, key: str, images: list[tuple[Image, bytes]]) -> dict[str, Any]:
         """Upload images with their bytes.
 
-        The body is multipart, because base64 in JSON would make it a third larger, and both sides would have to encode
-        or decode it.
+        The body is multipart, because base64 in JSON would be a third larger, and the client would have to encode it
+        and the service to decode it.
 
         :returns: the body of the 202 response, or the problem document if the service refuses the images permanently;
             ``http`` holds the status code.
@@ -146,7 +146,7 @@ def _parse_url(url: str) -> str:
     except httpx.InvalidURL:
         valid = False
     if not valid:
-        raise UsageError(f"--url {url} is not a valid address of a service; write it like http://127.0.0.1:5000")
+        raise UsageError(f"--url {url} is not the address of a service; use an address such as http://127.0.0.1:5000")
     return url.rstrip("/")
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 REJECTED, USAGE_ERROR, NOT_ACCEPTED, ALREADY_RUNNING, RESULTS_MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 130
-"""The exit codes of the command other than 0."""
+"""The exit codes of the command, except 0."""
 _MAX_SHOWN: Final = 20
 
 

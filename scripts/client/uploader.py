@@ -64,7 +64,10 @@ class Upload:
     """One run that sends many groups."""
 
     def __init__(self, sender: Sender, journal: Journal, stop: threading.Event, max_image_bytes: int) -> None:
-        """Once ``stop`` is set, no further group is sent, and the requests in progress are completed."""
+        """Create an upload.
+
+        :param stop: once this event is set, no further group is sent, and the requests in progress are completed.
+        """
         self._sender, self._journal, self._stop, self._max_bytes = sender, journal, stop, max_image_bytes
         self._running: dict[Future[GroupResult], Group] = {}
 

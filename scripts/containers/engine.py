@@ -79,7 +79,7 @@ class Deployment:
     def as_started(self) -> "Deployment":
         """Return this project with the compose files that it was started with.
 
-        For example, these may include the override for GPUs.
+        For example, the files can include ``docker-compose.gpu.yaml``.
 
         :raises EngineError: when the nginx container of the project is not running.
         """
@@ -96,7 +96,8 @@ class Deployment:
     def manage(self, command: str, container: str, *, limit_s: float = _SHORT_S) -> str:
         """Run ``docker COMMAND CONTAINER``.
 
-        For example, ``stop`` (with the container's own grace period), ``rm``, ``pause`` or ``logs``.
+        Examples of ``command`` are ``stop`` (which uses the container's own grace period), ``rm``, ``pause`` and
+        ``logs``.
         """
         return run(["docker", command, container], limit_s=limit_s)
 

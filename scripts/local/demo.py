@@ -63,7 +63,7 @@ def _demo(source: Path, arguments: argparse.Namespace) -> int:
 
 
 def _find_running(data: Path) -> str | None:
-    """Return the URL of the running installation, None when none is running."""
+    """Return the URL of the running installation; None if none is running."""
     installation = load_installation(data)
     if installation is None or installation.find_lock_holder() is None:
         return None
@@ -126,7 +126,7 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
 
 
 def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=_REQUEST_TIMEOUT_S) as response:  # noqa: S310 -- always http to loopback
+    with urllib.request.urlopen(url, timeout=_REQUEST_TIMEOUT_S) as response:  # noqa: S310 -- the URL is always http on loopback
         body: dict[str, Any] = json.load(response)
         return body
 

@@ -142,9 +142,9 @@ def redis_url(port: int) -> str:
 
 
 def wait_for_mongod(port: int, pid: int) -> None:
-    """Initiate the replica set of the mongod with this pid, or reconfigure it for a new port.
+    """Wait until the mongod with this pid is a primary.
 
-    Wait until the mongod is a primary.
+    A new replica set is initiated first, and an existing replica set is reconfigured if the port has changed.
 
     There is no time limit while the process runs. After a crash, the recovery of a large data folder on a slow disk
     takes many minutes, and a mongod that is killed during the recovery starts it again from the beginning.

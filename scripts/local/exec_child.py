@@ -23,8 +23,8 @@ def main() -> None:
     _, pidfile, _, *command = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.environ.get(PARENT_PID, str(os.getppid())) != str(os.getppid()):
-        # The parent ended before prctl was called, so the kernel sends no signal. Otherwise, a mongod would lock its
-        # data folder forever.
+        # The parent ended before prctl was called, so the kernel sends no signal. If this process continued, a
+        # mongod would lock its data folder forever.
         return
     os.environ[PARENT_PID] = str(os.getpid())
     path = Path(pidfile)

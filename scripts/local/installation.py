@@ -101,7 +101,7 @@ class Installation:
         return {name: port for name, port in saved.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the environment variables that the processes of this installation get in addition to the caller's."""
+        """Return the environment variables that this installation's processes get beside the caller's variables."""
         variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
@@ -138,7 +138,7 @@ class Installation:
         """
         parameters = {"port": self.port, "workers": self.workers, "given": self.variables}
         temp = self.run / "house.new"
-        temp.unlink(missing_ok=True)  # a file that a crash has left may have another mode
+        temp.unlink(missing_ok=True)  # a file left behind by a crash may have another mode
         with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(json.dumps(parameters) + "\n")
         temp.replace(self.run / "house.json")

@@ -74,11 +74,11 @@ def main() -> None:
 def failed_checks(url: str) -> dict[str, str] | None:
     """Request ``/readyz``.
 
-    :returns: the reasons of the failed checks by name, empty if everything is ready; None if the web front does not
-        answer.
+    :returns: the reason for each failed check, by the name of the check; empty if everything is ready, None if the web
+        front does not answer.
     """
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- always http to loopback
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- the URL is always http on loopback
             body: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         try:

@@ -140,7 +140,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
         )
     down = [process.name for process in status.processes if process.pid is None]
     if down:
-        advice.append(f"Not running, because it is being restarted or fails repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
+        advice.append(f"These processes are not running, because they are being restarted or fail repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
     advice += _advise_on_readiness(status, installation)
     if status.ledger is not None and (missing := _count_missing(status.ledger)):
         advice.append(f"The ledger does not balance: {missing} accepted images have no document, so documents were removed by hand. Restore a backup.")
@@ -154,7 +154,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
 
 def _advise_on_readiness(status: Status, installation: Installation) -> list[str]:
     if status.starting:
-        return [f"It is starting: {status.starting}; see {installation.logs}/guard.log"]
+        return [f"Shelfsight is starting: {status.starting}; see {installation.logs}/guard.log"]
     if status.not_ready is None:
         return [f"The web front does not answer; see {installation.logs}/web.log"]
     return [f"{name}: {detail}" for name, detail in status.not_ready.items()]

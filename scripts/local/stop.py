@@ -46,7 +46,7 @@ def stop(installation: Installation) -> bool:
                 os.kill(watchdog, signal.SIGTERM)
         while installation.find_lock_holder() is not None:
             if time.monotonic() > until:
-                raise TimeoutError(f"still running after {STOP_LIMIT_S:.0f} s; see {installation.logs}, or kill pid {watchdog}")
+                raise TimeoutError(f"Shelfsight is still running after {STOP_LIMIT_S:.0f} s; see {installation.logs}, or kill the process with pid {watchdog}")
             time.sleep(0.1)  # poll, because the watchdog sends no notification
     return True
 

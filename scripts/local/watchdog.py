@@ -138,7 +138,7 @@ class Watchdog:
     def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
         """Wait until a server is ready; there is no time limit while its process runs.
 
-        Log the wait, and write it as the stage.
+        Log the wait, and save it as the current stage.
 
         :raises Unusable: when the process of the server does not exist, or ended.
         """

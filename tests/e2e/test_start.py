@@ -175,7 +175,7 @@ def test_a_start_waits_beyond_its_limit_for_a_server_that_recovers(make_command:
     assert f"waiting for MongoDB (pid {mongod})" in (command.data / "logs/guard.log").read_text()
     time.sleep(12)
     assert process.poll() is None
-    assert "It is starting: Waiting for MongoDB" in run_script("status", "--data", str(command.data)).stdout
+    assert "Shelfsight is starting: Waiting for MongoDB" in run_script("status", "--data", str(command.data)).stdout
     os.kill(mongod, signal.SIGCONT)
     wait_until(lambda: "MongoDB is ready" in (command.data / "logs/guard.log").read_text(), 240)
     process.send_signal(signal.SIGINT)

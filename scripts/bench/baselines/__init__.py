@@ -1,4 +1,4 @@
-"""Baselines of the benchmarks, each as small as possible."""
+"""Baselines for the benchmarks; each is as small as possible."""
 
 import ctypes
 import signal

@@ -1,4 +1,4 @@
-"""The baseline for all model servers: the same processing in a bare loop, in two processes with one thread each.
+"""The baseline for all model servers: the service's processing in a bare loop, in two processes with one thread each.
 
 No import at the top of this module loads torch, so that the benchmark's own process stays small. The processes of the
 loop import torch when they create their pipeline.
@@ -27,7 +27,10 @@ Pipeline = Callable[[list[bytes]], list[Any]]
 
 
 def create_detection() -> Pipeline:
-    """Load the model on one thread, and return a pipeline from encoded images to their detections as JSON values."""
+    """Load the model on one thread, and return a pipeline that decodes images and detects objects in them.
+
+    The detections consist of JSON values.
+    """
     from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
     from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
 
@@ -69,7 +72,7 @@ def full_pipeline(detector: Any) -> Pipeline:
 class LoopProcesses:
     """The processes of the bare loop. They start once, are idle between measurements, and end with the context manager.
 
-    :param create: ``create_detection`` or ``create_pipeline``; called in each process.
+    :param create: ``create_detection`` or ``create_pipeline``; it is called in each process.
     """
 
     def __init__(self, create: Callable[[], Pipeline], images: list[bytes]) -> None:

@@ -26,8 +26,8 @@ def installed_folder(name: str) -> Path:
     """Return the folder with the packages of a lock file, in the user's cache; install them on first use.
 
     :param name: name of the lock file in ``requirements/``, without ``.txt``.
-    :raises NotInstalled: when the packages cannot be installed, for example without the package index, disk space or
-        uv.
+    :raises NotInstalled: when the packages cannot be installed, for example because the package index, disk
+        space or uv is missing.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shelfsight"
     lock = ROOT / "requirements" / f"{name}.txt"

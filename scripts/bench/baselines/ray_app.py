@@ -1,4 +1,4 @@
-"""Serve the same model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
+"""Serve the service's model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
 Ray Serve is set up as its documentation recommends: with its dynamic batching, one replica per core, blocking calls in
 a thread beside the replica's event loop, and the throughput mode (set by ``scripts.bench.model_server_rates``). Its
@@ -24,7 +24,7 @@ _OBJECT_STORE_BYTES = 200_000_000
 
 
 class Detection:
-    """Detect objects in batches of images; each replica loads the model."""
+    """Detects objects in batches of images; each replica loads the model."""
 
     def __init__(self) -> None:
         _stay_on_loopback()
@@ -32,7 +32,7 @@ class Detection:
 
     @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=_BATCH_TIMEOUT_S)
     async def detect(self, images: list[bytes]) -> list[Any]:
-        """Decode a batch of images and detect objects in them; one batch at a time."""
+        """Decode one batch of images at a time, and detect objects in the images."""
         return await asyncio.to_thread(self._process, images)
 
     async def __call__(self, request: Request) -> Any:
@@ -58,7 +58,7 @@ def main() -> None:
     deployment = serve.deployment(
         Detection, num_replicas=PROCESSES, max_ongoing_requests=4 * BATCH_SIZE, ray_actor_options={"num_cpus": 1}
     )
-    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # a short path, because it contains sockets
+    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # the path must be short, because the folder contains sockets
         ray.init(
             num_cpus=PROCESSES,
             num_gpus=0,

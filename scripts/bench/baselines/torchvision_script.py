@@ -1,4 +1,4 @@
-"""The same processing, as in torchvision's documentation: with v2 transforms on tensors and the eager model."""
+"""A worker's processing, written as in torchvision's documentation, with v2 transforms and the eager model."""
 
 from typing import Any
 

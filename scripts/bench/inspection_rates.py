@@ -185,7 +185,7 @@ def _rate(create_client: Callable[[], Iterator[None]], count: int) -> float:
 
     :param create_client: function that returns an iterator; each step of the iterator performs one request.
     """
-    remaining = iter(range(count))  # shared by the threads, because each step of this iterator is atomic
+    remaining = iter(range(count))  # the threads share this iterator, because each of its steps is atomic
 
     def run() -> None:
         client = create_client()

@@ -128,7 +128,7 @@ def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:
     """Send ``count`` images from many clients, each of which uses its own persistent connection."""
-    numbers = iter(range(count))  # shared by the threads, because each step of this iterator is atomic
+    numbers = iter(range(count))  # the threads share this iterator, because each of its steps is atomic
     started, cpu_before = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(_CLIENTS) as threads:
         for job in [threads.submit(_send_images, port, images, numbers) for _ in range(_CLIENTS)]:

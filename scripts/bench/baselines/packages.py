@@ -40,7 +40,7 @@ def installed_folder(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=caches) as temp:
             packages = Path(temp) / "packages"
             _install(lock, packages)
-            packages.rename(installed)  # atomic: if the folder exists, it is complete
+            packages.rename(installed)  # renaming is atomic, so the folder is complete if it exists
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"the installation took more than {_INSTALL_TIMEOUT_S} s") from error
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Programs that prepare a deployment in containers, described in docs/containers.md."""
+"""Programs that prepare a deployment in containers; see docs/containers.md."""

@@ -1,7 +1,8 @@
-"""``python -m deploy.initiate_mongodb``: initiate a new MongoDB as a replica set with one member; create its users and the indexes.
+"""``python -m deploy.initiate_mongodb``: initiate a new MongoDB as a replica set with one member.
 
-It runs in the network namespace of MongoDB, because a server without users accepts such commands from localhost only (MongoDB's
-localhost exception). It may run again: it leaves what already exists as it is.
+The program also creates the users and the indexes. It runs in the network namespace of the MongoDB container, because a
+server that has no users yet accepts these commands only from localhost (MongoDB's localhost exception). It can be run
+again: it leaves everything that already exists unchanged.
 """
 
 import sys
@@ -25,15 +26,16 @@ _PASSWORD: Final = Path("/secrets/mongodb/administrator")
 _TIME_LIMIT_S: Final = 60.0
 _TIMEOUT_MS: Final = 3000
 _UNAUTHORIZED: Final = {13, 18}
-"""Unauthorized, AuthenticationFailed: https://www.mongodb.com/docs/manual/reference/error-codes/"""
+"""The error codes Unauthorized and AuthenticationFailed; see
+https://www.mongodb.com/docs/manual/reference/error-codes/"""
 _ALREADY_INITIALIZED: Final = 23
 _USER_EXISTS: Final = 51003
 
 
 def main() -> None:
-    """Prepare MongoDB; exit with 1 and an error message when that fails."""
+    """Prepare MongoDB; if this fails, print an error message and exit with code 1."""
     try:
-        mongo = Mongo()  # not Settings: its checks of the web front would fail here
+        mongo = Mongo()  # ``Settings`` would also check the settings of the web front, and this check would fail here
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explain(error)}")
     until = time.monotonic() + _TIME_LIMIT_S
@@ -42,8 +44,8 @@ def main() -> None:
             _prepare(mongo)
         except (ConnectionFailure, OperationFailure, StoreAway) as error:
             if time.monotonic() > until:
-                sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s; see the log of the container mongodb: {error}")
-            time.sleep(0.2)  # it is starting, or electing a primary
+                sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s ({error}); see the log of the mongodb container")
+            time.sleep(0.2)  # MongoDB is starting or electing a primary
         else:
             return
 
@@ -71,7 +73,10 @@ def _connect_locally(**credentials: Any) -> "MongoClient[dict[str, Any]]":
 
 
 def _run_once(done_codes: set[int], client: "MongoClient[dict[str, Any]]", command: str, value: Any, **options: Any) -> None:
-    """Run a database command; an error with one of ``done_codes`` means that it was run before."""
+    """Run a database command.
+
+    Ignore the errors with ``done_codes``, because they mean that the command was run before.
+    """
     try:
         client.admin.command(command, value, **options)
     except OperationFailure as error:

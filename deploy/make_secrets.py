@@ -1,7 +1,8 @@
-"""``python -m deploy.make_secrets``: generate the passwords of an installation on its first start and store them on volumes.
+"""``python -m deploy.make_secrets``: on the first start, generate the passwords and store them on volumes.
 
-Each server, and the service, has a folder of its own on a volume of its own: ``mongodb/`` holds the key of the replica set and the
-administrator's password, ``redis/`` the configuration of Redis, ``app/`` the two URLs with which the service connects.
+Each server and the service itself have their own folder on their own volume: ``mongodb/`` holds the key file of the
+replica set and the administrator's password, ``redis/`` holds the configuration of Redis, and ``app/`` holds the two
+URLs with which the service connects to MongoDB and Redis.
 """
 
 import os
@@ -15,7 +16,7 @@ from shared.storage.durable_files import DurableWriter, sync_folder
 
 ROOT: Final = Path("/secrets")
 _MONGODB_UID: Final = 999
-"""Uid of the user ``mongodb`` in MongoDB's image. mongod refuses a key file that other users may read."""
+"""Uid of the user ``mongodb`` in MongoDB's image. mongod refuses a key file that other users can read."""
 _APP_UID: Final = 10001
 _BYTES: Final = 24
 
@@ -29,7 +30,7 @@ def main() -> None:
 def create_secrets(root: Path, chown: Callable[[Path, int, int], None]) -> list[str]:
     """Create the missing secrets; each file is written atomically and durably.
 
-    :param chown: sets owner and group of a file, like ``os.chown``.
+    :param chown: function that sets the owner and the group of a file, like ``os.chown``.
     :returns: the files that were created, relative to ``root``.
     """
     created: list[str] = []
@@ -40,7 +41,9 @@ def create_secrets(root: Path, chown: Callable[[Path, int, int], None]) -> list[
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
             temporary.unlink(missing_ok=True)
-            DurableWriter().write_many([(temporary, [generate().encode()])])  # a file emptied by a power cut would be kept forever
+            # The file must be durable, because a file that a power failure has left empty would never be generated
+            # again.
+            DurableWriter().write_many([(temporary, [generate().encode()])])
             temporary.chmod(mode)
             chown(temporary, uid, uid)
             temporary.replace(path)
@@ -53,7 +56,8 @@ def create_secrets(root: Path, chown: Callable[[Path, int, int], None]) -> list[
     read_or_create("app/mongodb_url", _APP_UID, 0o400, lambda: f"mongodb://shelfsight:{_generate_password()}@mongodb:27017/?replicaSet=shelfsight&authSource=admin")
     url = read_or_create("app/redis_url", _APP_UID, 0o400, lambda: f"redis://:{_generate_password()}@redis:6379/0")
     password = url.removeprefix("redis://:").partition("@")[0]
-    # The uid of Redis differs between images, so the file is world-readable; only Redis and this program mount the volume.
+    # The uid of Redis differs between versions of its image, so every user can read this file. This is safe, because
+    # only the containers of Redis and of this program mount the volume.
     read_or_create("redis/redis.conf", 0, 0o444, lambda: f"requirepass {password}\n")
     return created
 

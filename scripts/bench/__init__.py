@@ -1,1 +1,1 @@
-"""Benchmarks: the cost of accepting, processing and showing images, as ratios to baselines of the same run."""
+"""Benchmarks: the cost of accepting, processing and showing images, relative to baselines measured in the same run."""

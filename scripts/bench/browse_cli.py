@@ -1,6 +1,6 @@
-"""Measure lists over a million images: pages far from the newest, cursors with every filter, a large page.
+"""Measure lists of batches with a million images: pages far from page 1, cursors with every filter, and a large page.
 
-Exit code 0 when every target is met, 1 when one is missed.
+The exit code is 0 if every target is met and 1 if a target is missed.
 """
 
 import argparse
@@ -23,11 +23,11 @@ def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/browse", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="100,000 images, fewer rounds, page numbers reduced in proportion"
+        "--quick", action="store_true", help="100,000 images and fewer rounds, with page numbers reduced in proportion"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument(
-        "--folder", type=Path, help="folder for the database, needs 2 GB (default: the system's temporary folder)"
+        "--folder", type=Path, help="folder for the database, which needs 2 GB (default: the system's temporary folder)"
     )
     args = parser.parse_args()
     report = Report("scripts/bench/browse")

@@ -1,8 +1,9 @@
-"""Measure the whole processing of images with a GPU, on all cores, against the network alone.
+"""Measure the whole processing of images with a GPU and all cores, and compare it with the network alone.
 
-As in the service's pipeline within a claim, threads decode the next group of images and finish the previous one while
-the model processes the current one; here on all cores. Needs only torch, torchvision, OpenCV, Pillow and rich.
-Barcodes, which are read on the CPU on every machine, are left out: ``scripts/bench/vision --only whole`` includes them.
+As when the service processes a claim, threads decode the next group of images and finish the previous group while the
+model processes the current group. Here, the threads use all cores. This benchmark needs only torch, torchvision,
+OpenCV, Pillow and rich. Barcodes are left out, because they are read on the CPU on every machine;
+``scripts/bench/vision --only whole`` includes them.
 """
 
 import os
@@ -26,23 +27,24 @@ from worker.vision.detection.model_registry import ModelCard
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
-"""With seeded weights: these take as long as trained ones, except for the steps that depend on the number of
-detections."""
+"""Models of torchvision, with seeded weights. These take as long as trained weights, except for the steps that depend
+on the number of detections."""
 _LABELS: Final = tuple(str(number) for number in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
 _CALLS: Final = 4
-"""Batches per measurement of the bare network, which keeps the half-precision copies of its weights between them."""
+"""Batches per measurement of the bare network. Between these batches, the network keeps the half-precision copies of
+its weights."""
 _UTILIZATION: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
 _END_TIMEOUT_S: Final = 10.0
 
 
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
-    """Compare the whole processing with the bare network, for the bundled model and three of torchvision's.
+    """Compare the whole processing with the bare network, for the bundled model and three of torchvision's models.
 
     :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
     """
-    imaging.limit_threads(1)  # OpenCV's threads within each thread: there is one thread for each core
+    imaging.limit_threads(1)  # OpenCV must not start threads, because there is already one thread for each core
     files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
     rows: list[Row] = []
     for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):
@@ -80,9 +82,9 @@ def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes],
 
 
 class _Bare:
-    """The plain torchvision call under half-precision autocast.
+    """Calls the plain torchvision model under half-precision autocast.
 
-    Its batch is already on the device, and has the network's input size.
+    The batch is already on the device and has the network's input size.
     """
 
     def __init__(self, model: nn.Module, batch: list[Rgb], device: str) -> None:
@@ -107,7 +109,7 @@ class _Bare:
 
 
 def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
-    """Process all files; threads decode the next group and finish the previous one while the model runs."""
+    """Process all files; threads decode the next group and finish the previous group while the model runs."""
     groups = _groups(files, detector.batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -128,7 +130,7 @@ def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
 
 
 def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Time each step per image, one step after the other."""
+    """Measure the duration of each step per image; the steps run one after the other."""
     decoded = [_decode(data) for data in files]
     found = detector.predict(decoded)
     calls: dict[str, Callable[[], object]] = {
@@ -142,7 +144,7 @@ def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> lis
 
 
 def _measure_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Measure the GPU's utilization, with the driver's own tool, and its peak memory in one round of processing."""
+    """Measure the GPU's utilization (with the driver's own tool) and its peak memory during one round of processing."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with subprocess.Popen(_UTILIZATION, stdout=subprocess.PIPE, text=True) as monitor:

@@ -1,8 +1,8 @@
-"""Measure downloads of an image of 200 KB through the deployment's nginx, against an nginx with the same file.
+"""Measure downloads of a 200 KB image through the deployment's nginx, against a plain nginx that serves the same file.
 
-Needs a Docker engine. Starts a compose project of its own (shelfsight-bench) and removes it at the end. Rates are
-measured from this machine at the containers' own addresses. Exit code 0 when every target is met, 1 when one is missed,
-2 without an engine.
+This benchmark needs a Docker engine. It starts a separate compose project (shelfsight-bench) and removes it at the end.
+The clients run on this machine and connect to the containers' own addresses. The exit code is 0 if every target is met,
+1 if a target is missed, and 2 if there is no Docker engine.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _DOWNLOADERS: Final = {"processes": 2, "connections": 4}
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/download", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: half a minute, rougher figures")
+    parser.add_argument("--quick", action="store_true", help="run fewer and shorter rounds; this takes half a minute and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     args = parser.parse_args()
     if problem := engine.find_problem():
@@ -62,23 +62,23 @@ def main() -> int:
 
 
 def _upload(url: str, data: bytes) -> str:
-    """Upload one image and wait until it is done; returns its id."""
+    """Upload one image, wait until it is done, and return its id."""
     metadata = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
     with httpx.Client(base_url=url, timeout=2 * _WAIT_S) as client:
         response = client.post("/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": data}, headers={"Idempotency-Key": uuid.uuid4().hex})
         batch = client.get(response.raise_for_status().headers["Location"], params={"wait": _WAIT_S}).raise_for_status().json()
     (image,) = batch["images"]
     if image["status"] != "done":
-        raise EngineError(f"The image is {image['status']} after {_WAIT_S} s.")
+        raise EngineError(f"The image has the status {image['status']} after {_WAIT_S} s, expected done.")
     return str(image["id"])
 
 
 def _start_plain(deployment: Deployment) -> None:
-    """Start the nginx of the baseline: the same Docker image, network, volume and user."""
+    """Start the baseline's nginx with the Docker image, network, volume and user of the deployment's nginx."""
     (nginx,) = deployment.containers("nginx")
     conf = ROOT / "scripts/bench/baselines/nginx_plain.conf"
     engine.run([
-        "docker", "run", "--detach", "--name", _PLAIN, "--log-driver", "local", "--user", "10001:10001", "--read-only", "--tmpfs", "/tmp", "--network", f"{_PROJECT}_front",  # noqa: S108 -- the container's own
+        "docker", "run", "--detach", "--name", _PLAIN, "--log-driver", "local", "--user", "10001:10001", "--read-only", "--tmpfs", "/tmp", "--network", f"{_PROJECT}_front",  # noqa: S108 -- a path in the container
         "--volumes-from", f"{nginx}:ro", "--volume", f"{conf}:/etc/nginx/plain.conf:ro", "--entrypoint", "nginx",
         str(deployment.inspect(nginx)["Config"]["Image"]), "-c", "/etc/nginx/plain.conf", "-g", "daemon off;",
     ])  # fmt: skip
@@ -120,7 +120,7 @@ def _address(deployment: Deployment, container: str) -> str:
 
 
 def _cpu_seconds(deployment: Deployment, container: str) -> float:
-    """Read the CPU seconds that the processes of a container have used (proc(5))."""
+    """Read the CPU seconds that the processes of a container have used (see proc(5))."""
     rows = deployment.execute(container, "sh", "-c", "cat /proc/[0-9]*/stat").splitlines()
     fields = [row.rpartition(")")[2].split() for row in rows]
     return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")

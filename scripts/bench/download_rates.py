@@ -23,9 +23,9 @@ class Source:
 
 
 class Downloaders:
-    """Processes that download; started once, ended by the context manager.
+    """Processes that download a file. They start once and end with the context manager.
 
-    :param connections: number of simultaneous connections of each process.
+    :param connections: number of simultaneous connections in each process.
     """
 
     def __init__(self, processes: int, connections: int) -> None:
@@ -33,9 +33,9 @@ class Downloaders:
         self._pool = ProcessPoolExecutor(processes, get_context("spawn"))
 
     def per_second(self, source: Source, seconds: float) -> float:
-        """Download one file repeatedly; returns the responses per second of all processes together.
+        """Download one file repeatedly, and return the responses per second of all processes together.
 
-        :raises RuntimeError: when a response is not 200.
+        :raises RuntimeError: when the status of a response is not 200.
         """
         jobs = [self._pool.submit(_download, source, self._connections, seconds) for _ in range(self._processes)]
         return sum(job.result() for job in jobs)
@@ -78,13 +78,13 @@ def _connect(source: Source) -> socket.socket:
 
 
 def _receive(connection: socket.socket, buffer: memoryview) -> bool:
-    """Receive one response; returns False when the server closes the connection after it."""
+    """Receive one response; return False if the server closes the connection after it."""
     received = connection.recv_into(buffer)
     while (end := bytes(buffer[:received]).find(_END)) < 0:
         received += connection.recv_into(buffer[received:])
     head = bytes(buffer[:end]).lower()
     if not head.startswith(b"http/1.1 200"):
-        raise RuntimeError(f"The response is {head[:100]!r}, expected 200.")
+        raise RuntimeError(f"Unexpected response: {head[:100]!r}, expected status 200.")
     remaining = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0]) - (received - end - len(_END))
     while remaining > 0:
         remaining -= connection.recv_into(buffer)

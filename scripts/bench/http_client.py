@@ -26,21 +26,21 @@ class UploadClient:
         self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
 
     def post(self, upload: Upload) -> dict[str, Any]:
-        """Send an upload with a new ``Idempotency-Key``; returns the JSON response.
+        """Send an upload with a new ``Idempotency-Key``, and return the JSON response.
 
-        :raises RuntimeError: when the response is not 202.
+        :raises RuntimeError: when the status of the response is not 202.
         """
         headers = {"Content-Type": upload.content_type, "Idempotency-Key": uuid.uuid4().hex}
         self._connection.request("POST", PATH, upload.body, headers)
         response = self._connection.getresponse()
         body = response.read()
         if response.status != 202:
-            raise RuntimeError(f"The response to POST is {response.status}, expected 202: {body[:300]!r}")
+            raise RuntimeError(f"Unexpected response to POST: status {response.status}, expected 202: {body[:300]!r}")
         accepted: dict[str, Any] = json.loads(body)
         return accepted
 
     def connect(self) -> None:
-        """Reconnect: the server may have closed an idle connection."""
+        """Reconnect, because the server may have closed an idle connection."""
         self._connection.close()
         self._connection.connect()
 
@@ -57,11 +57,11 @@ class ClientGroup:
 
     @classmethod
     def create(cls, size: int, port: int) -> "ClientGroup":
-        """Create ``size`` clients of the server on ``port``."""
+        """Create ``size`` clients for the server on ``port``."""
         return cls([UploadClient(port) for _ in range(size)])
 
     def burst(self, upload: Upload, each: int) -> float:
-        """Post ``each`` times with every client, all at the same time.
+        """Post ``each`` times with every client; all clients post at the same time.
 
         :returns: seconds from the first byte to the last response.
         """

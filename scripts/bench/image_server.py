@@ -1,7 +1,7 @@
 """An image source for the benchmarks: ``python -m scripts.bench.image_server PORT FILE``.
 
-It serves one image under every path. A comment with the path is inserted into the JPEG, so that no two URLs have the
-same bytes. ``/request-count`` returns the number of image requests so far.
+The server returns the same image for every path. A comment with the path is inserted into the JPEG, so that no two URLs
+return the same bytes. ``/request-count`` returns the number of image requests so far.
 """
 
 import asyncio

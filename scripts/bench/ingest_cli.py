@@ -1,6 +1,9 @@
-"""Measure the cost of accepting images: rate, CPU, memory, Redis, latency to the worker; against baselines.
+"""Measure the cost of accepting images, and compare it with baselines.
 
-Exit code 0 when every target is met, 1 when one is missed.
+The parts are the rate and the CPU time of uploads, the memory in Redis, the memory of the web process, the overhead of
+the queue, and the latency to the worker.
+
+The exit code is 0 if every target is met and 1 if a target is missed.
 """
 
 import argparse
@@ -21,14 +24,14 @@ _IMAGES = 32
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/ingest", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute or two, rougher figures")
+    parser.add_argument("--quick", action="store_true", help="run fewer rounds; this takes a minute or two and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
     parser.add_argument(
         "--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)"
     )
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # must be set before torch is imported: one thread, as in a worker
+    os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker; must be set before torch is imported
     parts = args.only or PARTS
     report = Report("scripts/bench/ingest")
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-", dir=args.folder) as name:

@@ -1,6 +1,6 @@
-"""Measure inspections by URL on two cores: cached, new against Thumbor, many requests for one URL.
+"""Measure inspections by URL on two cores: cached results, new images against Thumbor, and many requests for one URL.
 
-Exit code 0 when every target is met, 1 when one is missed.
+The exit code is 0 if every target is met and 1 if a target is missed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ PARTS = ("cached", "fresh", "together")
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/inspect", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a minute, rougher figures")
+    parser.add_argument("--quick", action="store_true", help="run fewer rounds; this takes a minute and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
     parser.add_argument("--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)")

@@ -1,4 +1,7 @@
-"""Measure inspections by URL: cached against an empty route, new against Thumbor, many requests for one URL."""
+"""Measure inspections by URL: cached results, new images, and many requests for one URL.
+
+Cached results are compared with an empty route, and new images with Thumbor.
+"""
 
 import contextlib
 import http.client
@@ -35,16 +38,18 @@ _LIFTED_LIMITS: Final = {
     "INSPECT_PER_MINUTE": "1000000",
     "WEB_THREADS": "32",
 }
-"""The source is on this machine and is the only one. Inspections may block a quarter of a web process's threads, which
-is enough for all clients."""
+"""Environment variables that lift the limits, because there is only one image source, and it is on this machine.
+Inspections may block a quarter of the 32 threads of a web process, which is enough for all clients."""
 _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = None\nHTTP_LOADER_MAX_CLIENTS = 64\n"
-"""Thumbor stores nothing, so that it has less to do than the service."""
+"""Configuration of Thumbor, which stores nothing and therefore has less to do than the service."""
 
 
 class Testbed:
-    """An image source, the service with as many web processes as cores and one inspector, and the empty route.
+    """The processes for the measurements.
 
-    The constructor starts all of them and waits until they are ready; ``stack`` stops them.
+    These are an image source, the service with one inspector and one web process per core, one more web process, and a
+    server with an empty route. The constructor starts all processes and waits until they are ready; ``stack`` stops
+    them.
     """
 
     def __init__(self, servers: Servers, stack: contextlib.ExitStack) -> None:
@@ -76,9 +81,9 @@ class Testbed:
         return int(_get(self.source_port, image_server.REQUEST_COUNT_PATH, {})[1])
 
     def thumbor(self, stack: contextlib.ExitStack) -> int:
-        """Start Thumbor with as many processes as cores; returns its port.
+        """Start Thumbor with as many processes as cores, and return its port.
 
-        :raises packages.NotInstalled: when it cannot be installed.
+        :raises packages.NotInstalled: when Thumbor cannot be installed.
         """
         installed = packages.installed_folder("thumbor")
         settings = self.servers.folder / "thumbor.conf"
@@ -102,7 +107,7 @@ class _Web(Process):
 
 
 def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Request an inspection that one web process has in its cache, and compare with an empty route."""
+    """Measure requests for an inspection that one web process has in its cache, against requests for an empty route."""
     path = f"/?url={quote(testbed.new_url(), safe='')}&augmentations=horizontal_flip"
     _inspect(testbed.one_web.port, path)
     seconds, rounds = (1.0, 3) if quick else (3.0, 9)
@@ -115,9 +120,9 @@ def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Request new images, reduced and flipped, from the service and from Thumbor.
+    """Measure requests for new images, reduced and flipped, from the service and from Thumbor.
 
-    The time ends with the last byte at the client.
+    A request ends when the client has received the last byte.
     """
     count, rounds = (64, 3) if quick else (192, 9)
     with contextlib.ExitStack() as stack:
@@ -135,7 +140,7 @@ def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_together(testbed: Testbed) -> list[Row]:
-    """Send many concurrent requests for one new URL."""
+    """Send many concurrent requests for one new URL, and count the fetches, inspections and results."""
     url = testbed.new_url()
     db = testbed.servers.db
     requests_before, results_before = testbed.request_count(), db.inspection_results.count_documents({})
@@ -176,11 +181,11 @@ def _flip_with_thumbor(testbed: Testbed, port: int) -> Iterator[None]:
 
 
 def _rate(create_client: Callable[[], Iterator[None]], count: int) -> float:
-    """Perform ``count`` requests in total with several clients; returns requests per second.
+    """Perform ``count`` requests in total with several clients, and return the requests per second.
 
-    :param create_client: returns an iterator; each step of it performs one request.
+    :param create_client: function that returns an iterator; each step of the iterator performs one request.
     """
-    remaining = iter(range(count))  # shared by the threads: one step of it is atomic
+    remaining = iter(range(count))  # the threads share this iterator, because each of its steps is atomic
 
     def run() -> None:
         client = create_client()
@@ -214,7 +219,7 @@ def _inspect_over(connection: http.client.HTTPConnection, path: str, method: str
 def _read_ok(response: http.client.HTTPResponse) -> bytes:
     body = response.read()
     if response.status != 200:
-        raise RuntimeError(f"The response is {response.status}, expected 200: {body[:300]!r}")
+        raise RuntimeError(f"Unexpected response: status {response.status}, expected 200: {body[:300]!r}")
     return body
 
 
@@ -237,4 +242,4 @@ def _wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"A process was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(0.1)  # polls processes that are starting
+        time.sleep(0.1)  # poll, because starting processes send no notification

@@ -1,6 +1,6 @@
-"""Measure the same model behind HTTP against a bare loop: LitServe, Ray Serve and the service.
+"""Measure the same model behind HTTP in LitServe, Ray Serve and the service, and compare the rates with a bare loop.
 
-Each subject runs alone on the machine.
+Only one server, or the loop, runs at a time.
 """
 
 import contextlib
@@ -27,15 +27,16 @@ from scripts.local.embedded_servers import LOOPBACK, free_port
 from scripts.local.installation import ROOT
 
 _CLIENTS: Final = 2 * PROCESSES * BATCH_SIZE
-"""Twice as many as all workers process at once: while a worker processes one batch, the next one waits."""
+"""Number of clients: twice the number of images that all workers process at once, so that the next batch is waiting
+while a worker processes a batch."""
 _READY_TIMEOUT_S: Final = 240.0
 _RESPONSE_TIMEOUT_S: Final = 60.0
 _POLL_INTERVAL_S: Final = 0.2
 _LOOP: Final = "bare loop"
 _RAY: Final = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # a part of that mode, useful only with HAProxy
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: keeps all of Ray on loopback
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # a part of the throughput mode that is useful only with HAProxy
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # despite its name, this variable also affects Linux, where it keeps all of Ray on loopback
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """Environment variables that Ray reads on import."""
@@ -50,9 +51,9 @@ class Sample:
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare images/s with two bare loops of decoding and detection. Servers that cannot be installed are left out.
+    """Compare each server's images/s with two bare loops of decoding and detection; leave out what cannot be installed.
 
-    :param folder: on the disk to measure; the files written there are removed.
+    :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
     images = [sample_uploads.draw_jpeg(seed) for seed in range(service_rate.BATCH)]
     count = service_rate.BATCH * (3 if quick else 20)
@@ -67,7 +68,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
             subjects |= _other_servers(packages.installed_folder("serving"), folder, images, count)
         except packages.NotInstalled as error:
             print(f"LitServe and Ray Serve are left out because they cannot be installed: {error}")
-        samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each subject warms up by itself
+        samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each subject does its own warm-up
     rates = {name: median(sample.rate for sample in of_subject) for name, of_subject in samples.items()}
     rows = [
         compare(f"{name}: of {PROCESSES} bare loops", rate, "images/s", rates[_LOOP])
@@ -79,9 +80,9 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def _other_servers(installed: Path, folder: Path, images: list[bytes], count: int) -> dict[str, Callable[[], Sample]]:
-    """Return the measurements of LitServe and Ray Serve by name."""
+    """Return the functions that measure LitServe and Ray Serve, by name."""
     environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]), "OMP_NUM_THREADS": "1"} | _RAY
-    environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise Ray stores one in the user's home
+    environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise, Ray stores a token in the user's home folder
 
     def sample(app: str, is_ready: Callable[[Process, int], bool], *arguments: str) -> Sample:
         port = free_port()
@@ -101,7 +102,7 @@ def _other_servers(installed: Path, folder: Path, images: list[bytes], count: in
 
 
 def _is_healthy(_process: Process, port: int) -> bool:
-    """Query LitServe's health route, which returns 200 when all its workers are ready."""
+    """Return whether LitServe's health route responds with 200, which means that all its workers are ready."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_RESPONSE_TIMEOUT_S)
     try:
         connection.request("GET", "/health")
@@ -122,12 +123,12 @@ def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
         process.raise_if_ended()
         if time.monotonic() > deadline:
             raise RuntimeError(f"{process.name} was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # polls a process that is starting
+        time.sleep(_POLL_INTERVAL_S)  # poll, because a starting process sends no notification
 
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:
-    """Send ``count`` images from many clients, each over its own persistent connection."""
-    numbers = iter(range(count))  # shared by the threads: one step of it is atomic
+    """Send ``count`` images from many clients, each of which uses its own persistent connection."""
+    numbers = iter(range(count))  # the threads share this iterator, because each of its steps is atomic
     started, cpu_before = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(_CLIENTS) as threads:
         for job in [threads.submit(_send_images, port, images, numbers) for _ in range(_CLIENTS)]:
@@ -145,4 +146,4 @@ def _send_images(port: int, images: list[bytes], numbers: Iterator[int]) -> None
             response = connection.getresponse()
             body = response.read()
             if response.status != 200 or not isinstance(json.loads(body), list):
-                raise RuntimeError(f"The response to an image is {response.status}, expected 200 and a list: {body[:300]!r}")
+                raise RuntimeError(f"Unexpected response to an image: status {response.status}, expected 200 and a list: {body[:300]!r}")

@@ -1,4 +1,4 @@
-"""Measure lists of batches against page 1, and against plain reads of the same documents."""
+"""Measure lists of batches, and compare them with page 1 and with plain reads of the same documents."""
 
 import contextlib
 import gc
@@ -40,7 +40,7 @@ _ORJSON: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 def create_client(settings: Settings) -> FlaskClient:
     """Return a test client of the real web application in this process, with the settings of a gunicorn worker.
 
-    Its log is formatted as in production and discarded.
+    Its log is formatted as in production, and then discarded.
     """
     with contextlib.redirect_stderr(io.StringIO()):
         app = create_app(settings)
@@ -51,16 +51,16 @@ def create_client(settings: Settings) -> FlaskClient:
 
 
 def pages_to_measure(seeded: int, batches: int) -> list[int]:
-    """Return the page numbers to measure: those of the target, reduced in proportion if fewer batches were seeded.
+    """Return the page numbers to measure: ``_FULL_PAGES``, reduced in proportion if fewer batches were seeded.
 
-    :param seeded: batches of the scope before any was deleted.
-    :param batches: batches that are left. A page past the end becomes the last full one.
+    :param seeded: number of batches in the list before any were deleted.
+    :param batches: number of batches that are left. A page past the end is replaced by the last full page.
     """
     return sorted({min(max(1, page * seeded // _FULL_BATCHES), batches // _PER_PAGE) for page in _FULL_PAGES})
 
 
 def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
-    """Compare far pages with page 1.
+    """Compare the given pages with page 1.
 
     :param numbers: the page numbers; the first is 1.
     :param batches: number of batches that match the query.
@@ -73,7 +73,7 @@ def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], b
             elapsed, found = _get_list(web, page_query)
             if len(found["batches"]) != _PER_PAGE or found["total"] != batches:
                 raise RuntimeError(
-                    f"{page_query}: {len(found['batches'])} batches of {found['total']}, expected {_PER_PAGE} of {batches}."
+                    f"{page_query}: the page has {len(found['batches'])} of {found['total']} batches, expected {_PER_PAGE} of {batches}."
                 )
             return elapsed
 
@@ -90,7 +90,7 @@ def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], b
 
 
 def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Row]:
-    """For each filter, compare a cursor at the newest batch with a cursor behind nine tenths of all batches."""
+    """Compare, for each filter, a cursor at the newest batch with a cursor behind nine tenths of all batches."""
     oldest = len(ids) * seed_database.BATCH_INTERVAL
     newest_at = _time_of(ids[-1])
     deep = ids[int(len(ids) * (1 - _DEPTH))]
@@ -122,7 +122,7 @@ def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Ro
         def run() -> float:
             elapsed, found = _get_list(web, query | {"cursor": cursor, "per_page": str(_PER_PAGE)})
             if len(found["batches"]) != _PER_PAGE:
-                raise RuntimeError(f"{query}: {len(found['batches'])} batches, expected {_PER_PAGE}.")
+                raise RuntimeError(f"{query}: the page has {len(found['batches'])} batches, expected {_PER_PAGE}.")
             return elapsed
 
         return run
@@ -143,7 +143,7 @@ def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Ro
 
 
 def delete_batches(db: Db, ids: list[str], share: float) -> int:
-    """Delete a random share of the batches with the service's own deletion; returns the number of batches left."""
+    """Delete a random share of the batches with the service's own deletion, and return the number of batches left."""
     deleted = random.Random(5).sample(ids, int(len(ids) * share))
     for batch_id in deleted:
         deletion.begin_delete(db, batch_id)
@@ -197,7 +197,7 @@ def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> li
 
 
 def _read_plain(db: Db) -> bytes:
-    """Read the same documents directly: two finds, one dump."""
+    """Read the documents of the large page directly, with two ``find`` calls and one ``orjson.dumps``."""
     batches = list(db.batches.find({"listed": True}).sort("_id", DESCENDING).limit(_LARGE_PAGE))
     images: dict[str, list[Document]] = {batch["_id"]: [] for batch in batches}
     for image in db.images.find({"batch_id": {"$in": list(images)}}, {"work": 0}).sort([("batch_id", 1), ("index", 1)]):
@@ -208,7 +208,7 @@ def _read_plain(db: Db) -> bytes:
 
 
 def _read_with_mongoengine() -> bytes:
-    """Read the same documents as MongoEngine objects, as a service built on MongoEngine does."""
+    """Read the documents of the large page as MongoEngine objects, as a service built on MongoEngine does."""
     batches = list(Batch.objects(listed=True).order_by("-id").limit(_LARGE_PAGE))
     images: dict[str, list[Any]] = {batch.id: [] for batch in batches}
     for image in Image.objects(batch_id__in=list(images)).exclude("work").order_by("batch_id", "index"):
@@ -218,22 +218,22 @@ def _read_with_mongoengine() -> bytes:
 
 
 def _get_list(web: FlaskClient, query: dict[str, str]) -> tuple[float, Document]:
-    """Request a list; returns the seconds until the whole response has been read, and the response.
+    """Request a list, and return the seconds until the whole response was read, and the parsed response.
 
-    :raises RuntimeError: when the response is not 200.
+    :raises RuntimeError: when the status of the response is not 200.
     """
     started = time.perf_counter()
     response = web.get("/image_batches", query_string=query)
     body = response.data
     elapsed = time.perf_counter() - started
     if response.status_code != 200:
-        raise RuntimeError(f"{query}: the response is {response.status_code}, expected 200: {body[:300]!r}")
+        raise RuntimeError(f"{query}: unexpected response: status {response.status_code}, expected 200: {body[:300]!r}")
     page: Document = orjson.loads(body)
     return elapsed, page
 
 
 def _time_of(batch_id: str) -> datetime:
-    """Return the time in a UUIDv7."""
+    """Return the time that a UUIDv7 contains."""
     return datetime.fromtimestamp(int(batch_id[:12], 16) / 1000, UTC).replace(tzinfo=None)
 
 

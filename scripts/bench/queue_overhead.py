@@ -1,4 +1,4 @@
-"""Measure what wakeup, claim, lease, result and closing cost per image, relative to the processing of the image."""
+"""Measure the cost of wakeup, claim, lease, result and closing per image, relative to the processing of the image."""
 
 import hashlib
 import os
@@ -27,11 +27,11 @@ _WAIT_TIMEOUT_S: Final = 180.0
 
 
 def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
-    """Compare the time of one claim's calls to database and queue with the processing time of its images.
+    """Compare the time of the calls to database and queue for one claim with the processing time of the claim's images.
 
-    Both are measured on the parts that the worker runs: the steps of ``worker.vision`` with the default augmentations
-    on one thread, and the calls of one claim against real servers. A renewal is included although most claims need
-    none.
+    Both times are measured with the code that the worker runs: the steps in ``worker.vision`` with the default
+    augmentations on one thread, and the calls for one claim against real servers. A renewal of the lease is included,
+    although most claims need none.
     """
     process = _create_image_processor()
     fields: dict[str, Any] = {}
@@ -41,7 +41,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
             fields[str(number)] = process(data, f"{number:036x}")
 
     process_all()
-    # Keys are row names, which stay the same so that figures of different versions can be compared.
+    # The keys are row names. They do not change, so that figures from different versions can be compared.
     step_times: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     processing_times: list[float] = []
     wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
@@ -65,9 +65,9 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
 
 
 def _create_image_processor() -> Callable[[bytes, str], Document]:
-    """Load the model; returns a function that does all processing of one image without writing files."""
-    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
-    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, only this part needs it
+    """Load the model, and return a function that does the whole processing of one image without writing files."""
+    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import, and only this part needs it
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only this part needs it
 
     detector = detect.load(threads=1, device="cpu")
 
@@ -81,7 +81,7 @@ def _create_image_processor() -> Callable[[bytes, str], Document]:
 
 
 def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
-    """Time wakeup, claim, renewal, finishing and closing of one batch; returns the seconds of each step."""
+    """Measure wakeup, claim, renewal, finishing and closing of one batch, and return the seconds of each step."""
     db = servers.db
     batch_id = new_batch_id()
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -115,7 +115,7 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
 
 
 def _task_cpu_s(servers: Servers) -> float:
-    """Return the worker's CPU seconds for a wakeup without work."""
+    """Return the CPU seconds that a worker uses for one wakeup when there is no work."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
         client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)
@@ -137,4 +137,4 @@ def _send_and_wait(client: "redis.Redis", wakeups: WakeupPublisher, worker: Proc
         worker.raise_if_ended()
         if time.monotonic() > deadline:
             raise RuntimeError(f"The worker did not process {count} wakeups within {_WAIT_TIMEOUT_S:.0f} s; see {worker.log}")
-        time.sleep(0.02)  # polls the queue
+        time.sleep(0.02)  # poll, because the queue sends no notification

@@ -14,13 +14,13 @@ _FILE_WIDTH: Final = 140
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound on a row's ratio, or on its value if the row has no baseline."""
+    """The bounds for a row's ratio, or for its value if the row has no ratio."""
 
     at_least: float | None = None
     at_most: float | None = None
 
     def is_met(self, figure: float) -> bool:
-        """Return whether a figure is within the bound."""
+        """Return whether a figure is within the bounds."""
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
     def __str__(self) -> str:
@@ -30,7 +30,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``baseline`` is in the same unit; ``ratio`` is relative to the baseline as ``name`` describes."""
+    """One figure. ``baseline`` is in the unit of ``value``.
+
+    ``name`` describes how ``ratio`` relates the value to the baseline.
+    """
 
     name: str
     value: float
@@ -41,13 +44,13 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without a target."""
+        """Whether the target is met; None if there is no target."""
         if self.target is None:
             return None
         return self.target.is_met(self.value if self.ratio is None else self.ratio)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the row for ``--json``: figures unrounded, the target as text."""
+        """Return the row for ``--json``, with unrounded figures and the target as text."""
         row = asdict(self)
         row["target"] = None if self.target is None else str(self.target)
         return row | {"met": self.met}
@@ -62,9 +65,9 @@ def compare(
 
 
 class Report:
-    """Collect rows, print each part when it is measured, and list the missed targets at the end.
+    """Collects rows, prints each part when it has been measured, and lists the missed targets at the end.
 
-    The report goes to standard output, progress to standard error.
+    The report is written to standard output, and the progress to standard error.
     """
 
     def __init__(self, title: str) -> None:
@@ -80,16 +83,16 @@ class Report:
         self._progress.print(f"[dim]{text}[/dim]")
 
     def add_part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
-        """Measure one part, and print and keep its rows."""
+        """Measure one part, print its rows, and add the rows to the report."""
         self.log(f"{heading} ...")
         rows = measure()
         self.rows += rows
         self._out.print(_table(heading, rows))
 
     def finish(self, file: Path | None) -> int:
-        """Write the rows to ``file`` as JSON if given, and print the missed targets.
+        """Write the rows as JSON to ``file`` (if it is not None), and print the missed targets.
 
-        :returns: the exit code: 0, or 1 if a target is missed.
+        :returns: the exit code, which is 1 if a target is missed, otherwise 0.
         """
         if file is not None:
             file.write_text(json.dumps([row.as_json() for row in self.rows], indent=1) + "\n")

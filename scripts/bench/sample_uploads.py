@@ -1,4 +1,4 @@
-"""Create uploads at run time: real JPEGs of about 200 KB, each different, and the request bodies that contain them."""
+"""Create uploads at run time: real JPEGs of about 200 KB, all different, and request bodies that contain them."""
 
 import base64
 import gzip
@@ -15,7 +15,7 @@ _TOLERANCE = 0.05
 
 
 def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
-    """Draw a JPEG of 1280 x 960 pixels: soft colours, some shapes, and as much noise as gives ``size`` bytes +- 5%."""
+    """Draw a JPEG of 1280 x 960 pixels with soft colours, shapes, and enough noise for ``size`` bytes +- 5%."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(40, 215, (12, 16, 3), dtype=np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(coarse)
@@ -28,7 +28,7 @@ def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
     noise = rng.normal(0, 1, (*soft.shape[:2], 1)).astype(np.float32)
     low, high = 0.0, 24.0
     data = b""
-    for _ in range(12):  # the size increases with the noise: bisection
+    for _ in range(12):  # bisection, because the size increases with the noise
         strength = (low + high) / 2
         stream = io.BytesIO()
         Image.fromarray(np.clip(soft + strength * noise, 0, 255).astype(np.uint8)).save(stream, "JPEG", quality=85)
@@ -43,7 +43,7 @@ def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
 class Upload:
     """A body for ``POST /upload_image_batch`` with its media type.
 
-    ``inflated`` is its length in bytes before compression.
+    ``inflated`` is the length of the body in bytes before compression.
     """
 
     body: bytes
@@ -60,7 +60,7 @@ def json_upload(images: list[bytes]) -> Upload:
 
 
 def multipart_upload(images: list[bytes]) -> Upload:
-    """Create the same upload as ``multipart/form-data``."""
+    """Create an upload of the same images and metadata as ``multipart/form-data``."""
     boundary = "bench-border-7d3f"
     parts = [
         _part(boundary, 'name="metadata"', "application/json", json.dumps([_metadata(n) for n in range(len(images))]).encode())
@@ -71,7 +71,7 @@ def multipart_upload(images: list[bytes]) -> Upload:
 
 
 def gzip_upload(plain: Upload) -> Upload:
-    """Return the same upload compressed with gzip."""
+    """Return the upload ``plain`` with its body compressed by gzip."""
     return Upload(gzip.compress(plain.body, 1), plain.content_type, plain.inflated, gzipped=True)
 
 

@@ -1,7 +1,7 @@
-"""Fill a database with a million images, as uploads and workers leave them, by direct and fast inserts.
+"""Fill a database with a million processed images by direct and fast inserts, without uploads and workers.
 
-The documents come from the ledger's own builders and contain what a worker's result contains, so that their size is
-realistic. There are no files for them, because no list reads one.
+The documents are made by the ledger's own builders and contain the same fields as a worker's results, so that their
+size is realistic. There are no image files, because lists do not read files.
 """
 
 import random
@@ -19,7 +19,7 @@ from shared.storage.schema import create_indexes
 
 PER_BATCH: Final = 32
 STORE: Final = "store-a"
-"""The store of half of all batches."""
+"""The store to which half of all batches belong."""
 OTHER_STORES: Final = tuple(f"store-{letter}" for letter in "bcdefghij")
 LABELS: Final = tuple(f"product-{number:02d}" for number in range(24))
 RARE_LABEL: Final = "product-rare"
@@ -33,10 +33,10 @@ _RANKS_PER_STEP: Final = 40
 
 
 def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
-    """Fill an empty database, then create the indexes and count the segments for browsing.
+    """Fill an empty database, then create the indexes and count the segments of the page index.
 
-    :param log: called with each line of progress.
-    :returns: ids of the batches, oldest first.
+    :param log: function that is called with each line of progress.
+    :returns: ids of the batches, with the oldest first.
     """
     fast = WriteConcern(w=1, j=False)  # this data does not need to be durable
     names = ("ledger", "batches", "images")
@@ -60,7 +60,7 @@ def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
             writing.result()
     log("creating indexes")
     create_indexes(db)
-    log("counting segments")
+    log("counting the segments of the page index")
     while page_index.maintain(db, max_chunks=_RANKS_PER_STEP):
         pass
     return ids
@@ -113,13 +113,13 @@ def _create_batch(rng: random.Random, number: int, created_at: datetime) -> tupl
     failed = sum(image["status"] == "failed" for image in images)
     counts = {"queued": 0, "processing": 0, "done": PER_BATCH - failed, "failed": failed, "cancelled": 0}
     header |= {"status": "partial" if failed else "done", "counts": counts, "finished_at": done_at}
-    for name in ("open", "spooled"):  # a closed batch without a spool has neither
+    for name in ("open", "spooled"):  # a closed batch without a spool has neither of these fields
         del header[name]
     return header, images
 
 
 def _finish_image(rng: random.Random, image: Document, finished_at: datetime) -> Document:
-    """Return an image's document as its worker leaves it; two in a thousand have failed."""
+    """Return an image's document as a worker leaves it; two images in a thousand have failed."""
     image["work"] |= {"fence": 1, "finisher": "bench:1:0"}
     image |= {"updated_at": finished_at, "finished_at": finished_at}
     if rng.random() < 0.002:

@@ -1,4 +1,4 @@
-"""The real servers and processes that a benchmark runs, each in a folder that is removed at the end."""
+"""Start and stop the real servers and processes that a benchmark needs."""
 
 import os
 import shutil
@@ -26,7 +26,10 @@ _STOP_TIMEOUT_S = 30.0
 
 
 class Process:
-    """A running program of the project, started in the repository's root; its output goes to ``logs/<name>.log``."""
+    """A running program of the project, started in the repository's root folder.
+
+    Its output is written to ``<name>.log`` in the folder ``logs``.
+    """
 
     def __init__(self, name: str, command: list[str], environment: Mapping[str, str], logs: Path) -> None:
         self.name = name
@@ -57,7 +60,7 @@ class Process:
             raise RuntimeError("\n".join([f"{self.name} ended with code {self._process.returncode}:", *last]))
 
     def stop(self) -> None:
-        """Send SIGTERM; on timeout kill the process, and then every descendant that is still running."""
+        """Send SIGTERM to the process, kill it after a timeout, and kill every descendant that is still running."""
         if self._process.poll() is not None:
             return
         descendants = [psutil.Process(pid) for pid in self.children()]
@@ -75,8 +78,8 @@ class Process:
 class Gunicorn(Process):
     """One WSGI application under gunicorn, with one worker process and the default number of threads of the service.
 
-    The constructor waits until it listens and has its worker process. The web front uses its own configuration, a
-    baseline uses gunicorn's defaults.
+    The constructor waits until gunicorn listens and its worker process is running. The web front uses its own gunicorn
+    configuration; a baseline uses gunicorn's defaults.
     """
 
     def __init__(self, name: str, application: str, environment: Mapping[str, str], logs: Path) -> None:
@@ -101,7 +104,7 @@ class Gunicorn(Process):
             if time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"{name} did not listen within {_START_TIMEOUT_S:.0f} s.")
-            time.sleep(0.05)  # polls a process that is starting
+            time.sleep(0.05)  # poll, because a starting process sends no notification
 
     @property
     def worker_pid(self) -> int:
@@ -120,7 +123,8 @@ class Gunicorn(Process):
 class Servers:
     """A new MongoDB and a new Redis in ``folder``, and the settings of a service that uses them.
 
-    :param indexes: create the indexes at once; otherwise the caller creates them after it has filled the database.
+    :param indexes: whether to create the indexes now; otherwise, the caller creates them after it has filled the
+        database.
     """
 
     def __init__(self, folder: Path, *, indexes: bool = True) -> None:
@@ -141,7 +145,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables for the service's processes: these servers, one OpenMP thread, else defaults."""
+        """The environment variables of the service's processes: the servers, the blob store, and one OpenMP thread."""
         return {
             "MONGODB_URL": self.mongod.url,
             "MONGODB_DATABASE": "bench",
@@ -157,17 +161,17 @@ class Servers:
 
     @property
     def settings(self) -> settings.Settings:
-        """The settings for use in this process."""
+        """The service's settings for use in this process."""
         return settings.Settings(
             mongo=self.mongo, redis=settings.Redis(url=self.redis.url), blobs=settings.Blobs(root=self.blobs)
         )
 
     def connect(self) -> Db:
-        """Open the database."""
+        """Connect to the database."""
         return connect(self.mongo, app="bench")
 
     def reset(self) -> None:
-        """Empty the database and remove all blobs, so that the next part starts without waiting work."""
+        """Empty the database and remove all blobs, so that no work is waiting when the next part starts."""
         self.db.client.drop_database(self.db.name)
         create_indexes(self.db)
         shutil.rmtree(self.blobs)
@@ -181,7 +185,7 @@ class Servers:
 
 @contextmanager
 def running(*processes: Process) -> Iterator[None]:
-    """Stop these processes when the context ends, in reverse order."""
+    """Stop the processes in reverse order when the context ends."""
     try:
         yield
     finally:

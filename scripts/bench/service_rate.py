@@ -1,4 +1,4 @@
-"""Measure the service, from accepted to done, against a bare loop of the same pipeline on the same cores."""
+"""Measure the service's rate, from accepted to done, against a bare loop of the same pipeline on the same cores."""
 
 import contextlib
 import json
@@ -24,17 +24,17 @@ _WARMUP_BATCHES: Final = 2
 _READY_TIMEOUT_S: Final = 180.0
 _DONE_TIMEOUT_S: Final = 600.0
 _POLL_INTERVAL_S: Final = 0.5
-"""Interval of database polls. The measured times come from stored timestamps; twenty polls per second took 1.5% of the
-two cores."""
+"""Interval of database polls. It does not affect the measured times, which come from stored timestamps. Twenty polls
+per second took 1.5% of the two cores."""
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare the service's rate with two bare loops that do all its processing of an image except reading and writing.
+    """Compare the service's rate with two bare loops that do its whole processing except reading and writing files.
 
-    :param folder: on the disk to measure; the files written there are removed.
+    :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
     images = [sample_uploads.draw_jpeg(seed) for seed in range(BATCH)]
-    # At the end of the backlog one worker has no work left; a longer backlog reduces the weight of that phase.
+    # At the end of the backlog, one worker has no work left; a longer backlog reduces the weight of this phase.
     count = BATCH * (3 if quick else 20)
     with LoopProcesses(create_pipeline, images) as loops:
         rates = interleave(
@@ -43,14 +43,14 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
                 "service": lambda: images_per_second(folder, images, count, DEFAULT_AUGMENTATIONS),
             },
             rounds=1 if quick else 5,
-            warmups=0,  # each subject warms up by itself
+            warmups=0,  # each subject does its own warm-up
         )
     name = f"service with {PROCESSES} workers, from accepted to done, of {PROCESSES} bare loops of its pipeline"
     return [compare(name, median(rates["service"]), "images/s", median(rates["loop"]), at_least=_AT_LEAST)]
 
 
 def images_per_second(folder: Path, images: list[bytes], count: int, augmentations: tuple[str, ...]) -> float:
-    """Start all processes as ``scripts/start`` does on two cores, upload ``count`` images at once, stop all processes.
+    """Start all processes as ``scripts/start`` does on two cores, upload ``count`` images, and stop all processes.
 
     :param images: the images of one batch.
     :returns: images per second from the first 202 until the last image is done.
@@ -95,12 +95,12 @@ def _is_done(db: Db) -> bool:
 
 
 def _last_finished_at(db: Db) -> float:
-    """Return when the last image was done, in seconds since the epoch.
+    """Return the time when the last image was done, in seconds since the epoch.
 
     The time comes from MongoDB's clock, which is this machine's clock.
     """
     if db.images.count_documents({"status": {"$ne": "done"}}):
-        raise RuntimeError("Some images are not done, so that the rate cannot be measured.")
+        raise RuntimeError("Some images are not done, so the rate cannot be measured.")
     (last,) = db.images.find({}, {"finished_at": 1}).sort("finished_at", -1).limit(1)
     finished: datetime = last["finished_at"]
     return finished.replace(tzinfo=UTC).timestamp()
@@ -111,4 +111,4 @@ def _wait_until(seconds: float, condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise RuntimeError(f"The service was not ready, or not done, within {seconds:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # polls the database
+        time.sleep(_POLL_INTERVAL_S)  # poll, because the database sends no notification

@@ -22,10 +22,12 @@ _RECEIVE_BYTES: Final = 65536
 
 
 def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Upload) -> list[Row]:
-    """Hold concurrent uploads in progress, for each case in a new web process, and read the peak of its memory.
+    """Hold concurrent uploads in progress, and measure the peak of the web process's memory.
 
-    :param cases: by name: the upload, and the number of concurrent requests.
-    :param small: uploaded first, to warm up the process.
+    Each case uses a new web process.
+
+    :param cases: the upload and the number of concurrent requests of each case, by name.
+    :param small: an upload that is sent first, to warm up the process.
     """
     rows = []
     for number, (name, (upload, concurrent)) in enumerate(cases.items()):
@@ -50,7 +52,7 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
 
 
 def _peak(pid: int, work: Callable[[], None]) -> int:
-    """Return by how many bytes a process's memory exceeded its initial size at the peak while ``work`` ran."""
+    """Run ``work``; return by how many bytes a process's memory at its peak exceeded its memory at the beginning."""
     before = _status(pid, "VmRSS")
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
     work()
@@ -65,7 +67,7 @@ def _status(pid: int, name: str) -> int:
 
 
 def _hold(port: int, upload: Upload, concurrent: int) -> None:
-    """Send each upload without its last byte, and the last bytes only when every server thread has read the rest."""
+    """Send each upload without its last byte; send the last bytes when every server thread has read all other bytes."""
     headers = [
         f"POST {PATH} HTTP/1.1",
         f"Host: {LOOPBACK}:{port}",
@@ -82,7 +84,7 @@ def _hold(port: int, upload: Upload, concurrent: int) -> None:
             key = f"Idempotency-Key: {os.urandom(8).hex()}"
             connection.sendall(("\r\n".join([*headers, key]) + "\r\n\r\n").encode() + upload.body[:-1])
             connections.append(connection)
-        time.sleep(_ARRIVAL_S)  # the server reads what is left in the sockets
+        time.sleep(_ARRIVAL_S)  # gives the server time to read the bytes that are left in the sockets
         for connection in connections:
             connection.sendall(upload.body[-1:])
         for connection in connections:
@@ -90,4 +92,4 @@ def _hold(port: int, upload: Upload, concurrent: int) -> None:
             while part := connection.recv(_RECEIVE_BYTES):
                 response += part
             if not response.startswith(b"HTTP/1.1 202"):
-                raise RuntimeError(f"The response to an upload is not 202: {response[:200]!r}")
+                raise RuntimeError(f"Unexpected response to an upload, expected status 202: {response[:200]!r}")

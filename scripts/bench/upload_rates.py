@@ -29,7 +29,7 @@ _SETTLE_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One burst, in seconds per request: wall time, CPU of the server's processes, of MongoDB, of Redis."""
+    """The cost of one burst in seconds per request: wall time, and CPU of the server's processes, MongoDB and Redis."""
 
     wall: float
     server: float
@@ -40,8 +40,9 @@ class Sample:
 def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int, ...], requests: int) -> list[Row]:
     """Measure all four servers in turn.
 
-    :param clients: numbers of simultaneous clients; together they post ``requests`` times per burst. The naive
-        implementation keeps all of these in Redis, 12 MB per request; Redis may use 256 MB.
+    :param clients: numbers of simultaneous clients to measure with.
+    :param requests: number of requests per burst, from all clients together. The naive implementation keeps all of them
+        in Redis, with 12 MB per request, and Redis can use at most 256 MB.
     """
     written = servers.folder / "kept"
     written.mkdir()
@@ -90,7 +91,7 @@ def _burst(
 def _clean_up(servers: Servers, written: Path) -> None:
     """Remove the files and messages of a burst, and wait until Redis has rewritten its log.
 
-    Otherwise they would slow down the next subject.
+    Otherwise, the files, the messages and the rewriting of the log would slow down the next subject.
     """
     for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,12 +100,12 @@ def _clean_up(servers: Servers, written: Path) -> None:
         if client.delete(naive.QUEUE):
             deadline = time.monotonic() + _SETTLE_TIMEOUT_S
             while client.info("persistence")["aof_rewrite_in_progress"] and time.monotonic() < deadline:
-                time.sleep(0.1)  # polls, because Redis does not notify
+                time.sleep(0.1)  # poll, because Redis sends no notification
 
 
 def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
     wall = {name: median(sample.wall for sample in of_subject) for name, of_subject in samples.items()}
-    # CPU clocks tick at 10 ms: the sum over all rounds is accurate, the figure of one burst is not.
+    # CPU clocks tick at 10 ms, so only the sum over all rounds is accurate, not the figure of one burst.
     cpu = {name: sum(sample.server for sample in of_subject) / len(of_subject) for name, of_subject in samples.items()}
     ours = samples[OURS]
     rows = []
@@ -143,7 +144,7 @@ def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
             before = client.info("stats")["total_net_input_bytes"]
             for _ in range(count):
                 group.burst(upload, 1)
-                time.sleep(0.05)  # otherwise one wakeup may be sent for two batches
+                time.sleep(0.05)  # otherwise, one wakeup may be sent for two batches
             group.close()
             sent[name] = (client.info("stats")["total_net_input_bytes"] - before) / count
             stored[name] = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter()) / count

@@ -1,7 +1,7 @@
-"""Measure the processing of images: network, whole processing, the service, other model servers.
+"""Measure the processing of images: the network alone, the whole processing, the service, and other model servers.
 
-On a machine with little more than torch: ``python -m scripts.bench.vision_cli --only cuda``. Exit code 0 when every
-target is met, 1 when one is missed.
+On a machine with little more than torch, run ``python -m scripts.bench.vision_cli --only cuda``. The exit code is 0 if
+every target is met and 1 if a target is missed.
 """
 
 import argparse
@@ -20,7 +20,7 @@ _MEASURES: Final = {
     "network": ("vision_rates", "measure_network"), "whole": ("vision_rates", "measure_whole"), "memory": ("vision_rates", "measure_memory"),
     "service": ("service_rate", "measure"), "serving": ("model_server_rates", "measure"), "cuda": ("cuda_rates", "measure"),
 }  # fmt: skip
-"""Module and function of each part."""
+"""The module and the function that measure each part."""
 HEADINGS: Final = {
     "network": "Detection alone, 8 images at once, one thread",
     "whole": "Whole processing of a JPEG of 1280x960, one core",
@@ -34,11 +34,11 @@ HEADINGS: Final = {
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/vision", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a few minutes, rougher figures")
+    parser.add_argument("--quick", action="store_true", help="run fewer rounds; this takes a few minutes and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=HEADINGS, action="append", help="measure only this part (can be repeated)")
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # must be set before torch is imported: one thread, as in a worker
+    os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker; must be set before torch is imported
     if args.only and "cuda" in args.only and not _has_gpu():
         parser.error("torch finds no usable GPU, which --only cuda needs")
     report = Report("scripts/bench/vision")
@@ -49,13 +49,16 @@ def main() -> int:
 
 
 def _has_gpu() -> bool:
-    import torch  # noqa: PLC0415 -- after OMP_NUM_THREADS is set
+    import torch  # noqa: PLC0415 -- must be imported after OMP_NUM_THREADS is set
 
     return torch.cuda.is_available()
 
 
 def _measure(part: str, folder: Path, *, quick: bool) -> list[Row]:
-    """Measure a part. Its module is imported only now: a GPU machine may lack what the other parts need."""
+    """Measure one part.
+
+    Only the module of this part is imported, because a machine with a GPU may lack packages that other parts need.
+    """
     module, function = _MEASURES[part]
     measure: Callable[..., list[Row]] = getattr(import_module(f"scripts.bench.{module}"), function)
     return measure(*((folder,) if part in {"service", "serving"} else ()), quick=quick)

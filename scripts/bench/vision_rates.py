@@ -1,4 +1,4 @@
-"""Measure a worker's processing without the service, on one core: the network alone, and the whole."""
+"""Measure a worker's processing without the service, on one core: the network alone, and the whole processing."""
 
 import itertools
 import time
@@ -32,7 +32,7 @@ MIB: Final = 1024 * 1024
 
 
 def measure_network(*, quick: bool) -> list[Row]:
-    """Measure detection alone: 8 images per call, on one thread, against torch eager."""
+    """Measure detection alone, with 8 images per call and on one thread, against torch eager."""
     rows: list[Row] = []
     rounds = 5 if quick else 15
     for name, load, targets in ((SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))):
@@ -125,11 +125,11 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
 def _load_ssdlite() -> tuple[Any, ModelCard]:
     """Return torchvision's model with seeded weights.
 
-    It takes as long as the trained one; its detections are meaningless.
+    The model takes as long as the trained model, but its detections are meaningless.
     """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)
-    with torch.no_grad():  # few anchors have a high score, as with trained weights
+    with torch.no_grad():  # makes few anchors have a high score, as with trained weights
         for layers in model.head.classification_head.module_list:
             layers[-1].bias.view(-1, _CLASSES)[:, 0] = 12.0
     return model, ModelCard(SSDLITE, "seeded", tuple(str(number) for number in range(_CLASSES)), 0.3, "")

@@ -1,4 +1,4 @@
-"""Measure the time from the 202 to the claim: on an idle machine, and after Redis has restarted without its data."""
+"""Measure the time from the 202 response to the claim, on an idle machine and after Redis lost its data."""
 
 import shutil
 import statistics
@@ -19,7 +19,7 @@ _EMPTY_AT_MOST_S: Final = 5.0
 
 
 def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> list[Row]:
-    """Run web, one worker and the sweep with default settings, and poll the database for the claim.
+    """Run the web front, one worker and the sweep with default settings, and poll the database for each claim.
 
     :param upload: an upload of one image.
     :param idle: number of uploads on the idle machine.
@@ -31,7 +31,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     sweep = Process("latency-sweep", ["worker.entrypoints.sweep"], environment, servers.folder)
     with running(web, worker, sweep):
         client = UploadClient(web.port)
-        _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # the model is loaded after this
+        _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # waits until the worker has loaded its model
         idle_times = []
         for _ in range(idle):
             time.sleep(1)  # lets the machine become idle
@@ -48,15 +48,15 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
 
 
 def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upload: Upload) -> float:
-    """Accept a batch while Redis is down; returns the seconds from the restart of the empty Redis to the claim."""
-    time.sleep(1)  # the worker has nothing left to claim and waits for a wakeup
+    """Upload a batch while Redis is down; return the seconds from the restart of the empty Redis to the claim."""
+    time.sleep(1)  # after this, the worker has nothing left to claim and waits for a wakeup
     servers.redis.kill()
     shutil.rmtree(servers.redis.folder)
     servers.redis.folder.mkdir()
     batch_id = client.post(upload)["batch_id"]
-    time.sleep(3)  # all processes notice the outage, and their breakers open
+    time.sleep(3)  # gives all processes time to notice the outage and to open their breakers
     if _state(servers, batch_id) != "queued":
-        raise RuntimeError("The batch was claimed without a wakeup, so that the latency cannot be measured.")
+        raise RuntimeError("The batch was claimed without a wakeup, so the latency cannot be measured.")
     servers.redis.start()
     elapsed = _seconds_to_claim(servers, worker, batch_id, time.perf_counter())
     _wait_until_done(servers, worker, batch_id)
@@ -72,7 +72,7 @@ def _seconds_to_claim(servers: Servers, worker: Process, batch_id: str, since: f
         if time.perf_counter() - since > _CLAIM_TIMEOUT_S:
             worker.raise_if_ended()
             raise RuntimeError(f"The batch was not claimed within {_CLAIM_TIMEOUT_S:.0f} s; see {worker.log}")
-        time.sleep(_POLL_INTERVAL_S)  # the resolution of the measurement
+        time.sleep(_POLL_INTERVAL_S)  # this interval is the resolution of the measurement
     return time.perf_counter() - since
 
 
@@ -88,5 +88,5 @@ def _wait_until_done(servers: Servers, worker: Process, batch_id: str) -> None:
     while (state := _state(servers, batch_id)) != "done":
         worker.raise_if_ended()
         if state == "failed" or time.monotonic() > deadline:
-            raise RuntimeError(f"The image is {state}, expected done; see {worker.log}")
-        time.sleep(0.1)  # polls; this is not part of a measurement
+            raise RuntimeError(f"The image has the status {state}, expected done; see {worker.log}")
+        time.sleep(0.1)  # poll; this wait is not measured

@@ -1,1 +1,1 @@
-"""The bulk client ``scripts/upload``."""
+"""The client ``scripts/upload``, which uploads images in bulk."""

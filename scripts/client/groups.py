@@ -1,4 +1,7 @@
-"""The images to upload, found in files, folders and manifests, and their split into groups that are sent in one request each."""
+"""Find the images to upload in files, folders and manifests, and split them into groups.
+
+Each group is sent in one request.
+"""
 
 import csv
 import hashlib
@@ -15,28 +18,35 @@ _MAX_NAME_LENGTH: Final = 255
 
 
 class UsageError(Exception):
-    """The command line, the manifest or the resume file is invalid; the text names the cause."""
+    """The command line, a manifest or the resume file is invalid; the message names the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One image to upload: a file, its size in bytes and its modification time when it was found, and its metadata fields."""
+    """An image to upload.
+
+    ``size`` (in bytes) and ``mtime_ns`` describe the file as it was when it was found.
+    """
 
     path: Path
     size: int
     mtime_ns: int
     fields: dict[str, Any]
-    """Metadata in the form of the upload API; when it has no ``timestamp``, the file's modification time is sent."""
+    """Metadata with the field names of the upload API. If there is no ``timestamp``, the file's modification time is
+    sent."""
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata that is sent with the bytes."""
+        """The metadata that is sent with the bytes of the image."""
         modified = datetime.fromtimestamp(self.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
         return {"timestamp": modified} | self.fields
 
     @property
     def identity(self) -> bytes:
-        """Digest of path, size, modification time and metadata fields: a changed file or row has another identity."""
+        """Digest of the path, size, modification time and metadata fields.
+
+        It changes if the file or its manifest row changes.
+        """
         parts = (str(self.path.absolute()), self.size, self.mtime_ns, sorted(self.fields.items()))
         return hashlib.sha256(repr(parts).encode()).digest()[:16]
 
@@ -50,12 +60,14 @@ class Image:
 
 
 def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: str | None) -> list[Image]:
-    """Find the images in files, folders (recursively, sorted) and manifests (``.csv``).
+    """Find the images in files, folders and manifests.
 
-    A file that is found several times is one image. A file named in manifests is one image for each row with different metadata, and
-    only with the metadata of those rows.
+    Folders are searched recursively, and their files are sorted by path. A file whose name ends in ``.csv`` is a
+    manifest. A file that is found several times is returned once. A file that manifests name is returned once for each
+    row with different metadata; if it is also found in another way, only the metadata from the manifests is used.
 
-    :param timestamp: for images without one in a manifest; when None, the file's modification time is used.
+    :param timestamp: timestamp of the images for which no manifest sets one; if None, the file's modification time is
+        used.
     :raises UsageError: when a source does not exist, or a manifest is invalid.
     :raises OSError: when a source cannot be read.
     """
@@ -74,7 +86,10 @@ def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: 
 
 
 def split_into_groups(images: Iterable[Image], *, max_images: int, max_bytes: int) -> Iterator[list[Image]]:
-    """Split images into groups of at most ``max_images`` images and ``max_bytes`` bytes; a larger image is a group of its own."""
+    """Split images into groups of at most ``max_images`` images and ``max_bytes`` bytes.
+
+    A larger image becomes a group of its own.
+    """
     group: list[Image] = []
     size = 0
     for image in images:
@@ -94,7 +109,7 @@ def _find_files(source: Path, defaults: dict[str, Any]) -> Iterator[Image]:
                 try:
                     yield _image(path, defaults)
                 except FileNotFoundError:
-                    continue  # deleted while the folder was read
+                    continue  # the file was deleted while the folder was being read
     elif source.is_file():
         yield _image(source, defaults)
     else:
@@ -107,7 +122,10 @@ def _image(path: Path, fields: dict[str, Any]) -> Image:
 
 
 def _filename(path: Path) -> str:
-    """Return the file's name as text; bytes that are not UTF-8 are written in hexadecimal, so that different names stay different."""
+    """Return the file's name as text.
+
+    Write bytes that are not UTF-8 in hexadecimal, so that different names stay different.
+    """
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")[-_MAX_NAME_LENGTH:]
 
 
@@ -116,7 +134,7 @@ def _read_manifest(source: Path, defaults: dict[str, Any]) -> Iterator[Image]:
         rows = csv.DictReader(file, strict=True)
         try:
             if "path" not in (rows.fieldnames or ()):
-                raise UsageError(f"{source} has no column named path; the columns are: {', '.join(MANIFEST_COLUMNS)}.")
+                raise UsageError(f"{source} has no column named path. Valid column names: {', '.join(MANIFEST_COLUMNS)}.")
             for row in rows:
                 if None in row:
                     raise UsageError(f"{source}, line {rows.line_num}: the row has more fields than there are columns.")

@@ -1,7 +1,8 @@
-"""The resume file: which images were sent and what the service answered, one JSON object a line, each synced to disk.
+"""The resume file, which records the images that were sent and the responses of the service.
 
-A group of images is recorded before it is sent (``begun``, with its Idempotency-Key) and after the service answered (``answered``).
-So the next run skips each image that was answered, and sends groups without an answer again with the same key.
+The file has one JSON object per line, and each line is synced to disk. A group of images is recorded before it is sent
+(``begun``, with its Idempotency-Key) and after the service has responded (``answered``). The next run therefore skips
+every image for which a response is recorded. It sends each group without a recorded response again, with the same key.
 """
 
 import fcntl
@@ -24,22 +25,25 @@ class AlreadyRunning(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PendingGroup:
-    """A group that an earlier run may have sent: the time (Unix seconds) and the images as they were."""
+    """A group that an earlier run may have sent.
+
+    ``at`` is the time of the attempt in Unix seconds, and ``images`` describes the files as they were at this time.
+    """
 
     at: float
     images: list[Image]
 
 
 class Journal:
-    """The resume file of one upload. ``record_start`` and ``record_result`` may be called from several threads."""
+    """The resume file of one upload. ``record_start`` and ``record_result`` are thread-safe."""
 
     def __init__(self, path: Path | None, url: str) -> None:
-        """Set the file, None to record nothing, and the URL of the service."""
+        """Create a journal for uploads to ``url``; if ``path`` is None, nothing is recorded."""
         self.path, self._url = path, url
         self.results: list[dict[str, Any]] = []
-        """Results of earlier runs, as passed to ``record_result``."""
+        """Results that earlier runs passed to ``record_result``."""
         self.pending: dict[str, PendingGroup] = {}
-        """Groups of earlier runs without a result, by key."""
+        """Groups of earlier runs for which no result is recorded, by Idempotency-Key."""
         self._answered: set[bytes] = set()
         self._lock = threading.Lock()
         self._empty = True
@@ -49,8 +53,8 @@ class Journal:
         """Lock the file for this process and read it; a truncated line is ignored.
 
         :raises AlreadyRunning: when another process uses the file.
-        :raises UsageError: when it is not a resume file, or that of another service.
-        :raises OSError: when it cannot be written.
+        :raises UsageError: when the file is not a resume file, or belongs to an upload to another service.
+        :raises OSError: when the file cannot be opened for writing.
         """
         if self.path is not None:
             self._file = _open_locked(self.path)
@@ -62,14 +66,14 @@ class Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the file; an empty one is removed."""
+        """Close the file, which releases its lock; remove the file if it is empty."""
         if self._file is not None:
             if not os.fstat(self._file.fileno()).st_size:
                 self.remove()
             self._file.close()
 
     def is_answered(self, image: Image) -> bool:
-        """Return whether an earlier run has a result for this image."""
+        """Return whether an earlier run recorded a result for this image."""
         return image.identity in self._answered
 
     def record_start(self, key: str, images: list[Image]) -> None:
@@ -102,20 +106,20 @@ class Journal:
         try:
             head = file.readline()
             if not head.endswith("\n") and _HEAD.startswith(head[: len(_HEAD)]):
-                file.truncate(0)  # empty, or the first line is truncated: nothing was sent
+                file.truncate(0)  # the file is empty or its first line is truncated, so nothing was sent
                 return
             self._empty = False
             if not head.startswith(_HEAD):
-                raise UsageError(f"{path} is not a resume file of this version; name another file, or remove it.")
+                raise UsageError(f"{path} is not a resume file of this version. Remove the file, or name another file with --resume.")
             url = json.loads(head)["url"]
             if url != self._url:
-                raise UsageError(f"{path} belongs to an upload to {url}; name another file, or use that --url.")
+                raise UsageError(f"{path} belongs to an upload to {url}. Name another file with --resume, or use this URL as --url.")
             complete = True
             for line in file:
                 complete = line.endswith("\n")
                 self._load_line(line)
         except (UnicodeDecodeError, json.JSONDecodeError):
-            raise UsageError(f"{path} is not a resume file; name another file.") from None
+            raise UsageError(f"{path} is not a resume file. Name another file with --resume.") from None
         if not complete:
             file.write("\n")
 
@@ -130,7 +134,7 @@ class Journal:
                 self._answered.update(image.identity for image in group.images)
                 self.results.append(row)
         except (ValueError, KeyError, TypeError):
-            return  # a truncated line
+            return  # the line is truncated
 
 
 def _open_locked(path: Path) -> IO[str]:
@@ -140,7 +144,7 @@ def _open_locked(path: Path) -> IO[str]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise AlreadyRunning(f"The same upload is already running (it uses {path}); wait until it ends.") from None
+            raise AlreadyRunning(f"The same upload is already running (another process uses {path}). Wait until it ends.") from None
         try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file

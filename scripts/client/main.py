@@ -1,14 +1,22 @@
-"""Upload images in bulk: files, folders or CSV manifests (path,timestamp,store_name,camera_id,barcode; UTF-8).
+"""Upload images in bulk from files, folders and CSV manifests.
 
-An image named in several manifest rows is uploaded once for each row with different metadata: each row is an observation. An
-image found in a folder and named in a manifest is uploaded only with the metadata of the manifest.
+A manifest is a CSV file in UTF-8 with the columns path, timestamp, store_name, camera_id and barcode. An image that
+several manifest rows name is uploaded once for each row with different metadata, because each row is a separate
+observation. An image that is found in a folder and also named in a manifest is uploaded only with the metadata from the
+manifest.
 
-To resume an interrupted upload run the same command again within 24 hours: no image is uploaded twice, even when files were added
-or removed in the meantime. A changed file counts as a new image. Ctrl-C waits for the requests in flight; Ctrl-C again exits at once.
+To resume an interrupted upload, run the same command again within 24 hours. No image is uploaded twice, even if files
+were added or removed in the meantime. A file that has changed counts as a new image. On Ctrl-C, the command waits for
+the responses to the requests in progress, then exits; on a second Ctrl-C, it exits immediately.
 
-Exit codes: 0 all images accepted (with --wait: and done), 1 some images were rejected or failed, 2 invalid command line, manifest
-or resume file, 3 the service did not accept all images, 4 the same upload is already running, 5 all images are accepted or
-rejected, but not all results arrived in time, 130 interrupted.
+Exit codes:
+  0    all images were accepted (with --wait: all images are done)
+  1    some images were rejected or failed
+  2    the command line, a manifest or the resume file is invalid
+  3    the service did not accept all images
+  4    the same upload is already running
+  5    all images were accepted or rejected, but not all results arrived in time
+  130  the upload was interrupted
 """
 
 import argparse
@@ -36,14 +44,15 @@ from scripts.client.uploader import Group, GroupResult, Upload, plan_groups
 
 _BODY_OVERHEAD: Final = 64 * 1024
 _IMAGE_OVERHEAD: Final = 2048
-"""Bytes of a multipart body beside the images: in total, and for each image."""
+"""Upper bounds on the bytes of a multipart body beside the image files: one for the whole body, one for each image in
+it."""
 _KEY_LIFETIME_S: Final = 24 * 3600
 _WAIT_S: Final = 300.0
 _WAIT_PER_IMAGE_S: Final = 2.0
 
 
 class _Interrupted(Exception):
-    """Ctrl-C was pressed, and the requests in flight are completed."""
+    """Ctrl-C was pressed, and the requests that were in progress have been completed."""
 
 
 def main() -> int:
@@ -73,7 +82,7 @@ def main() -> int:
         console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
         return ALREADY_RUNNING
     except (KeyboardInterrupt, _Interrupted):
-        console.print(f"Interrupted after {summary.accepted} images.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
+        console.print(f"Interrupted; {summary.accepted} images were accepted.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
         return INTERRUPTED
     summary.show(console, arguments.url, _how_to_resume(arguments), waited=arguments.wait)
     if arguments.json:
@@ -90,14 +99,14 @@ def _run(
     console: Console,
     stop: threading.Event,
 ) -> None:
-    """Send all groups, and wait for the results with ``--wait``; the journal is removed when nothing is left to resume."""
+    """Send all groups and, with ``--wait``, wait for the results; remove the journal if nothing is left to resume."""
     for result in journal.results:
         summary.add_group(result["batch_id"], result["accepted"], result["rejected"])
         summary.skipped += result["accepted"] + len(result["rejected"])
     expired = [group for group in journal.pending.values() if group.at < time.time() - _KEY_LIFETIME_S]
     if expired:
         count = sum(len(group.images) for group in expired)
-        console.print(f"Warning: {count} images were in flight more than 24 h ago; they are sent again and may be stored twice.", style="red")
+        console.print(f"Warning: {count} images were sent more than 24 h ago without a response; they are sent again and may be stored twice.", style="red")
     try:
         limits = sender.fetch_limits()
     except GaveUp as error:
@@ -142,24 +151,28 @@ def _send(
 
 @contextmanager
 def _handle_interrupts(upload: Upload, console: Console, stop: threading.Event, arguments: argparse.Namespace) -> Iterator[threading.Event]:
-    """On Ctrl-C, end the upload when the requests in flight are answered and recorded; on another Ctrl-C, exit at once.
+    """On Ctrl-C, end the upload after the requests in progress are answered and recorded.
 
-    :returns: an event that is set by the first Ctrl-C.
+    On a second Ctrl-C, exit immediately.
+
+    :returns: an event that the first Ctrl-C sets.
     """
     interrupted = threading.Event()
 
     def interrupt(_signum: int, _frame: FrameType | None) -> None:
         if interrupted.is_set():
-            prefix = "\n\x1b[?25h" if console.is_terminal else ""  # a new line below the progress bar, and the cursor that it hides
-            # Without the console and Python's buffers: the signal may interrupt them while they write the other message.
+            # End the line of the progress bar, and show the cursor, which the bar hides.
+            prefix = "\n\x1b[?25h" if console.is_terminal else ""
+            # Write without the console and without Python's buffers: the signal may have interrupted them while they
+            # wrote the first message.
             os.write(2, os.fsencode(f"{prefix}Stopped without waiting.{_how_to_resume(arguments)}\n"))
-            os._exit(INTERRUPTED)  # the journal has all groups that were sent; a normal exit would wait for the threads
+            os._exit(INTERRUPTED)  # a normal exit would wait for the threads; the journal already has all groups that were sent
         interrupted.set()
         stop.set()
-        console.print(f"Waiting for {upload.in_flight} requests in flight; press Ctrl-C again to exit at once.")
+        console.print(f"Waiting for {upload.in_flight} requests in progress; press Ctrl-C again to exit immediately.")
 
     previous = signal.getsignal(signal.SIGINT)
-    if previous is signal.SIG_IGN:  # the shell ignores SIGINT for background jobs
+    if previous is signal.SIG_IGN:  # the shell makes background jobs ignore SIGINT
         yield interrupted
         return
     signal.signal(signal.SIGINT, interrupt)
@@ -176,7 +189,8 @@ def _wait_for_results(sender: Sender, summary: Summary, wait_for: float | None, 
     for batch_id, size in summary.batches.items():
         try:
             while "images" in (batch := sender.fetch_batch(batch_id, until)) and not batch["finished_at"] and time.monotonic() < until:
-                time.sleep(0.2)  # the service answers an unfinished batch at once when too many clients wait
+                # If too many clients are waiting, the service responds immediately, although the batch is unfinished.
+                time.sleep(0.2)
         except GaveUp as error:
             summary.waiting = summary.accepted - summary.done - summary.failed.total()
             summary.wait_over = f"Waiting for the results failed: {error}."
@@ -193,7 +207,7 @@ def _wait_for_results(sender: Sender, summary: Summary, wait_for: float | None, 
 
 
 def _how_to_resume(arguments: argparse.Namespace) -> str:
-    """Return the command that resumes the upload, as a sentence; empty when there is no resume file."""
+    """Return a sentence with the command that resumes the upload, or an empty string if there is no resume file."""
     if not arguments.resume or not arguments.resume.exists():
         return ""
     return f" To resume: {shlex.join([os.environ.get('INVOKED_AS', 'scripts/upload'), *sys.argv[1:]])}"
@@ -209,30 +223,30 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("sources", nargs="+", type=Path, metavar="PATH", help="images, folders, or .csv manifests")
     parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of the service (default: %(default)s)")
     parser.add_argument("--token", help="bearer token, if the service requires one")
-    parser.add_argument("--store", default="default", help="store_name of images without one in a manifest (default: %(default)s)")
-    parser.add_argument("--camera", default="upload", help="camera_id of images without one in a manifest (default: %(default)s)")
-    parser.add_argument("--timestamp", help="RFC 3339 time of images without one in a manifest (default: the file's modification time)")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images in a batch (default: %(default)s)")
-    parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="bytes in a batch (default: 16 MiB)")
-    parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="batches sent at a time (default: %(default)s)")
-    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="seconds for which a batch is retried (default: %(default)s)")
+    parser.add_argument("--store", default="default", help="store_name of the images for which no manifest sets one (default: %(default)s)")
+    parser.add_argument("--camera", default="upload", help="camera_id of the images for which no manifest sets one (default: %(default)s)")
+    parser.add_argument("--timestamp", help="RFC 3339 time of the images for which no manifest sets one (default: the file's modification time)")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="maximum number of images in a batch (default: %(default)s)")
+    parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="maximum size of a batch in bytes (default: 16 MiB)")
+    parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="number of batches that are sent at the same time (default: %(default)s)")
+    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="how many seconds to retry a batch that is not accepted (default: %(default)s)")
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument(
         "--resume",
         type=Path,
         metavar="FILE",
         help=(
-            "resume file: records what was sent and answered; removed when all is done "
-            "(default: a file in the current folder, named after the PATHs, --url, --store, --camera and --timestamp)"
+            "resume file, which records the images that were sent and the responses; it is removed when everything is done "
+            "(default: a file in the current folder, whose name is derived from the PATHs, --url, --store, --camera and --timestamp)"
         ),
     )
-    resume.add_argument("--no-resume", action="store_true", help="use no resume file; another run uploads everything again")
+    resume.add_argument("--no-resume", action="store_true", help="do not use a resume file; a later run then uploads everything again")
     parser.add_argument("--wait", action="store_true", help="wait for the results and print a summary of them")
     parser.add_argument(
         "--wait-for",
         type=float,
         metavar="S",
-        help=f"longest wait for the results in seconds; implies --wait (default: {_WAIT_S:.0f}, and {_WAIT_PER_IMAGE_S:.0f} for each image)",
+        help=f"longest wait for the results in seconds; implies --wait (default: {_WAIT_S:.0f}, plus {_WAIT_PER_IMAGE_S:.0f} for each image)",
     )
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object on standard output")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
@@ -243,7 +257,10 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _default_resume_file(arguments: argparse.Namespace) -> Path:
-    """Name the resume file after what is uploaded, so that two uploads never share one; the size of the batches does not matter."""
+    """Derive the name of the resume file from what is uploaded, so that different uploads never share a file.
+
+    The name does not depend on the size of the batches.
+    """
     paths = sorted(str(source.absolute()) for source in arguments.sources)
     parts = (paths, arguments.url.rstrip("/"), arguments.store, arguments.camera, arguments.timestamp)
     return Path(f"shelfsight-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.upload.jsonl")

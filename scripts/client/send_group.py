@@ -1,4 +1,4 @@
-"""Requests to the service: send one group as multipart until it is answered, with retries while the service is busy or unreachable."""
+"""Send requests to the service, and retry them while the service is busy or unreachable."""
 
 import json
 import random
@@ -17,23 +17,26 @@ _MAX_RETRY_AFTER_S: Final = 300.0
 _POLL_S: Final = 20.0
 _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _REFUSED_IMAGES: Final = frozenset({400, 410, 413, 415, 422})
-"""Statuses that refuse the images of a group, as opposed to every request of this client."""
+"""Status codes with which the service refuses the images of one group, but not every request of this client."""
 _PORTS: Final = range(1, 65536)
 SETTLED_S: Final = 65.0
-"""Time after which ``idempotency_mismatch`` means that another request with this key was accepted: the key of a request in progress
-expires after 60 s."""
+"""Seconds after which the error ``idempotency_mismatch`` means that another request with this key was accepted. Before
+this time, the other request may still be in progress; the key of a request in progress expires after 60 s."""
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 
 
 class GaveUp(Exception):
-    """The service did not accept a request in the time allowed, or refuses this client; the text names the cause."""
+    """The service did not accept a request within the time limit, or refuses this client.
+
+    The message names the cause.
+    """
 
 
 class Sender:
-    """An HTTP client of the service; it may be used from several threads."""
+    """A thread-safe HTTP client for the service."""
 
     def __init__(self, url: str, token: str | None, retry_for_s: float, stop: threading.Event, settled_s: float = SETTLED_S) -> None:
-        """Open the client; setting ``stop`` ends all retries.
+        """Open the client; once ``stop`` is set, no request is retried.
 
         :raises UsageError: when the URL or the token is invalid.
         """
@@ -48,10 +51,10 @@ class Sender:
         self._client.close()
 
     def fetch_limits(self) -> dict[str, int]:
-        """Request the limits of an upload.
+        """Request the service's limits for uploads.
 
         :returns: ``max_images``, ``max_body_bytes`` and ``max_image_bytes``.
-        :raises GaveUp: when the service does not answer, or the answer is not that of Shelfsight.
+        :raises GaveUp: when the service does not respond, or the response does not come from Shelfsight.
         """
         response = self._request(lambda: self._client.get("/limits"), f"{self._url} does not answer", self._retry_for_s)
         body = _body(response)
@@ -63,10 +66,12 @@ class Sender:
     def send(self, key: str, images: list[tuple[Image, bytes]]) -> dict[str, Any]:
         """Upload images with their bytes.
 
-        The body is multipart: base64 would make it a third larger, and cost both sides the coding.
+        The body is multipart, because base64 in JSON would be a third larger, and the client would have to encode it
+        and the service to decode it.
 
-        :returns: the body of the 202 response, or the problem document that refuses the images for good, with the status as ``http``.
-        :raises GaveUp: when the group is not accepted in time, or refused for a reason other than its images.
+        :returns: the body of the 202 response, or the problem document if the service refuses the images permanently;
+            ``http`` holds the status code.
+        :raises GaveUp: when the group is not accepted in time, or is refused for a reason other than its images.
         """
         metadata = json.dumps([image.metadata for image, _ in images])
         files: list[tuple[str, Any]] = [("metadata", (None, metadata, "application/json"))]
@@ -93,10 +98,10 @@ class Sender:
         raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
     def fetch_batch(self, batch_id: str, until: float) -> dict[str, Any]:
-        """Request a batch; wait until it is finished, for 20 s at most and not after ``until`` (monotonic seconds).
+        """Request a batch, and wait until it is finished, but at most 20 s and not past ``until`` (monotonic seconds).
 
-        :returns: the batch, finished or not, or the problem document when the batch no longer exists.
-        :raises GaveUp: when the service does not answer in time, or the answer is not that of Shelfsight.
+        :returns: the batch, whether it is finished or not, or the problem document if the batch no longer exists.
+        :raises GaveUp: when the service does not respond in time, or the response does not come from Shelfsight.
         """
         left = max(0.0, until - time.monotonic())
 
@@ -110,9 +115,11 @@ class Sender:
         raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
     def _request(self, send: Callable[[], httpx.Response], failure: str, retry_for_s: float) -> httpx.Response:
-        """Send a request; retry with exponential backoff, or after the time of ``Retry-After``, for ``retry_for_s``.
+        """Send a request, and retry it for ``retry_for_s`` seconds.
 
-        :raises GaveUp: when there was no final response in that time; its text begins with ``failure``.
+        The retries use exponential backoff, but never begin before the time in ``Retry-After``.
+
+        :raises GaveUp: when no final response arrived within ``retry_for_s``; the message begins with ``failure``.
         """
         until = time.monotonic() + retry_for_s
         wait = _FIRST_WAIT_S
@@ -139,12 +146,12 @@ def _parse_url(url: str) -> str:
     except httpx.InvalidURL:
         valid = False
     if not valid:
-        raise UsageError(f"--url {url} is not a valid address of a service; write it like http://127.0.0.1:5000")
+        raise UsageError(f"--url {url} is not the address of a service; use an address such as http://127.0.0.1:5000")
     return url.rstrip("/")
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:
-    """Return the response's JSON object, empty when the body is anything else."""
+    """Return the response's JSON object, or an empty dictionary if the body is anything else."""
     try:
         body = response.json()
     except ValueError:
@@ -158,6 +165,9 @@ def _problem(response: httpx.Response, body: dict[str, Any]) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Return the seconds of ``Retry-After``, at most ``_MAX_RETRY_AFTER_S``; 0 when it is missing or a date."""
+    """Return the seconds in the ``Retry-After`` header, at most ``_MAX_RETRY_AFTER_S``.
+
+    Return 0 if the header is missing or holds a date.
+    """
     value = response.headers.get("Retry-After", "")
     return min(_MAX_RETRY_AFTER_S, float(value)) if value.isdecimal() else 0.0

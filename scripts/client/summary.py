@@ -9,32 +9,32 @@ from rich.console import Console
 from rich.table import Table
 
 REJECTED, USAGE_ERROR, NOT_ACCEPTED, ALREADY_RUNNING, RESULTS_MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 130
-"""The exit codes of the command other than 0."""
+"""The exit codes of the command, except 0."""
 _MAX_SHOWN: Final = 20
 
 
 @dataclass(slots=True)
 class Summary:
-    """Numbers of images, unless an attribute says otherwise."""
+    """The result of an upload; attributes of type ``int`` count images."""
 
     found: int = 0
     accepted: int = 0
     skipped: int = 0
-    """Answered in earlier runs."""
+    """Images that earlier runs sent and for which they received a response."""
     rejected: list[dict[str, str]] = field(default_factory=list)
     batches: dict[str, int] = field(default_factory=dict)
-    """Number of images in each batch, by the batch's id."""
+    """Number of images in each batch, by batch id."""
     gave_up: str | None = None
-    """Why not every image was sent, None when all were."""
+    """Why some images were not sent; None if all images were sent."""
     done: int = 0
     failed: Counter[str] = field(default_factory=Counter)
-    """Number of failed images by error code."""
+    """Number of failed images, by error code."""
     waiting: int = 0
-    """Without a result when the wait ended."""
+    """Images that had no result when the wait ended."""
     wait_over: str | None = None
-    """Why the wait ended before all results were there, None when they all were."""
+    """Why the wait ended before all results had arrived; None if all results arrived."""
     labels: Counter[str] = field(default_factory=Counter)
-    """Number of images on which each label was detected."""
+    """Number of images in which each label was detected, by label."""
 
     @property
     def exit_code(self) -> int:
@@ -53,7 +53,7 @@ class Summary:
             self.batches[batch_id] = accepted
 
     def add_batch(self, batch: dict[str, Any]) -> None:
-        """Add the results of a batch, finished or not."""
+        """Add the results of a batch, which may be unfinished."""
         for image in batch["images"]:
             if image["status"] == "done":
                 self.done += 1
@@ -64,7 +64,11 @@ class Summary:
                 self.failed[(image["error"] or {}).get("code", image["status"])] += 1
 
     def show(self, console: Console, url: str, how_to_resume: str, *, waited: bool) -> None:
-        """Print the summary; ``how_to_resume`` is appended to what went wrong, empty when the upload cannot be resumed."""
+        """Print the summary, with ``how_to_resume`` after each problem.
+
+        :param how_to_resume: a sentence for the user; empty if the upload cannot be resumed.
+        :param waited: whether the upload waited for the results.
+        """
         for image in self.rejected[:_MAX_SHOWN]:
             line = f"rejected  {image['path']}: {image['code']}: {image['detail']}"
             console.print(line, style="red", markup=False, soft_wrap=True)

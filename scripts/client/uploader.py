@@ -1,4 +1,7 @@
-"""An upload of many groups: first the pending groups of earlier runs, then the images without a result, several groups at a time."""
+"""Upload many groups of images, several at the same time.
+
+The pending groups of earlier runs are sent first, then the images without a result.
+"""
 
 import os
 import threading
@@ -17,7 +20,7 @@ from scripts.client.send_group import GaveUp, Sender
 class Group:
     """Images that are sent in one request, with one Idempotency-Key.
 
-    ``pending`` holds the images that an earlier run recorded for this key, None for a new group.
+    ``pending`` holds the images that an earlier run recorded for this key; it is None for a new group.
     """
 
     key: str
@@ -26,13 +29,13 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Bytes of the images."""
+        """The size of all images in bytes."""
         return sum(image.size for image in self.images)
 
 
 @dataclass(slots=True)
 class GroupResult:
-    """The result of a group: the id of its batch, the number of accepted images, and each rejected image with its error."""
+    """The result of a group: the batch id, the number of accepted images, and the rejected images with their errors."""
 
     batch_id: str | None = None
     accepted: int = 0
@@ -40,10 +43,11 @@ class GroupResult:
 
 
 def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_bytes: int) -> Iterator[Group]:
-    """Yield the groups to send: the pending groups of earlier runs unchanged, then new groups of the images that no earlier run sent.
+    """Yield the groups to send.
 
-    An image of a pending group whose file was deleted or changed is left out. The key stays the same, so that the service answers
-    ``idempotency_mismatch`` if it has accepted the whole group.
+    The pending groups of earlier runs come first, then new groups with the images that no earlier run sent. If the file
+    of an image in a pending group was deleted or changed, the image is left out. The group keeps its key, so that the
+    service responds with ``idempotency_mismatch`` if it has already accepted the whole group.
     """
     pending = set()
     for key, earlier in journal.pending.items():
@@ -60,19 +64,23 @@ class Upload:
     """One run that sends many groups."""
 
     def __init__(self, sender: Sender, journal: Journal, stop: threading.Event, max_image_bytes: int) -> None:
-        """Set the parameters; once ``stop`` is set no further group is sent, and requests in flight are completed."""
+        """Create an upload.
+
+        :param stop: once this event is set, no further group is sent, and the requests in progress are completed.
+        """
         self._sender, self._journal, self._stop, self._max_bytes = sender, journal, stop, max_image_bytes
         self._running: dict[Future[GroupResult], Group] = {}
 
     @property
     def in_flight(self) -> int:
-        """Number of requests without an answer."""
+        """The number of requests that have not been answered yet."""
         return len(self._running)
 
     def send(self, groups: Iterator[Group], parallel: int, on_result: Callable[[Group, GroupResult], None]) -> str | None:
-        """Send groups, ``parallel`` at a time; ``on_result`` is called with each result, in the caller's thread.
+        """Send groups, ``parallel`` at the same time; call ``on_result`` with each result in the caller's thread.
 
-        :returns: why not all groups were sent, None when they were or ``stop`` was set.
+        :returns: the error because of which some groups were not sent; None if there was no error, even if ``stop`` was
+            set.
         """
         problem = None
         with ThreadPoolExecutor(parallel) as pool:
@@ -90,11 +98,12 @@ class Upload:
                         problem = problem or str(error)
 
     def _send_group(self, group: Group) -> GroupResult:
-        """Send one group; its result is in the journal before this returns."""
+        """Send one group, and record its result in the journal before returning."""
         try:
             return self._send_and_record(group)
         except BaseException:
-            # Set in this thread: in the caller's thread a signal handler sets it too, and could interrupt the call half-way.
+            # The event is set in this thread. In the caller's thread, a signal handler, which also sets it, could
+            # interrupt the call.
             self._stop.set()
             raise
 
@@ -119,14 +128,14 @@ class Upload:
         else:
             result = _parse_result(body, images)
             if group.pending not in (None, images):
-                self._journal.record_start(group.key, images)  # from now on the key stands for these images
+                self._journal.record_start(group.key, images)  # from now on, the key belongs to these images only
         self._journal.record_result(group.key, {"batch_id": result.batch_id, "accepted": result.accepted, "rejected": result.rejected})
         return replace(result, rejected=result.rejected + unreadable)
 
     def _read(self, image: Image) -> tuple[Image, bytes]:
         """Read an image's file.
 
-        :returns: the image with the current size and modification time of its file, and the bytes.
+        :returns: the image with the current size and modification time of its file, and the bytes of the file.
         """
         with image.path.open("rb") as file:
             stat = os.fstat(file.fileno())

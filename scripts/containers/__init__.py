@@ -1,4 +1,4 @@
-"""Shelfsight in containers: the rolling restart, and the tests of a whole deployment.
+"""Tools for Shelfsight in containers: the rolling restart, and the tests for a whole deployment.
 
-What runs on a server (``scripts/roll``) needs the standard library only.
+``scripts/roll`` runs on servers, so its modules import only Python's standard library.
 """

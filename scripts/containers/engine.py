@@ -1,4 +1,4 @@
-"""The Docker engine and one compose project, controlled with the ``docker`` command."""
+"""Control the Docker engine and one compose project with the ``docker`` command."""
 
 import json
 import os
@@ -10,15 +10,15 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _SHORT_S: Final = 60
-"""Time limit for commands that only query or start something."""
+"""Time limit in seconds for commands that only query or start something."""
 
 
 class EngineError(Exception):
-    """A command failed or took too long, or there is no Docker engine; the text names the command and the cause."""
+    """A command failed or took too long, or there is no Docker engine; the message names the command and the cause."""
 
 
 def find_problem() -> str | None:
-    """Return why no Docker engine with compose can be used here, None when one can."""
+    """Return the reason why no Docker engine with compose can be used on this machine; None if one can be used."""
     for command in (["docker", "info", "--format", "{{.ServerVersion}}"], ["docker", "compose", "version", "--short"]):
         try:
             run(command, limit_s=20)
@@ -31,7 +31,7 @@ def run(command: Sequence[str], *, limit_s: float = _SHORT_S, environment: dict[
     """Run a command in the root folder of the project.
 
     :param shown: print the command's output instead of returning it.
-    :returns: the command's standard output and standard error, empty with ``shown``.
+    :returns: the command's standard output and standard error; empty if ``shown`` is true.
     :raises EngineError: when the command is not installed, fails, or takes longer than ``limit_s`` seconds.
     """
     try:
@@ -58,8 +58,8 @@ def run(command: Sequence[str], *, limit_s: float = _SHORT_S, environment: dict[
 class Deployment:
     """One compose project.
 
-    ``variables`` are set in the environment of each command, in place of a ``.env`` file; without ``files`` compose uses its default
-    files.
+    ``variables`` are set in the environment of each command instead of in a ``.env`` file. If ``files`` is empty,
+    compose uses its default files.
     """
 
     project: str | None = None
@@ -73,13 +73,15 @@ class Deployment:
         return run(["docker", "compose", *project, *files, *arguments], limit_s=limit_s, environment=self.variables, shown=shown)
 
     def containers(self, service: str, *, running: bool = True) -> list[str]:
-        """Return the ids of a service's containers; with ``running=False`` also of stopped ones."""
+        """Return the ids of a service's running containers; with ``running=False``, include the stopped containers."""
         return self.compose("--profile", "*", "ps", "--quiet", *([] if running else ["--all"]), service).split()
 
     def as_started(self) -> "Deployment":
-        """Return this project with the compose files that it was started with, for example an override for GPUs.
+        """Return this project with the compose files that it was started with.
 
-        :raises EngineError: when its nginx is not running.
+        For example, the files can include ``docker-compose.gpu.yaml``.
+
+        :raises EngineError: when the nginx container of the project is not running.
         """
         found = self.containers("nginx")
         if not found:
@@ -88,11 +90,15 @@ class Deployment:
         return replace(self, files=tuple(config_files.split(",")))
 
     def execute(self, container: str, *command: str, limit_s: float = _SHORT_S) -> str:
-        """Run a command in a container; return its output."""
+        """Run a command in a container, and return the command's output."""
         return run(["docker", "exec", container, *command], limit_s=limit_s)
 
     def manage(self, command: str, container: str, *, limit_s: float = _SHORT_S) -> str:
-        """Run ``docker COMMAND CONTAINER``, for example ``stop`` (with the container's own grace period), ``rm``, ``pause``, ``logs``."""
+        """Run ``docker COMMAND CONTAINER``.
+
+        Examples of ``command`` are ``stop`` (which uses the container's own grace period), ``rm``, ``pause`` and
+        ``logs``.
+        """
         return run(["docker", command, container], limit_s=limit_s)
 
     def inspect(self, name: str) -> dict[str, Any]:

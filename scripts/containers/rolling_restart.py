@@ -1,9 +1,10 @@
-"""Replace the running containers with the images built now, without a failed request.
+"""Replace the running containers with containers of the current images, without a failed request.
 
-The web containers are replaced first, then the workers and inspectors one at a time, then the sweep. While the web is replaced,
-temporary containers of the new image (web-next) serve its requests: they are started and wait until ready; the old containers report
-that they are not ready; nginx switches to web-next; the old containers complete their requests and are replaced; nginx switches back.
-A worker that is stopped releases its claim. An interrupted rolling restart can be run again.
+The web containers are replaced first, then the workers and inspectors one at a time, then the sweep. While the web
+containers are being replaced, temporary containers of the new image (web-next) serve the requests. First, the temporary
+containers are started and become ready. Next, the old containers report that they are not ready, and nginx switches to
+web-next. Then the old containers complete their requests and are replaced. Finally, nginx switches back. A worker
+releases its claim when it is stopped. An interrupted rolling restart can be run again.
 """
 
 import argparse
@@ -19,13 +20,15 @@ _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
 _INDEXES_S: Final = 3600
-"""Building an index over millions of images takes long; the old containers keep serving meanwhile."""
+"""Time limit in seconds. Building an index over millions of images takes a long time; meanwhile, the old containers
+serve requests."""
 _IDLE_S: Final = 90
-"""Longer than nginx waits for a response, which is 75 s."""
+"""Time limit in seconds. It is longer than the 75 s for which nginx waits for a response."""
 _DNS_S: Final = 2.5
-"""nginx resolves names again after a second, and a request may have resolved its address just before."""
-_SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- in the container; deploy/nginx/turn.conf tests for this file
-_DRAINING: Final = "/tmp/draining"  # noqa: S108 -- in the container; WEB_DRAIN_FILE of docker-compose.yaml
+"""Seconds until no new request uses an old address: nginx re-resolves names every second, and a request may have
+resolved its address just before."""
+_SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- a path in the container; deploy/nginx/turn.conf checks whether this file exists
+_DRAINING: Final = "/tmp/draining"  # noqa: S108 -- a path in the container; it is WEB_DRAIN_FILE in docker-compose.yaml
 _PORT: Final = 5000
 _ESTABLISHED: Final = "01"
 
@@ -33,11 +36,12 @@ Log = Callable[[str], None]
 
 
 def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
-    """Replace the containers of some of ``SERVICES``; each step is passed to ``log``.
+    """Replace the containers of ``services`` (some of ``SERVICES``), and pass a description of each step to ``log``.
 
-    :raises EngineError: when a container did not start or stop; the containers that serve requests then continue to run.
+    :raises EngineError: when a container did not start or stop; the containers that serve requests then continue to
+        run.
     """
-    log("creating the indexes that the new images need")
+    log("creating the database indexes that the new version needs")
     deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "shared.storage.schema", limit_s=_INDEXES_S)
     if "web" in services:
         _roll_web(deployment, log)
@@ -52,7 +56,7 @@ def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
 def _roll_web(deployment: Deployment, log: Log) -> None:
     (nginx,) = deployment.containers("nginx")
     if deployment.execute(nginx, "sh", "-c", f"if [ -e {_SWITCH} ]; then echo switched; fi").strip() == "switched":
-        log("web: web-next is still serving since an interrupted rolling restart; starting web and switching back")
+        log("web: web-next is still serving requests after an interrupted rolling restart; starting web and switching back")
         deployment.compose("up", "--detach", "--no-deps", "--wait", "web", limit_s=_START_S)
         _switch_back(deployment, nginx, log)
     log("web: starting the temporary containers (web-next)")
@@ -93,20 +97,26 @@ def _wait_until_idle(deployment: Deployment, service: str, log: Log) -> None:
     until = time.monotonic() + _IDLE_S
     while busy := [container for container in busy if _count_connections(deployment, container)]:
         if time.monotonic() > until:
-            log(f"{service}: a request has not ended after {_IDLE_S} s; it may take until the grace period of the stop ends")
+            log(f"{service}: a request is still in progress after {_IDLE_S} s; it may continue until the container's grace period ends")
             return
         log(f"{service}: {len(busy)} containers are still serving requests")
         time.sleep(0.5)
 
 
 def _count_connections(deployment: Deployment, container: str) -> int:
-    """Count the connections to a web container's port. nginx keeps no idle connections, so each one is a request."""
+    """Count the connections to a web container's port.
+
+    The proxy (nginx) keeps no idle connections, so each connection is a request.
+    """
     rows = [line.split() for line in deployment.execute(container, "cat", "/proc/net/tcp").splitlines()[1:]]
     return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == _PORT and not row[1].startswith("0100007F") for row in rows)
 
 
 def _roll_workers(deployment: Deployment, service: str, log: Log) -> None:
-    """Replace a service's containers one at a time, until there are as many as the compose file sets."""
+    """Replace a service's containers one at a time.
+
+    In the end, there are as many containers as the compose file sets.
+    """
     old = deployment.containers(service)
     for number, container in enumerate(old, 1):
         log(f"{service} {number} of {len(old)}: replacing the container")
@@ -114,12 +124,12 @@ def _roll_workers(deployment: Deployment, service: str, log: Log) -> None:
         deployment.manage("rm", container)
         deployment.compose("up", "--detach", "--no-deps", "--no-recreate", "--wait", service, limit_s=_START_S)
     if not old:
-        log(f"{service}: no container is running, starting it")
+        log(f"{service}: no container is running; starting the service")
         deployment.compose("up", "--detach", "--no-deps", "--wait", service, limit_s=_START_S)
 
 
 def main() -> None:
-    """Replace the services that the arguments name."""
+    """Replace the containers of the services that the arguments name."""
     parser = argparse.ArgumentParser(prog="scripts/roll", description=__doc__)
     parser.add_argument("service", nargs="*", metavar="SERVICE", help=f"service to replace: {', '.join(SERVICES)} (default: all)")
     parser.add_argument("--build", action="store_true", help="build the images first")
@@ -139,7 +149,7 @@ def main() -> None:
             deployment.compose("build", limit_s=_BUILD_S, shown=True)
         roll(deployment, arguments.service or SERVICES, log)
     except EngineError as error:
-        sys.exit(f"{error}\nThe containers that served requests before are still serving. Fix the cause, then run scripts/roll again.")
+        sys.exit(f"{error}\nThe containers that served requests before are still serving requests. Fix the cause, then run scripts/roll again.")
     log("done")
 
 

@@ -1,7 +1,7 @@
 """Build, start, test and stop a whole deployment in containers, on any Docker engine; print each step and its time.
 
-The deployment is a compose project of its own (shelfsight-test) on a free port; other containers on the engine are not touched.
-Without a Docker engine the tests are skipped with exit code 0, with --must exit code 1.
+The deployment is a separate compose project (shelfsight-test) on a free port; other containers on the engine are not
+changed. If there is no Docker engine, the tests are skipped, and the exit code is 0, or 1 with --must.
 """
 
 import argparse
@@ -24,14 +24,14 @@ _BUILD_S: Final = 3600
 _UP_S: Final = 300
 _TESTS_S: Final = 1800
 _READY_S: Final = 30.0
-"""Limit from `up` to ready, with the images built."""
+"""Time limit in seconds from ``docker compose up`` until the service is ready; the images are built before."""
 _WEB_MB: Final = 120
-"""Limit of the web image's size above its base image."""
+"""Limit in MB for the size of the web image without its base image."""
 _BASE: Final = "python:3.12-slim-bookworm"
 
 
 def main() -> None:
-    """Run each step; exit with 1 when one failed."""
+    """Run the steps; exit with 1 if a step failed."""
     parser = argparse.ArgumentParser(prog="scripts/test-containers", description=__doc__)
     parser.add_argument("--must", action="store_true", help="exit with 1 when there is no Docker engine")
     parser.add_argument("--keep", action="store_true", help="leave the deployment running and print its address")
@@ -101,7 +101,7 @@ def _sizes(deployment: Deployment) -> str:
     web, worker, base = (int(deployment.inspect(name)["Size"]) / 1e6 for name in (f"{_PROJECT}-web", f"{_PROJECT}-worker", _BASE))
     sizes = f"web {web:.0f} MB ({web - base:.0f} above its base), worker {worker:.0f} MB"
     if web - base > _WEB_MB:
-        raise EngineError(f"{sizes}; the limit of web is {_WEB_MB} MB above its base")
+        raise EngineError(f"{sizes}; the limit for the web image is {_WEB_MB} MB above its base")
     return sizes
 
 

@@ -1,1 +1,1 @@
-"""Shelfsight on one machine: embedded servers, the watchdog with its supervisor, and the commands that control them."""
+"""Run Shelfsight on one machine: embedded servers, the watchdog and its supervisor, and commands to control them."""

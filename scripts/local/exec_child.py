@@ -1,7 +1,7 @@
 """``python -m scripts.local.exec_child NAME PIDFILE -- COMMAND``: write a pid file, then exec COMMAND.
 
-The kernel kills the process when its parent ends. A process that is started again within a second of its last start waits for a
-second first: a service that cannot start must not keep a core busy.
+The kernel kills the process when its parent ends. A process that is restarted within a second after its last start
+waits for a second before it executes COMMAND, because a service that cannot start must not keep a core busy.
 """
 
 import ctypes
@@ -23,7 +23,8 @@ def main() -> None:
     _, pidfile, _, *command = sys.argv[1:]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.environ.get(PARENT_PID, str(os.getppid())) != str(os.getppid()):
-        # The parent ended before prctl was called, so its end sends no signal. A mongod would hold its data folder forever.
+        # The parent ended before prctl was called, so the kernel sends no signal. If this process continued, a
+        # mongod would lock its data folder forever.
         return
     os.environ[PARENT_PID] = str(os.getpid())
     path = Path(pidfile)
@@ -36,7 +37,7 @@ def main() -> None:
     temp = path.with_suffix(".new")
     temp.write_text(f"{os.getpid()}\n")
     temp.replace(path)
-    with path.with_suffix(".starts").open("a") as starts:  # one byte for each start; scripts/status counts them
+    with path.with_suffix(".starts").open("a") as starts:  # one byte for each start; scripts/status counts the bytes
         starts.write(".")
     os.execvp(command[0], command)  # noqa: S606 -- no shell on purpose
 

@@ -17,9 +17,10 @@ from scripts.local import embedded_servers
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
 SAVED_VARIABLES: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
-"""Environment variables of ``scripts/start`` that ``scripts/status`` needs too, whatever shell it runs in."""
+"""Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` needs the same values
+in every shell."""
 _FLOCK: Final = "hhqqi0q"
-"""``struct flock`` of 64-bit Linux: type, whence, start, length, pid."""
+"""Format of ``struct flock`` on 64-bit Linux: type, whence, start, length, pid."""
 
 
 def _read_variables() -> dict[str, str]:
@@ -28,20 +29,27 @@ def _read_variables() -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The current step of a start, as a text for people; ``since`` (monotonic seconds) is set while it waits for one running process."""
+    """The current step of a start.
+
+    ``text`` describes the step for people. While the step waits for a process, ``since`` is the time at which the wait
+    began, in monotonic seconds; otherwise, it is None.
+    """
 
     text: str
     since: float | None = None
 
     @property
     def waited_s(self) -> float:
-        """Seconds waited for that process so far; 0 when the step waits for none."""
+        """The seconds for which this step has waited for a process; 0 if it is not waiting for one."""
         return 0.0 if self.since is None else time.monotonic() - self.since
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """One installation on one machine. All its files are in ``data``; ``variables`` holds the values of ``SAVED_VARIABLES`` that are set."""
+    """One installation on one machine. All its files are in ``data``.
+
+    ``variables`` holds those of ``SAVED_VARIABLES`` that are set.
+    """
 
     data: Path
     port: int
@@ -52,27 +60,30 @@ class Installation:
 
     @property
     def run(self) -> Path:
-        """Folder of pid files, ports and the supervisor's configuration."""
+        """The folder with the pid files, the ports and the supervisor's configuration."""
         return self.data / "run"
 
     @property
     def logs(self) -> Path:
-        """Folder of the logs, one for each process."""
+        """The folder with the log files, one for each process."""
         return self.data / "logs"
 
     @property
     def socket(self) -> Path:
-        """The supervisor's Unix socket. It is not under ``data``, whose path may be longer than a socket's path may be."""
+        """The supervisor's Unix socket.
+
+        It is not under ``data``, because that path may be too long for the path of a socket.
+        """
         name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"shelfsight-{os.getuid()}-{name}.sock"
 
     def prepare(self) -> None:
-        """Create the folders."""
+        """Create the folders of the installation."""
         for folder in (self.run, self.logs, self.data / "mongodb", self.data / "redis", self.data / "blobs"):
             folder.mkdir(parents=True, exist_ok=True)
 
     def assign_ports(self) -> dict[str, int]:
-        """Choose and save the servers' ports; a saved port is kept unless another program uses it now."""
+        """Choose and save the ports of the embedded servers; keep a saved port unless another program now uses it."""
         saved = self.read_ports()
         ports = {}
         for name in ("mongod", "redis"):
@@ -82,7 +93,7 @@ class Installation:
         return ports
 
     def read_ports(self) -> dict[str, int]:
-        """Read the ports that were assigned last; empty before the first start."""
+        """Return the ports that were assigned last; empty before the first start."""
         try:
             saved = json.loads((self.run / "ports.json").read_text())
         except (FileNotFoundError, ValueError):
@@ -90,7 +101,7 @@ class Installation:
         return {name: port for name, port in saved.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the variables that each process of this installation gets in addition to the caller's own."""
+        """Return the environment variables that this installation's processes get beside the caller's variables."""
         variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
@@ -107,7 +118,7 @@ class Installation:
         return variables
 
     def commands(self, ports: dict[str, int]) -> dict[str, list[str]]:
-        """Return the command line of each process by its name, in the order in which they are started."""
+        """Return the command lines of the processes by name, in the order in which the processes are started."""
         commands = {}
         if self.embedded_mongodb:
             commands["mongod"] = embedded_servers.mongod_command(self.data / "mongodb", ports["mongod"])
@@ -121,10 +132,13 @@ class Installation:
         return commands
 
     def save(self) -> None:
-        """Save the parameters of this start for ``stop`` and ``status``; only the owner may read them, because URLs may hold passwords."""
+        """Save the parameters of this start for ``scripts/stop`` and ``scripts/status``.
+
+        Only the owner can read the file, because URLs may contain passwords.
+        """
         parameters = {"port": self.port, "workers": self.workers, "given": self.variables}
         temp = self.run / "house.new"
-        temp.unlink(missing_ok=True)  # one left by a crash may have another mode
+        temp.unlink(missing_ok=True)  # a file left behind by a crash may have another mode
         with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(json.dumps(parameters) + "\n")
         temp.replace(self.run / "house.json")
@@ -132,10 +146,11 @@ class Installation:
     def acquire_lock(self, timeout_s: float = 0.0) -> IO[str] | None:
         """Lock the data folder for this process until the returned file is closed.
 
-        This is a POSIX lock, so that ``find_lock_holder`` can query it without acquiring it. Such a lock is released when the process
-        closes *any* descriptor of the file: the holder must not open the file again.
+        This is a POSIX lock, so that ``find_lock_holder`` can query it without acquiring it. Such a lock is released
+        when the process closes *any* descriptor of the file, so the process that holds the lock must not open the file
+        again.
 
-        :returns: the open lock file, or None when another process holds the lock for all of ``timeout_s``.
+        :returns: the open lock file, or None if another process still holds the lock after ``timeout_s`` seconds.
         """
         until = time.monotonic() + timeout_s
         file = (self.run / "lock").open("a")
@@ -146,14 +161,15 @@ class Installation:
                 if time.monotonic() >= until:
                     file.close()
                     return None
-                time.sleep(0.05)  # polling: a non-blocking lock has no event to wait for
+                time.sleep(0.05)  # poll, because there is no event for the release of a lock
             else:
                 return file
 
     def find_lock_holder(self) -> int | None:
-        """Return the pid of the process that holds the lock, None when there is none. Queries only, so that no start is disturbed.
+        """Return the pid of the process that holds the lock; None if no process holds it.
 
-        The pid is 0 or less when that process is not visible from here: it is in another container, or on another machine.
+        The lock is only queried and not acquired, so that no start is disturbed. The pid is 0 or less if the process
+        that holds the lock is not visible, because it runs in another container or on another machine.
         """
         try:
             with (self.run / "lock").open() as file:
@@ -164,7 +180,7 @@ class Installation:
         return None if kind == fcntl.F_UNLCK else int(pid)
 
     def write_stage(self, stage: Stage | None) -> None:
-        """Save the current step of the start, None when the start is complete."""
+        """Save the current step of the start; None means that the start is complete."""
         path = self.run / "stage.json"
         if stage is None:
             path.unlink(missing_ok=True)
@@ -174,14 +190,14 @@ class Installation:
         temp.replace(path)
 
     def read_stage(self) -> Stage | None:
-        """Read the step that ``write_stage`` saved last, None when no start is in progress."""
+        """Return the step that ``write_stage`` saved last; None if no start is in progress."""
         try:
             return Stage(*json.loads((self.run / "stage.json").read_text()))
         except (FileNotFoundError, ValueError):
             return None
 
     def pid(self, name: str) -> int | None:
-        """Return the pid of a process of this installation, None when it is not running."""
+        """Return the pid of a process of this installation; None if the process is not running."""
         try:
             pid = int((self.run / f"{name}.pid").read_text())
             os.kill(pid, 0)
@@ -191,7 +207,7 @@ class Installation:
 
 
 def load_installation(data: Path) -> Installation | None:
-    """Load the installation that was last started with a data folder, None when there was no start yet."""
+    """Return the installation that was last started with a data folder; None if none was started yet."""
     try:
         saved = json.loads((data / "run/house.json").read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,7 @@
-"""The reason why a worker cannot use its model, read from the worker's log: ``/readyz`` is public and names no path and no file."""
+"""Read from a worker's log why the worker cannot use its model.
+
+``/readyz`` does not return the reason, because it is public and must not reveal paths and file names.
+"""
 
 import json
 from pathlib import Path
@@ -10,16 +13,17 @@ _PREFIX: Final = "no model: "
 class ModelErrorLog:
     """Reads the model errors that a worker logs after this object was created.
 
-    Worker heartbeats, and log lines of an earlier start, are ignored: they say nothing about the model of this start.
+    Log lines of earlier starts are ignored, and so are worker heartbeats, because neither describes the model of this
+    start.
     """
 
     def __init__(self, log: Path) -> None:
-        """Store the current end of the log; create this object before any process is started."""
+        """Store the current end position of the log; create this object before any process is started."""
         self.log = log
         self._begin = log.stat().st_size if log.exists() else 0
 
     def read_last(self) -> str | None:
-        """Return the last model error, None when there is none."""
+        """Return the last model error; None if there is none."""
         if not self.log.exists():
             return None
         with self.log.open("rb") as log:
@@ -30,7 +34,7 @@ class ModelErrorLog:
 
 
 def _message(line: str) -> str:
-    """Return the message of a log line; ``LOG_FORMAT`` sets whether the line is JSON or text."""
+    """Return the message of a log line, which is JSON or text, depending on ``LOG_FORMAT``."""
     try:
         return str(json.loads(line)["message"])
     except (ValueError, KeyError, TypeError):

@@ -1,8 +1,9 @@
 """The pipe between ``scripts/start`` and the watchdog that it starts.
 
-``scripts/start`` holds the write end and passes the read end to the watchdog (``--parent-pipe``). The kernel closes the write end when
-``scripts/start`` ends, whatever the cause, SIGKILL included: the watchdog then stops everything. One byte written before that detaches
-the watchdog, which then runs on without its parent.
+``scripts/start`` holds the write end and passes the read end to the watchdog (``--parent-pipe``). The kernel closes the
+write end when ``scripts/start`` ends for any reason, including SIGKILL, and the watchdog then stops everything. If
+``scripts/start`` writes one byte to the pipe before it ends, the watchdog is detached and continues to run without its
+parent.
 """
 
 import os
@@ -22,12 +23,12 @@ def open_pipe() -> tuple[int, int]:
 
 
 def detach(write_end: int) -> None:
-    """Let the watchdog run on after this process ends."""
+    """Detach the watchdog, so that it continues to run after this process has ended."""
     os.write(write_end, _DETACH)
 
 
 def stop_when_closed(read_end: int) -> None:
-    """Send SIGTERM to this process when the write end is closed before ``detach``; a thread waits for that."""
+    """Start a thread that sends SIGTERM to this process if the write end is closed before ``detach`` was called."""
 
     def wait_for_parent() -> None:
         detached = os.read(read_end, 1)

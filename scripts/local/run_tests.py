@@ -1,6 +1,7 @@
 """``scripts/test``: run all checks, on a developer's machine and in CI alike.
 
-``--fast`` leaves out the tests that take long: end-to-end, fault and slow tests. Further arguments are passed to pytest.
+``--fast`` leaves out the tests that take a long time: the end-to-end tests, the fault tests and the tests marked as
+slow. Further arguments are passed to pytest.
 """
 
 import argparse
@@ -21,21 +22,22 @@ _LINTS: Final = {
     "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
 _PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
-"""Two processes, each test file in one of them: end-to-end tests wait more than they compute."""
+"""Two processes are used, because end-to-end tests wait more than they compute. Each test file runs in one of the
+processes."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 3600
 
 
 def main() -> None:
-    """Run the checks one after the other; exit with 1 and print the names of failed checks."""
+    """Run the checks one after the other; if any fails, print the names of the failed checks and exit with 1."""
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="linters, unit tests and the quick tests with real servers: under 90 s")
-    parser.add_argument("--lint", action="store_true", help="linters only")
+    parser.add_argument("--fast", action="store_true", help="run only the linters, the unit tests and the quick tests with real servers (under 90 s)")
+    parser.add_argument("--lint", action="store_true", help="run only the linters")
     arguments, pytest_arguments = parser.parse_known_args()
     failed = [name for name, command in _LINTS.items() if not _passes(name, command)]
     if not arguments.lint:
         if not arguments.fast and shutil.which("chromium") is None:
-            print("No chromium on PATH: the browser tests are skipped. To run them install chromium (Debian: apt-get install chromium).", flush=True)
+            print("No chromium on PATH, so the browser tests are skipped. To run them, install chromium (Debian: apt-get install chromium).", flush=True)
         # pytest runs last, so that its summary is the last line of the output.
         if failed:
             print(f"failed: {', '.join(failed)}", flush=True)

@@ -25,19 +25,19 @@ from scripts.local.model_errors import ModelErrorLog
 from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
-"""Generous, because the first start of a worker reads a few hundred MB of libraries, perhaps from a slow disk. The time in which a
-server recovers its data does not count."""
+"""Time limit in seconds. It is long, because the first start of a worker reads a few hundred MB of libraries, perhaps
+from a slow disk. The time in which a server recovers its data does not count."""
 STOP_LIMIT_S: Final = 180.0
 _PORT_WAIT_S: Final = 15.0
 _console = Console(stderr=True, highlight=False)
 
 
 class CannotStart(Exception):
-    """Shelfsight cannot be started; the text is one line that names the cause and the remedy."""
+    """Shelfsight cannot be started; the message is one line with the cause and the remedy."""
 
 
 class StoppedExternally(Exception):
-    """Another process stopped the watchdog in order: ``scripts/stop``, or a signal."""
+    """The watchdog was stopped cleanly by ``scripts/stop`` or by a signal from another process."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,10 +45,11 @@ class Interrupted(KeyboardInterrupt):
 
 
 def main() -> None:
-    """Start, wait until ready, print the addresses; in the foreground run until Ctrl-C.
+    """Start Shelfsight, wait until it is ready, and print the addresses; in the foreground, run until Ctrl-C.
 
-    Exit codes: 0 ready (in the foreground: stopped in order), 1 not started, 128 + signal number when interrupted before it was ready.
-    With an exit code other than 0 no process is left running.
+    The exit code is 0 if Shelfsight became ready (in the foreground: and was stopped cleanly), 1 if it did not start,
+    and 128 + the signal number if a signal interrupted the start. If the exit code is not 0, no process is left
+    running.
     """
     arguments = _parse_arguments()
     installation = Installation(arguments.data.resolve(), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
@@ -62,7 +63,7 @@ def main() -> None:
         _console.print("Stopped by another process (scripts/stop or a signal).")
         sys.exit(1 if arguments.detach else 0)
     except Interrupted as interrupted:
-        _console.print("error: interrupted before it was ready; nothing is left running")
+        _console.print("error: interrupted before Shelfsight was ready; no process is left running")
         sys.exit(128 + interrupted.args[0])
     except PermissionError as error:
         sys.exit(f"error: {error.filename} belongs to another user; choose another folder with --data")
@@ -73,10 +74,11 @@ def main() -> None:
 def failed_checks(url: str) -> dict[str, str] | None:
     """Request ``/readyz``.
 
-    :returns: the reason for each failed check by its name, empty when all is ready; None when the web front does not answer.
+    :returns: the reason for each failed check, by the name of the check; empty if everything is ready, None if the web
+        front does not answer.
     """
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- always http to loopback
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- the URL is always http on loopback
             body: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         try:
@@ -90,8 +92,8 @@ def failed_checks(url: str) -> dict[str, str] | None:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/start", description="Start Shelfsight on this machine and wait until it is ready.")
-    parser.add_argument("--detach", action="store_true", help="return when it is ready and keep it running; scripts/stop stops it")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder of all data, logs and pid files (default: data)")
+    parser.add_argument("--detach", action="store_true", help="return when Shelfsight is ready, and keep it running until scripts/stop stops it")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder for all data, logs and pid files (default: data)")
     parser.add_argument("--port", type=_integer(1, 65535), default=5000, metavar="N", help="port of the web front on loopback (default: 5000)")
     parser.add_argument("--workers", type=_integer(1, 256), metavar="N", help="number of worker processes (default: one for each core)")
     return parser.parse_args()
@@ -108,9 +110,10 @@ def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def _check(installation: Installation) -> None:
-    """Check what would prevent the start, before any process is started.
+    """Check, before any process is started, that nothing prevents the start.
 
-    :raises CannotStart: when it is already running, the web port is in use, a setting is invalid, or disk space is short.
+    :raises CannotStart: when Shelfsight is already running, the web port is in use, a setting is invalid, or disk space
+        is short.
     :raises embedded_servers.Unusable: when this machine cannot run the embedded MongoDB.
     :raises OSError: when the data folder cannot be created.
     """
@@ -124,7 +127,7 @@ def _check(installation: Installation) -> None:
     installation.prepare()
     until = time.monotonic() + _PORT_WAIT_S
     while (installation.run / "guard.pid").exists() and not embedded_servers.is_free(installation.port) and time.monotonic() < until:
-        time.sleep(0.1)  # after a crash; the children of a killed process end within a second or two
+        time.sleep(0.1)  # after a crash, the children of a killed process end within a second or two
     if not embedded_servers.is_free(installation.port):
         raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
@@ -135,7 +138,8 @@ def _check(installation: Installation) -> None:
 def _check_disk(installation: Installation, watermark: int, *, used: bool) -> None:
     """Check that there is enough disk space for uploads to be accepted.
 
-    A folder that already holds data is started in any case, with a warning, so that its data can be viewed and deleted.
+    If the folder already holds data, Shelfsight is started even without enough space, so that the data can be viewed
+    and deleted; a warning is printed.
 
     :raises CannotStart: when disk space is short for a new installation.
     """
@@ -161,11 +165,11 @@ def _url(installation: Installation) -> str:
 
 
 def _start(installation: Installation, *, detach: bool) -> None:
-    """Start all processes; in the foreground run until Ctrl-C, SIGTERM or SIGHUP, then stop them.
+    """Start all processes; in the foreground, run until Ctrl-C, SIGTERM or SIGHUP, then stop all processes.
 
     :raises CannotStart: when the watchdog ended by itself, or the web front is not ready in time.
     :raises StoppedExternally: when another process stopped the watchdog.
-    :raises Interrupted: when a signal arrived before it was ready.
+    :raises Interrupted: when a signal arrived before Shelfsight was ready.
     """
     model_errors = ModelErrorLog(installation.logs / "worker-1.log")
     watchdog, pipe = _start_watchdog(installation)
@@ -192,7 +196,7 @@ def _start(installation: Installation, *, detach: bool) -> None:
 def _start_watchdog(installation: Installation) -> "tuple[subprocess.Popen[bytes], int]":
     """Start the watchdog.
 
-    :returns: its process, and the write end of its parent pipe.
+    :returns: the process of the watchdog, and the write end of the parent pipe.
     """
     installation.write_stage(None)  # removes the stage of an earlier start
     read_end, write_end = parent_pipe.open_pipe()
@@ -207,28 +211,29 @@ def _start_watchdog(installation: Installation) -> "tuple[subprocess.Popen[bytes
             stdout=log,
             stderr=log,
             pass_fds=[read_end],
-            start_new_session=True,  # the terminal must send Ctrl-C to this process only, which stops the watchdog in order
+            start_new_session=True,  # the terminal must send Ctrl-C only to this process, which then stops the watchdog cleanly
         )
     os.close(read_end)
     return watchdog, write_end
 
 
 def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[bytes]", model_errors: ModelErrorLog) -> None:
-    """Wait until ``/readyz`` answers 200; show the current step meanwhile.
+    """Wait until ``/readyz`` responds with 200; meanwhile, show the current step.
 
     :raises CannotStart: when the watchdog ended, or the web front is not ready in time.
     :raises StoppedExternally: when another process stopped the watchdog.
     """
     began = time.monotonic()
     longest_wait = 0.0
-    """The longest wait for one running server so far; it extends the limit, because that server is recovering its data."""
+    """The longest wait for one running server so far. It extends the time limit, because the server recovers its data
+    in this time."""
     with _console.status("Starting ...") as line:
         shown = ""
         while (elapsed := time.monotonic() - began) < READY_LIMIT_S + longest_wait:
             if watchdog.poll() is not None:
                 raise _reason_of_end(installation, watchdog)
             failed = failed_checks(_url(installation))
-            if failed == {} and installation.find_lock_holder() == watchdog.pid:  # the answer may come from a concurrent start
+            if failed == {} and installation.find_lock_holder() == watchdog.pid:  # the response may come from a concurrent start
                 _console.print(f"Ready after {elapsed:.0f} s.")
                 return
             if failed and "model" in failed and (error := model_errors.read_last()):
@@ -240,7 +245,7 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
             if step != shown and not _console.is_terminal:
                 _console.print(f"{step} ...", soft_wrap=True)
             shown = step
-            time.sleep(0.2)  # polling: other processes send no notification
+            time.sleep(0.2)  # poll, because other processes send no notification
     why = "; ".join(f"{name}: {detail}" for name, detail in (failed_checks(_url(installation)) or {}).items()) or shown
     raise CannotStart(f"Shelfsight was not ready after {elapsed:.0f} s ({why}) and has been stopped; see {installation.logs}, then start it again")
 
@@ -248,14 +253,17 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
 def _reason_of_end(installation: Installation, watchdog: "subprocess.Popen[bytes]") -> Exception:
     if watchdog.returncode == 0:
         return StoppedExternally()
-    if installation.find_lock_holder() is not None:  # of two concurrent starts, the other acquired the lock
+    if installation.find_lock_holder() is not None:  # a concurrent start has acquired the lock
         return _already_running(installation)
     last_line = (installation.logs / "guard.log").read_text(errors="replace").strip().rpartition("\n")[2]
     return CannotStart(f"the watchdog ended while starting ({last_line}); see {installation.logs}")
 
 
 def _install_signal_handlers() -> None:
-    """Raise ``Interrupted`` on the signals that end this program; a signal that the caller ignores (nohup) stays ignored."""
+    """Raise ``Interrupted`` on the signals that end this program.
+
+    A signal that the caller ignores (nohup) stays ignored.
+    """
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
@@ -272,9 +280,9 @@ def _install_signal_handlers() -> None:
 
 
 def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
-    """Stop all processes in order; on another Ctrl-C kill them."""
+    """Stop all processes cleanly; on another Ctrl-C, kill them."""
     for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, signal.SIG_IGN)  # a closed terminal sends SIGHUP twice: from the shell and from the kernel
+        signal.signal(name, signal.SIG_IGN)  # when a terminal is closed, both the shell and the kernel send SIGHUP
     if watchdog.poll() is not None:
         return
     watchdog.terminate()
@@ -282,7 +290,7 @@ def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
         with _console.status("Stopping: web, workers, sweep, then the servers (press Ctrl-C again to kill them) ..."):
             watchdog.wait(STOP_LIMIT_S)
     except (KeyboardInterrupt, subprocess.TimeoutExpired):
-        watchdog.kill()  # the kernel then kills its children (exec_child)
+        watchdog.kill()  # the kernel then kills the watchdog's children (see exec_child)
         watchdog.wait(STOP_LIMIT_S)
 
 

@@ -28,16 +28,21 @@ NOT_RUNNING: Final = 3
 _OLD_S: Final = 300.0
 _REMEDIES: Final = {
     "bytes_missing": "an accepted file is missing from the blob store: restore it from a backup, then upload it again",
-    "decoder_crash": "three processes crashed while processing such an image: download its original and examine it",
+    "decoder_crash": "three processes crashed while processing an image: download the original and examine it",
     "out_of_memory": "raise WORKER_CHILD_MEMORY_BYTES, or upload a smaller image",
     "too_many_pixels": "upload a smaller image, or raise LIMITS_MAX_PIXELS",
 }
-"""For error codes that an operator can act on; all others mean that the file itself is damaged: upload an intact one."""
+"""Remedies for the error codes that an operator can act on. Any other code means that the file is damaged and must be
+replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One process: ``pid`` is None while it is not running; ``up_s`` in seconds, ``memory`` in bytes; ``restarts`` since the start."""
+    """The state of one process.
+
+    ``pid`` is None while the process is not running. ``up_s`` is in seconds, and ``memory`` is in bytes. ``restarts``
+    counts the restarts since the installation was started.
+    """
 
     name: str
     pid: int | None
@@ -50,9 +55,10 @@ class ProcessStatus:
 class Status:
     """The state of an installation.
 
-    ``not_ready`` is None when the web front does not answer; ``backlog``, ``ledger`` and ``failed`` are None when MongoDB does not.
-    ``external`` names the variables whose servers were not started by ``scripts/start`` (not their URLs, which may hold a password).
-    ``starting`` is the current step of a start in progress.
+    ``not_ready`` is None when the web front does not answer; ``backlog``, ``ledger`` and ``failed`` are None when
+    MongoDB does not answer. ``external`` lists the variables that set a server which ``scripts/start`` did not start;
+    it does not hold the URLs, which may contain a password. ``starting`` is the current step of a start in progress,
+    None if there is none.
     """
 
     running: bool
@@ -70,7 +76,7 @@ class Status:
 
 
 def main() -> None:
-    """Print the status; exit with 0 when all is ready, 1 when it is not, 3 when nothing is running."""
+    """Print the status; exit with 0 if everything is ready, 1 if something is not, and 3 if nothing is running."""
     parser = argparse.ArgumentParser(prog="scripts/status", description="Print processes, backlog, disk space and failures, and what to do about problems.")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
@@ -91,14 +97,14 @@ def main() -> None:
 
 
 def restore_variables(installation: Installation) -> None:
-    """Set the environment variables that the installation was started with, in place of those of this shell."""
+    """Set ``SAVED_VARIABLES`` in this process to the values that the installation was started with."""
     for name in SAVED_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(installation.variables)
 
 
 def read_status(installation: Installation) -> Status:
-    """Read the state of an installation. Takes a few seconds at most, even when no server answers."""
+    """Read the state of an installation. This takes a few seconds at most, even if no server answers."""
     running = installation.find_lock_holder() is not None
     stage = installation.read_stage() if running else None
     url = f"http://{embedded_servers.LOOPBACK}:{installation.port}"
@@ -123,7 +129,7 @@ def read_status(installation: Installation) -> Status:
 
 
 def advise(status: Status, installation: Installation) -> list[str]:
-    """Return what to do, the most urgent first; empty when there is no problem."""
+    """Return what the operator should do, the most urgent task first; empty if there is no problem."""
     if not status.running:
         return ["Nothing is running; start it with scripts/start"]
     advice = []
@@ -134,7 +140,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
         )
     down = [process.name for process in status.processes if process.pid is None]
     if down:
-        advice.append(f"Not running, because it is being restarted or fails repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
+        advice.append(f"These processes are not running, because they are being restarted or fail repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
     advice += _advise_on_readiness(status, installation)
     if status.ledger is not None and (missing := _count_missing(status.ledger)):
         advice.append(f"The ledger does not balance: {missing} accepted images have no document, so documents were removed by hand. Restore a backup.")
@@ -148,7 +154,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
 
 def _advise_on_readiness(status: Status, installation: Installation) -> list[str]:
     if status.starting:
-        return [f"It is starting: {status.starting}; see {installation.logs}/guard.log"]
+        return [f"Shelfsight is starting: {status.starting}; see {installation.logs}/guard.log"]
     if status.not_ready is None:
         return [f"The web front does not answer; see {installation.logs}/web.log"]
     return [f"{name}: {detail}" for name, detail in status.not_ready.items()]
@@ -172,7 +178,7 @@ def _read_process(installation: Installation, name: str) -> ProcessStatus:
             memory = sum(member.memory_info().rss for member in tree)
             return ProcessStatus(name, pid, time.time() - process.create_time(), memory, restarts)
     except psutil.Error:
-        pass  # it ended in the meantime
+        pass  # the process ended in the meantime
     return ProcessStatus(name, None, 0.0, 0, restarts)
 
 

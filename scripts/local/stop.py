@@ -1,4 +1,4 @@
-"""``scripts/stop``: stop the installation that ``scripts/start`` started with a data folder, in order."""
+"""``scripts/stop``: cleanly stop the installation that ``scripts/start`` started with a data folder."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from scripts.local.start import STOP_LIMIT_S
 
 def main() -> None:
     """Stop the watchdog and wait until it has ended."""
-    parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine, in order.")
+    parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine cleanly.")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     data = parser.parse_args().data.resolve()
     try:
@@ -30,11 +30,11 @@ def main() -> None:
 
 
 def stop(installation: Installation) -> bool:
-    """Stop the processes of an installation. Servers given by ``MONGODB_URL`` or ``REDIS_URL`` are left running.
+    """Stop the processes of an installation. Servers set by ``MONGODB_URL`` or ``REDIS_URL`` are not stopped.
 
     :returns: whether anything was running.
-    :raises TimeoutError: when it is still running after ``STOP_LIMIT_S``.
-    :raises PermissionError: when it belongs to another user.
+    :raises TimeoutError: when the installation is still running after ``STOP_LIMIT_S`` seconds.
+    :raises PermissionError: when the installation belongs to another user.
     """
     watchdog = installation.find_lock_holder()
     if watchdog is None:
@@ -42,12 +42,12 @@ def stop(installation: Installation) -> bool:
     until = time.monotonic() + STOP_LIMIT_S
     with Console(stderr=True).status("Stopping: web, workers, sweep, then the servers ..."):
         if watchdog > 0:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
+            with contextlib.suppress(ProcessLookupError):  # the watchdog has just ended
                 os.kill(watchdog, signal.SIGTERM)
         while installation.find_lock_holder() is not None:
             if time.monotonic() > until:
-                raise TimeoutError(f"still running after {STOP_LIMIT_S:.0f} s; see {installation.logs}, or kill pid {watchdog}")
-            time.sleep(0.1)  # polling: another process sends no notification
+                raise TimeoutError(f"Shelfsight is still running after {STOP_LIMIT_S:.0f} s; see {installation.logs}, or kill the process with pid {watchdog}")
+            time.sleep(0.1)  # poll, because the watchdog sends no notification
     return True
 
 

@@ -1,4 +1,8 @@
-"""Real servers for tests and benchmarks: each on a free port with its own folder; its pid is verified, and it is stopped by its pid."""
+"""Run real servers for tests and benchmarks.
+
+Each server has its own folder and uses a free port. The pid of the server that answers is verified, and the server is
+stopped by its pid.
+"""
 
 import os
 import shutil
@@ -14,7 +18,7 @@ _STOP_S: Final = 20
 
 
 class Server:
-    """One server process with its own data folder, on one port for the lifetime of this object."""
+    """One server process with its own data folder; it uses the same port for the lifetime of this object."""
 
     name: str
 
@@ -42,8 +46,8 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Pid of the running process."""
-        assert self._process is not None  # noqa: S101 -- the caller starts it first
+        """The pid of the running process."""
+        assert self._process is not None  # noqa: S101 -- the caller starts the process first
         return self._process.pid
 
     def start(self) -> None:
@@ -60,7 +64,7 @@ class Server:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """Stop the process with SIGTERM, and with SIGKILL if it is still running after ``_STOP_S``."""
+        """Stop the process with SIGTERM, and with SIGKILL if it is still running after ``_STOP_S`` seconds."""
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
@@ -88,14 +92,14 @@ class Server:
 
 
 class Mongod(Server):
-    """A mongod, as a replica set with one member."""
+    """A mongod that is a replica set with one member."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, embedded_servers.mongod_command, embedded_servers.wait_for_mongod, "mongod")
 
     @property
     def url(self) -> str:
-        """Connection string of this MongoDB."""
+        """The connection string of this MongoDB."""
         return embedded_servers.mongo_url(self.port)
 
 
@@ -107,5 +111,5 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """URL of this Redis."""
+        """The URL of this Redis."""
         return embedded_servers.redis_url(self.port)

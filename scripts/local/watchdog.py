@@ -1,8 +1,9 @@
 """``python -m scripts.local.watchdog``: run supervisord, which runs every other process of an installation.
 
-The watchdog holds the lock of the data folder, starts supervisord, and starts the servers before the processes that need them. It
-starts over when supervisord is killed, which ends all of supervisord's children too. On SIGTERM or SIGINT it stops the installation
-in order; it does the same when the ``scripts/start`` that started it ends without detaching it (``parent_pipe``).
+The watchdog locks the data folder, starts supervisord, and starts the servers before the processes that need them. If
+supervisord is killed, all its children end too, and the watchdog starts everything again. On SIGTERM or SIGINT, the
+watchdog stops the installation cleanly. It does the same if the ``scripts/start`` that started it ends without
+detaching it (see ``parent_pipe``).
 """
 
 import argparse
@@ -29,15 +30,15 @@ from scripts.local.installation import ROOT, Installation, Stage
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
-"""A process that only tries whether it could acquire the lock holds it for a moment."""
+"""Time limit in seconds. A process that only checks whether the lock is free holds it for a moment."""
 _RPC_S: Final = 10.0
 _PID_S: Final = 60.0
-"""Time limit for a running supervisor to start a server."""
+"""Time limit in seconds for a running supervisor to start a server."""
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
 _INDEXES_S: Final = 120
 _CALL_ERRORS: Final = (OSError, Error, HTTPException)
-"""Errors of a call to a supervisor that is not running, or is killed during the call."""
+"""Errors that are raised by calls to a supervisor that is not running or is killed during the call."""
 
 
 class StopRequested(Exception):
@@ -45,10 +46,10 @@ class StopRequested(Exception):
 
 
 def supervisor_config(installation: Installation, ports: dict[str, int]) -> str:
-    """Return supervisord's configuration file.
+    """Return the text of supervisord's configuration file.
 
-    With ``startsecs=0`` and ``autorestart`` no process ends in the state FATAL, however often it is killed; ``exec_child`` limits the
-    rate of restarts.
+    With ``startsecs=0`` and ``autorestart``, no process ends in the state FATAL, even if it is killed many times;
+    ``exec_child`` limits the rate of restarts.
     """
     parts = [
         (
@@ -78,7 +79,7 @@ class Watchdog:
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """Keep the installation running until SIGTERM or SIGINT, then stop it in order."""
+        """Keep the installation running until SIGTERM or SIGINT, then stop it cleanly."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._request_stop)
         try:
@@ -88,7 +89,7 @@ class Watchdog:
                     _log("the supervisor has ended; starting it again")
                 except (embedded_servers.Unusable, *_CALL_ERRORS, subprocess.SubprocessError) as error:
                     self._retry(error)
-                time.sleep(0.5)  # the supervisor's children end with it; let them end first
+                time.sleep(0.5)  # wait until the supervisor's children, which end with it, have ended
         except StopRequested:
             self._stop()
 
@@ -112,7 +113,7 @@ class Watchdog:
 
     def _retry(self, error: Exception) -> None:
         _log(f"start failed: {error}; trying again")
-        with contextlib.suppress(OSError):  # the disk may be full, perhaps for a short time; the log has the error
+        with contextlib.suppress(OSError):  # the disk may be full, perhaps for a short time; the error is in the log
             self._installation.write_stage(Stage(f"Trying again: {error}"))
         if self._supervisor is not None:
             self._supervisor.kill()
@@ -135,9 +136,11 @@ class Watchdog:
                 rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes positional arguments only
 
     def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
-        """Wait until a server is ready, without a time limit while its process runs; log it and write it as the stage.
+        """Wait until a server is ready; there is no time limit while its process runs.
 
-        :raises Unusable: when there is no such process, or it ended.
+        Log the wait, and save it as the current stage.
+
+        :raises Unusable: when the process of the server does not exist, or ended.
         """
         pid = self._pid(name)
         began = time.monotonic()
@@ -147,9 +150,9 @@ class Watchdog:
         _log(f"{title} is ready after {time.monotonic() - began:.0f} s")
 
     def _pid(self, name: str) -> int:
-        """Wait until the supervisor knows the pid of a process.
+        """Wait until the supervisor has started a process, and return the pid of the process.
 
-        :raises Unusable: when the supervisor ended, or did not start the process within ``_PID_S``.
+        :raises Unusable: when the supervisor ended, or did not start the process within ``_PID_S`` seconds.
         """
         until = time.monotonic() + _PID_S
         while time.monotonic() < until:
@@ -159,7 +162,7 @@ class Watchdog:
                 info: Any = supervisor_proxy(self._installation).supervisor.getProcessInfo(name)
                 if info["pid"]:
                     return int(info["pid"])
-            time.sleep(0.1)  # polling: the supervisor sends no notification
+            time.sleep(0.1)  # poll, because the supervisor sends no notification
         raise embedded_servers.Unusable(f"{name} was not started; see {self._installation.logs}/supervisor.log.")
 
     def _stop(self) -> None:
@@ -178,7 +181,7 @@ class Watchdog:
         self._installation.socket.unlink(missing_ok=True)
 
     def _stop_clients(self) -> None:
-        """Stop all processes except the servers; return after ``_STOP_S`` even when some are still running.
+        """Stop all processes except the servers; return after ``_STOP_S`` seconds even if some are still running.
 
         :raises OSError, Error, HTTPException: when the supervisor does not answer.
         """
@@ -191,9 +194,9 @@ class Watchdog:
                 return
             for state in running:
                 if state["statename"] != "STOPPING":
-                    with contextlib.suppress(Fault):  # it ended by itself; if it is restarted, the next round stops it
+                    with contextlib.suppress(Fault):  # the process ended by itself; if it is restarted, the next round stops it
                         rpc.supervisor.stopProcess(state["name"], False)  # noqa: FBT003 -- the remote call takes positional arguments only
-            time.sleep(0.2)  # polling: another process sends no notification
+            time.sleep(0.2)  # poll, because other processes send no notification
 
     def _request_stop(self, _signal: int, _frame: FrameType | None) -> None:
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -202,12 +205,15 @@ class Watchdog:
 
 
 def _log(message: str) -> None:
-    """Write a line with its time to the watchdog's log (guard.log); the times show which step makes a start slow."""
+    """Write a line with the current time to the watchdog's log (guard.log).
+
+    The times show which step makes a start slow.
+    """
     print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
 
 
 def supervisor_proxy(installation: Installation) -> Any:
-    """Return an XML-RPC client of an installation's supervisor."""
+    """Return an XML-RPC client for an installation's supervisor."""
     return ServerProxy("http://127.0.0.1", SupervisorTransport(None, None, f"unix://{installation.socket}"))
 
 
@@ -217,7 +223,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workers", type=int, required=True)
-    parser.add_argument("--parent-pipe", type=int, help="descriptor of the read end of a pipe: stop when its write end is closed")
+    parser.add_argument("--parent-pipe", type=int, help="descriptor of the read end of a pipe; the watchdog stops when the write end is closed")
     arguments = parser.parse_args()
     socket.setdefaulttimeout(_RPC_S)  # the supervisor's client sets no timeout, and a supervisor that hangs must not block a stop
     installation = Installation(arguments.data, arguments.port, arguments.workers)

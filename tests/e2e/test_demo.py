@@ -93,7 +93,7 @@ def test_ctrl_c_ends_the_demo_with_one_line(stack: Stack, folder: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=240)
     assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("Interrupted after ")
+    assert err.splitlines()[-1].startswith("Interrupted; ")
     assert "Traceback" not in err
     assert "To resume" not in err
     assert out == ""

@@ -112,7 +112,7 @@ def test_a_start_that_is_interrupted_before_it_is_ready_leaves_no_process(
     command.wait_for("mongod")
     process.send_signal(signal_number)
     assert process.wait(240) == 128 + signal_number
-    assert command.err.read_text().splitlines()[-1] == "error: interrupted before it was ready; nothing is left running"
+    assert command.err.read_text().splitlines()[-1] == "error: interrupted before Shelfsight was ready; no process is left running"
     command.assert_nothing_is_left()
 
 
@@ -175,7 +175,7 @@ def test_a_start_waits_beyond_its_limit_for_a_server_that_recovers(make_command:
     assert f"waiting for MongoDB (pid {mongod})" in (command.data / "logs/guard.log").read_text()
     time.sleep(12)
     assert process.poll() is None
-    assert "It is starting: Waiting for MongoDB" in run_script("status", "--data", str(command.data)).stdout
+    assert "Shelfsight is starting: Waiting for MongoDB" in run_script("status", "--data", str(command.data)).stdout
     os.kill(mongod, signal.SIGCONT)
     wait_until(lambda: "MongoDB is ready" in (command.data / "logs/guard.log").read_text(), 240)
     process.send_signal(signal.SIGINT)

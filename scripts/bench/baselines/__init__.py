@@ -1,4 +1,4 @@
-"""Baselines of the benchmarks, each as small as possible."""
+"""Baselines for the benchmarks; each is as small as possible."""
 
 import ctypes
 import signal
@@ -10,5 +10,5 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent ends, for whatever reason (prctl(2))."""
+    """Make the kernel send SIGTERM to this process when its parent ends for any reason (see prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,6 +1,7 @@
-"""The minimum work of an upload: read the body in chunks of 1 MB and respond, or also write a durable file.
+"""The minimum work for an upload: read the body in chunks of 1 MB and respond.
 
-``BENCH_FOLDER`` is the folder to which ``write_body`` writes.
+``write_body`` also writes the body to a durable file. The environment variable ``BENCH_FOLDER`` names the folder to
+which ``write_body`` writes.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""Serve the same model with LitServe: ``python -m scripts.bench.baselines.litserve_app PORT WORKERS``.
+"""Serve the service's model with LitServe: ``python -m scripts.bench.baselines.litserve_app PORT WORKERS``.
 
-Set up as its documentation recommends for a CPU: its dynamic batching, one worker process per core, as many HTTP
-processes as workers. The body of ``POST /predict`` is an image. LitServe has no telemetry to turn off.
+LitServe is set up as its documentation recommends for a CPU: with its dynamic batching, one worker process per core,
+and as many HTTP processes as workers. The body of ``POST /predict`` is an image. LitServe has no telemetry that must be
+turned off.
 """
 
 import signal
@@ -19,14 +20,14 @@ _BATCH_TIMEOUT_S = 0.02
 
 
 class Detection(litserve.LitAPI):
-    """Detect objects in batches of images."""
+    """Detects objects in batches of images."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002 -- LitServe's signature
-        """Load the model; called in each worker."""
+    def setup(self, device: str) -> None:  # noqa: ARG002 -- LitServe defines this signature
+        """Load the model. LitServe calls this method in each worker."""
         self._process = create_detection()
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
-        """Return the body unchanged: FastAPI reads it because of this annotation."""
+        """Return the body unchanged; the annotation of ``request`` makes FastAPI read the body."""
         return request
 
     def predict(self, x: list[bytes]) -> list[Any]:
@@ -38,7 +39,8 @@ def main() -> None:
     """Serve until SIGTERM."""
     end_with_parent()
     port, workers = map(int, sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # LitServe stops its processes cleanly only on Ctrl-C
+    # LitServe stops its processes cleanly only on Ctrl-C, so SIGTERM is handled in the same way.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     api = Detection(max_batch_size=BATCH_SIZE, batch_timeout=_BATCH_TIMEOUT_S)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers)
     server.run(host=LOOPBACK, port=port, generate_client_file=False, log_level="warning")

@@ -1,7 +1,7 @@
-"""The reference for all ways of serving: the same processing in a bare loop, in two processes with one thread each.
+"""The baseline for all model servers: the service's processing in a bare loop, in two processes with one thread each.
 
-No import at the top of this module loads torch: the benchmark's own process stays small, the loop's processes load what
-they need.
+No import at the top of this module loads torch, so that the benchmark's own process stays small. The processes of the
+loop import torch when they create their pipeline.
 """
 
 import time
@@ -18,18 +18,21 @@ from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.settings import Limits
 
 BATCH_SIZE: Final = 8
-"""Images per call of the model, for all that is compared: ``worker.vision.detection.detect.CPU_BATCH_SIZE``."""
+"""Images per call of the model in every measurement; the same as ``worker.vision.detection.detect.CPU_BATCH_SIZE``."""
 PROCESSES: Final = 2
 _TIMEOUT_S: Final = 600.0
 
 Pipeline = Callable[[list[bytes]], list[Any]]
-"""Processes a list of encoded images; returns one result per image."""
+"""A function that processes a list of encoded images and returns one result per image."""
 
 
 def create_detection() -> Pipeline:
-    """Load the model on one thread; returns a pipeline that decodes images and returns their detections as for JSON."""
-    from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, only some processes need it
-    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, only some processes need it
+    """Load the model on one thread, and return a pipeline that decodes images and detects objects in them.
+
+    The detections consist of JSON values.
+    """
+    from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
 
     detector = detect.load(threads=1)
     max_pixels = Limits().max_pixels
@@ -37,19 +40,23 @@ def create_detection() -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """Load the model on one thread; returns a worker's whole default processing without reading and writing."""
-    from worker.vision.detection import detect  # noqa: PLC0415 -- as above
+    """Load the model on one thread, and return a pipeline that does a worker's whole default processing.
+
+    The pipeline does not read or write files.
+    """
+    from worker.vision.detection import detect  # noqa: PLC0415 -- for the same reason
 
     return full_pipeline(detect.load(threads=1))
 
 
 def full_pipeline(detector: Any) -> Pipeline:
-    """Return a worker's whole default processing without reading and writing, with a ``Detector``.
+    """Return a pipeline that does a worker's whole default processing with a ``Detector``.
 
-    Each image gets a new id and so other random augmentations, as in the service: the same eight may happen to be
-    cheap.
+    The pipeline does not read or write files. As in the service, each image gets a new id, and therefore different
+    random augmentations. If the same eight ids were always used, their augmentations could happen to be cheaper than
+    others.
     """
-    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- as above
+    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- for the same reason
 
     max_pixels, ids = Limits().max_pixels, count()
 
@@ -63,9 +70,9 @@ def full_pipeline(detector: Any) -> Pipeline:
 
 
 class LoopProcesses:
-    """The processes of the bare loop: started once, idle between measurements, ended by the context manager.
+    """The processes of the bare loop. They start once, are idle between measurements, and end with the context manager.
 
-    :param create: ``create_detection`` or ``create_pipeline``; called in each process.
+    :param create: ``create_detection`` or ``create_pipeline``; it is called in each process.
     """
 
     def __init__(self, create: Callable[[], Pipeline], images: list[bytes]) -> None:
@@ -74,7 +81,7 @@ class LoopProcesses:
         self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
-        """Process ``count`` images in all processes, after an unmeasured warm-up; returns the sum of the rates."""
+        """Process ``count`` images in total after an unmeasured warm-up, and return the sum of all processes' rates."""
         jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
         return sum(job.result(_TIMEOUT_S) for job in jobs)
 
@@ -89,7 +96,7 @@ class LoopProcesses:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """The state of one of the processes."""
+    """The state of one process of the loop."""
 
     process: Pipeline
     images: list[bytes]

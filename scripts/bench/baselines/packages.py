@@ -1,8 +1,8 @@
-"""Install packages that only a baseline needs: each set in its own folder, outside the runtime environment.
+"""Install packages that only a baseline needs: each set of packages in its own folder, outside the runtime environment.
 
-The folder goes first on ``PYTHONPATH``; other packages come from the environment of the current Python. LitServe and
-Ray (``requirements/serving.in``) are locked with the runtime's versions, so that they use the runtime's torch and
-OpenVINO.
+A baseline's process has its folder first on ``PYTHONPATH``; other packages come from the environment of the current
+Python. LitServe and Ray (``requirements/serving.in``) are locked together with the versions in the runtime environment,
+so that they use its torch and OpenVINO.
 """
 
 import hashlib
@@ -26,7 +26,8 @@ def installed_folder(name: str) -> Path:
     """Return the folder with the packages of a lock file, in the user's cache; install them on first use.
 
     :param name: name of the lock file in ``requirements/``, without ``.txt``.
-    :raises NotInstalled: when the package index, disk space or uv is missing.
+    :raises NotInstalled: when the packages cannot be installed, for example because the package index, disk
+        space or uv is missing.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shelfsight"
     lock = ROOT / "requirements" / f"{name}.txt"
@@ -39,7 +40,7 @@ def installed_folder(name: str) -> Path:
         with tempfile.TemporaryDirectory(dir=caches) as temp:
             packages = Path(temp) / "packages"
             _install(lock, packages)
-            packages.rename(installed)  # atomic: if the folder exists, it is complete
+            packages.rename(installed)  # renaming is atomic, so the folder is complete if it exists
     except subprocess.TimeoutExpired as error:
         raise NotInstalled(f"the installation took more than {_INSTALL_TIMEOUT_S} s") from error
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Serve the same model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
+"""Serve the service's model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
-Set up as its documentation recommends: its dynamic batching, one replica per core, blocking calls in a thread beside
-the replica's event loop, the throughput mode (set by ``scripts.bench.model_server_rates``). Without its HAProxy, which
-listens on all interfaces. The body of ``POST /predict`` is an image.
+Ray Serve is set up as its documentation recommends: with its dynamic batching, one replica per core, blocking calls in
+a thread beside the replica's event loop, and the throughput mode (set by ``scripts.bench.model_server_rates``). Its
+HAProxy is not used, because it listens on all interfaces. The body of ``POST /predict`` is an image.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _OBJECT_STORE_BYTES = 200_000_000
 
 
 class Detection:
-    """Detect objects in batches of images; each replica loads the model."""
+    """Detects objects in batches of images; each replica loads the model."""
 
     def __init__(self) -> None:
         _stay_on_loopback()
@@ -32,7 +32,7 @@ class Detection:
 
     @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=_BATCH_TIMEOUT_S)
     async def detect(self, images: list[bytes]) -> list[Any]:
-        """Decode a batch of images and detect objects in them; one batch at a time."""
+        """Decode one batch of images at a time, and detect objects in the images."""
         return await asyncio.to_thread(self._process, images)
 
     async def __call__(self, request: Request) -> Any:
@@ -41,9 +41,9 @@ class Detection:
 
 
 def _stay_on_loopback() -> None:
-    """Make the replica's internal gRPC server listen on loopback only; its address has no setting.
+    """Make the replica's internal gRPC server listen on loopback only; Ray has no setting for its address.
 
-    Must be called before that server starts.
+    This function must be called before the gRPC server starts.
     """
     from ray.serve._private import replica  # noqa: PLC0415 -- needed only in the replica
 
@@ -58,7 +58,7 @@ def main() -> None:
     deployment = serve.deployment(
         Detection, num_replicas=PROCESSES, max_ongoing_requests=4 * BATCH_SIZE, ray_actor_options={"num_cpus": 1}
     )
-    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # a short path, because it contains sockets
+    with tempfile.TemporaryDirectory(prefix="shelfsight-ray-") as folder:  # the path must be short, because the folder contains sockets
         ray.init(
             num_cpus=PROCESSES,
             num_gpus=0,
@@ -68,7 +68,7 @@ def main() -> None:
             _node_ip_address=LOOPBACK,
             _temp_dir=folder,
         )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # replaces Ray's handler, which exits at once
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # replaces Ray's handler, which exits immediately
         try:
             serve.start(http_options={"host": LOOPBACK, "port": port})
             serve.run(deployment.bind(), route_prefix="/predict")

@@ -1,4 +1,4 @@
-"""The same processing as torchvision's documentation shows it: v2 transforms on tensors, the eager model."""
+"""A worker's processing, written as in torchvision's documentation, with v2 transforms and the eager model."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _LAPLACIAN = torch.tensor([[[[0.0, 1, 0], [1, -4, 1], [0, 1, 0]]]])
 
 
 class Script:
-    """Decode, detect, measure quality, read barcodes, thumbnail, draw boxes, four augmentations; encode all.
+    """Processes an image like a worker: detection, quality, barcodes, thumbnail, drawn boxes and four augmentations.
 
     :param model: a torchvision detector.
     """
@@ -33,7 +33,7 @@ class Script:
 
     @torch.inference_mode()
     def process(self, data: bytes) -> list[bytes]:
-        """Process one JPEG; returns the JPEGs of all variants."""
+        """Process one JPEG, and return the JPEGs of all variants."""
         rgb = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
         found = self._model([rgb.float() / 255])[0]
         kept = found["boxes"][found["scores"] >= 0.3]

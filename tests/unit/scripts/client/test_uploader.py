@@ -101,7 +101,7 @@ def test_pending_groups_whose_keys_have_expired_cause_a_warning(service: Scripte
     kill_after_two_groups(service, folder)
     journal = resume_files(folder)[0]
     journal.write_text(re.sub(r'"at": [0-9.]+', f'"at": {time.time() - 25 * 3600}', journal.read_text()))
-    assert "4 images were in flight more than 24 h ago" in upload(service, folder)[2]
+    assert "4 images were sent more than 24 h ago" in upload(service, folder)[2]
 
 
 def test_a_changed_file_is_a_new_image_and_the_rest_of_its_group_is_sent_once(service: ScriptedService, folder: Path) -> None:
@@ -150,10 +150,10 @@ def test_on_ctrl_c_the_results_of_requests_in_flight_are_recorded(service: Scrip
     first = Client(service, folder)
     service.wait_for(2)
     first.signal(signal.SIGINT)
-    assert first.read_line() == "Waiting for 2 requests in flight; press Ctrl-C again to exit at once.\n"
+    assert first.read_line() == "Waiting for 2 requests in progress; press Ctrl-C again to exit immediately.\n"
     service.answering.set()
     code, _, stderr = first.end()
-    assert (code, stderr.startswith("Interrupted after 4 images. To resume: scripts/upload "), stderr.count("\n")) == (130, True, 1)
+    assert (code, stderr.startswith("Interrupted; 4 images were accepted. To resume: scripts/upload "), stderr.count("\n")) == (130, True, 1)
     code, summary, _ = upload(service, folder)
     assert (code, summary["accepted"], summary["skipped"], len(service.requests)) == (0, 6, 4, 3)
 
@@ -225,7 +225,7 @@ def test_without_a_resume_file_an_upload_cannot_be_resumed(service: ScriptedServ
     client.signal(signal.SIGINT)
     client.read_line()
     service.answering.set()
-    assert client.end()[::2] == (130, "Interrupted after 4 images.\n")
+    assert client.end()[::2] == (130, "Interrupted; 4 images were accepted.\n")
 
 
 def test_a_wrong_token_is_reported_with_the_problem_of_the_service(service: ScriptedService, folder: Path) -> None:
@@ -255,7 +255,7 @@ def test_images_that_can_no_longer_be_read_are_rejected_one_by_one(service: Scri
 @pytest.mark.parametrize(
     ("arguments", "stderr"),
     [
-        (["--url", "127.0.0.1:5000"], "--url 127.0.0.1:5000 is not a valid address"),
+        (["--url", "127.0.0.1:5000"], "--url 127.0.0.1:5000 is not the address of a service"),
         (["--token", "caf\xe9"], "--token"),
         (["latin.csv"], "latin.csv is not UTF-8"),
         (["nowhere"], "nowhere does not exist"),

@@ -1,6 +1,8 @@
-"""The composition root: builds the clients for the database, the blob store and Redis.
+"""The composition root: builds the database client, the blob store and the wakeup publishers of a process.
 
-Every program, benchmark and test gets these objects from ``open_stores``.
+The web front, the workers, the sweep and their tests get these objects from ``open_stores``. A program that needs the
+database alone calls ``shared.storage.mongo.connect``. Other Redis clients, which have timeouts of their own, are built by
+``shared.queue.redis_client``.
 """
 
 from collections.abc import Mapping

@@ -9,8 +9,14 @@ from typing import Final
 
 import uuid_utils
 
-_BATCH: Final = re.compile(r"[0-9a-f]{32}\Z")
-_IMAGE: Final = re.compile(r"[0-9a-f]{36}\Z")
+BATCH_ID_PATTERN: Final = "[0-9a-f]{32}"
+IMAGE_ID_PATTERN: Final = "[0-9a-f]{36}"
+DIGEST_ID_PATTERN: Final = "[0-9a-f]{32}"
+"""The ids of inspections and of their results, which are digests with 128 bits."""
+SHA256_PATTERN: Final = "[0-9a-f]{64}"
+_BATCH_ID: Final = re.compile(BATCH_ID_PATTERN)
+_IMAGE_ID: Final = re.compile(IMAGE_ID_PATTERN)
+_DIGEST_ID: Final = re.compile(DIGEST_ID_PATTERN)
 
 
 def new_batch_id() -> str:
@@ -30,9 +36,14 @@ def batch_of(image_id: str) -> str:
 
 def is_batch_id(text: str) -> bool:
     """Return whether a text has the form of a batch id."""
-    return bool(_BATCH.match(text))
+    return _BATCH_ID.fullmatch(text) is not None
 
 
 def is_image_id(text: str) -> bool:
     """Return whether a text has the form of an image id."""
-    return bool(_IMAGE.match(text))
+    return _IMAGE_ID.fullmatch(text) is not None
+
+
+def is_digest_id(text: str) -> bool:
+    """Return whether a text has the form of an id of an inspection or of its result."""
+    return _DIGEST_ID.fullmatch(text) is not None

@@ -18,18 +18,20 @@ _MAGIC: Final[dict[str, list[list[tuple[int, bytes]]]]] = {
 }
 """Maps the name of a format to its alternative signatures. A signature is a list of ``(offset, bytes)`` pairs that must
 all match."""
+_SIGNATURE_BYTES: Final = 32
 _AVIF: Final = {b"avif", b"avis"}
 _HEIF: Final = {b"mif1", b"msf1"}
 """Major brands of HEIF files. Such a file is an AVIF image if its compatible brands include an AVIF brand
 (ISO/IEC 23000-22)."""
 
 
-def sniff(head: bytes) -> str | None:
+def sniff(data: bytes) -> str | None:
     """Return the image format that the first bytes of a file indicate, according to the formats' specifications.
 
-    :param head: at least the first 32 bytes of the file.
+    :param data: the file, or at least its first 32 bytes.
     :returns: a key of ``SIGNATURES``, or None if no accepted format matches.
     """
+    head = data[:_SIGNATURE_BYTES]
     if head[4:8] == b"ftyp" and head[8:12] in _AVIF | _HEIF:
         size = min(len(head), int.from_bytes(head[:4], "big"))
         brands = {head[at : at + 4] for at in (8, *range(16, size, 4))}

@@ -47,9 +47,9 @@ _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = Non
 class Testbed:
     """The processes for the measurements.
 
-    These are an image source, the service with one inspector and one web process per core, one more web process, and a
-    server with an empty route. The constructor starts all processes and waits until they are ready; ``stack`` stops
-    them.
+    These are an image source, the service (one inspector, and one web process per core), one more web process, and a
+    server with an empty route. The constructor starts all processes and waits until they are ready; closing
+    ``stack`` stops them.
     """
 
     def __init__(self, servers: Servers, stack: contextlib.ExitStack) -> None:

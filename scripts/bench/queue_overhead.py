@@ -14,6 +14,7 @@ from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, Servers, cpu_seconds, running
 from scripts.bench.timing import median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
+from shared.bootstrap import open_stores
 from shared.ids import image_id, new_batch_id
 from shared.ledger import claims, commits, results, store_rotation
 from shared.ledger.results import Result
@@ -44,7 +45,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
     # The keys are row names. They do not change, so that figures from different versions can be compared.
     step_times: dict[str, list[float]] = {"turn": [], "bell": [], "claim": [], "renew": [], "finish": [], "close": []}
     processing_times: list[float] = []
-    wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
+    wakeups = open_stores(servers.settings, app="bench").wakeups[IMAGES]
     for number in range(-1, rounds):
         elapsed = _time_one_claim(servers, wakeups, images, list(fields.values()))
         processing_s = seconds(process_all)
@@ -119,7 +120,7 @@ def _task_cpu_s(servers: Servers) -> float:
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
         client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)
-        wakeups = WakeupPublisher(servers.settings.redis, IMAGES)
+        wakeups = open_stores(servers.settings, app="bench").wakeups[IMAGES]
         with running(worker):
             _send_and_wait(client, wakeups, worker, 5)
             before = cpu_seconds(worker.pid)

@@ -123,7 +123,7 @@ def _finish_image(rng: random.Random, image: Document, finished_at: datetime) ->
     image["work"] |= {"fence": 1, "finisher": "bench:1:0"}
     image |= {"updated_at": finished_at, "finished_at": finished_at}
     if rng.random() < 0.002:
-        return image | {"status": "failed", "error": {"code": "corrupt", "detail": "The picture is damaged."}}
+        return image | {"status": "failed", "error": {"code": "corrupt", "detail": "The file is damaged and cannot be decoded."}}
     detections = [_create_detection(rng) for _ in range(rng.randint(2, 5))]
     if rng.random() < 0.0005:
         detections[0]["label"] = RARE_LABEL

@@ -40,7 +40,7 @@ def main() -> int:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker; must be set before torch is imported
     if args.only and "cuda" in args.only and not _has_gpu():
-        parser.error("torch finds no usable GPU, which --only cuda needs")
+        parser.error("torch finds no usable GPU; --only cuda needs one")
     report = Report("scripts/bench/vision")
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-") as name:
         for part in args.only or [part for part in HEADINGS if part != "cuda" or _has_gpu()]:

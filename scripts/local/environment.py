@@ -32,7 +32,7 @@ def main() -> None:
     """Install what the lock files list, or exit with one line that names the problem and the remedy."""
     level = sys.argv[1]
     if sys.version_info < (3, 11):  # noqa: UP036 -- this runs on the system's Python, whatever its version
-        sys.exit(f"Python 3.11 or newer is required, this is {sys.version.split()[0]}. Install a newer Python, then run it again.")
+        sys.exit(f"Python 3.11 or newer is required, this is {sys.version.split()[0]}. Install a newer Python, then run this command again.")
     try:
         if not _is_complete(level):
             with _lock_root():
@@ -41,7 +41,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("Interrupted; the environment is incomplete. Run it again to continue.")
     except OSError as error:
-        sys.exit(f"The environment cannot be created ({error}). Free disk space or grant write access under {ROOT}, then run it again.")
+        sys.exit(f"The environment cannot be created ({error}). Free disk space or grant write access under {ROOT}, then run this command again.")
 
 
 def _is_complete(level: str) -> bool:
@@ -53,13 +53,13 @@ def _is_complete(level: str) -> bool:
 def _create(level: str) -> None:
     needed = PACKAGES_NEED + (0 if _has_torch() else TORCH_NEEDS)
     if shutil.disk_usage(ROOT).free < needed:
-        sys.exit(f"The environment needs about {needed // GIB} GB of disk space under {ROOT}. Free disk space, then run it again.")
+        sys.exit(f"The environment needs about {needed // GIB} GB of disk space under {ROOT}. Free disk space, then run this command again.")
     if not _has_pip():
         _log("creating .venv")
         try:
             venv.create(VENV, with_pip=True, clear=True)
         except (subprocess.CalledProcessError, ImportError):
-            sys.exit("This Python cannot create virtual environments. Install venv (apt-get install python3-venv), then run it again.")
+            sys.exit("This Python cannot create virtual environments. Install venv (apt-get install python3-venv), then run this command again.")
     _log("installing uv")
     _run([str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", _lock_file("bootstrap.txt")])
     _log("installing packages (about 350 MB)")
@@ -150,7 +150,7 @@ def _run(command: "list[str]", environment: "dict[str, str] | None" = None, *, q
     except subprocess.TimeoutExpired:
         code = 1
     if code and required:
-        sys.exit(f"Installing failed ({' '.join(command[:4])} ...). Check that the package index is reachable, then run it again to continue.")
+        sys.exit(f"Installing failed ({' '.join(command[:4])} ...). Check that the package index is reachable, then run this command again to continue.")
     return code == 0
 
 

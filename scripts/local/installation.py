@@ -168,7 +168,7 @@ class Installation:
     def find_lock_holder(self) -> int | None:
         """Return the pid of the process that holds the lock; None if no process holds it.
 
-        The lock is only queried and not acquired, so that no start is disturbed. The pid is 0 or less if the process
+        The lock is only queried and not acquired, so that it cannot block a process that is starting. The pid is 0 or less if the process
         that holds the lock is not visible, because it runs in another container or on another machine.
         """
         try:

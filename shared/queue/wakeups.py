@@ -35,7 +35,7 @@ class WakeupPublisher:
 
     def __init__(self, redis: settings.Redis, work_queue: WorkQueue) -> None:
         self._work_queue = work_queue
-        self._app = Celery("shelfsight-bell", broker=redis.url)
+        self._app = Celery("shelfsight-wakeups", broker=redis.url)
         self._app.conf.update(
             task_default_queue=work_queue.name,
             task_serializer="json",

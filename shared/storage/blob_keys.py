@@ -25,7 +25,13 @@ IDENTITY: Final = "bond"
 SPOOL: Final = "spool"
 FILES: Final = "files"
 INSPECTION_FILES: Final = "inspections"
+SHARDS: Final = 256
 INCOMING: Final = f"{INSPECTION_FILES}/incoming"
+
+
+def shard_prefix(folder: str, number: int) -> str:
+    """Return the folder of one of the ``SHARDS`` shards of ``FILES`` or ``INSPECTION_FILES``."""
+    return f"{folder}/{number:02x}"
 
 
 def spool_key(batch_id: str) -> str:

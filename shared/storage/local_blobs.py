@@ -123,9 +123,9 @@ class LocalBlobs:
     def publish(self, folder: str, version: str) -> None:
         """See ``BlobStore``. ``live`` is a relative symbolic link.
 
-        The link is created under a temporary name and then renamed. Nothing is synced. The temporary name contains the
-        target. Therefore, an existing link with this name, which a crash has left or which another process is about to
-        rename, is as good as a new link.
+        The link is created under a temporary name and then renamed. Nothing is synced. The target is part of the
+        temporary name. If a link with this name exists already (a crash has left it, or another process is about to
+        rename it), it has the same target and is used instead of a new link.
         """
         parent = self._path(f"{folder}/{version}").parent
         link, temp = parent / LIVE, parent / f"{LIVE}.{version}"

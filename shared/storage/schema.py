@@ -7,6 +7,9 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the validation of documents in the tests
 - the indexes, which ``python -m shared.storage.schema`` creates before any other program starts
 
+Four small collections have no fixed fields and are not declared: ``workers`` and ``heartbeats`` (signs of life),
+``leases`` (the sweep's leader) and ``bonds`` (the store identity).
+
 MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
 
 - ``initial``: the value of the field in a new document. Without ``initial``, the value is None if the field has
@@ -24,10 +27,14 @@ import mongoengine as me
 from pymongo import IndexModel
 from pymongo.errors import CollectionInvalid
 
+from shared.ids import BATCH_ID_PATTERN, DIGEST_ID_PATTERN, IMAGE_ID_PATTERN, SHA256_PATTERN
 from shared.settings import read
 from shared.states import BatchState, ImageState
 from shared.storage.mongo import Db, connect, translate_errors
 
+MAX_NAME_LENGTH: Final = 200
+"""Maximum length, in characters, of the names of stores and cameras."""
+MAX_BARCODE_LENGTH: Final = 64
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
 _RARE = ["queued", "processing", "failed", "cancelled", "deleting"]
 _EPOCH: Final = datetime(1970, 1, 1)
@@ -66,19 +73,19 @@ class Work(me.EmbeddedDocument):
 class Image(me.Document):
     """An image in a batch."""
 
-    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{36}$")
+    id = me.StringField(primary_key=True, regex=f"^{IMAGE_ID_PATTERN}$")
     batch_id = me.StringField(required=True)
     index = me.IntField(required=True, min_value=0)
     status = me.StringField(required=True, choices=_IMAGE_STATES, initial=ImageState.QUEUED.value, shown_as=ImageState)
     timestamp = me.DateTimeField(required=True)
-    store_name = me.StringField(required=True, max_length=200)
-    camera_id = me.StringField(required=True, max_length=200)
-    barcode = me.StringField(null=True, max_length=64)
+    store_name = me.StringField(required=True, max_length=MAX_NAME_LENGTH)
+    camera_id = me.StringField(required=True, max_length=MAX_NAME_LENGTH)
+    barcode = me.StringField(null=True, max_length=MAX_BARCODE_LENGTH)
     filename = me.StringField(null=True)
     extra = me.DictField()
     content_type = me.StringField(required=True)
     file_size = me.IntField(required=True, min_value=0)
-    sha256 = me.StringField(required=True, regex=r"^[0-9a-f]{64}$")
+    sha256 = me.StringField(required=True, regex=f"^{SHA256_PATTERN}$")
     width = me.IntField(null=True)
     height = me.IntField(null=True)
     exif = me.DictField(null=True)
@@ -122,7 +129,7 @@ class Image(me.Document):
 class Batch(me.Document):
     """A batch, that is, one accepted upload."""
 
-    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
+    id = me.StringField(primary_key=True, regex=f"^{BATCH_ID_PATTERN}$")
     status = me.StringField(required=True, choices=[state.value for state in BatchState], initial=BatchState.QUEUED.value, shown_as=BatchState)
     total = me.IntField(required=True, min_value=1)
     bytes = me.IntField(required=True, min_value=0, public=False)
@@ -218,10 +225,10 @@ class Segment(me.DynamicDocument):
 class Inspection(me.Document):
     """An inspection: its source, its recipe, and its state. See ``shared.inspections``."""
 
-    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
+    id = me.StringField(primary_key=True, regex=f"^{DIGEST_ID_PATTERN}$")
     status = me.StringField(required=True, choices=["queued", "processing", "done", "failed"])
     url = me.StringField(null=True)
-    upload = me.StringField(null=True, regex=r"^[0-9a-f]{64}$")
+    upload = me.StringField(null=True, regex=f"^{SHA256_PATTERN}$")
     client = me.StringField()
     recipe = me.DictField(required=True)
     asked_by = me.StringField(required=True)
@@ -252,9 +259,9 @@ class InspectionResult(me.Document):
     ``bytes`` is the total size of its files. The field ``going`` exists only while the result is being removed.
     """
 
-    id = me.StringField(primary_key=True, regex=r"^[0-9a-f]{32}$")
+    id = me.StringField(primary_key=True, regex=f"^{DIGEST_ID_PATTERN}$")
     fields = me.DictField(required=True)
-    folder = me.StringField(required=True, regex=r"^[0-9a-f]{32}$")
+    folder = me.StringField(required=True, regex=f"^{DIGEST_ID_PATTERN}$")
     bytes = me.IntField(required=True, min_value=0)
     used_at = me.DateTimeField(required=True)
     going = me.BooleanField()

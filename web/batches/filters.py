@@ -8,7 +8,10 @@ from shared.states import BatchState, ImageState
 from web.http import query
 
 STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
-_MAX_PAGE: Final = 10**9
+DEFAULT_PER_PAGE: Final = 20
+MAX_PER_PAGE: Final = 100
+DEFAULT_IMAGES_PER_BATCH: Final = 100
+MAX_IMAGES_PER_BATCH: Final = 1000
 
 
 def _status(text: str) -> str:
@@ -29,10 +32,10 @@ FILTERS: Final[dict[str, Callable[[str], Any]]] = {
     "until": query.timestamp,
 }
 PAGING: Final[dict[str, Callable[[str], Any]]] = {
-    "page": query.integer(1, _MAX_PAGE),
-    "per_page": query.integer(1, 100),
+    "page": query.integer(1, query.MAX_PAGE),
+    "per_page": query.integer(1, MAX_PER_PAGE),
     "cursor": query.text,
-    "images_per_batch": query.integer(0, 1000),
+    "images_per_batch": query.integer(0, MAX_IMAGES_PER_BATCH),
 }
 
 

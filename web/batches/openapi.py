@@ -5,8 +5,14 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.ledger import queries
-from web.batches.filters import STATUSES
-from web.batches.schemas import Batch, BatchPage
+from web.batches.filters import (
+    DEFAULT_IMAGES_PER_BATCH,
+    DEFAULT_PER_PAGE,
+    MAX_IMAGES_PER_BATCH,
+    MAX_PER_PAGE,
+    STATUSES,
+)
+from web.batches.response_schemas import Batch, BatchPage
 from web.http.openapi_components import ID, PAGE, WAIT, json_content, parameter, path_id, problem_responses
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
@@ -55,9 +61,9 @@ def _list_parameters() -> list[dict[str, Any]]:
     time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 time (UTC if it has no offset), or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
         "page": PAGE,
-        "per_page": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+        "per_page": {"type": "integer", "minimum": 1, "maximum": MAX_PER_PAGE, "default": DEFAULT_PER_PAGE},
         "cursor": {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]},
-        "images_per_batch": {"type": "integer", "minimum": 0, "maximum": 1000, "default": 100},
+        "images_per_batch": {"type": "integer", "minimum": 0, "maximum": MAX_IMAGES_PER_BATCH, "default": DEFAULT_IMAGES_PER_BATCH},
         "status": {"type": "string", "enum": list(STATUSES)},
         "min_score": {"type": "number", "minimum": 0, "maximum": 1},
         "since": time,

@@ -29,7 +29,10 @@ def list_batches() -> Response:
             errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")],
         )
     chosen = filters.from_query(values)
-    per_page, images_per_batch = values.get("per_page", 20), values.get("images_per_batch", 100)
+    per_page, images_per_batch = (
+        values.get("per_page", filters.DEFAULT_PER_PAGE),
+        values.get("images_per_batch", filters.DEFAULT_IMAGES_PER_BATCH),
+    )
     deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:

@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 
 from shared.augmentations import AUGMENTATIONS
 from shared.errors import NotFound
-from shared.ids import batch_of, is_image_id
+from shared.ids import IMAGE_ID_PATTERN, batch_of, is_image_id
 from shared.ledger import queries
 from shared.media_types import CONTENT_TYPES
 from shared.states import TERMINAL, ImageState
@@ -24,7 +24,7 @@ from web.http.file_response import file_response
 from web.services import Services, current_services
 
 blueprint = Blueprint("files", __name__)
-_NAME: Final = re.compile(r"([0-9a-f]{36})\.([a-z]{3,4})\Z")
+_NAME: Final = re.compile(rf"({IMAGE_ID_PATTERN})\.([a-z]{{3,4}})\Z")
 _IMMUTABLE: Final = "private, max-age=31536000, immutable"
 _REVALIDATE: Final = "private, no-cache"
 _PENDING_RETRY_S: Final = 2

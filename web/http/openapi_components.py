@@ -2,12 +2,18 @@
 
 from typing import Any, Final
 
+from shared.ids import BATCH_ID_PATTERN, DIGEST_ID_PATTERN, IMAGE_ID_PATTERN
 from web.http.error_codes import CODES
+from web.http.query import MAX_PAGE
 
 REF: Final = "#/components/schemas/{model}"
-_HEX: Final = "^[0-9a-f]{32}$"
-ID: Final = {"batch_id": _HEX, "image_id": "^[0-9a-f]{36}$", "inspection_id": _HEX, "result_id": _HEX}
-PAGE: Final = {"type": "integer", "minimum": 1, "maximum": 10**9}
+ID: Final = {
+    "batch_id": f"^{BATCH_ID_PATTERN}$",
+    "image_id": f"^{IMAGE_ID_PATTERN}$",
+    "inspection_id": f"^{DIGEST_ID_PATTERN}$",
+    "result_id": f"^{DIGEST_ID_PATTERN}$",
+}
+PAGE: Final = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}
 WAIT: Final = {
     "type": "integer",
     "minimum": 0,
@@ -21,30 +27,13 @@ BODY_CODES: Final = (
 """Error codes that every operation with a request body can return."""
 
 _EVERY_CODES: Final = ("unauthorized", "misdirected_request")
-_HTML: Final = {"text/html": {"schema": {"type": "string"}}}
-_RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
-_INSPECTION_LOCATION: Final = {"Location": {"description": "URL of the inspection", "schema": {"type": "string"}}}
-
-
-def inspection_responses(description: str, schema: dict[str, Any], *, html: bool = True) -> dict[str, Any]:
-    """Describe the responses 200 and 202 of an operation that waits for an inspection, and 304 if ``html`` is true.
-
-    :param html: whether the operation can also return an HTML page.
-    """
-    page = _HTML if html else {}
-    finished = {"description": description, "content": {"application/json": {"schema": schema}, **page}}
-    unfinished = {
-        "description": "The inspection did not finish within the waiting time",
-        "headers": _RETRY_AFTER | _INSPECTION_LOCATION,
-        "content": {"application/json": {"schema": ref("Awaited")}, **page},
-        "links": {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}},
-    }
-    return {"200": finished, "202": unfinished} | ({"304": {"description": "Not modified"}} if html else {})
+HTML: Final = {"text/html": {"schema": {"type": "string"}}}
+RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
 
 
 def or_html(responses: dict[str, Any]) -> dict[str, Any]:
     """Add HTML to the media types of error responses, because clients that prefer HTML receive an error page."""
-    return {status: response | {"content": response["content"] | _HTML} for status, response in responses.items()}
+    return {status: response | {"content": response["content"] | HTML} for status, response in responses.items()}
 
 
 def file_operation(operation_id: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
@@ -81,7 +70,7 @@ def problem_responses(*codes: str) -> dict[str, Any]:
     for code in sorted({*codes, *_EVERY_CODES}, key=list(CODES).index):
         by_status.setdefault(str(CODES[code][0]), []).append(code)
     content = {"application/problem+json": {"schema": ref("Problem")}}
-    return {status: {"description": f"One of: {', '.join(names)}", "headers": _RETRY_AFTER, "content": content} for status, names in by_status.items()}
+    return {status: {"description": f"One of: {', '.join(names)}", "headers": RETRY_AFTER, "content": content} for status, names in by_status.items()}
 
 
 def json_content(description: str, model: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from web.http.error_codes import CODES
 
 MEDIA_TYPE: Final = "application/problem+json"
 MAX_ERRORS: Final = 100
+INTERNAL_ERROR_DETAIL: Final = "Internal error; report the request ID to the operator, who can find it in the log."
 _MAX_POINTER_STEP: Final = 200
 _CODES_BY_STATUS: Final = {
     CODES[code].status: code
@@ -109,5 +110,5 @@ def _handle_unexpected(error: Exception) -> Response:
         "unexpected error", exc_info=error, extra={"data": {"request_id": g.request_id, "path": request.path}}
     )
     return problem(
-        ShelfsightError("Internal error; report the request ID to the operator, who can find it in the log.")
+        ShelfsightError(INTERNAL_ERROR_DETAIL)
     )

@@ -13,6 +13,7 @@ from shared.errors import FieldError, Invalid
 from web.http.problems import pointer
 from web.http.timestamps import parse_timestamp
 
+MAX_PAGE: Final = 10**9
 _MAX_DIGITS: Final = 18
 _NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0-9]{1,3})?\Z", re.ASCII | re.IGNORECASE)
 _SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
@@ -21,10 +22,11 @@ _SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | None = None) -> dict[str, Any]:
     """Read each parameter of the query with the function that ``readers`` contains for the parameter.
 
-    :param readers: a function for each known parameter. It raises ``ValueError`` with a sentence for the client.
+    :param readers: for each known parameter, the function that parses its value. For an invalid value, the function raises
+        ``ValueError`` with a sentence for the client.
     :param query: the query to read. If None, the query of the current request is read.
     :returns: the value of each parameter that the client sent.
-    :raises Invalid: when a parameter is unknown, empty, repeated or invalid. The exception has an error for each of them.
+    :raises Invalid: when parameters are unknown, empty, repeated or invalid. The exception has an error for each of them.
     """
     values: dict[str, Any] = {}
     errors = []
@@ -52,9 +54,9 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
 
 
 def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str], int]:
-    """Return a function that reads an integer from ``minimum`` to ``maximum``.
+    """Return a function that parses an integer between ``minimum`` and ``maximum``.
 
-    :param clip: whether a larger integer is replaced with ``maximum``. If False, it raises ``ValueError``.
+    :param clip: whether a larger integer is replaced with ``maximum``. If False, a larger integer raises ``ValueError``.
     """
 
     def reader(text: str) -> int:

@@ -11,25 +11,43 @@ from web.http.error_codes import INSPECTION_CODES
 from web.http.openapi_components import (
     BINARY,
     BODY_CODES,
+    HTML,
+    RETRY_AFTER,
     WAIT,
     file_operation,
-    inspection_responses,
     or_html,
     parameter,
     path_id,
     problem_responses,
     ref,
 )
-from web.inspections.response_schemas import Awaited, Description, Look
-from web.inspections.schemas import PictureIn
+from web.inspections.response_schemas import AugmentedImage, ImageDescription, PendingInspection
+from web.inspections.schemas import ImageByUrl
 
-MODELS: Final[tuple[type[BaseModel], ...]] = (PictureIn, Look, Description, Awaited)
+MODELS: Final[tuple[type[BaseModel], ...]] = (ImageByUrl, AugmentedImage, ImageDescription, PendingInspection)
 URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL whose host has a public address"}
+_INSPECTION_LOCATION: Final = {"Location": {"description": "URL of the inspection", "schema": {"type": "string"}}}
 OPERATION_CODES: Final = (
     *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
 """Error codes that every operation that inspects an image can return, including the codes of failed inspections."""
+
+
+def inspection_responses(description: str, schema: dict[str, Any], *, html: bool = True) -> dict[str, Any]:
+    """Describe the responses 200 and 202 of an operation that waits for an inspection, and 304 if ``html`` is true.
+
+    :param html: whether the operation can also return an HTML page.
+    """
+    page = HTML if html else {}
+    finished = {"description": description, "content": {"application/json": {"schema": schema}, **page}}
+    unfinished = {
+        "description": "The inspection did not finish within the waiting time",
+        "headers": RETRY_AFTER | _INSPECTION_LOCATION,
+        "content": {"application/json": {"schema": ref("PendingInspection")}, **page},
+        "links": {"inspection": {"operationId": "getInspection", "parameters": {"inspection_id": "$response.body#/id"}}},
+    }
+    return {"200": finished, "202": unfinished} | ({"304": {"description": "Not modified"}} if html else {})
 
 
 def paths() -> dict[str, Any]:
@@ -66,13 +84,13 @@ def _describe() -> dict[str, Any]:
         ],
         "requestBody": {
             "content": {
-                "application/json": {"schema": ref("PictureIn")},
+                "application/json": {"schema": ref("ImageByUrl")},
                 "multipart/form-data": {"schema": {"type": "object", "required": ["file"], "properties": {"file": BINARY}}},
                 "image/*": {"schema": BINARY},
                 "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": inspection_responses("The description of the image", ref("Description"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
+        "responses": inspection_responses("The description of the image", ref("ImageDescription"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
     }
 
 
@@ -87,7 +105,7 @@ def _get_inspection() -> dict[str, Any]:
         ],
         "responses": inspection_responses(
             "JSON, or a page if Accept prefers HTML and the inspection was started by GET /?url=",
-            {"anyOf": [ref("Look"), ref("Description")]},
+            {"anyOf": [ref("AugmentedImage"), ref("ImageDescription")]},
         )
         | or_html(problem_responses(*OPERATION_CODES)),
     }

@@ -24,9 +24,8 @@ from web.http.json_body import parse_json
 from web.http.multipart import parse_form
 from web.http.problems import pointer
 from web.http.request_body import RequestBody
-from web.inspections.schemas import PictureIn
+from web.inspections.schemas import ImageByUrl
 
-_SIGNATURE_BYTES: Final = 32
 _MAX_JSON_BYTES: Final = 64 * 1024
 _MAX_FORM_OVERHEAD: Final = 64 * 1024
 """The maximum number of bytes that a form may have in addition to its file."""
@@ -193,7 +192,7 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
         return {}, None  # a chunked body can be empty
     if len(data) > limit:
         raise _too_large(limit)
-    if sniff(data[:_SIGNATURE_BYTES]) is None:
+    if sniff(data) is None:
         raise NotAnImage(
             "The body is not an image in a supported format; send JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF."
         )
@@ -202,7 +201,7 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
 
 def _fields(tree: Any) -> dict[str, Any]:
     try:
-        fields = PictureIn.model_validate(tree).model_dump(exclude_none=True)
+        fields = ImageByUrl.model_validate(tree).model_dump(exclude_none=True)
     except ValidationError as error:
         raise Invalid("The body has invalid fields; see the `errors` field.", errors=field_errors(error)) from None
     return fields | {"url": _url(fields["url"])}

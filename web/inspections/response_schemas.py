@@ -10,7 +10,7 @@ from web.http.openapi_models import response_model
 Detection: Final[Any] = response_model(schema.Detection)
 
 
-class Picture(BaseModel):
+class InspectedImage(BaseModel):
     """Properties of the source image. ``url`` is a JPEG copy that has at most 700 pixels on its longer side."""
 
     format: str
@@ -23,7 +23,7 @@ class Picture(BaseModel):
     url: str
 
 
-class Augmented(BaseModel):
+class Augmentation(BaseModel):
     """An augmentation of the image. If the augmentation failed, ``error`` is set and ``url`` is null."""
 
     name: str
@@ -32,17 +32,17 @@ class Augmented(BaseModel):
     url: str | None
 
 
-class Look(BaseModel):
+class AugmentedImage(BaseModel):
     """An image and its augmentations."""
 
     source: str
-    image: Picture
-    augmentations: list[Augmented]
+    image: InspectedImage
+    augmentations: list[Augmentation]
     seed: int
     links: dict[str, str]
 
 
-class Share(BaseModel):
+class ColorShare(BaseModel):
     """A color in the image. ``share`` is the fraction of the image area that has this color."""
 
     hex: str
@@ -58,7 +58,7 @@ class Effect(BaseModel):
     url: str
 
 
-class Description(Picture):
+class ImageDescription(InspectedImage):
     """Properties of an image, and the objects detected in it. ``source`` is null for an uploaded image."""
 
     source: str | None
@@ -67,7 +67,7 @@ class Description(Picture):
     phash: str
     brightness: float
     sharpness: float
-    dominant_colors: list[Share]
+    dominant_colors: list[ColorShare]
     detections: list[Detection]
     model: dict[str, str] | None
     barcodes: list[dict[str, Any]]
@@ -75,7 +75,7 @@ class Description(Picture):
     links: dict[str, str]
 
 
-class Awaited(BaseModel):
+class PendingInspection(BaseModel):
     """An inspection that is not finished yet."""
 
     id: str

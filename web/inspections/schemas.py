@@ -8,7 +8,7 @@ from shared.fetch.urls import MAX_LENGTH
 from shared.variants import DREAM_LAYERS
 
 
-class PictureIn(BaseModel):
+class ImageByUrl(BaseModel):
     """The URL of an image to be inspected, with options."""
 
     model_config = ConfigDict(extra="forbid")

@@ -1,12 +1,12 @@
 """Request an inspection, wait for it, return its result as JSON or as a page, and return the images that it made."""
 
-import re
 from typing import Final, Literal
 
 from flask import Blueprint, Response, render_template, request
 
 from shared.augmentations import AUGMENTATIONS
 from shared.errors import NotFound
+from shared.ids import is_digest_id
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
 from shared.inspections.recipes import Augment
@@ -22,7 +22,6 @@ from web.inspections.service import InspectionResult
 from web.services import Services, current_services
 
 blueprint = Blueprint("inspections", __name__)
-_ID: Final = re.compile(r"[0-9a-f]{32}\Z")
 _RETRY_AFTER_S: Final = 1
 _PAGE_RELOAD_S: Final = 2
 _IMAGE_DELETED: Final = "This image is no longer stored; repeat the inspection request to recreate it."
@@ -73,7 +72,7 @@ def inspection(job_id: str) -> Response:
     """
     services = current_services()
     values = query.read({"wait": query.WAIT, "format": _format})
-    if not _ID.match(job_id):
+    if not is_digest_id(job_id):
         raise NotFound("There is no such inspection.")
     key = _cache_key(job_id, values.get("format") or _view())
     cached = services.response_cache.get(key)
@@ -85,7 +84,7 @@ def inspection(job_id: str) -> Response:
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
 def picture(result_id: str, name: str) -> Response:
     """Return an image that an inspection made."""
-    if not _ID.match(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
+    if not is_digest_id(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
         raise NotFound("There is no such image.")
     services = current_services()
     found = results.use(services.db, result_id)

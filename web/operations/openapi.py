@@ -5,9 +5,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from web.http.openapi_components import json_content, problem_responses, simple_operation
-from web.operations.schemas import LimitsShown
+from web.operations.response_schemas import UploadLimits
 
-MODELS: Final[tuple[type[BaseModel], ...]] = (LimitsShown,)
+MODELS: Final[tuple[type[BaseModel], ...]] = (UploadLimits,)
 _READY: Final = "Check whether uploads are accepted and processed: whether MongoDB, Redis, the blob store, the disk, a worker and its model are available, and whether this process is not being drained"
 
 
@@ -18,7 +18,7 @@ def paths() -> dict[str, Any]:
             "get": {
                 "operationId": "getLimits",
                 "summary": "Get the limits of an upload",
-                "responses": {"200": json_content("The limits", "LimitsShown")} | problem_responses("invalid"),
+                "responses": {"200": json_content("The limits", "UploadLimits")} | problem_responses("invalid"),
             }
         },
         "/healthz": {"get": simple_operation("getHealth", "Check whether this process responds")},

@@ -7,7 +7,6 @@ from shared.inspections.recipes import MAX_SEED
 from web.http.openapi_components import (
     PAGE,
     WAIT,
-    inspection_responses,
     or_html,
     parameter,
     path_id,
@@ -15,7 +14,7 @@ from web.http.openapi_components import (
     ref,
     simple_operation,
 )
-from web.inspections.openapi import OPERATION_CODES, URL
+from web.inspections.openapi import OPERATION_CODES, URL, inspection_responses
 
 
 def paths() -> dict[str, Any]:
@@ -51,6 +50,6 @@ def _start_page() -> dict[str, Any]:
             parameter("seed", seed),
             parameter("wait", WAIT),
         ],
-        "responses": inspection_responses("A page, or JSON if Accept prefers JSON", ref("Look"))
+        "responses": inspection_responses("A page, or JSON if Accept prefers JSON", ref("AugmentedImage"))
         | or_html(problem_responses("foreign_origin", "query_too_slow", *OPERATION_CODES)),
     }

@@ -11,7 +11,7 @@ from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseExc
 from gunicorn.workers.gthread import ThreadWorker
 
 from web.http.error_codes import CODES
-from web.http.problems import MEDIA_TYPE, document
+from web.http.problems import INTERNAL_ERROR_DETAIL, MEDIA_TYPE, document
 
 _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (LimitRequestLine, "uri_too_long", "The URL is too long; shorten it."),
@@ -21,7 +21,7 @@ _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
         "bad_request",
         "The request is not valid HTTP; check that the URL and the headers are encoded correctly.",
     ),
-    (Exception, "internal_error", "Internal error; report the request ID to the operator, who can find it in the log."),
+    (Exception, "internal_error", INTERNAL_ERROR_DETAIL),
 )
 """Exception class, error code, and sentence for the client. The first entry whose class matches applies."""
 

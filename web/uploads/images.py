@@ -16,10 +16,9 @@ from shared.settings import Limits
 from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS
 from web.uploads.fingerprint import rejected_image_digest
-from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
+from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
 
-_SIGNATURE_BYTES: Final = 32
 _DATA_PREFIX_WITHIN: Final = 32
 """A ``data:`` prefix is recognized only within this number of characters at the beginning of the text."""
 _WHITESPACE: Final = " \t\r\n\f\v"
@@ -98,7 +97,7 @@ def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
 
 def _parse_image(
     index: int, item: Any, prefix: str, model: type[ImageMeta], read_file: ReadFile, limits: Limits
-) -> tuple[AcceptedImage | None, list[FieldError]]:
+) -> tuple[ValidImage | None, list[FieldError]]:
     if not isinstance(item, dict):
         return None, [FieldError(prefix, "wrong_type", "The image is not an object; send a JSON object.")]
     data = read_file(index, item)
@@ -119,7 +118,7 @@ def _parse_image(
         errors.append(FieldError(f"{prefix}/extra", *extra_problem))
     if errors or meta is None or isinstance(data, FieldError):
         return None, errors
-    image = AcceptedImage(
+    image = ValidImage(
         index,
         data,
         ext,
@@ -145,7 +144,7 @@ def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | Non
             "image_too_large",
             f"The image has {len(data)} bytes; send at most {limits.max_image_bytes} bytes for each image.",
         )
-    signature = sniff(data[:_SIGNATURE_BYTES])
+    signature = sniff(data)
     if signature is None:
         return "", ("unsupported_format", f"The format is not supported; send one of: {', '.join(SIGNATURES)}.")
     return SIGNATURES[signature], None

@@ -9,7 +9,7 @@ from shared.media_types import CONTENT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
-class AcceptedImage:
+class ValidImage:
     """A valid image of an upload, not yet stored."""
 
     index: int
@@ -40,7 +40,7 @@ class ParsedUpload:
     """
 
     total: int
-    images: list[AcceptedImage] = field(default_factory=list)
+    images: list[ValidImage] = field(default_factory=list)
     rejected: dict[int, list[FieldError]] = field(default_factory=dict)
     rejected_digests: list[str] = field(default_factory=list)
     option_errors: list[FieldError] = field(default_factory=list)

@@ -60,7 +60,7 @@ def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -
             return FieldError("/file", "missing", "The form has no part named `file` for this image; add it.")
         if "file" in item:
             return FieldError(
-                "/file", "unknown_field", "A form must not have files in `metadata`; send a part named `file`."
+                "/file", "unknown_field", "In a form, an image in `metadata` must not have the field `file`; send the file as a part named `file`."
             )
         part = files[index]
         if part.filename and item.get("filename") is None:

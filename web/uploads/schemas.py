@@ -8,6 +8,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
+from shared.storage.schema import MAX_BARCODE_LENGTH, MAX_NAME_LENGTH
 from web.http.timestamps import parse_timestamp
 
 EXTRA_MAX_BYTES: Final = 4096
@@ -27,11 +28,11 @@ def _without_nul(value: str) -> str:
 
 Name = Annotated[
     str,
-    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=200),
+    StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_NAME_LENGTH),
     AfterValidator(_without_nul),
 ]
 Barcode = Annotated[
-    str, StringConstraints(strict=True, strip_whitespace=True, max_length=64), AfterValidator(_without_nul)
+    str, StringConstraints(strict=True, strip_whitespace=True, max_length=MAX_BARCODE_LENGTH), AfterValidator(_without_nul)
 ]
 Filename = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, max_length=255), AfterValidator(_without_nul)

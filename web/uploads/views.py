@@ -23,7 +23,7 @@ from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody, open_request_body
 from web.services import Services, current_services
 from web.uploads.fingerprint import request_fingerprint
-from web.uploads.parsed_upload import AcceptedImage, ParsedUpload
+from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.parsing import parse_form_upload, parse_json_upload
 
 blueprint = Blueprint("uploads", __name__)
@@ -114,7 +114,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
     return _accepted_response(body)
 
 
-def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
+def _digests(services: Services, images: list[ValidImage]) -> list[str]:
     """Return the SHA-256 digest of each image. If the images have more than 1 MiB in total, two threads share the work."""
     middle = len(images) // 2 if sum(len(image.data) for image in images) > _MAX_BYTES_HASHED_ALONE else 0
     first_half = services.submit(_hash, images[:middle]) if middle else None
@@ -122,7 +122,7 @@ def _digests(services: Services, images: list[AcceptedImage]) -> list[str]:
     return first_half.result() + second_half if first_half is not None else second_half
 
 
-def _hash(images: list[AcceptedImage]) -> list[str]:
+def _hash(images: list[ValidImage]) -> list[str]:
     return [hashlib.sha256(image.data).hexdigest() for image in images]
 
 
@@ -165,7 +165,7 @@ def _release_key(services: Services, reservation: idempotency.KeyReservation) ->
         return  # the reservation expires within a minute
 
 
-def _new_image(image: AcceptedImage, sha256: str, offset: int) -> commits.NewImage:
+def _new_image(image: ValidImage, sha256: str, offset: int) -> commits.NewImage:
     return commits.NewImage(
         index=image.index,
         ext=image.ext,

@@ -37,7 +37,7 @@ def main() -> None:
     database = read().mongo.model_copy(update={"socket_timeout_s": _LIMIT_S, "server_selection_timeout_s": _LIMIT_S})
     try:
         with pymongo.timeout(_LIMIT_S):
-            db = connect(database, app="alive")
+            db = connect(database, app="healthcheck")
             if options.sweep:
                 problem = None if heartbeats.is_sweep_active(db) else "no sweep holds its lease; see the sweep's log"
             else:

@@ -6,13 +6,12 @@ from typing import Final
 from shared.bootstrap import Stores
 from shared.inspections import jobs, results
 from shared.queues import INSPECTIONS
-from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, inspection_prefix
+from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspection_prefix, shard_prefix
 
 _LIMIT: Final = 200
 _GIVE_UP_AFTER_S: Final = 300
 _ORPHAN_AGE_S: Final = 3600
 """An inspection takes less than this. So older files without a result are not needed by any running inspection."""
-_SHARDS: Final = 256
 
 
 class InspectionSweep:
@@ -51,8 +50,8 @@ class InspectionSweep:
 
     def _clean_orphans(self) -> None:
         """Delete old files without a result in the next shard, and old uploads that no inspection has processed."""
-        self._shard = (self._shard + 1) % _SHARDS
-        shard = f"{INSPECTION_FILES}/{self._shard:02x}"
+        self._shard = (self._shard + 1) % SHARDS
+        shard = shard_prefix(INSPECTION_FILES, self._shard)
         ages = {name: self._age_s(f"{shard}/{name}") for name in self._blobs.folders(shard)}
         old = {name for name, age_s in ages.items() if age_s > _ORPHAN_AGE_S}
         for name in old - results.known_folders(self._db, old):

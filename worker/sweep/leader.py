@@ -1,4 +1,8 @@
-"""Choose the one sweep process that works, by a lease in MongoDB. Only MongoDB's clock determines when it expires."""
+"""Choose the one sweep process that works, by a lease in MongoDB. Only MongoDB's clock determines when it expires.
+
+This lease is a lock without work behind it: it has no queue, no fence and no attempts, and so does not use the protocol
+of ``shared.queue.leases``.
+"""
 
 import uuid
 

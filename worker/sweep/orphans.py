@@ -5,13 +5,12 @@ from typing import Final
 
 from shared.bootstrap import Stores
 from shared.ids import is_batch_id
-from shared.storage.blob_keys import FILES, batch_prefix
+from shared.storage.blob_keys import FILES, SHARDS, batch_prefix, shard_prefix
 from shared.storage.local_blobs import TEMP
 from shared.storage.mongo import translate_errors
 
 _LIMIT: Final = 200
 _TEMP_AGE_S: Final = 3600
-_SHARDS: Final = 256
 
 
 class OrphanSweep:
@@ -27,8 +26,8 @@ class OrphanSweep:
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether the time limit was reached.
         """
-        self._shard = (self._shard + 1) % _SHARDS
-        return self._clean_shard(f"{FILES}/{self._shard:02x}", until) or self._clean_temp(until)
+        self._shard = (self._shard + 1) % SHARDS
+        return self._clean_shard(shard_prefix(FILES, self._shard), until) or self._clean_temp(until)
 
     def _clean_shard(self, shard: str, until: float) -> bool:
         folders = [name for name in self._blobs.folders(shard) if is_batch_id(name)]

@@ -35,7 +35,6 @@ THUMB_SIDE: Final = 320
 """Longest side of a thumbnail in pixels."""
 DISPLAY_SIDE: Final = 700
 """Longest side, in pixels, of the displayed image of an inspection."""
-_SIGNATURE_BYTES: Final = 32
 """Number of bytes at the beginning of a file that suffice to identify its format."""
 _EXIF_FIELDS: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
 _MAX_TEXT: Final = 200
@@ -107,7 +106,7 @@ def read_pixel_count(data: bytes) -> int | None:
     :returns: None if the size cannot be read from the header.
     """
     header = _jpeg_header(data)
-    size = header[:2] if header is not None else formats.read_size(sniff(data[:_SIGNATURE_BYTES]), data)
+    size = header[:2] if header is not None else formats.read_size(sniff(data), data)
     return None if size is None else size[0] * size[1]
 
 
@@ -220,7 +219,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
 
 
 def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
-    kind = sniff(data[:_SIGNATURE_BYTES])
+    kind = sniff(data)
     if kind is None:
         raise VisionError("unsupported_format")
     # Some decoders allocate the whole canvas as soon as they open a file. Before they do so, Pillow rejects an image

@@ -1,7 +1,7 @@
-"""Import torchvision without importing torch's compiler. Every module must import this module before torchvision.
+"""Import torchvision without importing torch's compiler. A module that uses torchvision must import this module first.
 
 One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``. This import
-takes half of a worker's start-up time and a tenth of its memory, although the worker never calls the compiler. So
+takes half of a worker's start-up time and a tenth of its memory, although the worker never calls the compiler. Therefore,
 lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a stub function is called, the
 function imports the compiler, calls the original function, and returns the result.
 """

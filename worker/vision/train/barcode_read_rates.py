@@ -37,8 +37,8 @@ _DIGITS: Final = {"EAN13": 12, "EAN8": 7, "UPCA": 11}
 class Code:
     """The content of a barcode.
 
-    ``text`` is the text that a reader returns. ``declared`` is a spelling that a client can use to declare the barcode.
-    ``other`` is a spelling of another valid barcode whose content differs in one character.
+    ``text`` is the text that a reader returns. ``declared`` is a text that a client can declare for the barcode.
+    ``other`` is the text of a different valid barcode, which differs in one character.
     """
 
     symbology: str

@@ -263,7 +263,7 @@ def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 def _learning_rate_factor(step: int, steps: int) -> float:
     """Return the factor by which the maximum learning rate is multiplied.
 
-    The factor is a linear warmup at the beginning, combined with one cosine that decreases to 0.
+    The factor is half a cosine that falls from 1 to 0 during the training, multiplied by a linear warmup.
     """
     done = step / steps
     return min(1.0, (done + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * done))

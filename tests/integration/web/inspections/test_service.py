@@ -28,7 +28,7 @@ from tests.integration.web.inspections.inspection_requests import (
 from tests.integration.web.inspections.scripted_inspector import Inspector
 from tests.support.service_stack import wait_until
 from tests.support.web_client import make_client, open_services
-from web.inspections.response_schemas import Awaited, Description, Look
+from web.inspections.response_schemas import AugmentedImage, ImageDescription, PendingInspection
 
 pytestmark = pytest.mark.slow
 
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.slow
 def test_an_image_is_requested_waited_for_and_described(web: FlaskClient, inspector: Inspector) -> None:
     first = web.post(DESCRIBE)
     assert (first.status_code, first.headers["Retry-After"], first.headers["Cache-Control"]) == (202, "1", "no-store")
-    pending = Awaited.model_validate(first.get_json())
+    pending = PendingInspection.model_validate(first.get_json())
     assert (pending.status, pending.source, pending.links["self"]) == ("queued", URL, first.headers["Location"])
     assert web.get(first.headers["Location"]).get_json()["status"] == "queued"
     result = inspector.finish()
     response = web.post(DESCRIBE)
     assert response.status_code == 200
     body = response.get_json()
-    Description.model_validate(body)
+    ImageDescription.model_validate(body)
     assert list(body) == [
         "source", "format", "mode", "width", "height", "bytes", "frames", "sha256", "exif", "icc", "phash", "brightness", "sharpness",
         "dominant_colors", "detections", "model", "barcodes", "url", "links",
@@ -72,7 +72,7 @@ def test_augmentations_are_returned_as_json_and_as_a_page(web: FlaskClient, insp
     result = inspector.finish(broken="shear")
     response = web.get(AUGMENT, headers=JSON)
     body = response.get_json()
-    Look.model_validate(body)
+    AugmentedImage.model_validate(body)
     assert set(body) == {"source", "image", "augmentations", "seed", "links"}
     assert set(body["image"]) == {"format", "mode", "width", "height", "bytes", "frames", "sha256", "url"}
     assert [augmentation["name"] for augmentation in body["augmentations"]] == list(AUGMENTATIONS)

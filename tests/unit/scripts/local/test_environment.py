@@ -46,7 +46,7 @@ def test_an_environment_whose_creation_was_interrupted_is_created_again(root: Pa
         (root / ".venv/pyvenv.cfg").unlink()
     out, err = run_script(root).communicate(timeout=120)
     assert "creating .venv" in out
-    assert "then run it again to continue" in err
+    assert "then run this command again to continue" in err
     subprocess.run([root / ".venv/bin/python", "-m", "pip", "--version"], check=True, stdout=subprocess.DEVNULL)
     out, _ = run_script(root).communicate(timeout=120)
     assert "creating .venv" not in out
@@ -154,6 +154,6 @@ def starts_to_create(root: Path, monkeypatch: pytest.MonkeyPatch, free: int) -> 
     monkeypatch.setattr(environment, "VENV", root / ".venv")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free * environment.GIB))
     monkeypatch.setattr(environment, "_has_pip", lambda: sys.exit("started"))
-    with pytest.raises(SystemExit, match=r"started|Free disk space, then run it again") as ended:
+    with pytest.raises(SystemExit, match=r"started|Free disk space, then run this command again") as ended:
         environment._create("run")
     return str(ended.value) == "started"

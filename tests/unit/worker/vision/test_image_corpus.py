@@ -66,21 +66,21 @@ def test_the_limit_on_pixels_is_exact(kind: str) -> None:
 
 
 def test_one_sandbox_child_survives_the_whole_corpus_with_little_memory() -> None:
-    helper = Sandbox(MEMORY_BYTES, 30)
+    sandbox = Sandbox(MEMORY_BYTES, 30)
     try:
-        helper.run(PrepareImage(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
-        assert helper._child is not None
-        pid = helper._child.pid
+        sandbox.run(PrepareImage(encode_image(draw_image(), "JPEG"), "first", None, MAX_PIXELS))
+        assert sandbox._child is not None
+        pid = sandbox._child.pid
         for form in FORMS:
             try:
-                helper.run(PrepareImage(form.data, form.name, None, MAX_PIXELS))
+                sandbox.run(PrepareImage(form.data, form.name, None, MAX_PIXELS))
                 outcome = "done"
             except VisionError as error:
                 outcome = error.code
             assert (form.name, outcome) == (form.name, "done" if form.is_decodable else form.outcome)
-            assert helper._child.pid == pid
+            assert sandbox._child.pid == pid
     finally:
-        helper.close()
+        sandbox.close()
 
 
 def test_the_frames_of_a_long_animation_are_counted_without_being_decode() -> None:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 
-class LimitsShown(BaseModel):
+class UploadLimits(BaseModel):
     """The limits of an upload."""
 
     max_body_bytes: int

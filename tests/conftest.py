@@ -31,7 +31,7 @@ INSPECTION_SETTINGS = {
 
 It may fetch from the tests' sources. The limits for slow sources and lost leases are short. A failed inspection is kept for
 600 s, so that a test can read it several times. With RES_OPTIONS (resolv.conf(5)) the resolver gives up soon when the
-machine's name server does not answer, and FETCH_RESOLVE_S is long enough for that.
+machine's name server does not respond, and FETCH_RESOLVE_S is long enough for that.
 """
 LONG_TIMEOUTS: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
 """Database timeouts of all tests except those of an unreachable database. Other tests may block the disk for seconds."""

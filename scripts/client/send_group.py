@@ -56,7 +56,7 @@ class Sender:
         :returns: ``max_images``, ``max_body_bytes`` and ``max_image_bytes``.
         :raises GaveUp: when the service does not respond, or the response does not come from Shelfsight.
         """
-        response = self._request(lambda: self._client.get("/limits"), f"{self._url} does not answer", self._retry_for_s)
+        response = self._request(lambda: self._client.get("/limits"), f"{self._url} does not respond", self._retry_for_s)
         body = _body(response)
         try:
             return {name: int(body[name]) for name in ("max_images", "max_body_bytes", "max_image_bytes")}
@@ -108,7 +108,7 @@ class Sender:
         def get() -> httpx.Response:
             return self._client.get(f"/image_batches/{batch_id}", params={"wait": int(min(left, _POLL_S))}, timeout=_POLL_S + 10)
 
-        response = self._request(get, "The service does not answer", min(left, self._retry_for_s))
+        response = self._request(get, "The service does not respond", min(left, self._retry_for_s))
         body = _body(response)
         if "images" in body or response.status_code == httpx.codes.NOT_FOUND:
             return body

@@ -75,7 +75,7 @@ def failed_checks(url: str) -> dict[str, str] | None:
     """Request ``/readyz``.
 
     :returns: the reason for each failed check, by the name of the check; empty if everything is ready, None if the web
-        front does not answer.
+        front does not respond.
     """
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- the URL is always http on loopback

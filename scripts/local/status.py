@@ -55,8 +55,8 @@ class ProcessStatus:
 class Status:
     """The state of an installation.
 
-    ``not_ready`` is None when the web front does not answer; ``backlog``, ``ledger`` and ``failed`` are None when
-    MongoDB does not answer. ``external`` lists the variables that set a server which ``scripts/start`` did not start;
+    ``not_ready`` is None when the web front does not respond; ``backlog``, ``ledger`` and ``failed`` are None when
+    MongoDB does not respond. ``external`` lists the variables that set a server which ``scripts/start`` did not start;
     it does not hold the URLs, which may contain a password. ``starting`` is the current step of a start in progress,
     None if there is none.
     """
@@ -156,7 +156,7 @@ def _advise_on_readiness(status: Status, installation: Installation) -> list[str
     if status.starting:
         return [f"Shelfsight is starting: {status.starting}; see {installation.logs}/guard.log"]
     if status.not_ready is None:
-        return [f"The web front does not answer; see {installation.logs}/web.log"]
+        return [f"The web front does not respond; see {installation.logs}/web.log"]
     return [f"{name}: {detail}" for name, detail in status.not_ready.items()]
 
 

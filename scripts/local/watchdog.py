@@ -183,7 +183,7 @@ class Watchdog:
     def _stop_clients(self) -> None:
         """Stop all processes except the servers; return after ``_STOP_S`` seconds even if some are still running.
 
-        :raises OSError, Error, HTTPException: when the supervisor does not answer.
+        :raises OSError, Error, HTTPException: when the supervisor does not respond.
         """
         rpc = supervisor_proxy(self._installation)
         until = time.monotonic() + _STOP_S

@@ -45,7 +45,7 @@ def inspection_url(service: Service | Stack, url: str, options: str = "") -> str
 
 
 def retry_while_redis_is_slow(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """Repeat a request while Redis does not answer within its timeout of 0.5 s. The service has started no work then."""
+    """Repeat a request while Redis does not respond within its timeout of 0.5 s. The service has started no work then."""
     deadline = time.monotonic() + 60
     while (response := send()).status_code == 503 and "redis_unavailable" in response.text and time.monotonic() < deadline:
         time.sleep(1)

@@ -129,7 +129,7 @@ class FaultInjector:
         return self._call_redis(lambda client: client.config_set("maxmemory", 256 * 1024 * 1024))
 
     def _call_redis(self, call: Callable[["redis.Redis"], Any]) -> bool:
-        """Call Redis, and retry while it is restarted. Return False when it does not answer."""
+        """Call Redis, and retry while it is restarted. Return False when it does not respond."""
         for _ in self._attempts():
             with suppress(redis.RedisError):
                 with self._stack.redis() as client:

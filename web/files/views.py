@@ -71,7 +71,7 @@ def variant(image_id: str, variant: str) -> Response:
 def _require_done(image: Document) -> None:
     status = ImageState(image["status"])
     if status not in TERMINAL:
-        raise NotFound("This image has not been processed yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S)
+        raise NotFound("This image has not been processed yet; retry later.", code="image_pending", retry_after=_PENDING_RETRY_S)
     if status != ImageState.DONE:
         raise NotFound("This image could not be processed; its original can be downloaded with the extension of its format.", code="image_failed")
 
@@ -98,7 +98,7 @@ def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobS
         services.identity.check()  # raises StoreAway if the whole blob store is missing, instead of only this file
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image are missing; upload the image again.") from None
-        raise NotFound("This file is not available yet; try again later.", code="image_pending", retry_after=_PENDING_RETRY_S) from None
+        raise NotFound("This file is not available yet; retry later.", code="image_pending", retry_after=_PENDING_RETRY_S) from None
     return io.BytesIO(data), BlobStat(key, len(data), found.modified)
 
 

@@ -52,7 +52,7 @@ class BodyBudget:
                 # The only body in the process is always admitted. Otherwise, a body larger than the whole budget would
                 # be refused on every attempt.
                 if self._used > reserved and self._used + size > self._limit:
-                    raise Busy("Too many uploads are in progress; try again in a moment.", retry_after=1)
+                    raise Busy("Too many uploads are in progress; retry in a moment.", retry_after=1)
                 self._used += size
                 reserved += size
 

@@ -40,7 +40,9 @@ _END_TIMEOUT_S: Final = 10.0
 
 
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
-    """Compare the whole processing with the bare network, for the bundled model and three of torchvision's models.
+    """Compare the rate of processing whole images with the rate of the neural network alone.
+
+    This is measured for the bundled model and for three models of torchvision.
 
     :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
     """

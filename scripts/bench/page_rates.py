@@ -60,9 +60,9 @@ def pages_to_measure(seeded: int, batches: int) -> list[int]:
 
 
 def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
-    """Compare the given pages with page 1.
+    """Measure how fast each of the given pages is returned, relative to page 1.
 
-    :param numbers: the page numbers; the first is 1.
+    :param numbers: the numbers of the pages. The first number must be 1.
     :param batches: number of batches that match the query.
     """
     name = ", ".join(query.values()) or "all"

@@ -16,7 +16,7 @@ from scripts.bench.timing import median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.bootstrap import open_stores
 from shared.ids import image_id, new_batch_id
-from shared.ledger import claims, commits, results, store_rotation
+from shared.ledger import claims, closing, commits, results, store_rotation
 from shared.ledger.results import Result
 from shared.queue.wakeups import WakeupPublisher
 from shared.queues import IMAGES
@@ -108,7 +108,7 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
     stored = results.finish(db, owner, done)
     elapsed["finish"] = time.perf_counter() - started
     started = time.perf_counter()
-    closed = results.close_batches(db, [batch_id])
+    closed = closing.close_batches(db, [batch_id])
     elapsed["close"] = time.perf_counter() - started
     if len(stored) != len(images) or closed != [batch_id]:
         raise RuntimeError("The batch was not closed.")

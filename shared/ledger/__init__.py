@@ -5,7 +5,8 @@
 ``commits``         accepts a batch in one transaction
 ``store_rotation``  determines the store whose images are claimed next
 ``claims``          claims images for a worker, renews leases, and releases images that are not finished
-``results``         stores each result once, and closes a batch after its last result
+``results``         stores each result once
+``closing``         closes a batch after its last result
 ``queries``         reads lists (by page or by cursor), single batches, and single images
 ``page_index``      finds the first batch of page N without scanning all earlier pages
 ``deletion``        deletes a batch: removes it from all lists, then deletes its files, then its documents

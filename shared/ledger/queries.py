@@ -14,7 +14,7 @@ from pymongo import DESCENDING
 from shared.errors import FieldError, Invalid, NotFound, TooSlow
 from shared.ids import is_batch_id
 from shared.ledger import page_index
-from shared.ledger.results import count_images
+from shared.ledger.closing import count_images
 from shared.states import CLOSED, BatchState, ImageState, batch_state
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
@@ -238,9 +238,9 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
 
 
 def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
-    """Return the ids of the first ``count`` partial batches after ``cursor``.
+    """Return the ids of the first ``count`` batches after ``cursor`` that meet the filters, if the status filter is ``partial``.
 
-    Only batches with an image that meets the other filters are returned.
+    A batch meets them if its state is ``partial`` and one of its images meets all remaining filters.
     """
     ids: list[str] = []
     step = 4 * count

@@ -1,9 +1,6 @@
-"""Stores results, and closes a batch after its last result.
+"""Stores the result of an image, once, and only from the worker that still holds the image."""
 
-The result of an image is stored once. It is accepted only from the worker that still holds the image.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +8,7 @@ from pymongo import UpdateOne
 
 from shared.ledger import claims
 from shared.queue.leases import Lease
-from shared.states import ImageState, batch_state
+from shared.states import ImageState
 from shared.storage.mongo import Db, Document, translate_errors
 
 
@@ -44,66 +41,6 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
         terminal = {"_id": {"$in": list(fences)}, "status": {"$in": ["done", "failed"]}, "work.finisher": owner}
         found = db.images.find(terminal, {"work.fence": 1})
         return {image["_id"] for image in found if image["work"]["fence"] == fences[image["_id"]]}
-
-
-def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
-    """Close each of the given batches if all its images are in a terminal state.
-
-    Each worker calls this function after its own write has been acknowledged, so the worker that finishes last sees all
-    results. If a worker crashes between its write and this call, the sweep closes the batch.
-
-    :returns: the ids of the batches that this call has closed.
-    """
-    closed = []
-    with translate_errors():
-        for batch_id in set(batch_ids):
-            header = db.batches.find_one({"_id": batch_id, "open": True}, {"total": 1, "generation": 1})
-            if header is None:
-                continue
-            counts = count_images(db, [batch_id]).get(batch_id, {})
-            if counts.get(ImageState.QUEUED) or counts.get(ImageState.PROCESSING):
-                continue
-            final = {state.value: counts.get(state.value, 0) for state in ImageState}
-            change = {"status": batch_state(counts, header["total"]).value, "counts": final}
-            updated = db.batches.update_one(
-                {"_id": batch_id, "open": True, "generation": header["generation"]},
-                {"$set": change, "$unset": {"open": ""}, "$currentDate": {"finished_at": True}},
-            )
-            if updated.modified_count:
-                closed.append(batch_id)
-    return closed
-
-
-def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Return the number of images in each batch by state: ``{batch id: {state: count}}``."""
-    groups = db.images.aggregate(
-        [
-            {"$match": {"batch_id": {"$in": list(batch_ids)}}},
-            {"$group": {"_id": {"b": "$batch_id", "s": "$status"}, "n": {"$sum": 1}}},
-        ]
-    )
-    counts: dict[str, dict[str, int]] = {}
-    for group in groups:
-        counts.setdefault(group["_id"]["b"], {})[group["_id"]["s"]] = group["n"]
-    return counts
-
-
-def find_closable(db: Db, limit: int = 200) -> list[str]:
-    """Return the ids of open batches without unfinished images (called by the sweep).
-
-    Only the batches that have not been checked for the longest time are checked.
-
-    :param limit: maximum number of batches to check.
-    """
-    with translate_errors():
-        batch_ids = [
-            row["_id"] for row in db.batches.find({"open": True}, {"_id": 1}).sort("checked_at", 1).limit(limit)
-        ]
-        if not batch_ids:
-            return []
-        db.batches.update_many({"_id": {"$in": batch_ids}}, {"$currentDate": {"checked_at": True}})
-        unfinished = {"batch_id": {"$in": batch_ids}, "status": {"$in": ["queued", "processing"]}}
-        return sorted(set(batch_ids) - set(db.images.distinct("batch_id", unfinished)))
 
 
 def _update(owner: str, result: Result) -> "UpdateOne":

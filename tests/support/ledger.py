@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.ids import new_batch_id
-from shared.ledger import claims, commits, results, store_rotation
+from shared.ledger import claims, closing, commits, results, store_rotation
 from shared.ledger.claims import Claim
 from shared.ledger.results import Result
 from shared.queue.leases import Lease
@@ -72,7 +72,7 @@ def process_all(db: Db, owner: str = "worker", size: int = 32) -> int:
     while (claim := claims.claim(db, owner, size, 60)).images:
         claim_count += 1
         results.finish(db, owner, successful_results(claim))
-        results.close_batches(db, {image["batch_id"] for image in claim.images})
+        closing.close_batches(db, {image["batch_id"] for image in claim.images})
     return claim_count
 
 

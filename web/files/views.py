@@ -73,7 +73,7 @@ def _require_done(image: Document) -> None:
     if status not in TERMINAL:
         raise NotFound("This image has not been processed yet; retry later.", code="image_pending", retry_after=_PENDING_RETRY_S)
     if status != ImageState.DONE:
-        raise NotFound("This image could not be processed; its original can be downloaded with the extension of its format.", code="image_failed")
+        raise NotFound("This image could not be processed. To download its original, end the URL with the extension of its format, for example `.png`.", code="image_failed")
 
 
 def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:

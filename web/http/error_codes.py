@@ -24,7 +24,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "foreign_origin": ErrorCode(403, "The request comes from a page of another site."),
     "not_found": ErrorCode(404, "The requested resource does not exist."),
     "image_pending": ErrorCode(404, "The file does not exist yet. The Retry-After header says when to retry."),
-    "image_failed": ErrorCode(404, "The image could not be processed, so this file was not created. The original can be downloaded with the extension of its format."),
+    "image_failed": ErrorCode(404, "The image could not be processed, so this file was not created. To download the original, end the URL with the extension of its format, for example `.png`."),
     "method_not_allowed": ErrorCode(405, "The resource does not support this method. The Allow header lists the supported methods."),
     "body_too_slow": ErrorCode(408, "No bytes of the body arrived for too long, or the average rate of the body is too low."),
     "request_in_flight": ErrorCode(409, "The first request with this Idempotency-Key is still being handled, or MongoDB cannot confirm yet that it was accepted. The Retry-After header says when to retry."),

@@ -25,7 +25,7 @@ from shared import failpoints
 from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
 from shared.ids import batch_of
-from shared.ledger import claims, results
+from shared.ledger import claims, closing, results
 from shared.ledger.results import Result
 from shared.queue.leases import Lease
 from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
@@ -328,7 +328,7 @@ class ImagePipeline:
     def _close_batches(self, claim: claims.Claim) -> None:
         failpoints.reach("7-before-close")
         try:
-            results.close_batches(self._db, {image["batch_id"] for image in claim.images})
+            closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep will close the batches
 

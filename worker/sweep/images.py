@@ -3,7 +3,7 @@
 import logging
 
 from shared.bootstrap import Stores
-from shared.ledger import claims, results, store_rotation
+from shared.ledger import claims, closing, store_rotation
 from shared.queues import IMAGES
 
 _log = logging.getLogger("shelfsight.error")
@@ -19,7 +19,7 @@ def expire_leases(stores: Stores) -> bool:
 
 def close_batches(stores: Stores) -> bool:
     """Close batches whose last worker died before closing them, and return whether there were any."""
-    return bool(results.close_batches(stores.db, results.find_closable(stores.db)))
+    return bool(closing.close_batches(stores.db, closing.find_closable(stores.db)))
 
 
 def publish_wakeups(stores: Stores) -> bool:

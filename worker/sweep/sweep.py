@@ -4,7 +4,7 @@ import time
 from functools import partial
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, fences, images, page_index, spools
+from worker.sweep import deletions, images, lost_claims, page_index, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
@@ -41,7 +41,7 @@ class Sweep:
         unfinished = False
         for clean in (
             partial(spools.clean, self._stores),
-            partial(fences.clean, self._stores),
+            partial(lost_claims.clean, self._stores),
             self._orphans.clean,
             partial(deletions.finish, self._stores),
             self._inspections.clean,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import Invalid, NotFound
-from shared.ledger import claims, commits, deletion, page_index, queries, results
+from shared.ledger import claims, closing, commits, deletion, page_index, queries, results
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db, Document
@@ -41,7 +41,7 @@ def filled(db: Db) -> Iterator[Db]:
                 ]
                 result = Result(image["_id"], image["work"]["fence"], {"detections": detections})
             results.finish(db, "w", [result])
-        results.close_batches(db, {image["batch_id"] for image in claim.images})
+        closing.close_batches(db, {image["batch_id"] for image in claim.images})
     for image in list(db.images.find({}, {"_id": 1})):
         if source.random() < 0.2:
             db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": ["seen", "again"][: source.randint(1, 2)]}})

@@ -3,7 +3,7 @@
 import threading
 from datetime import timedelta
 
-from shared.ledger import claims, commits, deletion, queries, results
+from shared.ledger import claims, closing, commits, deletion, queries, results
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import (
@@ -36,7 +36,7 @@ def test_result_and_state_change_together(db: Db) -> None:
     assert (image["status"], image["width"], image["error"]) == ("done", 7, None)
     assert image["finished_at"] is not None
     assert queries.get_image(db, bad_id)["error"] == {"code": "corrupt", "detail": "Broken."}
-    assert results.close_batches(db, [batch_id]) == [batch_id]
+    assert closing.close_batches(db, [batch_id]) == [batch_id]
     shown = queries.get_batch(db, batch_id)
     assert (shown["status"], shown["counts"]["done"], shown["counts"]["failed"]) == ("partial", 1, 1)
     validate_documents(db)
@@ -93,7 +93,7 @@ def test_nothing_can_be_finished_in_a_batch_under_deletion(db: Db) -> None:
     assert results.finish(db, "w", successful_results(claim)) == set()
     assert claims.renew(db, "w", claimed_fences(claim), 60) == set()
     assert claims.release(db, "w", claimed_fences(claim), "stop") == 0
-    assert results.close_batches(db, [batch_id]) == []
+    assert closing.close_batches(db, [batch_id]) == []
 
 
 def test_of_many_concurrent_workers_exactly_one_closes_a_batch(db: Db) -> None:
@@ -104,7 +104,7 @@ def test_of_many_concurrent_workers_exactly_one_closes_a_batch(db: Db) -> None:
     def run(owner: str) -> None:
         while (claim := claims.claim(db, owner, 5, 60)).images:
             results.finish(db, owner, successful_results(claim))
-            closed_here = results.close_batches(db, {image["batch_id"] for image in claim.images})
+            closed_here = closing.close_batches(db, {image["batch_id"] for image in claim.images})
             with lock:
                 closed.extend(closed_here)
 
@@ -125,9 +125,9 @@ def test_a_batch_left_open_by_a_crash_is_found(db: Db) -> None:
     claim = claims.claim(db, "w", 8, 60)
     results.finish(db, "w", successful_results(claim))  # and the worker dies here
     assert queries.get_batch(db, unclosed)["status"] == "processing"  # shown as finished only after it is closed
-    assert results.find_closable(db) == [unclosed]
-    assert results.close_batches(db, [unclosed, waiting]) == [unclosed]
-    assert results.find_closable(db) == []
+    assert closing.find_closable(db) == [unclosed]
+    assert closing.close_batches(db, [unclosed, waiting]) == [unclosed]
+    assert closing.find_closable(db) == []
 
 
 def test_the_state_of_a_batch_follows_its_images(db: Db) -> None:
@@ -141,7 +141,7 @@ def test_the_state_of_a_batch_follows_its_images(db: Db) -> None:
     assert not queries.is_closed(db, batch_id)
     claim = claims.claim(db, "w", 1, 60)
     results.finish(db, "w", [Result(*claimed_fences(claim)[0], None, ("corrupt", "x"))])
-    results.close_batches(db, [batch_id])
+    closing.close_batches(db, [batch_id])
     assert queries.is_closed(db, batch_id)
     assert queries.get_batch(db, batch_id)["status"] == "failed"
 
@@ -149,4 +149,4 @@ def test_the_state_of_a_batch_follows_its_images(db: Db) -> None:
 def test_an_abandoned_batch_is_never_closed(db: Db) -> None:
     batch_id = commit_new_batch(db)
     assert not commits.abandon(db, batch_id)
-    assert results.close_batches(db, [batch_id, "0" * 32]) == []
+    assert closing.close_batches(db, [batch_id, "0" * 32]) == []

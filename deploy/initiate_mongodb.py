@@ -35,7 +35,7 @@ _USER_EXISTS: Final = 51003
 def main() -> None:
     """Prepare MongoDB; if this fails, print an error message and exit with code 1."""
     try:
-        mongo = Mongo()  # ``Settings`` would also check the settings of the web front, and this check would fail here
+        mongo = Mongo()  # not ``Settings``, which would also check the settings of the web front and fail here
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explain(error)}")
     until = time.monotonic() + _TIME_LIMIT_S
@@ -75,7 +75,7 @@ def _connect_locally(**credentials: Any) -> "MongoClient[dict[str, Any]]":
 def _run_once(done_codes: set[int], client: "MongoClient[dict[str, Any]]", command: str, value: Any, **options: Any) -> None:
     """Run a database command.
 
-    Ignore the errors with ``done_codes``, because they mean that the command was run before.
+    Errors whose code is in ``done_codes`` are ignored, because they mean that an earlier run has done this already.
     """
     try:
         client.admin.command(command, value, **options)

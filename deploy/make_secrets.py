@@ -16,7 +16,8 @@ from shared.storage.durable_files import DurableWriter, sync_folder
 
 ROOT: Final = Path("/secrets")
 _MONGODB_UID: Final = 999
-"""Uid of the user ``mongodb`` in MongoDB's image. mongod refuses a key file that other users can read."""
+"""Uid of the user ``mongodb`` in MongoDB's image. This user must own the key file, because mongod refuses
+a key file that other users can read."""
 _APP_UID: Final = 10001
 _BYTES: Final = 24
 

@@ -21,4 +21,4 @@ AUGMENTATIONS: Final = (
 """``worker.vision.augment.operations`` implements exactly these augmentations; a test compares the two lists."""
 
 DEFAULT_AUGMENTATIONS: Final = ("horizontal_flip", "rotate", "color_jitter", "gaussian_blur")
-"""The augmentations for a batch that names none, if ``VISION_AUGMENTATIONS`` is unset."""
+"""The augmentations for a batch whose upload names no augmentations, if ``VISION_AUGMENTATIONS`` is unset."""

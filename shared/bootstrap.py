@@ -19,7 +19,7 @@ from shared.storage.mongo import Db, connect
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The settings, and the clients for all stores. All members are thread-safe.
+    """The settings of a process, and its clients for MongoDB, the blob store and Redis. All members are thread-safe.
 
     Each process creates its own instance after it has been forked.
     """

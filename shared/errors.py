@@ -142,7 +142,7 @@ class Forbidden(BadRequest):
 
 
 class Misdirected(BadRequest):
-    """The request names another host. In open mode, only requests that name this machine are answered."""
+    """The request names an unknown host, which is refused while the service has no accounts."""
 
     status = 421
     title = "Misdirected request"
@@ -261,7 +261,7 @@ class InspectionLost(ShelfsightError):
 
 
 class Environment(ShelfsightError):
-    """An error caused by the service's environment. Nothing was accepted, and a retry can succeed."""
+    """An error caused by the service's environment. Except for ``CommitUnknown``, nothing was accepted. Retry later."""
 
     status = 503
     title = "Service unavailable"

@@ -12,7 +12,7 @@ import uuid_utils
 BATCH_ID_PATTERN: Final = "[0-9a-f]{32}"
 IMAGE_ID_PATTERN: Final = "[0-9a-f]{36}"
 DIGEST_ID_PATTERN: Final = "[0-9a-f]{32}"
-"""The ids of inspections and of their results, which are digests with 128 bits."""
+"""Pattern of the ids of inspections and of their results. These ids are digests with 128 bits."""
 SHA256_PATTERN: Final = "[0-9a-f]{64}"
 _BATCH_ID: Final = re.compile(BATCH_ID_PATTERN)
 _IMAGE_ID: Final = re.compile(IMAGE_ID_PATTERN)

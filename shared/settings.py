@@ -117,8 +117,10 @@ class Mongo(SettingsGroup):
     server_selection_timeout_s: float = Field(
         3.0, description="Seconds to wait for a primary. After that, the request is answered with 503."
     )
-    commit_deadline_s: float = Field(5.0, description="Seconds for one commit transaction, including its retries.")
-    query_deadline_s: float = Field(10.0, description="Seconds for one listing; MongoDB enforces this limit.")
+    commit_deadline_s: float = Field(
+        5.0, description="Maximum seconds for one commit transaction, including its retries."
+    )
+    query_deadline_s: float = Field(10.0, description="Maximum seconds for one listing; MongoDB enforces this limit.")
 
 
 class Redis(SettingsGroup):
@@ -136,8 +138,8 @@ class Blobs(SettingsGroup):
     min_free_bytes: int = Field(
         1024 * MIB,
         ge=0,
-        description="Free bytes to keep, in addition to the bytes that the backlog still needs. If fewer are free, "
-        "uploads are answered with 507.",
+        description="Bytes of disk space to keep free, in addition to the bytes that waiting images still need. If "
+        "fewer are free, uploads are answered with 507.",
     )
     growth: float = Field(
         2.0, ge=0, description="Bytes to reserve for the results of a waiting image, for each byte of its original."
@@ -230,18 +232,18 @@ class Worker(SettingsGroup):
     child_memory_bytes: int = Field(
         2048 * MIB,
         gt=0,
-        description="Bytes of memory for a suspicious image in the sandbox, in addition to the memory for libraries.",
+        description="Maximum bytes of memory for an image in the sandbox, in addition to the memory for libraries.",
     )
     most_memory_bytes: int = Field(
         3072 * MIB,
         gt=0,
-        description="Bytes of memory. A pool child that has used more is replaced at the end of its task.",
+        description="Maximum bytes of memory of a pool child. If it uses more, it is replaced at the end of its task.",
     )
     child_timeout_s: float = Field(
         30.0,
         gt=0,
-        description="Seconds for one request to the sandbox. A request that has used four fifths of this time as CPU "
-        "time is not retried.",
+        description="Maximum seconds for one request to the sandbox. A request that has used four fifths of this time "
+        "as CPU time is not retried.",
     )
     task_s: float = Field(
         4.0,
@@ -357,7 +359,9 @@ class Inspect(SettingsGroup):
         86_400.0, gt=0, description="Seconds for which results and their images are kept after their last use."
     )
     max_store_bytes: int = Field(
-        1024 * MIB, gt=0, description="Maximum bytes of all kept images; the least recently used are deleted first."
+        1024 * MIB,
+        gt=0,
+        description="Maximum total bytes of all kept images; the least recently used images are deleted first.",
     )
     per_minute: int = Field(
         60, gt=0, description="Maximum new inspections per minute and client address; more are answered with 429."
@@ -452,7 +456,7 @@ def explain(error: ValidationError | SettingsError) -> str:
 
 
 def _variable(group: str, field: str) -> str:
-    """Return the environment variable of a field. A field with an alias is already reported under its variable's name."""
+    """Return the environment variable of a field. For a field with an alias, ``field`` is the variable already."""
     prefixes = {
         settings.__name__: settings.model_config.get("env_prefix", "") for settings in SettingsGroup.__subclasses__()
     }

@@ -12,4 +12,4 @@ ORIGINAL: Final = "original"
 """The inspected image itself, scaled down to at most 700 pixels on its longer side. Only inspections have this file."""
 DREAM: Final = "deepdream"
 DREAM_LAYERS: Final = range(1, 6)
-"""Network layers that DeepDream can amplify: 1 shows strokes, 5 shows parts of objects."""
+"""Layers of the neural network that DeepDream can amplify: 1 shows strokes, 5 shows parts of objects."""

@@ -49,8 +49,8 @@ _SPECIAL_6: Final = tuple(
 _IPV4_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _NAT64: Final = IPv6Network("64:ff9b::/96")
 _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
-"""Upper halves of the interface identifiers whose lower half is an IPv4 address (RFC 5214). Such an identifier can
-follow any network prefix."""
+"""The possible upper halves of an ISATAP interface identifier (RFC 5214); its lower half is an IPv4 address. Such an
+identifier can follow any network prefix."""
 
 
 def parse_network(text: str) -> Network:
@@ -94,7 +94,7 @@ def is_public(address: Address) -> bool:
 
 
 def client_network(address: Address) -> Network | Address:
-    """Return the address or network that counts as one client, or as one source.
+    """Return the address or network that limits treat as one client, or as one source.
 
     An IPv4 address counts on its own. An IPv6 address counts as its /64 network, because a single machine usually has
     all addresses of such a network.

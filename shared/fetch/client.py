@@ -93,7 +93,7 @@ class Fetcher:
             can be ``not_modified``.
         :param last_modified: the ``last_modified`` of the earlier ``FetchResult``.
         :param validators_url: the ``url`` of the earlier ``FetchResult``; by default, ``url``. The validators are sent
-            to this URL only. They are not sent to another URL to which a redirect may lead by now.
+            to this URL only. If the redirects now lead to another URL, the validators are not sent to it.
         :raises UrlRefused: when the URL, or the target of a redirect, is not allowed (``bad_url``, ``blocked_host``,
             ``blocked_address``, ``unresolvable_host``).
         :raises UpstreamStatus: when the final response has a status other than 200.
@@ -132,9 +132,9 @@ class Fetcher:
         per_source = self._rules.max_per_source
         with self._source_limit.slot(url.host, limit=per_source):
             destination = self._policy.check(url, deadline)
-            # Count by address as well as by name, because a wildcard DNS record gives an attacker any number of names
-            # for a machine of a third party. Behind NAT64, count by the IPv4 address, because all the IPv6 addresses
-            # are in the same /64 network.
+            # Count fetches by address as well as by name, because a wildcard DNS record gives an attacker any number of
+            # names for a machine of a third party. Behind NAT64, count by the embedded IPv4 address, because the IPv6
+            # addresses of all sources are in the same /64 network.
             networks = (client_network(effective_address(address)) for address in destination.addresses)
             with (
                 self._source_limit.slot(*networks, limit=per_source),
@@ -220,9 +220,9 @@ def _decompress(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
     try:
         for part in parts:
             yield stream.decompress(part, max_bytes + 1)
-            # If zlib has input left after max_bytes + 1 bytes of output, the content exceeds the limit and _join has
-            # raised an error. If there is data after the end of the gzip stream, stop here, because zlib would copy all
-            # of that data once more for each further part.
+            # If zlib has input left after max_bytes + 1 bytes of output, the content exceeds the limit, so _join has
+            # raised an error and this line is not reached. If there is data after the end of the gzip stream, stop
+            # here, because zlib would copy all of that data once more for each further part.
             if stream.unused_data:
                 break
     except zlib.error as error:

@@ -22,7 +22,7 @@ class ConcurrencyLimit:
 
     @contextmanager
     def slot(self, *keys: Hashable, limit: int) -> Iterator[None]:
-        """Hold a slot for each of these keys while the ``with`` block runs.
+        """Hold one slot for each of ``keys`` while the ``with`` block runs.
 
         :raises Busy: when ``limit`` slots are already in use for one of the keys.
         """
@@ -37,4 +37,4 @@ class ConcurrencyLimit:
         finally:
             with self._lock:
                 self._running.subtract(keys)
-                self._running = +self._running  # remove counts of 0, because clients choose the keys
+                self._running = +self._running  # remove counts of 0: clients choose the keys, so memory would fill up

@@ -33,7 +33,7 @@ def system_resolver(name: str) -> list[Address]:
 
 
 class NameResolver:
-    """Resolves names with a resolve function; at most ``max_concurrent`` lookups run at a time. Thread-safe."""
+    """Resolves names with a function like ``system_resolver``, at most ``max_concurrent`` at a time. Thread-safe."""
 
     def __init__(self, resolve: ResolveFunction, max_concurrent: int) -> None:
         self._resolve = resolve

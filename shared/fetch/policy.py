@@ -29,7 +29,7 @@ _LOCAL_DOMAINS: Final = (
     "onion",
 )
 """Domains of local networks (RFC 6761, RFC 6762 with its appendix G, RFC 7686, RFC 8375, and ICANN's ``internal``).
-Names in these domains are not resolved, because the DNS query alone would disclose too much."""
+Names in these domains are not resolved, because the DNS query alone would disclose the name."""
 _HOST_REFUSED: Final = (
     "The host of the URL is a local name, or this service does not allow it; use another public host."
 )
@@ -87,7 +87,8 @@ class FetchPolicy:
         allowed = self._rules.allowed_domains
         if allowed and (url.address is not None or not any(_is_in_domain(url.host, domain) for domain in allowed)):
             return False
-        # The system resolver appends the search domains of the local network to a name without a dot.
+        # A name without a dot is not allowed, because the system resolver would append the search domains of the local
+        # network to it.
         return url.address is not None or (
             "." in url.host and not any(_is_in_domain(url.host, local) for local in _LOCAL_DOMAINS)
         )

@@ -18,14 +18,16 @@ class FetchRules(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    resolve_s: float = Field(3.0, gt=0, description="Seconds to resolve a host name.")
+    resolve_s: float = Field(3.0, gt=0, description="Maximum seconds to resolve a host name.")
     connect_s: float = Field(
-        5.0, gt=0, description="Seconds to connect, including the attempts with all addresses and the TLS handshake."
+        5.0,
+        gt=0,
+        description="Maximum seconds to connect, including the attempts with all addresses and the TLS handshake.",
     )
     first_byte_s: float = Field(
-        10.0, gt=0, description="Seconds from sending the request to the end of the response headers."
+        10.0, gt=0, description="Maximum seconds from sending the request to the end of the response headers."
     )
-    whole_s: float = Field(20.0, gt=0, description="Seconds for a whole fetch, including redirects.")
+    whole_s: float = Field(20.0, gt=0, description="Maximum seconds for a whole fetch, including redirects.")
     max_redirects: int = Field(3, ge=0, le=10)
     max_header_bytes: int = Field(
         32 * 1024, gt=0, description="Maximum bytes of response headers, including those of interim responses."
@@ -38,7 +40,9 @@ class FetchRules(BaseModel):
         (), description="JSON list of domains to block, with their subdomains. Takes precedence over all other lists."
     )
     allowed_domains: tuple[str, ...] = Field(
-        (), description="JSON list of the only allowed domains, with their subdomains. If it is empty, all are allowed."
+        (),
+        description="JSON list of the only allowed domains, with their subdomains. If the list is empty, all domains "
+        "are allowed.",
     )
     permitted_hosts: tuple[str, ...] = Field(
         (), description="JSON list of host names that may resolve to any address, with any port."

@@ -7,7 +7,7 @@ addresses that were checked. TLS still verifies the name, and the ``Host`` heade
 one request only, because a connection that is kept alive would serve later URLs based on an older check.
 
 httpcore has three gaps: its timeouts apply to single reads only, its header limit does not count interim (1xx)
-responses, and it does not limit the framing of chunks. ``_LimitedStream`` enforces all three limits.
+responses, and it does not limit the framing of chunks. ``_LimitedStream`` enforces these three limits.
 """
 
 import ssl
@@ -118,14 +118,14 @@ class _CheckedBackend(httpcore.NetworkBackend):
         return self._stream
 
     def start_response_phase(self) -> None:
-        """Start the time limit for the response headers. This happens whenever a part of the request is sent."""
+        """Start the time limit for the response headers. This is called whenever a part of the request is sent."""
         self.deadline.start_phase(self._rules.first_byte_s)
 
     def read_body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the parts of a body, and increase the read allowance by the size of each part.
+        """Yield the parts of a body, and increase ``read_allowance``: how many more bytes may be received.
 
-        As a result, content does not use up the allowance. Each part also adds some bytes for chunk framing. The limit
-        for trailers is the same as for headers.
+        The allowance grows by the size of each part, so that content does not use it up, and by some bytes for chunk
+        framing. It begins with the limit for headers, which is also the limit for trailers.
         """
         self.read_allowance = self._rules.max_header_bytes
         for part in parts:

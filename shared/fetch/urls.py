@@ -1,8 +1,8 @@
 """Parses URLs strictly. A URL that different parsers could interpret differently is refused.
 
 Hosts are returned in one canonical spelling. An address is recognized in every notation, and a name is returned in
-lower-case ASCII without a trailing dot. Therefore, the host that is compared with the lists is also the host that is
-resolved, connected to, and sent in the ``Host`` header.
+lower-case ASCII without a trailing dot. Therefore, the host that is compared with the lists of allowed and blocked
+hosts is also the host that is resolved, connected to, and sent in the ``Host`` header.
 """
 
 import re

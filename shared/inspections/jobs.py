@@ -1,6 +1,6 @@
 """The life cycle of an inspection: it is requested, claimed, and then done or failed.
 
-When its result is no longer fresh, a new request queues the inspection once more. The id of the document is derived
+When its result is no longer fresh, a new request queues the inspection once more. The id of an inspection is derived
 from the source and the recipe, so MongoDB itself ensures that a thousand concurrent requests for the same inspection
 create one job. Writes are not journalled, because the service does not promise to keep an inspection: if one is lost,
 the client requests it again. ``shared.queue.leases`` defines how a claim is held, renewed and lost.
@@ -33,7 +33,7 @@ _TIMED_OUT: Final = Environment("No inspector was available in time; retry later
 class Validators:
     """The validators from the last response of a source, and the SHA-256 digest of its content.
 
-    With the validators, the next request can ask the source whether the image has changed since that response.
+    With the validators, the next fetch can ask the source whether the image has changed since that response.
     """
 
     sha256: str
@@ -84,7 +84,7 @@ class Job:
 
 _PENDING: Final = ("queued", "processing")
 _PENDING_FILTER: Final[Document] = {"status": {"$in": list(_PENDING)}}
-_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # a missing ``fresh_until`` sorts before every date
+_FRESH: Final = {"$gt": ["$fresh_until", "$$NOW"]}  # also false if ``fresh_until`` is missing
 _JOB_FIELDS: Final = dict.fromkeys(("status", "url", "upload", "recipe", "result", "error", "seen", "fence"), 1) | {
     "fresh_for_ms": {"$subtract": ["$fresh_until", "$$NOW"]}
 }

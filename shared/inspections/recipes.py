@@ -25,7 +25,7 @@ class Dream:
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Recipe for the image and one augmented image for each name. The seed determines all random parameters."""
+    """Recipe for the image and an augmented image for each of ``names``. The seed determines all random parameters."""
 
     names: tuple[str, ...]
     seed: int = 0
@@ -58,7 +58,7 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Recipe:
-    """Return the recipe whose stored form ``to_document`` returned."""
+    """Return the recipe with a stored form that ``to_document`` has returned."""
     if "augment" in document:
         return Augment(tuple(document["augment"]), document["seed"])
     return Describe(None if document["dream"] is None else Dream(**document["dream"]))

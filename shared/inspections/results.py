@@ -55,7 +55,8 @@ def store(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int
 
     :param folder: folder of the files; see ``shared.storage.blob_keys.inspection_key``.
     :param size: total size of the files in bytes.
-    :returns: the folder of the stored result. None if a result with this id is being removed; then retry later.
+    :returns: the folder of the stored result. None if a result with this id is being removed; the caller
+        must then retry later.
     :raises StoreAway: when MongoDB does not respond.
     """
     present = {"_id": result_id, "going": {"$ne": True}}
@@ -75,8 +76,8 @@ def store(db: Db, result_id: str, fields: dict[str, Any], folder: str, size: int
 def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tuple[str, str]]:
     """Mark results for removal (called by the sweep).
 
-    Results that were not used for ``keep_s`` seconds are marked. If all other results together take more than
-    ``max_bytes``, the least recently used ones are marked, too, until the rest fits.
+    Results that were not used for ``keep_s`` seconds are marked. If the remaining results together take more than
+    ``max_bytes``, the least recently used of them are marked, too, until the unmarked results fit.
 
     :param limit: maximum number of results to return, and to mark because of ``max_bytes``.
     :returns: the ids and folders of marked results, including results that earlier calls have marked.

@@ -1,4 +1,4 @@
-"""The frequent reads and writes of batches and images in MongoDB. They use pymongo directly.
+"""The frequent reads and writes of batches and images in MongoDB. The functions use pymongo directly.
 
 ==================  ========================================================================
 ``idempotency``     stores which request an ``Idempotency-Key`` belongs to

@@ -9,7 +9,7 @@ from shared.storage.mongo import Db, translate_errors
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The images that wait or are being processed.
+    """The images that wait for a worker or are being processed.
 
     ``bytes`` is the size of all originals in all open batches, including the originals of finished images.
     ``oldest_age_s`` is the age of the oldest open batch in seconds.

@@ -157,7 +157,8 @@ def _stores(db: Db, images: Document) -> set[str]:
 def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str], list[Document]]:
     """Choose the images for one claim.
 
-    :returns: the ids of the images, the stores that they belong to, and the turns of stores without a claimable image.
+    :returns: the ids of the images, the stores that they belong to, and those of ``turns`` (see ``store_rotation``)
+        whose stores have no claimable image.
     """
     claimable: list[tuple[Document, list[str]]] = []
     idle: list[Document] = []
@@ -168,7 +169,7 @@ def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str
             idle.append(turn)
             continue
         if rows[0]["work"]["solo"]:
-            if not claimable:  # this store is next, and the image must be claimed alone
+            if not claimable:  # no earlier store has a claimable image, and this image must be claimed alone
                 return [rows[0]["_id"]], [turn["_id"]], idle
             continue
         claimable.append((turn, [row["_id"] for row in rows if not row["work"]["solo"]]))
@@ -181,15 +182,17 @@ def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str
         if part:
             picked += part
             stores.append(turn["_id"])
-    for _, ids in claimable:  # fill the places that no other store needs
+    for _, ids in claimable:  # fill the remaining places with further images of these stores
         picked += ids[share : share + size - len(picked)]
     return picked, stores, idle
 
 
 def _defer_idle(db: Db, idle: list[Document]) -> None:
-    """Remove idle stores without queued images from the rotation, and move the other idle stores to its end.
+    """Remove stores without queued images from the rotation, and move stores that must wait to its end.
 
-    The queued images of the other idle stores cannot be claimed yet.
+    A store must wait if none of its queued images can be claimed yet.
+
+    :param idle: the turns of stores without a claimable image.
     """
     later = []
     for turn in idle:

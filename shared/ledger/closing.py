@@ -7,10 +7,10 @@ from shared.storage.mongo import Db, translate_errors
 
 
 def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
-    """Close each of the given batches if all its images are in a terminal state.
+    """Close each of the batches ``batch_ids`` if all its images are in a terminal state.
 
-    Each worker calls this function after its own write has been acknowledged, so the worker that finishes last sees all
-    results. If a worker crashes between its write and this call, the sweep closes the batch.
+    Each worker calls this function after MongoDB has acknowledged its results, so the worker that finishes last sees
+    all results. If a worker crashes between writing its results and this call, the sweep closes the batch.
 
     :returns: the ids of the batches that this call has closed.
     """
@@ -51,7 +51,7 @@ def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
 def find_closable(db: Db, limit: int = 200) -> list[str]:
     """Return the ids of open batches without unfinished images (called by the sweep).
 
-    Only the batches that have not been checked for the longest time are checked.
+    A call checks only the batches that have not been checked for the longest time.
 
     :param limit: maximum number of batches to check.
     """

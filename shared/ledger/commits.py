@@ -65,8 +65,9 @@ def commit_batch(
 ) -> None:
     """Write the ledger document, the batch, its images, and the idempotency record in one transaction.
 
-    When the function returns, a majority of the replica set has journalled these documents. The caller then announces
-    the stores with ``store_rotation.touch``. It need not wait for that call, because the sweep repairs a lost one.
+    When the function returns, a majority of the replica set has journalled these documents. The caller must then call
+    ``store_rotation.touch`` with the stores of the images. If that call fails, the sweep repairs the rotation, so the
+    caller need not wait for it.
 
     :param reservation: the reserved ``Idempotency-Key`` of the request, if it has a key.
     :param response_body: body of the 202 response, which is stored for later requests with the same key.
@@ -224,7 +225,7 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
         "work": work,
     }
     for name in _IMAGE_LISTS:
-        document[name] = []  # all images would share the list objects of the template
+        document[name] = []  # otherwise, all images would share the list objects of the template
     return document
 
 

@@ -14,12 +14,13 @@ from shared.storage.mongo import Db, translate_errors
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
-    """Remove a batch from all lists and increase the fences of its images, in one transaction with the ledger document.
+    """Remove a batch from all lists and increase the fences of its images, in one transaction.
 
-    After this, no image of the batch can be claimed or finished, and the service shows none of them. However, a file
-    server that does not ask the service shows published files until they are deleted, so the caller deletes the files
-    at once. The sweep deletes them soon afterwards, in case the caller has died. It deletes them once more after the
-    longest lease, because a frozen worker may still have written a file.
+    The transaction also updates the ledger document. After the transaction, no image of the batch can be claimed or
+    finished, and the service shows none of them. However, a file server that does not query the service still returns
+    published files, so the caller must delete the files at once. The sweep deletes them soon afterwards, in case the
+    caller has died. It deletes them once more after the longest lease, because a frozen worker may still have written a
+    file.
 
     :param deadline_s: seconds for all attempts together; without it, the driver would continue for two minutes.
     :raises NotFound: when the batch is unknown or already deleted.

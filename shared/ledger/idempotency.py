@@ -42,7 +42,7 @@ class StoredResponse:
 def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredResponse:
     """Reserve a key for a request, or return the response that is stored under the key.
 
-    :param key: the account and the key of the request; the caller joins them to one string.
+    :param key: one string, in which the caller has joined the account and the ``Idempotency-Key`` of the request.
     :param fingerprint: digest of the parsed request.
     :raises IdempotencyMismatch: when the key was used for a request with another fingerprint.
     :raises InFlight: when the first request with the key is still in progress, or when MongoDB cannot confirm at
@@ -51,7 +51,7 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
     :raises StoreAway: when MongoDB does not respond.
     """
     token = uuid.uuid4().hex
-    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # a missing ``expires_at`` sorts before every date
+    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # also true if ``expires_at`` is missing
     new_fields = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
     update = [
         {

@@ -6,9 +6,9 @@ batches older than a minute are counted in segments of a few hundred consecutive
 skips batches within a single segment. The segments of a scope are contiguous; each covers the ids in the interval
 ``(after, newest]``. The batches that are newer than the newest segment are called the head. They are counted directly.
 
-A deletion decreases the counts of the affected segments in its own transaction. A count can also become wrong for
-another reason, such as a commit that is completed more than a minute late. The function ``recount`` corrects such
-counts; the sweep calls it repeatedly for all segments in turn.
+A deletion decreases the counts of the affected segments in its own transaction. However, a count becomes wrong when,
+for example, a commit is completed more than a minute late. The function ``recount`` corrects such counts; the sweep
+calls it repeatedly, so that each segment is recounted in turn.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ _DEADLINE_S: Final = 30.0
 class Position:
     """The position of a batch in the list of a scope.
 
-    To reach the batch, start at the first id ``<= newest`` (or at the newest batch if ``newest`` is None), and skip
+    To reach the batch, start at the largest id ``<= newest`` (or at the newest batch if ``newest`` is None), and skip
     ``skip`` batches. ``total`` is the number of batches in the scope.
     """
 

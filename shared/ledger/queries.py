@@ -93,7 +93,7 @@ class Page:
 def page_of_batches(
     db: Db, filters: Filters, page: int, per_page: int, images_per_batch: int, deadline_s: float = 10.0
 ) -> Page:
-    """Return page number ``page`` (the first is 1) with the totals. A page past the end is empty.
+    """Return the page with the number ``page``, with totals. Pages are numbered from 1. A page past the end is empty.
 
     :raises TooSlow: when counting takes longer than ``deadline_s``. This does not happen without filters, or with a
         filter for the store alone.
@@ -240,7 +240,7 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
 def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
     """Return the ids of the first ``count`` batches after ``cursor`` that meet the filters, if the status filter is ``partial``.
 
-    A batch meets them if its state is ``partial`` and one of its images meets all remaining filters.
+    A batch meets them if its state is ``partial`` and one of its images meets all other filters.
     """
     ids: list[str] = []
     step = 4 * count
@@ -262,7 +262,7 @@ def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: flo
 
 
 def _load(db: Db, ids: Sequence[str], images_per_batch: int | None, deadline_ms: int) -> Iterator[Document]:
-    """Load batches in the order of ``ids``, each with its first ``images_per_batch`` images (None: with all images).
+    """Load batches in the order of ``ids``, each with its first ``images_per_batch`` images (or all, if it is None).
 
     The batches are loaded in groups. A group has at most 4,000 images, or consists of a single batch.
     """

@@ -65,7 +65,7 @@ def remove(db: Db, turn: Document) -> None:
 
 
 def repair(db: Db) -> list[str]:
-    """Add the stores with queued images that are missing from the rotation (called by the sweep).
+    """Add to the rotation all stores that have queued images but are missing from it (called by the sweep).
 
     The function scans one index, with one read for each store.
 

@@ -20,7 +20,8 @@ def send_heartbeat(db: Db, owner: str, work_queue: WorkQueue, impediment: str | 
 
     :param owner: name of the pool child, unique among all pool children that were ever started.
     :param work_queue: the work queue that the pool child consumes.
-    :param impediment: code of the error that prevents the pool child from working, if any. Its log has the details.
+    :param impediment: code of the error that prevents the pool child from working, if any. The log of
+        the pool child has the details.
     :raises StoreAway: when MongoDB does not respond.
     """
     fields = {"pid": os.getpid(), "host": {"$literal": socket.gethostname()}, "door": work_queue.name, "hindrance": {"$literal": impediment}}

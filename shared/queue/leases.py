@@ -86,7 +86,7 @@ class LeasedCollection:
         return {"status": _HELD, "$expr": {"$lt": [f"${self.path('lease_until')}", "$$NOW"]}}
 
     def unheld(self) -> Document:
-        """Return the fields (full paths) of a document that is no longer held."""
+        """Return the values, by full path, that some fields have in a document that no worker holds."""
         return {self.path(name): None for name in ("owner", *self.cleared)}
 
     def guard(self, owner: str, lease: Lease) -> Document:
@@ -123,7 +123,7 @@ class LeasedCollection:
             )
 
     def claim_many(self, db: Db, document_ids: Sequence[str], owner: str, lease_s: float) -> list[Document]:
-        """Claim those of the given documents that are still queued, in two round trips for any number of documents.
+        """Claim those of ``document_ids`` that are still queued, in two round trips for any number of documents.
 
         If none is still queued, one round trip suffices.
 
@@ -191,7 +191,7 @@ class LeasedCollection:
         :param among: filter for the documents to consider; by default, all documents.
         :param change: additional fields (full paths) to set, with their values as aggregation expressions.
         :param max_expiries: number of expired leases after which a document is not requeued any more. It is compared
-            with the field ``expiries``.
+            with the field that the attribute ``expiries`` names.
         :param exhausted: fields (full paths) to set if a document is not requeued, with their values as aggregation
             expressions. They include ``status``.
         :returns: the number of expired leases.

@@ -29,8 +29,8 @@ _log = logging.getLogger("shelfsight.error")
 class WakeupPublisher:
     """Publishes wakeups to one work queue.
 
-    Its methods never raise an exception and wait little more than a second. After a failure, its breaker is open for a
-    while. Counting the waiting wakeups takes a tenth of the time of publishing one.
+    Its methods never raise an exception, and they wait for Redis for little more than a second. After a failure, its
+    breaker is open for a while. Counting the waiting wakeups takes a tenth of the time of publishing one.
     """
 
     def __init__(self, redis: settings.Redis, work_queue: WorkQueue) -> None:
@@ -107,7 +107,7 @@ class WakeupThread:
     def notify(self, stores: set[str]) -> None:
         """Announce soon that these stores have new work.
 
-        If the backlog of this thread is full, the call has no effect, and the sweep finds the waiting work.
+        If too many calls are waiting for this thread, the call has no effect, and the sweep finds the work.
         """
         with suppress(queue.Full):
             self._backlog.put_nowait(stores)

@@ -12,9 +12,9 @@
 
 ``<xx>`` stands for the last two digits of the id of the batch or of the name of the folder. They are random, so the
 files are spread evenly over 256 folders. The fence separates the files of a worker that has lost its claim from the
-files of the worker that holds the claim. Because of the link ``live``, a plain file server finds all files of an image
-that it may serve without asking the database. Variants are at ``live/<name>.jpg``, and the original is at
-``live/../../<index>.<ext>``. These paths exist only after the image is done; for a failed image, they never exist.
+files of the worker that holds the claim. The link ``live`` leads a plain file server to the files of an image that it
+may serve, so the file server needs no query to the database. Variants are at ``live/<name>.jpg``, and the original is
+at ``live/../../<index>.<ext>``. These paths exist only after the image is done; for a failed image, they never exist.
 """
 
 from typing import Final
@@ -55,12 +55,12 @@ def image_prefix(image_id: str) -> str:
 
 
 def variant_key(image_id: str, fence: int, name: str) -> str:
-    """Return the key of a variant that is written under the claim with the given fence."""
+    """Return the key of a variant that is written under the claim with the fence ``fence``."""
     return f"{image_prefix(image_id)}/{fence}/{name}.jpg"
 
 
 def inspection_prefix(folder: str) -> str:
-    """Return the path of the folder for the images that one run of an inspection makes. ``folder`` is its name."""
+    """Return the path of the folder with the name ``folder``, for the images that one run of an inspection makes."""
     return f"{INSPECTION_FILES}/{folder[-2:]}/{folder}"
 
 

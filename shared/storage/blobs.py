@@ -51,8 +51,8 @@ class BlobStore(Protocol):
     def open(self, key: str) -> tuple[BinaryIO, BlobStat]:
         """Open a blob for reading, and return the open file with the metadata of the blob.
 
-        Both describe the same version of the blob, even if the blob is overwritten in the meantime. The caller must
-        close the file.
+        The file and the metadata belong to the same version of the blob, even if the blob is overwritten in the
+        meantime. The caller must close the file.
 
         :raises BlobMissing: when there is no blob with this key.
         """
@@ -77,9 +77,9 @@ class BlobStore(Protocol):
 
         If the folder is missing, the call has no effect. The other methods treat ``live`` neither as a blob nor as a
         folder, and ``live`` need not survive a power failure. The same version can be published repeatedly, at a low
-        cost. In a blob store that no file server reads, this method can do nothing. The method does not order calls
-        with different versions. Therefore, the caller must publish a version only after its result is final, and must
-        not make another version final before the published version has been withdrawn.
+        cost. In a blob store that no file server reads, this method need not do anything. The method does not order
+        calls with different versions. Therefore, the caller must publish a version only after its result is final, and
+        must not make another version final before the published version has been withdrawn.
         """
 
     def free_bytes(self) -> int:

@@ -49,7 +49,7 @@ class StoreIdentity:
             return None
 
     def _verify(self) -> str:
-        """Compare the marker of the blob store with the marker of the database, and return it.
+        """Compare the marker of the blob store with the marker of the database, and return the marker.
 
         The database records in the field ``kept`` that the marker has been written to the blob store. Until then, the
         marker is written to a blob store that has none, because the process that created the marker may have died

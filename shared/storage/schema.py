@@ -7,8 +7,8 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the validation of documents in the tests
 - the indexes, which ``python -m shared.storage.schema`` creates before any other program starts
 
-Four small collections have no fixed fields and are not declared: ``workers`` and ``heartbeats`` (signs of life),
-``leases`` (the sweep's leader) and ``bonds`` (the store identity).
+Four small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
+``heartbeats`` (test writes of the web front), ``leases`` (the lease of the sweep) and ``bonds`` (the store identity).
 
 MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
 
@@ -105,12 +105,12 @@ class Image(me.Document):
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
         IndexModel([("batch_id", 1), ("index", 1)]),
-        # For claims: it contains the queued images of each store, the oldest first. A claimed image is not in the
-        # index.
+        # This index is for claims. It contains the queued images of each store, the oldest first. A claimed image is
+        # not in the index.
         IndexModel([("store_name", 1), ("_id", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
         IndexModel([("work.lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
-        # This index covers all states except ``done``, because nearly all images end in that state. Done images are
-        # counted by subtraction from all images.
+        # This index covers all states except ``done``, because nearly all images end in that state. The number of
+        # done images is the number of all images minus the number of all images in this index.
         IndexModel(
             [("status", 1), ("batch_id", -1)],
             name="unfinished_or_bad",

@@ -19,7 +19,7 @@ from web.uploads import views as uploads
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """Create the web application. It opens no connection before the first request.
+    """Create the web application. The application opens no connection before the first request.
 
     :param settings: the settings of the application. If None, they are read from the environment.
     """

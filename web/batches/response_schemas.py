@@ -1,4 +1,7 @@
-"""The pydantic models for responses with batches. The models of images and batches are generated from stored documents."""
+"""The pydantic models for responses with batches.
+
+The ``Image`` and ``Batch`` models are generated from the database schema in ``shared.storage.schema``.
+"""
 
 from typing import Any, Final
 

@@ -1,6 +1,7 @@
 """Convert stored batches and images to the form that the API returns.
 
-Listing batches must be fast, so these functions modify the documents in place, and orjson encodes the times.
+Listing batches must be fast, so these functions modify the documents instead of copying them. They do not convert
+times, because orjson can encode times.
 """
 
 from collections.abc import Iterable
@@ -42,7 +43,8 @@ def batch(document: Document, base: str) -> Document:
 def batches(documents: Iterable[Document], base: str) -> list[orjson.Fragment]:
     """Return batches as JSON text.
 
-    Each batch is encoded as soon as it is read, because its text needs only a tenth of the memory of its objects.
+    Each batch is encoded as soon as it is read, because the text of a batch needs only a tenth of the memory that its
+    Python objects need.
 
     :param base: the beginning of the ``url`` field of the images, without a slash at the end.
     """

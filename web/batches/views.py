@@ -53,7 +53,7 @@ def list_batches() -> Response:
 def get_batch(batch_id: str) -> Response:
     """Return a batch with all its images.
 
-    With ``wait=``, return as soon as the batch is finished, or when this number of seconds has passed.
+    With ``wait=N``, return as soon as the batch is finished, or after N seconds.
     """
     services = current_services()
     values = query.read({"wait": query.WAIT})
@@ -89,7 +89,7 @@ def _check_id(batch_id: str) -> None:
 
 
 def _wait_until_closed(batch_id: str, seconds: int) -> None:
-    """Wait until the batch is finished or the time has passed.
+    """Wait until the batch is finished, but at most ``seconds`` seconds.
 
     Return immediately if the maximum number of requests is already waiting.
     """

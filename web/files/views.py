@@ -79,9 +79,9 @@ def _require_done(image: Document) -> None:
 def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobStat]:
     """Open the original of an image.
 
-    Until a worker has stored the original as a separate file, its bytes are read from the spool of the upload. The spool has
-    an earlier modification time than the separate file. So ETag and Last-Modified change once, although the bytes stay the
-    same.
+    Until a worker has stored the original as a separate file, its bytes are read from the spool of the upload (one file
+    with all images of the upload). The spool has an earlier modification time than the separate file. So ETag and
+    Last-Modified change once, although the bytes stay the same.
     """
     key = original_key(image["_id"], image["work"]["ext"])
     try:
@@ -95,7 +95,7 @@ def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobS
         if found is None:
             raise BlobMissing(spool)
     except BlobMissing:
-        services.identity.check()  # raises StoreAway if the whole blob store is missing, instead of only this file
+        services.identity.check()  # raises StoreAway if the whole blob store is missing, not only this file
         if ImageState(image["status"]) in TERMINAL:
             raise NotFound("The stored bytes of this image are missing; upload the image again.") from None
         raise NotFound("This file is not available yet; retry later.", code="image_pending", retry_after=_PENDING_RETRY_S) from None
@@ -106,6 +106,6 @@ def _serve_variant(services: Services, image: Document, name: str, cache: str) -
     try:
         opened = services.blobs.open(variant_key(image["_id"], image["work"]["fence"], name))
     except BlobMissing:
-        services.identity.check()  # raises StoreAway if the whole blob store is missing, instead of only this file
+        services.identity.check()  # raises StoreAway if the whole blob store is missing, not only this file
         raise NotFound("This file does not exist; check the URL.") from None
     return file_response(*opened, cache, "image/jpeg")

@@ -1,7 +1,7 @@
 """Read request bodies within two limits.
 
-One limit is the maximum number of bytes of all bodies in this process at the same time. The other limit is the maximum
-number of bytes of one body, both compressed and decompressed.
+The first limit is the total number of bytes that all bodies in this process can have at the same time. The second limit
+is the number of bytes that one body can have. The second limit applies both before and after decompression.
 """
 
 import threading
@@ -157,7 +157,8 @@ def _inflated_chunks(chunks: Iterator[bytes]) -> Iterator[bytes]:
                 members += 1
                 if members > _MAX_GZIP_MEMBERS:
                     raise BadRequest(
-                        f"The gzip stream has too many members; send at most {_MAX_GZIP_MEMBERS}.", code="bad_gzip"
+                        f"The gzip stream has too many members; send at most {_MAX_GZIP_MEMBERS} members.",
+                        code="bad_gzip",
                     )
                 inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
             yield inflater.decompress(rest, _CHUNK_BYTES)

@@ -21,7 +21,7 @@ from gunicorn.http.errors import ParseException
 from shared.errors import BadRequest, SlowBody
 
 _MIN_BYTES_PER_S: Final = 8 * 1024
-"""The minimum average rate of a body. It applies after the first ``patience_s`` seconds."""
+"""The minimum average number of bytes per second of a body. It applies after the first ``patience_s`` seconds."""
 _DRAIN_S: Final = 2
 _DRAIN_BYTES: Final = 256 * 1024
 
@@ -30,7 +30,7 @@ class BodyStream:
     """The body of one request. Use ``open_body`` to create an instance."""
 
     def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int) -> None:
-        """Store where to read from.
+        """Create the stream, and set the receive timeout of the socket.
 
         :param stream: the server's input stream.
         :param sock: the socket of the connection; None if the server does not expose its socket.
@@ -135,7 +135,7 @@ class _CountingUnreader:
     """Wraps gunicorn's ``Unreader`` for a chunked body, and counts all bytes that arrive: data, chunk sizes and trailers.
 
     gunicorn reads chunk sizes and trailers in a loop without a time limit. A client that sends one byte from time to time
-    could keep this loop running for hours.
+    could keep this loop running for hours. ``count`` can end the loop by raising an exception.
     """
 
     def __init__(self, unreader: Any) -> None:
@@ -154,7 +154,7 @@ class _CountingUnreader:
 def _count_received(stream: Any, count: Callable[[int], None]) -> None:
     """Call ``count`` with the number of bytes whenever bytes of a chunked body arrive.
 
-    ``count`` replaces the function that an earlier call has set for the same body.
+    If this function is called several times for the same body, only the last ``count`` is used.
     """
     if not hasattr(stream, "counted"):
         stream.counted = _CountingUnreader(stream.reader.req.unreader)

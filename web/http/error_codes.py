@@ -60,7 +60,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "too_many_requests": ErrorCode(429, "Too many uploads or fetches are in progress, or one client address started too many inspections. The Retry-After header says when to retry."),
     "headers_too_large": ErrorCode(431, "The request headers are too large, or there are too many of them."),
     "internal_error": ErrorCode(500, "The service has an internal error. Report the request ID to the operator, who can find it in the log."),
-    "inspection_lost": ErrorCode(500, "Every worker that processed the image stopped before it finished."),
+    "inspection_lost": ErrorCode(500, "Every worker that processed the image stopped before finishing it."),
     "upstream_error": ErrorCode(502, "The server at the URL is unreachable, has an invalid certificate, or sent an invalid response."),
     "no_answer": ErrorCode(502, "In containers, nginx returns this code with status 502 or 504 if no web process responded. The request may or may not have been carried out."),
     "unavailable": ErrorCode(503, "The service cannot handle this request now. Nothing was accepted."),

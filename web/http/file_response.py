@@ -36,7 +36,7 @@ def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_ty
     is_same = if_range in {None, etag, http_date(modified)}
     byte_range = (
         _parse_range(range_header, stat.size) if is_same and request.method == "GET" else None
-    )  # RFC 9110, 14.2
+    )  # RFC 9110, 14.2: the Range header applies only to GET
     # RFC 9110, 13.2.2: the conditions must be evaluated before the range. werkzeug evaluates the range first.
     if byte_range is not None and is_resource_modified(environ, etag, last_modified=modified):
         environ["HTTP_RANGE"] = byte_range
@@ -72,8 +72,9 @@ def _is_modified_since_limit(modified: datetime) -> bool:
 def _parse_range(header_value: str, size: int) -> str | None:
     """Parse a Range header as defined in RFC 9110, 14.1.2.
 
-    :returns: the range, always with an explicit first position, which is 0 for a suffix longer than the file; None if the
-        header must be ignored.
+    A range of the form ``bytes=-N`` (the last N bytes) is converted to a range with a first position.
+
+    :returns: the range, or None if the header must be ignored.
     """
     match = _RANGE.match(header_value)
     if match is None:

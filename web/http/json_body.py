@@ -29,7 +29,8 @@ def parse_json(body: bytes, max_values: int) -> Any:
 def _check_value_count(body: bytes, max_values: int) -> None:
     """Raise ``TooLarge`` if the body has too many values. Count the values without parsing the body.
 
-    Each value follows one of the marks ``,``, ``[`` and ``{``, and none of these marks occurs in base64.
+    The function counts the marks ``,``, ``[`` and ``{``, because one of them precedes each value in an array or object.
+    Base64 text contains none of these marks.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) <= max_values:  # this fast check is nearly always sufficient
         return
@@ -42,7 +43,7 @@ def _check_value_count(body: bytes, max_values: int) -> None:
     outside = unescaped.translate(None, _ALL_BUT_MARKS).replace(b'""', b"").split(b'"', 2 * max_values + 4)[::2]
     if sum(map(len, outside)) > max_values:
         raise TooLarge(
-            f"The request has too many JSON values; send at most {max_values}.",
+            f"The request has too many JSON values; send at most {max_values} values.",
             code="too_many_values",
             extra={"limit": "max_values", "value": max_values},
         )

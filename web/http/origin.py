@@ -75,9 +75,9 @@ def _host_and_port(url: str) -> tuple[str, int] | None:
 
 
 def _request_hosts() -> list[str]:
-    """Return the hosts that a request names.
+    """Return the host in the Host header of the current request.
 
-    The first is the host in the Host header. If the request target is absolute (RFC 9112, 3.2.2), its host is the second.
+    If the request target is an absolute URL (RFC 9112, 3.2.2), also return the host in this URL.
     """
     target = request.environ.get("RAW_URI", "/")
     absolute = [] if target.startswith("/") else [target.partition("://")[2].partition("/")[0]]

@@ -24,7 +24,7 @@ _CODES_BY_STATUS: Final = {
 class StoredProblem(ShelfsightError):
     """The stored error of a failed inspection, returned to every client that requests the same inspection.
 
-    It is not logged for each of these clients.
+    The error handlers do not log it, because otherwise it would be logged once for each of these clients.
     """
 
     def __init__(self, members: dict[str, Any], retry_after: int) -> None:
@@ -71,7 +71,7 @@ def document(status: int, title: str, code: str, detail: str, *, instance: str, 
 
 
 def pointer(name: str) -> str:
-    """Return one step of a JSON Pointer (RFC 6901).
+    """Return a name as one step of a JSON Pointer (RFC 6901).
 
     The name is truncated to 200 characters, because clients can send names of any length.
     """

@@ -51,8 +51,9 @@ class RateLimits:
             client with IPv6 can use a whole /64 network.
         :raises Busy: when the limit is reached; ``retry_after`` is the number of seconds until the client can retry. A
             refused call is not counted.
-        :raises StoreAway: when Redis does not respond (``redis_unavailable``). This takes about one second. During the
-            second after that, every call raises the exception immediately, because otherwise all threads would wait.
+        :raises StoreAway: when Redis does not respond (``redis_unavailable``). The failed call takes about one
+            second. For one more second, every call raises the exception immediately, because otherwise all threads
+            would wait for Redis.
         """
         if self._breaker.is_open:
             raise _redis_unavailable()

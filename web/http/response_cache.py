@@ -13,7 +13,7 @@ from flask import Response, request
 _MAX_AGE_S: Final = 5.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _OVERHEAD_BYTES: Final = 16 * 1024
-"""Upper limit of the memory that a cached response needs in addition to its body. Its key contains a URL."""
+"""The maximum memory in bytes that a cached response needs in addition to its body. The key can contain a long URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def make_cached_response(body: bytes, content_type: str, fresh_s: float) -> Cach
 
 
 class ResponseCache:
-    """Keeps the responses of this process for a few seconds, as long as they are fresh. Thread-safe."""
+    """Keeps responses in the memory of this process while they are fresh, which is a few seconds. Thread-safe."""
 
     def __init__(self) -> None:
         self._responses: TTLCache[tuple[str, ...], CachedResponse] = TTLCache(

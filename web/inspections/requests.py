@@ -95,10 +95,11 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
 def split_query(query_string: str) -> tuple[str | None, str]:
     """Split a query string of the form ``/img?<url>`` into the URL and the named parameters after it.
 
-    If the URL is not percent-encoded, it is used unchanged, except that parameters of this service at its end are not part
-    of the URL.
+    If the URL is not percent-encoded, its own parameters are kept. Only options of this service at the end of the query
+    are not part of the URL.
 
-    :returns: the URL, or None if the query has only named parameters; and the part of the query with the named parameters.
+    :returns: the URL, and the query string with the named parameters. The URL is None if the query has only named
+        parameters.
     :raises UrlRefused: when the percent-encoded bytes are not UTF-8 (``bad_url``).
     """
     steps = query_string.split("&")
@@ -168,8 +169,8 @@ def _dream(values: dict[str, Any]) -> Dream | None:
 def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], bytes | None]:
     """Read the body of a request.
 
-    :returns: the fields of a JSON body, and None; or an empty dictionary, and the bytes of the image that the body contains.
-        If the body is empty, an empty dictionary and None.
+    :returns: the fields of a JSON body, and the bytes of an image. If the body has no fields, the dictionary is empty.
+        If the body has no image, the bytes are None.
     """
     if body.length == 0:
         return {}, None

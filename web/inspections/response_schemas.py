@@ -11,7 +11,7 @@ Detection: Final[Any] = response_model(schema.Detection)
 
 
 class InspectedImage(BaseModel):
-    """Properties of the source image. ``url`` is a JPEG copy that has at most 700 pixels on its longer side."""
+    """Properties of the source image. ``url`` leads to a JPEG copy that has at most 700 pixels on its longer side."""
 
     format: str
     mode: str

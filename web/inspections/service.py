@@ -21,12 +21,12 @@ from web.services import Services
 
 _RETRY_AFTER_S: Final = 5
 _POLL_S: Final = 0.5
-"""Interval at which a waiting thread reads the job, because the notification about its end can be lost."""
+"""Interval at which a waiting thread reads the job, because the notification that the job has ended can be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectionResult:
-    """A finished inspection. ``id`` is the id of the result; the URLs of the images of the result contain it."""
+    """A finished inspection. ``id`` is the id of the result, which is part of the URLs of its images."""
 
     job: Job
     id: str
@@ -64,7 +64,7 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
     if services.pending_inspections.get()["queued"] >= inspect.max_waiting:
         raise Busy("Too many inspections are waiting; retry later.", retry_after=_RETRY_AFTER_S)
     if jobs.has_pending(services.db, client_key(client), inspect.max_pending):
-        raise Busy("Too many inspections for your address are unfinished; retry later.", retry_after=_RETRY_AFTER_S)
+        raise Busy("Your client address has too many unfinished inspections; retry later.", retry_after=_RETRY_AFTER_S)
     if requested.data is not None:
         services.check_free_space(len(requested.data))
         services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
@@ -84,7 +84,9 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
 
 
 def wait_for_result(services: Services, job: Job, seconds: float) -> Job | InspectionResult:
-    """Wait until an inspection ends or the time has passed. Do not wait if too many threads are already waiting.
+    """Wait until an inspection ends, but at most ``seconds`` seconds.
+
+    Do not wait if too many threads are already waiting.
 
     :returns: the result, or the job if it is still pending.
     :raises StoredProblem: when the inspection failed.

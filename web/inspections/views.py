@@ -68,7 +68,7 @@ def augment() -> Response:
 def inspection(job_id: str) -> Response:
     """Return the response of the request that started the inspection.
 
-    With ``wait=``, return as soon as the inspection is finished, or when this number of seconds has passed.
+    With ``wait=N``, return as soon as the inspection is finished, or after N seconds.
     """
     services = current_services()
     values = query.read({"wait": query.WAIT, "format": _format})

@@ -58,7 +58,7 @@ def readyz() -> Response:
 
 @blueprint.get("/metrics")
 def metrics() -> Response:
-    """Return the ledger and the backlog as Prometheus metrics."""
+    """Return Prometheus metrics: the ledger (images in each state), the backlog and the pending inspections."""
     registry = CollectorRegistry()
     registry.register(_LedgerCollector(current_services()))
     return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
@@ -100,7 +100,8 @@ def _blobs(services: Services) -> str | None:
     try:
         services.identity.check()
     except StoreAway as error:
-        # The store identity is kept in MongoDB. The default code means that MongoDB is unavailable, which _mongodb reports.
+        # The expected identity of the blob store is in MongoDB. An error with the default code of StoreAway means that
+        # MongoDB is unavailable. Ignore this error, because _mongodb reports it.
         if error.code != StoreAway.default_code:
             raise
     services.blobs.write("ready/web", [b"ready"])

@@ -67,7 +67,7 @@ def install(app: Flask, *blueprints: Blueprint) -> None:
     """Convert problem documents to HTML pages if the client prefers HTML and the route belongs to one of ``blueprints``.
 
     Call this function after the ``install`` functions that add headers to HTML responses. Flask calls ``after_request``
-    functions in the reverse order of their registration, so those functions then receive the converted response.
+    functions in the reverse order of their registration, so the functions that add headers see the converted response.
     """
     names = {blueprint.name for blueprint in blueprints}
 

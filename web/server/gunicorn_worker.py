@@ -23,7 +23,7 @@ _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     ),
     (Exception, "internal_error", INTERNAL_ERROR_DETAIL),
 )
-"""Exception class, error code, and sentence for the client. The first entry whose class matches applies."""
+"""Exception class, error code, and sentence for the client. The first entry with a matching class is used."""
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types

@@ -17,7 +17,7 @@ from web.uploads.schemas import Envelope
 
 
 def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], str]:
-    """Parse everything except the images.
+    """Parse everything in the JSON of an upload except the images.
 
     :returns: the upload, which does not contain images yet; the array with the JSON of the images; and the JSON Pointer of
         this array.

@@ -12,7 +12,8 @@ from web.uploads.parsed_upload import ParsedUpload
 def request_fingerprint(upload: ParsedUpload, digests: list[str], *, lenient: bool) -> str:
     """Return a digest of a parsed upload.
 
-    The digest covers the metadata, the options and the file of each image. It does not depend on the encoding of the body.
+    The digest covers the options of the upload, and the metadata and the file of each image. It does not depend on the
+    encoding of the body.
 
     :param digests: the SHA-256 digest of each image in ``upload.images``, in the same order.
     """

@@ -1,6 +1,6 @@
 """Validate the images of an upload.
 
-Each image is validated separately, so that an invalid image can be rejected without the other images. The files are also
+Each image is validated separately, so that an invalid image can be rejected without rejecting the others. The files are
 decoded one after the other, and no bytes are copied unnecessarily, so that the validation needs little memory.
 """
 
@@ -135,7 +135,8 @@ def _parse_image(
 def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
     """Check the size and the signature of a file.
 
-    :returns: the extension for the signature, and None; or an empty string, and the error code with a sentence.
+    :returns: the file extension for the signature, and None if the file is valid. If it is invalid, the extension is
+        empty, and the second value contains the error code and a sentence.
     """
     if not data:
         return "", ("empty_file", "The file is empty; send the bytes of an image.")

@@ -79,7 +79,7 @@ class Envelope(BaseModel):
 
 
 def extra_fields(item: dict[str, Any]) -> dict[str, Any]:
-    """Return the value that is stored as ``extra`` of an image.
+    """Return the value that is stored in the ``extra`` field of an image.
 
     The value contains the unknown keys of the image. If the client sent an object as ``extra``, the value also contains the
     keys of this object.

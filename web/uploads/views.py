@@ -1,6 +1,7 @@
 """Handle ``POST /upload_image_batch``.
 
-The request handler parses the upload, writes its spool, commits the batch, publishes a wakeup, and responds.
+The request handler parses the upload, writes the spool (one file with all images of the batch), commits the batch,
+publishes a wakeup for the workers, and responds.
 """
 
 import hashlib
@@ -79,7 +80,7 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
 def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
     batch_id = new_batch_id()
     # Another thread writes the spool while this thread computes the hashes and MongoDB inserts the documents. The commit
-    # waits until the spool is written. If the request repeats an accepted request, its spool is deleted.
+    # waits until the spool is written. If this request repeats an accepted request, the new spool is deleted.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     reservation = None
     try:
@@ -102,7 +103,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
             deadline_s=services.settings.mongo.commit_deadline_s,
         )
     except CommitUnknown:
-        raise  # the batch may have been committed and may need its spool; the sweep deletes the spool if it does not
+        raise  # keep the spool, because the batch may have been committed; if not, the sweep deletes the spool
     except BaseException:
         _discard_spool(services, batch_id, spool_write)
         if reservation is not None:

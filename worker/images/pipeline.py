@@ -6,8 +6,9 @@ and draw, encode, write, and store the previous group. While the model runs on t
 claimed, their originals are stored, and the first group of the new claim is decoded. Nothing is claimed earlier than
 that, because another worker may be free to process those images.
 
-An image that must be tried alone is processed in the sandbox process, except for detection. No other image is
-processed at the same time, so the image itself causes any failure.
+An image must be tried alone if it had no result when its previous claim ended because the worker died, a time limit
+passed, or a bug occurred. Then all steps except detection are executed in the sandbox process. No other image is
+processed at the same time, so any failure is caused by this image.
 """
 
 import hashlib
@@ -64,7 +65,7 @@ class ImagePipeline:
     """Claims and processes images under one owner name. It is not thread-safe."""
 
     def __init__(self, stores: Stores, detector: Detector, owner: str) -> None:
-        """Start the threads.
+        """Start the thread that renews leases. All other threads are started on first use.
 
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
@@ -112,7 +113,7 @@ class ImagePipeline:
                 if loaded.is_solo:
                     claim_ahead()
         finally:
-            if ahead is not None:  # processing ended early, so the claim taken ahead will not be processed
+            if ahead is not None:  # processing ended early, so the claim taken in advance will not be processed
                 self._release_ahead(ahead)
         return True
 
@@ -139,7 +140,7 @@ class ImagePipeline:
         stages = self._stages
         try:
             loaded = LoadedClaim(claim, stages.split(images))
-        except Exception as error:  # a bug in this program that one of the images triggered
+        except Exception as error:  # one of the images triggered a bug in this program
             self._release(claim.images, type(error).__name__, solo=True, fault=True)
             raise
         if loaded.groups and not loaded.is_solo:
@@ -154,7 +155,7 @@ class ImagePipeline:
         """Process a claim until its time limit, and release the images that have no result by then.
 
         A failure caused by the environment never counts against an image. After any other failure, each unfinished
-        image will be tried alone. If an image was already tried alone, such a failure counts against it.
+        image will be tried alone. If an image is already being tried alone, such a failure counts against it.
 
         :param at_last_group: called before detection on the last group. It is not called for an image that is tried
             alone.
@@ -193,7 +194,7 @@ class ImagePipeline:
         return self._leases.holds(claims.LEASES.lease(image))
 
     def _replace_stages(self) -> None:
-        """Replace the threads. The old ones may stay busy for long, and the next claim must not wait for them."""
+        """Replace the threads. The next claim must not wait for the old threads, which can stay busy for long."""
         stages, writer = self._stages, self._writer
         self._start_stages()
         writer.shutdown(wait=False, cancel_futures=True)
@@ -255,8 +256,8 @@ class ImagePipeline:
                     _remove(left, writing.result())
                 writing = self._writer.submit(self._write_group, group)
         except BaseException:
-            # Raise the error that caused the abort, and ignore errors that follow from it. The fence prevents a result
-            # that is stored too late.
+            # Raise the error that caused the abort, and ignore errors that follow from it. If the group
+            # is stored too late, the fence prevents it from changing anything.
             with suppress(Exception):
                 _remove(left, writing.result(_ABORT_WAIT_S) if writing is not None else set())
             raise
@@ -308,8 +309,8 @@ class ImagePipeline:
         """Release a claim that was taken while another claim was processed, and that will not be processed itself."""
         try:
             loaded = ahead.result(self._settings.worker.lease_s)
-        except Exception as error:  # noqa: BLE001 -- claim_next has released its images
-            _log.warning("the next images could not be claimed ahead: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 -- claim_next has already released the images
+            _log.warning("the next images could not be claimed in advance: %s", type(error).__name__)
             return
         self._release(loaded.claim.images, "not_begun", delay=False)
         if loaded.first_group is not None and not loaded.first_group.cancel():

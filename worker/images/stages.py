@@ -2,7 +2,8 @@
 
 This module writes nothing to the ledger. Threads decode and finish images while the model runs. With
 ``VISION_IN_TURN``, the threads and the model take turns on one core: a turn lasts for one image in a thread, or for one
-group in the model. Suspicious images are decoded in the sandbox process, at the same time as either of them.
+group in the model. Suspicious images (all except plain JPEGs) are decoded in the sandbox process, which does not
+wait for a turn.
 """
 
 import threading
@@ -79,8 +80,8 @@ class ImageStages:
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="image")
         one_core = settings.vision.in_turn and settings.vision.threads == 1 and detector.device == "cpu"
         # Without turns, the scheduler would switch between the threads and the model every few milliseconds. After each
-        # switch, the CPU caches would hold the data of the other one's image. This can cost up to a tenth of the rate
-        # (docs/benchmarks.md).
+        # switch, the CPU caches would have to be filled with the data of another image. This can reduce the number of
+        # images per second by up to a tenth (docs/benchmarks.md).
         self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def split(self, images: list[LoadedImage]) -> list[list[LoadedImage]]:
@@ -135,7 +136,10 @@ class ImageStages:
         return DetectedGroup([], [(image, self._decoder.submit(self._sandbox.run, finish))])
 
     def close(self) -> None:
-        """Cancel calls that have not started, and kill the sandbox process. A thread waiting for it gets an error."""
+        """Cancel calls that have not started, and kill the sandbox process.
+
+        A thread that waits for a reply of the sandbox process gets an error.
+        """
         for executor in (self._decoder, self._threads):
             executor.shutdown(wait=False, cancel_futures=True)
         self._sandbox.close()

@@ -79,7 +79,8 @@ class InspectionPipeline:
         for sandbox in self._sandboxes:
             self._free.put(sandbox)
         self._dreamer: Dreamer | None = None
-        # These threads live as long as the pipeline because a sandbox process is killed when its starting thread ends.
+        # These threads live as long as the pipeline because a sandbox process is killed when the
+        # thread that started it ends.
         self._sandbox_threads = ThreadPoolExecutor(_SANDBOXES, thread_name_prefix="sandbox")
         self._describing = threading.Semaphore(_SANDBOXES)
         self._detecting, self._dreaming = threading.Lock(), threading.Lock()
@@ -141,13 +142,13 @@ class InspectionPipeline:
             self._changed.set()
 
     def _inspect(self, job: Job) -> None:
-        """Finish or fail one inspection. After a failure that it did not cause, release it so that it is retried."""
+        """Finish or fail one inspection, or release it for a retry after a failure that it did not cause."""
         inspect = self._settings.inspect
         outcome = self._outcome(job)
         if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
             _log.info("an inspection was released and will be retried: %s", outcome.code, exc_info=outcome.__cause__)
-            # The delay increases with each retry, because the source or the disk was tried a moment ago. With jitter,
-            # inspections do not all retry at the same time.
+            # The delay increases with each retry, so that a failing source or disk is not tried too often. The delay is
+            # partly random, so that inspections do not all retry at the same time.
             delay_s = min(_MAX_DELAY_S, 0.3 + job.age_s / 4) * random.uniform(0.7, 1.3)
             jobs.release(self._db, self._owner, [job.lease], delay_s)
             # run() waits for the retry, because no wakeup is published for it.
@@ -192,7 +193,7 @@ class InspectionPipeline:
         return self._result_id(job, image.validators.sha256), image.validators
 
     def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
-        """Fetch an image. If validators are known, send a conditional request.
+        """Fetch an image. If its validators are known, send them in a conditional request.
 
         :returns: the bytes and their validators. If the image has not changed, there are no bytes, and the validators
             are ``known``.

@@ -129,7 +129,7 @@ def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) ->
         telemetry.errors.error("no model: %s", error)  # without a traceback, because the sentence says everything
         until = time.monotonic() + _MODEL_RETRY_S
         while time.monotonic() < until:
-            with suppress(ShelfsightError):  # the model error is in the log
+            with suppress(ShelfsightError):  # the log shows the model error even if no heartbeat can be sent
                 send_heartbeat("model_unusable")
             time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
         os._exit(1)

@@ -30,7 +30,7 @@ class LeaseKeeper:
         :param renew: extends leases by ``lease_s`` seconds, and returns the leases that are still held. It may raise
             ``ShelfsightError`` if the database does not respond. The leases then still count as held, because the fence
             prevents a worker that has lost a lease from storing a result.
-        :param on_overrun: called in the thread, before a renewal, if a lease was not dropped within its time limit.
+        :param on_overrun: called in this thread, before a renewal, if a lease was not dropped within its time limit.
         """
         self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
         self._items: dict[Lease, _Item] = {}
@@ -49,7 +49,7 @@ class LeaseKeeper:
             self._items |= added
 
     def drop(self, leases: Iterable[Lease]) -> None:
-        """Stop renewing these leases, and no longer hold them."""
+        """Stop renewing these leases. They no longer count as held."""
         with self._lock:
             for lease in leases:
                 self._items.pop(lease, None)
@@ -61,7 +61,7 @@ class LeaseKeeper:
             return item is not None and not item.lost
 
     def leases(self) -> list[Lease]:
-        """Return all leases that were passed to ``hold`` and not to ``drop``, including lost ones."""
+        """Return all leases that were passed to ``hold`` but not yet to ``drop``, including lost leases."""
         with self._lock:
             return list(self._items)
 

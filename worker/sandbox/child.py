@@ -1,7 +1,7 @@
 """``python -m worker.sandbox.child MEMORY_BYTES CPU_S``: run the child process of the sandbox.
 
-The kernel kills the child when its parent ends. ``VisionError`` is sent to the parent in a reply, and memory errors end
-the child with an exit code of their own. Any other exception ends the child and counts as a crash.
+The kernel kills the child when its parent ends. ``VisionError`` is sent to the parent in a reply. A memory error ends
+the child with a special exit code. Any other exception ends the child and counts as a crash.
 """
 
 import ctypes
@@ -36,9 +36,9 @@ def _limit_memory(memory_bytes: int) -> None:
 def _limit_cpu_time(cpu_s: float) -> None:
     """Let the kernel kill this process with SIGPROF after ``cpu_s`` more seconds of CPU time; 0 removes the limit.
 
-    The limit is a timer (setitimer(2)) and not RLIMIT_CPU. RLIMIT_CPU counts from the start of the process and uses a
-    clock of ticks, which drifts from the exact times that getrusage(2) returns. So the value to set could not be
-    computed.
+    The limit is a timer (setitimer(2)) and not RLIMIT_CPU. RLIMIT_CPU counts from the start of the process, so the
+    CPU time used so far would have to be added to the limit. But RLIMIT_CPU counts in clock ticks, which drift from the
+    exact times that getrusage(2) returns, so this sum cannot be computed.
     """
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
@@ -52,7 +52,8 @@ def _execute(number: int, request: Request[Any]) -> Reply:
 
 def main() -> None:
     """Execute requests until the parent closes the pipe."""
-    # This works only on Linux. Without it, a child that hangs would outlive its parent.
+    # Let the kernel kill this process when its parent ends (only on Linux), so that a child that hangs does not
+    # outlive its parent.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # undo inherited settings, because the CPU time limit needs SIGPROF
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
@@ -66,7 +67,7 @@ def main() -> None:
             number, request = pickle.loads(receive(source))  # noqa: S301 -- the data comes from our own parent process
             _limit_cpu_time(float(sys.argv[2]))
             send(sink, pickle.dumps(_execute(number, request), pickle.HIGHEST_PROTOCOL))
-            _limit_cpu_time(0)  # waiting for and reading the next request does not count
+            _limit_cpu_time(0)  # waiting for the next request and reading it must not count
     except EOFError:
         return
     except MemoryError:
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def _is_memory_error(error: Exception) -> bool:
-    """Return whether OpenCV, torch, or zxing-cpp raised this error for lack of memory. They raise no MemoryError."""
+    """Return whether OpenCV, torch, or zxing-cpp raised this error instead of MemoryError because memory ran out."""
     text = str(error).lower()
     return any(phrase in text for phrase in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
 

@@ -1,7 +1,7 @@
 """The parent's side of the sandbox, which processes untrusted images in a child process with memory and time limits.
 
-In the sandbox, every image that is not a plain JPEG is decoded, every step except detection is executed for images that
-are tried alone, and all images of inspections are decoded. So a crash or a hang affects only the child. Detection needs
+The sandbox decodes all images of inspections, and all images of batches that are not plain JPEGs. For images that are
+tried alone, it executes every step except detection. So a crash or a hang affects only the child. Detection needs
 no sandbox, because the model receives images that have been scaled to one size.
 
 The child is started at the first request, is kept for later requests, and is replaced when it has died. Its exit status
@@ -26,8 +26,8 @@ from worker.vision.errors import VisionError
 _SIGNALS_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CPU_SHARE: Final = 0.8
 """The CPU time limit of a request, as a share of its wall-clock limit. A child that reaches the CPU time limit is in an
-endless computation, and a new child would be, too. A child that reaches only the wall-clock limit may have been delayed
-by other processes on the machine, so its request is tried again in a new child."""
+endless computation, so a new child would reach the limit, too. A child that reaches only the wall-clock limit may have
+been delayed by other processes on the machine, so its request is tried again in a new child."""
 
 
 class SandboxKilled(Environment):

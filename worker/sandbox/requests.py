@@ -1,4 +1,4 @@
-"""The requests to a sandbox child. Each is a plain value that the parent pickles and sends, and the child executes."""
+"""The requests to a sandbox child. The parent pickles and sends a request, and the child executes it."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar

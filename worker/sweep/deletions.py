@@ -16,8 +16,8 @@ def longest_write_s(settings: Settings) -> float:
 def finish(stores: Stores, until: float) -> bool:
     """Delete the files of deleted batches twice, and then the documents.
 
-    The files are deleted soon after the request, in case the request was interrupted. They are deleted once more when
-    no worker can still write any. The documents follow directly after that.
+    The files are deleted soon after the ``DELETE`` request, in case the request was interrupted. They are deleted a
+    second time when no worker can write files of the batch any more. Then the documents are deleted.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether the time limit was reached.

@@ -11,11 +11,11 @@ from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspect
 _LIMIT: Final = 200
 _GIVE_UP_AFTER_S: Final = 300
 _ORPHAN_AGE_S: Final = 3600
-"""An inspection takes less than this. So older files without a result are not needed by any running inspection."""
+"""Every inspection ends within this time in seconds. So no running inspection needs older files without a result."""
 
 
 class InspectionSweep:
-    """Repairs and cleans up inspections. Each call of ``clean`` cleans one shard of the folders, in rotation."""
+    """Repairs and cleans up inspections. Each call of ``clean`` cleans the next shard (part) of the folders."""
 
     def __init__(self, stores: Stores) -> None:
         self._settings, self._db, self._blobs = stores.settings.inspect, stores.db, stores.blobs

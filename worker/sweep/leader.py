@@ -1,7 +1,7 @@
-"""Choose the one sweep process that works, by a lease in MongoDB. Only MongoDB's clock determines when it expires.
+"""Choose the one sweep process that works, by a lease in MongoDB.
 
-This lease is a lock without work behind it: it has no queue, no fence and no attempts, and so does not use the protocol
-of ``shared.queue.leases``.
+Only MongoDB's clock determines when the lease expires. This lease is only a lock. It does not use the protocol of
+``shared.queue.leases``, because it needs no queue, no fence, and no count of attempts.
 """
 
 import uuid
@@ -28,7 +28,7 @@ class Leader:
         :raises StoreAway: when MongoDB does not respond.
         """
         lease = {"_id": SWEEP_LEASE, "owner": self._owner, "until": {"$add": ["$$NOW", self._lease_ms]}}
-        # A missing field compares as less than any date.
+        # In MongoDB, a missing field compares as less than any date.
         free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}
         acquire = [{"$replaceWith": {"$cond": [free, lease, "$$ROOT"]}}]
         with translate_errors():

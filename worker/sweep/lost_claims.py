@@ -1,6 +1,7 @@
 """Delete the files that workers wrote under claims that they lost.
 
-These files are in the folders of all fences except the valid one.
+A worker writes the files of an image into a folder named after the fence of its claim. The files to delete are in the
+folders of all fences except the valid one.
 """
 
 import time

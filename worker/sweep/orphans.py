@@ -14,7 +14,7 @@ _TEMP_AGE_S: Final = 3600
 
 
 class OrphanSweep:
-    """Deletes left-over files. Each call of ``clean`` cleans one shard of the batches' folders, in rotation."""
+    """Deletes left-over files. Each call of ``clean`` cleans the next shard (part) of the batches' folders."""
 
     def __init__(self, stores: Stores) -> None:
         self._db, self._blobs = stores.db, stores.blobs

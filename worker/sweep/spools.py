@@ -24,7 +24,7 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Process the spools of finished batches, and delete old spools that belong to no batch.
+    """Publish finished batches and delete their spools. Also delete old spools that belong to no batch.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.

@@ -12,7 +12,7 @@ from worker.sweep.orphans import OrphanSweep
 
 
 class Sweep:
-    """The work of one sweep process, which does something only while it is the leader."""
+    """Runs all parts of the sweep, but only while this process is the leader."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -22,10 +22,10 @@ class Sweep:
         self._clean_at = 0.0
 
     def tick(self) -> None:
-        """Run every part of the sweep that is due. A part that fails does not stop the others and is repeated later.
+        """Run every part of the sweep that is due. If a part fails, the other parts still run.
 
-        Cleaning takes at most about half of the interval and continues at the next tick. So wakeups are not delayed
-        when there is much to clean.
+        Cleaning takes at most about half of the interval. If there is more to clean, the cleaning continues at the
+        next tick, so that wakeups are not delayed. A part that failed is repeated at a later tick.
         """
         if not succeeds(self._leader.acquire):
             return

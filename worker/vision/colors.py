@@ -47,8 +47,8 @@ def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
 
     Each step splits the cluster with the largest spread at its mean, perpendicular to its principal axis.
 
-    :returns: the label of each colour, ``[N, 1]``. There are fewer than ``count`` labels if the colours are too similar
-        to be split.
+    :returns: the label of each colour, ``[N, 1]``. There are fewer than ``count`` clusters if the colours are too
+        similar to be split.
     """
     labels = np.zeros((len(lab), 1), np.int32)
     for new in range(1, count):

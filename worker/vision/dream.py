@@ -196,7 +196,7 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor:
-    """Return weights ``[H, W // 2 + 1]`` for frequencies, which follow their distribution in natural images.
+    """Return a weight for each frequency, ``[H, W // 2 + 1]``, according to their distribution in natural images.
 
     The weight increases as the frequency decreases, down to the frequency that corresponds to the layer's receptive
     field. Below that frequency, the weights decrease to 0, so that the brightness of whole regions does not change.

@@ -80,7 +80,7 @@ class DecodedImage:
 
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
-    """Return whether a file is an ordinary JPEG within the limit. Such a file may be decoded outside the sandbox.
+    """Return whether a file is an ordinary JPEG within ``max_pixels``. Such a file may be decoded outside the sandbox.
 
     :param max_pixels: limit of width x height.
     """

@@ -40,7 +40,7 @@ def postprocess_detections(
 def _top_candidates(scores: Tensor, anchor: Tensor, label: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """Return only the candidates that are among the ``limit`` candidates with the highest scores for their label.
 
-    A candidate is an anchor with a label. Its two indices are at the same position in ``anchor`` and ``label``.
+    A candidate consists of an anchor and a label. Their indices are at the same position in ``anchor`` and ``label``.
 
     :param scores: ``[A, C]``.
     :returns: ``anchor`` and ``label`` for the remaining candidates.

@@ -168,8 +168,8 @@ class _Transform(nn.Module):
 class _Network(nn.Module):
     """The convolutional part of a detector: it computes feature maps and, if there is a dense head, the head's outputs.
 
-    If there is a dense head, the rest of the detector only needs the sizes of the feature maps, so only one channel of
-    each map is returned.
+    If there is a dense head, the other parts of the detector need only the sizes of the feature maps, so only one
+    channel of each map is returned.
     """
 
     mean: Tensor

@@ -13,7 +13,7 @@ _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
 _EXTENSIONS: Final = {0xC8, *range(0xF0, 0xFE)}
 """Markers that are reserved for extensions. No encoder writes them. Pillow does not skip the content of such a segment
-but parses it as more segments."""
+but parses it as further segments."""
 _MAX_SEGMENTS: Final = 512
 """Limit for the segments of any JPEG. It is necessary because Pillow appends Exif segments one by one, and copies all
 previous segments each time. A colour profile can have 255 segments (ICC.1:2022, B.4), and a camera writes about 20."""

@@ -17,7 +17,7 @@ _MAX_ENTRIES: Final = 500_000
 tiles. These limits are necessary because the structures can overlap, so the length of the file does not limit their
 number."""
 _OFFSET_AND_LENGTH_TAGS: Final = ((273, 279), (324, 325))
-"""Tags for the offsets and the lengths: first of strips, then of tiles (TIFF 6.0, sections 3 and 15)."""
+"""The tags for the offsets and the lengths of strips, and those of tiles (TIFF 6.0, sections 3 and 15)."""
 _SIZE_TAGS: Final = (256, 257)
 """Tags for the width and the height."""
 _BYTE, _SHORT, _LONG = 1, 3, 4

@@ -200,7 +200,8 @@ def _random_content(symbology: str, rng: Rng) -> str:
     if symbology in _DIGITS:
         return "".join(str(digit) for digit in rng.integers(10, size=_DIGITS[symbology]))
     if symbology == "UPCE":
-        # Zero suppression has no special case for these digits, even after one of them is increased by one.
+        # The digits are 5 to 8 because 0 to 4 are special cases of zero suppression. ``random_code`` increases one of
+        # the digits by one, and 9 is no special case either.
         return "0" + "".join(str(digit) for digit in rng.integers(5, 9, size=6))
     size = 6 if symbology == "Code128" else 16
     return "".join(_LETTERS[number] for number in rng.integers(len(_LETTERS), size=size))

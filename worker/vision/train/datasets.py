@@ -68,8 +68,8 @@ class Photos:
         """Split the photos into those for training and a held-out fold.
 
         The fold consists of every tenth scene. If there are no scenes, it consists of the last two photos of each fine
-        class that has more than four photos. They are not chosen randomly, because photos of one burst are adjacent in
-        the list.
+        class that has more than four photos. These photos are not chosen randomly, because photos of one burst are
+        adjacent in the list.
 
         :returns: the photos for training, and the fold.
         """

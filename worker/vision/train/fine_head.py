@@ -1,8 +1,8 @@
 """Add a second head to the detector for training, which predicts the fine class of each detected object.
 
 The detector's own labels are coarse classes, so they only teach the backbone to distinguish, for example, apples from
-pears. The fine classes teach it to distinguish varieties of apples as well, and the features for this also help to
-distinguish apples from pears. So the second head trains the backbone on coarse and fine classes, as in the
+pears. The fine classes teach it to distinguish varieties of apples as well, and the features that this requires also
+help to distinguish apples from pears. So the second head trains the backbone on coarse and fine classes, as in the
 classification stage (Xie et al. 2015). The second head is removed when the training ends.
 """
 

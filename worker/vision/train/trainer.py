@@ -44,15 +44,14 @@ _RECIPE_VERSION: Final = 4
 """Increase this number whenever a change to the code changes the result of a training with the same plan and data. A
 training that began with another version must not be resumed."""
 _RNG_STREAMS: Final = {"classify": 8, "detect": 6}
-"""Each stage has its own stream of random numbers, which is selected by its number here. Other numbers would give
-another model."""
+"""For each stage, the number that selects its stream of random numbers. Other numbers here would give another model."""
 _CHECKPOINT_INTERVAL_S: Final = 60.0
 _LOG_INTERVAL_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The hyperparameters of a training. Model cards and checkpoints contain them under these names.
+    """The hyperparameters of a training. Model cards and checkpoints contain them under the names of these fields.
 
     In an epoch, as many images are shown as there are photos and scenes in the data. ``*_rate`` is the maximum learning
     rate in a stage, which then decreases along one cosine. ``*_batch`` is a batch size.

@@ -1,1 +1,1 @@
-"""Tools to run, feed, test and measure Shelfsight."""
+"""Tools to start Shelfsight, upload images to it, test it and measure it."""

@@ -1,6 +1,7 @@
-"""Measure lists of batches with a million images: pages far from page 1, cursors with every filter, and a large page.
+"""Measure how fast batches are listed in a database with a million images.
 
-The exit code is 0 if every target is met and 1 if a target is missed.
+The parts are pages far from page 1, cursors with every filter, and one large page. The exit code is 0 if every target
+is met and 1 if a target is missed.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/browse", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="100,000 images and fewer rounds, with page numbers reduced in proportion"
+        "--quick", action="store_true", help="100,000 images and fewer rounds; page numbers are reduced in proportion"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument(

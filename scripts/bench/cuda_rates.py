@@ -1,4 +1,4 @@
-"""Measure the whole processing of images with a GPU and all cores, and compare it with the network alone.
+"""Measure the rate of processing whole images with a GPU and all cores, and compare it with the network alone.
 
 As when the service processes a claim, threads decode the next group of images and finish the previous group while the
 model processes the current group. Here, the threads use all cores. This benchmark needs only torch, torchvision,
@@ -27,14 +27,14 @@ from worker.vision.detection.model_registry import ModelCard
 from worker.vision.imaging import Rgb
 
 _BUILDERS: Final = ("ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn_v2")
-"""Models of torchvision, with seeded weights. These take as long as trained weights, except for the steps that depend
-on the number of detections."""
+"""Models of torchvision, whose weights are random (from a fixed seed). Such a model takes as long as a trained one,
+except in the steps that depend on the number of detections."""
 _LABELS: Final = tuple(str(number) for number in range(91))
 _MAX_PIXELS: Final = 50_000_000
 _AT_LEAST: Final = 0.8
 _CALLS: Final = 4
-"""Batches per measurement of the bare network. Between these batches, the network keeps the half-precision copies of
-its weights."""
+"""Number of batches in each measurement of the bare network. The half-precision copies of the weights are made for the
+first of these batches, and are used for all of them."""
 _UTILIZATION: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
 _END_TIMEOUT_S: Final = 10.0
 
@@ -42,9 +42,9 @@ _END_TIMEOUT_S: Final = 10.0
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
     """Compare the rate of processing whole images with the rate of the neural network alone.
 
-    This is measured for the bundled model and for three models of torchvision.
+    Both rates are measured for the bundled model and for three models of torchvision.
 
-    :param device: ``cuda``; ``cpu`` only shows that the benchmark itself works.
+    :param device: ``cuda``, or ``cpu`` to check only that the benchmark itself works.
     """
     imaging.limit_threads(1)  # OpenCV must not start threads, because there is already one thread for each core
     files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
@@ -74,7 +74,7 @@ def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes],
         rounds,
     )
     if detector.batch_size != batch:
-        raise RuntimeError(f"{name}: a batch of {batch} images did not fit into the GPU's memory; the figures cannot be compared.")
+        raise RuntimeError(f"{name}: a batch of {batch} images did not fit into the GPU's memory. Smaller batches were used, so the rates cannot be compared.")
     bare_rate = median(rates["bare"])
     return [
         compare(f"{name}: a Detector, from decoded pictures, of the plain half-precision call", median(rates["predict"]), "images/s", bare_rate),

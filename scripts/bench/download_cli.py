@@ -115,7 +115,7 @@ def _measure(deployment: Deployment, image_id: str, *, quick: bool) -> list[Row]
 
 
 def _address(deployment: Deployment, container: str) -> str:
-    """Return a container's own address on the front network."""
+    """Return a container's own address on the Docker network ``front``."""
     return str(deployment.inspect(container)["NetworkSettings"]["Networks"][f"{_PROJECT}_front"]["IPAddress"])
 
 

@@ -23,7 +23,7 @@ class Source:
 
 
 class Downloaders:
-    """Processes that download a file. They start once and end with the context manager.
+    """Processes that download files. They start once, and end when the context ends.
 
     :param connections: number of simultaneous connections in each process.
     """
@@ -33,7 +33,7 @@ class Downloaders:
         self._pool = ProcessPoolExecutor(processes, get_context("spawn"))
 
     def per_second(self, source: Source, seconds: float) -> float:
-        """Download one file repeatedly, and return the responses per second of all processes together.
+        """Download one file repeatedly for ``seconds``, and return the responses per second, summed over all processes.
 
         :raises RuntimeError: when the status of a response is not 200.
         """

@@ -61,9 +61,9 @@ class ClientGroup:
         return cls([UploadClient(port) for _ in range(size)])
 
     def burst(self, upload: Upload, each: int) -> float:
-        """Post ``each`` times with every client; all clients post at the same time.
+        """Post ``upload`` ``each`` times with every client; all clients post at the same time.
 
-        :returns: seconds from the first byte to the last response.
+        :returns: seconds from the start of the first request to the end of the last response.
         """
         start = threading.Barrier(len(self.clients) + 1)
 

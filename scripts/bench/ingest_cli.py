@@ -1,7 +1,7 @@
 """Measure the cost of accepting images, and compare it with baselines.
 
 The parts are the rate and the CPU time of uploads, the memory in Redis, the memory of the web process, the overhead of
-the queue, and the latency to the worker.
+the queue, and the time until a worker claims an upload.
 
 The exit code is 0 if every target is met and 1 if a target is missed.
 """
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
     parser.add_argument(
-        "--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)"
+        "--folder", type=Path, help="folder for the data; it must be on the disk to measure (default: the system's temporary folder)"
     )
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker; must be set before torch is imported

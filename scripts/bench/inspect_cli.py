@@ -1,4 +1,4 @@
-"""Measure inspections by URL on two cores: cached results, new images against Thumbor, and many requests for one URL.
+"""Measure inspections by URL on two cores: cached results, new images, and many requests for one URL.
 
 The exit code is 0 if every target is met and 1 if a target is missed.
 """
@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="run fewer rounds; this takes a minute and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=PARTS, action="append", help="measure only this part (can be repeated)")
-    parser.add_argument("--folder", type=Path, help="folder for the data, on the disk to measure (default: the system's temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for the data; it must be on the disk to measure (default: the system's temporary folder)")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     parts = args.only or PARTS

@@ -38,8 +38,8 @@ _LIFTED_LIMITS: Final = {
     "INSPECT_PER_MINUTE": "1000000",
     "WEB_THREADS": "32",
 }
-"""Environment variables that lift the limits, because there is only one image source, and it is on this machine.
-Inspections may block a quarter of the 32 threads of a web process, which is enough for all clients."""
+"""Environment variables that lift the limits on requests and fetches, because all images come from one source on this
+machine. A quarter of the 32 threads of a web process can wait for inspections, which is enough for all clients."""
 _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = None\nHTTP_LOADER_MAX_CLIENTS = 64\n"
 """Configuration of Thumbor, which stores nothing and therefore has less to do than the service."""
 
@@ -107,7 +107,7 @@ class _Web(Process):
 
 
 def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Measure requests for an inspection that one web process has in its cache, against requests for an empty route."""
+    """Compare the rate of requests for an inspection that one web process has cached with that for an empty route."""
     path = f"/?url={quote(testbed.new_url(), safe='')}&augmentations=horizontal_flip"
     _inspect(testbed.one_web.port, path)
     seconds, rounds = (1.0, 3) if quick else (3.0, 9)
@@ -120,7 +120,7 @@ def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Measure requests for new images, reduced and flipped, from the service and from Thumbor.
+    """Compare the rates at which the service and Thumbor fetch, reduce and flip new images.
 
     A request ends when the client has received the last byte.
     """
@@ -151,7 +151,7 @@ def measure_together(testbed: Testbed) -> list[Row]:
         responses = [job.result() for job in jobs]
     elapsed = time.perf_counter() - started
     if len({json.dumps(response, sort_keys=True) for response in responses}) != 1:
-        raise RuntimeError("The responses are not all equal.")
+        raise RuntimeError("The responses to concurrent requests for one URL are not all equal.")
     fences = [job["fence"] for job in db.inspections.find({"url": url}, {"fence": 1})]
     name = f"{_CONCURRENT_CLIENTS} ask for one new URL at once"
     return [
@@ -205,7 +205,7 @@ def _inspect(port: int, path: str, method: str = "GET") -> Any:
 
 
 def _inspect_over(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> Any:
-    """Request an inspection; while the response is 202, wait and poll its ``Location``."""
+    """Request an inspection; while the response is 202, wait, then request the URL in its ``Location`` header."""
     connection.request(method, path, headers=_JSON)
     response = connection.getresponse()
     while response.status == 202:

@@ -51,7 +51,9 @@ class Sample:
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare each server's images/s with two bare loops of decoding and detection; leave out what cannot be installed.
+    """Compare the images per second of each server with those of two bare loops of decoding and detection.
+
+    A server that cannot be installed is left out.
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """

@@ -1,4 +1,4 @@
-"""Measure lists of batches, and compare them with page 1 and with plain reads of the same documents."""
+"""Measure how long lists of batches take, relative to page 1 and to plain reads of the same documents."""
 
 import contextlib
 import gc
@@ -40,7 +40,7 @@ _ORJSON: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 def create_client(settings: Settings) -> FlaskClient:
     """Return a test client of the real web application in this process, with the settings of a gunicorn worker.
 
-    Its log is formatted as in production, and then discarded.
+    The application's log is formatted as in production, and then discarded.
     """
     with contextlib.redirect_stderr(io.StringIO()):
         app = create_app(settings)
@@ -54,15 +54,15 @@ def pages_to_measure(seeded: int, batches: int) -> list[int]:
     """Return the page numbers to measure: ``_FULL_PAGES``, reduced in proportion if fewer batches were seeded.
 
     :param seeded: number of batches in the list before any were deleted.
-    :param batches: number of batches that are left. A page past the end is replaced by the last full page.
+    :param batches: number of batches in the list now. A page past the end is replaced by the last full page.
     """
     return sorted({min(max(1, page * seeded // _FULL_BATCHES), batches // _PER_PAGE) for page in _FULL_PAGES})
 
 
 def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
-    """Measure how fast each of the given pages is returned, relative to page 1.
+    """Measure how long each page takes, relative to page 1.
 
-    :param numbers: the numbers of the pages. The first number must be 1.
+    :param numbers: the numbers of the pages to measure, beginning with 1.
     :param batches: number of batches that match the query.
     """
     name = ", ".join(query.values()) or "all"
@@ -90,7 +90,10 @@ def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], b
 
 
 def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Row]:
-    """Compare, for each filter, a cursor at the newest batch with a cursor behind nine tenths of all batches."""
+    """Compare the times of two cursors for each filter: one at the newest batch, one behind nine tenths of all batches.
+
+    For a filter that selects one old hour, compare a cursor at the newest batch with a cursor at that hour.
+    """
     oldest = len(ids) * seed_database.BATCH_INTERVAL
     newest_at = _time_of(ids[-1])
     deep = ids[int(len(ids) * (1 - _DEPTH))]
@@ -156,7 +159,7 @@ def count_batches_of_store(db: Db) -> int:
 
 
 def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> list[Row]:
-    """Compare a page of 100 batches with all their images against plain reads of the same documents."""
+    """Compare the time of a page of 100 batches and all their images with that of plain reads of the same documents."""
     query = {"per_page": str(_LARGE_PAGE)}
     readers: dict[str, Callable[[], bytes]] = {
         "ours": lambda: web.get("/image_batches", query_string=query).data,

@@ -1,4 +1,4 @@
-"""Measure the cost of wakeup, claim, lease, result and closing per image, relative to the processing of the image."""
+"""Measure the time per image for wakeup, claim, lease, result and closing, relative to processing the image."""
 
 import hashlib
 import os
@@ -28,7 +28,7 @@ _WAIT_TIMEOUT_S: Final = 180.0
 
 
 def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
-    """Compare the time of the calls to database and queue for one claim with the processing time of the claim's images.
+    """Compare the time that one claim spends in calls to database and queue with the processing time of its images.
 
     Both times are measured with the code that the worker runs: the steps in ``worker.vision`` with the default
     augmentations on one thread, and the calls for one claim against real servers. A renewal of the lease is included,

@@ -30,9 +30,9 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. ``baseline`` is in the unit of ``value``.
+    """One measured value and, if it is compared with a baseline, the baseline and the ratio of the two.
 
-    ``name`` describes how ``ratio`` relates the value to the baseline.
+    ``value`` and ``baseline`` have the same unit. ``name`` describes what was measured and how ``ratio`` is formed.
     """
 
     name: str

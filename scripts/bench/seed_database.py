@@ -1,7 +1,7 @@
 """Fill a database with a million processed images by direct and fast inserts, without uploads and workers.
 
-The documents are made by the ledger's own builders and contain the same fields as a worker's results, so that their
-size is realistic. There are no image files, because lists do not read files.
+The documents are built with the ledger's own functions and contain the same fields as a worker's results, so that
+their size is realistic. There are no image files, because lists do not read files.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Measure the service's rate, from accepted to done, against a bare loop of the same pipeline on the same cores."""
+"""Compare the service's rate, from accepted to done, with a bare loop of the same pipeline on the same cores."""
 
 import contextlib
 import json
@@ -24,8 +24,8 @@ _WARMUP_BATCHES: Final = 2
 _READY_TIMEOUT_S: Final = 180.0
 _DONE_TIMEOUT_S: Final = 600.0
 _POLL_INTERVAL_S: Final = 0.5
-"""Interval of database polls. It does not affect the measured times, which come from stored timestamps. Twenty polls
-per second took 1.5% of the two cores."""
+"""Seconds between two polls of the database. This interval does not affect the measured times, which come from stored
+timestamps. With twenty polls per second, polling took 1.5% of the two cores."""
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
@@ -110,5 +110,5 @@ def _wait_until(seconds: float, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"The service was not ready, or not done, within {seconds:.0f} s.")
+            raise RuntimeError(f"The service was not ready, or had not processed all images, within {seconds:.0f} s.")
         time.sleep(_POLL_INTERVAL_S)  # poll, because the database sends no notification

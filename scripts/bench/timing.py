@@ -1,4 +1,4 @@
-"""Measure several functions (subjects) in rounds: each runs once per round, so a disturbance affects all of them."""
+"""Measure several functions (subjects) in rounds: each runs once per round, so a slow minute affects all of them."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ T = TypeVar("T")
 def interleave(subjects: Mapping[str, Callable[[], T]], rounds: int, *, warmups: int = 1) -> dict[str, list[T]]:
     """Call every subject once per round and collect the returned samples.
 
-    The order is rotated by one in each round, so that a subject does not always run after the same other subject.
+    The order is rotated by one in each round, so that no subject always runs first.
     Samples of warm-up rounds are discarded.
 
     :raises ValueError: when ``rounds`` is less than 1.

@@ -63,11 +63,11 @@ def _status(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/status has no {name}")
+    raise RuntimeError(f"/proc/{pid}/status has no line {name}")
 
 
 def _hold(port: int, upload: Upload, concurrent: int) -> None:
-    """Send each upload without its last byte; send the last bytes when every server thread has read all other bytes."""
+    """Send ``concurrent`` uploads without their last byte; give the server time to read, then send the last bytes."""
     headers = [
         f"POST {PATH} HTTP/1.1",
         f"Host: {LOOPBACK}:{port}",

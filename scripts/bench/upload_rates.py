@@ -29,7 +29,7 @@ _SETTLE_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The cost of one burst in seconds per request: wall time, and CPU of the server's processes, MongoDB and Redis."""
+    """The cost of one burst in seconds per request: wall time, and CPU time of the server, MongoDB and Redis."""
 
     wall: float
     server: float
@@ -38,11 +38,11 @@ class Sample:
 
 
 def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int, ...], requests: int) -> list[Row]:
-    """Measure all four servers in turn.
+    """Measure the service and its three baselines in turn.
 
-    :param clients: numbers of simultaneous clients to measure with.
-    :param requests: number of requests per burst, from all clients together. The naive implementation keeps all of them
-        in Redis, with 12 MB per request, and Redis can use at most 256 MB.
+    :param clients: each number of simultaneous clients with which all four are measured.
+    :param requests: number of requests per burst, from all clients together. It must be small, because the naive
+        implementation keeps all of them in Redis, with 12 MB per request, and Redis can use at most 256 MB.
     """
     written = servers.folder / "kept"
     written.mkdir()
@@ -89,9 +89,9 @@ def _burst(
 
 
 def _clean_up(servers: Servers, written: Path) -> None:
-    """Remove the files and messages of a burst, and wait until Redis has rewritten its log.
+    """Remove the files and messages of a burst, and wait until Redis has rewritten its append-only file.
 
-    Otherwise, the files, the messages and the rewriting of the log would slow down the next subject.
+    Otherwise, the files, the messages and the rewriting would slow down the next subject.
     """
     for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)
@@ -130,7 +130,7 @@ def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
 
 
 def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
-    """Measure the memory in Redis per batch while no worker consumes the wakeups, and the bytes sent to Redis."""
+    """Measure, per batch, the memory in Redis while no worker consumes the wakeups, and the bytes sent to Redis."""
     names = {OURS: WEB, NAIVE: "scripts.bench.baselines.naive:create_app()"}
     stored: dict[str, float] = {}
     sent: dict[str, float] = {}

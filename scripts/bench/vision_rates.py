@@ -32,7 +32,7 @@ MIB: Final = 1024 * 1024
 
 
 def measure_network(*, quick: bool) -> list[Row]:
-    """Measure detection alone, with 8 images per call and on one thread, against torch eager."""
+    """Compare the rate of detection alone, with 8 images per call on one thread, with that of torch eager."""
     rows: list[Row] = []
     rounds = 5 if quick else 15
     for name, load, targets in ((SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))):
@@ -53,7 +53,7 @@ def measure_network(*, quick: bool) -> list[Row]:
 
 
 def measure_whole(*, quick: bool) -> list[Row]:
-    """Measure the whole processing of JPEGs of 1280x960, against a torchvision script with the same model."""
+    """Compare the rate of the whole processing of JPEGs of 1280x960 with that of a script that uses torchvision."""
     files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
     script = Script(_load_ssdlite()[0])
     lite = detect.Detector(*_load_ssdlite(), device="cpu", precision="full", threads=1)
@@ -123,9 +123,9 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
 
 
 def _load_ssdlite() -> tuple[Any, ModelCard]:
-    """Return torchvision's model with seeded weights.
+    """Return torchvision's SSDLite model with random weights from a fixed seed.
 
-    The model takes as long as the trained model, but its detections are meaningless.
+    The model takes as long as a trained one, but its detections are meaningless.
     """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)

@@ -19,7 +19,7 @@ _EMPTY_AT_MOST_S: Final = 5.0
 
 
 def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> list[Row]:
-    """Run the web front, one worker and the sweep with default settings, and poll the database for each claim.
+    """Run the web front, one worker and the sweep with default settings; measure how soon each upload is claimed.
 
     :param upload: an upload of one image.
     :param idle: number of uploads on the idle machine.
@@ -54,7 +54,7 @@ def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upl
     shutil.rmtree(servers.redis.folder)
     servers.redis.folder.mkdir()
     batch_id = client.post(upload)["batch_id"]
-    time.sleep(3)  # gives all processes time to notice the outage and to open their breakers
+    time.sleep(3)  # gives all processes time to notice the outage and to open their circuit breakers
     if _state(servers, batch_id) != "queued":
         raise RuntimeError("The batch was claimed without a wakeup, so the latency cannot be measured.")
     servers.redis.start()

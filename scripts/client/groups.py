@@ -63,8 +63,9 @@ def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: 
     """Find the images in files, folders and manifests.
 
     Folders are searched recursively, and their files are sorted by path. A file whose name ends in ``.csv`` is a
-    manifest. A file that is found several times is returned once. A file that is listed in manifests is returned once for each
-    row with different metadata; if it is also found in another way, only the metadata from the manifests is used.
+    manifest. A file that is found several times is returned once. A file that is listed in manifests is returned once
+    for each row with different metadata; if it is also found in another way, only the metadata from the manifests is
+    used.
 
     :param timestamp: timestamp of the images for which no manifest sets one; if None, the file's modification time is
         used.
@@ -88,7 +89,7 @@ def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: 
 def split_into_groups(images: Iterable[Image], *, max_images: int, max_bytes: int) -> Iterator[list[Image]]:
     """Split images into groups of at most ``max_images`` images and ``max_bytes`` bytes.
 
-    A larger image becomes a group of its own.
+    An image of more than ``max_bytes`` bytes becomes a group of its own.
     """
     group: list[Image] = []
     size = 0

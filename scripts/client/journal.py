@@ -1,8 +1,9 @@
 """The resume file, which records the images that were sent and the responses of the service.
 
-The file has one JSON object per line, and each line is synced to disk. A group of images is recorded before it is sent
-(``begun``, with its Idempotency-Key) and after the service has responded (``answered``). The next run therefore skips
-every image for which a response is recorded. It sends each group without a recorded response again, with the same key.
+The file has one JSON object per line, and each line is synced to disk. A group of images gets a line before it is sent
+(``begun``, with its Idempotency-Key) and another one after the service has responded (``answered``). The next run
+therefore skips every image for which a response is recorded. It sends each group without a recorded response again,
+with the same key.
 """
 
 import fcntl

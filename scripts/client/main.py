@@ -44,8 +44,8 @@ from scripts.client.uploader import Group, GroupResult, Upload, plan_groups
 
 _BODY_OVERHEAD: Final = 64 * 1024
 _IMAGE_OVERHEAD: Final = 2048
-"""Upper bounds on the bytes of a multipart body beside the image files: one for the whole body, one for each image in
-it."""
+"""Upper bounds on the bytes of a multipart body that do not belong to image files: ``_BODY_OVERHEAD`` for the whole
+body, plus ``_IMAGE_OVERHEAD`` for each image in it."""
 _KEY_LIFETIME_S: Final = 24 * 3600
 _WAIT_S: Final = 300.0
 _WAIT_PER_IMAGE_S: Final = 2.0
@@ -163,8 +163,8 @@ def _handle_interrupts(upload: Upload, console: Console, stop: threading.Event, 
         if interrupted.is_set():
             # End the line of the progress bar, and show the cursor, which the bar hides.
             prefix = "\n\x1b[?25h" if console.is_terminal else ""
-            # Write without the console and without Python's buffers: the signal may have interrupted them while they
-            # wrote the first message.
+            # Write without the console and without Python's buffers, because the signal may have interrupted the
+            # writing of the first message.
             os.write(2, os.fsencode(f"{prefix}Stopped without waiting.{_how_to_resume(arguments)}\n"))
             os._exit(INTERRUPTED)  # a normal exit would wait for the threads; the journal already has all groups that were sent
         interrupted.set()
@@ -229,7 +229,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="maximum number of images in a batch (default: %(default)s)")
     parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="maximum size of a batch in bytes (default: 16 MiB)")
     parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="number of batches that are sent at the same time (default: %(default)s)")
-    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="how many seconds to retry a batch that is not accepted (default: %(default)s)")
+    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="for how many seconds to retry a batch that is not accepted (default: %(default)s)")
     resume = parser.add_mutually_exclusive_group()
     resume.add_argument(
         "--resume",

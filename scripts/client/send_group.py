@@ -17,11 +17,12 @@ _MAX_RETRY_AFTER_S: Final = 300.0
 _POLL_S: Final = 20.0
 _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _REFUSED_IMAGES: Final = frozenset({400, 410, 413, 415, 422})
-"""Status codes with which the service refuses the images of one group, but not every request of this client."""
+"""Status codes with which the service refuses the images of one group; it may still accept other groups."""
 _PORTS: Final = range(1, 65536)
 SETTLED_S: Final = 65.0
-"""Seconds after which the error ``idempotency_mismatch`` means that another request with this key was accepted. Before
-this time, the other request may still be in progress; the key of a request in progress expires after 60 s."""
+"""Seconds for which a request is repeated if the service responds with the error ``idempotency_mismatch``. An earlier
+request with the same key may be in progress, and its key then expires after 60 s. If the error is still returned after
+this time, the earlier request was accepted."""
 TIMEOUT: Final = httpx.Timeout(120.0, connect=10.0)
 
 
@@ -98,7 +99,7 @@ class Sender:
         raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
     def fetch_batch(self, batch_id: str, until: float) -> dict[str, Any]:
-        """Request a batch, and wait until it is finished, but at most 20 s and not past ``until`` (monotonic seconds).
+        """Request a batch; the response comes when it is finished, after 20 s, or at ``until`` (monotonic seconds).
 
         :returns: the batch, whether it is finished or not, or the problem document if the batch no longer exists.
         :raises GaveUp: when the service does not respond in time, or the response does not come from Shelfsight.

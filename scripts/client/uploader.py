@@ -1,6 +1,6 @@
 """Upload many groups of images, several at the same time.
 
-The pending groups of earlier runs are sent first, then the images without a result.
+The pending groups of earlier runs are sent first, then the images that no earlier run sent.
 """
 
 import os
@@ -29,7 +29,7 @@ class Group:
 
     @property
     def size(self) -> int:
-        """The size of all images in bytes."""
+        """The total size of the images in bytes."""
         return sum(image.size for image in self.images)
 
 
@@ -102,8 +102,8 @@ class Upload:
         try:
             return self._send_and_record(group)
         except BaseException:
-            # The event is set in this thread. In the caller's thread, a signal handler, which also sets it, could
-            # interrupt the call.
+            # Set the event in this thread. In the caller's thread, the signal handler, which also sets the event, could
+            # interrupt this call and then wait forever for the event's lock.
             self._stop.set()
             raise
 

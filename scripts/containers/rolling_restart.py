@@ -25,8 +25,8 @@ serve requests."""
 _IDLE_S: Final = 90
 """Time limit in seconds. It is longer than the 75 s for which nginx waits for a response."""
 _DNS_S: Final = 2.5
-"""Seconds until no new request uses an old address: nginx re-resolves names every second, and a request may have
-resolved its address just before."""
+"""Seconds after which nginx sends no new request to the old containers. nginx resolves names every second, and may have
+resolved the old name just before the switch."""
 _SWITCH: Final = "/tmp/nginx/roll"  # noqa: S108 -- a path in the container; deploy/nginx/turn.conf checks whether this file exists
 _DRAINING: Final = "/tmp/draining"  # noqa: S108 -- a path in the container; it is WEB_DRAIN_FILE in docker-compose.yaml
 _PORT: Final = 5000

@@ -24,7 +24,7 @@ _BUILD_S: Final = 3600
 _UP_S: Final = 300
 _TESTS_S: Final = 1800
 _READY_S: Final = 30.0
-"""Time limit in seconds from ``docker compose up`` until the service is ready; the images are built before."""
+"""Time limit in seconds from ``docker compose up`` until the service is ready. Building the images does not count."""
 _WEB_MB: Final = 120
 """Limit in MB for the size of the web image without its base image."""
 _BASE: Final = "python:3.12-slim-bookworm"
@@ -106,7 +106,7 @@ def _sizes(deployment: Deployment) -> str:
 
 
 def _up(deployment: Deployment, url: str) -> str:
-    """Start the deployment and wait until /readyz reports ready, which includes a running worker."""
+    """Start the deployment and wait until /readyz reports ready, which requires a running worker."""
     began = time.monotonic()
     deployment.compose("up", "--detach", "--wait", limit_s=_UP_S)
     compose_s = time.monotonic() - began

@@ -52,7 +52,7 @@ def _demo(source: Path, arguments: argparse.Namespace) -> int:
     try:
         images = [image for batch_id in summary["batches"] for image in _get(f"{url}/image_batches/{batch_id}")["images"]]
     except OSError as error:
-        sys.exit(f"error: {url} no longer answers ({error}); run {status_command}")
+        sys.exit(f"error: {url} no longer responds ({error}); run {status_command}")
     _show(images)
     print(f"Start page  {url}/")
     for batch_id in summary["batches"]:

@@ -173,7 +173,7 @@ def wait_for_mongod(port: int, pid: int) -> None:
 
 
 def wait_for_redis(port: int, pid: int) -> None:
-    """Wait until the Redis with this pid answers and has loaded its file.
+    """Wait until the Redis with this pid responds and has loaded its data.
 
     There is no time limit while the process runs.
 
@@ -189,14 +189,14 @@ def wait_for_redis(port: int, pid: int) -> None:
                 _pause(process, "redis-server")
                 continue
             if answering != pid:
-                raise Unusable(f"Port {port} is in use by another Redis (pid {answering}); stop it.")
+                raise Unusable(f"Port {port} is in use by another Redis (pid {answering}); stop that Redis.")
             return
 
 
 def _is_primary(client: "MongoClient[dict[str, Any]]", port: int, pid: int) -> bool:
     answering = int(client.admin.command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"])
     if answering != pid:
-        raise Unusable(f"Port {port} is in use by another MongoDB (pid {answering}); stop it.")
+        raise Unusable(f"Port {port} is in use by another MongoDB (pid {answering}); stop that MongoDB.")
     member = {"_id": 0, "host": f"{LOOPBACK}:{port}"}
     try:
         config = client.admin.command("replSetGetConfig")["config"]
@@ -220,8 +220,8 @@ def _running_process(pid: int, name: str) -> psutil.Process:
 
 def _pause(process: psutil.Process, name: str) -> None:
     time.sleep(0.05)  # poll, because a starting server sends no notification
-    # Checking the pid is not enough: another process may have it now, or the ended process is a zombie until its parent
-    # reads the status.
+    # Checking that the pid exists is not enough. After the process has ended, it is a zombie until its parent reads its
+    # exit status, and then another process may get the same pid.
     if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
         raise Unusable(f"{name} ended while starting; see its log.")
 

@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
 SAVED_VARIABLES: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
 """Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` needs the same values
-in every shell."""
+even if it is run in another shell."""
 _FLOCK: Final = "hhqqi0q"
 """Format of ``struct flock`` on 64-bit Linux: type, whence, start, length, pid."""
 
@@ -48,7 +48,7 @@ class Stage:
 class Installation:
     """One installation on one machine. All its files are in ``data``.
 
-    ``variables`` holds those of ``SAVED_VARIABLES`` that are set.
+    ``variables`` holds the values of those ``SAVED_VARIABLES`` that are set.
     """
 
     data: Path
@@ -72,7 +72,7 @@ class Installation:
     def socket(self) -> Path:
         """The supervisor's Unix socket.
 
-        It is not under ``data``, because that path may be too long for the path of a socket.
+        It is not under ``data``, because the path of a socket must be short, and the path of ``data`` may be long.
         """
         name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"shelfsight-{os.getuid()}-{name}.sock"
@@ -101,7 +101,7 @@ class Installation:
         return {name: port for name, port in saved.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the environment variables that this installation's processes get beside the caller's variables."""
+        """Return the environment variables that this installation's processes get in addition to the caller's."""
         variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
@@ -168,8 +168,8 @@ class Installation:
     def find_lock_holder(self) -> int | None:
         """Return the pid of the process that holds the lock; None if no process holds it.
 
-        The lock is only queried and not acquired, so that it cannot block a process that is starting. The pid is 0 or less if the process
-        that holds the lock is not visible, because it runs in another container or on another machine.
+        The lock is only queried, because acquiring it could block a process that is starting. The pid is 0 or less if
+        the process that holds the lock is not visible, because it runs in another container or on another machine.
         """
         try:
             with (self.run / "lock").open() as file:

@@ -13,8 +13,8 @@ _PREFIX: Final = "no model: "
 class ModelErrorLog:
     """Reads the model errors that a worker logs after this object was created.
 
-    Log lines of earlier starts are ignored, and so are worker heartbeats, because neither describes the model of this
-    start.
+    Older log lines are ignored, because they describe the model of an earlier start. Worker heartbeats in the database
+    are not used for the same reason.
     """
 
     def __init__(self, log: Path) -> None:

@@ -22,8 +22,8 @@ _LINTS: Final = {
     "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
 _PYTEST: Final = ["pytest", "-q", "-n", "2", "--dist", "loadfile"]
-"""Two processes are used, because end-to-end tests wait more than they compute. Each test file runs in one of the
-processes."""
+"""Two processes are used, because end-to-end tests wait more than they compute. All tests of a file run in the
+same process."""
 _FAST: Final = ["-m", "not slow and not e2e and not faults"]
 _LIMIT_S: Final = 3600
 

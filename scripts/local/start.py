@@ -225,8 +225,8 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
     """
     began = time.monotonic()
     longest_wait = 0.0
-    """The longest wait for one running server so far. It extends the time limit, because the server recovers its data
-    in this time."""
+    """The longest time in seconds that the start has waited for one running server. It extends the time limit,
+    because the server recovers its data in this time."""
     with _console.status("Starting ...") as line:
         shown = ""
         while (elapsed := time.monotonic() - began) < READY_LIMIT_S + longest_wait:
@@ -280,7 +280,7 @@ def _install_signal_handlers() -> None:
 
 
 def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
-    """Stop all processes cleanly; on another Ctrl-C, kill them."""
+    """Stop all processes cleanly; kill them on another Ctrl-C or after ``STOP_LIMIT_S`` seconds."""
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # when a terminal is closed, both the shell and the kernel send SIGHUP
     if watchdog.poll() is not None:

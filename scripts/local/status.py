@@ -56,9 +56,9 @@ class Status:
     """The state of an installation.
 
     ``not_ready`` is None when the web front does not respond; ``backlog``, ``ledger`` and ``failed`` are None when
-    MongoDB does not respond. ``external`` lists the variables that set a server which ``scripts/start`` did not start;
-    it does not hold the URLs, which may contain a password. ``starting`` is the current step of a start in progress,
-    None if there is none.
+    MongoDB does not respond. ``external`` lists ``MONGODB_URL`` or ``REDIS_URL``, or both, if the variable sets a
+    server that ``scripts/start`` did not start. The list does not hold the URLs, which may contain a password.
+    ``starting`` is the current step of a start in progress; None if no start is in progress.
     """
 
     running: bool
@@ -104,7 +104,7 @@ def restore_variables(installation: Installation) -> None:
 
 
 def read_status(installation: Installation) -> Status:
-    """Read the state of an installation. This takes a few seconds at most, even if no server answers."""
+    """Read the state of an installation. This takes a few seconds at most, even if no server responds."""
     running = installation.find_lock_holder() is not None
     stage = installation.read_stage() if running else None
     url = f"http://{embedded_servers.LOOPBACK}:{installation.port}"

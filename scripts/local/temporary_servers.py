@@ -1,7 +1,7 @@
 """Run real servers for tests and benchmarks.
 
-Each server has its own folder and uses a free port. The pid of the server that answers is verified, and the server is
-stopped by its pid.
+Each server has its own folder and uses a free port. When the port answers, the pid in the answer must be that of the
+started process. A server is stopped by its pid.
 """
 
 import os
@@ -33,7 +33,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start the server; if the start fails, remove it."""
+        """Start the server; if the start fails, kill the process and delete its folder."""
         try:
             self.start()
         except BaseException:

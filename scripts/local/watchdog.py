@@ -30,7 +30,7 @@ from scripts.local.installation import ROOT, Installation, Stage
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
-"""Time limit in seconds. A process that only checks whether the lock is free holds it for a moment."""
+"""Time limit in seconds for acquiring the lock. A process that only checks whether it is free holds it for a moment."""
 _RPC_S: Final = 10.0
 _PID_S: Final = 60.0
 """Time limit in seconds for a running supervisor to start a server."""
@@ -113,7 +113,7 @@ class Watchdog:
 
     def _retry(self, error: Exception) -> None:
         _log(f"start failed: {error}; trying again")
-        with contextlib.suppress(OSError):  # the disk may be full, perhaps for a short time; the error is in the log
+        with contextlib.suppress(OSError):  # writing fails if the disk is full; the error is also in the log
             self._installation.write_stage(Stage(f"Trying again: {error}"))
         if self._supervisor is not None:
             self._supervisor.kill()
@@ -145,7 +145,7 @@ class Watchdog:
         pid = self._pid(name)
         began = time.monotonic()
         _log(f"waiting for {title} (pid {pid}) to be ready, without a time limit while it runs; see {self._installation.logs}/{name}.log")
-        self._installation.write_stage(Stage(f"Waiting for {title} (pid {pid}), which recovers its data first after a crash", began))
+        self._installation.write_stage(Stage(f"Waiting for {title} (pid {pid}); after a crash, it first recovers its data", began))
         ready(pid)
         _log(f"{title} is ready after {time.monotonic() - began:.0f} s")
 

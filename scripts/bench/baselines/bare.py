@@ -1,7 +1,7 @@
-"""The minimum work for an upload: read the body in chunks of 1 MB and respond.
+"""WSGI applications that do the minimum work for an upload: they read the body in chunks of 1 MB and respond.
 
-``write_body`` also writes the body to a durable file. The environment variable ``BENCH_FOLDER`` names the folder to
-which ``write_body`` writes.
+``write_body`` also writes the body to a file and syncs the file to disk. The environment variable ``BENCH_FOLDER``
+names the folder of these files.
 """
 
 import os
@@ -23,7 +23,7 @@ def read_body(environ: dict[str, Any], start_response: StartResponse) -> Iterabl
 
 
 def write_body(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """Read the body into one file, make it durable, and respond with 202."""
+    """Write the body to one file, sync the file to disk, and respond with 202."""
     path = Path(os.environ["BENCH_FOLDER"]) / uuid.uuid4().hex
     with path.open("wb", buffering=0) as file:
         for part in _read_chunks(environ):

@@ -1,4 +1,4 @@
-"""An empty Flask route."""
+"""A Flask application with one route that returns ``{}``."""
 
 from flask import Flask, Response
 

@@ -1,7 +1,7 @@
 """The baseline for all model servers: the service's processing in a bare loop, in two processes with one thread each.
 
-No import at the top of this module loads torch, so that the benchmark's own process stays small. The processes of the
-loop import torch when they create their pipeline.
+No import at the top of this module loads torch, so that the benchmark's own process needs little memory. The processes
+of the loop import torch when they create their pipeline.
 """
 
 import time
@@ -29,7 +29,7 @@ Pipeline = Callable[[list[bytes]], list[Any]]
 def create_detection() -> Pipeline:
     """Load the model on one thread, and return a pipeline that decodes images and detects objects in them.
 
-    The detections consist of JSON values.
+    The pipeline returns the detections as values that can be written as JSON.
     """
     from worker.vision import imaging  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
     from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only some processes need it
@@ -44,7 +44,7 @@ def create_pipeline() -> Pipeline:
 
     The pipeline does not read or write files.
     """
-    from worker.vision.detection import detect  # noqa: PLC0415 -- for the same reason
+    from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import
 
     return full_pipeline(detect.load(threads=1))
 
@@ -56,7 +56,7 @@ def full_pipeline(detector: Any) -> Pipeline:
     random augmentations. If the same eight ids were always used, their augmentations could happen to be cheaper than
     others.
     """
-    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- for the same reason
+    from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import
 
     max_pixels, ids = Limits().max_pixels, count()
 
@@ -70,7 +70,7 @@ def full_pipeline(detector: Any) -> Pipeline:
 
 
 class LoopProcesses:
-    """The processes of the bare loop. They start once, are idle between measurements, and end with the context manager.
+    """The processes of the bare loop. They start once, are idle between measurements, and end when the context ends.
 
     :param create: ``create_detection`` or ``create_pipeline``; it is called in each process.
     """
@@ -81,7 +81,7 @@ class LoopProcesses:
         self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
-        """Process ``count`` images in total after an unmeasured warm-up, and return the sum of all processes' rates."""
+        """Process ``count`` images in total after an unmeasured warm-up; return the sum of the processes' rates."""
         jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
         return sum(job.result(_TIMEOUT_S) for job in jobs)
 

@@ -2,7 +2,7 @@
 
 A baseline's process has its folder first on ``PYTHONPATH``; other packages come from the environment of the current
 Python. LitServe and Ray (``requirements/serving.in``) are locked together with the versions in the runtime environment,
-so that they use its torch and OpenVINO.
+so that LitServe and Ray use the torch and OpenVINO of this environment.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ class NotInstalled(RuntimeError):
 
 
 def installed_folder(name: str) -> Path:
-    """Return the folder with the packages of a lock file, in the user's cache; install them on first use.
+    """Return the folder in the user's cache that holds the packages of a lock file; install them on first use.
 
     :param name: name of the lock file in ``requirements/``, without ``.txt``.
     :raises NotInstalled: when the packages cannot be installed, for example because the package index, disk

@@ -1,8 +1,9 @@
 """Serve the service's model with Ray Serve: ``python -m scripts.bench.baselines.ray_app PORT``.
 
-Ray Serve is set up as its documentation recommends: with its dynamic batching, one replica per core, blocking calls in
-a thread beside the replica's event loop, and the throughput mode (set by ``scripts.bench.model_server_rates``). Its
-HAProxy is not used, because it listens on all interfaces. The body of ``POST /predict`` is an image.
+Ray Serve is set up as its documentation recommends: with its dynamic batching, one replica per core, blocking calls
+outside the thread of the replica's event loop, and the throughput mode (set by ``scripts.bench.model_server_rates``).
+HAProxy, which comes with Ray Serve, is not used, because it listens on all interfaces. The body of ``POST /predict`` is
+an image.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
@@ -68,8 +69,13 @@ class Server:
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Suspend the process (SIGSTOP)."""
+        """Suspend the process (SIGSTOP), and wait until all of its threads have stopped."""
         os.kill(self.pid, signal.SIGSTOP)
+        until = time.monotonic() + _STOP_S
+        while any(_state(thread) != "T" for thread in Path(f"/proc/{self.pid}/task").iterdir()):
+            if time.monotonic() > until:
+                raise TimeoutError(f"{self.name} (pid {self.pid}) did not stop within {_STOP_S} s")
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """Continue the suspended process (SIGCONT)."""
@@ -113,3 +119,8 @@ class RedisServer(Server):
     def url(self) -> str:
         """The URL of this Redis."""
         return embedded_servers.redis_url(self.port)
+
+
+def _state(thread: Path) -> str:
+    """Return the state of a thread from its folder under /proc, for example ``T`` for stopped (proc_pid_stat(5))."""
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0]

@@ -204,7 +204,7 @@ def test_an_invalid_setting_is_one_line(tmp_path: Path) -> None:
     refused = run_script("start", "--detach", "--data", str(tmp_path / "data"), BLOBS_MIN_FREE_BYTES="much")
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "min_free_bytes" in refused.stderr
+    assert "BLOBS_MIN_FREE_BYTES" in refused.stderr
 
 
 def test_of_two_simultaneous_starts_one_reports_that_the_other_runs(make_command: Callable[..., StartCommand]) -> None:

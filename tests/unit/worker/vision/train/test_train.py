@@ -85,7 +85,7 @@ def test_a_model_learns_from_coco_resumes_after_a_kill_and_loads_from_its_folder
     assert (out / "checkpoint.pt").exists()
     second = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
     assert second.returncode == 0, second.stderr
-    assert "resuming" in second.stdout
+    assert "Resuming" in second.stdout
     log = [json.loads(line)["line"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert any("detect" in line and "100%" in line for line in log)
     card = json.loads((out / "shelves.json").read_text())

@@ -69,7 +69,7 @@ def test_the_web_image_contains_no_torch_and_the_worker_image_no_training_code(d
 
 
 def test_nginx_refuses_to_be_published_on_other_addresses_than_loopback(deployment: Deployment) -> None:
-    with pytest.raises(EngineError, match=r"LISTEN=0\.0\.0\.0:5000 is refused"):
+    with pytest.raises(EngineError, match=r"LISTEN=0\.0\.0\.0:5000 is not a loopback address"):
         deployment.compose("run", "--rm", "--no-deps", "--env", "LISTEN=0.0.0.0:5000", "nginx")
 
 

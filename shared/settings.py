@@ -344,7 +344,7 @@ class Fetch(SettingsGroup, FetchRules):
 
 
 class Inspect(SettingsGroup):
-    """Inspections of single images, and how long their results are kept. The variables begin with ``INSPECT_``."""
+    """Limits and retention times for inspections of single images. The variables begin with ``INSPECT_``."""
 
     model_config = SettingsConfigDict(env_prefix="INSPECT_", extra="ignore", frozen=True)
     max_source_bytes: int = Field(4 * MIB, gt=0, description="Maximum bytes of an image; a larger image is refused.")

@@ -41,7 +41,7 @@ class ProcessStatus:
     """The state of one process.
 
     ``pid`` is None while the process is not running. ``up_s`` is in seconds, and ``memory`` is in bytes. ``restarts``
-    counts the restarts since the installation was started.
+    counts how often the process was restarted since ``scripts/start``.
     """
 
     name: str

@@ -104,7 +104,7 @@ def _originals_are_stored(blobs: BlobStore, batch_id: str, images: list[Document
     for image in lost:
         _log.critical("sweep: the original of image %s is missing or damaged, so its spool is kept", image["_id"])
     if not images:
-        _log.critical("sweep: batch %s has no image documents, so its spool is kept", batch_id)
+        _log.critical("sweep: batch %s has no image documents; its spool is kept, because it can be the only copy of the images", batch_id)
     return bool(images) and not lost
 
 

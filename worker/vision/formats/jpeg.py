@@ -65,7 +65,8 @@ def remove_unneeded(data: bytes) -> bytes:
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker, begin and end of each segment, up to the end marker.
 
-    The entropy-coded data of a scan are between the segment of the scan and the next segment.
+    The entropy-coded data is in no segment. It lies between the end of a start-of-scan segment and the begin of the next
+    segment.
     """
     offset = 2
     for _ in range(_MAX_SEGMENTS):

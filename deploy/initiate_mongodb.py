@@ -73,9 +73,9 @@ def _connect_locally(**credentials: Any) -> "MongoClient[dict[str, Any]]":
 
 
 def _run_once(done_codes: set[int], client: "MongoClient[dict[str, Any]]", command: str, value: Any, **options: Any) -> None:
-    """Run a database command.
+    """Run a database command, unless an earlier run of this program has already executed it.
 
-    Errors whose code is in ``done_codes`` are ignored, because they mean that an earlier run has done this already.
+    The server reports an earlier execution with an error whose code is in ``done_codes``. These errors are ignored.
     """
     try:
         client.admin.command(command, value, **options)

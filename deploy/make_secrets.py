@@ -31,8 +31,9 @@ def main() -> None:
 def create_secrets(root: Path, chown: Callable[[Path, int, int], None]) -> list[str]:
     """Create the missing secrets; each file is written atomically and durably.
 
+    :param root: folder that contains the folders ``mongodb/``, ``redis/`` and ``app/``.
     :param chown: function that sets the owner and the group of a file, like ``os.chown``.
-    :returns: the files that were created, relative to ``root``.
+    :returns: the paths of the created files, relative to ``root``.
     """
     created: list[str] = []
 

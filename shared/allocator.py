@@ -45,7 +45,7 @@ trimming the heap to 128 KB after each image.
 
 
 def configure(limits: MallocLimits) -> None:
-    """Apply the limits to this process, and use two arenas instead of eight per core.
+    """Apply the limits to this process, and use two arenas instead of glibc's default, eight per core.
 
     With a C library other than glibc, the call has no effect.
     """

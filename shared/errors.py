@@ -142,7 +142,7 @@ class Forbidden(BadRequest):
 
 
 class Misdirected(BadRequest):
-    """The request names an unknown host, which is refused while the service has no accounts."""
+    """The request names an unknown host. While the service has no accounts, it accepts only known host names."""
 
     status = 421
     title = "Misdirected request"
@@ -253,7 +253,7 @@ class BadPicture(ShelfsightError):
 
 
 class InspectionLost(ShelfsightError):
-    """Every worker that started the inspection ended before the inspection was done."""
+    """The inspection was started several times, but each time the worker ended before the inspection was done."""
 
     status = 500
     title = "Inspection failed"
@@ -261,7 +261,10 @@ class InspectionLost(ShelfsightError):
 
 
 class Environment(ShelfsightError):
-    """An error caused by the service's environment. Except for ``CommitUnknown``, nothing was accepted. Retry later."""
+    """An error caused by the service's environment. The client can retry later.
+
+    With ``CommitUnknown``, the upload may have been accepted. With all other errors of this kind, nothing was accepted.
+    """
 
     status = 503
     title = "Service unavailable"
@@ -269,7 +272,7 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB or the blob store does not respond, or Redis does not respond where it is needed to count requests."""
+    """MongoDB or the blob store does not respond, or Redis, which counts the requests of a client, does not respond."""
 
     default_code = "database_unavailable"
 

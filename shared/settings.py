@@ -63,11 +63,12 @@ def _require(rule_holds: bool, sentence: str) -> None:  # noqa: FBT001 -- reads 
 
 
 class SecretFiles(SecretsSettingsSource):
-    """Reads settings from files that are named like the variable in lower case, such as ``/run/secrets/mongodb_url``.
+    """Reads settings from the files in ``SECRETS_DIR``.
 
-    A file that cannot be read is an error. pydantic-settings only warns if the folder is missing, or if a folder exists
-    in the place of a file. A container mount creates such a folder when the file to mount is missing. With a warning
-    only, the service would then start with the default value.
+    The name of a file is the name of the variable in lower case, such as ``mongodb_url``. A file that cannot be read is
+    an error, although pydantic-settings only warns if ``SECRETS_DIR`` is missing, or if a folder exists in the place of
+    a file. A container mount creates such a folder when the file to mount is missing. If there were only a warning, the
+    service would start with the default value of the setting.
     """
 
     def __call__(self) -> dict[str, Any]:
@@ -456,7 +457,10 @@ def explain(error: ValidationError | SettingsError) -> str:
 
 
 def _variable(group: str, field: str) -> str:
-    """Return the environment variable of a field. For a field with an alias, ``field`` is the variable already."""
+    """Return the name of the environment variable for a field of a group of settings.
+
+    If the field has an alias, ``field`` is the alias, which is the name of the variable.
+    """
     prefixes = {
         settings.__name__: settings.model_config.get("env_prefix", "") for settings in SettingsGroup.__subclasses__()
     }

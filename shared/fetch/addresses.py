@@ -57,7 +57,7 @@ def parse_network(text: str) -> Network:
     """Parse a network for comparison with addresses.
 
     :raises ValueError: when the text is not a network, or is an IPv4 network in IPv6 notation
-        (``::ffff:192.0.2.0/120``), which would not match any address.
+        (``::ffff:192.0.2.0/120``). Such a network would match no address, because addresses are unmapped first.
     """
     network = ip_network(text)
     if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_MAPPED):
@@ -68,7 +68,8 @@ def parse_network(text: str) -> Network:
 def unmap(address: Address) -> Address:
     """Convert an IPv4-mapped IPv6 address (``::ffff:192.0.2.1``) to its IPv4 address.
 
-    A socket for the mapped address connects to this IPv4 address. Any other address is returned unchanged.
+    A socket for the mapped address connects to this IPv4 address, so the rules for this IPv4 address must apply. Any
+    other address is returned unchanged.
     """
     return _last_32_bits(address) if _lies_in(address, _IPV4_MAPPED) else address
 

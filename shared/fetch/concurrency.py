@@ -11,9 +11,9 @@ _RETRY_AFTER_S = 2
 
 
 class ConcurrencyLimit:
-    """Counts the running fetches of this process for each key. Thread-safe.
+    """Counts the running fetches of this process for each key, such as the host of the source. Thread-safe.
 
-    A fetch that would exceed the limit is rejected. It is never queued.
+    A fetch that would exceed the limit for one of its keys is rejected. It is never queued.
     """
 
     def __init__(self) -> None:

@@ -104,7 +104,8 @@ class _CheckedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first address that accepts a connection.
 
-        Each attempt can take half of the remaining time; the attempt with the last address can take all of it.
+        An attempt can take half of the time that remains for connecting. The attempt with the last address can take
+        all of that time.
         """
         self.deadline.start_phase(self._rules.connect_s)
         *others, last = self._addresses
@@ -118,14 +119,18 @@ class _CheckedBackend(httpcore.NetworkBackend):
         return self._stream
 
     def start_response_phase(self) -> None:
-        """Start the time limit for the response headers. This is called whenever a part of the request is sent."""
+        """Start the time limit for the response headers.
+
+        The backend calls this method for each part of the request that it sends, so the time counts from the last part.
+        """
         self.deadline.start_phase(self._rules.first_byte_s)
 
     def read_body(self, parts: Iterator[bytes]) -> Iterator[bytes]:
-        """Yield the parts of a body, and increase ``read_allowance``: how many more bytes may be received.
+        """Yield the parts of a response body, and limit the bytes that are received in addition to the content.
 
-        The allowance grows by the size of each part, so that content does not use it up, and by some bytes for chunk
-        framing. It begins with the limit for headers, which is also the limit for trailers.
+        ``read_allowance`` is the number of bytes that may still be received. At the start of the body, it is set to the
+        limit for headers, which is also the limit for trailers. For each part, it grows by the size of the part, so
+        that content does not use it up, and by some bytes for chunk framing.
         """
         self.read_allowance = self._rules.max_header_bytes
         for part in parts:

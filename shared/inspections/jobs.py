@@ -78,7 +78,7 @@ class Job:
 
     @property
     def fresh(self) -> bool:
-        """Whether a request returns this result or error without a new attempt."""
+        """Whether a request for this inspection gets the stored result or error, without a new attempt."""
         return self.fresh_for_s > 0
 
 
@@ -131,7 +131,7 @@ def request(
 
     :param client: the client to which the inspection is attributed if this call queues it.
     :param keep_s: seconds after which the inspection is removed.
-    :param anew: queue the inspection even if it is fresh, because its result has been removed.
+    :param anew: whether to queue the inspection even if it is fresh. This is needed if its result has been removed.
     :returns: the inspection, and whether this call queued it. If it did, the caller must publish a wakeup.
     :raises StoreAway: when MongoDB does not respond.
     """

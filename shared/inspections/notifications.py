@@ -25,7 +25,10 @@ _log = logging.getLogger("shelfsight.error")
 
 
 class Publisher:
-    """Publishes notifications. Its methods never raise exceptions. After a failure, its breaker is open for a while."""
+    """Publishes notifications. Its methods never raise exceptions.
+
+    After a failure, no notifications are published for a while; see ``shared.queue.breaker``.
+    """
 
     def __init__(self, redis: settings.Redis) -> None:
         self._redis = connect_redis(redis, timeout_s=_TIMEOUT_S)
@@ -58,7 +61,8 @@ class Subscriber:
     def expect(self, job_id: str) -> Iterator[threading.Event]:
         """Yield an event that is set when an inspection ends.
 
-        The event is not set if the inspection ended before this call.
+        The event is not set if the inspection ended before this call. Therefore, the caller must read the inspection
+        from the database after this call and before it waits for the event.
         """
         ended = threading.Event()
         with self._lock:

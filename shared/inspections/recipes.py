@@ -25,7 +25,10 @@ class Dream:
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """Recipe for the image and an augmented image for each of ``names``. The seed determines all random parameters."""
+    """Recipe for the image itself, and for one augmented image per augmentation in ``names``.
+
+    The seed determines all random parameters of the augmentations.
+    """
 
     names: tuple[str, ...]
     seed: int = 0
@@ -58,7 +61,7 @@ def to_document(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_document(document: dict[str, Any]) -> Recipe:
-    """Return the recipe with a stored form that ``to_document`` has returned."""
+    """Restore a recipe from its stored form, as returned by ``to_document``."""
     if "augment" in document:
         return Augment(tuple(document["augment"]), document["seed"])
     return Describe(None if document["dream"] is None else Dream(**document["dream"]))

@@ -79,7 +79,8 @@ def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tupl
     Results that were not used for ``keep_s`` seconds are marked. If the remaining results together take more than
     ``max_bytes``, the least recently used of them are marked, too, until the unmarked results fit.
 
-    :param limit: maximum number of results to return, and to mark because of ``max_bytes``.
+    :param limit: maximum number of results that a call returns. It is also the maximum number of results that a call
+        marks because of ``max_bytes``; the number of results that are marked because of ``keep_s`` is not limited.
     :returns: the ids and folders of marked results, including results that earlier calls have marked.
     :raises StoreAway: when MongoDB does not respond.
     """
@@ -110,7 +111,7 @@ def delete_marked(db: Db, result_id: str) -> None:
 
 
 def known_folders(db: Db, folders: Iterable[str]) -> set[str]:
-    """Return those elements of ``folders`` that belong to a stored result (called by the sweep).
+    """Return those elements of ``folders`` that belong to a stored result (called by the sweep, which keeps these).
 
     :raises StoreAway: when MongoDB does not respond.
     """

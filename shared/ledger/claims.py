@@ -31,7 +31,7 @@ class Claim:
     """The images that one claim holds.
 
     ``owner`` is the name of the pool child that holds the claim. ``images`` are the documents of the images. ``full``
-    says whether more images are probably claimable.
+    is True if the claim could not have held more images, so further images are probably claimable.
     """
 
     owner: str
@@ -134,7 +134,7 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
     Each image is processed alone in its next attempt, because one of them may have caused the death of the worker.
 
     :param limit: maximum number of images to requeue.
-    :returns: the number of expired leases among these images.
+    :returns: the number of images that were requeued.
     :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
@@ -188,9 +188,9 @@ def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str
 
 
 def _defer_idle(db: Db, idle: list[Document]) -> None:
-    """Remove stores without queued images from the rotation, and move stores that must wait to its end.
+    """Remove stores without queued images from the rotation, and move all other stores in ``idle`` to its end.
 
-    A store must wait if none of its queued images can be claimed yet.
+    The other stores have queued images, but none of these images can be claimed yet.
 
     :param idle: the turns of stores without a claimable image.
     """

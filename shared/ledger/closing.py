@@ -51,7 +51,8 @@ def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
 def find_closable(db: Db, limit: int = 200) -> list[str]:
     """Return the ids of open batches without unfinished images (called by the sweep).
 
-    A call checks only the batches that have not been checked for the longest time.
+    A call checks at most ``limit`` open batches: those whose last check was the longest time ago. Repeated calls
+    therefore check all open batches.
 
     :param limit: maximum number of batches to check.
     """

@@ -59,7 +59,8 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
 def find_with_files(db: Db, limit: int = 100) -> list[str]:
     """Return the ids of batches under deletion whose files may not have been deleted yet (called by the sweep).
 
-    The read concern is "majority", so a failover cannot undo the deletion of the returned batches.
+    The read concern is "majority", so a failover cannot undo the deletion of the returned batches. Therefore, it is
+    safe to delete their files.
     """
     batches = db.get_collection("batches", read_concern=ReadConcern("majority"))
     with translate_errors():
@@ -67,7 +68,10 @@ def find_with_files(db: Db, limit: int = 100) -> list[str]:
 
 
 def mark_files_deleted(db: Db, batch_id: str) -> None:
-    """Record that the files of a batch under deletion have been deleted. A frozen worker may still write new ones."""
+    """Record that the files of a batch under deletion have been deleted for the first time.
+
+    A frozen worker may still write new files, so the sweep deletes the files once more before ``finish_delete``.
+    """
     with translate_errors():
         db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""}})
 

@@ -94,7 +94,7 @@ def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredRe
 def _read_response(db: Db, found: Document) -> StoredResponse:
     """Return the stored response after a majority of the replica set has confirmed it.
 
-    The confirmation is needed because a repeated 202 response is as binding as the first one.
+    The confirmation is needed because every 202 response, including a repeated one, promises that the batch is kept.
     """
     try:
         with pymongo.timeout(_PROOF_S):
@@ -130,6 +130,6 @@ def is_accepted(db: Db, key: str) -> bool:
 
 
 def release_key(db: Db, reservation: KeyReservation) -> None:
-    """Release the key of a request that was not accepted, because only 202 responses are stored."""
+    """Release the key of a request that was not accepted, so that the client can use the key for another attempt."""
     with translate_errors():
         db.idempotency.delete_one({"_id": reservation.key, "token": reservation.token, "state": "in_flight"})

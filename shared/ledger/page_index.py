@@ -1,10 +1,11 @@
 """Finds the first batch of page N without scanning all earlier pages.
 
-MongoDB's ``skip`` scans index keys, so page 10,000 would cost a hundred times as much as page 1. For this reason,
-batches older than a minute are counted in segments of a few hundred consecutive ids. There are segments for all batches
-(scope ``*``) and for each store. A query for a page adds up the counts of segments (one small covered read), and then
-skips batches within a single segment. The segments of a scope are contiguous; each covers the ids in the interval
-``(after, newest]``. The batches that are newer than the newest segment are called the head. They are counted directly.
+MongoDB's ``skip`` scans index keys, so reading page 10,000 would cost a hundred times as much as reading page 1. For
+this reason, batches older than a minute are counted in segments of a few hundred consecutive ids. There are segments
+for all batches (scope ``*``) and for each store. A query for a page adds up the counts of segments (one small covered
+read), and then skips batches within a single segment. The segments of a scope are contiguous; each covers the ids in
+the interval ``(after, newest]``. The batches that are newer than the newest segment are called the head. They are
+counted directly.
 
 A deletion decreases the counts of the affected segments in its own transaction. However, a count becomes wrong when,
 for example, a commit is completed more than a minute late. The function ``recount`` corrects such counts; the sweep

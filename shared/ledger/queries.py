@@ -222,7 +222,8 @@ def _remaining_ms(until: float) -> int:
 def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
     """Return the ids of the first ``count`` batches after ``cursor`` that have a matching image.
 
-    Images are read in steps. After each step, the remaining images of the last batch are skipped.
+    Images are read in steps, the newest batch first. A step begins with the batch after the last batch of the previous
+    step, so the remaining images of that last batch are not read.
     """
     ids: list[str] = []
     step = 4 * count
@@ -238,9 +239,9 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
 
 
 def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
-    """Return the ids of the first ``count`` batches after ``cursor`` that meet the filters, if the status filter is ``partial``.
+    """Return the ids of the first ``count`` batches after ``cursor`` that meet filters with the status ``partial``.
 
-    A batch meets them if its state is ``partial`` and one of its images meets all other filters.
+    A batch meets such filters if its state is ``partial`` and one of its images meets all other filters.
     """
     ids: list[str] = []
     step = 4 * count
@@ -294,10 +295,11 @@ def _load_group(db: Db, ids: Sequence[str], images_per_batch: int | None, deadli
 
 
 def _limit_images(db: Db, batch: Document, images_per_batch: int | None) -> None:
-    """Set ``images_more`` on a batch that has more images than are shown.
+    """Complete the images of a batch if too few were read, and set ``images_more`` if the batch has further images.
 
-    The images were read by their index. If rejected images have left gaps in the indexes, too few images were read. In
-    this case, read the first ``images_per_batch`` images regardless of their index.
+    The caller has read the images whose index is less than ``images_per_batch``. If rejected images have left gaps in
+    the indexes, these are fewer than ``images_per_batch`` images. In this case, this function reads the first
+    ``images_per_batch`` images regardless of their index.
     """
     if images_per_batch is None:
         return

@@ -86,13 +86,14 @@ class LeasedCollection:
         return {"status": _HELD, "$expr": {"$lt": [f"${self.path('lease_until')}", "$$NOW"]}}
 
     def unheld(self) -> Document:
-        """Return the values, by full path, that some fields have in a document that no worker holds."""
+        """Return the fields (full paths) that are null while no worker holds a document, each with the value None."""
         return {self.path(name): None for name in ("owner", *self.cleared)}
 
     def guard(self, owner: str, lease: Lease) -> Document:
         """Return a filter that matches a document only while ``owner`` holds this lease.
 
-        The owner must use this filter for its writes to the document.
+        The owner must use this filter for its writes to the document, so that a write after the loss of the lease
+        changes nothing.
         """
         return {"_id": lease.id, "status": _HELD, self.path("owner"): owner, self.path("fence"): lease.fence}
 
@@ -123,9 +124,9 @@ class LeasedCollection:
             )
 
     def claim_many(self, db: Db, document_ids: Sequence[str], owner: str, lease_s: float) -> list[Document]:
-        """Claim those of ``document_ids`` that are still queued, in two round trips for any number of documents.
+        """Claim the documents with these ids that are still queued.
 
-        If none is still queued, one round trip suffices.
+        A call takes two round trips for any number of documents, or one round trip if no document is still queued.
 
         :param lease_s: seconds until the claims end unless they are renewed.
         :returns: the claimed documents in ascending order of id.
@@ -194,7 +195,7 @@ class LeasedCollection:
             with the field that the attribute ``expiries`` names.
         :param exhausted: fields (full paths) to set if a document is not requeued, with their values as aggregation
             expressions. They include ``status``.
-        :returns: the number of expired leases.
+        :returns: the number of documents whose lease had expired, whether they were requeued or not.
         """
         fields = self._requeue(not_before="$$NOW", counter=self.expiries) | dict(change or {})
         if max_expiries is not None:

@@ -29,8 +29,9 @@ _log = logging.getLogger("shelfsight.error")
 class WakeupPublisher:
     """Publishes wakeups to one work queue.
 
-    Its methods never raise an exception, and they wait for Redis for little more than a second. After a failure, its
-    breaker is open for a while. Counting the waiting wakeups takes a tenth of the time of publishing one.
+    Its methods never raise an exception, and they wait for Redis for little more than a second. After a failure, they
+    do not call Redis for a while; see ``shared.queue.breaker``. ``publish`` first counts the waiting wakeups, because
+    counting them takes only a tenth of the time that publishing a wakeup takes.
     """
 
     def __init__(self, redis: settings.Redis, work_queue: WorkQueue) -> None:
@@ -53,7 +54,8 @@ class WakeupPublisher:
     def publish(self) -> bool:
         """Publish a wakeup, unless enough wakeups wait in the queue.
 
-        :returns: False if Redis did not respond or did not accept the wakeup. The sweep publishes one later.
+        :returns: False if Redis did not respond or did not accept the wakeup; otherwise, True. After a failure, the
+            sweep publishes a wakeup later.
         """
         waiting = self.count_waiting()
         if waiting is None or waiting >= _ENOUGH_WAKEUPS:

@@ -30,7 +30,11 @@ INCOMING: Final = f"{INSPECTION_FILES}/incoming"
 
 
 def shard_prefix(folder: str, number: int) -> str:
-    """Return the folder of one of the ``SHARDS`` shards of ``FILES`` or ``INSPECTION_FILES``."""
+    """Return the path of one of the 256 subfolders ``<xx>`` of ``folder``.
+
+    :param folder: ``FILES`` or ``INSPECTION_FILES``.
+    :param number: number of the subfolder, from 0 to ``SHARDS`` - 1.
+    """
     return f"{folder}/{number:02x}"
 
 
@@ -60,7 +64,10 @@ def variant_key(image_id: str, fence: int, name: str) -> str:
 
 
 def inspection_prefix(folder: str) -> str:
-    """Return the path of the folder with the name ``folder``, for the images that one run of an inspection makes."""
+    """Return the path of the folder for the images that one run of an inspection makes.
+
+    :param folder: name of the folder, without its path.
+    """
     return f"{INSPECTION_FILES}/{folder[-2:]}/{folder}"
 
 

@@ -77,9 +77,11 @@ class BlobStore(Protocol):
 
         If the folder is missing, the call has no effect. The other methods treat ``live`` neither as a blob nor as a
         folder, and ``live`` need not survive a power failure. The same version can be published repeatedly, at a low
-        cost. In a blob store that no file server reads, this method need not do anything. The method does not order
-        calls with different versions. Therefore, the caller must publish a version only after its result is final, and
-        must not make another version final before the published version has been withdrawn.
+        cost. In a blob store that no file server reads, this method need not do anything.
+
+        If calls with different versions overlap, any of the versions can become ``live``. Therefore, the caller must
+        publish a version only after its result is final, and must not make another version final before the published
+        version has been withdrawn.
         """
 
     def free_bytes(self) -> int:

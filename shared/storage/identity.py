@@ -49,11 +49,11 @@ class StoreIdentity:
             return None
 
     def _verify(self) -> str:
-        """Compare the marker of the blob store with the marker of the database, and return the marker.
+        """Check that the blob store and the database have the same marker, and return the marker.
 
-        The database records in the field ``kept`` that the marker has been written to the blob store. Until then, the
-        marker is written to a blob store that has none, because the process that created the marker may have died
-        before it wrote the file.
+        The field ``kept`` in the database says whether the marker has already been written to the blob store. If it has
+        not, and the blob store has no marker, this method writes the marker to the blob store. This is needed because
+        the process that created the marker in the database may have died before it wrote the file.
         """
         with translate_errors():
             identity = self._db.bonds.find_one({"_id": _ID}) or self._create()
@@ -76,7 +76,7 @@ class StoreIdentity:
     def _create(self) -> Document:
         """Create the marker for a database that has none.
 
-        Such a database is either new or older than the feature of store identities.
+        Such a database is either new, or was created by a version of the service without store identities.
         """
         found = self._read_marker()
         # If the database has a marker now, another process has just created it.

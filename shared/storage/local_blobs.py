@@ -159,7 +159,10 @@ class LocalBlobs:
         return tree
 
     def _create_folder(self, folder: Path) -> set[Path]:
-        """Create a folder and its parents, and return every folder whose entries change."""
+        """Create a folder and its missing parents, and return all folders that the caller must sync.
+
+        These are the folder itself and every folder in which this method has created a subfolder.
+        """
         changed = {folder}
         while not folder.is_dir():
             changed.add(folder.parent)

@@ -49,10 +49,10 @@ def connect(mongo: settings.Mongo, *, app: str) -> Db:
 def linearizable(db: Db) -> Db:
     """Return the database with read concern "linearizable", for reads of single documents by id.
 
-    Such a read waits for a majority of the replica set, so the caller must set a time limit. A read with another read
-    concern shows only the state of one server. A primary that has lost its majority may not have noticed the loss yet,
-    and the data that it returns may be rolled back. With read concern "majority", the data could be outdated without
-    any sign.
+    Such a read waits for a majority of the replica set, so the caller must set a time limit. Other read concerns show
+    only the state of one server. This server may be a primary that has lost its majority without having noticed it. The
+    data that this primary returns may be rolled back later; with read concern "majority", it cannot be rolled back, but
+    it may be outdated without any sign.
     """
     return db.with_options(read_concern=ReadConcern("linearizable"))
 

@@ -64,7 +64,10 @@ class Services:
         self._stores.close()
 
     def submit(self, call: Callable[..., T], *args: object) -> Future[T]:
-        """Run ``call`` in another thread. A request must not have more than two such calls at the same time.
+        """Run ``call`` in another thread.
+
+        A request must not have more than two such calls at the same time, because the executor has only two threads for
+        each thread that handles requests.
 
         When the interpreter exits, the executor accepts no more calls although the last requests are still running. In
         this case, ``call`` runs in the current thread.

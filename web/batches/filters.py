@@ -40,5 +40,5 @@ PAGING: Final[dict[str, Callable[[str], Any]]] = {
 
 
 def from_query(values: dict[str, Any]) -> Filters:
-    """Return the filters from the query parameters that ``query.read`` returned, without the paging parameters."""
+    """Return the filters among the query parameters that ``query.read`` returned. Paging parameters are ignored."""
     return Filters(**{name: values[name] for name in FILTERS if name in values})

@@ -19,7 +19,7 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource."""
+    """Return the OpenAPI path items for batches."""
     return {
         "/image_batches": {"get": _list_batches()},
         "/image_batches/{batch_id}": {"get": _get_batch(), "delete": _delete_batch()},

@@ -8,7 +8,7 @@ from web.http.openapi_components import file_operation, parameter, path_id
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource."""
+    """Return the OpenAPI path items for the files of a batch."""
     name = parameter("name", {"type": "string"}, where="path")
     variant = parameter("variant", {"type": "string", "enum": [THUMB, BOXES, *AUGMENTATIONS]}, where="path")
     return {

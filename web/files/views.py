@@ -80,8 +80,9 @@ def _open_original(services: Services, image: Document) -> tuple[BinaryIO, BlobS
     """Open the original of an image.
 
     Until a worker has stored the original as a separate file, its bytes are read from the spool of the upload (one file
-    with all images of the upload). The spool has an earlier modification time than the separate file. So ETag and
-    Last-Modified change once, although the bytes stay the same.
+    with all images of the upload). ETag and Last-Modified depend on the modification time of the file that is read, and
+    the spool is older than the separate file. So both headers change once, when the separate file is stored, although
+    the bytes of the image stay the same.
     """
     key = original_key(image["_id"], image["work"]["ext"])
     try:

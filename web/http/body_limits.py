@@ -18,7 +18,7 @@ _MAX_GZIP_MEMBERS: Final = 10_000
 Reserve = Callable[[int], None]
 """A function that reserves the given number of additional bytes for one body.
 
-:raises Busy: when the bodies in this process already have too many bytes.
+:raises Busy: when this body and the other bodies that this process holds would together have too many bytes.
 """
 
 
@@ -70,7 +70,8 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, r
     :param encoding: the Content-Encoding in lower case.
     :param limit: the maximum number of bytes, which applies to the compressed and to the decompressed body.
     :raises TooLarge: when the body has more than ``limit`` bytes.
-    :raises Busy: when the bodies in this process already have too many bytes.
+    :raises Busy: when this body and the other bodies that this process holds would together have too many bytes. It is
+        not raised if the process holds no other body.
     :raises UnsupportedMedia: when the encoding is neither gzip nor identity.
     :raises BadRequest: when the body ends too early, or is declared as gzip but is not gzip.
     """

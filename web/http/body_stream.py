@@ -135,7 +135,8 @@ class _CountingUnreader:
     """Wraps gunicorn's ``Unreader`` for a chunked body, and counts all bytes that arrive: data, chunk sizes and trailers.
 
     gunicorn reads chunk sizes and trailers in a loop without a time limit. A client that sends one byte from time to time
-    could keep this loop running for hours. ``count`` can end the loop by raising an exception.
+    could keep this loop running for hours. To prevent this, every read calls the function in ``count`` with the number
+    of bytes that arrived. If the function raises an exception, the loop ends.
     """
 
     def __init__(self, unreader: Any) -> None:
@@ -152,7 +153,7 @@ class _CountingUnreader:
 
 
 def _count_received(stream: Any, count: Callable[[int], None]) -> None:
-    """Call ``count`` with the number of bytes whenever bytes of a chunked body arrive.
+    """Arrange that ``count`` is called with the number of new bytes whenever bytes of a chunked body arrive.
 
     If this function is called several times for the same body, only the last ``count`` is used.
     """
@@ -180,7 +181,7 @@ def open_body(environ: dict[str, Any], patience_s: int) -> Iterator[BodyStream]:
 
 
 def install(app: Flask) -> None:
-    """Read and discard the remaining body of every request that was refused."""
+    """Make ``app`` read and discard the rest of the body whenever it refuses a request."""
     app.after_request(_drain_refused)
 
 

@@ -61,9 +61,10 @@ def file_response(file: BinaryIO, stat: BlobStat, cache_control: str, content_ty
 
 
 def _is_modified_since_limit(modified: datetime) -> bool:
-    """Return whether the file changed after the time in If-Unmodified-Since, a header that werkzeug ignores.
+    """Return whether the file changed after the time in the If-Unmodified-Since header of the request.
 
-    Return False if the request has If-Match, because If-Match takes precedence (RFC 9110, 13.1.4).
+    This function is needed because werkzeug does not check this header. Return False if the request has no such header.
+    If the request has If-Match, return False, too, because If-Match takes precedence (RFC 9110, 13.1.4).
     """
     limit = request.if_unmodified_since
     return limit is not None and not request.if_match and modified > limit

@@ -29,8 +29,8 @@ def parse_json(body: bytes, max_values: int) -> Any:
 def _check_value_count(body: bytes, max_values: int) -> None:
     """Raise ``TooLarge`` if the body has too many values. Count the values without parsing the body.
 
-    The function counts the marks ``,``, ``[`` and ``{``, because one of them precedes each value in an array or object.
-    Base64 text contains none of these marks.
+    The function counts the marks ``,``, ``[`` and ``{``, because one of them precedes each element of an array and each
+    member of an object. The base64 text of an image contains none of these marks, so it does not add to the count.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) <= max_values:  # this fast check is nearly always sufficient
         return

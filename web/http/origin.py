@@ -62,7 +62,7 @@ def refuse_foreign_pages(public_url: str) -> None:
 def _host_and_port(url: str) -> tuple[str, int] | None:
     """Return the host and the port of a URL, or None if the URL is invalid.
 
-    The host is ``localhost`` for every name and every loopback address of this machine.
+    For every name and every loopback address of this machine, the returned host is ``localhost``.
     """
     try:
         parts = urlsplit(url)

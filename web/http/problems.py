@@ -24,7 +24,7 @@ _CODES_BY_STATUS: Final = {
 class StoredProblem(ShelfsightError):
     """The stored error of a failed inspection, returned to every client that requests the same inspection.
 
-    The error handlers do not log it, because otherwise it would be logged once for each of these clients.
+    The error handlers do not log this error, because otherwise it would be logged once for each of these clients.
     """
 
     def __init__(self, members: dict[str, Any], retry_after: int) -> None:

@@ -72,21 +72,21 @@ def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str]
 
 
 def text(text: str) -> str:
-    """Read text of at most 200 characters."""
+    """Check that the value of a parameter has at most 200 characters and no NUL character, and return it."""
     if len(text) > 200 or "\0" in text:
         raise ValueError("The text is invalid; send at most 200 characters, without NUL characters.")
     return text
 
 
 def fraction(text: str) -> float:
-    """Read a number from 0 to 1."""
+    """Parse the value of a parameter as a number from 0 to 1."""
     if not _NUMBER.match(text) or float(text) > 1:
         raise ValueError("The value is invalid; send a number from 0 to 1.")
     return float(text)
 
 
 def timestamp(text: str) -> datetime:
-    """Read a time as RFC 3339 or as Unix seconds, in the same way as ``parse_timestamp``."""
+    """Parse the value of a parameter as a time: RFC 3339 or Unix seconds, as defined by ``parse_timestamp``."""
     try:
         return parse_timestamp(float(text)) if _SECONDS.match(text) else parse_timestamp(text)
     except PydanticCustomError as error:

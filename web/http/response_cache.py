@@ -26,7 +26,7 @@ class CachedResponse:
     fresh_until: float
 
     def response(self) -> Response:
-        """Return the response for the current request: 304 if the client already has the body, else the body."""
+        """Return the response for the current request: status 304 if the client already has the body, else the body."""
         headers = {"Content-Type": self.content_type, "ETag": self.etag}
         # HTTP caches do not reuse responses to POST requests, and a client that repeats a POST request needs the current
         # state. So the response has no Cache-Control header, and it is never 304.
@@ -63,6 +63,6 @@ class ResponseCache:
         return response if response is not None and time.monotonic() < response.fresh_until else None
 
     def put(self, key: tuple[str, ...], response: CachedResponse) -> None:
-        """Store a response under ``key``. A response that is larger than the whole cache is not stored."""
+        """Store a response under ``key``. A response that exceeds the maximum size of the cache is not stored."""
         with self._lock, suppress(ValueError):  # cachetools raises ValueError for a response larger than the cache
             self._responses[key] = response

@@ -35,9 +35,10 @@ OPERATION_CODES: Final = (
 
 
 def inspection_responses(description: str, schema: dict[str, Any], *, html: bool = True) -> dict[str, Any]:
-    """Describe the responses 200 and 202 of an operation that waits for an inspection, and 304 if ``html`` is true.
+    """Describe the responses with status 200 and 202 of an operation that waits for an inspection.
 
-    :param html: whether the operation can also return an HTML page.
+    :param html: whether the operation can also return an HTML page. If True, the response with status 304 is described,
+        too.
     """
     page = HTML if html else {}
     finished = {"description": description, "content": {"application/json": {"schema": schema}, **page}}
@@ -51,7 +52,7 @@ def inspection_responses(description: str, schema: dict[str, Any], *, html: bool
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource, except ``GET /``, which ``web.pages.openapi`` describes."""
+    """Return the OpenAPI path items for inspections, except ``GET /``, which ``web.pages.openapi`` describes."""
     picture = parameter("picture", {"type": "string", "enum": [ORIGINAL, *AUGMENTATIONS, DREAM]}, where="path")
     return {
         "/img": {"post": _describe()},

@@ -95,8 +95,8 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
 def split_query(query_string: str) -> tuple[str | None, str]:
     """Split a query string of the form ``/img?<url>`` into the URL and the named parameters after it.
 
-    If the URL is not percent-encoded, its own parameters are kept. Only options of this service at the end of the query
-    are not part of the URL.
+    If the URL is not percent-encoded, it can have query parameters of its own. All parameters then belong to the URL,
+    except those at the end of the query string that have the names of options of this service.
 
     :returns: the URL, and the query string with the named parameters. The URL is None if the query has only named
         parameters.

@@ -66,7 +66,9 @@ def augment() -> Response:
 
 @blueprint.get("/inspections/<job_id>")
 def inspection(job_id: str) -> Response:
-    """Return the response of the request that started the inspection.
+    """Return the result of the inspection with this id, or status 202 if the inspection is not finished.
+
+    The result has the same members as in the response to the request that started the inspection.
 
     With ``wait=N``, return as soon as the inspection is finished, or after N seconds.
     """
@@ -110,7 +112,7 @@ def _format(text: str) -> View:
 def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
     """Return the key of a response in the cache.
 
-    :param inspection: the id of a job, or a path with a query that always belongs to the same job.
+    :param inspection: the id of the job, or the path and query of the request if they identify the job.
     """
     return inspection, view, responses.base_url(current_services().settings.web.public_url)
 

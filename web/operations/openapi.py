@@ -12,7 +12,7 @@ _READY: Final = "Check whether uploads are accepted and processed: whether Mongo
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource."""
+    """Return the OpenAPI path items for limits, health, readiness and metrics."""
     return {
         "/limits": {
             "get": {

@@ -28,7 +28,7 @@ def healthz() -> Response:
 def readyz() -> Response:
     """Check everything that is needed to accept and process batches, and return what is missing.
 
-    The inspector and the sweep have their own health check, ``worker.runtime.healthcheck``.
+    The inspector and the sweep are not checked here. They have their own health check, ``worker.runtime.healthcheck``.
     """
     services = current_services()
     checks: dict[str, Callable[[Services], str | None]] = {

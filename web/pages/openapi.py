@@ -18,7 +18,7 @@ from web.inspections.openapi import OPERATION_CODES, URL, inspection_responses
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource."""
+    """Return the OpenAPI path items for the HTML pages."""
     return {
         "/": {"get": _start_page()},
         "/batches/{batch_id}": {

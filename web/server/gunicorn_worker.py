@@ -32,7 +32,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
         """Answer a request that never reached the application.
 
-        The path is the only part of the request that the response repeats.
+        The response contains the path of the request as ``instance``, but no other part of the request.
         """
         _, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         status = CODES[code].status

@@ -42,7 +42,9 @@ def parse_images(
     *,
     lenient: bool,
 ) -> ParsedUpload:
-    """Validate every image of ``items`` and add it to ``upload``.
+    """Validate every image in ``items``, and return ``upload`` after adding the results to it.
+
+    The results are the valid images, and the errors of the invalid images.
 
     :param items: the JSON of the images. Each entry is replaced with None when it has been read, which frees the text of
         its file.
@@ -71,7 +73,7 @@ def parse_images(
 def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
     """Return the decoded ``file`` field of an image, and set the field to an empty string to free its text.
 
-    This function has the type ``ReadFile``.
+    This function can be passed to ``parse_images`` as ``read_file``.
     """
     text = item.get("file")
     if not isinstance(text, str):
@@ -135,8 +137,8 @@ def _parse_image(
 def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | None]:
     """Check the size and the signature of a file.
 
-    :returns: the file extension for the signature, and None if the file is valid. If it is invalid, the extension is
-        empty, and the second value contains the error code and a sentence.
+    :returns: two values. For a valid file, they are the file extension for its signature, and None. For an invalid
+        file, they are an empty string, and a tuple with the error code and a sentence for the client.
     """
     if not data:
         return "", ("empty_file", "The file is empty; send the bytes of an image.")

@@ -37,7 +37,7 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (Accepted, schemas.ImageIn, schemas
 
 
 def paths() -> dict[str, Any]:
-    """Return the OpenAPI path items of this resource."""
+    """Return the OpenAPI path items for uploads."""
     return {"/upload_image_batch": {"post": _upload()}}
 
 

@@ -63,9 +63,9 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
 
 
 def _check_free_space(services: Services, upload_bytes: int) -> None:
-    """Refuse an upload for which there is too little space, unless it repeats an accepted upload.
+    """Refuse an upload if there is too little disk space for it.
 
-    A repeated upload needs no space.
+    An upload that repeats an accepted upload is not refused, because it needs no additional space.
 
     :raises DiskFull: when there is too little free space (507).
     """

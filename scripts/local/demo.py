@@ -63,7 +63,7 @@ def _demo(source: Path, arguments: argparse.Namespace) -> int:
 
 
 def _find_running(data: Path) -> str | None:
-    """Return the URL of the running installation; None if none is running."""
+    """Return the URL of the installation that is running with a data folder; None if none is running."""
     installation = load_installation(data)
     if installation is None or installation.find_lock_holder() is None:
         return None
@@ -93,7 +93,7 @@ def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str
 
 
 def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[int, str]:
-    """Run another command of this project until it ends; only the command's own time limits apply.
+    """Run another command of this project until it ends. There is no time limit except those of the command itself.
 
     Ctrl-C is forwarded to the command, which then shuts down cleanly and prints the reason.
 

@@ -142,9 +142,10 @@ def redis_url(port: int) -> str:
 
 
 def wait_for_mongod(port: int, pid: int) -> None:
-    """Wait until the mongod with this pid is a primary.
+    """Wait until the mongod with this pid is the primary of its replica set.
 
-    A new replica set is initiated first, and an existing replica set is reconfigured if the port has changed.
+    If the replica set is new, this function initiates it. If the port has changed since the last start, it changes the
+    configuration of the replica set to the new port.
 
     There is no time limit while the process runs. After a crash, the recovery of a large data folder on a slow disk
     takes many minutes, and a mongod that is killed during the recovery starts it again from the beginning.

@@ -48,7 +48,7 @@ class Stage:
 class Installation:
     """One installation on one machine. All its files are in ``data``.
 
-    ``variables`` holds the values of those ``SAVED_VARIABLES`` that are set.
+    ``variables`` contains the names and values of those ``SAVED_VARIABLES`` that are set in the environment.
     """
 
     data: Path
@@ -83,7 +83,10 @@ class Installation:
             folder.mkdir(parents=True, exist_ok=True)
 
     def assign_ports(self) -> dict[str, int]:
-        """Choose and save the ports of the embedded servers; keep a saved port unless another program now uses it."""
+        """Choose the ports of the embedded servers, save them, and return them by the name of the server.
+
+        A port that an earlier start has saved is kept unless another program now uses it.
+        """
         saved = self.read_ports()
         ports = {}
         for name in ("mongod", "redis"):
@@ -93,7 +96,7 @@ class Installation:
         return ports
 
     def read_ports(self) -> dict[str, int]:
-        """Return the ports that were assigned last; empty before the first start."""
+        """Return the ports that were last assigned to the embedded servers, by name; empty before the first start."""
         try:
             saved = json.loads((self.run / "ports.json").read_text())
         except (FileNotFoundError, ValueError):
@@ -101,7 +104,7 @@ class Installation:
         return {name: port for name, port in saved.items() if isinstance(port, int)}
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the environment variables that this installation's processes get in addition to the caller's."""
+        """Return the variables to add to the caller's environment for the processes of this installation."""
         variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
@@ -168,8 +171,9 @@ class Installation:
     def find_lock_holder(self) -> int | None:
         """Return the pid of the process that holds the lock; None if no process holds it.
 
-        The lock is only queried, because acquiring it could block a process that is starting. The pid is 0 or less if
-        the process that holds the lock is not visible, because it runs in another container or on another machine.
+        This method does not acquire the lock, not even briefly, because a process that is starting could then fail to
+        acquire it. The pid is 0 or less if the process that holds the lock runs in another container or on another
+        machine, because its pid is not visible here.
         """
         try:
             with (self.run / "lock").open() as file:
@@ -207,7 +211,7 @@ class Installation:
 
 
 def load_installation(data: Path) -> Installation | None:
-    """Return the installation that was last started with a data folder; None if none was started yet."""
+    """Return the installation that was last started with this data folder; None if the folder was never used."""
     try:
         saved = json.loads((data / "run/house.json").read_text())
     except (FileNotFoundError, ValueError):

@@ -13,17 +13,20 @@ _PREFIX: Final = "no model: "
 class ModelErrorLog:
     """Reads the model errors that a worker logs after this object was created.
 
-    Older log lines are ignored, because they describe the model of an earlier start. Worker heartbeats in the database
-    are not used for the same reason.
+    Older log lines are ignored, because they describe the model of an earlier start. The worker heartbeats in the
+    database are not read, because they, too, can be from an earlier start.
     """
 
     def __init__(self, log: Path) -> None:
-        """Store the current end position of the log; create this object before any process is started."""
+        """Store the current end position of the log, because only lines after it will be read.
+
+        Create this object before any process is started, so that no error of this start is missed.
+        """
         self.log = log
         self._begin = log.stat().st_size if log.exists() else 0
 
     def read_last(self) -> str | None:
-        """Return the last model error; None if there is none."""
+        """Return the last model error logged after this object was created; None if there is none."""
         if not self.log.exists():
             return None
         with self.log.open("rb") as log:

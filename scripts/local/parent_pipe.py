@@ -15,15 +15,16 @@ _DETACH: Final = b"."
 
 
 def open_pipe() -> tuple[int, int]:
-    """Open the pipe.
+    """Open the pipe between ``scripts/start`` and the watchdog.
 
-    :returns: descriptors of the read end, for the watchdog, and of the write end, for its parent.
+    :returns: two file descriptors: the read end, which the watchdog needs, and the write end, which ``scripts/start``
+        keeps.
     """
     return os.pipe()
 
 
 def detach(write_end: int) -> None:
-    """Detach the watchdog, so that it continues to run after this process has ended."""
+    """Detach the watchdog from this process, so that the watchdog continues to run after this process has ended."""
     os.write(write_end, _DETACH)
 
 

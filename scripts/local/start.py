@@ -72,10 +72,10 @@ def main() -> None:
 
 
 def failed_checks(url: str) -> dict[str, str] | None:
-    """Request ``/readyz``.
+    """Request ``/readyz`` from the web front, and return which of its checks have failed.
 
-    :returns: the reason for each failed check, by the name of the check; empty if everything is ready, None if the web
-        front does not respond.
+    :returns: the names of the failed checks and the reason for each. The dictionary is empty if everything is ready.
+        None is returned if the web front does not respond.
     """
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- the URL is always http on loopback
@@ -262,7 +262,7 @@ def _reason_of_end(installation: Installation, watchdog: "subprocess.Popen[bytes
 def _install_signal_handlers() -> None:
     """Raise ``Interrupted`` on the signals that end this program.
 
-    A signal that the caller ignores (nohup) stays ignored.
+    A signal that was already ignored when this program was started stays ignored, for example SIGHUP under nohup.
     """
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
@@ -280,7 +280,7 @@ def _install_signal_handlers() -> None:
 
 
 def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
-    """Stop all processes cleanly; kill them on another Ctrl-C or after ``STOP_LIMIT_S`` seconds."""
+    """Stop all processes cleanly. Kill them if Ctrl-C is pressed meanwhile, or after ``STOP_LIMIT_S`` seconds."""
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)  # when a terminal is closed, both the shell and the kernel send SIGHUP
     if watchdog.poll() is not None:

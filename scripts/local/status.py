@@ -41,7 +41,7 @@ class ProcessStatus:
     """The state of one process.
 
     ``pid`` is None while the process is not running. ``up_s`` is in seconds, and ``memory`` is in bytes. ``restarts``
-    counts how often the process was restarted since ``scripts/start``.
+    is the number of restarts since ``scripts/start`` was last run.
     """
 
     name: str
@@ -55,10 +55,11 @@ class ProcessStatus:
 class Status:
     """The state of an installation.
 
-    ``not_ready`` is None when the web front does not respond; ``backlog``, ``ledger`` and ``failed`` are None when
-    MongoDB does not respond. ``external`` lists ``MONGODB_URL`` or ``REDIS_URL``, or both, if the variable sets a
-    server that ``scripts/start`` did not start. The list does not hold the URLs, which may contain a password.
-    ``starting`` is the current step of a start in progress; None if no start is in progress.
+    ``starting`` is the current step of a start in progress; None if no start is in progress. ``external`` contains
+    ``MONGODB_URL`` if that variable is set, and likewise ``REDIS_URL``, because ``scripts/start`` does not start such
+    servers. It contains only these names, not the URLs, which may include a password. ``not_ready`` contains the
+    reasons for failed checks, by the name of the check; it is None when the web front does not respond. ``backlog``,
+    ``ledger`` and ``failed`` are None when MongoDB does not respond. The two ``disk_`` values are in bytes.
     """
 
     running: bool
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def restore_variables(installation: Installation) -> None:
-    """Set ``SAVED_VARIABLES`` in this process to the values that the installation was started with."""
+    """Set the ``SAVED_VARIABLES`` in this process's environment to the values that they had at the last start."""
     for name in SAVED_VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(installation.variables)

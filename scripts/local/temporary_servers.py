@@ -19,7 +19,7 @@ _STOP_S: Final = 20
 
 
 class Server:
-    """One server process with its own data folder; it uses the same port for the lifetime of this object."""
+    """One server process with its own data folder. Its port stays the same when the process is restarted."""
 
     name: str
 
@@ -122,5 +122,5 @@ class RedisServer(Server):
 
 
 def _state(thread: Path) -> str:
-    """Return the state of a thread from its folder under /proc, for example ``T`` for stopped (proc_pid_stat(5))."""
+    """Read a thread's state from its folder under /proc. ``T`` means stopped; see proc_pid_stat(5) for all states."""
     return (thread / "stat").read_text().rpartition(")")[2].split()[0]

@@ -48,8 +48,8 @@ class StopRequested(Exception):
 def supervisor_config(installation: Installation, ports: dict[str, int]) -> str:
     """Return the text of supervisord's configuration file.
 
-    With ``startsecs=0`` and ``autorestart``, no process ends in the state FATAL, even if it is killed many times;
-    ``exec_child`` limits the rate of restarts.
+    Because of ``startsecs=0`` and ``autorestart``, supervisord always restarts a process, even if it has been killed
+    many times. Otherwise, it would give up at some point (state FATAL). ``exec_child`` limits the rate of restarts.
     """
     parts = [
         (
@@ -72,7 +72,7 @@ def supervisor_config(installation: Installation, ports: dict[str, int]) -> str:
 
 
 class Watchdog:
-    """Keeps one installation running."""
+    """Keeps the processes of one installation running. If the supervisor ends, it starts the supervisor again."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
@@ -166,7 +166,7 @@ class Watchdog:
         raise embedded_servers.Unusable(f"{name} was not started; see {self._installation.logs}/supervisor.log.")
 
     def _stop(self) -> None:
-        """Stop the processes that need the servers first, then the servers."""
+        """First stop the processes that use the servers (MongoDB and Redis), then stop the servers."""
         if self._supervisor is not None and self._supervisor.poll() is None:
             with contextlib.suppress(*_CALL_ERRORS):
                 self._stop_clients()
@@ -181,7 +181,9 @@ class Watchdog:
         self._installation.socket.unlink(missing_ok=True)
 
     def _stop_clients(self) -> None:
-        """Stop all processes except the servers; return after ``_STOP_S`` seconds even if some are still running.
+        """Stop all processes except MongoDB and Redis.
+
+        Return after ``_STOP_S`` seconds even if some processes are still running.
 
         :raises OSError, Error, HTTPException: when the supervisor does not respond.
         """

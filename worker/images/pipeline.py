@@ -57,7 +57,7 @@ class LoadedClaim:
 
     @property
     def is_solo(self) -> bool:
-        """Whether the claim consists of one image that must be tried alone. Such an image is always claimed alone."""
+        """Whether the claim has only one image, which must be tried alone. Other claims never have such images."""
         return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
 
 
@@ -82,11 +82,11 @@ class ImagePipeline:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
-        """Claim and process images until none is claimable or the time is over.
+        """Claim and process images until none is claimable or ``seconds`` have passed.
 
         :param publish_wakeup: called when there is probably more work than this worker can do.
         :param seconds: the time in seconds after which nothing more is claimed.
-        :returns: True if the time was over and more images are probably claimable.
+        :returns: True if the time ended first, so more images are probably claimable. False if none is claimable.
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
         """
         until = time.monotonic() + seconds
@@ -123,7 +123,8 @@ class ImagePipeline:
         Whenever this method raises an error, the images that it has claimed are released.
 
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
-        :raises RuntimeError: when ``stop`` was called before, or the stages were replaced during the call.
+        :raises RuntimeError: when the decoding threads were closed, either because ``stop`` was called, or because the
+            previous claim was aborted during this call.
         """
         self._identity.check()
         worker = self._settings.worker
@@ -152,13 +153,13 @@ class ImagePipeline:
         return loaded
 
     def process(self, loaded: LoadedClaim, at_last_group: Callable[[], None] = lambda: None) -> None:
-        """Process a claim until its time limit, and release the images that have no result by then.
+        """Process the images of a claim, and release those that have no result at the end or at the time limit.
 
         A failure caused by the environment never counts against an image. After any other failure, each unfinished
-        image will be tried alone. If an image is already being tried alone, such a failure counts against it.
+        image will be tried alone. But if the image was already being tried alone, the failure counts against it.
 
-        :param at_last_group: called before detection on the last group. It is not called for an image that is tried
-            alone.
+        :param at_last_group: called before detection on the last group, so that the caller can claim the next images
+            meanwhile. It is not called for an image that is tried alone.
         """
         claim = loaded.claim
         left = {image["_id"]: image for image in claim.images}
@@ -194,14 +195,20 @@ class ImagePipeline:
         return self._leases.holds(claims.LEASES.lease(image))
 
     def _replace_stages(self) -> None:
-        """Replace the threads. The next claim must not wait for the old threads, which can stay busy for long."""
+        """Replace the threads that decode, finish, and write images.
+
+        The old threads can stay busy for long, and the next claim must not wait for them.
+        """
         stages, writer = self._stages, self._writer
         self._start_stages()
         writer.shutdown(wait=False, cancel_futures=True)
         stages.close()
 
     def _store_originals(self, images: list[Document]) -> list[LoadedImage]:
-        """Read the originals, and store each of them under its own key before any of them is decoded."""
+        """Read the original of each image, and store it under its own key unless it is already stored there.
+
+        This is done for all images of a claim before any of them is decoded.
+        """
         loaded = [self._load(image) for image in images]
         missing = [
             original for original in loaded if original.data and self._blobs.stat(_original_key(original.image)) is None
@@ -227,7 +234,10 @@ class ImagePipeline:
         )
 
     def _detect_groups(self, loaded: LoadedClaim, at_last_group: Callable[[], None]) -> Iterator[DetectedGroup]:
-        """Decode and detect group by group. After half of the soft time limit, no further group is started."""
+        """Decode the groups of a claim one after the other, and run the model on each of them.
+
+        After half of the soft time limit, no further group is started.
+        """
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         if loaded.is_solo:
             yield self._stages.process_solo(loaded.groups[0][0])
@@ -247,7 +257,8 @@ class ImagePipeline:
     def _write_groups(self, groups: Iterator[DetectedGroup], left: dict[str, Document]) -> None:
         """Write the files and store the results of each group while the next group is processed.
 
-        :param left: the images that have no result yet, by id. An image is removed once its result is stored.
+        :param left: the images that have no result yet, by id. An image is removed from ``left`` once its result is
+            stored.
         """
         writing: Future[set[str]] | None = None
         try:
@@ -306,7 +317,10 @@ class ImagePipeline:
             _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
 
     def _release_ahead(self, ahead: Future[LoadedClaim]) -> None:
-        """Release a claim that was taken while another claim was processed, and that will not be processed itself."""
+        """Release the images of a claim that was made in advance, while the previous claim was still being processed.
+
+        The images cannot be processed here, because the processing of the previous claim ended early.
+        """
         try:
             loaded = ahead.result(self._settings.worker.lease_s)
         except Exception as error:  # noqa: BLE001 -- claim_next has already released the images

@@ -85,7 +85,7 @@ class ImageStages:
         self._turn: AbstractContextManager[object] = threading.Lock() if one_core else nullcontext()
 
     def split(self, images: list[LoadedImage]) -> list[list[LoadedImage]]:
-        """Split images into groups that fit into one model batch and have a limited number of pixels."""
+        """Split images into groups. A group fits into one model batch, and its total number of pixels is limited."""
         groups: list[list[LoadedImage]] = []
         max_pixels, pixels = min(_MAX_GROUP_PIXELS, self._detector.batch_size * _PIXELS_PER_IMAGE), 0
         for loaded in images:
@@ -149,7 +149,7 @@ class ImageStages:
             return image_steps.finish(prepared, detections, image["work"]["augmentations"], self._detector.device)
 
     def _decode(self, group: list[LoadedImage]) -> DecodedGroup:
-        """Prepare the images of a group for the model, and drop the bytes of their originals."""
+        """Decode the images of a group and prepare them for the model. Drop the bytes of their originals."""
         held = [loaded for loaded in group if self._is_held(loaded.image)]
         jobs: list[Future[PreparedImage | Fault] | None] = []
         for loaded in held:

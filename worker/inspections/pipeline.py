@@ -55,7 +55,10 @@ _NO_IMAGE: Final = "The data is not an image in a supported format. Send JPEG, P
 
 @dataclass(frozen=True, slots=True)
 class _SourceImage:
-    """The bytes of an image, and the validators that its source sent with the bytes."""
+    """The bytes of an image, and its validators.
+
+    The validators are its digest and what its source sent to identify this version (ETag and Last-Modified).
+    """
 
     data: bytes
     validators: Validators
@@ -92,10 +95,10 @@ class InspectionPipeline:
         )
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- see the docstring
-        """Claim and start inspections until none is running, or until the time is over.
+        """Claim and start inspections until none is running, or until ``seconds`` have passed.
 
-        Inspections that are still running when the time is over continue in their threads. So a slow source does not
-        prevent this process from claiming more inspections in its next task.
+        Inspections that are still running after this time continue in their threads. So this process can claim more
+        inspections in its next task, even while a slow source delays some of the running inspections.
 
         :param publish_wakeup: not used, because one process has enough threads for all inspections.
         :param seconds: the time in seconds after which nothing more is claimed.
@@ -142,7 +145,11 @@ class InspectionPipeline:
             self._changed.set()
 
     def _inspect(self, job: Job) -> None:
-        """Finish or fail one inspection, or release it for a retry after a failure that it did not cause."""
+        """Process one inspection, and store its result or its error.
+
+        A failure can also be caused by the environment or by the limit on concurrent fetches. If the inspection is
+        then younger than ``_RETRY_FOR_S`` seconds, no error is stored. Instead, the inspection is released for a retry.
+        """
         inspect = self._settings.inspect
         outcome = self._outcome(job)
         if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
@@ -166,7 +173,7 @@ class InspectionPipeline:
         self._notifications.publish(job.id)
 
     def _outcome(self, job: Job) -> tuple[str, Validators] | ShelfsightError:
-        """Return the id of the result and the validators of the source, or the error if there is no result."""
+        """Process an inspection. Return the id of its result and the validators of its source, or the error."""
         try:
             return self._process(job)
         except VisionError as error:
@@ -193,10 +200,12 @@ class InspectionPipeline:
         return self._result_id(job, image.validators.sha256), image.validators
 
     def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
-        """Fetch an image. If its validators are known, send them in a conditional request.
+        """Fetch the image at a URL.
 
-        :returns: the bytes and their validators. If the image has not changed, there are no bytes, and the validators
-            are ``known``.
+        :param known: the validators of the stored version of the image, if there is one. They are sent, so that the
+            source can answer that the image has not changed.
+        :returns: the bytes and their validators. If the source answered that the image has not changed, the bytes are
+            empty and the validators are ``known``.
         """
         fetched = self._fetcher.fetch(
             url,
@@ -293,6 +302,9 @@ class InspectionPipeline:
 
 
 def _replace_process() -> None:
-    """End this process, because a single thread cannot be ended. The pool then starts a new process."""
+    """End this process, because one of its inspections exceeded the hard time limit.
+
+    It is not possible to end only the thread of that inspection. The pool then starts a new process.
+    """
     _log.critical("an inspection exceeded the hard time limit, so this process ends and the pool replaces it")
     os._exit(1)

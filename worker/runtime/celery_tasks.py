@@ -35,11 +35,11 @@ class Pipeline(Protocol):
     """Claims and processes the work that is queued for one work queue."""
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
-        """Claim and process work until nothing is claimable or the time is over.
+        """Claim and process work until nothing is claimable or ``seconds`` have passed.
 
         :param publish_wakeup: called when there is probably more work than this worker can do.
         :param seconds: the time in seconds after which nothing more is claimed.
-        :returns: True if the time was over and more work is probably claimable.
+        :returns: True if the time ended first and more work is probably claimable.
         """
 
     def stop(self) -> None:
@@ -114,9 +114,10 @@ def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name
 
 
 def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) -> Any:
-    """Load the model. If it is unusable, report this in heartbeats for a while, then end the process.
+    """Load the model. If it is unusable, report this in heartbeats for some seconds, then end the process.
 
-    The pool then starts a new child, which can use the model if an operator has repaired it in the meantime.
+    The reports are sent for about ``_MODEL_RETRY_S`` seconds. After the process has ended, the pool starts a new child,
+    which tries to load the model. This succeeds if an operator has repaired the model in the meantime.
 
     :param send_heartbeat: sends a heartbeat with an error code, which shows why this child cannot work.
     """
@@ -136,7 +137,10 @@ def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) ->
 
 
 def _handle_sigterm(*_: object) -> None:
-    """Exit with cleanup, which releases the claims at once. Otherwise, the work would wait until the leases expire."""
+    """Exit by raising ``SystemExit``, so that the claims are released during the cleanup.
+
+    Without this, no other worker could claim the work until the leases have expired.
+    """
     raise SystemExit(0)
 
 

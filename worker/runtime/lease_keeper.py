@@ -1,4 +1,4 @@
-"""A thread that renews the leases of a process each time a third of their length has passed."""
+"""A thread that renews the leases that a process holds. It renews them three times per lease duration."""
 
 import threading
 import time
@@ -25,12 +25,13 @@ class LeaseKeeper:
         lease_s: float,
         on_overrun: Callable[[], None] | None = None,
     ) -> None:
-        """Start the thread. It runs until ``stop`` is called or the process ends.
+        """Start the thread that renews the leases. It runs until ``stop`` is called or the process ends.
 
         :param renew: extends leases by ``lease_s`` seconds, and returns the leases that are still held. It may raise
-            ``ShelfsightError`` if the database does not respond. The leases then still count as held, because the fence
-            prevents a worker that has lost a lease from storing a result.
-        :param on_overrun: called in this thread, before a renewal, if a lease was not dropped within its time limit.
+            ``ShelfsightError`` if the database does not respond. The leases then still count as held. This is safe,
+            because the fence prevents a worker that has lost a lease from storing a result.
+        :param on_overrun: called in the thread that renews the leases, before a renewal, if a lease was not dropped
+            within its time limit.
         """
         self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
         self._items: dict[Lease, _Item] = {}
@@ -49,13 +50,13 @@ class LeaseKeeper:
             self._items |= added
 
     def drop(self, leases: Iterable[Lease]) -> None:
-        """Stop renewing these leases. They no longer count as held."""
+        """Stop renewing these leases. From now on, ``holds`` returns False for them."""
         with self._lock:
             for lease in leases:
                 self._items.pop(lease, None)
 
     def holds(self, lease: Lease) -> bool:
-        """Return whether a lease is held and the last renewal did not show that it was lost."""
+        """Return whether a lease was passed to ``hold`` and has since been neither dropped nor found to be lost."""
         with self._lock:
             item = self._items.get(lease)
             return item is not None and not item.lost

@@ -36,9 +36,9 @@ def _limit_memory(memory_bytes: int) -> None:
 def _limit_cpu_time(cpu_s: float) -> None:
     """Let the kernel kill this process with SIGPROF after ``cpu_s`` more seconds of CPU time; 0 removes the limit.
 
-    The limit is a timer (setitimer(2)) and not RLIMIT_CPU. RLIMIT_CPU counts from the start of the process, so the
-    CPU time used so far would have to be added to the limit. But RLIMIT_CPU counts in clock ticks, which drift from the
-    exact times that getrusage(2) returns, so this sum cannot be computed.
+    The limit is a timer (setitimer(2)) and not RLIMIT_CPU, because RLIMIT_CPU counts from the start of the process. The
+    CPU time used so far would have to be added to ``cpu_s``, but it is not known exactly enough: RLIMIT_CPU counts
+    clock ticks, and their sum drifts away from the exact time that getrusage(2) returns.
     """
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
@@ -79,7 +79,10 @@ def main() -> None:
 
 
 def _is_memory_error(error: Exception) -> bool:
-    """Return whether OpenCV, torch, or zxing-cpp raised this error instead of MemoryError because memory ran out."""
+    """Return whether this error means that memory ran out.
+
+    OpenCV, torch, and zxing-cpp do not raise MemoryError in this case, but errors of other types.
+    """
     text = str(error).lower()
     return any(phrase in text for phrase in ("insufficient memory", "can't allocate memory", "bad_alloc", "bad allocation"))
 

@@ -1,4 +1,4 @@
-"""Messages that parent and child exchange over pipes.
+"""Messages that the sandbox's child process and its parent process exchange over pipes.
 
 A message is the length of its content (8 bytes, little-endian), followed by the content.
 """
@@ -14,7 +14,10 @@ EXIT_OUT_OF_MEMORY: Final = 71
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The child's reply to request ``number``: either a result or the error code of a faulty image."""
+    """The child's reply to the request with this ``number``.
+
+    ``fault`` is the error code if the image is faulty. Otherwise, ``fault`` is None, and ``result`` is the result.
+    """
 
     number: int
     result: Any = None

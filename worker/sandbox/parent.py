@@ -56,8 +56,8 @@ class Sandbox:
     def run(self, request: Request[Result_co]) -> Result_co:
         """Execute a request in the child and return its result.
 
-        :raises VisionError: when the image is at fault. The code is ``decoder_crash`` when one child has reached its
-            CPU time limit, or when three children have crashed or hung.
+        :raises VisionError: when the image is at fault. The code is ``decoder_crash`` when a child has reached its CPU
+            time limit during this request, or when three children in a row have crashed or hung during this request.
         :raises SandboxKilled: when the child was killed from outside.
         """
         self._requests += 1
@@ -134,7 +134,8 @@ def _command(memory_bytes: int, cpu_s: float) -> list[str]:
 def _oom_kills() -> int:
     """Return the number of processes that this kernel has killed because memory ran out (proc(5)).
 
-    Only a SIGKILL for this reason is the image's fault.
+    If this number has changed when a child is found to have been killed with SIGKILL, memory ran out, and the image
+    counts as faulty. If the number is unchanged, the child was killed from outside, and the image is not at fault.
     """
     with suppress(OSError, ValueError), Path("/proc/vmstat").open() as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

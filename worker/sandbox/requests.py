@@ -22,7 +22,7 @@ class Request(Protocol[Result_co]):
 
 @dataclass(frozen=True, slots=True)
 class PrepareImage:
-    """Decode an image of a batch and prepare it for the model."""
+    """A request to decode an image of a batch and to prepare it for the model."""
 
     data: bytes
     image_id: str
@@ -37,7 +37,7 @@ class PrepareImage:
 
 @dataclass(frozen=True, slots=True)
 class FinishImage:
-    """Draw the detections into a prepared image, and compute its augmentations."""
+    """A request to draw the detections into a prepared image and to compute its augmentations."""
 
     prepared: PreparedImage
     detections: list[dict[str, Any]]
@@ -50,7 +50,7 @@ class FinishImage:
 
 @dataclass(frozen=True, slots=True)
 class AugmentImage:
-    """Scale an inspection's image for display, and compute its augmentations."""
+    """A request to scale an inspection's image for display and to compute its augmentations."""
 
     data: bytes
     augmentations: tuple[str, ...]
@@ -64,7 +64,10 @@ class AugmentImage:
 
 @dataclass(frozen=True, slots=True)
 class DescribeImage:
-    """Decode an inspection's image and describe it. The result includes the pixels for the model."""
+    """A request to decode an inspection's image and to describe it.
+
+    The result includes the decoded pixels, because the model runs in the parent, not in the sandbox.
+    """
 
     data: bytes
     max_pixels: int

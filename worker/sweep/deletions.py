@@ -9,18 +9,19 @@ from shared.storage.blob_keys import batch_prefix, spool_key
 
 
 def longest_write_s(settings: Settings) -> float:
-    """Return the number of seconds after which a worker that has lost its claim can no longer write."""
+    """Return for how many seconds, at most, a worker can still write files after it has lost its claim."""
     return settings.worker.hard_limit_s + settings.worker.lease_s
 
 
 def finish(stores: Stores, until: float) -> bool:
-    """Delete the files of deleted batches twice, and then the documents.
+    """Delete the files and the documents of batches for which a client has sent a ``DELETE`` request.
 
-    The files are deleted soon after the ``DELETE`` request, in case the request was interrupted. They are deleted a
-    second time when no worker can write files of the batch any more. Then the documents are deleted.
+    The files are deleted soon after the request, in case the request was interrupted before it deleted them. They are
+    deleted a second time when no worker can write files of the batch any more, because a worker may have written files
+    after the first deletion. Then the documents are deleted.
 
     :param until: time limit, in ``time.monotonic`` seconds.
-    :returns: whether the time limit was reached.
+    :returns: whether the time limit was reached, so that there may be more to delete.
     """
     longest_s = longest_write_s(stores.settings)
     steps = (

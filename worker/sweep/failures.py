@@ -10,7 +10,7 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def succeeds(part: Callable[..., bool | None], *arguments: object) -> bool:
-    """Run one part of the sweep and return its result as a boolean. If it fails, log the error and return False."""
+    """Run one part of the sweep and return its result as a boolean. If it raises an error, log it and return False."""
     try:
         return bool(part(*arguments))
     except ShelfsightError as error:

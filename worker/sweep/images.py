@@ -10,7 +10,7 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def expire_leases(stores: Stores) -> bool:
-    """Requeue the images whose leases have expired, and return whether there were any."""
+    """Requeue the images whose leases have expired, and return whether any image was requeued."""
     expired = claims.expire_leases(stores.db)
     if expired:
         _log.warning("sweep: %d images were requeued because their leases had expired", expired)
@@ -18,12 +18,12 @@ def expire_leases(stores: Stores) -> bool:
 
 
 def close_batches(stores: Stores) -> bool:
-    """Close batches whose last worker died before closing them, and return whether there were any."""
+    """Close batches whose last worker died before closing them, and return whether any batch was closed."""
     return bool(closing.close_batches(stores.db, closing.find_closable(stores.db)))
 
 
 def publish_wakeups(stores: Stores) -> bool:
-    """Publish a wakeup if images are claimable and no wakeup is waiting. Return whether a wakeup was published."""
+    """Publish a wakeup if images are claimable but no wakeup is in the queue. Return whether one was published."""
     store_rotation.repair(stores.db)
     if not claims.has_claimable(stores.db):
         return False

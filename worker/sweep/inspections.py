@@ -15,7 +15,11 @@ _ORPHAN_AGE_S: Final = 3600
 
 
 class InspectionSweep:
-    """Repairs and cleans up inspections. Each call of ``clean`` cleans the next shard (part) of the folders."""
+    """Repairs inspections, and deletes their old results and files.
+
+    Each call of ``clean`` searches only one shard (part) of the folders for files without a result. The next call
+    continues with the next shard.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._settings, self._db, self._blobs = stores.settings.inspect, stores.db, stores.blobs
@@ -34,7 +38,7 @@ class InspectionSweep:
         return bool(ended)
 
     def clean(self, until: float) -> bool:
-        """Delete results that have expired or exceed the space limit, and files that belong to no result.
+        """Delete results that have expired or do not fit into the space limit, and files that belong to no result.
 
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether there is more to do.
@@ -49,7 +53,10 @@ class InspectionSweep:
         return len(old) == _LIMIT
 
     def _clean_orphans(self) -> None:
-        """Delete old files without a result in the next shard, and old uploads that no inspection has processed."""
+        """Delete the files in the next shard that belong to no result, and uploads that were never processed.
+
+        Only files and uploads that are older than ``_ORPHAN_AGE_S`` seconds are deleted.
+        """
         self._shard = (self._shard + 1) % SHARDS
         shard = shard_prefix(INSPECTION_FILES, self._shard)
         ages = {name: self._age_s(f"{shard}/{name}") for name in self._blobs.folders(shard)}

@@ -1,4 +1,4 @@
-"""Choose the one sweep process that works, by a lease in MongoDB.
+"""Ensure with a lease in MongoDB that only one sweep process, the leader, does the work.
 
 Only MongoDB's clock determines when the lease expires. This lease is only a lock. It does not use the protocol of
 ``shared.queue.leases``, because it needs no queue, no fence, and no count of attempts.
@@ -15,7 +15,7 @@ from shared.storage.mongo import translate_errors
 
 
 class Leader:
-    """Acquires the leader's lease for one sweep process. The lease lasts for five intervals of the sweep."""
+    """Acquires the leader's lease for one sweep process. The lease lasts five times as long as the sweep interval."""
 
     def __init__(self, stores: Stores) -> None:
         self._db = stores.db

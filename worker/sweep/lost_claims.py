@@ -1,7 +1,7 @@
 """Delete the files that workers wrote under claims that they lost.
 
-A worker writes the files of an image into a folder named after the fence of its claim. The files to delete are in the
-folders of all fences except the valid one.
+A worker writes the files of an image into a folder named after the fence of its claim. Only the folder with the current
+fence of the image is needed. The folders of all other fences are deleted.
 """
 
 import time
@@ -16,7 +16,9 @@ _LIMIT: Final = 200
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Delete the files of lost claims in batches that finished so long ago that no worker can still write to them.
+    """Delete the files of lost claims. Only batches to which no worker can still write files are cleaned.
+
+    These are the batches that finished more than ``longest_write_s`` seconds ago.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.

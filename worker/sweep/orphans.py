@@ -14,14 +14,18 @@ _TEMP_AGE_S: Final = 3600
 
 
 class OrphanSweep:
-    """Deletes left-over files. Each call of ``clean`` cleans the next shard (part) of the batches' folders."""
+    """Deletes files that belong to no batch, and files left over in the temporary folder.
+
+    Each call of ``clean`` searches only one shard (part) of the batches' folders. The next call continues with the next
+    shard.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._db, self._blobs = stores.db, stores.blobs
         self._shard = 0
 
     def clean(self, until: float) -> bool:
-        """Delete left-over files in the next shard and in the temporary folder.
+        """Delete files in the next shard that belong to no batch, and left-over files in the temporary folder.
 
         :param until: time limit, in ``time.monotonic`` seconds.
         :returns: whether the time limit was reached.

@@ -9,7 +9,10 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def maintain(stores: Stores) -> bool:
-    """Add new batches to the page index, recount some segments, and return whether a count was wrong."""
+    """Add new batches to the page index, and recount the batches in some of its segments.
+
+    :returns: whether the stored count of a segment was wrong. It has then been corrected.
+    """
     page_index.maintain(stores.db)
     wrong = page_index.recount(stores.db)
     if wrong:

@@ -24,7 +24,10 @@ _log = logging.getLogger("shelfsight.error")
 
 
 def clean(stores: Stores, until: float) -> bool:
-    """Publish finished batches and delete their spools. Also delete old spools that belong to no batch.
+    """Publish the variants of finished batches, and delete spools that are no longer needed.
+
+    Spools of finished batches are deleted if all originals are stored intact. Old spools that belong to no batch are
+    deleted, too.
 
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there is more to do.
@@ -63,9 +66,10 @@ def _delete_orphans(stores: Stores, until: float) -> bool:
 
 
 def _settle(stores: Stores, batch_id: str) -> None:
-    """Publish the images of a finished batch, and delete its spool if every original is stored intact.
+    """Publish the variants of a finished batch, and delete its spool if every original is stored intact.
 
-    Otherwise, the spool is kept permanently.
+    The spool is kept permanently if an original cannot be restored, or if the batch has no image documents. If an image
+    is not terminal yet, nothing is done.
     """
     images = _terminal_images(stores, batch_id)
     if images is None:
@@ -80,7 +84,10 @@ def _settle(stores: Stores, batch_id: str) -> None:
 
 
 def _terminal_images(stores: Stores, batch_id: str) -> list[Document] | None:
-    """Read the images of a batch with read concern ``majority``. Return None if any of them is not terminal."""
+    """Read the image documents of a batch with read concern ``majority``.
+
+    :returns: the documents, or None if at least one image has not reached a terminal state.
+    """
     images = stores.db.get_collection("images", read_concern=ReadConcern("majority"))
     fields = {"status": 1, "file_size": 1, "sha256": 1, "work.ext": 1, "work.offset": 1, "work.fence": 1}
     with translate_errors():
@@ -115,7 +122,7 @@ def _is_intact(blobs: BlobStore, image: Document) -> bool:
 
 
 def _restore(blobs: BlobStore, batch_id: str, image: Document) -> bool:
-    """Rewrite an original from the spool. Return False if the spool does not contain it intact."""
+    """Rewrite an original with its bytes from the spool. Return False if these bytes are missing or damaged."""
     try:
         data = blobs.read(spool_key(batch_id), image["work"]["offset"], image["file_size"])
     except BlobMissing:

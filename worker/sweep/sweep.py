@@ -24,8 +24,9 @@ class Sweep:
     def tick(self) -> None:
         """Run every part of the sweep that is due. If a part fails, the other parts still run.
 
-        Cleaning takes at most about half of the interval. If there is more to clean, the cleaning continues at the
-        next tick, so that wakeups are not delayed. A part that failed is repeated at a later tick.
+        Each of the parts that delete data stops after about an eighth of the sweep interval, so that the wakeups of
+        the next tick are not delayed. If data is left to delete, these parts continue at the next tick. A part that
+        failed is repeated at a later tick.
         """
         if not succeeds(self._leader.acquire):
             return

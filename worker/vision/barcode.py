@@ -34,7 +34,7 @@ class _Barcode:
 
     @property
     def area(self) -> float:
-        """Area in square pixels."""
+        """The area of the barcode in the image, in square pixels."""
         return float(cv2.contourArea(self.corners))
 
     def covers(self, other: "_Barcode") -> bool:
@@ -45,9 +45,9 @@ class _Barcode:
 def read(rgb: Rgb) -> list[dict[str, Any]]:
     """Read all barcodes in an image, at any rotation: EAN, UPC, Code 128, QR, and Data Matrix.
 
-    ZXing scans along rows and columns. So it misses linear codes that are rotated far from both directions, and reads
-    only a part of some other linear codes. Therefore, regions that look like bars are also cut out, rotated upright,
-    and read one by one.
+    ZXing scans along rows and columns. So it misses linear codes whose bars are neither nearly vertical nor nearly
+    horizontal, and reads only a part of some other linear codes. Therefore, regions that look like bars are also cut
+    out, rotated upright, and read one by one.
 
     :param rgb: ``[H, W, 3]``, uint8.
     :returns: ``{"format", "text", "box"}`` for at most 50 barcodes, the largest first. ``box`` is the axis-aligned
@@ -178,9 +178,10 @@ def _expand_upc_e(upc_e: str) -> str:
 
 
 def _normalize(text: str) -> str:
-    """Return a GTIN as 14 digits, and any other text without surrounding spaces.
+    """Return the text of a barcode in a form in which equivalent barcodes have the same text.
 
-    The GTIN is padded with leading zeros, so a UPC-A and the equivalent EAN-13 give the same result.
+    A GTIN is padded with leading zeros to 14 digits, so a UPC-A and the equivalent EAN-13 give the same result. Any
+    other text is returned without surrounding spaces.
     """
     digits = _strip_separators(text)
     if digits.isascii() and digits.isdigit() and len(digits) in {8, 12, 13, 14} and _has_valid_check_digit(digits):

@@ -45,10 +45,11 @@ def dominant_colors(rgb: Rgb, count: int = 5) -> list[dict[str, Any]]:
 def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
     """Assign colours ``[N, 3]`` to at most ``count`` clusters by binary splitting.
 
-    Each step splits the cluster with the largest spread at its mean, perpendicular to its principal axis.
+    Each step splits the cluster with the largest spread into two clusters. The border between the two is the plane that
+    contains the mean of the cluster and is perpendicular to the cluster's principal axis.
 
-    :returns: the label of each colour, ``[N, 1]``. There are fewer than ``count`` clusters if the colours are too
-        similar to be split.
+    :returns: the index of the cluster to which each colour belongs, ``[N, 1]``. There are fewer than ``count`` clusters
+        if the colours are too similar to be split.
     """
     labels = np.zeros((len(lab), 1), np.int32)
     for new in range(1, count):
@@ -65,7 +66,10 @@ def _initial_labels(lab: Lab, count: int) -> NDArray[np.int32]:
 
 
 def _principal_axis(lab: Lab) -> tuple[float, Lab]:
-    """Return the sum of squares along the axis with the largest variance, and the axis itself."""
+    """Find the axis along which the colours ``[N, 3]`` vary most.
+
+    :returns: the sum of the squared distances from the mean along this axis, and the axis as a unit vector ``[3]``.
+    """
     centred = lab - lab.mean(0)
     spreads, axes = np.linalg.eigh(centred.T @ centred)
     return float(spreads[-1]), axes[:, -1]
@@ -74,7 +78,10 @@ def _principal_axis(lab: Lab) -> tuple[float, Lab]:
 def _merge(clusters: list[tuple[float, Lab]]) -> list[tuple[float, Lab]]:
     """Merge similar clusters, and merge each cluster that is too small with the nearest other cluster.
 
-    The nearest pair is merged first.
+    The pair of clusters with the most similar colours is merged first.
+
+    :param clusters: for each cluster, its share of the image from 0 to 1, and its mean colour in CIE Lab.
+    :returns: the clusters that remain, in the same form.
     """
     while len(clusters) > 1:
         pairs = [

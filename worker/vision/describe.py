@@ -62,7 +62,7 @@ def augment_image(data: bytes, *, names: Iterable[str], seed: int, max_pixels: i
 def describe_image(data: bytes, *, max_pixels: int) -> ImageDescription:
     """Describe an image: its file properties, metadata, quality, dominant colours, and barcodes.
 
-    The detections are not part of the result.
+    This function does not detect objects. The ``rgb`` of the result is the input for the detector.
 
     :param max_pixels: limit of width x height.
     :raises VisionError: see ``imaging.decode``.

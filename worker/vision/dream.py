@@ -120,7 +120,7 @@ class Dreamer:
         return np.ascontiguousarray(result)
 
     def _gradient(self, image: Tensor, layer: int) -> Tensor:
-        """Return the gradient ``[1, 3, H, W]`` of the layer's mean squared activation.
+        """Return the gradient ``[1, 3, H, W]`` of the layer's mean squared activation with respect to the image.
 
         Elements of the gradient that are not finite are replaced with 0.
         """
@@ -155,11 +155,12 @@ class _LayerReached(Exception):
 
 
 def _find_layers(body: nn.Module) -> dict[int, str]:
-    """Find the module whose output serves as the output of each DeepDream layer.
+    """Choose a module of the network for each layer number in ``DREAM_LAYERS``.
 
-    The candidates for a layer are the modules whose output has the layer's size. The last of the outermost candidates
-    is chosen. In networks that consist of blocks, this is the end of a whole block. The sizes are determined with a
-    copy of the network on torch's meta device, which computes no values.
+    DeepDream treats the output of this module as the output of the layer. The candidates for a layer are the modules
+    whose output has the size of the layer. Of the candidates that are nested least deeply in other modules, the last
+    one is chosen. In networks that consist of blocks, this module is the end of a whole block. The sizes are determined
+    with a copy of the network on torch's meta device, which computes no values.
 
     :returns: the module name for each layer; layers for which there is no such module are missing.
     """
@@ -196,10 +197,11 @@ def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor:
-    """Return a weight for each frequency, ``[H, W // 2 + 1]``, according to their distribution in natural images.
+    """Return the weight of each frequency in the gradient, ``[H, W // 2 + 1]``.
 
-    The weight increases as the frequency decreases, down to the frequency that corresponds to the layer's receptive
-    field. Below that frequency, the weights decrease to 0, so that the brightness of whole regions does not change.
+    The weights follow the distribution of frequencies in natural images. The weight increases as the frequency
+    decreases, down to the frequency that corresponds to the layer's receptive field. Below that frequency, the weights
+    decrease to 0, so that the brightness of whole regions does not change.
     """
     down = torch.fft.fftfreq(size[0], device=device)[:, None].square()
     right = torch.fft.rfftfreq(size[1], device=device)[None].square()
@@ -209,9 +211,9 @@ def _frequency_weights(size: tuple[int, int], layer: int, device: str) -> Tensor
 
 
 def _colour_weights(image: Tensor) -> Tensor:
-    """Return weights ``[3, 3]`` for directions in colour space.
+    """Return the matrix ``[3, 3]`` that weights the colours of the gradient.
 
-    The weights are the normalized covariance of the image's colours plus a small multiple of the identity.
+    The matrix is the normalized covariance of the image's colours plus a small multiple of the identity.
     """
     covariance = torch.cov(image[0].flatten(1))
     return covariance / covariance.trace().clamp_min(1e-6) + 0.05 * torch.eye(3, device=image.device)

@@ -16,11 +16,12 @@ from worker.vision.imaging import Rgb
 
 @dataclass(slots=True)
 class AugmentedImage:
-    """The result of one operation.
+    """The result of applying one operation to an image.
 
-    ``rgb`` is ``[H, W, 3]``, uint8, and has the same size as the input image. ``params`` are the sampled parameters.
-    ``boxes`` holds, for each remaining box, its index in the input list and its new coordinates: x1, y1, x2, y2 in
-    pixels.
+    ``rgb`` is ``[H, W, 3]``, uint8, and has the same size as the input image. ``params`` are the sampled parameters of
+    the operation. ``boxes`` has an entry for each input box that is still visible enough (see
+    ``Transform.transform_boxes``): the index of the box in the input list, and the new coordinates of the box, x1, y1,
+    x2, y2 in pixels.
     """
 
     rgb: Rgb
@@ -35,7 +36,8 @@ class Augmenter:
         """Prepare to augment an image.
 
         :param rgb: ``[H, W, 3]``, uint8; the array is not modified.
-        :param image_id: seed for the parameters; the same id gives the same augmentations.
+        :param image_id: seed for the parameters of the operations. For the same image, the same id always gives the
+            same parameters.
         :param device: the device that computes the pixels: ``cpu`` (with OpenCV) or ``cuda`` (with torchvision).
         """
         self._height, self._width = rgb.shape[:2]
@@ -46,7 +48,7 @@ class Augmenter:
         """Apply one operation to the image that was passed to the constructor.
 
         :param name: a key of ``operations.OPERATIONS``.
-        :param boxes: x1, y1, x2, y2 in pixels of the image.
+        :param boxes: the boxes of objects in the image, x1, y1, x2, y2 in pixels. They are transformed like the image.
         """
         transform = operations.sample_transform(name, self._height, self._width, image_id=self._image_id)
         return AugmentedImage(self._apply(transform), transform.params, transform.transform_boxes(boxes))

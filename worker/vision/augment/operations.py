@@ -1,8 +1,8 @@
 """Sample the parameters of augmentations, and transform boxes with the parameters. This module computes no pixels.
 
 All coordinates are continuous: the centre of the first pixel is at (0.5, 0.5). The random seed is derived from the
-image id, the operation's name, and ``RECIPE_VERSION``. So the same input gives the same parameters, regardless of the
-backend that computes the pixels.
+image id, the operation's name, and ``RECIPE_VERSION``. So the parameters for an image are the same every time,
+regardless of the backend that computes the pixels.
 """
 
 import hashlib
@@ -72,14 +72,17 @@ def sample_transform(name: str, height: int, width: int, *, image_id: str) -> Tr
 
 
 def transform_box(box: list[float], matrix: Matrix, width: int, height: int) -> list[float] | None:
-    """Transform a box with a homography, and return the bounding box of the transformed corners, clipped to the frame.
+    """Transform a box with the homography that transforms the image.
 
-    The bounding box is axis-aligned.
+    The corners of the box are transformed, and their axis-aligned bounding box is clipped to the output image.
 
     :param box: x1, y1, x2, y2 in pixels.
     :param matrix: the homography ``[3, 3]``.
-    :returns: x1, y1, x2, y2, rounded to a tenth of a pixel. None if less than ``MIN_VISIBLE_FRACTION`` of the bounding
-        box is inside the frame, or if a corner is projected to the horizon or behind the horizon.
+    :param width: width of the output image in pixels.
+    :param height: height of the output image in pixels.
+    :returns: the clipped bounding box x1, y1, x2, y2, rounded to a tenth of a pixel. None if less than
+        ``MIN_VISIBLE_FRACTION`` of the bounding box is inside the output image, or if the homography maps a corner to
+        the horizon or behind the horizon.
     """
     x1, y1, x2, y2 = box
     corners = np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
@@ -101,7 +104,7 @@ def visible_fraction(box: list[float], holes: list[list[int]]) -> float:
     """Return the fraction (0 to 1) of a box's area that is not covered by any hole. Holes can overlap.
 
     :param box: x1, y1, x2, y2 in pixels.
-    :param holes: rectangles, each as x1, y1, x2, y2 in pixels.
+    :param holes: rectangles that cover parts of the image, each as x1, y1, x2, y2 in pixels.
     """
     edges = np.array([box, *holes], np.float64)
     xs, ys = (np.unique(edges[:, [axis, axis + 2]].clip(box[axis], box[axis + 2])) for axis in (0, 1))

@@ -1,7 +1,7 @@
 """Compute the pixels of augmentations with OpenCV on a CPU. ``pixels_torch`` does the same on a GPU.
 
-Each operation gives the result of the corresponding function in ``torchvision.transforms.v2.functional`` (or in Pillow)
-with the sampled parameters of the transform. Images are ``[H, W, 3]``, uint8, RGB.
+The result of each operation is the same as that of the corresponding function in
+``torchvision.transforms.v2.functional`` (or in Pillow) with the same parameters. Images are ``[H, W, 3]``, uint8, RGB.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,12 @@ def apply_transform(rgb: Rgb, transform: Transform) -> Rgb:
 
 
 def _warp(rgb: Rgb, matrix: Matrix, border: int) -> Rgb:
-    """Warp an image with a matrix for continuous coordinates, and fill the border with an OpenCV border mode."""
+    """Warp an image.
+
+    :param matrix: matrix ``[3, 3]`` that maps points of the image to points of the result. The points are in continuous
+        coordinates, in which the centre of the first pixel is at (0.5, 0.5).
+    :param border: OpenCV's border mode, which says how the parts of the result that lie outside the image are filled.
+    """
     # In OpenCV, the origin is the centre of the first pixel. In continuous coordinates, the origin is the corner of the
     # first pixel.
     to_corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])

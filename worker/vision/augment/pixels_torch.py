@@ -4,7 +4,8 @@ The module is intended for a GPU but works on any device. A transform gives the 
 except for rounding and for the noise, which comes from another random generator. On a given device, a transform gives
 the same bytes every time, because none of the CUDA kernels that are used here adds floats in a varying order. These
 kernels compute the forward passes of ``grid_sample``, ``index_select``, ``interpolate`` and the convolutions, and
-``randn`` with its own generator. ``scatter_add``, which ``equalize`` uses, adds only integers.
+``randn`` with its own generator. ``equalize`` also uses ``scatter_add``, which adds numbers in a varying order, but it
+only adds integers, and their sum does not depend on the order.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,10 @@ class TorchBackend:
         self._fits = True
 
     def __call__(self, transform: Transform) -> Rgb:
-        """Apply a transform on the device, or with OpenCV if ``OPERATIONS`` has no entry for it.
+        """Apply a transform on the device.
+
+        OpenCV computes the transform on the CPU instead if ``OPERATIONS`` in this module has no entry for the
+        transform, or if the memory of the device was too small for this transform or an earlier one.
 
         :returns: a new image ``[H, W, 3]``, uint8.
         """
@@ -83,7 +87,9 @@ def to_rgb(image: Tensor) -> Rgb:
 
 
 def _warp(image: Tensor, matrix: Matrix, border: str) -> Tensor:
-    """Warp an image with a matrix for continuous coordinates.
+    """Warp an image with a matrix ``[3, 3]`` that maps points of the image to points of the result.
+
+    The points are in continuous coordinates, in which the centre of the first pixel is at (0.5, 0.5).
 
     Torchvision's own functions for warping are not used because they cannot fill the border by mirroring.
     """

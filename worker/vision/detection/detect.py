@@ -25,7 +25,7 @@ class Detector:
         self, model: nn.Module, card: ModelCard, *, device: str, precision: runtimes.Precision, threads: int,
         fallback: "Callable[[], Detector] | None" = None,
     ) -> None:  # fmt: skip
-        """Install a runtime into the model, in place.
+        """Replace parts of the model, in place, so that a runtime computes them; see ``runtimes.install``.
 
         :param device: ``cpu`` or ``cuda``.
         :param threads: number of threads that the runtime may use.

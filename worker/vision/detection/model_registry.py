@@ -6,7 +6,8 @@ A checkpoint is a file ``NAME.safetensors``, or ``NAME.pt`` with a state dict, w
     {"name": "shelves", "version": "3", "architecture": "grocery", "labels": ["Apple", ...], "size": 256, "threshold": 0.3}
 
 ``architecture`` is ``grocery`` (the network in ``worker.vision.detection.network``) or the name of a builder in
-``torchvision.models.detection``. ``labels`` does not include the background. ``scripts/train`` writes both files.
+``torchvision.models.detection``. ``labels`` does not include the background. ``scripts/train`` writes the checkpoint
+and its model card.
 """
 
 import hashlib
@@ -46,8 +47,8 @@ class ModelCard:
     """The properties of a model other than its weights.
 
     ``labels`` has an entry for each class index of the network, including the background (index 0). ``threshold`` is
-    the minimum score of a detection. ``half_loss`` is the amount (0 to 1) by which half precision reduces the model's
-    mAP50; None if it was not measured.
+    the default for the minimum score (0 to 1) of a detection. ``half_loss`` is the amount (0 to 1) by which half
+    precision reduces the model's mAP50; None if it was not measured.
     """
 
     name: str
@@ -85,7 +86,10 @@ def load(source: str) -> tuple[nn.Module, ModelCard]:
 
 
 def _load_pretrained(name: str) -> tuple[nn.Module, ModelCard]:
-    """Load a model of torchvision with its ``DEFAULT`` weights from torchvision's cache, or download the weights."""
+    """Load a model of torchvision with its ``DEFAULT`` weights.
+
+    The weights are read from torchvision's cache. If they are not in the cache, they are downloaded.
+    """
     weights: Any = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
     try:
@@ -180,7 +184,10 @@ def _digest(data: bytes) -> str:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Set the default timeout for new sockets, because torchvision's download function does not set a timeout."""
+    """Set the default timeout for new sockets during a ``with`` block, and restore the previous default afterwards.
+
+    The default is needed because torchvision's download function does not set a timeout for its socket.
+    """
     previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

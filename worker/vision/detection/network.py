@@ -108,8 +108,8 @@ def load_weights(model: SSD, weights: dict[str, Tensor]) -> None:
     """Load a state dict into a detector that ``build_detector`` built.
 
     Since version 1.2 of ``grocery``, some stages have a second residual block. Weights of earlier versions do not
-    contain this block. For such weights, the block remains the identity, as it was initialised, so the detector gives
-    the same output as before.
+    contain these blocks. When such weights are loaded, the second blocks keep their initial weights, with which they
+    return their input unchanged. So the detector gives the same output as the earlier version.
 
     :raises RuntimeError: the weights belong to another network.
     """

@@ -1,6 +1,6 @@
 """Post-process the outputs of torchvision's SSD for all classes at once.
 
-Torchvision's own code loops over the classes. For 90 classes, this takes as much time as running a small network.
+Torchvision's own code loops over the classes. With 90 classes, the loop takes as much time as running a small network.
 """
 
 from typing import Any
@@ -20,9 +20,10 @@ def postprocess_detections(
     :param model: the SSD; its thresholds and limits are used.
     :param heads: ``cls_logits`` ``[N, A, C]`` and ``bbox_regression`` ``[N, A, 4]``, for N images, A anchors, and C
         classes including the background.
-    :param anchors: ``[A, 4]`` for each image.
+    :param anchors: the anchors ``[A, 4]`` of each image, x1, y1, x2, y2 in pixels of the network's input.
     :param sizes: the height and width of each image in pixels of the network's input.
-    :returns: for each image, ``boxes`` ``[D, 4]``, ``scores`` ``[D]`` and ``labels`` ``[D]``, the highest score first.
+    :returns: for each image, ``boxes`` ``[D, 4]`` in pixels of the network's input, ``scores`` ``[D]``, and ``labels``
+        ``[D]``, the highest score first.
     """
     results = []
     probabilities = torch.softmax(heads["cls_logits"], -1)
@@ -38,11 +39,12 @@ def postprocess_detections(
 
 
 def _top_candidates(scores: Tensor, anchor: Tensor, label: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Return only the candidates that are among the ``limit`` candidates with the highest scores for their label.
+    """Return, for each label, only the ``limit`` candidates with the highest scores.
 
-    A candidate consists of an anchor and a label. Their indices are at the same position in ``anchor`` and ``label``.
+    A candidate is a pair of an anchor and a label. ``anchor`` and ``label`` hold the indices of all candidates: the
+    candidate at position i is the pair ``anchor[i]``, ``label[i]``.
 
-    :param scores: ``[A, C]``.
+    :param scores: the score of each anchor for each label, ``[A, C]``.
     :returns: ``anchor`` and ``label`` for the remaining candidates.
     """
     crowded_labels = torch.nonzero(torch.bincount(label, minlength=1) > limit).flatten()

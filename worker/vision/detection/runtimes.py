@@ -1,9 +1,9 @@
 """Compute a detector's network with a runtime: OpenVINO on a CPU, and torch on a GPU or on a CPU without OpenVINO.
 
-``install`` replaces three parts of a torchvision detector: its transform, its backbone and, if it has one, its dense
-head. For an SSD, ``install`` also replaces the post-processing with the module ``nms``. All other parts (anchors,
-proposals, non-maximum suppression) remain torchvision's code, so that every runtime gives the same results as
-torchvision alone.
+``install`` replaces three parts of a torchvision detector: its transform (which resizes the images), its backbone and,
+if it has one, its dense head. For an SSD, ``install`` also replaces the post-processing with the module ``nms``. All
+other parts (anchors, proposals, non-maximum suppression) remain torchvision's code, so that every runtime gives the
+same results as torchvision alone.
 """
 
 import math
@@ -56,9 +56,10 @@ def supports_half(device: str) -> bool:
 def _openvino_core() -> Any:
     """Return OpenVINO's core, which is created once for the process and never destroyed.
 
-    When a core is created, its CPU plugin installs an alternate signal stack (sigaltstack(2)) in the calling thread.
-    When the core is destroyed, the plugin unmaps this stack and restores the previous one. If two cores are destroyed
-    in the order of their creation, the thread is left with an unmapped stack, and the next signal kills the process.
+    The core is never destroyed because that could crash the process. When a core is created, its CPU plugin installs an
+    alternate signal stack (sigaltstack(2)) in the calling thread. When the core is destroyed, the plugin unmaps this
+    stack and restores the previous one. If two cores are destroyed in the order of their creation, the thread is left
+    with an unmapped stack, and the next signal kills the process.
 
     :raises ImportError: OpenVINO is not installed.
     """
@@ -101,10 +102,11 @@ def install(model: nn.Module, *, device: str, precision: Precision, threads: int
 class _Transform(nn.Module):
     """Does what torchvision's ``GeneralizedRCNNTransform`` does, but with OpenCV.
 
-    The resulting sizes are the same, and bilinear values agree to 1e-3 of an intensity step. Resizing a float image of
-    1280x960 pixels takes nine times as long as resizing the same image as bytes. So while a side is more than twice as
-    long as its target length, the side is halved by area averaging, before the image is converted to floats. Bilinear
-    interpolation would skip most of the pixels of such a side anyway, because it reads only two neighbouring pixels.
+    The resized images have the same sizes as torchvision's. After bilinear interpolation, their values differ from
+    torchvision's by at most 1e-3 of an intensity step. Resizing a float image of 1280x960 pixels takes nine times as
+    long as resizing the same image as bytes. So an image is first reduced as bytes: while a side is more than twice as
+    long as its target length, the side is halved by area averaging. Bilinear interpolation alone would skip most of the
+    pixels of such a side, because it reads only two neighbouring pixels.
     """
 
     def __init__(self, original: Any) -> None:
@@ -131,7 +133,7 @@ class _Transform(nn.Module):
         return ImageList(torch.from_numpy(batch).permute(0, 3, 1, 2), sizes), None
 
     def postprocess(self, outputs: list[dict[str, Tensor]], *sizes: Any) -> Any:
-        """Scale boxes back to pixels of the original images.
+        """Scale the detected boxes to pixels of the original images, and remove masks and key points from the outputs.
 
         Masks and key points are removed because the service does not use them, and because a hundred masks for an image
         of 50 megapixels would need 19 GB of memory.

@@ -37,8 +37,8 @@ def check(kind: str, data: bytes) -> int:
     """Verify that a file is complete. Bytes after the end of the image are ignored.
 
     :param kind: the format, as returned by ``shared.media_types.sniff``.
-    :returns: the number of frames or pages; 0 if it is not known here, but the decoder can return it without decoding
-        the frames.
+    :returns: the number of frames or pages; 0 for a format for which this function does not count them. For such a
+        format, the decoder can return the number without decoding the frames.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
     """
     try:

@@ -32,9 +32,11 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return the width and height of the largest item in the file. The image that is decoded is one of the items.
+    """Return the width and height of the largest item in the file.
 
-    :returns: None for an image sequence, or if a decoder could find other items than this function.
+    The image that is decoded is one of the items, so it has at most as many pixels as the largest item.
+
+    :returns: None for an image sequence, or if a decoder could find items that this function does not find.
     """
     boxes = list(islice(_boxes(data), _MAX_BOXES))
     metas = [data[begin : min(end, begin + _MAX_META_BYTES)] for name, begin, end in boxes if name == b"meta"]
@@ -48,8 +50,9 @@ def read_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the name, begin and end of each top-level box. The header is a part of the box.
+    """Yield the name of each top-level box, and the offsets at which the box begins and ends.
 
+    The box begins with its header.
     In a truncated file, the end of the last box is beyond the end of the file.
     """
     offset = 0

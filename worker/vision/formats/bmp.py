@@ -24,10 +24,10 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return the width and height.
+    """Return the width and height in pixels, which are never negative.
 
     The oldest type of header contains unsigned 16-bit numbers. In the other types, the numbers are signed, and a
-    negative height means that the rows are stored from top to bottom.
+    negative height means that the rows are stored from top to bottom. In this case, the sign is removed.
     """
     (header_length,) = struct.unpack_from("<I", data, 14)
     width, height = struct.unpack_from("<HH" if header_length == _CORE_HEADER_LENGTH else "<ii", data, 18)

@@ -12,7 +12,7 @@ many short comments takes a long time."""
 
 
 def check(data: bytes) -> int:
-    """Parse all blocks up to the trailer.
+    """Verify that the file is complete, by parsing all blocks up to the trailer.
 
     :returns: the number of frames.
     :raises VisionError: ``corrupt``.
@@ -33,7 +33,7 @@ def read_size(data: bytes) -> tuple[int, int]:
 
 
 def _frames(data: bytes) -> Iterator[int]:
-    """Yield the offset of each frame's image descriptor."""
+    """Yield the offset in the file at which each frame's image descriptor begins."""
     offset = 13 + _colour_table_length(data[10])
     while (kind := data[offset]) != 0x3B:
         if kind == 0x2C:

@@ -25,9 +25,10 @@ _MAX_PLAIN_SCANS: Final = 32
 
 
 def check(data: bytes) -> int:
-    """Parse all segments up to the end marker.
+    """Verify that the file is complete, by parsing all segments up to the end marker.
 
-    If a JPEG is truncated between two scans, a decoder reports no error, but the end marker is missing.
+    This is necessary because a decoder reports no error if a JPEG is truncated between two scans. In such a file, the
+    end marker is missing.
 
     :returns: the number of frames, 1.
     :raises VisionError: ``truncated``; ``corrupt``, also if there are too many segments or scans.
@@ -47,9 +48,10 @@ def is_plain(data: bytes) -> bool:
 
 
 def remove_unneeded(data: bytes) -> bytes:
-    """Return the file without extension segments and without bytes between segments.
+    """Return the file without the extension segments and the bytes between segments that precede the first scan.
 
-    Pillow reads bytes between segments one by one. Only the part of the file before the first scan is changed.
+    The bytes between segments are removed because Pillow reads them one by one, which is slow. Extension segments are
+    removed because Pillow parses their content as further segments. The file is unchanged from the first scan on.
 
     :raises VisionError: ``truncated``; ``corrupt``.
     """
@@ -63,10 +65,10 @@ def remove_unneeded(data: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, begin and end of each segment, up to the end marker.
+    """Yield the marker of each segment and the offsets at which the segment begins and ends, up to the end marker.
 
-    The entropy-coded data is in no segment. It lies between the end of a start-of-scan segment and the begin of the next
-    segment.
+    The compressed pixels of a scan follow its start-of-scan segment, but are not part of any segment. So the end of a
+    start-of-scan segment is not the begin of the next segment.
     """
     offset = 2
     for _ in range(_MAX_SEGMENTS):

@@ -21,9 +21,9 @@ _MAX_INFLATED_BYTES: Final = 1 << 20
 
 
 def check(data: bytes) -> int:
-    """Parse all chunks, and verify the checksums of the chunks that a decoder needs.
+    """Verify that the file is complete, and that the checksums of the chunks that a decoder needs are correct.
 
-    Pillow does not verify the checksums of the chunks that contain pixels.
+    The checksums are verified here because Pillow does not verify those of the chunks that contain pixels.
 
     :returns: the number of frames.
     :raises VisionError: ``corrupt``.
@@ -55,7 +55,7 @@ def remove_unneeded(data: bytes) -> bytes:
 
 
 def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
-    """Inflate and return the colour profile (PNG, 11.3.2.3).
+    """Return the colour profile (PNG, 11.3.2.3), which is compressed in the file.
 
     :param data: a file that passed ``check``.
     :param max_bytes: limit for the inflated length.
@@ -71,10 +71,11 @@ def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
 
 
 def check_pixels(data: bytes) -> None:
-    """Verify that no pixels are missing, by inflating the compressed pixels once more in steps of limited size.
+    """Verify that no pixels are missing, by inflating the compressed pixels and counting the bytes.
 
-    A compressed stream that ends too early can still be valid. In this case, the decoder leaves the remaining pixels
-    black and reports no error.
+    This is necessary because a compressed stream that ends too early can still be valid. In this case, the decoder
+    leaves the remaining pixels black and reports no error. The pixels are inflated in steps of limited size, which
+    limits the memory that is needed.
 
     :param data: a file that passed ``check``. Its width and height must already have been checked, because the time
         that this function takes is proportional to the number of pixels and to the length of the file.

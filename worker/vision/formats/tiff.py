@@ -66,7 +66,11 @@ def check(data: bytes) -> int:
 
 
 def read_size(data: bytes) -> tuple[int, int] | None:
-    """Return the width and height from the first directory; None if the directory is unusual."""
+    """Return the width and height from the first directory.
+
+    :returns: None if the directory has very many fields, or if the fields for the width and the height are missing,
+        repeated, in the wrong order, or of an unusual type.
+    """
     order = _BYTE_ORDERS[data[:1]]
     (offset,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, offset)
@@ -113,8 +117,9 @@ class _Directory:
     def check_complete(self) -> None:
         """Verify that there are as many strips or tiles as the image needs, and that they are not too short.
 
-        Decoders leave missing strips and tiles black. Compressed strips and tiles are checked only if the compression
-        is JPEG, because libtiff reports missing rows for every other compression.
+        This is necessary because decoders leave missing strips and tiles black and report no error. Compressed strips
+        and tiles are checked only if the compression is JPEG, because libtiff reports missing rows for every other
+        compression.
 
         :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
         """
@@ -147,7 +152,7 @@ class _Directory:
 
 
 def _read_directory(data: bytes, order: str, offset: int, count: int) -> _Directory:
-    """Read a directory as Pillow does.
+    """Read a directory, and treat repeated and unknown fields as Pillow does.
 
     If a field is repeated, only the first one is used. A field with an unknown type is ignored.
     """

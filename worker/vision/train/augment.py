@@ -34,9 +34,10 @@ def random_crop(image: Image, size: int, rng: Rng, *, min_area: float) -> Image:
 
 
 def _downscale(image: Image, share: float) -> Image:
-    """Reduce an image by area averaging until one of its pixels covers about one pixel of the crop.
+    """Reduce an image before a crop is sampled from it, so that its pixels are about as large as those of the crop.
 
-    Without this reduction, bilinear sampling would cause aliasing.
+    The image is reduced by area averaging. Without this reduction, the bilinear sampling of the crop would cause
+    aliasing.
 
     :param share: the side of one pixel of the crop, as a share of the image's shorter side.
     """

@@ -38,7 +38,8 @@ class Code:
     """The content of a barcode.
 
     ``text`` is the text that a reader returns. ``declared`` is a text that a client can declare for the barcode.
-    ``other`` is the text of a different valid barcode, which differs in one character.
+    ``other`` is the text of a different valid barcode, which differs in one character. It is used to count wrong
+    matches, because it must not match the barcode.
     """
 
     symbology: str
@@ -49,7 +50,10 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class DrawnCode:
-    """A barcode in an image, with the corners ``[4, 2]`` of its bars or modules in pixels."""
+    """A barcode that was drawn on an image.
+
+    ``corners`` ``[4, 2]`` are the corners of the rectangle that its bars or modules fill, in pixels of the image.
+    """
 
     code: Code
     corners: NDArray[np.float64]
@@ -165,13 +169,19 @@ def paste_label(scene: Image, code: Code, pose: NDArray[np.float64], centre: tup
 
 
 def rotation_pose(degrees: float, module: float = MODULE) -> NDArray[np.float64]:
-    """Return the pose of a label that faces the camera and is rotated clockwise by ``degrees``."""
+    """Return the pose (see ``paste_label``) of a label that faces the camera and is rotated clockwise by ``degrees``.
+
+    :param module: width of a module in pixels.
+    """
     cos, sin = np.cos(np.radians(degrees)) * module, np.sin(np.radians(degrees)) * module
     return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
 
 
 def _tilt_pose(degrees: float) -> NDArray[np.float64]:
-    """Return the pose of a label that is rotated about its vertical axis, 300 modules away from a pinhole camera."""
+    """Return the pose (see ``paste_label``) of a label that is rotated by ``degrees`` about its vertical axis.
+
+    The label is 300 modules away from a pinhole camera.
+    """
     angle = np.radians(degrees)
     pose: NDArray[np.float64] = rotation_pose(0) @ np.array([[np.cos(angle), 0, 0], [0, 1, 0], [np.sin(angle) / 300, 0, 1]])
     return pose
@@ -232,7 +242,10 @@ def _symbol(code: Code) -> Image:
 
 
 def _extent(symbol: Image, symbology: str) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 of a symbol's modules, without the ends of bars that extend below the other bars."""
+    """Return the rectangle x1, y1, x2, y2 that a symbol's modules fill, in pixels of the symbol.
+
+    In some linear codes, some bars are longer than the others. The rectangle does not include their lower ends.
+    """
     dark = symbol < 128
     inked = dark.sum(1)
     rows = np.flatnonzero(inked > (0.4 * inked.max() if symbology in LINEAR else 0))
@@ -241,7 +254,7 @@ def _extent(symbol: Image, symbology: str) -> tuple[float, float, float, float]:
 
 
 def _project(matrix: NDArray[np.float64], x1: float, y1: float, x2: float, y2: float) -> NDArray[np.float64]:
-    """Map the corners of a rectangle with a 3x3 matrix, and return them as ``[4, 2]``."""
+    """Map the corners of a rectangle with a homography ``[3, 3]``, and return the mapped corners ``[4, 2]``."""
     mapped = matrix @ np.array([[x1, y1, 1], [x2, y1, 1], [x2, y2, 1], [x1, y2, 1]]).T
     corners: NDArray[np.float64] = (mapped[:2] / mapped[2]).T
     return corners
@@ -277,7 +290,10 @@ def _blur(modules: float) -> Degrade:
 
 def _motion(modules: float) -> Degrade:
     def degrade(scene: Image, _drawn: list[DrawnCode], rng: Rng) -> Image:
-        """Average pixels along a line. The kernel is drawn at eight times its final size and then reduced."""
+        """Blur a scene as a moving camera does, by averaging the pixels along a line with a random direction.
+
+        The kernel is drawn at eight times its final size and then reduced, so that its line has smooth edges.
+        """
         half, angle = modules * MODULE / 2, rng.uniform(0, np.pi)
         side = 2 * int(np.ceil(half)) + 3
         fine = np.zeros((side * 8, side * 8), np.float32)

@@ -59,17 +59,19 @@ class Photos:
     def sample(self, rng: Rng) -> int:
         """Return the index of a random photo.
 
-        The probability of a class is proportional to the square root of the number of its photos. So photos of rare
-        classes are sampled more often than in proportion to their number.
+        The probability of a class is proportional to the square root of the number of its photos. So a photo of a rare
+        class is returned with a higher probability than a photo of a frequent class.
         """
         return int(np.searchsorted(self._cumulative_weights, rng.random() * self._cumulative_weights[-1], side="right"))
 
     def split(self) -> tuple["Photos", "Photos"]:
         """Split the photos into those for training and a held-out fold.
 
-        The fold consists of every tenth scene. If there are no scenes, it consists of the last two photos of each fine
-        class that has more than four photos. These photos are not chosen randomly, because photos of one burst are
-        adjacent in the list.
+        If the data consists of images with boxes (``scenes``), the fold consists of every tenth image. Otherwise, the
+        fold consists of the last two photos of each fine class that has more than four photos. These photos are not
+        chosen randomly, because photos of one burst are adjacent in the list and look alike. A random choice would
+        divide many bursts between the two parts, so the detector would already know similar photos when it is evaluated
+        on the fold.
 
         :returns: the photos for training, and the fold.
         """

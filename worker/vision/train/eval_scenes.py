@@ -1,9 +1,9 @@
 """Compose the scenes on which a detector is evaluated, from photos on which it was not trained.
 
-The code in this file was committed before the training whose result it evaluates. The module ``scenes``, which composes
-the scenes for training, uses ``rotate`` and ``find_place`` from this file, but this file must not use ``scenes``. Both
-modules use ``drawings`` to draw backgrounds and to paste pieces. If this file or these functions of ``drawings``
-change, new evaluation results are not comparable with earlier ones.
+The code in this file was committed before the training whose result it evaluates, so it was not adapted to the result.
+The module ``scenes``, which composes the scenes for training, uses ``rotate`` and ``find_place`` from this file, but
+this file must not use ``scenes``. Both modules use ``drawings`` to draw backgrounds and to paste pieces. If this file
+or these functions of ``drawings`` change, new evaluation results are not comparable with earlier ones.
 """
 
 import cv2
@@ -21,8 +21,8 @@ def compose(photos: Photos, seed: int) -> Scene:
     """Compose one scene.
 
     Three to six tiles are pasted on a background; a tile for which no place is found is left out. The side of a tile is
-    15 to 60% of the side of the frame, and two tiles overlap by at most 0.3 of the smaller area. Rotation, lighting,
-    and blur are random.
+    15 to 60% of the side of the scene, and two tiles overlap by at most 0.3 of the area of the smaller tile. Rotation,
+    lighting, and blur are random.
     """
     rng = np.random.default_rng(seed)
     image = _background(photos, rng)
@@ -55,9 +55,12 @@ def rotate(tile: Image, degrees: float) -> tuple[Image, Image]:
 
 
 def find_place(width: int, height: int, size: int, boxes: list[list[float]], rng: Rng) -> tuple[int, int] | None:
-    """Find a random place for a piece where it overlaps no box by more than 0.3 of the smaller area.
+    """Find a random place in a scene for a piece of ``width`` x ``height`` pixels.
+
+    The piece can overlap each of the boxes, but by at most 0.3 of the area of the smaller one of the two.
 
     :param size: side of the square scene in pixels.
+    :param boxes: the boxes of the pieces that are already in the scene.
     :returns: x and y of the piece's top left corner; None if no place was found.
     """
     if width > size or height > size:

@@ -78,7 +78,9 @@ def evaluate_scenes(detector: Detector, scenes: Iterable[Scene], count: int, lab
 
 
 def match_detections(found: Detections, boxes: NDArray[np.float32], names: list[str]) -> list[bool]:
-    """Return, for each detection, whether it is the first to match a box with the same label (IoU >= 0.5).
+    """Return, for each detection, whether it matches a true box with the same label (IoU >= 0.5).
+
+    A box can be matched only once. Further detections of the same object count as not matching.
 
     :param found: detections, in descending order of their scores.
     :param boxes: the true boxes in the scene.
@@ -119,7 +121,11 @@ def _with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Ite
 
 
 def _average_precision(hits: list[tuple[float, bool]], total: int) -> float:
-    """Return the area under the precision-recall curve with monotone precision (Everingham et al. 2010)."""
+    """Return the area under the precision-recall curve with monotone precision (Everingham et al. 2010).
+
+    :param hits: for each detection, its score, and whether it matches a true box.
+    :param total: number of true boxes.
+    """
     ordered = np.array([is_hit for _, is_hit in sorted(hits, key=lambda hit: -hit[0])], bool)
     if not len(ordered):
         return 0.0

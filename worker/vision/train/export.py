@@ -19,7 +19,7 @@ def write_weights(weights: dict[str, Tensor], folder: Path, name: str) -> Path:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> Path:
-    """Write a model card to ``<name>.json`` and, in a form for readers, to ``<name>.md``.
+    """Write a model card to ``<name>.json`` and, as text for people, to ``<name>.md``.
 
     :param card: the fields of the model card; see ``worker.vision.detection.model_registry``.
     :returns: the path of the JSON file.

@@ -34,9 +34,10 @@ class _Heads(nn.Module):
 
 
 def add_fine_head(model: SSD, fine: int, weight: float) -> SSD:
-    """Add a second head and a third loss, ``fine``, to a detector, in place.
+    """Add a second head, and a third loss with the name ``fine``, to a detector, in place.
 
-    The targets must hold the fine class of each box in ``fine`` ``[n]``, or ``UNKNOWN`` if the box has none.
+    The targets that are passed to the detector for training must have an entry ``fine`` ``[n]``. It holds the fine
+    class of each box, or ``UNKNOWN`` if the box has none.
 
     :param fine: number of fine classes.
     :param weight: weight of the third loss.

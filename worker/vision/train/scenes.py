@@ -36,7 +36,7 @@ _MIN_VISIBLE = 0.4
 def compose(photos: Photos, size: int, rng: Rng) -> Scene:
     """Compose one scene with ``size`` x ``size`` pixels and at least one box.
 
-    The attribute ``fine`` of the scene is always set.
+    The attribute ``fine`` of the scene is never None.
     """
     while True:
         composed_size = size * 4 // 5 if rng.random() < _ENLARGED_SHARE else size
@@ -79,7 +79,7 @@ def _paste_pieces(image: Image, photos: Photos, sides: list[int], rng: Rng, *, d
     """Paste pieces on an image, in place. A piece is left out if there is no place for it among the other pieces.
 
     :param sides: the side of each piece in pixels, before rotation.
-    :param drawn: whether the pieces are drawings, if there are drawings for the labels.
+    :param drawn: whether the pieces are drawings. If there is no drawing for any of the labels, it is ignored.
     :returns: the boxes, and for each box its coarse and its fine class.
     """
     boxes: list[list[float]] = []

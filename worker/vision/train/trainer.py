@@ -53,8 +53,9 @@ _LOG_INTERVAL_S: Final = 15.0
 class Plan:
     """The hyperparameters of a training. Model cards and checkpoints contain them under the names of these fields.
 
-    In an epoch, as many images are shown as there are photos and scenes in the data. ``*_rate`` is the maximum learning
-    rate in a stage, which then decreases along one cosine. ``*_batch`` is a batch size.
+    ``*_epochs`` is the length of a stage in epochs. In an epoch, the number of images that are shown to the network is
+    the number of photos plus the number of scenes in the data. ``*_rate`` is the maximum learning rate in a stage.
+    After the maximum, the learning rate falls to 0 along half a cosine. ``*_batch`` is a batch size.
     """
 
     seed: int = 1
@@ -260,9 +261,9 @@ def _parameter_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
 
 
 def _learning_rate_factor(step: int, steps: int) -> float:
-    """Return the factor by which the maximum learning rate is multiplied.
+    """Return the factor by which the maximum learning rate is multiplied in a step of a stage.
 
-    The factor is half a cosine that falls from 1 to 0 during the training, multiplied by a linear warmup.
+    The factor is half a cosine that falls from 1 to 0 during the stage, multiplied by a linear warmup.
     """
     done = step / steps
     return min(1.0, (done + 1e-3) / 0.03) * 0.5 * (1 + math.cos(math.pi * done))
@@ -280,10 +281,10 @@ def _optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rat
 
 
 def _cutmix(images: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Paste a part of another image in the batch on each image, with probability 0.6 (CutMix, Yun et al. 2019).
+    """With probability 0.6, paste a part of another image in the batch on each image (CutMix, Yun et al. 2019).
 
     :returns: the images, the index of the other image for each image, and the share of each original image that is
-        still visible.
+        still visible. The share is 1 if nothing was pasted.
     """
     size = images.shape[-1]
     order = torch.randperm(len(images))

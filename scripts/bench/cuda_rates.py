@@ -40,9 +40,9 @@ _END_TIMEOUT_S: Final = 10.0
 
 
 def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
-    """Compare the rate of processing whole images with the rate of the neural network alone.
+    """Compare two rates in images per second: that of the whole processing, and that of the neural network alone.
 
-    Both rates are measured for the bundled model and for three models of torchvision.
+    Both rates are measured for the bundled model and, unless ``quick`` is true, for three models of torchvision.
 
     :param device: ``cuda``, or ``cpu`` to check only that the benchmark itself works.
     """
@@ -86,7 +86,7 @@ def _compare_with_bare(name: str, detector: detect.Detector, files: list[bytes],
 class _Bare:
     """Calls the plain torchvision model under half-precision autocast.
 
-    The batch is already on the device and has the network's input size.
+    The batch is already on the device and has the network's input size, so that only the network is measured.
     """
 
     def __init__(self, model: nn.Module, batch: list[Rgb], device: str) -> None:
@@ -111,7 +111,10 @@ class _Bare:
 
 
 def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
-    """Process all files; threads decode the next group and finish the previous group while the model runs."""
+    """Process all files in groups.
+
+    While the model runs on one group, threads decode the next group, and draw, augment and encode the previous group.
+    """
     groups = _groups(files, detector.batch_size)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
 
@@ -132,7 +135,10 @@ def _run_pipeline(detector: detect.Detector, files: list[bytes]) -> None:
 
 
 def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Measure the duration of each step per image; the steps run one after the other."""
+    """Measure the milliseconds per image of each step.
+
+    The steps run one after the other here, whereas they overlap in ``_run_pipeline``.
+    """
     decoded = [_decode(data) for data in files]
     found = detector.predict(decoded)
     calls: dict[str, Callable[[], object]] = {
@@ -146,7 +152,10 @@ def _time_steps(name: str, detector: detect.Detector, files: list[bytes]) -> lis
 
 
 def _measure_gpu(name: str, detector: detect.Detector, files: list[bytes]) -> list[Row]:
-    """Measure the GPU's utilization (with the driver's own tool) and its peak memory during one round of processing."""
+    """Measure the GPU's average utilization and its peak memory while all files are processed once.
+
+    The utilization is read with ``nvidia-smi``.
+    """
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with subprocess.Popen(_UTILIZATION, stdout=subprocess.PIPE, text=True) as monitor:

@@ -74,7 +74,7 @@ def _upload(url: str, data: bytes) -> str:
 
 
 def _start_plain(deployment: Deployment) -> None:
-    """Start the baseline's nginx with the Docker image, network, volume and user of the deployment's nginx."""
+    """Start the baseline: a second nginx, with the Docker image, network, volume and user of the deployment's nginx."""
     (nginx,) = deployment.containers("nginx")
     conf = ROOT / "scripts/bench/baselines/nginx_plain.conf"
     engine.run([

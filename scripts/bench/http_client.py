@@ -40,7 +40,7 @@ class UploadClient:
         return accepted
 
     def connect(self) -> None:
-        """Reconnect, because the server may have closed an idle connection."""
+        """Open a new connection to the server, because the server may have closed the previous one as idle."""
         self._connection.close()
         self._connection.connect()
 

@@ -17,7 +17,11 @@ _HEAD_BYTES: Final = 16384
 
 
 async def serve(port: int, image: bytes) -> None:
-    """Serve until the process is terminated."""
+    """Serve ``image`` at every path except ``REQUEST_COUNT_PATH`` until the process is terminated.
+
+    Each path returns different bytes, because the path is inserted into the image as a comment. ``REQUEST_COUNT_PATH``
+    returns the number of requests for images.
+    """
     request_count = 0
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -43,7 +47,7 @@ async def serve(port: int, image: bytes) -> None:
 
 
 def _insert_comment(jpeg: bytes, text: bytes) -> bytes:
-    """Insert a comment segment after a JPEG's first two bytes."""
+    """Return a JPEG with ``text`` as a comment, in a segment right after the two bytes with which every JPEG begins."""
     return jpeg[:2] + b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text + jpeg[2:]
 
 

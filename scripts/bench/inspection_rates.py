@@ -47,9 +47,12 @@ _THUMBOR: Final = "STORAGE = 'thumbor.storages.no_storage'\nRESULT_STORAGE = Non
 class Testbed:
     """The processes for the measurements.
 
-    These are an image source, the service (one inspector, and one web process per core), one more web process, and a
-    server with an empty route. The constructor starts all processes and waits until they are ready; closing
-    ``stack`` stops them.
+    - an image source
+    - the service, with one inspector and one web process per core
+    - ``one_web``: a web front with a single process
+    - ``empty``: a server with an empty route and a single process, with which ``one_web`` is compared
+
+    The constructor starts all processes and waits until they are ready. Closing ``stack`` stops them.
     """
 
     def __init__(self, servers: Servers, stack: contextlib.ExitStack) -> None:
@@ -107,7 +110,10 @@ class _Web(Process):
 
 
 def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Compare the rate of requests for an inspection that one web process has cached with that for an empty route."""
+    """Compare the requests per second of a single web process with those of a server that has only an empty route.
+
+    The web process responds with an inspection that it has cached.
+    """
     path = f"/?url={quote(testbed.new_url(), safe='')}&augmentations=horizontal_flip"
     _inspect(testbed.one_web.port, path)
     seconds, rounds = (1.0, 3) if quick else (3.0, 9)
@@ -120,9 +126,9 @@ def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
-    """Compare the rates at which the service and Thumbor fetch, reduce and flip new images.
+    """Compare the rate at which the service fetches, reduces and flips new images with the rate of Thumbor.
 
-    A request ends when the client has received the last byte.
+    An image counts as soon as the client has received the last byte of the flipped image.
     """
     count, rounds = (64, 3) if quick else (192, 9)
     with contextlib.ExitStack() as stack:
@@ -140,7 +146,10 @@ def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
 
 
 def measure_together(testbed: Testbed) -> list[Row]:
-    """Send many concurrent requests for one new URL, and count the fetches, inspections and results."""
+    """Send many concurrent requests for the inspection of one new URL, and count how often the service did the work.
+
+    The image must be fetched once and inspected once, and one result must be stored. All responses must be equal.
+    """
     url = testbed.new_url()
     db = testbed.servers.db
     requests_before, results_before = testbed.request_count(), db.inspection_results.count_documents({})
@@ -205,7 +214,11 @@ def _inspect(port: int, path: str, method: str = "GET") -> Any:
 
 
 def _inspect_over(connection: http.client.HTTPConnection, path: str, method: str = "GET") -> Any:
-    """Request an inspection; while the response is 202, wait, then request the URL in its ``Location`` header."""
+    """Request an inspection and return its JSON result.
+
+    While the response is 202, the inspection is not finished: wait for ``Retry-After``, then request the URL in the
+    ``Location`` header.
+    """
     connection.request(method, path, headers=_JSON)
     response = connection.getresponse()
     while response.status == 202:

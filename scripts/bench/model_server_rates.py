@@ -51,9 +51,10 @@ class Sample:
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare the images per second of each server with those of two bare loops of decoding and detection.
+    """Compare the images per second of Shelfsight, LitServe and Ray Serve with those of two bare loops.
 
-    A server that cannot be installed is left out.
+    The bare loops are two processes that only decode images and detect objects in them. LitServe and Ray Serve are left
+    out if they cannot be installed.
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
@@ -82,7 +83,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def _other_servers(installed: Path, folder: Path, images: list[bytes], count: int) -> dict[str, Callable[[], Sample]]:
-    """Return the functions that measure LitServe and Ray Serve, by name."""
+    """Return the functions that measure LitServe and Ray Serve; the keys are the names of the rows."""
     environment = {"PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]), "OMP_NUM_THREADS": "1"} | _RAY
     environment["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # otherwise, Ray stores a token in the user's home folder
 
@@ -129,7 +130,10 @@ def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
 
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:
-    """Send ``count`` images from many clients, each of which uses its own persistent connection."""
+    """Send ``count`` images in total from several clients at the same time, each over its own persistent connection.
+
+    :returns: the images per second, and the CPU cores that the clients used.
+    """
     numbers = iter(range(count))  # the threads share this iterator, because each of its steps is atomic
     started, cpu_before = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(_CLIENTS) as threads:
@@ -140,7 +144,10 @@ def _load(port: int, images: list[bytes], count: int) -> Sample:
 
 
 def _send_images(port: int, images: list[bytes], numbers: Iterator[int]) -> None:
-    """Send images one after the other until ``numbers`` is exhausted."""
+    """Send images over one connection, one after the other, until ``numbers`` is exhausted.
+
+    :param numbers: the numbers of the images to send. All clients share this iterator, so each number is sent once.
+    """
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_RESPONSE_TIMEOUT_S)
     with contextlib.closing(connection):
         for number in numbers:

@@ -38,9 +38,10 @@ _ORJSON: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
 
 def create_client(settings: Settings) -> FlaskClient:
-    """Return a test client of the real web application in this process, with the settings of a gunicorn worker.
+    """Return a test client of the real web application, which runs in this process.
 
-    The application's log is formatted as in production, and then discarded.
+    As in a gunicorn worker, the garbage collector has the production settings, and each log line is formatted. The
+    formatted lines are discarded.
     """
     with contextlib.redirect_stderr(io.StringIO()):
         app = create_app(settings)
@@ -51,7 +52,9 @@ def create_client(settings: Settings) -> FlaskClient:
 
 
 def pages_to_measure(seeded: int, batches: int) -> list[int]:
-    """Return the page numbers to measure: ``_FULL_PAGES``, reduced in proportion if fewer batches were seeded.
+    """Return the page numbers to measure.
+
+    These are ``_FULL_PAGES``. If fewer than ``_FULL_BATCHES`` batches were seeded, they are reduced in proportion.
 
     :param seeded: number of batches in the list before any were deleted.
     :param batches: number of batches in the list now. A page past the end is replaced by the last full page.
@@ -60,10 +63,12 @@ def pages_to_measure(seeded: int, batches: int) -> list[int]:
 
 
 def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], batches: int, *, rounds: int) -> list[Row]:
-    """Measure how long each page takes, relative to page 1.
+    """Measure how long the service takes to return each page of the list of batches.
 
+    :param query: the filters of the list; empty for all batches.
     :param numbers: the numbers of the pages to measure, beginning with 1.
-    :param batches: number of batches that match the query.
+    :param batches: number of batches that match ``query``.
+    :returns: one row for each page except page 1, with the milliseconds for this page and for page 1, and their ratio.
     """
     name = ", ".join(query.values()) or "all"
 
@@ -90,9 +95,13 @@ def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], b
 
 
 def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Row]:
-    """Compare the times of two cursors for each filter: one at the newest batch, one behind nine tenths of all batches.
+    """Compare, for each filter, the time of a page at the beginning of the list with that of a page deep in the list.
 
-    For a filter that selects one old hour, compare a cursor at the newest batch with a cursor at that hour.
+    The former begins at the newest batch, the latter after nine tenths of all batches. An additional row uses a filter
+    that selects one old hour. It compares the page from a cursor at the newest batch with the page from a cursor at
+    this hour.
+
+    :param ids: ids of the batches, with the oldest first.
     """
     oldest = len(ids) * seed_database.BATCH_INTERVAL
     newest_at = _time_of(ids[-1])
@@ -146,7 +155,10 @@ def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Ro
 
 
 def delete_batches(db: Db, ids: list[str], share: float) -> int:
-    """Delete a random share of the batches with the service's own deletion, and return the number of batches left."""
+    """Delete a random selection of the batches as the service does, and return the number of batches left.
+
+    :param share: fraction of the batches to delete, from 0 to 1.
+    """
     deleted = random.Random(5).sample(ids, int(len(ids) * share))
     for batch_id in deleted:
         deletion.begin_delete(db, batch_id)
@@ -154,12 +166,15 @@ def delete_batches(db: Db, ids: list[str], share: float) -> int:
 
 
 def count_batches_of_store(db: Db) -> int:
-    """Count the batches of the store that has half of all batches."""
+    """Count the batches of the store ``seed_database.STORE``, to which half of all seeded batches belong."""
     return db.batches.count_documents(page_index.listed_query(seed_database.STORE))
 
 
 def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> list[Row]:
-    """Compare the time of a page of 100 batches and all their images with that of plain reads of the same documents."""
+    """Compare the time in which the service returns 100 batches with all their images with the times of two baselines.
+
+    The baselines read the same documents directly: one with pymongo and orjson, the other with MongoEngine.
+    """
     query = {"per_page": str(_LARGE_PAGE)}
     readers: dict[str, Callable[[], bytes]] = {
         "ours": lambda: web.get("/image_batches", query_string=query).data,
@@ -200,7 +215,7 @@ def measure_large_page(web: FlaskClient, servers: Servers, *, rounds: int) -> li
 
 
 def _read_plain(db: Db) -> bytes:
-    """Read the documents of the large page directly, with two ``find`` calls and one ``orjson.dumps``."""
+    """Read the documents of the large page with two ``find`` calls, and encode them with one ``orjson.dumps``."""
     batches = list(db.batches.find({"listed": True}).sort("_id", DESCENDING).limit(_LARGE_PAGE))
     images: dict[str, list[Document]] = {batch["_id"]: [] for batch in batches}
     for image in db.images.find({"batch_id": {"$in": list(images)}}, {"work": 0}).sort([("batch_id", 1), ("index", 1)]):
@@ -221,8 +236,9 @@ def _read_with_mongoengine() -> bytes:
 
 
 def _get_list(web: FlaskClient, query: dict[str, str]) -> tuple[float, Document]:
-    """Request a list, and return the seconds until the whole response was read, and the parsed response.
+    """Request the list of batches.
 
+    :returns: the seconds until the whole response was read, and the parsed response.
     :raises RuntimeError: when the status of the response is not 200.
     """
     started = time.perf_counter()

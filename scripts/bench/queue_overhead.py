@@ -28,11 +28,11 @@ _WAIT_TIMEOUT_S: Final = 180.0
 
 
 def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
-    """Compare the time that one claim spends in calls to database and queue with the processing time of its images.
+    """Compare, per image, the time for calls to the database and the queue with the time for processing the image.
 
-    Both times are measured with the code that the worker runs: the steps in ``worker.vision`` with the default
-    augmentations on one thread, and the calls for one claim against real servers. A renewal of the lease is included,
-    although most claims need none.
+    The calls are those for one claim, with which a worker takes several images at once; they use real servers. The
+    processing uses the steps in ``worker.vision`` with the default augmentations on one thread. Both run the same code
+    as a worker. A renewal of the claim's lease is included, although most claims need none.
     """
     process = _create_image_processor()
     fields: dict[str, Any] = {}
@@ -66,7 +66,7 @@ def measure(servers: Servers, images: list[bytes], *, rounds: int) -> list[Row]:
 
 
 def _create_image_processor() -> Callable[[bytes, str], Document]:
-    """Load the model, and return a function that does the whole processing of one image without writing files."""
+    """Load the model, and return a function that processes one image as a worker does, but writes no files."""
     from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import, and only this part needs it
     from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import, and only this part needs it
 
@@ -82,7 +82,11 @@ def _create_image_processor() -> Callable[[bytes, str], Document]:
 
 
 def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[bytes], fields: list[Document]) -> dict[str, float]:
-    """Measure wakeup, claim, renewal, finishing and closing of one batch, and return the seconds of each step."""
+    """Create a batch, claim its images, and finish them; return the seconds of each step.
+
+    The steps include sending the wakeup, renewing the lease, and closing the batch. The images are not processed;
+    ``fields`` holds their results.
+    """
     db = servers.db
     batch_id = new_batch_id()
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -116,7 +120,7 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
 
 
 def _task_cpu_s(servers: Servers) -> float:
-    """Return the CPU seconds that a worker uses for one wakeup when there is no work."""
+    """Return the CPU seconds that a worker uses per wakeup when there are no images to process."""
     with redis.Redis.from_url(servers.redis.url, socket_timeout=5) as client:
         client.delete(IMAGES.name)
         worker = Process("overhead-worker", ["worker.entrypoints.images"], servers.environment, servers.folder)

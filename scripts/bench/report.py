@@ -20,7 +20,7 @@ class Target:
     at_most: float | None = None
 
     def is_met(self, figure: float) -> bool:
-        """Return whether a figure is within the bounds."""
+        """Return whether ``figure`` is within the bounds."""
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
     def __str__(self) -> str:
@@ -79,11 +79,11 @@ class Report:
         self._progress = Console(stderr=True, highlight=False)
 
     def log(self, text: str) -> None:
-        """Print a line of progress."""
+        """Print a line of progress to standard error."""
         self._progress.print(f"[dim]{text}[/dim]")
 
     def add_part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
-        """Measure one part, print its rows, and add the rows to the report."""
+        """Call ``measure``, print the rows that it returns under ``heading``, and add them to the report."""
         self.log(f"{heading} ...")
         rows = measure()
         self.rows += rows

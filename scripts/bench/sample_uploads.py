@@ -43,7 +43,7 @@ def draw_jpeg(seed: int, size: int = JPEG_BYTES) -> bytes:
 class Upload:
     """A body for ``POST /upload_image_batch`` with its media type.
 
-    ``inflated`` is the length of the body in bytes before compression.
+    ``inflated`` is the length of the uncompressed body in bytes.
     """
 
     body: bytes
@@ -53,14 +53,14 @@ class Upload:
 
 
 def json_upload(images: list[bytes]) -> Upload:
-    """Create the JSON body that a camera's script would send."""
+    """Create an upload of images as base64 in JSON, as a camera's script would send it."""
     items = [{"file": base64.b64encode(data).decode(), **_metadata(number)} for number, data in enumerate(images)]
     body = json.dumps(items).encode()
     return Upload(body, "application/json", len(body))
 
 
 def multipart_upload(images: list[bytes]) -> Upload:
-    """Create an upload of the same images and metadata as ``multipart/form-data``."""
+    """Create an upload of images as ``multipart/form-data``, with the same metadata as in ``json_upload``."""
     boundary = "bench-border-7d3f"
     parts = [
         _part(boundary, 'name="metadata"', "application/json", json.dumps([_metadata(n) for n in range(len(images))]).encode())

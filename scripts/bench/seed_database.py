@@ -33,7 +33,9 @@ _RANKS_PER_STEP: Final = 40
 
 
 def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
-    """Fill an empty database, then create the indexes and count the segments of the page index.
+    """Fill an empty database with ``batches`` batches, then create the indexes and prepare the page index.
+
+    To prepare the page index, the batches in each of its segments are counted.
 
     :param log: function that is called with each line of progress.
     :returns: ids of the batches, with the oldest first.
@@ -119,7 +121,10 @@ def _create_batch(rng: random.Random, number: int, created_at: datetime) -> tupl
 
 
 def _finish_image(rng: random.Random, image: Document, finished_at: datetime) -> Document:
-    """Return an image's document as a worker leaves it; two images in a thousand have failed."""
+    """Return an image's document in the state in which a worker leaves it after processing.
+
+    Two in a thousand images have the status ``failed``; all others are ``done``.
+    """
     image["work"] |= {"fence": 1, "finisher": "bench:1:0"}
     image |= {"updated_at": finished_at, "finished_at": finished_at}
     if rng.random() < 0.002:

@@ -145,7 +145,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables of the service's processes: the servers, the blob store, and one OpenMP thread."""
+        """Environment variables for the service's processes: both servers, the blob store, and one OpenMP thread."""
         return {
             "MONGODB_URL": self.mongod.url,
             "MONGODB_DATABASE": "bench",
@@ -185,7 +185,7 @@ class Servers:
 
 @contextmanager
 def running(*processes: Process) -> Iterator[None]:
-    """Stop the processes in reverse order when the context ends."""
+    """Provide a context for processes that are already running; at its end, stop them, with the last one first."""
     try:
         yield
     finally:

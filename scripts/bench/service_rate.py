@@ -29,7 +29,10 @@ timestamps. With twenty polls per second, polling took 1.5% of the two cores."""
 
 
 def measure(folder: Path, *, quick: bool) -> list[Row]:
-    """Compare the service's rate with two bare loops that do its whole processing except reading and writing files.
+    """Compare the images per second of the whole service with those of bare loops.
+
+    The bare loops are as many processes as the service has workers. They process the images like a worker, but without
+    an upload, a database, or reading and writing files.
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
@@ -52,8 +55,8 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 def images_per_second(folder: Path, images: list[bytes], count: int, augmentations: tuple[str, ...]) -> float:
     """Start all processes as ``scripts/start`` does on two cores, upload ``count`` images, and stop all processes.
 
-    :param images: the images of one batch.
-    :returns: images per second from the first 202 until the last image is done.
+    :param images: the images of one batch, which is uploaded repeatedly.
+    :returns: images per second, from the first 202 response after the warm-up until the last image is done.
     """
     with tempfile.TemporaryDirectory(dir=folder) as name, contextlib.ExitStack() as stack:
         servers = Servers(Path(name))
@@ -78,7 +81,7 @@ def images_per_second(folder: Path, images: list[bytes], count: int, augmentatio
 
 
 def _upload(client: UploadClient, images: list[bytes], batches: int) -> float:
-    """Upload batches one after the other.
+    """Upload the same images ``batches`` times as one batch each, one after the other.
 
     :returns: the time when the first batch was accepted, in seconds since the epoch.
     """
@@ -97,7 +100,7 @@ def _is_done(db: Db) -> bool:
 def _last_finished_at(db: Db) -> float:
     """Return the time when the last image was done, in seconds since the epoch.
 
-    The time comes from MongoDB's clock, which is this machine's clock.
+    MongoDB sets this time. It can be compared with times of this process, because MongoDB uses this machine's clock.
     """
     if db.images.count_documents({"status": {"$ne": "done"}}):
         raise RuntimeError("Some images are not done, so the rate cannot be measured.")

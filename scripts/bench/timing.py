@@ -9,11 +9,12 @@ T = TypeVar("T")
 
 
 def interleave(subjects: Mapping[str, Callable[[], T]], rounds: int, *, warmups: int = 1) -> dict[str, list[T]]:
-    """Call every subject once per round and collect the returned samples.
+    """Call every subject once per round, and return the samples of each subject by name.
 
-    The order is rotated by one in each round, so that no subject always runs first.
-    Samples of warm-up rounds are discarded.
+    The order is rotated by one in each round, so that no subject always runs first. Before the measured rounds, there
+    are ``warmups`` rounds, whose samples are discarded.
 
+    :param subjects: functions to call, by name; each call returns one sample.
     :raises ValueError: when ``rounds`` is less than 1.
     """
     if rounds < 1:

@@ -22,11 +22,11 @@ _RECEIVE_BYTES: Final = 65536
 
 
 def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Upload) -> list[Row]:
-    """Hold concurrent uploads in progress, and measure the peak of the web process's memory.
+    """Measure by how much the web process's memory grows per request while concurrent uploads are in progress.
 
     Each case uses a new web process.
 
-    :param cases: the upload and the number of concurrent requests of each case, by name.
+    :param cases: for each case, by name, the upload and the number of concurrent requests.
     :param small: an upload that is sent first, to warm up the process.
     """
     rows = []
@@ -52,7 +52,7 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
 
 
 def _peak(pid: int, work: Callable[[], None]) -> int:
-    """Run ``work``; return by how many bytes a process's memory at its peak exceeded its memory at the beginning."""
+    """Run ``work``, and return by how many bytes the peak of a process's memory exceeds its memory at the beginning."""
     before = _status(pid, "VmRSS")
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
     work()
@@ -67,7 +67,10 @@ def _status(pid: int, name: str) -> int:
 
 
 def _hold(port: int, upload: Upload, concurrent: int) -> None:
-    """Send ``concurrent`` uploads without their last byte; give the server time to read, then send the last bytes."""
+    """Keep ``concurrent`` uploads in progress at the same time, and then complete them.
+
+    To do so, send each upload without its last byte, give the server time to read, and then send the last bytes.
+    """
     headers = [
         f"POST {PATH} HTTP/1.1",
         f"Host: {LOOPBACK}:{port}",

@@ -38,9 +38,11 @@ class Sample:
 
 
 def measure(servers: Servers, upload: Upload, *, rounds: int, clients: tuple[int, ...], requests: int) -> list[Row]:
-    """Measure the service and its three baselines in turn.
+    """Compare the requests per second of the service with those of three baselines.
 
-    :param clients: each number of simultaneous clients with which all four are measured.
+    The service and the baselines are measured in turn.
+
+    :param clients: numbers of simultaneous clients; the service and the baselines are measured with each number.
     :param requests: number of requests per burst, from all clients together. It must be small, because the naive
         implementation keeps all of them in Redis, with 12 MB per request, and Redis can use at most 256 MB.
     """
@@ -91,7 +93,7 @@ def _burst(
 def _clean_up(servers: Servers, written: Path) -> None:
     """Remove the files and messages of a burst, and wait until Redis has rewritten its append-only file.
 
-    Otherwise, the files, the messages and the rewriting would slow down the next subject.
+    Otherwise, the files, the messages and the rewriting would slow down the application that is measured next.
     """
     for folder in (written, servers.blobs / SPOOL):
         shutil.rmtree(folder, ignore_errors=True)
@@ -130,7 +132,10 @@ def _rows(who: str, samples: dict[str, list[Sample]]) -> list[Row]:
 
 
 def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
-    """Measure, per batch, the memory in Redis while no worker consumes the wakeups, and the bytes sent to Redis."""
+    """Measure how many bytes one batch needs in Redis, and how many bytes are sent to Redis for it.
+
+    The service is compared with the naive implementation. No worker runs, so nothing is removed from Redis.
+    """
     names = {OURS: WEB, NAIVE: "scripts.bench.baselines.naive:create_app()"}
     stored: dict[str, float] = {}
     sent: dict[str, float] = {}

@@ -55,7 +55,7 @@ def _has_gpu() -> bool:
 
 
 def _measure(part: str, folder: Path, *, quick: bool) -> list[Row]:
-    """Measure one part.
+    """Measure one part of the benchmark, and return its rows.
 
     Only the module of this part is imported, because a machine with a GPU may lack packages that other parts need.
     """

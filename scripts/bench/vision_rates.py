@@ -32,7 +32,10 @@ MIB: Final = 1024 * 1024
 
 
 def measure_network(*, quick: bool) -> list[Row]:
-    """Compare the rate of detection alone, with 8 images per call on one thread, with that of torch eager."""
+    """Compare the images per second of a ``Detector`` with those of a direct call to the model in torch (eager mode).
+
+    Each call detects objects in 8 images on one thread. The decoding and encoding of images is not measured.
+    """
     rows: list[Row] = []
     rounds = 5 if quick else 15
     for name, load, targets in ((SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))):
@@ -53,7 +56,10 @@ def measure_network(*, quick: bool) -> list[Row]:
 
 
 def measure_whole(*, quick: bool) -> list[Row]:
-    """Compare the rate of the whole processing of JPEGs of 1280x960 with that of a script that uses torchvision."""
+    """Compare the images per second of the whole processing with those of a script that uses torchvision.
+
+    Both process JPEGs of 1280x960 pixels.
+    """
     files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
     script = Script(_load_ssdlite()[0])
     lite = detect.Detector(*_load_ssdlite(), device="cpu", precision="full", threads=1)
@@ -75,7 +81,10 @@ def measure_whole(*, quick: bool) -> list[Row]:
 
 
 def measure_memory(*, quick: bool) -> list[Row]:
-    """Measure the resident memory of a process with the bundled model, before and after many images."""
+    """Measure how much the resident memory of a process with the bundled model grows while it processes many images.
+
+    The memory at the end is compared with the memory after the first group of images.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         first, after = pool.submit(_resident_memory, 5 if quick else 25).result(timeout=600)
     name = "resident memory with torch, OpenVINO and groups of eight pictures, of that after the first group"
@@ -95,7 +104,7 @@ def _resident_memory(groups: int) -> tuple[float, float]:
 
 
 def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> list[Row]:
-    """Measure the duration of each step of the whole processing."""
+    """Measure the milliseconds per image of each step of the whole processing."""
     spent: dict[str, float] = {}
 
     def timed(step: str, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -125,7 +134,7 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
 def _load_ssdlite() -> tuple[Any, ModelCard]:
     """Return torchvision's SSDLite model with random weights from a fixed seed.
 
-    The model takes as long as a trained one, but its detections are meaningless.
+    The model is as fast as a trained one, so it can be used to measure the speed, but its detections are meaningless.
     """
     torch.manual_seed(0)
     model: Any = torchvision.models.get_model(SSDLITE, weights=None, weights_backbone=None, num_classes=_CLASSES)

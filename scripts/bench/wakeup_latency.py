@@ -19,11 +19,14 @@ _EMPTY_AT_MOST_S: Final = 5.0
 
 
 def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> list[Row]:
-    """Run the web front, one worker and the sweep with default settings; measure how soon each upload is claimed.
+    """Measure the seconds from an upload until a worker claims its image.
+
+    The web front, one worker and the sweep run with default settings.
 
     :param upload: an upload of one image.
-    :param idle: number of uploads on the idle machine.
-    :param outages: number of times that Redis is killed and restarted without its data.
+    :param idle: number of uploads to measure while the machine is idle.
+    :param outages: number of uploads to measure that are sent while Redis is down. Their seconds are counted from the
+        restart of Redis, which has then lost its data.
     """
     environment = servers.environment
     web = Gunicorn("latency-web", WEB, environment, servers.folder)

@@ -45,7 +45,7 @@ class Image:
     def identity(self) -> bytes:
         """Digest of the path, size, modification time and metadata fields.
 
-        It changes if the file or its manifest row changes.
+        If the file or its manifest row changes, the digest changes too, and the image counts as a new one.
         """
         parts = (str(self.path.absolute()), self.size, self.mtime_ns, sorted(self.fields.items()))
         return hashlib.sha256(repr(parts).encode()).digest()[:16]
@@ -63,9 +63,9 @@ def find_images(sources: Iterable[Path], *, store: str, camera: str, timestamp: 
     """Find the images in files, folders and manifests.
 
     Folders are searched recursively, and their files are sorted by path. A file whose name ends in ``.csv`` is a
-    manifest. A file that is found several times is returned once. A file that is listed in manifests is returned once
-    for each row with different metadata; if it is also found in another way, only the metadata from the manifests is
-    used.
+    manifest. If the manifests list a file several times, it is returned once for each row with different metadata. Any
+    other file is returned once, even if it is found several times. If a listed file is also found in another way, only
+    the metadata from the manifests is used.
 
     :param timestamp: timestamp of the images for which no manifest sets one; if None, the file's modification time is
         used.
@@ -125,7 +125,7 @@ def _image(path: Path, fields: dict[str, Any]) -> Image:
 def _filename(path: Path) -> str:
     """Return the file's name as text.
 
-    Write bytes that are not UTF-8 in hexadecimal, so that different names stay different.
+    Bytes that are not valid UTF-8 are written in hexadecimal, so that two different names do not become equal.
     """
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")[-_MAX_NAME_LENGTH:]
 

@@ -21,12 +21,12 @@ _HEAD: Final = '{"shelfsight_upload": 2, '
 
 
 class AlreadyRunning(Exception):
-    """Another process uses this resume file."""
+    """Another process is using the resume file of this upload."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingGroup:
-    """A group that an earlier run may have sent.
+    """A group of images that an earlier run may have sent, because it recorded the start, but no result.
 
     ``at`` is the time of the attempt in Unix seconds, and ``images`` describes the files as they were at this time.
     """
@@ -36,7 +36,10 @@ class PendingGroup:
 
 
 class Journal:
-    """The resume file of one upload. ``record_start`` and ``record_result`` are thread-safe."""
+    """The resume file of one upload, which records the groups that were sent, so that a later run can send the rest.
+
+    ``record_start`` and ``record_result`` are thread-safe.
+    """
 
     def __init__(self, path: Path | None, url: str) -> None:
         """Create a journal for uploads to ``url``; if ``path`` is None, nothing is recorded."""
@@ -51,7 +54,9 @@ class Journal:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Lock the file for this process and read it; a truncated line is ignored.
+        """Lock the resume file for this process and read it.
+
+        A truncated line is ignored, because the earlier run may have been killed while it wrote this line.
 
         :raises AlreadyRunning: when another process uses the file.
         :raises UsageError: when the file is not a resume file, or belongs to an upload to another service.
@@ -78,16 +83,16 @@ class Journal:
         return image.identity in self._answered
 
     def record_start(self, key: str, images: list[Image]) -> None:
-        """Record that a group is about to be sent."""
+        """Record that the group with the Idempotency-Key ``key`` is about to be sent."""
         rows = [[str(image.path.absolute()), image.size, image.mtime_ns, image.fields] for image in images]
         self._append({"begun": key, "at": time.time(), "pictures": rows})
 
     def record_result(self, key: str, result: dict[str, Any]) -> None:
-        """Record the result of a group."""
+        """Record the result of the group with the Idempotency-Key ``key``."""
         self._append({"answered": key, **result})
 
     def remove(self) -> None:
-        """Remove the file, which this process has locked."""
+        """Remove the resume file. No other process can be using it, because this process has locked it."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 

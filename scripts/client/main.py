@@ -257,9 +257,10 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def _default_resume_file(arguments: argparse.Namespace) -> Path:
-    """Derive the name of the resume file from what is uploaded, so that different uploads never share a file.
+    """Derive the name of the resume file from the sources, the service and the metadata options.
 
-    The name does not depend on the size of the batches.
+    Uploads that differ in one of these have different files. The name does not depend on the size of the batches, so an
+    upload can be resumed with another size.
     """
     paths = sorted(str(source.absolute()) for source in arguments.sources)
     parts = (paths, arguments.url.rstrip("/"), arguments.store, arguments.camera, arguments.timestamp)

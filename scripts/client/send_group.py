@@ -37,8 +37,11 @@ class Sender:
     """A thread-safe HTTP client for the service."""
 
     def __init__(self, url: str, token: str | None, retry_for_s: float, stop: threading.Event, settled_s: float = SETTLED_S) -> None:
-        """Open the client; once ``stop`` is set, no request is retried.
+        """Open the client.
 
+        :param retry_for_s: seconds for which a request is retried.
+        :param stop: once this event is set, no request is retried.
+        :param settled_s: seconds for which ``send`` repeats an upload that fails with ``idempotency_mismatch``.
         :raises UsageError: when the URL or the token is invalid.
         """
         if token and not (token.isascii() and token.isprintable()):
@@ -67,11 +70,11 @@ class Sender:
     def send(self, key: str, images: list[tuple[Image, bytes]]) -> dict[str, Any]:
         """Upload images with their bytes.
 
-        The body is multipart, because base64 in JSON would be a third larger, and the client would have to encode it
-        and the service to decode it.
+        The body is multipart. Base64 in JSON would make it a third larger, and would have to be encoded by the client
+        and decoded by the service.
 
         :returns: the body of the 202 response, or the problem document if the service refuses the images permanently;
-            ``http`` holds the status code.
+            the added field ``http`` holds the status code.
         :raises GaveUp: when the group is not accepted in time, or is refused for a reason other than its images.
         """
         metadata = json.dumps([image.metadata for image, _ in images])
@@ -99,8 +102,11 @@ class Sender:
         raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
     def fetch_batch(self, batch_id: str, until: float) -> dict[str, Any]:
-        """Request a batch; the response comes when it is finished, after 20 s, or at ``until`` (monotonic seconds).
+        """Request a batch.
 
+        The service responds when the batch is finished, but after at most 20 s, and not later than ``until``.
+
+        :param until: time on the monotonic clock, in seconds.
         :returns: the batch, whether it is finished or not, or the problem document if the batch no longer exists.
         :raises GaveUp: when the service does not respond in time, or the response does not come from Shelfsight.
         """
@@ -116,11 +122,12 @@ class Sender:
         raise GaveUp(f"The service refused the request: {_problem(response, body)}")
 
     def _request(self, send: Callable[[], httpx.Response], failure: str, retry_for_s: float) -> httpx.Response:
-        """Send a request, and retry it for ``retry_for_s`` seconds.
+        """Send a request. If it fails in a way that may be temporary, retry it for at most ``retry_for_s`` seconds.
 
         The retries use exponential backoff, but never begin before the time in ``Retry-After``.
 
-        :raises GaveUp: when no final response arrived within ``retry_for_s``; the message begins with ``failure``.
+        :raises GaveUp: when ``retry_for_s`` is over, or ``stop`` is set, before a response arrives that needs no retry.
+            The message begins with ``failure``.
         """
         until = time.monotonic() + retry_for_s
         wait = _FIRST_WAIT_S

@@ -46,14 +46,17 @@ class Summary:
         return REJECTED if self.rejected or self.failed else 0
 
     def add_group(self, batch_id: str | None, accepted: int, rejected: list[dict[str, str]]) -> None:
-        """Add the result of one group."""
+        """Add the result of sending one group: its batch id, the number of accepted images, and the rejected images."""
         self.accepted += accepted
         self.rejected += rejected
         if batch_id:
             self.batches[batch_id] = accepted
 
     def add_batch(self, batch: dict[str, Any]) -> None:
-        """Add the results of a batch, which may be unfinished."""
+        """Count the images of a batch by result, and count the detected labels.
+
+        An image without a result, in a batch that is unfinished, counts as waiting.
+        """
         for image in batch["images"]:
             if image["status"] == "done":
                 self.done += 1
@@ -64,9 +67,10 @@ class Summary:
                 self.failed[(image["error"] or {}).get("code", image["status"])] += 1
 
     def show(self, console: Console, url: str, how_to_resume: str, *, waited: bool) -> None:
-        """Print the summary, with ``how_to_resume`` after each problem.
+        """Print the summary.
 
-        :param how_to_resume: a sentence for the user; empty if the upload cannot be resumed.
+        :param how_to_resume: a sentence that is appended to each message about an incomplete upload or wait; empty if
+            the upload cannot be resumed.
         :param waited: whether the upload waited for the results.
         """
         for image in self.rejected[:_MAX_SHOWN]:

@@ -45,9 +45,10 @@ class GroupResult:
 def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_bytes: int) -> Iterator[Group]:
     """Yield the groups to send.
 
-    The pending groups of earlier runs come first, then new groups with the images that no earlier run sent. If the file
-    of an image in a pending group was deleted or changed, the image is left out. The group keeps its key, so that the
-    service responds with ``idempotency_mismatch`` if it has already accepted the whole group.
+    The pending groups of earlier runs come first, then new groups with the images that no earlier run sent. An image in
+    a pending group is left out if its file was deleted or changed. The rest of the group keeps its key. If the service
+    has already accepted the whole group, it therefore responds with ``idempotency_mismatch`` instead of storing the
+    images twice.
     """
     pending = set()
     for key, earlier in journal.pending.items():
@@ -61,7 +62,7 @@ def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_b
 
 
 class Upload:
-    """One run that sends many groups."""
+    """One run of the command, which sends many groups."""
 
     def __init__(self, sender: Sender, journal: Journal, stop: threading.Event, max_image_bytes: int) -> None:
         """Create an upload.
@@ -79,8 +80,8 @@ class Upload:
     def send(self, groups: Iterator[Group], parallel: int, on_result: Callable[[Group, GroupResult], None]) -> str | None:
         """Send groups, ``parallel`` at the same time; call ``on_result`` with each result in the caller's thread.
 
-        :returns: the error because of which some groups were not sent; None if there was no error, even if ``stop`` was
-            set.
+        :returns: the first error because of which the upload ended early; None if there was no error, even if ``stop``
+            was set.
         """
         problem = None
         with ThreadPoolExecutor(parallel) as pool:

@@ -77,7 +77,7 @@ class Deployment:
         return self.compose("--profile", "*", "ps", "--quiet", *([] if running else ["--all"]), service).split()
 
     def as_started(self) -> "Deployment":
-        """Return this project with the compose files that it was started with.
+        """Return a copy of this object whose ``files`` are the compose files that the running project was started with.
 
         For example, the files can include ``docker-compose.gpu.yaml``.
 

@@ -91,7 +91,7 @@ def _drain(deployment: Deployment, service: str) -> None:
 
 
 def _wait_until_idle(deployment: Deployment, service: str, log: Log) -> None:
-    """Wait until a service's containers have no connections, for at most ``_IDLE_S`` seconds."""
+    """Wait until a service's containers have no requests in progress, for at most ``_IDLE_S`` seconds."""
     busy = deployment.containers(service)
     time.sleep(_DNS_S)
     until = time.monotonic() + _IDLE_S
@@ -104,9 +104,9 @@ def _wait_until_idle(deployment: Deployment, service: str, log: Log) -> None:
 
 
 def _count_connections(deployment: Deployment, container: str) -> int:
-    """Count the connections to a web container's port.
+    """Return the number of requests in progress in a web container.
 
-    The proxy (nginx) keeps no idle connections, so each connection is a request.
+    This is the number of connections to the container's port, because the proxy (nginx) keeps no idle connections.
     """
     rows = [line.split() for line in deployment.execute(container, "cat", "/proc/net/tcp").splitlines()[1:]]
     return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == _PORT and not row[1].startswith("0100007F") for row in rows)
@@ -115,7 +115,7 @@ def _count_connections(deployment: Deployment, container: str) -> int:
 def _roll_workers(deployment: Deployment, service: str, log: Log) -> None:
     """Replace a service's containers one at a time.
 
-    In the end, there are as many containers as the compose file sets.
+    Afterwards, the service has as many containers as the compose file sets.
     """
     old = deployment.containers(service)
     for number, container in enumerate(old, 1):

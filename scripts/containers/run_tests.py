@@ -31,7 +31,7 @@ _BASE: Final = "python:3.12-slim-bookworm"
 
 
 def main() -> None:
-    """Run the steps; exit with 1 if a step failed."""
+    """Run the steps of the container test; exit with 1 if a step failed."""
     parser = argparse.ArgumentParser(prog="scripts/test-containers", description=__doc__)
     parser.add_argument("--must", action="store_true", help="exit with 1 when there is no Docker engine")
     parser.add_argument("--keep", action="store_true", help="leave the deployment running and print its address")
@@ -106,7 +106,10 @@ def _sizes(deployment: Deployment) -> str:
 
 
 def _up(deployment: Deployment, url: str) -> str:
-    """Start the deployment and wait until /readyz reports ready, which requires a running worker."""
+    """Start the deployment, wait until /readyz reports ready, and return a text with the seconds that this took.
+
+    The deployment is ready only when a worker is running.
+    """
     began = time.monotonic()
     deployment.compose("up", "--detach", "--wait", limit_s=_UP_S)
     compose_s = time.monotonic() - began

@@ -16,14 +16,14 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 def read_body(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """Read the body and respond with 202."""
+    """Read the whole request body, discard it, and respond with 202."""
     for _ in _read_chunks(environ):
         pass
     return _accepted(start_response)
 
 
 def write_body(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """Write the body to one file, sync the file to disk, and respond with 202."""
+    """Write the request body to a new file, sync the file to disk, and respond with 202."""
     path = Path(os.environ["BENCH_FOLDER"]) / uuid.uuid4().hex
     with path.open("wb", buffering=0) as file:
         for part in _read_chunks(environ):

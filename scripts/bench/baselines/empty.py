@@ -4,7 +4,7 @@ from flask import Flask, Response
 
 
 def create_app() -> Flask:
-    """Create the application."""
+    """Create the Flask application."""
     app = Flask(__name__)
 
     @app.get("/")

@@ -27,7 +27,10 @@ class Detection(litserve.LitAPI):
         self._process = create_detection()
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
-        """Return the body unchanged; the annotation of ``request`` makes FastAPI read the body."""
+        """Return the request's body unchanged.
+
+        The parameter ``request`` already holds the body, because its annotation makes FastAPI read the body.
+        """
         return request
 
     def predict(self, x: list[bytes]) -> list[Any]:

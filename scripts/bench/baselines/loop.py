@@ -27,7 +27,7 @@ Pipeline = Callable[[list[bytes]], list[Any]]
 
 
 def create_detection() -> Pipeline:
-    """Load the model on one thread, and return a pipeline that decodes images and detects objects in them.
+    """Load the model for use with one thread, and return a pipeline that decodes images and detects objects in them.
 
     The pipeline returns the detections as values that can be written as JSON.
     """
@@ -40,21 +40,20 @@ def create_detection() -> Pipeline:
 
 
 def create_pipeline() -> Pipeline:
-    """Load the model on one thread, and return a pipeline that does a worker's whole default processing.
-
-    The pipeline does not read or write files.
-    """
+    """Load the model for use with one thread, and return the pipeline that ``full_pipeline`` creates for it."""
     from worker.vision.detection import detect  # noqa: PLC0415 -- torch takes seconds to import
 
     return full_pipeline(detect.load(threads=1))
 
 
 def full_pipeline(detector: Any) -> Pipeline:
-    """Return a pipeline that does a worker's whole default processing with a ``Detector``.
+    """Return a pipeline that processes images with ``detector`` in the way in which a worker does by default.
 
-    The pipeline does not read or write files. As in the service, each image gets a new id, and therefore different
-    random augmentations. If the same eight ids were always used, their augmentations could happen to be cheaper than
-    others.
+    Unlike a worker, the pipeline does not read or write files. As in the service, each image gets a new id, because the
+    random augmentations of an image depend on its id. If every call used the same few ids, the measurement would use
+    the same few augmentations, which could happen to be cheaper than the average.
+
+    :param detector: a ``Detector`` with a loaded model.
     """
     from worker.vision import image_steps, imaging  # noqa: PLC0415 -- torch takes seconds to import
 
@@ -70,7 +69,9 @@ def full_pipeline(detector: Any) -> Pipeline:
 
 
 class LoopProcesses:
-    """The processes of the bare loop. They start once, are idle between measurements, and end when the context ends.
+    """Processes that each run a bare loop, which calls a pipeline with one batch after the other, without any server.
+
+    The processes start once, are idle between measurements, and end when the context ends.
 
     :param create: ``create_detection`` or ``create_pipeline``; it is called in each process.
     """
@@ -81,7 +82,10 @@ class LoopProcesses:
         self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
-        """Process ``count`` images in total after an unmeasured warm-up; return the sum of the processes' rates."""
+        """Process ``count`` images in total after an unmeasured warm-up, and return the images per second.
+
+        :returns: the sum of the rates of all processes.
+        """
         jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
         return sum(job.result(_TIMEOUT_S) for job in jobs)
 
@@ -96,7 +100,10 @@ class LoopProcesses:
 
 @dataclass(frozen=True, slots=True)
 class _Loop:
-    """The state of one process of the loop."""
+    """What one process of ``LoopProcesses`` needs for a measurement.
+
+    All processes wait at ``barrier`` after their warm-up, so that they start measuring at the same moment.
+    """
 
     process: Pipeline
     images: list[bytes]

@@ -9,7 +9,7 @@ QUEUE = "naive"
 
 
 def create_app() -> Flask:
-    """Create the application with the broker at ``REDIS_URL``."""
+    """Create the Flask application; its Celery broker is the Redis whose URL is in the variable ``REDIS_URL``."""
     app = Flask(__name__)
     celery = Celery("naive", broker=os.environ["REDIS_URL"])
     celery.conf.task_default_queue = QUEUE

@@ -33,7 +33,10 @@ class Detection:
 
     @serve.batch(max_batch_size=BATCH_SIZE, batch_wait_timeout_s=_BATCH_TIMEOUT_S)
     async def detect(self, images: list[bytes]) -> list[Any]:
-        """Decode one batch of images at a time, and detect objects in the images."""
+        """Decode a batch of images and detect objects in them.
+
+        Callers pass a single image, and Ray Serve combines the images of concurrent calls into a batch.
+        """
         return await asyncio.to_thread(self._process, images)
 
     async def __call__(self, request: Request) -> Any:
@@ -42,9 +45,10 @@ class Detection:
 
 
 def _stay_on_loopback() -> None:
-    """Make the replica's internal gRPC server listen on loopback only; Ray has no setting for its address.
+    """Make the replica's internal gRPC server listen only on loopback.
 
-    This function must be called before the gRPC server starts.
+    This function must be called before the gRPC server starts. It replaces a function of Ray, because Ray has no
+    setting for the address of this server.
     """
     from ray.serve._private import replica  # noqa: PLC0415 -- needed only in the replica
 

@@ -53,7 +53,7 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
 
 def images_per_second(folder: Path, images: list[bytes], count: int, augmentations: tuple[str, ...]) -> float:
-    """Start all processes as ``scripts/start`` does on two cores, upload ``count`` images, and stop all processes.
+    """Start the processes that ``scripts/start`` starts on a machine with two cores, upload ``count`` images, and stop all processes.
 
     :param images: the images of one batch, which is uploaded repeatedly.
     :returns: images per second, from the first 202 response after the warm-up until the last image is done.

@@ -51,7 +51,7 @@ def main() -> None:
                 break
     finally:
         if arguments.keep:
-            print(f"still running: http://127.0.0.1:{port}, project {_PROJECT}", flush=True)
+            print(f"The containers of project {_PROJECT} are still running at http://127.0.0.1:{port}", flush=True)
         else:
             failed |= not _run_step("down", lambda: _down(deployment))
     sys.exit(1 if failed else 0)

@@ -71,7 +71,7 @@ def check_mongod() -> None:
     try:
         result = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unusable(f"The embedded MongoDB does not run on this machine ({error}). Set MONGODB_URL to a MongoDB server.") from error
+        raise Unusable(f"The embedded MongoDB cannot run on this machine ({error}). Set MONGODB_URL to a MongoDB server.") from error
     if result.returncode == -signal.SIGILL:
         raise Unusable("The embedded MongoDB needs a CPU with AVX. Set MONGODB_URL to a MongoDB server.")
     if result.returncode:
@@ -82,7 +82,7 @@ def check_mongod() -> None:
                 f"The embedded MongoDB needs {library[1]}. Install the package that contains it (for libcurl: apt-get install libcurl4), "
                 "or set MONGODB_URL to a MongoDB server."
             )
-        raise Unusable("The embedded MongoDB does not run on this machine. Set MONGODB_URL to a MongoDB server.")
+        raise Unusable("The embedded MongoDB cannot run on this machine. Set MONGODB_URL to a MongoDB server.")
 
 
 def redis_binary() -> Path:

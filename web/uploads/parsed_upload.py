@@ -35,8 +35,9 @@ class ParsedUpload:
     ``rejected`` contains the errors of the rejected images, with the index of the image as key. ``rejected_digests``
     contains the digests of the rejected images; it is empty unless the client prefers lenient handling.
 
-    ``option_errors`` collects the errors in the options until all images have been read, because errors about sizes take
-    precedence. After that, the errors are raised, so an upload that was parsed successfully has no option errors.
+    Errors in the options are collected in ``option_errors``, and are raised only after all images have been read. The
+    reason is that an image can exceed a size limit, and this error takes precedence. So an upload that was parsed
+    successfully has no option errors.
     """
 
     total: int

@@ -1,6 +1,7 @@
 """Messages that the sandbox's child process and its parent process exchange over pipes.
 
-A message is the length of its content (8 bytes, little-endian), followed by the content.
+A message consists of a length field (8 bytes, little-endian) and the content. The length field holds the number of
+bytes of the content.
 """
 
 import struct

@@ -116,8 +116,8 @@ def decode(data: bytes, *, max_pixels: int, min_side: int | None = None) -> Deco
     :param max_pixels: limit of width x height.
     :param min_side: number of pixels that the caller needs on the longest side of the result. If the longest side of a
         JPEG is at least ``2 * min_side``, the JPEG is decoded at a reduced size. The longest side of the result is then
-        still at least ``min_side``. This takes a fraction of the time because libjpeg leaves out high frequencies. ``width`` and ``height`` of the result
-        are still the dimensions of the full-size image.
+        still at least ``min_side``. This takes a fraction of the time, because libjpeg leaves out high frequencies.
+        ``width`` and ``height`` of the result are still the dimensions of the full-size image.
     :raises VisionError: ``empty``, ``unsupported_format``, ``too_many_pixels``, ``truncated``, ``corrupt``,
         ``out_of_memory``.
     """

@@ -17,7 +17,8 @@ from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure
 
 from shared.errors import StoreAway
-from shared.settings import Mongo, explain
+from shared.settings import Mongo
+from shared.settings_sources import explain
 from shared.storage.mongo import connect
 from shared.storage.schema import create_indexes
 

@@ -6,34 +6,23 @@ and ``web/server/gunicorn_conf.py``.
 """
 
 import ipaddress
-import json
-import os
 import sys
-import warnings
-from collections.abc import Callable
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SecretsSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
 
 from shared.augmentations import AUGMENTATIONS, DEFAULT_AUGMENTATIONS
 from shared.fetch import addresses, urls
 from shared.fetch.rules import FetchRules
+from shared.settings_sources import SettingsGroup, explain, parse_json_list, require
 
 MIB = 1024 * 1024
 
 Network = IPv4Network | IPv6Network
-Item = TypeVar("Item")
 
 
 def _is_loopback(host: str) -> bool:
@@ -41,68 +30,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _parse_json_list(variable: str, value: object, parse_item: Callable[[str], Item], example: str) -> tuple[Item, ...]:
-    """Parse a JSON list.
-
-    pydantic-settings could parse it too, but its error message does not show what to write instead.
-    """
-    try:
-        items = json.loads(value) if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise TypeError("the value is not a list")
-        return tuple(parse_item(str(item)) for item in items)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{variable} must be a JSON list like {example}: {error}") from None
-
-
-def _require(rule_holds: bool, sentence: str) -> None:  # noqa: FBT001 -- reads like an assertion
-    if not rule_holds:
-        raise ValueError(sentence)
-
-
-class SecretFiles(SecretsSettingsSource):
-    """Reads settings from the files in ``SECRETS_DIR``.
-
-    The name of a file is the name of the variable in lower case, such as ``mongodb_url``. A file that cannot be read is
-    an error, although pydantic-settings only warns if ``SECRETS_DIR`` is missing, or if a folder exists in the place of
-    a file. A container mount creates such a folder when the file to mount is missing. If there were only a warning, the
-    service would start with the default value of the setting.
-    """
-
-    def __call__(self) -> dict[str, Any]:
-        """Read the settings from the files.
-
-        :raises SettingsError: when the folder, or the file for a setting, cannot be read.
-        """
-        with warnings.catch_warnings(action="error"):
-            try:
-                return super().__call__()
-            except (UserWarning, OSError) as error:
-                raise SettingsError("SECRETS_DIR") from error
-
-
-class SettingsGroup(BaseSettings):
-    """Base class of all groups of settings.
-
-    An environment variable takes precedence over a file in ``SECRETS_DIR``. An empty variable counts as unset. Unknown
-    variables are ignored.
-    """
-
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- .env files are not read here
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- replaced by SecretFiles
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources of settings, in descending order of precedence."""
-        return init_settings, env_settings, SecretFiles(settings_cls, os.environ.get("SECRETS_DIR") or None)
 
 
 class Mongo(SettingsGroup):
@@ -197,7 +124,7 @@ class Web(SettingsGroup):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _parse_networks(cls, value: object) -> tuple[Network, ...]:
-        return _parse_json_list(
+        return parse_json_list(
             "WEB_TRUSTED_PROXIES", value, ipaddress.ip_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]'
         )
 
@@ -255,17 +182,17 @@ class Worker(SettingsGroup):
 
     @model_validator(mode="after")
     def _check_time_limits(self) -> "Worker":
-        _require(
+        require(
             self.soft_limit_s < self.hard_limit_s,
             "WORKER_HARD_LIMIT_S must be greater than WORKER_SOFT_LIMIT_S, so that a task can release its images "
             "before it is killed",
         )
-        _require(
+        require(
             self.task_s < self.soft_limit_s,
             "WORKER_TASK_S must be less than WORKER_SOFT_LIMIT_S, because otherwise every busy task is "
             "interrupted before it ends",
         )
-        _require(
+        require(
             self.child_timeout_s < self.soft_limit_s,
             "WORKER_CHILD_TIMEOUT_S must be less than WORKER_SOFT_LIMIT_S, because otherwise a task is interrupted "
             "before the sandbox gives up an image that hangs",
@@ -333,7 +260,7 @@ class Fetch(SettingsGroup, FetchRules):
     @field_validator("blocked_domains", "allowed_domains", "permitted_hosts", mode="before")
     @classmethod
     def _parse_names(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
-        return _parse_json_list(
+        return parse_json_list(
             f"FETCH_{info.field_name}".upper(), value, urls.parse_name, '["example.org", "images.example.net"]'
         )
 
@@ -341,7 +268,7 @@ class Fetch(SettingsGroup, FetchRules):
     @classmethod
     def _parse_networks(cls, value: object, info: ValidationInfo) -> tuple[Network, ...]:
         variable = f"FETCH_{info.field_name}".upper()
-        return _parse_json_list(variable, value, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
+        return parse_json_list(variable, value, addresses.parse_network, '["10.0.0.5", "172.16.0.0/12", "fd00::/8"]')
 
 
 class Inspect(SettingsGroup):
@@ -385,7 +312,7 @@ class Inspect(SettingsGroup):
     @model_validator(mode="after")
     def _check_retention(self) -> "Inspect":
         for name, value in (("INSPECT_FRESH_S", self.fresh_s), ("INSPECT_FAILED_S", self.failed_s)):
-            _require(
+            require(
                 value <= self.keep_s,
                 f"{name} must not be greater than INSPECT_KEEP_S, because a deleted result cannot be reused",
             )
@@ -417,7 +344,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_groups(self) -> "Settings":
-        _require(
+        require(
             self.fetch.whole_s < self.worker.hard_limit_s,
             "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, because otherwise a slow source causes the "
             "inspector to be killed",
@@ -439,29 +366,3 @@ def read() -> Settings:
         return Settings()
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explain(error)}")
-
-
-def explain(error: ValidationError | SettingsError) -> str:
-    """Return a sentence that says which setting is wrong and why.
-
-    The sentence does not contain the value of the setting, because the value can be a secret.
-    """
-    if isinstance(error, SettingsError):
-        return f"cannot read a setting: {error}{f': {error.__cause__}' if error.__cause__ else ''}"
-    first = error.errors()[0]
-    reason = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
-        return f"invalid settings: {reason}"
-    variable = _variable(error.title, str(first["loc"][0]))
-    return f"invalid setting: {reason}" if reason.startswith(variable) else f"invalid setting {variable}: {reason}"
-
-
-def _variable(group: str, field: str) -> str:
-    """Return the name of the environment variable for a field of a group of settings.
-
-    If the field has an alias, ``field`` is the alias, which is the name of the variable.
-    """
-    prefixes = {
-        settings.__name__: settings.model_config.get("env_prefix", "") for settings in SettingsGroup.__subclasses__()
-    }
-    return field if field.isupper() else f"{prefixes.get(group, '')}{field}".upper()

@@ -22,7 +22,8 @@ from rich.console import Console
 from scripts.local import embedded_servers, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, load_installation
 from scripts.local.model_errors import ModelErrorLog
-from shared.settings import Settings, explain
+from shared.settings import Settings
+from shared.settings_sources import explain
 
 READY_LIMIT_S: Final = 240.0
 """Time limit in seconds. It is long, because the first start of a worker reads a few hundred MB of libraries, perhaps

@@ -41,3 +41,15 @@ def count(db: Db) -> dict[str, int]:
 def make_pipeline(worker_settings: Settings, db: Db, blobs: BlobStore, detector: Detector, owner: str) -> ImagePipeline:
     """Return a new pipeline that uses these stores. The caller must stop it."""
     return ImagePipeline(open_stores(worker_settings, app="test", db=db, blobs=blobs), detector, owner)
+
+
+def with_many_threads(worker_settings: Settings) -> Settings:
+    """Return settings with so many threads that threads which a test blocks do not delay other images."""
+    return worker_settings.model_copy(update={"vision": worker_settings.vision.model_copy(update={"threads": 15})})
+
+
+def with_turns(worker_settings: Settings, *, in_turn: bool = True) -> Settings:
+    """Return settings with one thread, which takes turns with the model if ``in_turn`` is true."""
+    return worker_settings.model_copy(
+        update={"vision": worker_settings.vision.model_copy(update={"threads": 1, "in_turn": in_turn})}
+    )

@@ -131,6 +131,17 @@ class SlowClients:
                 wait.end()
         return len(ended)
 
+    def end_slowest_body(self) -> None:
+        """End the slowest receipt of a body, if any is slow, because another request needs the memory of its body."""
+        with self._lock:
+            now = time.monotonic()
+            bodies = [wait for wait in self._waits if wait.kind is Wait.BODY and not wait.ended]
+            for wait in bodies:
+                wait.update(now)
+            slow = [wait for wait in bodies if wait.may_be_ended(now)]
+            if slow:
+                min(slow, key=lambda wait: wait.rate(now)).end()
+
     def start_checking(self, count_waiting_requests: Callable[[], int], on_end: Callable[[int], None]) -> None:
         """Start a thread that calls ``check`` until the process ends.
 

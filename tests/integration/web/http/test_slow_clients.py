@@ -14,6 +14,7 @@ from shared.ledger import commits
 from shared.storage.mongo import Db
 from tests.support.gunicorn_front import WebFront, run_web_front
 from tests.support.ledger import new_batch
+from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload
 
 pytestmark = pytest.mark.slow
@@ -99,6 +100,14 @@ def test_a_client_that_loses_its_thread_is_told_when_to_retry(front: WebFront) -
         problem = json.loads(response.read())
     assert (response.status, problem["code"]) == (408, "body_too_slow")
     assert int(response.headers["Retry-After"]) > 0
+
+
+def test_slow_bodies_do_not_hold_the_memory_that_others_need(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
+    body_bytes = 60 * 2**20
+    with run_web_front(mongo, tmp_path, LIMITS_MAX_BYTES_IN_FLIGHT=str(2 * body_bytes)) as front, ExitStack() as stack:
+        for _ in range(2):
+            connect(stack, front).sendall(head(f"Content-Length: {body_bytes}") + b"[")
+        wait_until(lambda: upload(front).status == 202, PROMPT_S, "a slow body has been ended")
 
 
 def test_a_head_that_does_not_end_is_given_up_even_if_threads_are_free(front: WebFront) -> None:

@@ -22,6 +22,7 @@ from web.cached_value import CachedValue
 from web.http.body_limits import BodyBudget
 from web.http.rate_limits import RateLimits
 from web.http.response_cache import ResponseCache
+from web.http.slow_clients import SLOW_CLIENTS
 
 _BACKLOG_MAX_AGE_S: Final = 1.0
 _LEDGER_MAX_AGE_S: Final = 5.0
@@ -42,7 +43,7 @@ class Services:
         self.notifications = Subscriber(settings.redis)
         self.rate_limits = RateLimits(settings)
         self.response_cache = ResponseCache()
-        self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight)
+        self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight, SLOW_CLIENTS.end_slowest_body)
         self.wait_slots = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Acquired by each thread that waits because of ``wait=``. At most a quarter of the threads can wait."""
         self._executor = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="services")

@@ -24,6 +24,7 @@ _MAX_UPLOADS: Final = 512
 """Maximal number of simultaneous uploads: ``limit_conn`` of deploy/nginx/shelfsight.conf."""
 _EXTRA_UPLOADS: Final = 8
 _LARGE_BODY_BYTES: Final = 60 * 1024 * 1024
+_SMALL_BODY_BYTES: Final = 999_990
 _MAX_PAGE_S: Final = 3.0
 """Time limit of a page during 200 slow uploads, on two cores shared by all containers."""
 
@@ -73,13 +74,26 @@ def test_uploads_above_the_connection_limit_are_rejected_with_429(url: str) -> N
     assert {(problem["status"], problem["code"]) for problem in problems} == {(429, "too_many_requests")}
 
 
-def test_bodies_that_exceed_the_upload_buffer_are_rejected_until_it_has_space(url: str, client: httpx.Client) -> None:
+def test_large_uploads_that_stall_leave_space_for_others(url: str) -> None:
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"["))) for _ in range(5)]  # 300 MB, the upload buffer has 256 MB
+        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"["))) for _ in range(5)]
         for connection in connections:
             with contextlib.suppress(ConnectionError):  # rejected while it is sent
                 connection.sendall(b" " * (_LARGE_BODY_BYTES - 1))
+        problems = [read_problem(connection) for connection in wait_for_responses(connections, 3)]  # two of them fit into five eighths of 256 MB
+        assert [(problem["status"], problem["code"]) for problem in problems] == [(429, "too_many_requests")] * 3
+        image = draw_valid_image(random.Random(9))
+        assert asyncio.run(upload_slowly(url, image, 1)) == 202
+
+
+def test_bodies_that_exceed_the_upload_buffer_are_rejected_until_it_has_space(url: str, client: httpx.Client) -> None:
+    address = urlsplit(url)
+    with contextlib.ExitStack() as stack:
+        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _SMALL_BODY_BYTES + 1, b"["))) for _ in range(300)]  # 300 MB, the upload buffer has 256 MB
+        for connection in connections:
+            with contextlib.suppress(ConnectionError):  # rejected while it is sent
+                connection.sendall(b" " * (_SMALL_BODY_BYTES - 1))
         problems = [read_problem(connection) for connection in wait_for_responses(connections, 1)]
         assert {(problem["status"], problem["code"]) for problem in problems} == {(503, "unavailable")}
         assert client.get("/image_batches").status_code == 200

@@ -36,8 +36,14 @@ class Readable(Protocol):
 class BodyBudget:
     """Limits the total size of the request bodies that this process holds at the same time. Thread-safe."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limit: int, on_full: Callable[[], object] = lambda: None) -> None:
+        """Create the budget.
+
+        :param limit: the maximum number of bytes of all bodies together.
+        :param on_full: called before a body is refused because there are too many bytes. It can end slow bodies, so that
+            the client succeeds when it retries.
+        """
+        self._limit, self._on_full = limit, on_full
         self._used = 0
         self._lock = threading.Lock()
 
@@ -51,10 +57,13 @@ class BodyBudget:
             with self._lock:
                 # The only body in the process is always admitted. Otherwise, a body larger than the whole budget would
                 # be refused on every attempt.
-                if self._used > reserved and self._used + size > self._limit:
-                    raise Busy("Too many uploads are in progress; retry in a moment.", retry_after=1)
-                self._used += size
-                reserved += size
+                is_full = self._used > reserved and self._used + size > self._limit
+                if not is_full:
+                    self._used += size
+                    reserved += size
+            if is_full:
+                self._on_full()
+                raise Busy("Too many uploads are in progress; retry in a moment.", retry_after=1)
 
         try:
             yield reserve

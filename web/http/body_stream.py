@@ -11,7 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from flask import Flask, Response, request
@@ -19,9 +19,11 @@ from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 
 from shared.errors import BadRequest, SlowBody
+from web.http.slow_clients import SLOW_CLIENTS, ClientWait, Wait
 
-_MIN_BYTES_PER_S: Final = 8 * 1024
-"""The minimum average number of bytes per second of a body. It applies after the first ``patience_s`` seconds."""
+_MIN_BYTES_PER_S: Final = 32 * 1024
+"""The minimum average number of bytes per second of a body. It applies after the first ``patience_s`` seconds. So there
+is a time limit for each body, which grows with its size: 35 minutes for 64 MB."""
 _DRAIN_S: Final = 2
 _DRAIN_BYTES: Final = 256 * 1024
 
@@ -39,6 +41,7 @@ class BodyStream:
         self._stream, self._socket, self._patience_s = stream, sock, patience_s
         self._started_at, self._received = time.monotonic(), 0
         self._drain_until = math.inf
+        self._wait = ClientWait(sock, Wait.BODY) if sock is not None else None
         self._set_receive_timeout(patience_s)
         if sock is not None and isinstance(stream, Body) and isinstance(stream.reader, ChunkedReader):
             _count_received(stream, self._count)
@@ -49,9 +52,14 @@ class BodyStream:
         If the body has a Content-Length, the result has ``size`` bytes, or fewer at the end of the body. For a chunked
         body, the result is the next piece, which has at most 1 MB and is empty only at the end of the body.
 
-        :raises SlowBody: when no bytes arrived for ``patience_s`` seconds, or when the average rate is too low.
+        :raises SlowBody: when no bytes arrived for ``patience_s`` seconds, when the average rate is too low, or when other
+            requests need the thread and this client is the slowest (see ``web.http.slow_clients``).
         :raises BadRequest: when the connection broke, or when the chunks are malformed.
         """
+        with SLOW_CLIENTS.register(self._wait) if self._wait is not None else nullcontext():
+            return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         reader = self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
         try:
             if self._socket is not None and isinstance(reader, LengthReader):
@@ -62,6 +70,8 @@ class BodyStream:
             self._count(len(data))
         except ParseException:
             self._stream.failed = True  # makes gunicorn close the connection after the response
+            if self._is_ended():
+                raise _too_slow() from None
             raise BadRequest(
                 "The chunked encoding of the body is malformed or incomplete; send the body again.",
                 code="malformed_chunks",
@@ -69,7 +79,7 @@ class BodyStream:
         except OSError as error:
             self._stream.failed = True
             if isinstance(error, BlockingIOError):
-                raise SlowBody("The body arrives too slowly; retry over a faster connection.") from None
+                raise _too_slow() from None
             raise BadRequest("The connection broke before the end of the body.", code="incomplete_body") from None
         return data
 
@@ -111,11 +121,16 @@ class BodyStream:
                 received = sock.recv_into(view[body.tell() :], flags=socket.MSG_WAITALL)
                 reader.length -= received
                 if not received:
+                    if self._is_ended():
+                        raise BlockingIOError
                     break
                 body.seek(received, io.SEEK_CUR)
                 self._count(received)
         body.truncate()
         return body.getvalue()
+
+    def _is_ended(self) -> bool:
+        return self._wait is not None and self._wait.ended
 
     def _count(self, received: int) -> None:
         self._received += received
@@ -129,6 +144,10 @@ class BodyStream:
             whole = int(seconds)
             timeval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+
+def _too_slow() -> SlowBody:
+    return SlowBody("The body arrives too slowly; retry later, or over a faster connection.", retry_after=5)
 
 
 class _CountingUnreader:

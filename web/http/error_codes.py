@@ -26,7 +26,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "image_pending": ErrorCode(404, "The file does not exist yet. The Retry-After header says when to retry."),
     "image_failed": ErrorCode(404, "The image could not be processed, so this file was not created. To download the original, end the URL with the extension of its format, for example `.png`."),
     "method_not_allowed": ErrorCode(405, "The resource does not support this method. The Allow header lists the supported methods."),
-    "body_too_slow": ErrorCode(408, "No bytes of the body arrived for too long, or the average rate of the body is too low."),
+    "body_too_slow": ErrorCode(408, "No bytes of the body arrived for too long, the average rate of the body is too low, or the body was the slowest while other requests waited. The Retry-After header says when to retry."),
     "request_in_flight": ErrorCode(409, "The first request with this Idempotency-Key is still being handled, or MongoDB cannot confirm yet that it was accepted. The Retry-After header says when to retry."),
     "batch_deleted": ErrorCode(410, "The batch that was created with this Idempotency-Key has been deleted."),
     "precondition_failed": ErrorCode(412, "The ETag of the file does not match If-Match, or the file changed after the time in If-Unmodified-Since."),

@@ -1,17 +1,27 @@
-"""A gunicorn thread worker that returns problem documents for the requests that gunicorn itself refuses."""
+"""A gunicorn thread worker that is safe against slow clients and returns problem documents for the requests that it refuses.
+
+gunicorn waits in a request thread, without a time limit, for the head of a request and until a response is sent. So a few
+clients that send or receive slowly could occupy all threads. This worker gives a thread only to connections on which bytes
+have arrived, and registers all waits for clients at ``web.http.slow_clients``, which ends those that take too long.
+"""
 
 import http
 import socket
+import threading
 import uuid
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any, Final
 
 import orjson
 from gunicorn import util
 from gunicorn.http.errors import LimitRequestHeaders, LimitRequestLine, ParseException
+from gunicorn.workers import gthread
 from gunicorn.workers.gthread import ThreadWorker
 
 from web.http.error_codes import CODES
 from web.http.problems import INTERNAL_ERROR_DETAIL, MEDIA_TYPE, document
+from web.http.slow_clients import SLOW_CLIENTS, ClientWait, Wait
 
 _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (LimitRequestLine, "uri_too_long", "The URL is too long; shorten it."),
@@ -27,7 +37,63 @@ _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """A gunicorn thread worker that answers invalid requests with problem documents."""
+    """A gunicorn thread worker that bounds the waits for clients, and answers invalid requests with problem documents."""
+
+    def init_process(self) -> None:
+        """Start the thread that ends the waits for slow clients. Then run the worker until the process ends."""
+        self._lock = threading.Lock()
+        self._waiting_requests = 0
+        """The number of requests that wait for a thread."""
+        self._current_wait = threading.local()
+        SLOW_CLIENTS.start_checking(
+            lambda: self._waiting_requests,
+            lambda ended: self.log.warning("%d connections were ended because their clients were too slow", ended),
+        )
+        super().init_process()
+
+    def load_wsgi(self) -> None:
+        """Load the application, and register the time after it has returned as a wait for the client."""
+        super().load_wsgi()
+        application = self.wsgi
+
+        def call(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            response: Iterable[bytes] = application(environ, start_response)
+            wait = ClientWait(environ["gunicorn.socket"], Wait.RESPONSE)
+            self._current_wait.stack.enter_context(SLOW_CLIENTS.register(wait))
+            return response
+
+        self.wsgi = call
+
+    def enqueue_req(self, conn: Any) -> None:
+        """Submit a connection to the thread pool."""
+        with self._lock:
+            self._waiting_requests += 1
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """Handle a request on a connection in a thread of the pool.
+
+        A new connection without data is returned to the event loop at once. gunicorn would wait for five seconds.
+        """
+        with self._lock:
+            self._waiting_requests -= 1
+        if not conn.initialized and not conn.wait_for_data(0):
+            return gthread._DEFER  # noqa: SLF001 -- the value that finish_request expects
+        with ExitStack() as stack:
+            self._current_wait.stack = stack
+            stack.enter_context(SLOW_CLIENTS.register(ClientWait(conn.sock, Wait.HEAD)))
+            return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Handle a request whose head has been received."""
+        self._current_wait.stack.close()  # the wait for the head is over
+        return super().handle_request(req, conn)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When the worker stops, close idle connections by ``deadline``, including those that never had a request."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
         """Answer a request that never reached the application.

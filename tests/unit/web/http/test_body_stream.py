@@ -202,6 +202,10 @@ class Broken:
     def setsockopt(self, *_: object) -> None:
         """Ignore it."""
 
+    def getsockopt(self, *_: object) -> bytes:
+        """Raise as a reset connection does."""
+        raise ConnectionResetError
+
     def recv_into(self, *_: object, **__: object) -> int:
         """Raise as a reset connection does."""
         raise ConnectionResetError

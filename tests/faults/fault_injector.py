@@ -31,7 +31,10 @@ _KILLS_PER_REQUIRED_HIT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class FaultCounts:
-    """How many faults to inject: SIGKILLs of our own processes, and faults of the servers and the disk."""
+    """How many faults to inject: SIGKILLs of our own processes, and faults of the servers and the disk.
+
+    ``mongo_kills`` is the number of each of the faults that the stack has for MongoDB.
+    """
 
     kills: int
     flushes: int
@@ -85,7 +88,7 @@ class FaultInjector:
         """Return the wanted faults that did not happen, with their numbers. A disk that cannot be filled here does not count."""
         required = {
             "redis flushed": wanted.flushes,
-            "mongod killed": wanted.mongo_kills,
+            **dict.fromkeys(self._stack.mongodb_faults(), wanted.mongo_kills),
             "redis frozen": wanted.redis_outages,
             "redis killed": wanted.redis_outages,
             "redis full": wanted.redis_outages,
@@ -115,7 +118,7 @@ class FaultInjector:
         stack = self._stack
         faults: list[tuple[str, Callable[[], bool]]] = []
         faults += [("redis flushed", lambda: self._call_redis(lambda client: client.flushall()))] * wanted.flushes
-        faults += [("mongod killed", lambda: stack.kill("mongod"))] * wanted.mongo_kills
+        faults += list(stack.mongodb_faults().items()) * wanted.mongo_kills
         faults += [("redis frozen", lambda: stack.freeze("redis-server", _OUTAGE_S))] * wanted.redis_outages
         faults += [("redis killed", lambda: stack.kill("redis-server"))] * wanted.redis_outages
         faults += [("redis full", self._fill_redis)] * wanted.redis_outages

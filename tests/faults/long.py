@@ -30,6 +30,11 @@ def main() -> None:
         "--mongo-kills", type=int, default=20, help="number of times that mongod is killed (default: %(default)s)"
     )
     parser.add_argument(
+        "--replica-set",
+        action="store_true",
+        help="use a replica set with three members; its primary is killed, frozen, and stepped down, each as often as --mongo-kills says",
+    )
+    parser.add_argument(
         "--pause", type=float, default=1.5, help="average number of seconds between two faults (default: %(default)s)"
     )
     parser.add_argument(
@@ -41,7 +46,7 @@ def main() -> None:
     wanted = FaultCounts(options.kills, options.flushes, options.mongo_kills, redis_outages=5, disk_fills=5)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="shelfsight-faults-", ignore_cleanup_errors=True) as folder:
-        stack = FaultStack(Path(folder))
+        stack = FaultStack(Path(folder), with_replica_set=options.replica_set)
         try:
             stack.start()
             tables, problems = _run(stack, wanted, options)

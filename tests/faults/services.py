@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from shared import settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
 from tests.faults.fault_plan import VARIABLE, FaultPlan
+from tests.faults.replica_set import ReplicaSet
 
 MIB: Final = 1024 * 1024
 LEASE_S: Final = 4
@@ -44,14 +46,20 @@ _SETTINGS: Final = {
 class FaultStack:
     """One running installation. ``fill_disk`` works only when this process may mount a file system."""
 
-    def __init__(self, folder: Path, *, workers: int = 2) -> None:
-        """Use ``folder`` for all data. ``start`` starts the processes."""
-        self.installation = Installation(folder, embedded_servers.free_port(), workers, embedded_mongodb=True, embedded_redis=True)
+    def __init__(self, folder: Path, *, workers: int = 2, with_replica_set: bool = False) -> None:
+        """Use ``folder`` for all data. ``start`` starts the processes.
+
+        :param with_replica_set: use a replica set with three members instead of the embedded one with a single member.
+        """
+        self.replica_set = ReplicaSet(folder / "mongodb") if with_replica_set else None
+        self.installation = Installation(
+            folder, embedded_servers.free_port(), workers, embedded_mongodb=not with_replica_set, embedded_redis=True
+        )
         self.plan = FaultPlan(folder / "plan")
         self.url = f"http://{embedded_servers.LOOPBACK}:{self.installation.port}"
         self.mounted = False
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._db: tuple[int, Db] | None = None
+        self._db: tuple[str, Db] | None = None
         self._connection_lock = threading.Lock()
 
     def start(self) -> None:
@@ -59,6 +67,9 @@ class FaultStack:
         self.installation.prepare()
         self._mount()
         variables = {name: value for name, value in os.environ.items() if name not in {"MONGODB_URL", "REDIS_URL"}}
+        if self.replica_set is not None:
+            self.replica_set.start()
+            variables["MONGODB_URL"] = self.replica_set.url
         command = [sys.executable, "-m", "scripts.local.exec_child", "guard", str(self.installation.run / "test-guard.pid"), "--"]
         command += [sys.executable, "-m", "tests.faults.faulty_watchdog", "--data", str(self.installation.data)]
         command += ["--port", str(self.installation.port), "--workers", str(self.installation.workers)]
@@ -99,6 +110,8 @@ class FaultStack:
             except subprocess.TimeoutExpired:
                 self._watchdog.kill()
                 self._watchdog.wait(60)
+        if self.replica_set is not None:
+            self.replica_set.stop()
         if self.mounted:
             subprocess.run(["umount", "-l", self.blobs_root], check=True, timeout=20)
 
@@ -114,13 +127,13 @@ class FaultStack:
 
     @property
     def db(self) -> Db:
-        """The database at its current port. The upload threads use it too, so a lock guards the connection."""
-        port = self._port("mongod")
+        """The database at its current address. The upload threads use it too, so a lock guards the connection."""
+        url = self.replica_set.url if self.replica_set is not None else embedded_servers.mongo_url(self._port("mongod"))
         with self._connection_lock:
-            if self._db is None or self._db[0] != port:
+            if self._db is None or self._db[0] != url:
                 if self._db is not None:
                     self._db[1].client.close()
-                self._db = (port, connect(settings.Mongo(url=embedded_servers.mongo_url(port)), app="faults"))
+                self._db = (url, connect(settings.Mongo(url=url), app="faults"))
             return self._db[1]
 
     def redis(self) -> "redis.Redis":
@@ -147,6 +160,16 @@ class FaultStack:
         except psutil.NoSuchProcess:
             return False
         return True
+
+    def mongodb_faults(self) -> dict[str, Callable[[], bool]]:
+        """Return the faults of MongoDB by name. Each returns False when it cannot be injected at the moment."""
+        if self.replica_set is None:
+            return {"mongod killed": lambda: self.kill("mongod")}
+        return {
+            "primary killed": self.replica_set.kill_primary,
+            "primary frozen": self.replica_set.freeze_primary,
+            "primary stepped down": self.replica_set.step_down_primary,
+        }
 
     def freeze(self, kind: str, seconds: float) -> bool:
         """Send SIGSTOP to a process, and SIGCONT after ``seconds``. Return False when there is no such process."""

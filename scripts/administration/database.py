@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec
+from typing import Concatenate, Final, NoReturn, ParamSpec
 
 import click
 from pydantic import ValidationError
@@ -54,11 +54,13 @@ def _reported_errors() -> Iterator[None]:
         _exit(UNAVAILABLE, f"{error.detail} Cause: {error.__cause__}")
     except Locked as error:
         _exit(LOCKED, str(error))
-    except (ShelfsightError, MigrationError, IndexConflict) as error:
+    except IndexConflict as error:  # its message contains the cause
+        _exit(FAILED, str(error))
+    except (ShelfsightError, MigrationError) as error:
         _exit(FAILED, f"{error}{f' Cause: {error.__cause__}' if error.__cause__ else ''}")
 
 
-def _exit(code: int, sentence: str) -> None:
+def _exit(code: int, sentence: str) -> NoReturn:
     click.echo(f"error: {sentence}", err=True)
     sys.exit(code)
 

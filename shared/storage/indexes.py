@@ -29,14 +29,14 @@ class IndexName(NamedTuple):
     """The collection and the name of a declared index."""
 
     collection: str
-    index: str
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.collection}.{self.index}"
+        return f"{self.collection}.{self.name}"
 
 
 class IndexConflict(Exception):
-    """A declared index cannot be created because the database has an index with the same name or the same keys.
+    """A declared index cannot be created, because the database has another index with the same name or the same keys.
 
     An index whose declaration changes must get a new name. A migration drops the old index in a later release.
     """
@@ -127,21 +127,31 @@ def _build(db: Db, collection: str, models: Sequence[IndexModel], on_wait: OnWai
 
     thread = threading.Thread(target=build, name="build-indexes", daemon=True)  # must not delay the end of the process
     thread.start()
-    while thread.join(_WAIT_S) or thread.is_alive():
+    thread.join(_WAIT_S)
+    while thread.is_alive():
         on_wait(_read_build(db, collection))
+        thread.join(_WAIT_S)
     for error in errors:
         if isinstance(error, OperationFailure) and error.code in _CONFLICTS:
-            names = ", ".join(model.document["name"] for model in models)
-            raise IndexConflict(
-                f"MongoDB refuses to create the indexes {names} of the collection {collection}, because one of them has the "
-                f"name or the keys of another index: {(error.details or {}).get('errmsg')}"
-            ) from error
+            names = ", ".join(_conflicting(db, collection, models))
+            message = (error.details or {}).get("errmsg")
+            raise IndexConflict(f"The database has other indexes with the names or the keys of {names} in the collection {collection}: {message}") from error
         raise error
+
+
+def _conflicting(db: Db, collection: str, models: Sequence[IndexModel]) -> list[str]:
+    """Return the names of those indexes that have the same name or the same keys as an existing index."""
+    built = _list_built(db, collection)
+    return [
+        model.document["name"]
+        for model in models
+        if any(spec["name"] == model.document["name"] or spec["key"] == dict(model.document["key"]) for spec in built)
+    ]
 
 
 def _read_build(db: Db, collection: str) -> IndexBuild:
     """Return the progress of a build; it is unknown if the user of the database may not see other users' operations."""
-    pipeline = [
+    pipeline: list[Document] = [
         {"$currentOp": {"allUsers": True, "idleConnections": False}},
         {"$match": {"ns": f"{db.name}.{collection}", "command.createIndexes": collection, "progress": {"$exists": True}}},
     ]

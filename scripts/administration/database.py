@@ -11,12 +11,13 @@ import click
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from shared.errors import ShelfsightError, StoreAway
+from shared.errors import ShelfsightError, StoreAway, StoreMisconfigured
 from shared.settings import Mongo
 from shared.settings_sources import explain
 from shared.storage.indexes import IndexConflict
 from shared.storage.migrations.errors import Locked, MigrationError
 from shared.storage.mongo import Db, connect
+from shared.storage.mongo_errors import describe
 
 FAILED: Final = 1
 UNAVAILABLE: Final = 3
@@ -51,13 +52,17 @@ def _reported_errors() -> Iterator[None]:
     except (ValidationError, SettingsError) as error:
         _exit(FAILED, explain(error))
     except StoreAway as error:
-        _exit(UNAVAILABLE, f"{error.detail} Cause: {error.__cause__}")
+        _exit(FAILED if isinstance(error, StoreMisconfigured) else UNAVAILABLE, _with_cause(error))
     except Locked as error:
         _exit(LOCKED, str(error))
     except IndexConflict as error:  # its message contains the cause
         _exit(FAILED, str(error))
     except (ShelfsightError, MigrationError) as error:
-        _exit(FAILED, f"{error}{f' Cause: {error.__cause__}' if error.__cause__ else ''}")
+        _exit(FAILED, _with_cause(error))
+
+
+def _with_cause(error: Exception) -> str:
+    return f"{error} Cause: {describe(error.__cause__)}" if error.__cause__ is not None else str(error)
 
 
 def _exit(code: int, sentence: str) -> NoReturn:

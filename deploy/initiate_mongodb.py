@@ -1,8 +1,8 @@
 """``python -m deploy.initiate_mongodb``: initiate a new MongoDB as a replica set with one member.
 
-The program also creates the users and the indexes. It runs in the network namespace of the MongoDB container, because a
-server that has no users yet accepts these commands only from localhost (MongoDB's localhost exception). It can be run
-again: it leaves everything that already exists unchanged.
+The program also creates the users, and runs the migrations, which create the indexes. It runs in the network namespace
+of the MongoDB container, because a server that has no users yet accepts these commands only from localhost (MongoDB's
+localhost exception). It can be run again: it leaves everything that already exists unchanged.
 """
 
 import sys
@@ -16,11 +16,12 @@ from pydantic_settings import SettingsError
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure
 
+from scripts.administration.progress_line import ProgressLine
 from shared.errors import StoreAway
 from shared.settings import Mongo
 from shared.settings_sources import explain
+from shared.storage.migrations import runner
 from shared.storage.mongo import connect
-from shared.storage.schema import create_indexes
 
 _ADMINISTRATOR: Final = "administrator"
 _PASSWORD: Final = Path("/secrets/mongodb/administrator")
@@ -43,6 +44,7 @@ def main() -> None:
     while True:
         try:
             _prepare(mongo)
+            _migrate(mongo)
         except (ConnectionFailure, OperationFailure, StoreAway) as error:
             if time.monotonic() > until:
                 sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s ({error}); see the log of the mongodb container")
@@ -62,9 +64,12 @@ def _prepare(mongo: Mongo) -> None:
     with _connect_locally(username=_ADMINISTRATOR, password=_PASSWORD.read_text()) as administrator:
         roles = [{"role": "readWrite", "db": mongo.database}, {"role": "dbAdmin", "db": mongo.database}]
         _run_once({_USER_EXISTS}, administrator, "createUser", user, pwd=password, roles=roles)
+
+
+def _migrate(mongo: Mongo) -> None:
     db = connect(mongo, app="initiate")
     try:
-        create_indexes(db)
+        runner.migrate(db, ProgressLine().show)
     finally:
         db.client.close()
 

@@ -26,8 +26,10 @@
     │   ├── UpstreamStatus         422 upstream_status, with the status that the source returned
     │   └── SourceTooLarge         413 source_too_large
     ├── InspectionLost             500 inspection_lost
+    ├── StoreRefused               500 internal_error; MongoDB refuses an operation because of a defect of the service
     └── Environment                the service cannot accept the request now; the client can retry
         ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
+        │   └── StoreMisconfigured 503 database_misconfigured; MongoDB lacks an index, or refuses the service's user
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
         └── DiskFull               507 disk_full
@@ -260,6 +262,10 @@ class InspectionLost(ShelfsightError):
     default_code = "inspection_lost"
 
 
+class StoreRefused(ShelfsightError):
+    """MongoDB responds, but refuses an operation, and would refuse it again. The cause is a defect of the service."""
+
+
 class Environment(ShelfsightError):
     """An error caused by the service's environment. The client can retry later.
 
@@ -275,6 +281,15 @@ class StoreAway(Environment):
     """MongoDB or the blob store does not respond, or Redis, which counts the requests of a client, does not respond."""
 
     default_code = "database_unavailable"
+
+
+class StoreMisconfigured(StoreAway):
+    """MongoDB responds, but refuses all operations of a kind until an operator acts.
+
+    An index is missing, the user has no access, or the server lacks a function. The error sentence names the remedy.
+    """
+
+    default_code = "database_misconfigured"
 
 
 class CommitUnknown(Environment):

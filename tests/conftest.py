@@ -11,8 +11,8 @@ from PIL import Image
 
 from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
+from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
-from shared.storage.schema import create_indexes
 from tests.support.image_sources import PERMITTED_ADDRESS
 from tests.support.service_stack import Service, Stack
 

@@ -14,8 +14,8 @@ from pymongo.write_concern import WriteConcern
 
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ledger import commits, page_index
+from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, Document
-from shared.storage.schema import create_indexes
 
 PER_BATCH: Final = 32
 STORE: Final = "store-a"

@@ -17,8 +17,8 @@ from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
+from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
-from shared.storage.schema import create_indexes
 
 WEB = "web.app:create_app()"
 _START_TIMEOUT_S = 60.0

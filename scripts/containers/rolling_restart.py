@@ -19,9 +19,8 @@ SERVICES: Final = ("web", "worker", "inspector", "sweep")
 _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
-_INDEXES_S: Final = 3600
-"""Time limit in seconds. Building an index over millions of images takes a long time; meanwhile, the old containers
-serve requests."""
+_MIGRATE_S: Final = 12 * 3600
+"""Time limit in seconds. Changing millions of documents takes a long time; meanwhile, the old containers serve requests."""
 _IDLE_S: Final = 90
 """Time limit in seconds. It is longer than the 75 s for which nginx waits for a response."""
 _DNS_S: Final = 2.5
@@ -41,8 +40,8 @@ def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
     :raises EngineError: when a container did not start or stop; the containers that serve requests then continue to
         run.
     """
-    log("creating the database indexes that the new version needs")
-    deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "shared.storage.schema", limit_s=_INDEXES_S)
+    log("running the migrations of the new version")
+    deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "scripts.administration", "migrate", limit_s=_MIGRATE_S, shown=True)
     if "web" in services:
         _roll_web(deployment, log)
     for service in ("worker", "inspector"):

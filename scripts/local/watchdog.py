@@ -36,7 +36,6 @@ _PID_S: Final = 60.0
 """Time limit in seconds for a running supervisor to start a server."""
 _SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
-_INDEXES_S: Final = 120
 _CALL_ERRORS: Final = (OSError, Error, HTTPException)
 """Errors that are raised by calls to a supervisor that is not running or is killed during the call."""
 
@@ -126,14 +125,32 @@ class Watchdog:
             self._wait_for("mongod", "MongoDB", lambda pid: embedded_servers.wait_for_mongod(ports["mongod"], pid))
         if installation.embedded_redis:
             self._wait_for("redis", "Redis", lambda pid: embedded_servers.wait_for_redis(ports["redis"], pid))
-        installation.write_stage(Stage("Creating the database indexes"))
-        if subprocess.run([sys.executable, "-m", "shared.storage.schema"], cwd=ROOT, check=False, timeout=_INDEXES_S).returncode:
-            remedy = "see mongod.log" if installation.embedded_mongodb else "check that the MongoDB at MONGODB_URL is reachable"
-            raise embedded_servers.Unusable(f"creating the database indexes failed: {remedy}")
+        self._migrate()
         rpc = supervisor_proxy(installation)
         for name in installation.commands(ports):
             if name not in _SERVERS:
                 rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes positional arguments only
+
+    def _migrate(self) -> None:
+        """Run the migrations, which create the indexes, too; there is no time limit while the command runs.
+
+        :raises Unusable: when the command failed.
+        """
+        began, last = time.monotonic(), ""
+        self._installation.write_stage(Stage("Updating the database", began))
+        command = [sys.executable, "-m", "scripts.administration", "migrate"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None  # noqa: S101 -- stdout is a pipe
+            try:
+                for line in process.stdout:
+                    last = line.strip()
+                    _log(last)
+                    self._installation.write_stage(Stage(f"Updating the database: {last}", began))
+            except BaseException:  # such as StopRequested; on SIGTERM, the command releases its lock
+                process.terminate()
+                raise
+        if process.returncode:
+            raise embedded_servers.Unusable(f"updating the database failed: {last}")
 
     def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
         """Wait until a server is ready; there is no time limit while its process runs.

@@ -15,7 +15,7 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import image_id
 from shared.ledger.idempotency import KEPT_S, KeyReservation
-from shared.storage import schema
+from shared.storage import mongo_errors, schema
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 _ABANDON_S: Final = 5.0
@@ -75,6 +75,7 @@ def commit_batch(
         the spool of the batch is durable, or raises an exception, which prevents the commit.
     :param deadline_s: seconds for the transaction, including its retries.
     :raises StoreAway: when nothing was accepted. The batch will not be accepted later either.
+    :raises StoreRefused: when MongoDB refuses the documents. Nothing was accepted.
     :raises CommitUnknown: when MongoDB did not respond to the commit, so the batch may have been accepted;
         ``extra["batch_id"]`` is its id.
     :raises InFlight: when a later request has taken over the key. Nothing was accepted.
@@ -95,15 +96,10 @@ def commit_batch(
         except _UnknownOutcome as error:
             _resolve_outcome(db, batch.id, error)
             break
-        except OperationFailure as error:
-            if not error.has_error_label("TransientTransactionError"):
-                raise StoreAway(
-                    "The database refused the transaction; nothing was accepted. Retry later.", retry_after=2
-                ) from error
         except PyMongoError as error:  # the commit was not sent, so the server rolls back
-            raise StoreAway(
-                "The database does not respond; nothing was accepted. Retry later.", retry_after=2
-            ) from error
+            is_conflict = isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
+            if not is_conflict:
+                raise mongo_errors.translate(error) from error
 
 
 def abandon(db: Db, batch_id: str) -> bool:
@@ -174,7 +170,8 @@ def _resolve_outcome(db: Db, batch_id: str, cause: Exception) -> None:
     """Find out whether a commit without a response took place, by trying to abandon the batch."""
     try:
         is_abandoned = abandon(db, batch_id)
-    except PyMongoError:
+    except PyMongoError as error:
+        mongo_errors.translate(error)  # logs why the outcome is unknown
         raise CommitUnknown(
             "The database did not respond to the commit, so the batch may have been accepted. "
             "Retry with the same Idempotency-Key.",

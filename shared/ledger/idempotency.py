@@ -15,6 +15,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.write_concern import WriteConcern
 
 from shared.errors import Gone, IdempotencyMismatch, InFlight
+from shared.storage import mongo_errors
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 IN_FLIGHT_S: Final = 60
@@ -105,6 +106,8 @@ def _read_response(db: Db, found: Document) -> StoredResponse:
                 {"_id": record["batch_id"], "listed": True}, {"_id": 1}
             )
     except PyMongoError as error:  # it is unknown whether the request was accepted
+        if not mongo_errors.is_unavailable(error):
+            raise mongo_errors.translate(error) from error
         raise InFlight(
             "The database cannot confirm yet that the first request with this Idempotency-Key was accepted. Retry later.",
             retry_after=_RETRY_AFTER_S,

@@ -6,13 +6,13 @@ from typing import Any
 
 from pymongo import MongoClient
 from pymongo.database import Database
-from pymongo.errors import ExecutionTimeout, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from shared import settings
-from shared.errors import StoreAway, TooSlow
+from shared.storage import mongo_errors
 
 Document = dict[str, Any]
 Db = Database[Document]
@@ -59,13 +59,11 @@ def linearizable(db: Db) -> Db:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Convert the driver's errors to domain errors.
+    """Convert the driver's errors to domain errors; ``shared.storage.mongo_errors`` describes which.
 
     The original error remains attached as the cause. It appears in the log and is never shown to a client.
     """
     try:
         yield
-    except ExecutionTimeout as error:
-        raise TooSlow("The query took too long; use cursor=newest or a narrower filter.") from error
     except PyMongoError as error:
-        raise StoreAway("The database does not respond; retry later.", retry_after=2) from error
+        raise mongo_errors.translate(error) from error

@@ -5,10 +5,11 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the initial documents that ``shared.ledger.commits`` inserts
 - the list of fields that responses must not contain, and the OpenAPI schemas of the other fields
 - the validation of documents in the tests
-- the indexes, which ``python -m shared.storage.schema`` creates before any other program starts
+- the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
-Four small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
-``heartbeats`` (test writes of the web front), ``leases`` (the lease of the sweep) and ``bonds`` (the store identity).
+Five small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
+``heartbeats`` (test writes of the web front), ``leases`` (the leases of the sweep and of the migrations), ``bonds`` (the
+store identity) and ``migrations`` (the records of the migrations, see ``shared.storage.migrations``).
 
 MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
 
@@ -19,18 +20,14 @@ MongoEngine stores unknown keyword arguments as attributes of the field. This mo
 - ``shown_as``: the type of the field in responses, if it is narrower than the type of the MongoEngine field.
 """
 
-from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
 import mongoengine as me
 from pymongo import IndexModel
-from pymongo.errors import CollectionInvalid
 
 from shared.ids import BATCH_ID_PATTERN, DIGEST_ID_PATTERN, IMAGE_ID_PATTERN, SHA256_PATTERN
-from shared.settings import read
 from shared.states import BatchState, ImageState
-from shared.storage.mongo import Db, connect, translate_errors
 
 MAX_NAME_LENGTH: Final = 200
 """Maximum length, in characters, of the names of stores and cameras."""
@@ -100,6 +97,10 @@ class Image(me.Document):
     created_at = me.DateTimeField(required=True)
     updated_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
+    # ``account`` and ``created_by`` are null until there are accounts. In documents that old code has written, they are
+    # missing, which means the same.
+    account = me.StringField(null=True, public=False)
+    created_by = me.StringField(null=True, public=False)
     work = me.EmbeddedDocumentField(Work, required=True, public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
@@ -139,6 +140,8 @@ class Batch(me.Document):
     counts = me.DictField(null=True, shown_as=dict[str, int])
     created_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
+    account = me.StringField(null=True, public=False)
+    created_by = me.StringField(null=True, public=False)
     generation = me.IntField(required=True, min_value=0, public=False, initial=0)
     # ``listed`` and ``open`` exist only while they are true.
     listed = me.BooleanField(public=False, initial=True)
@@ -312,23 +315,3 @@ def _initial_value(field: me.fields.BaseField) -> Any:
     if isinstance(field, me.DictField):
         return {}
     return [] if isinstance(field, me.ListField) else None
-
-
-def create_indexes(db: Db) -> None:
-    """Create all missing collections and indexes.
-
-    The function can be called repeatedly, and by several processes at the same time.
-    """
-    with translate_errors():
-        existing = set(db.list_collection_names())
-        for document in DOCUMENTS:
-            name = document._meta["collection"]  # noqa: SLF001 -- MongoEngine has no public API for it
-            if name not in existing:
-                with suppress(CollectionInvalid):  # another process has created the collection
-                    db.create_collection(name)
-            if document.indexes:
-                db[name].create_indexes(document.indexes)
-
-
-if __name__ == "__main__":
-    create_indexes(connect(read().mongo, app="indexes"))

@@ -66,6 +66,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "unavailable": ErrorCode(503, "The service cannot handle this request now. Nothing was accepted."),
     "not_ready": ErrorCode(503, "Something that the service needs is missing. The `checks` field shows what is missing."),
     "database_unavailable": ErrorCode(503, "MongoDB does not respond. Nothing was accepted."),
+    "database_misconfigured": ErrorCode(503, "MongoDB responds, but lacks an index or refuses the service's user, so nothing was accepted. The operator must act: `/readyz` names the remedy, and the log contains MongoDB's message."),
     "blobs_unavailable": ErrorCode(503, "The blob store does not respond. Nothing was accepted."),
     "redis_unavailable": ErrorCode(503, "Redis, which counts the requests of each client, does not respond. No inspection was started. Stored results are still returned."),
     "commit_unknown": ErrorCode(503, "MongoDB became unreachable during the commit, so the batch in the `batch_id` field may or may not have been accepted. Retry with the same Idempotency-Key."),

@@ -64,10 +64,12 @@ def simple_operation(operation_id: str, summary: str, *codes: str, media_type: s
 def problem_responses(*codes: str) -> dict[str, Any]:
     """Return the error responses of an operation, with the status as key.
 
-    The responses include ``codes`` and the error codes that every operation has.
+    The responses include ``codes`` and the error codes that every operation has. An operation that uses the database
+    names ``database_unavailable``; it can also return ``database_misconfigured``.
     """
+    implied = {"database_misconfigured"} if "database_unavailable" in codes else set()
     by_status: dict[str, list[str]] = {}
-    for code in sorted({*codes, *_EVERY_CODES}, key=list(CODES).index):
+    for code in sorted({*codes, *implied, *_EVERY_CODES}, key=list(CODES).index):
         by_status.setdefault(str(CODES[code][0]), []).append(code)
     content = {"application/problem+json": {"schema": ref("Problem")}}
     return {status: {"description": f"One of: {', '.join(names)}", "headers": RETRY_AFTER, "content": content} for status, names in by_status.items()}

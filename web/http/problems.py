@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import orjson
 from flask import Flask, Response, g, request
+from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from shared import telemetry
@@ -85,8 +86,10 @@ def _problem_response(status: int, title: str, code: str, detail: str, members: 
 
 def _handle_domain_error(error: ShelfsightError) -> Response:
     if error.status >= 500 and not isinstance(error, StoredProblem):
+        # shared.storage.mongo_errors logs the causes in MongoDB, less often than once per request.
+        cause = None if isinstance(error.__cause__, PyMongoError) else error.__cause__
         telemetry.errors.error(
-            "%s: %s", error.code, error.detail, exc_info=error.__cause__, extra={"data": {"request_id": g.request_id}}
+            "%s: %s", error.code, error.detail, exc_info=cause, extra={"data": {"request_id": g.request_id}}
         )
     return problem(error)
 

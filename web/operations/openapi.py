@@ -8,7 +8,7 @@ from web.http.openapi_components import json_content, problem_responses, simple_
 from web.operations.response_schemas import UploadLimits
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (UploadLimits,)
-_READY: Final = "Check whether uploads are accepted and processed: whether MongoDB, Redis, the blob store, the disk, a worker and its model are available, and whether this process is being drained"
+_READY: Final = "Check whether uploads are accepted and processed: whether MongoDB and its indexes, Redis, the blob store, the disk, a worker and its model are available, and whether this process is being drained"
 
 
 def paths() -> dict[str, Any]:

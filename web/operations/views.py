@@ -8,9 +8,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shared.errors import Environment, ShelfsightError, StoreAway
+from shared.errors import Environment, ShelfsightError, StoreAway, StoreMisconfigured
 from shared.queue import heartbeats
 from shared.queues import IMAGES
+from shared.storage.indexes import find_missing_indexes
 from shared.storage.mongo import translate_errors
 from web.http import problems, responses
 from web.services import Services, current_services
@@ -33,6 +34,7 @@ def readyz() -> Response:
     services = current_services()
     checks: dict[str, Callable[[Services], str | None]] = {
         "mongodb": _mongodb,
+        "indexes": _indexes,
         "redis": _redis,
         "blobs": _blobs,
         "disk": _disk,
@@ -42,8 +44,8 @@ def readyz() -> Response:
     }
     found: dict[str, str | None] = {}
     for name, check in checks.items():
-        if found.get("mongodb") and check in {_worker, _model}:  # the heartbeats of the workers are in MongoDB
-            found[name] = "The state of the workers is unknown because MongoDB is unavailable."
+        if found.get("mongodb") and check in {_indexes, _worker, _model}:  # the heartbeats of the workers are in MongoDB
+            found[name] = "The state is unknown because MongoDB is unavailable."
             continue
         try:
             found[name] = check(services)
@@ -92,6 +94,13 @@ def _mongodb(services: Services) -> str | None:
     return None
 
 
+def _indexes(services: Services) -> str | None:
+    missing = find_missing_indexes(services.db)
+    if not missing:
+        return None
+    return f"The database lacks indexes ({', '.join(map(str, missing))}); run scripts/admin migrate, which creates them or says why not."
+
+
 def _redis(services: Services) -> str | None:
     return None if services.wakeups[IMAGES].count_waiting() is not None else "Redis does not respond; uploads are accepted, but their processing is delayed."
 
@@ -100,9 +109,9 @@ def _blobs(services: Services) -> str | None:
     try:
         services.identity.check()
     except StoreAway as error:
-        # The expected identity of the blob store is in MongoDB. An error with the default code of StoreAway means that
-        # MongoDB is unavailable. Ignore this error, because _mongodb reports it.
-        if error.code != StoreAway.default_code:
+        # The expected identity of the blob store is in MongoDB. Ignore the errors of MongoDB, because _mongodb reports
+        # them.
+        if error.code not in {StoreAway.default_code, StoreMisconfigured.default_code}:
             raise
     services.blobs.write("ready/web", [b"ready"])
     return None

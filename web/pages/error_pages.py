@@ -47,6 +47,7 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "too_many_requests": ErrorPage("Too many requests", "Try again in a moment. Recent results are still available."),
     "redis_unavailable": ErrorPage("New images cannot be inspected at the moment", _RETRY),
     "database_unavailable": ErrorPage("Service unavailable", _RETRY),
+    "database_misconfigured": ErrorPage("Service unavailable", _REPORT),
     "blobs_unavailable": ErrorPage("Service unavailable", _RETRY),
     "unavailable": ErrorPage("Service unavailable", _RETRY),
     "query_too_slow": ErrorPage("This request took too long", "Try again in a moment."),

@@ -84,7 +84,7 @@ def run_pipeline() -> None:
         if child.pipeline.run(child.wakeups.publish, child.settings.worker.task_s):
             child.wakeups.publish()
     except ShelfsightError as error:
-        telemetry.errors.warning("no work could be claimed: %s", error.code)  # the sweep will publish another wakeup
+        telemetry.errors.warning("no work could be claimed: %s: %s", error.code, error.detail)  # the sweep will publish another wakeup
     except MemoryError:
         telemetry.errors.error("the task ran out of memory, so it ends and its claims are released")
     except SoftTimeLimitExceeded:

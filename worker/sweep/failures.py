@@ -14,7 +14,7 @@ def succeeds(part: Callable[..., bool | None], *arguments: object) -> bool:
     try:
         return bool(part(*arguments))
     except ShelfsightError as error:
-        _log.warning("sweep: %s failed: %s", _name(part), error.code)
+        _log.warning("sweep: %s failed: %s: %s", _name(part), error.code, error.detail)
     except Exception:  # noqa: BLE001 -- a failure in one part must not stop the other parts
         _log.exception("sweep: %s failed because of an unexpected error", _name(part))
     return False

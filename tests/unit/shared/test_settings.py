@@ -261,7 +261,7 @@ def test_an_empty_variable_counts_as_unset(secrets: Path, monkeypatch: pytest.Mo
         "worker.entrypoints.images",
         "worker.entrypoints.inspections",
         "worker.entrypoints.sweep",
-        "shared.storage.schema",
+        "scripts.administration migrate",
         "gunicorn -c web/server/gunicorn_conf.py web.app:create_app()",
     ],
 )

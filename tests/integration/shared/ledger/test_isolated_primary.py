@@ -18,8 +18,8 @@ from shared.errors import CommitUnknown, InFlight
 from shared.ids import new_batch_id
 from shared.ledger import commits, idempotency
 from shared.ledger.idempotency import KeyReservation, StoredResponse
+from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
-from shared.storage.schema import create_indexes
 from tests.support.ledger import new_batch
 
 pytestmark = pytest.mark.slow

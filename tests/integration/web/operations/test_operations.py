@@ -30,6 +30,7 @@ def test_readyz_reports_what_is_missing(web: FlaskClient) -> None:
     assert response.get_json()["code"] == "not_ready"
     assert {name: check["ok"] for name, check in checks.items()} == {
         "mongodb": True,
+        "indexes": True,
         "redis": False,
         "blobs": True,
         "disk": True,
@@ -79,4 +80,4 @@ def test_readyz_reports_nothing_else_when_only_the_database_is_unavailable(mongo
     nowhere = mongo.model_copy(update={"url": "mongodb://127.0.0.1:1/", "server_selection_timeout_s": 0.2})
     checks = make_client(nowhere, blobs_root).get("/readyz").get_json()["checks"]
     assert [name for name, check in checks.items() if check["ok"]] == ["blobs", "disk", "draining"]
-    assert all("MongoDB is unavailable" in checks[name]["detail"] for name in ("worker", "model"))
+    assert all("MongoDB is unavailable" in checks[name]["detail"] for name in ("indexes", "worker", "model"))

@@ -19,7 +19,7 @@ def codes(operation: dict[str, Any]) -> set[str]:
 
 def test_an_operation_lists_the_codes_that_it_can_return() -> None:
     paths = openapi.document()["paths"]
-    reading = {"unauthorized", "misdirected_request", "invalid", "not_found", "database_unavailable"}
+    reading = {"unauthorized", "misdirected_request", "invalid", "not_found", "database_unavailable", "database_misconfigured"}
     assert codes(paths["/image_batches/{batch_id}"]["get"]) == reading | {"query_too_slow"}
     assert codes(paths["/image_batches/{batch_id}"]["delete"]) == reading | {"foreign_origin"}
     assert codes(paths["/healthz"]["get"]) == {"unauthorized", "misdirected_request"}

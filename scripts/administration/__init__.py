@@ -1,0 +1,1 @@
+"""``scripts/admin``: commands for operators. In containers, they are run with ``python -m scripts.administration``."""

@@ -1,0 +1,93 @@
+"""What all commands share: how they find the database, and how they report errors."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Concatenate, Final, NoReturn, ParamSpec
+
+import click
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from shared.errors import ShelfsightError, StoreAway, StoreMisconfigured
+from shared.settings import Mongo
+from shared.settings_sources import explain
+from shared.storage.indexes import IndexConflict
+from shared.storage.migrations.errors import Locked, MigrationError
+from shared.storage.mongo import Db, connect
+from shared.storage.mongo_errors import describe
+
+FAILED: Final = 1
+UNAVAILABLE: Final = 3
+LOCKED: Final = 4
+P = ParamSpec("P")
+
+
+def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, None]:
+    """Decorate the function of a command: add the option ``--data``, and pass the database as the first argument.
+
+    Errors end the program with a sentence and an exit code: ``UNAVAILABLE`` if MongoDB does not respond, ``LOCKED`` if
+    another process holds the lock of the migrations, and ``FAILED`` for any other error.
+    """
+
+    @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Data folder of an installation that scripts/start started (see scripts/admin --help).")
+    @functools.wraps(command)
+    def wrapper(data: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
+        with _reported_errors():
+            db = connect(_find_mongo(data), app="admin")
+            try:
+                command(db, *args, **kwargs)
+            finally:
+                db.client.close()
+
+    return wrapper  # type: ignore[return-value]  # click passes the option --data
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    try:
+        yield
+    except (ValidationError, SettingsError) as error:
+        _exit(FAILED, explain(error))
+    except StoreAway as error:
+        _exit(FAILED if isinstance(error, StoreMisconfigured) else UNAVAILABLE, _with_cause(error))
+    except Locked as error:
+        _exit(LOCKED, str(error))
+    except IndexConflict as error:  # its message contains the cause
+        _exit(FAILED, str(error))
+    except (ShelfsightError, MigrationError) as error:
+        _exit(FAILED, _with_cause(error))
+
+
+def _with_cause(error: Exception) -> str:
+    return f"{error} Cause: {describe(error.__cause__)}" if error.__cause__ is not None else str(error)
+
+
+def _exit(code: int, sentence: str) -> NoReturn:
+    click.echo(f"error: {sentence}", err=True)
+    sys.exit(code)
+
+
+def _find_mongo(data: Path | None) -> Mongo:
+    """Return the settings of the database; see the help of the group for the rules.
+
+    :raises click.UsageError: when the folder contains no installation.
+    """
+    mongo = Mongo()
+    if data is None and "url" in mongo.model_fields_set:
+        return mongo
+    try:
+        from scripts.local.embedded_servers import mongo_url  # noqa: PLC0415 -- the web image does not contain scripts.local
+        from scripts.local.installation import DEFAULT_DATA, load_installation  # noqa: PLC0415
+    except ImportError as error:
+        raise click.UsageError("There is no scripts/start here, so MONGODB_URL must be set, and --data cannot be used.") from error
+    folder = data or DEFAULT_DATA
+    installation = load_installation(folder.resolve())
+    if installation is None:
+        raise click.UsageError(f"Nothing was started with the data folder {folder} yet. Name the folder with --data, or set MONGODB_URL.")
+    variables = installation.variables
+    url = mongo_url(installation.read_ports()["mongod"]) if installation.embedded_mongodb else variables["MONGODB_URL"]
+    # The installation does not use the variables of this shell, but those that were saved when it was started.
+    return Mongo(url=url, database=variables.get("MONGODB_DATABASE") or Mongo.model_fields["database"].default)

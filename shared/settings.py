@@ -10,7 +10,7 @@ import sys
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict, SettingsError
@@ -21,6 +21,8 @@ from shared.fetch.rules import FetchRules
 from shared.settings_sources import SettingsGroup, explain, parse_json_list, require
 
 MIB = 1024 * 1024
+MIN_TIMEOUT_S: Final = 0.001
+"""The minimum of MongoDB's time limits. It counts milliseconds, and takes 0 as no limit."""
 
 Network = IPv4Network | IPv6Network
 
@@ -38,17 +40,19 @@ class Mongo(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
     url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
     database: str = "shelfsight"
-    connect_timeout_s: float = 2.0
+    connect_timeout_s: float = Field(2.0, ge=MIN_TIMEOUT_S)
     socket_timeout_s: float = Field(
-        30.0, description="Seconds to wait for a response. After that, the connection counts as lost."
+        30.0, ge=MIN_TIMEOUT_S, description="Seconds to wait for a response. After that, the connection counts as lost."
     )
     server_selection_timeout_s: float = Field(
-        3.0, description="Seconds to wait for a primary. After that, the request is answered with 503."
+        3.0, ge=MIN_TIMEOUT_S, description="Seconds to wait for a primary. After that, the request is answered with 503."
     )
     commit_deadline_s: float = Field(
         5.0, description="Maximum seconds for one commit transaction, including its retries."
     )
-    query_deadline_s: float = Field(10.0, description="Maximum seconds for one listing; MongoDB enforces this limit.")
+    query_deadline_s: float = Field(
+        10.0, ge=MIN_TIMEOUT_S, description="Maximum seconds for one listing; MongoDB enforces this limit."
+    )
 
 
 class Redis(SettingsGroup):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,6 +12,9 @@ from shared.settings import Logging
 access: Final = logging.getLogger("shelfsight.access")
 errors: Final = logging.getLogger("shelfsight.error")
 security: Final = logging.getLogger("shelfsight.security")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters (C0, DEL, C1), line and paragraph separators, the characters that control the direction of text, and
+surrogates. A request can contain them. In a log, they could begin a new line, command a terminal, or hide text."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -38,11 +42,40 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """Formats a log record as text: one line, and below it the lines of a traceback, if there is one.
+
+    Unsafe characters are shown as escapes, and the lines of a traceback are indented. Therefore, each line that is not
+    indented is the beginning of a record, whatever the messages and the exceptions contain.
+    """
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a log record as text."""
+        lines = [f"{self.formatTime(record)} {record.levelname} {self._process} {record.name}: {record.getMessage()}"]
+        if record.exc_info:
+            lines += _indented(self.formatException(record.exc_info))
+        if record.stack_info:
+            lines += _indented(self.formatStack(record.stack_info))
+        return "\n".join(_escape(line) for line in lines)
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.split("\n")]
+
+
+def _escape(text: str) -> str:
+    """Replace each unsafe character by an escape sequence of Python for this character."""
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def configure(log: Logging, process: str) -> None:
     """Send all logs to standard error, as JSON lines or as text. Each line contains the name of the process."""
     handler = logging.StreamHandler(sys.stderr)
-    text_formatter = logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter(process) if log.format == "json" else text_formatter)
+    handler.setFormatter(JsonFormatter(process) if log.format == "json" else TextFormatter(process))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(log.level.upper())

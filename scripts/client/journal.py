@@ -84,7 +84,7 @@ class Journal:
 
     def record_start(self, key: str, images: list[Image]) -> None:
         """Record that the group with the Idempotency-Key ``key`` is about to be sent."""
-        rows = [[str(image.path.absolute()), image.size, image.mtime_ns, image.fields] for image in images]
+        rows = [[str(image.path.absolute()), image.size, image.mtime_ns, image.all_fields] for image in images]
         self._append({"begun": key, "at": time.time(), "pictures": rows})
 
     def record_result(self, key: str, result: dict[str, Any]) -> None:

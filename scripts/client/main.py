@@ -1,9 +1,17 @@
 """Upload images in bulk from files, folders and CSV manifests.
 
-A manifest is a CSV file in UTF-8 with the columns path, timestamp, store_name, camera_id and barcode. An image that
-several manifest rows name is uploaded once for each row with different metadata, because each row is a separate
-observation. An image that is found in a folder and also named in a manifest is uploaded only with the metadata from the
-manifest.
+A manifest is a CSV file in UTF-8 with the columns path, timestamp, store_name, camera_id, barcode and filename, of which
+only path is required. Commas, semicolons or tabs separate the columns. A timestamp is an RFC 3339 time or Unix seconds.
+Other columns are sent too, and the service keeps them with the image, but a column that may be a misspelled one is
+refused. An image that several manifest rows name is uploaded once for each row with different metadata, because each row
+is a separate observation. An image that is found in a folder and also named in a manifest is uploaded only with the
+metadata from the manifest.
+
+In a folder, files with the endings of the supported formats are uploaded. Links to folders are left out, and so are
+hidden folders and those in which file servers keep thumbnails, snapshots and deleted files (@eaDir, #recycle,
+lost+found). To upload such a folder, name it. The summary says what was left out.
+
+A proxy that the environment names (http_proxy, https_proxy, no_proxy) is used, but never for a service on this machine.
 
 To resume an interrupted upload, run the same command again within 24 hours. No image is uploaded twice, even if files
 were added or removed in the meantime. A file that has changed counts as a new image. On Ctrl-C, the command waits for
@@ -11,7 +19,7 @@ the responses to the requests in progress, then exits; on a second Ctrl-C, it ex
 
 Exit codes:
   0    all images were accepted (with --wait: all images are done)
-  1    some images were rejected or failed
+  1    some images were rejected or failed, or some files or folders could not be read
   2    the command line, a manifest or the resume file is invalid
   3    the service did not accept all images
   4    the same upload is already running
@@ -36,14 +44,15 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from scripts.client.groups import Image, UsageError, find_images
+from scripts.client.files import DEFAULTS, Found, find_images
+from scripts.client.groups import Image, UsageError
 from scripts.client.journal import AlreadyRunning, Journal
 from scripts.client.send_group import GaveUp, Sender
-from scripts.client.summary import ALREADY_RUNNING, INTERRUPTED, USAGE_ERROR, Summary
+from scripts.client.summary import ALREADY_RUNNING, INTERRUPTED, USAGE_ERROR, Summary, describe, escape
 from scripts.client.uploader import Group, GroupResult, Upload, plan_groups
 
 _BODY_OVERHEAD: Final = 64 * 1024
-_IMAGE_OVERHEAD: Final = 2048
+_IMAGE_OVERHEAD: Final = 16 * 1024
 """Upper bounds on the bytes of a multipart body that do not belong to image files: ``_BODY_OVERHEAD`` for the whole
 body, plus ``_IMAGE_OVERHEAD`` for each image in it."""
 _KEY_LIFETIME_S: Final = 24 * 3600
@@ -67,19 +76,20 @@ def main() -> int:
     try:
         sender = Sender(arguments.url, arguments.token, arguments.retry_for, stop)
         try:
-            images = find_images(arguments.sources, store=arguments.store, camera=arguments.camera, timestamp=arguments.timestamp)
+            found = find_images(arguments.sources, store=arguments.store, camera=arguments.camera, timestamp=arguments.timestamp)
+            images = found.images
+            summary.found, summary.unread, summary.left_out = len(images), found.unread, found.left_out
             if not images and not (arguments.resume and arguments.resume.exists()):
-                raise UsageError("No images found; name files, folders with images, or manifests.")
-            summary.found = len(images)
+                raise UsageError(_no_images(found))
             with Journal(arguments.resume, arguments.url.rstrip("/")) as journal:
                 _run(images, sender, journal, summary, arguments, console, stop)
         finally:
             sender.close()
     except (UsageError, OSError) as error:
-        console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"scripts/upload: {escape(str(error))}", style="red", markup=False, soft_wrap=True)
         return USAGE_ERROR
     except AlreadyRunning as error:
-        console.print(f"scripts/upload: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"scripts/upload: {escape(str(error))}", style="red", markup=False, soft_wrap=True)
         return ALREADY_RUNNING
     except (KeyboardInterrupt, _Interrupted):
         console.print(f"Interrupted; {summary.accepted} images were accepted.{_how_to_resume(arguments)}", markup=False, soft_wrap=True)
@@ -88,6 +98,12 @@ def main() -> int:
     if arguments.json:
         print(summary.as_json())
     return summary.exit_code
+
+
+def _no_images(found: Found) -> str:
+    reasons = [f"{unread['path']} could not be read: {unread['detail']}" for unread in found.unread[:1]]
+    reasons += [f"left out: {describe(found.left_out)}"] if found.left_out else []
+    return f"No images found{''.join(f' ({reason})' for reason in reasons)}; name files, folders with images, or manifests."
 
 
 def _run(
@@ -223,9 +239,11 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("sources", nargs="+", type=Path, metavar="PATH", help="images, folders, or .csv manifests")
     parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of the service (default: %(default)s)")
     parser.add_argument("--token", help="bearer token, if the service requires one")
-    parser.add_argument("--store", default="default", help="store_name of the images for which no manifest sets one (default: %(default)s)")
-    parser.add_argument("--camera", default="upload", help="camera_id of the images for which no manifest sets one (default: %(default)s)")
-    parser.add_argument("--timestamp", help="RFC 3339 time of the images for which no manifest sets one (default: the file's modification time)")
+    parser.add_argument("--store", help=f"store_name of the images for which no manifest sets one (default: {DEFAULTS['store_name']})")
+    parser.add_argument("--camera", help=f"camera_id of the images for which no manifest sets one (default: {DEFAULTS['camera_id']})")
+    parser.add_argument(
+        "--timestamp", help="RFC 3339 time or Unix seconds of the images for which no manifest sets one (default: the file's modification time)"
+    )
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="maximum number of images in a batch (default: %(default)s)")
     parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="maximum size of a batch in bytes (default: 16 MiB)")
     parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="number of batches that are sent at the same time (default: %(default)s)")
@@ -263,7 +281,9 @@ def _default_resume_file(arguments: argparse.Namespace) -> Path:
     upload can be resumed with another size.
     """
     paths = sorted(str(source.absolute()) for source in arguments.sources)
-    parts = (paths, arguments.url.rstrip("/"), arguments.store, arguments.camera, arguments.timestamp)
+    store = DEFAULTS["store_name"] if arguments.store is None else arguments.store
+    camera = DEFAULTS["camera_id"] if arguments.camera is None else arguments.camera
+    parts = (paths, arguments.url.rstrip("/"), store, camera, arguments.timestamp)
     return Path(f"shelfsight-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.upload.jsonl")
 
 

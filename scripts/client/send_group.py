@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Any, Final
 
 import httpx
@@ -42,12 +43,17 @@ class Sender:
         :param retry_for_s: seconds for which a request is retried.
         :param stop: once this event is set, no request is retried.
         :param settled_s: seconds for which ``send`` repeats an upload that fails with ``idempotency_mismatch``.
-        :raises UsageError: when the URL or the token is invalid.
+        :raises UsageError: when the URL, the token, or a proxy in the environment is invalid.
         """
         if token and not (token.isascii() and token.isprintable()):
             raise UsageError("--token contains characters that are not allowed in a token.")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=_parse_url(url), timeout=TIMEOUT, headers=headers, trust_env=False)
+        base_url = _parse_url(url)
+        try:
+            # A proxy would look for a service on loopback on its own machine.
+            self._client = httpx.Client(base_url=base_url, timeout=TIMEOUT, headers=headers, trust_env=not _is_loopback(base_url))
+        except (ValueError, ImportError, httpx.InvalidURL):
+            raise UsageError("A proxy in the environment (http_proxy, https_proxy or all_proxy) is invalid, or of a kind that is not supported.") from None
         self._url, self._retry_for_s, self._stop, self._settled_s = url, retry_for_s, stop, settled_s
 
     def close(self) -> None:
@@ -79,7 +85,7 @@ class Sender:
         """
         metadata = json.dumps([image.metadata for image, _ in images])
         files: list[tuple[str, Any]] = [("metadata", (None, metadata, "application/json"))]
-        files += [("file", (image.fields["filename"], data, "application/octet-stream")) for image, data in images]
+        files += [("file", (image.metadata["filename"], data, "application/octet-stream")) for image, data in images]
         headers = {"Idempotency-Key": key, "Prefer": "handling=lenient"}
 
         def post() -> httpx.Response:
@@ -156,6 +162,18 @@ def _parse_url(url: str) -> str:
     if not valid:
         raise UsageError(f"--url {url} is not the address of a service; use an address such as http://127.0.0.1:5000")
     return url.rstrip("/")
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host.rstrip(".").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:

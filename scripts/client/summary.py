@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 REJECTED, USAGE_ERROR, NOT_ACCEPTED, ALREADY_RUNNING, RESULTS_MISSING, INTERRUPTED = 1, 2, 3, 4, 5, 130
 """The exit codes of the command, except 0."""
@@ -22,6 +23,10 @@ class Summary:
     skipped: int = 0
     """Images that earlier runs sent and for which they received a response."""
     rejected: list[dict[str, str]] = field(default_factory=list)
+    unread: list[dict[str, str]] = field(default_factory=list)
+    """The files and folders that could not be read: their ``path``, and the reason in ``detail``."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Numbers of the files and folders that were left out, by what they are."""
     batches: dict[str, int] = field(default_factory=dict)
     """Number of images in each batch, by batch id."""
     gave_up: str | None = None
@@ -43,7 +48,7 @@ class Summary:
             return NOT_ACCEPTED
         if self.wait_over is not None:
             return RESULTS_MISSING
-        return REJECTED if self.rejected or self.failed else 0
+        return REJECTED if self.rejected or self.failed or self.unread else 0
 
     def add_group(self, batch_id: str | None, accepted: int, rejected: list[dict[str, str]]) -> None:
         """Add the result of sending one group: its batch id, the number of accepted images, and the rejected images."""
@@ -73,29 +78,50 @@ class Summary:
             the upload cannot be resumed.
         :param waited: whether the upload waited for the results.
         """
-        for image in self.rejected[:_MAX_SHOWN]:
-            line = f"rejected  {image['path']}: {image['code']}: {image['detail']}"
-            console.print(line, style="red", markup=False, soft_wrap=True)
-        if len(self.rejected) > _MAX_SHOWN:
-            console.print(f"... and {len(self.rejected) - _MAX_SHOWN} more; --json lists all", style="red")
+        lines = [f"rejected  {image['path']}: {image['code']}: {image['detail']}" for image in self.rejected]
+        _show_some(console, lines)
+        _show_some(console, [f"not read  {unread['path']}: {unread['detail']}" for unread in self.unread])
         table = Table(show_header=False, box=None)
         table.add_row("images found", str(self.found))
         earlier = f" ({self.skipped} answered in an earlier run)" if self.skipped else ""
         table.add_row("accepted", f"{self.accepted} in {len(self.batches)} batches{earlier}")
         table.add_row("rejected", str(len(self.rejected)))
+        if self.unread:
+            table.add_row("not read", f"{len(self.unread)} files or folders")
+        if self.left_out:
+            table.add_row("left out", Text(describe(self.left_out)))
         if waited:
             table.add_row("done", str(self.done))
             table.add_row("failed", ", ".join(f"{n} {code}" for code, n in self.failed.most_common()) or "0")
-            table.add_row("detected", ", ".join(f"{label} {n}" for label, n in self.labels.most_common(12)) or "nothing")
+            detected = ", ".join(f"{label} {n}" for label, n in self.labels.most_common(12)) or "nothing"
+            table.add_row("detected", Text(escape(detected)))
         console.print(table)
         for problem in (self.gave_up and f"Not all images were accepted: {self.gave_up}.", self.wait_over):
             if problem:
-                console.print(f"{problem}{how_to_resume}", style="red", markup=False, soft_wrap=True)
+                console.print(f"{escape(problem)}{how_to_resume}", style="red", markup=False, soft_wrap=True)
         for batch_id in list(self.batches)[:3]:
             console.print(f"batch     {url.rstrip('/')}/batches/{batch_id}", soft_wrap=True)
 
     def as_json(self) -> str:
         """Return the summary as one JSON object."""
-        names = ("found", "accepted", "skipped", "rejected", "done", "waiting", "gave_up", "wait_over", "exit_code")
+        names = ("found", "accepted", "skipped", "rejected", "unread", "left_out", "done", "waiting", "gave_up", "wait_over", "exit_code")
         values = {name: getattr(self, name) for name in names}
         return json.dumps(values | {"batches": list(self.batches), "failed": dict(self.failed), "labels": dict(self.labels)})
+
+
+def describe(left_out: "Counter[str]") -> str:
+    """Return the numbers of what was left out as text, the largest first."""
+    shown = [f"{number} {escape(kind)}" for kind, number in left_out.most_common(_MAX_SHOWN)]
+    return ", ".join([*shown, "..."] if len(left_out) > _MAX_SHOWN else shown)
+
+
+def escape(text: str) -> str:
+    """Return a text in which line ends and control characters are escapes, because file names may contain them."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def _show_some(console: Console, lines: list[str]) -> None:
+    for line in lines[:_MAX_SHOWN]:
+        console.print(escape(line), style="red", markup=False, soft_wrap=True)
+    if len(lines) > _MAX_SHOWN:
+        console.print(f"... and {len(lines) - _MAX_SHOWN} more; --json lists all", style="red")

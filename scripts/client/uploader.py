@@ -4,6 +4,7 @@ The pending groups of earlier runs are sent first, then the images that no earli
 """
 
 import os
+import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -116,8 +117,8 @@ class Upload:
                 readable.append(self._read(image))
             except OSError as error:
                 unreadable.append(_rejection(image, "unreadable", error.strerror or str(error)))
-            except _TooLargeError as error:
-                unreadable.append(_rejection(image, "image_too_large", str(error)))
+            except _UnsendableError as error:
+                unreadable.append(_rejection(image, error.code, str(error)))
         if not readable:
             return GroupResult(rejected=unreadable)
         images = [image for image, _ in readable]
@@ -137,16 +138,34 @@ class Upload:
         """Read an image's file.
 
         :returns: the image with the current size and modification time of its file, and the bytes of the file.
+        :raises OSError: when the file cannot be read.
+        :raises _UnsendableError: when the file cannot be sent.
         """
-        with image.path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_size > self._max_bytes:  # checked before reading, so that no huge file is read into memory
-                raise _TooLargeError(f"The image has {stat.st_size} bytes; at most {self._max_bytes} are allowed.")
-            return replace(image, size=stat.st_size, mtime_ns=stat.st_mtime_ns), file.read()
+        # Without O_NONBLOCK, opening a pipe would block. The file may have become one since it was found.
+        with os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise _UnsendableError("unreadable", "It is not a regular file.")
+            if before.st_size > self._max_bytes:  # checked before reading, so that no huge file is read into memory
+                raise _UnsendableError("image_too_large", f"The image has {before.st_size} bytes; at most {self._max_bytes} are allowed.")
+            data = file.read(before.st_size + 1)
+            after = os.fstat(file.fileno())
+        if len(data) != before.st_size or (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            raise _UnsendableError("changed", "The file changed while it was read; upload it again when it is complete.")
+        current = replace(image, size=before.st_size, mtime_ns=before.st_mtime_ns)
+        try:
+            current.metadata  # noqa: B018 -- computed here, where an error affects only this image
+        except ValueError as error:
+            raise _UnsendableError(
+                "bad_timestamp", f"The modification time of the file is in {error}; set --timestamp, or list the file with a timestamp in a manifest."
+            ) from None
+        return current, data
 
 
-class _TooLargeError(Exception):
-    pass
+class _UnsendableError(Exception):
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 def _parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:

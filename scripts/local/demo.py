@@ -9,16 +9,16 @@ import json
 import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from scripts.client.summary import INTERRUPTED, NOT_ACCEPTED, RESULTS_MISSING
-from scripts.local import embedded_servers
+from scripts.local import embedded_servers, loopback, messages
 from scripts.local.installation import DEFAULT_DATA, ROOT, load_installation
 
 SAMPLES: Final = ROOT / "samples"
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5000, metavar="N", help="port, as for scripts/start; ignored when Shelfsight is already running (default: 5000)")
     parser.add_argument("--wait-for", metavar="S", help="longest wait for the results in seconds (default: as for scripts/upload)")
     arguments = parser.parse_args()
+    messages.print_any_text()
     source = arguments.source or (SAMPLES / "manifest.csv" if (SAMPLES / "manifest.csv").exists() else SAMPLES)
     if not source.exists():
         sys.exit(f"error: {source} does not exist; name an existing folder or file")
@@ -46,7 +47,7 @@ def main() -> None:
 
 def _demo(source: Path, arguments: argparse.Namespace) -> int:
     data = arguments.data.resolve()
-    status_command = f"scripts/status{'' if data == DEFAULT_DATA else f' --data {data}'}"
+    status_command = messages.command("status", data)
     url = _find_running(data) or _start(data, arguments.port)
     code, summary = _upload(source, url, arguments.wait_for)
     try:
@@ -114,7 +115,7 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
     try:
         # The command has its own process group, so it receives SIGINT exactly once, from ``forward``, whether a
         # terminal or `kill` sent it.
-        child = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=stdout, text=True, process_group=0)
+        child = subprocess.Popen([sys.executable, "-P", "-m", module, *arguments], stdout=stdout, text=True, process_group=0)
         if interrupted_early:
             child.send_signal(signal.SIGINT)
         out, _ = child.communicate()
@@ -126,7 +127,7 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
 
 
 def _get(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=_REQUEST_TIMEOUT_S) as response:  # noqa: S310 -- the URL is always http on loopback
+    with loopback.open_url(url, _REQUEST_TIMEOUT_S) as response:
         body: dict[str, Any] = json.load(response)
         return body
 
@@ -140,7 +141,8 @@ def _show(images: list[dict[str, Any]]) -> None:
         best = f"{detections[0]['label']} {detections[0]['score']:.2f}" if detections else "-"
         barcodes = ", ".join(f"{barcode['text']} ({barcode['format']})" for barcode in image["barcodes"] or [])
         status = image["status"] if not image["error"] else f"{image['status']}: {image['error']['code']}"
-        table.add_row(image["filename"] or image["id"], status, best, str(max(0, len(detections) - 1) or "-"), barcodes or "-")
+        cells = (image["filename"] or image["id"], status, best, str(max(0, len(detections) - 1) or "-"), barcodes or "-")
+        table.add_row(*map(Text, cells))  # Text, because brackets in a name are no markup
     Console().print(table)
     if len(images) > _MAX_ROWS:
         print(f"... and {len(images) - _MAX_ROWS} more on the batch page")

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import struct
 import sys
 import tempfile
@@ -19,6 +20,10 @@ DEFAULT_DATA: Final = ROOT / "data"
 SAVED_VARIABLES: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
 """Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` needs the same values
 even if it is run in another shell."""
+_PROCESS_FILES: Final = re.compile(r"(?:guard|supervisor|mongod|redis|web|worker-\d+|inspector|sweep)(?:\.pid|\.starts)")
+_MAX_SOCKET_BYTES: Final = 107 - len(".4194304")
+"""Maximum length of the path of the supervisor's socket. The kernel allows 107 bytes, and the supervisor first appends
+its pid to the path."""
 _FLOCK: Final = "hhqqi0q"
 """Format of ``struct flock`` on 64-bit Linux: type, whence, start, length, pid."""
 
@@ -72,10 +77,38 @@ class Installation:
     def socket(self) -> Path:
         """The supervisor's Unix socket.
 
-        It is not under ``data``, because the path of a socket must be short, and the path of ``data`` may be long.
+        It is not under ``data``, because the path of a socket must be short, and the path of ``data`` may be long. So
+        may be the path of the folder for temporary files; then it is in ``/tmp``.
         """
-        name = hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"shelfsight-{os.getuid()}-{name}.sock"
+        name = f"shelfsight-{os.getuid()}-{hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]}.sock"
+        path = Path(tempfile.gettempdir()) / name
+        return path if len(os.fsencode(path)) <= _MAX_SOCKET_BYTES else Path("/tmp") / name  # noqa: S108 -- see above
+
+    def remove_socket(self) -> None:
+        """Remove the supervisor's socket if it exists.
+
+        :raises embedded_servers.Unusable: when another kind of file has its name.
+        """
+        if self.socket.is_socket():
+            self.socket.unlink(missing_ok=True)
+        elif self.socket.exists():
+            raise embedded_servers.Unusable(f"{self.socket} is not a socket; remove it.")
+
+    def remove_process_files(self, suffix: str) -> None:
+        """Remove the files with this suffix (``.pid`` or ``.starts``) of all processes, and no other files."""
+        for path in self.run.iterdir():
+            if path.suffix == suffix and _PROCESS_FILES.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def find_foreign_file(self) -> Path | None:
+        """Return a file in ``run`` that no installation has written; None if there is none.
+
+        The folder ``run`` of an installation contains its saved parameters, or at most the lock of a start that was
+        interrupted before it could save them.
+        """
+        if load_installation(self.data) is not None or not self.run.is_dir():
+            return None
+        return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
 
     def prepare(self) -> None:
         """Create the folders of the installation."""

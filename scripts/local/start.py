@@ -3,14 +3,15 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -18,8 +19,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
+from rich.markup import escape
 
-from scripts.local import embedded_servers, parent_pipe
+from scripts.local import embedded_servers, loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, load_installation
 from scripts.local.model_errors import ModelErrorLog
 from shared.settings import Settings
@@ -30,7 +32,10 @@ READY_LIMIT_S: Final = 240.0
 from a slow disk. The time in which a server recovers its data does not count."""
 STOP_LIMIT_S: Final = 180.0
 _PORT_WAIT_S: Final = 15.0
-_console = Console(stderr=True, highlight=False)
+_UNSUITABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that a path must not contain: control characters and line ends, which would break the lines of the logs,
+and bytes that are not UTF-8 (Python reads them as surrogates), which neither MongoDB nor the settings accept."""
+_console = Console(stderr=True, highlight=False, markup=False)
 
 
 class CannotStart(Exception):
@@ -53,6 +58,7 @@ def main() -> None:
     running.
     """
     arguments = _parse_arguments()
+    messages.print_any_text()
     installation = Installation(arguments.data.resolve(), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
     _install_signal_handlers()
     try:
@@ -79,14 +85,14 @@ def failed_checks(url: str) -> dict[str, str] | None:
         None is returned if the web front does not respond.
     """
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=5) as response:  # noqa: S310 -- the URL is always http on loopback
+        with loopback.open_url(f"{url}/readyz", timeout_s=5) as response:
             body: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         try:
             body = json.load(error)
         except ValueError:
             return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
     return {name: str(check["detail"]) for name, check in body.get("checks", {}).items() if not check["ok"]}
 
@@ -122,6 +128,7 @@ def _check(installation: Installation) -> None:
         settings = Settings()
     except (ValidationError, SettingsError) as error:
         raise CannotStart(explain(error)) from error
+    _check_paths(installation)
     if installation.find_lock_holder() is not None:
         raise _already_running(installation)
     used = load_installation(installation.data) is not None
@@ -134,6 +141,20 @@ def _check(installation: Installation) -> None:
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
     if installation.embedded_mongodb:
         embedded_servers.check_mongod()
+
+
+def _check_paths(installation: Installation) -> None:
+    """Check that the data folder and the clone have suitable paths, and that the folder belongs to no other program.
+
+    :raises CannotStart: when a path is unsuitable, or the folder ``run`` contains other files.
+    """
+    if _UNSUITABLE.search(str(installation.data)):
+        raise CannotStart(f"the path {str(installation.data)!r} contains a control character, a line end, or bytes that are not UTF-8; choose another folder with --data")
+    if _UNSUITABLE.search(str(ROOT)) or os.pathsep in str(ROOT):
+        raise CannotStart(f"the path of this clone, {str(ROOT)!r}, contains a colon, a control character, a line end, or bytes that are not UTF-8; move the clone")
+    foreign = installation.find_foreign_file()
+    if foreign is not None:
+        raise CannotStart(f"{foreign} belongs to another program; choose another folder with --data")
 
 
 def _check_disk(installation: Installation, watermark: int, *, used: bool) -> None:
@@ -156,8 +177,8 @@ def _check_disk(installation: Installation, watermark: int, *, used: bool) -> No
 def _already_running(installation: Installation) -> CannotStart:
     running = load_installation(installation.data) or installation
     return CannotStart(
-        f"Shelfsight is already running at {_url(running)} with the data folder {installation.data}; see scripts/status, stop it with "
-        "scripts/stop (both with the same --data), or choose another folder with --data"
+        f"Shelfsight is already running at {_url(running)} with the data folder {installation.data}; see {messages.command('status', installation.data)}, "
+        f"stop it with {messages.command('stop', installation.data)}, or choose another folder with --data"
     )
 
 
@@ -242,7 +263,7 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
             stage = installation.read_stage()
             longest_wait = max(longest_wait, stage.waited_s if stage else 0.0)
             step = "Waiting for: " + ", ".join(sorted(failed)) if failed else stage.text if stage else "Starting the servers and the web front"
-            line.update(f"{step} ... {elapsed:.0f} s")
+            line.update(escape(f"{step} ... {elapsed:.0f} s"))
             if step != shown and not _console.is_terminal:
                 _console.print(f"{step} ...", soft_wrap=True)
             shown = step
@@ -299,8 +320,8 @@ def _print_addresses(installation: Installation, *, detached: bool) -> None:
     print(f"Shelfsight runs at  {_url(installation)}/")
     print(f"API                 {_url(installation)}/docs")
     print(f"Upload              scripts/upload FOLDER --url {_url(installation)} --store NAME")
-    suffix = "" if installation.data == DEFAULT_DATA else f" --data {installation.data}"
-    print(f"Status, stop        scripts/status{suffix}, " + (f"scripts/stop{suffix}" if detached else "Ctrl-C"), flush=True)
+    print(f"Status              {messages.command('status', installation.data)}")
+    print(f"Stop                {messages.command('stop', installation.data) if detached else 'Ctrl-C'}", flush=True)
 
 
 if __name__ == "__main__":

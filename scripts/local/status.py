@@ -15,7 +15,7 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
-from scripts.local import embedded_servers
+from scripts.local import embedded_servers, messages
 from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installation, load_installation
 from scripts.local.start import failed_checks
 from shared import settings
@@ -82,14 +82,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     arguments = parser.parse_args()
+    messages.print_any_text()
+    data = arguments.data.resolve()
     try:
-        installation = load_installation(arguments.data.resolve())
+        installation = load_installation(data)
         if installation is None:
-            sys.exit(f"Nothing was started with the data folder {arguments.data} yet; run scripts/start")
+            sys.exit(f"Nothing was started with the data folder {data} yet; run {messages.command('start', data)}")
         restore_variables(installation)
         status = read_status(installation)
     except PermissionError:
-        sys.exit(f"error: {arguments.data} belongs to another user; run scripts/status as that user")
+        sys.exit(f"error: {data} belongs to another user; run scripts/status as that user")
     if arguments.json:
         print(json.dumps(asdict(status)))
     else:
@@ -132,7 +134,7 @@ def read_status(installation: Installation) -> Status:
 def advise(status: Status, installation: Installation) -> list[str]:
     """Return what the operator should do, the most urgent task first; empty if there is no problem."""
     if not status.running:
-        return ["Nothing is running; start it with scripts/start"]
+        return [f"Nothing is running; start it with {messages.command('start', installation.data)}"]
     advice = []
     if status.disk_free < status.disk_watermark:
         advice.append(
@@ -187,7 +189,8 @@ def _read_ledger(installation: Installation) -> tuple[audit.Backlog | None, dict
     try:
         mongo = settings.Mongo(url=embedded_servers.mongo_url(installation.read_ports()["mongod"])) if installation.embedded_mongodb else settings.Mongo()
         db = connect(mongo, app="status")
-        return audit.backlog(db), audit.balance(db), audit.failures_by_code(db)
+        with db.client:
+            return audit.backlog(db), audit.balance(db), audit.failures_by_code(db)
     except (ShelfsightError, PyMongoError, KeyError):
         return None, None, None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from scripts.local import messages
 from scripts.local.installation import DEFAULT_DATA, Installation, load_installation
 from scripts.local.start import STOP_LIMIT_S
 
@@ -19,6 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine cleanly.")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
     data = parser.parse_args().data.resolve()
+    messages.print_any_text()
     try:
         installation = load_installation(data)
         stopped = installation is not None and stop(installation)

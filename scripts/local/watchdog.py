@@ -9,7 +9,6 @@ detaching it (see ``parent_pipe``).
 import argparse
 import contextlib
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from scripts.local import embedded_servers, parent_pipe
 from scripts.local.exec_child import PARENT_PID
 from scripts.local.installation import ROOT, Installation, Stage
+from scripts.local.supervisor_config import SERVERS, config_text, config_variables
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
@@ -34,7 +34,6 @@ _LOCK_S: Final = 2.0
 _RPC_S: Final = 10.0
 _PID_S: Final = 60.0
 """Time limit in seconds for a running supervisor to start a server."""
-_SERVERS: Final = ("mongod", "redis")
 _DOWN: Final = {"STOPPED", "EXITED", "FATAL"}
 _CALL_ERRORS: Final = (OSError, Error, HTTPException)
 """Errors that are raised by calls to a supervisor that is not running or is killed during the call."""
@@ -42,32 +41,6 @@ _CALL_ERRORS: Final = (OSError, Error, HTTPException)
 
 class StopRequested(Exception):
     """A signal asked this process to stop."""
-
-
-def supervisor_config(installation: Installation, ports: dict[str, int]) -> str:
-    """Return the text of supervisord's configuration file.
-
-    Because of ``startsecs=0`` and ``autorestart``, supervisord always restarts a process, even if it has been killed
-    many times. Otherwise, it would give up at some point (state FATAL). ``exec_child`` limits the rate of restarts.
-    """
-    parts = [
-        (
-            f"[supervisord]\nlogfile={installation.logs}/supervisor.log\nlogfile_maxbytes=10MB\nlogfile_backups=1\n"
-            f"pidfile={installation.run}/supervisor.pid\nnodaemon=true\nsilent=true\nminfds=1024\n"
-        ),
-        f"[unix_http_server]\nfile={installation.socket}\nchmod=0600\n",
-        "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
-    ]
-    for priority, (name, command) in enumerate(installation.commands(ports).items()):
-        arguments = [sys.executable, "-m", "scripts.local.exec_child", name, f"{installation.run}/{name}.pid", "--", *command]
-        line = " ".join(shlex.quote(part) for part in arguments).replace("%", "%%")
-        parts.append(
-            f"[program:{name}]\ncommand={line}\ndirectory={ROOT}\npriority={priority}\n"
-            f"autostart={'true' if name in _SERVERS else 'false'}\nautorestart=true\nstartsecs=0\n"
-            f"stopwaitsecs=30\nstopasgroup=false\nkillasgroup=false\nredirect_stderr=true\n"
-            f"stdout_logfile={installation.logs}/{name}.log\nstdout_logfile_maxbytes=10MB\nstdout_logfile_backups=1\n"
-        )
-    return "\n".join(parts)
 
 
 class Watchdog:
@@ -98,13 +71,20 @@ class Watchdog:
         :raises Unusable, OSError, Error, SubprocessError: when a process did not start.
         """
         installation = self._installation
-        installation.socket.unlink(missing_ok=True)
+        installation.remove_socket()
         ports = installation.assign_ports()
         os.environ.update(installation.environment(ports) | {PARENT_PID: str(os.getpid())})
+        commands = installation.commands(ports)
         config = installation.run / "supervisord.conf"
-        config.write_text(supervisor_config(installation, ports))
-        command = [sys.executable, "-m", "scripts.local.exec_child", "supervisor", str(installation.run / "supervisor.pid"), "--"]
-        self._supervisor = subprocess.Popen([*command, sys.executable, "-m", "supervisor.supervisord", "-c", str(config)], cwd=ROOT)
+        config.write_text(config_text(list(commands)))
+        # -P keeps files in the data folder, which is the working directory, from being imported as modules.
+        python = [sys.executable, "-P", "-m"]
+        command = [*python, "scripts.local.exec_child", "supervisor", str(installation.run / "supervisor.pid"), "--"]
+        self._supervisor = subprocess.Popen(
+            [*command, *python, "supervisor.supervisord", "-c", str(config)],
+            cwd=installation.data,
+            env=os.environ | config_variables(installation, commands),
+        )
         self._start_processes(ports)
         _log("all processes are started")
         installation.write_stage(None)
@@ -128,7 +108,7 @@ class Watchdog:
         self._migrate()
         rpc = supervisor_proxy(installation)
         for name in installation.commands(ports):
-            if name not in _SERVERS:
+            if name not in SERVERS:
                 rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes positional arguments only
 
     def _migrate(self) -> None:
@@ -193,9 +173,8 @@ class Watchdog:
             except subprocess.TimeoutExpired:
                 self._supervisor.kill()
         self._installation.write_stage(None)
-        for pidfile in self._installation.run.glob("*.pid"):
-            pidfile.unlink(missing_ok=True)
-        self._installation.socket.unlink(missing_ok=True)
+        self._installation.remove_process_files(".pid")
+        self._installation.remove_socket()
 
     def _stop_clients(self) -> None:
         """Stop all processes except MongoDB and Redis.
@@ -208,7 +187,7 @@ class Watchdog:
         until = time.monotonic() + _STOP_S
         while time.monotonic() < until:
             states: Any = rpc.supervisor.getAllProcessInfo()
-            running = [state for state in states if state["name"] not in _SERVERS and state["statename"] not in _DOWN]
+            running = [state for state in states if state["name"] not in SERVERS and state["statename"] not in _DOWN]
             if not running:
                 return
             for state in running:
@@ -253,8 +232,7 @@ def main() -> None:
             sys.exit("another process holds the lock of this data folder")
         with lock:
             installation.save()
-            for starts in installation.run.glob("*.starts"):
-                starts.unlink()
+            installation.remove_process_files(".starts")
             (installation.run / "guard.pid").write_text(f"{os.getpid()}\n")
             watchdog = Watchdog(installation)
             if arguments.parent_pipe is not None:

@@ -9,6 +9,7 @@
 ``deadline``     limits the time of a fetch and of each of its phases
 ``concurrency``  limits the number of concurrent fetches, in total and for each source
 ``transport``    sends one request over one connection to a checked address
-``client``       follows redirects and reads the content (``Fetcher``)
+``content``      reads the content: its encoding, its size, and streams that never end
+``client``       follows redirects and returns the content (``Fetcher``)
 ===============  ==============================================================================
 """

@@ -5,18 +5,17 @@ not reuse connections.
 """
 
 import re
-import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin
 
 import httpcore
 
-from shared.errors import SourceTooLarge, UpstreamError, UpstreamStatus
+from shared.errors import UpstreamError, UpstreamStatus
 from shared.fetch import urls
 from shared.fetch.addresses import client_network, effective_address
 from shared.fetch.concurrency import ConcurrencyLimit
+from shared.fetch.content import IsImage, read_content
 from shared.fetch.deadline import Deadline
 from shared.fetch.dns import ResolveFunction, system_resolver
 from shared.fetch.policy import FetchPolicy
@@ -85,6 +84,7 @@ class Fetcher:
         etag: str | None = None,
         last_modified: str | None = None,
         validators_url: str | None = None,
+        is_image: IsImage | None = None,
     ) -> FetchResult:
         """Send a ``GET`` request to a URL, follow redirects, and read the content.
 
@@ -94,9 +94,12 @@ class Fetcher:
         :param last_modified: the ``last_modified`` of the earlier ``FetchResult``.
         :param validators_url: the ``url`` of the earlier ``FetchResult``; by default, ``url``. The validators are sent
             to this URL only. If the redirects now lead to another URL, the validators are not sent to it.
+        :param is_image: function that decides from the first bytes whether the content can be an image. If it cannot,
+            the rest is not read.
         :raises UrlRefused: when the URL, or the target of a redirect, is not allowed (``bad_url``, ``blocked_host``,
             ``blocked_address``, ``unresolvable_host``).
         :raises UpstreamStatus: when the final response has a status other than 200.
+        :raises NotAnImage: when the source sends a live stream, or ``is_image`` returns False.
         :raises SourceTooLarge: when the source sends or declares more than ``max_bytes``.
         :raises UpstreamTimeout: when a time limit is exceeded.
         :raises UpstreamError: when the source is unreachable, sends an invalid response, redirects too many times, or
@@ -115,7 +118,11 @@ class Fetcher:
         with self._total_limit.slot("", limit=self._rules.max_at_once):
             for _ in range(1 + self._rules.max_redirects):
                 outcome = self._request(
-                    current_url, conditions if str(current_url) == validators_url else [], deadline, max_bytes
+                    current_url,
+                    conditions if str(current_url) == validators_url else [],
+                    deadline,
+                    max_bytes,
+                    is_image,
                 )
                 if isinstance(outcome, FetchResult):
                     return outcome
@@ -123,7 +130,12 @@ class Fetcher:
         raise UpstreamError("The source redirects too many times.")
 
     def _request(
-        self, url: Url, conditions: list[tuple[str, str]], deadline: Deadline, max_bytes: int
+        self,
+        url: Url,
+        conditions: list[tuple[str, str]],
+        deadline: Deadline,
+        max_bytes: int,
+        is_image: IsImage | None,
     ) -> FetchResult | Url:
         """Request one URL.
 
@@ -147,7 +159,7 @@ class Fetcher:
                 if response.status == 304 and conditions:
                     data = b""
                 elif response.status == 200:
-                    data = _read_content(response, max_bytes)
+                    data = read_content(response, max_bytes, is_image)
                 else:
                     raise UpstreamStatus(
                         f"Unexpected response from the source: status {response.status}, expected 200.",
@@ -182,69 +194,6 @@ def _redirect_url(url: Url, response: SourceResponse) -> Url:
     return redirect_url
 
 
-def _read_content(response: SourceResponse, max_bytes: int) -> bytes:
-    """Read the content of a response.
-
-    The request asks for the ``identity`` encoding. However, some object stores keep compressed content and send it
-    compressed regardless of the request. For this reason, gzip content is decompressed; the size limit applies to the
-    result.
-
-    :raises SourceTooLarge: when the declared or the actual size of the content exceeds ``max_bytes``.
-    :raises UpstreamError: when the content has another encoding, or is declared as gzip and is not valid gzip.
-    """
-    declared = _header(response, b"content-length")
-    if declared and int(declared) > max_bytes:  # safe, because h11 has checked that the value has at most 20 digits
-        raise _too_large(max_bytes)
-    encoding = _header(response, b"content-encoding").strip().lower()
-    if encoding in {b"gzip", b"x-gzip"}:
-        return _join(_decompress(response.body, max_bytes), max_bytes)
-    if encoding not in {b"", b"identity"}:
-        raise UpstreamError(
-            "The content of the source has an unsupported encoding; the supported encodings are identity and gzip."
-        )
-    return _join(response.body, max_bytes)
-
-
-def _join(parts: Iterable[bytes], max_bytes: int) -> bytes:
-    content = bytearray()
-    for part in parts:
-        content += part
-        if len(content) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(content)
-
-
-def _decompress(parts: Iterable[bytes], max_bytes: int) -> Iterable[bytes]:
-    """Decompress gzip content. No yielded part is longer than ``max_bytes`` + 1 bytes, for any compression ratio."""
-    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        for part in parts:
-            yield stream.decompress(part, max_bytes + 1)
-            # If zlib has input left after max_bytes + 1 bytes of output, the content exceeds the limit, so _join has
-            # raised an error and this line is not reached. If there is data after the end of the gzip stream, stop
-            # here, because zlib would copy all of that data once more for each further part.
-            if stream.unused_data:
-                break
-    except zlib.error as error:
-        raise UpstreamError("The source declares gzip, but its content is not valid gzip.") from error
-    if not stream.eof or stream.unused_data:
-        raise UpstreamError("The source declares gzip, but its content is not valid gzip.")
-
-
-def _too_large(max_bytes: int) -> SourceTooLarge:
-    return SourceTooLarge(
-        f"The source is larger than {max_bytes:,} bytes.", extra={"limit": "max_source_bytes", "value": max_bytes}
-    )
-
-
-def _header(response: SourceResponse, name: bytes) -> bytes:
-    """Return the value of a header, or an empty value if the header is missing.
-
-    If there are several values, they are joined with commas.
-    """
-    return b", ".join(value for key, value in response.headers if key.lower() == name)
-
-
 def _safe_header(response: SourceResponse, name: bytes) -> str | None:
-    value = _header(response, name).decode("latin-1")
+    value = response.header(name).decode("latin-1")
     return value if _SAFE_HEADER_VALUE.fullmatch(value) else None

@@ -2,8 +2,12 @@
 
 import math
 from time import monotonic
+from typing import Final
 
 from shared.errors import UpstreamTimeout
+
+_SHORTEST_S: Final = 0.001
+"""A phase with less time left than this has ended. A socket rounds its timeout, and a timeout of 0 is no timeout."""
 
 
 class Deadline:
@@ -21,12 +25,12 @@ class Deadline:
         self._phase_end = min(self._end, monotonic() + phase_s)
 
     def remaining_s(self) -> float:
-        """Return how many seconds remain in the current phase. The result is always more than 0.
+        """Return how many seconds remain in the current phase. The result is at least ``_SHORTEST_S``.
 
         :raises UpstreamTimeout: when the phase or the whole fetch has reached its limit.
         """
         remaining_s = self._phase_end - monotonic()
-        if remaining_s <= 0:
+        if remaining_s < _SHORTEST_S:
             raise timeout_error()
         return remaining_s
 

@@ -46,6 +46,15 @@ class SourceResponse:
     headers: Sequence[tuple[bytes, bytes]]
     body: Iterator[bytes]
 
+    def header(self, name: bytes) -> bytes:
+        """Return the value of a header, or an empty value if the header is missing.
+
+        If there are several values, they are joined with commas.
+
+        :param name: the name in lower case.
+        """
+        return b", ".join(value for key, value in self.headers if key.lower() == name)
+
 
 @contextmanager
 def open_response(

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from scripts.local import embedded_servers
+from scripts.local.installation import ROOT
 from scripts.local.temporary_servers import Mongod, RedisServer
 from tests.e2e.installations import StartCommand, read_ledger, read_status, run_script, upload_sample
 from tests.support.service_stack import Stack, wait_until
@@ -43,6 +46,26 @@ def test_a_port_in_use_is_one_line_that_names_the_option(stack: Stack, tmp_path:
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "--port" in refused.stderr
+
+
+def test_a_folder_may_have_any_name_and_a_proxy_in_the_environment_is_not_asked(tmp_path: Path) -> None:
+    """The printed command stops it, and files beside the folder are left alone."""
+    data = tmp_path / "100% ours ;theirs #'x' \"y\" $HOME \\ 😀"
+    beside = [tmp_path / "100%", tmp_path / "100% ours", tmp_path / "100% ours ;theirs"]
+    for file in beside:
+        file.write_text("somebody's own file")
+    proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
+    port = str(embedded_servers.free_port())
+    started = run_script("start", "--detach", "--data", str(data), "--port", port, "--workers", "1", **proxies)
+    try:
+        assert started.returncode == 0, started.stderr
+        assert run_script("status", "--data", str(data), **proxies).returncode == 0
+    finally:
+        stop = next((line.partition("scripts/stop")[2] for line in started.stdout.splitlines() if "scripts/stop" in line), f" --data {shlex.quote(str(data))}")
+        stopped = subprocess.run(["sh", "-c", f"scripts/stop {stop}"], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert (stopped.returncode, stopped.stdout) == (0, "Stopped.\n"), stopped.stderr
+    assert sorted(tmp_path.iterdir()) == sorted([data, *beside])
+    assert all(file.read_text() == "somebody's own file" for file in beside)
 
 
 def test_external_servers_are_used_shown_and_not_stopped(make_command: Callable[..., StartCommand], tmp_path: Path) -> None:

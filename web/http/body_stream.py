@@ -141,8 +141,8 @@ class BodyStream:
 
     def _set_receive_timeout(self, seconds: float) -> None:
         if self._socket is not None:
-            whole = int(seconds)
-            timeval = struct.pack("ll", whole, int((seconds - whole) * 1e6))
+            # Round up, because the kernel takes 0 microseconds as no limit at all.
+            timeval = struct.pack("ll", *divmod(math.ceil(seconds * 1_000_000), 1_000_000))
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
 
 

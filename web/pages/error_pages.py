@@ -37,7 +37,7 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "upstream_timeout": ErrorPage("The source is too slow", "Try again later, or use a copy of the image on another website."),
     "upstream_error": ErrorPage("The source cannot be reached", "Check whether the URL opens in a browser, and try again later."),
     "source_too_large": ErrorPage("The image file is too large", "Use a smaller copy of the image."),
-    "not_an_image": ErrorPage("This is not an image", "The URL may belong to a page that contains the image. Right-click the image and choose “Copy image address”."),
+    "not_an_image": ErrorPage("This is not an image", "The URL may belong to a page that contains the image. Right-click the image and choose “Copy image address”. For a camera, use the address of a single image (snapshot), not of its live stream."),
     "truncated": ErrorPage("The image is incomplete", _BROKEN),
     "corrupt": ErrorPage("The image is damaged", _BROKEN),
     "too_many_pixels": ErrorPage("The image has too many pixels", "Use a smaller copy of the image."),

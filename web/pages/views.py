@@ -11,9 +11,11 @@ from shared.ledger import queries
 from web.batches import filters, serializers
 from web.http import query, responses
 from web.inspections import views as inspections
+from web.pages import user_texts
 from web.services import current_services
 
 blueprint = Blueprint("pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
+user_texts.install(blueprint)
 
 
 @blueprint.get("/")

@@ -26,6 +26,7 @@ from shared.inspections import jobs, results
 from shared.inspections.jobs import Job, Validators
 from shared.inspections.notifications import Publisher
 from shared.inspections.recipes import Augment, Dream
+from shared.media_types import sniff
 from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM
@@ -213,6 +214,7 @@ class InspectionPipeline:
             etag=known.etag if known else None,
             last_modified=known.last_modified if known else None,
             validators_url=known.url if known else None,
+            is_image=lambda head: sniff(head) is not None,
         )
         if fetched.not_modified and known is not None:
             return _SourceImage(b"", known)

@@ -76,6 +76,10 @@ def test_the_environment_is_read_when_settings_are_built(monkeypatch: pytest.Mon
         ("WORKER_LEASE_S", "-1"),
         ("WEB_THREADS", "1"),
         ("LOG_FORMAT", "xml"),
+        ("MONGODB_CONNECT_TIMEOUT_S", "0.0005"),  # 0 milliseconds would be no limit
+        ("MONGODB_SOCKET_TIMEOUT_S", "0.0005"),
+        ("MONGODB_SERVER_SELECTION_TIMEOUT_S", "0"),
+        ("MONGODB_QUERY_DEADLINE_S", "0.0005"),
     ],
 )
 def test_an_invalid_value_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

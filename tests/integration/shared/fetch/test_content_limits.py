@@ -147,12 +147,37 @@ def test_a_decompression_bomb_is_aborted_within_the_memory_limit() -> None:
         (b"\x0b\x03\x80picture\x03", "br"),
         (b"picture", "zstd"),
         (b"picture", "identity, br"),
+        (b"picture", "compress"),
+        (b"picture", "utf-8, BR"),
+        (gzip.compress(b"picture"), "gzip, deflate"),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_content_with_an_unsupported_or_invalid_encoding_is_refused(data: bytes, encoding: str) -> None:
     error = fetch_error(ok_response(data, Content_Encoding=encoding))
     assert (type(error), error.code) == (UpstreamError, "upstream_error")
+
+
+def test_the_error_for_an_unsupported_encoding_names_it() -> None:
+    assert "(br)" in fetch_error(ok_response(b"picture", Content_Encoding="UTF-8, br")).detail
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        *(
+            (token, False)
+            for token in ("UTF-8", "aws-chunked", "none", "binary", "", ",", "identity", "utf-8, Identity")
+        ),
+        *((token, False) for token in ("8bit", "image/jpeg", "null", '"gzip"', "b\xfcro", "gzip-9")),
+        *((token, True) for token in ("GZIP", "utf-8, gzip", "gzip, identity", "aws-chunked,x-gzip", "gzip;q=1.0")),
+    ],
+)
+def test_a_token_that_is_no_encoding_is_ignored(encoding: str, packed: bool) -> None:  # noqa: FBT001 -- parametrised
+    content = gzip.compress(b"picture") if packed else b"picture"
+    response = HEAD + b"Content-Encoding: " + encoding.encode("latin-1") + b"\r\n\r\n" + content
+    with SourceServer(respond_with(response)) as source:
+        assert fetch(source.url).data == b"picture"
 
 
 def test_a_body_ends_at_its_content_length() -> None:

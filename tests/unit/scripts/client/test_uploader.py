@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -15,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from scripts.client.groups import find_images
+from scripts.client.files import find_images
+from scripts.client.groups import UsageError
 from scripts.client.journal import Journal
-from scripts.client.send_group import Sender
+from scripts.client.send_group import Sender, _is_loopback
 from scripts.client.uploader import GroupResult, Upload, plan_groups
 from scripts.local.installation import ROOT
 from tests.unit.scripts.client.scripted_service import LIMITS, PATIENCE_S, Reply, ScriptedService
@@ -135,14 +138,14 @@ def test_a_group_that_was_accepted_completely_is_not_sent_in_part(service: Scrip
     sender = Sender(service.url, None, PATIENCE_S, stop, settled_s=0.1)  # the command line waits for a minute
     results: list[GroupResult] = []
     with Journal(resume_files(folder)[0], service.url) as journal:
-        groups = plan_groups(find_images([folder], store="default", camera="upload", timestamp=None), journal, max_images=9, max_bytes=999)
+        groups = plan_groups(find_images([folder], store=None, camera=None, timestamp=None).images, journal, max_images=9, max_bytes=999)
         problem = Upload(sender, journal, stop, LIMITS["max_image_bytes"]).send(groups, 1, lambda _, result: results.append(result))
     sender.close()
     assert (problem, sum(result.accepted for result in results)) == (None, 6)
     assert Counter(service.stored) == Counter(f"{number}.jpg" for number in range(6))
     with Journal(resume_files(folder)[0], service.url) as after:
         assert not after.pending
-        assert not list(plan_groups(find_images([folder], store="default", camera="upload", timestamp=None), after, max_images=9, max_bytes=999))
+        assert not list(plan_groups(find_images([folder], store=None, camera=None, timestamp=None).images, after, max_images=9, max_bytes=999))
 
 
 def test_on_ctrl_c_the_results_of_requests_in_flight_are_recorded(service: ScriptedService, folder: Path) -> None:
@@ -187,7 +190,7 @@ def test_when_one_group_is_refused_the_results_of_the_others_are_recorded(servic
     sender = Sender(service.url, None, PATIENCE_S, stop)
     results: list[GroupResult] = []
     with Journal(tmp_path / "kept", service.url) as journal, ThreadPoolExecutor(1) as thread:
-        groups = plan_groups(find_images([folder], store="default", camera="upload", timestamp=None), journal, max_images=2, max_bytes=999)
+        groups = plan_groups(find_images([folder], store=None, camera=None, timestamp=None).images, journal, max_images=2, max_bytes=999)
         problem = thread.submit(Upload(sender, journal, stop, LIMITS["max_image_bytes"]).send, groups, 2, lambda _, result: results.append(result))
         assert stop.wait(PATIENCE_S)  # the refusal has arrived; the other response is still delayed
         service.answering.set()
@@ -250,6 +253,114 @@ def test_images_that_can_no_longer_be_read_are_rejected_one_by_one(service: Scri
     rejected = {Path(image["path"]).name: image["code"] for image in summary["rejected"]}
     assert rejected == {"1.jpg": "unreadable", "2.jpg": "unreadable", "4.jpg": "image_too_large", "5.jpg": "unsupported_format"}
     assert sorted(service.stored) == ["0.jpg", "3.jpg"]
+
+
+def test_a_file_that_became_a_pipe_or_grows_while_it_is_read_is_rejected_by_itself(service: ScriptedService, folder: Path, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def append() -> None:
+        with (folder / "2.jpg").open("ab") as file:
+            while not stop.is_set():
+                file.write(b"x")
+                file.flush()
+
+    writer = threading.Thread(target=append)
+    with Journal(tmp_path / "kept", service.url) as journal:
+        images = find_images([folder], store=None, camera=None, timestamp=None).images
+        (folder / "1.jpg").unlink()
+        os.mkfifo(folder / "1.jpg")
+        writer.start()
+        sender = Sender(service.url, None, PATIENCE_S, threading.Event())
+        results: list[GroupResult] = []
+        try:
+            groups = plan_groups(images, journal, max_images=6, max_bytes=999)
+            problem = Upload(sender, journal, threading.Event(), 10**9).send(groups, 1, lambda _, result: results.append(result))
+        finally:
+            stop.set()
+            writer.join()
+            sender.close()
+    rejected = {Path(image["path"]).name: image["code"] for result in results for image in result.rejected}
+    assert (problem, rejected.pop("1.jpg")) == (None, "unreadable")
+    assert rejected in ({"2.jpg": "changed"}, {})  # the file may not have been written to while it was read
+    assert len(service.stored) == 5 - len(rejected)
+
+
+def test_a_file_with_an_impossible_time_is_rejected_by_itself(service: ScriptedService, folder: Path) -> None:
+    if not keeps_time(folder / "3.jpg", 10**12):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            if not keeps_time(shutil.copytree(folder, Path(memory) / "images") / "3.jpg", 10**12):
+                pytest.skip("no file system here keeps such a time")
+            check_an_impossible_time(service, Path(memory) / "images")
+    else:
+        check_an_impossible_time(service, folder)
+
+
+def keeps_time(file: Path, time_s: int) -> bool:
+    os.utime(file, (time_s, time_s))
+    return file.stat().st_mtime == time_s
+
+
+def check_an_impossible_time(service: ScriptedService, folder: Path) -> None:
+    code, summary, stderr = upload(service, folder)
+    assert (code, summary["accepted"], [image["code"] for image in summary["rejected"]]) == (1, 5, ["bad_timestamp"])
+    assert "--timestamp" in stderr
+    assert upload(service, folder, "--timestamp", "1768467600.5")[0] == 0
+    assert {metadata["timestamp"] for request in service.requests[-3:] for metadata in request.metadata} == {1768467600.5}
+
+
+def test_what_could_not_be_read_is_listed_and_changes_the_exit_code(service: ScriptedService, folder: Path) -> None:
+    (folder / "x[red]\n\x1b[2J.jpg").symlink_to("nowhere.jpg")
+    (folder / "notes.txt").touch()
+    code, summary, stderr = upload(service, folder)
+    assert (code, summary["accepted"], summary["rejected"], summary["left_out"]) == (1, 6, [], {".txt": 1})
+    assert [Path(unread["path"]).name for unread in summary["unread"]] == ["x[red]\n\x1b[2J.jpg"]
+    assert r"x[red]\n\x1b[2J.jpg: It is a link to a file that does not exist" in stderr
+    assert re.search(r"left out +1 \.txt", stderr)
+    assert not resume_files(folder)
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_folder(service: ScriptedService, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").symlink_to("nowhere.jpg")
+    code, _, stderr = upload(service, tmp_path / "images")
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "could not be read: It is a link to a file that does not exist" in stderr
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_a_proxy_is_asked_for_other_machines_but_not_for_this_one(service: ScriptedService, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for other in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert upload(service, folder)[0] == 0
+    assert upload(service, folder, "--url", f"http://localhost:{service.server_port}")[0] == 0
+    monkeypatch.setenv(name, service.url)  # the scripted service as a proxy gets the whole URL as path
+    sent = Sender("http://shelf.example", None, 0, threading.Event())
+    response = sent._client.post("/upload_image_batch", files={"file": b"x"}, data={"metadata": "[]"})
+    sent.close()
+    assert (response.status_code, len(service.requests)) == (202, 7)
+    monkeypatch.setenv(name, "ftp://proxy.example")
+    with pytest.raises(UsageError, match="proxy in the environment"):
+        Sender("http://shelf.example", None, 0, threading.Event())
+    monkeypatch.setenv("no_proxy", "shelf.example")
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("http://127.0.0.1:5000", True),
+        ("http://127.9.9.9", True),
+        ("http://[::1]:5000", True),
+        ("http://[::ffff:127.0.0.1]", True),
+        ("http://LOCALHOST.:1", True),
+        ("http://shelf.localhost", True),
+        ("http://192.168.1.5:5000", False),
+        ("http://localhost.example", False),
+        ("https://shelf.example", False),
+    ],
+)
+def test_a_service_on_loopback_is_recognized(url: str, local: bool) -> None:  # noqa: FBT001 -- parametrised
+    assert _is_loopback(url) == local
 
 
 @pytest.mark.parametrize(

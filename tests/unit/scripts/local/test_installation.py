@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import start
+from scripts.local import embedded_servers, start
 from scripts.local.installation import ROOT, Installation, Stage, load_installation
 
 HOLD_LOCK = """
@@ -146,3 +147,50 @@ def test_workers_with_at_most_one_core_each_run_decoding_and_model_in_turn(
     if variable is not None:
         monkeypatch.setenv("VISION_IN_TURN", variable)  # the processes inherit it
     assert Installation(tmp_path, 5000, workers).environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == in_turn
+
+
+def test_only_the_files_of_processes_are_removed(installation: Installation) -> None:
+    ours = ["guard.pid", "supervisor.pid", "mongod.pid", "redis.pid", "web.pid", "worker-12.pid", "inspector.pid", "sweep.pid"]
+    others = ["sshd.pid", "nginx.pid", "worker-x.pid", "my-web.pid", "web.starts", "lock"]
+    for name in ours + others:
+        (installation.run / name).touch()
+    installation.remove_process_files(".pid")
+    assert sorted(path.name for path in installation.run.iterdir()) == sorted(others)
+
+
+def test_a_socket_is_removed_and_any_other_file_is_not(installation: Installation) -> None:
+    installation.remove_socket()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(installation.socket))
+        installation.remove_socket()
+        assert not installation.socket.exists()
+    installation.socket.write_text("somebody's own file")
+    try:
+        with pytest.raises(embedded_servers.Unusable, match="is not a socket"):
+            installation.remove_socket()
+        assert installation.socket.read_text() == "somebody's own file"
+    finally:
+        installation.socket.unlink()
+
+
+@pytest.mark.parametrize("name", ["new\nline", "tab\t", "esc\x1b[2J", "sep\u2028", os.fsdecode(b"caf\xe9")])
+def test_a_folder_whose_name_would_break_the_logs_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(start.CannotStart, match="choose another folder with --data") as refused:
+        start._check_paths(Installation(tmp_path / name, 5000, 1))
+    assert str(refused.value).isprintable()
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_in_which_another_program_keeps_its_pid_files_is_refused(tmp_path: Path) -> None:
+    other = Installation(tmp_path / "var", 5000, 1)
+    start._check_paths(other)
+    other.prepare()
+    (other.run / "lock").touch()
+    start._check_paths(other)  # an earlier start was interrupted before it had saved anything
+    (other.run / "sshd.pid").write_text("1")
+    with pytest.raises(start.CannotStart, match=r"sshd\.pid belongs to another program"):
+        start._check_paths(other)
+    (other.run / "sshd.pid").unlink()
+    other.save()
+    (other.run / "web.pid").write_text("1")
+    start._check_paths(other)

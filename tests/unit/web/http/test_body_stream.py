@@ -2,6 +2,7 @@
 
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -186,6 +187,17 @@ def test_draining_ends_after_two_seconds(pair: Pair) -> None:
     with open_body(wsgi_environ, 60) as stream:
         stream.drain()
     assert time.monotonic() - started_at < 30
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 4e-7, 0.9999999])
+def test_a_very_short_time_limit_is_not_rounded_to_none(pair: Pair, seconds: float) -> None:
+    stream = BodyStream(None, pair[1], 1)
+    stream._set_receive_timeout(seconds)
+    timeval = pair[1].getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
+    whole, microseconds = struct.unpack("ll", timeval)
+    assert 0 < whole + microseconds / 1e6 < 1.1
+    stream.close()
+    assert not any(pair[1].getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
 
 
 def test_a_broken_connection_is_a_bad_request(pair: Pair) -> None:

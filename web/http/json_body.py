@@ -6,11 +6,12 @@ from pydantic_core import from_json
 
 from shared.errors import MalformedJson, TooLarge
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _ALL_BUT_MARKS: Final = bytes(set(range(256)) - set(b',[{"'))
 
 
 def parse_json(body: bytes, max_values: int) -> Any:
-    """Parse a JSON body.
+    """Parse a JSON body. A byte order mark before the JSON is ignored (RFC 8259, 8.1).
 
     The caller should not keep a reference to ``body``, so that its memory can be freed before the base64 text in the
     result is decoded.
@@ -18,6 +19,9 @@ def parse_json(body: bytes, max_values: int) -> Any:
     :raises TooLarge: when the body has more than ``max_values`` values (``too_many_values``).
     :raises MalformedJson: when ``body`` is not valid JSON.
     """
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:4]:
+        raise MalformedJson("The body is JSON in UTF-16 or UTF-32; encode it as UTF-8.")
+    body = body.removeprefix(_BYTE_ORDER_MARK)
     _check_value_count(body, max_values)
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")

@@ -6,7 +6,7 @@ from shared import telemetry
 from shared.settings import Settings
 from web.batches import views as batches
 from web.files import views as files
-from web.http import access_log, body_stream, origin, problems, request_id, security_headers
+from web.http import access_log, body_stream, origin, problems, query, request_id, security_headers
 from web.http.trusted_proxies import TrustedProxies
 from web.inspections import views as inspections
 from web.openapi import views as openapi
@@ -33,6 +33,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     request_id.install(app)
     problems.install(app)
     origin.install(app, settings.web)
+    query.install(app)
     body_stream.install(app)
     access_log.install(app)
     security_headers.install(app)

@@ -18,6 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from scripts.bench import sample_uploads
+from scripts.bench.extent import Extent
 from scripts.bench.report import Row, compare
 from scripts.bench.timing import interleave, median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
@@ -39,25 +40,25 @@ _UTILIZATION: Final = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=cs
 _END_TIMEOUT_S: Final = 10.0
 
 
-def measure(device: str = "cuda", *, quick: bool) -> list[Row]:
+def measure(device: str = "cuda", *, extent: Extent) -> list[Row]:
     """Compare two rates in images per second: that of the whole processing, and that of the neural network alone.
 
-    Both rates are measured for the bundled model and, unless ``quick`` is true, for three models of torchvision.
+    Both rates are measured for the bundled model and, in a full run, for three models of torchvision.
 
     :param device: ``cuda``, or ``cpu`` to check only that the benchmark itself works.
     """
     imaging.limit_threads(1)  # OpenCV must not start threads, because there is already one thread for each core
-    files = [sample_uploads.draw_jpeg(seed) for seed in range(8 if quick else 32)]
+    files = [sample_uploads.draw_jpeg(seed) for seed in range(extent.choose(full=32, quick=8, smoke=2))]
     rows: list[Row] = []
-    for name in (model_registry.BUNDLED,) if quick else (model_registry.BUNDLED, *_BUILDERS):
-        rows += _measure_model(name, files, device, quick=quick)
+    for name in (model_registry.BUNDLED, *(_BUILDERS if extent is Extent.FULL else ())):
+        rows += _measure_model(name, files, device, extent)
     return rows
 
 
-def _measure_model(name: str, files: list[bytes], device: str, *, quick: bool) -> list[Row]:
+def _measure_model(name: str, files: list[bytes], device: str, extent: Extent) -> list[Row]:
     detector = detect.Detector(*_load(name), device=device, precision="half", threads=1)
-    repeated = _repeat(files, detector.batch_size * (2 if quick else 6))
-    rows = _compare_with_bare(name, detector, repeated, rounds=2 if quick else 7) + _time_steps(name, detector, files)
+    repeated = _repeat(files, detector.batch_size * extent.choose(full=6, quick=2, smoke=1))
+    rows = _compare_with_bare(name, detector, repeated, rounds=extent.choose(full=7, quick=2, smoke=1)) + _time_steps(name, detector, files)
     return rows + (_measure_gpu(name, detector, repeated) if device == "cuda" else [])
 
 

@@ -2,7 +2,8 @@
 
 This benchmark needs a Docker engine. It starts a separate compose project (shelfsight-bench) and removes it at the end.
 The clients run on this machine and connect to the containers' own addresses. The exit code is 0 if every target is met,
-1 if a target is missed, and 2 if there is no Docker engine.
+1 if a target is missed, and 2 if there is no Docker engine. With --smoke, it needs no Docker engine: it downloads from a
+web process alone.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import uuid
 from functools import partial
 from pathlib import Path
@@ -19,11 +21,13 @@ import httpx
 
 from scripts.bench import sample_uploads
 from scripts.bench.download_rates import Downloaders, Source
+from scripts.bench.extent import Extent, add_options
 from scripts.bench.report import Report, Row, compare
+from scripts.bench.servers import WEB, Gunicorn, Servers, running
 from scripts.bench.timing import interleave, median
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
-from scripts.local.embedded_servers import free_port
+from scripts.local.embedded_servers import LOOPBACK, free_port
 
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"
@@ -37,20 +41,23 @@ _DOWNLOADERS: Final = {"processes": 2, "connections": 4}
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/download", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run fewer and shorter rounds; this takes half a minute and is less accurate")
+    add_options(parser, quick="run fewer and shorter rounds; this takes half a minute and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     args = parser.parse_args()
+    report = Report("scripts/bench/download", args.extent)
+    if args.extent is Extent.SMOKE:
+        report.add_part("Downloads from one web process", _measure_web_process)
+        return report.finish(args.json)
     if problem := engine.find_problem():
         print(f"No usable Docker engine with compose: {problem}", file=sys.stderr)
         return 2
-    report = Report("scripts/bench/download")
     deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET, "WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker"})
     try:
         report.log("starting all containers ...")
         deployment.compose("up", "--detach", "--wait", "--build", limit_s=_COMPOSE_TIMEOUT_S)
         image_id = _upload(f"http://{deployment.variables['LISTEN']}", sample_uploads.draw_jpeg(1))
         _start_plain(deployment)
-        report.add_part(f"Downloads of {sample_uploads.JPEG_BYTES // 1000} KB", lambda: _measure(deployment, image_id, quick=args.quick))
+        report.add_part(f"Downloads of {sample_uploads.JPEG_BYTES // 1000} KB", lambda: _measure(deployment, image_id, args.extent))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 2
@@ -63,14 +70,33 @@ def main() -> int:
 
 def _upload(url: str, data: bytes) -> str:
     """Upload one image, wait until it is done, and return its id."""
-    metadata = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
     with httpx.Client(base_url=url, timeout=2 * _WAIT_S) as client:
-        response = client.post("/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": data}, headers={"Idempotency-Key": uuid.uuid4().hex})
-        batch = client.get(response.raise_for_status().headers["Location"], params={"wait": _WAIT_S}).raise_for_status().json()
+        location = _post(client, data).headers["Location"]
+        batch = client.get(location, params={"wait": _WAIT_S}).raise_for_status().json()
     (image,) = batch["images"]
     if image["status"] != "done":
         raise EngineError(f"The image has the status {image['status']} after {_WAIT_S} s, expected done.")
     return str(image["id"])
+
+
+def _post(client: httpx.Client, data: bytes) -> httpx.Response:
+    metadata = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    return client.post("/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": data}, headers=headers).raise_for_status()
+
+
+def _measure_web_process() -> list[Row]:
+    """Measure downloads of an original, which needs no worker, from one web process without a file server in front of it."""
+    with tempfile.TemporaryDirectory(prefix="shelfsight-bench-") as name, contextlib.ExitStack() as stack:
+        servers = Servers(Path(name))
+        stack.callback(servers.stop)
+        web = Gunicorn("web", WEB, servers.environment, servers.folder)
+        stack.enter_context(running(web))
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{web.port}", timeout=_WAIT_S) as client:
+            (image,) = _post(client, sample_uploads.draw_jpeg(1)).json()["images"]
+        source = Source(LOOPBACK, web.port, image["file_path"])
+        with Downloaders(processes=1, connections=1) as downloaders:
+            return [Row("from one web process", downloaders.per_second(source, 0.1), "files/s")]
 
 
 def _start_plain(deployment: Deployment) -> None:
@@ -84,7 +110,7 @@ def _start_plain(deployment: Deployment) -> None:
     ])  # fmt: skip
 
 
-def _measure(deployment: Deployment, image_id: str, *, quick: bool) -> list[Row]:
+def _measure(deployment: Deployment, image_id: str, extent: Extent) -> list[Row]:
     (nginx,) = deployment.containers("nginx")
     web = deployment.containers("web")[0]
     shard, batch, index = image_id[30:32], image_id[:32], image_id[32:]
@@ -95,7 +121,7 @@ def _measure(deployment: Deployment, image_id: str, *, quick: bool) -> list[Row]
         "ours": (nginx, Source(_address(deployment, nginx), 8080, f"/uploads/{image_id}.jpg")),
         "web": (web, Source(_address(deployment, web), 5000, f"/uploads/{image_id}.jpg")),
     }
-    seconds, rounds = (1.0, 5) if quick else (3.0, 15)
+    seconds, rounds = (1.0, 5) if extent is Extent.QUICK else (3.0, 15)
     with Downloaders(**_DOWNLOADERS) as downloaders:
 
         def measure_once(container: str, source: Source) -> tuple[float, float]:

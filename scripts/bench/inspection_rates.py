@@ -18,6 +18,7 @@ from urllib.parse import quote
 from scripts.bench import image_server, sample_uploads
 from scripts.bench.baselines import packages
 from scripts.bench.download_rates import Downloaders, Source
+from scripts.bench.extent import Extent
 from scripts.bench.report import Row, Target, compare
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from scripts.bench.timing import interleave, median
@@ -83,12 +84,12 @@ class Testbed:
         """Return the number of image requests that the source has received."""
         return int(_get(self.source_port, image_server.REQUEST_COUNT_PATH, {})[1])
 
-    def thumbor(self, stack: contextlib.ExitStack) -> int:
+    def thumbor(self, stack: contextlib.ExitStack, extent: Extent) -> int:
         """Start Thumbor with as many processes as cores, and return its port.
 
-        :raises packages.NotInstalled: when Thumbor cannot be installed.
+        :raises packages.NotInstalled: when Thumbor cannot be installed, or in a smoke run.
         """
-        installed = packages.installed_folder("thumbor")
+        installed = packages.installed_folder("thumbor", extent)
         settings = self.servers.folder / "thumbor.conf"
         settings.write_text(_THUMBOR)
         port = free_port()
@@ -109,14 +110,14 @@ class _Web(Process):
         _wait_until(lambda: _is_up(self.port, "/healthz"))
 
 
-def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
+def measure_cached(testbed: Testbed, extent: Extent) -> list[Row]:
     """Compare the requests per second of a single web process with those of a server that has only an empty route.
 
     The web process responds with an inspection that it has cached.
     """
     path = f"/?url={quote(testbed.new_url(), safe='')}&augmentations=horizontal_flip"
     _inspect(testbed.one_web.port, path)
-    seconds, rounds = (1.0, 3) if quick else (3.0, 9)
+    seconds, rounds = extent.choose(full=(3.0, 9), quick=(1.0, 3), smoke=(0.1, 1))
     ours = Source(LOOPBACK, testbed.one_web.port, path, _JSON)
     empty = Source(LOOPBACK, testbed.empty.port, "/", _JSON)
     with Downloaders(1, 4) as downloaders:
@@ -125,19 +126,19 @@ def measure_cached(testbed: Testbed, *, quick: bool) -> list[Row]:
     return [compare("cached answers, of an empty route of one web process", rates["ours"], "answers/s", rates["empty"], at_least=_CACHED_AT_LEAST)]
 
 
-def measure_fresh(testbed: Testbed, *, quick: bool) -> list[Row]:
+def measure_fresh(testbed: Testbed, extent: Extent) -> list[Row]:
     """Compare the rate at which the service fetches, reduces and flips new images with the rate of Thumbor.
 
     An image counts as soon as the client has received the last byte of the flipped image.
     """
-    count, rounds = (64, 3) if quick else (192, 9)
+    count, rounds = extent.choose(full=(192, 9), quick=(64, 3), smoke=(8, 1))
     with contextlib.ExitStack() as stack:
         subjects: dict[str, Callable[[], float]] = {"ours": lambda: _rate(lambda: _flip_with_service(testbed), count)}
         try:
-            port = testbed.thumbor(stack)
+            port = testbed.thumbor(stack, extent)
             subjects["thumbor"] = lambda: _rate(lambda: _flip_with_thumbor(testbed, port), count)
         except packages.NotInstalled as error:
-            print(f"Thumbor is left out because it cannot be installed: {error}")
+            print(f"Thumbor is left out: {error}")
         rates = {name: median(samples) for name, samples in interleave(subjects, rounds).items()}
     name = f"fresh pictures of {IMAGE_BYTES // 1000} KB, smaller and turned round, {_CLIENTS} clients, limits lifted"
     if "thumbor" not in rates:

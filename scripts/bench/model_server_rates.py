@@ -20,6 +20,7 @@ from typing import Final
 from scripts.bench import sample_uploads, service_rate
 from scripts.bench.baselines import READY, packages
 from scripts.bench.baselines.loop import BATCH_SIZE, PROCESSES, LoopProcesses, create_detection
+from scripts.bench.extent import Extent
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, running
 from scripts.bench.timing import interleave, median
@@ -50,7 +51,7 @@ class Sample:
     client_cores: float = 0.0
 
 
-def measure(folder: Path, *, quick: bool) -> list[Row]:
+def measure(folder: Path, *, extent: Extent) -> list[Row]:
     """Compare the images per second of Shelfsight, LitServe and Ray Serve with those of two bare loops.
 
     The bare loops are two processes that only decode images and detect objects in them. LitServe and Ray Serve are left
@@ -58,8 +59,9 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
-    images = [sample_uploads.draw_jpeg(seed) for seed in range(service_rate.BATCH)]
-    count = service_rate.BATCH * (3 if quick else 20)
+    batch = extent.choose(full=service_rate.BATCH, quick=service_rate.BATCH, smoke=service_rate.SMOKE_BATCH)
+    images = [sample_uploads.draw_jpeg(seed) for seed in range(batch)]
+    count = batch * extent.choose(full=20, quick=3, smoke=1)
     with LoopProcesses(create_detection, images) as loops:
         subjects: dict[str, Callable[[], Sample]] = {
             _LOOP: lambda: Sample(loops.images_per_second(count)),
@@ -68,10 +70,10 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
             ),
         }
         try:
-            subjects |= _other_servers(packages.installed_folder("serving"), folder, images, count)
+            subjects |= _other_servers(packages.installed_folder("serving", extent), folder, images, count)
         except packages.NotInstalled as error:
-            print(f"LitServe and Ray Serve are left out because they cannot be installed: {error}")
-        samples = interleave(subjects, rounds=1 if quick else 5, warmups=0)  # each subject does its own warm-up
+            print(f"LitServe and Ray Serve are left out: {error}")
+        samples = interleave(subjects, rounds=extent.choose(full=5, quick=1, smoke=1), warmups=0)  # each subject does its own warm-up
     rates = {name: median(sample.rate for sample in of_subject) for name, of_subject in samples.items()}
     rows = [
         compare(f"{name}: of {PROCESSES} bare loops", rate, "images/s", rates[_LOOP])

@@ -32,7 +32,6 @@ _PLAIN_AT_MOST: Final = 2.0
 _MONGOENGINE_AT_LEAST: Final = 8.0
 _LARGE_PAGE: Final = 100
 _NEWEST: Final = "f" * 32
-_DEPTH: Final = 0.9
 _BATCHES_OF_AN_HOUR: Final = 180
 _ORJSON: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 
@@ -94,10 +93,10 @@ def measure_pages(web: FlaskClient, query: dict[str, str], numbers: list[int], b
     ]
 
 
-def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Row]:
+def measure_cursors(web: FlaskClient, ids: list[str], *, depth: float, rounds: int) -> list[Row]:
     """Compare, for each filter, the time of a page at the beginning of the list with that of a page deep in the list.
 
-    The former begins at the newest batch, the latter after nine tenths of all batches. An additional row uses a filter
+    The former begins at the newest batch, the latter after the fraction ``depth`` of all batches. An additional row uses a filter
     that selects one old hour. It compares the page from a cursor at the newest batch with the page from a cursor at
     this hour.
 
@@ -105,7 +104,7 @@ def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Ro
     """
     oldest = len(ids) * seed_database.BATCH_INTERVAL
     newest_at = _time_of(ids[-1])
-    deep = ids[int(len(ids) * (1 - _DEPTH))]
+    deep = ids[int(len(ids) * (1 - depth))]
     filters: dict[str, dict[str, str]] = {
         "no filter": {},
         "store_name": {"store_name": seed_database.STORE},
@@ -144,7 +143,7 @@ def measure_cursors(web: FlaskClient, ids: list[str], *, rounds: int) -> list[Ro
         times = interleave({"near": measure(query, _NEWEST), "deep": measure(query, deep)}, rounds, warmups=2)
         near, far = (1000 * median(times[position]) for position in ("near", "deep"))
         rows.append(compare(f"cursor, {name}: deep beside near", far, "ms", near, at_most=_FLAT_AT_MOST))
-    end = int(len(ids) * (1 - _DEPTH))
+    end = int(len(ids) * (1 - depth))
     hour = {"since": _iso(_time_of(ids[end - _BATCHES_OF_AN_HOUR])), "until": _iso(_time_of(ids[end]))}
     times = interleave({"newest": measure(hour, _NEWEST), "hour": measure(hour, ids[end])}, rounds, warmups=2)
     far, near = (1000 * median(times[position]) for position in ("newest", "hour"))

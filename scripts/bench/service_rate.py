@@ -11,6 +11,7 @@ from typing import Final
 
 from scripts.bench import sample_uploads
 from scripts.bench.baselines.loop import PROCESSES, LoopProcesses, create_pipeline
+from scripts.bench.extent import Extent
 from scripts.bench.http_client import UploadClient
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
@@ -19,6 +20,7 @@ from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.storage.mongo import Db
 
 BATCH: Final = 32
+SMOKE_BATCH: Final = 2
 _AT_LEAST: Final = 0.9
 _WARMUP_BATCHES: Final = 2
 _READY_TIMEOUT_S: Final = 180.0
@@ -28,7 +30,7 @@ _POLL_INTERVAL_S: Final = 0.5
 timestamps. With twenty polls per second, polling took 1.5% of the two cores."""
 
 
-def measure(folder: Path, *, quick: bool) -> list[Row]:
+def measure(folder: Path, *, extent: Extent) -> list[Row]:
     """Compare the images per second of the whole service with those of bare loops.
 
     The bare loops are as many processes as the service has workers. They process the images like a worker, but without
@@ -36,16 +38,16 @@ def measure(folder: Path, *, quick: bool) -> list[Row]:
 
     :param folder: a folder on the disk to measure; the files that are written to it are removed.
     """
-    images = [sample_uploads.draw_jpeg(seed) for seed in range(BATCH)]
+    images = [sample_uploads.draw_jpeg(seed) for seed in range(extent.choose(full=BATCH, quick=BATCH, smoke=SMOKE_BATCH))]
     # At the end of the backlog, one worker has no work left; a longer backlog reduces the weight of this phase.
-    count = BATCH * (3 if quick else 20)
+    count = len(images) * extent.choose(full=20, quick=3, smoke=1)
     with LoopProcesses(create_pipeline, images) as loops:
         rates = interleave(
             {
                 "loop": lambda: loops.images_per_second(count),
                 "service": lambda: images_per_second(folder, images, count, DEFAULT_AUGMENTATIONS),
             },
-            rounds=1 if quick else 5,
+            rounds=extent.choose(full=5, quick=1, smoke=1),
             warmups=0,  # each subject does its own warm-up
         )
     name = f"service with {PROCESSES} workers, from accepted to done, of {PROCESSES} bare loops of its pipeline"

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+from scripts.bench.extent import Extent, add_options
 from scripts.bench.report import Report, Row
 
 _MEASURES: Final = {
@@ -34,18 +35,28 @@ HEADINGS: Final = {
 def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/vision", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="run fewer rounds; this takes a few minutes and is less accurate")
+    add_options(parser, quick="run fewer rounds; this takes a few minutes and is less accurate")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument("--only", choices=HEADINGS, action="append", help="measure only this part (can be repeated)")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # one thread, as in a worker; must be set before torch is imported
     if args.only and "cuda" in args.only and not _has_gpu():
         parser.error("torch finds no usable GPU; --only cuda needs one")
-    report = Report("scripts/bench/vision")
+    report = Report("scripts/bench/vision", args.extent)
     with tempfile.TemporaryDirectory(prefix="shelfsight-bench-") as name:
-        for part in args.only or [part for part in HEADINGS if part != "cuda" or _has_gpu()]:
-            report.add_part(HEADINGS[part], partial(_measure, part, Path(name), quick=args.quick))
+        for part in args.only or [part for part in HEADINGS if _is_measured(part, args.extent)]:
+            report.add_part(HEADINGS[part], partial(_measure, part, Path(name), args.extent))
     return report.finish(args.json)
+
+
+def _is_measured(part: str, extent: Extent) -> bool:
+    """Return whether a part is measured if the user names no parts.
+
+    A smoke run leaves out ``serving``, because without the other model servers this part repeats the part ``service``.
+    """
+    if part == "serving":
+        return extent is not Extent.SMOKE
+    return part != "cuda" or _has_gpu()
 
 
 def _has_gpu() -> bool:
@@ -54,14 +65,14 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _measure(part: str, folder: Path, *, quick: bool) -> list[Row]:
+def _measure(part: str, folder: Path, extent: Extent) -> list[Row]:
     """Measure one part of the benchmark, and return its rows.
 
     Only the module of this part is imported, because a machine with a GPU may lack packages that other parts need.
     """
     module, function = _MEASURES[part]
     measure: Callable[..., list[Row]] = getattr(import_module(f"scripts.bench.{module}"), function)
-    return measure(*((folder,) if part in {"service", "serving"} else ()), quick=quick)
+    return measure(*((folder,) if part in {"service", "serving"} else ()), extent=extent)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from torch import nn
 from scripts.bench import sample_uploads
 from scripts.bench.baselines.loop import full_pipeline
 from scripts.bench.baselines.torchvision_script import Script
+from scripts.bench.extent import Extent
 from scripts.bench.report import Row, Target, compare
 from scripts.bench.timing import interleave, median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
@@ -28,17 +29,19 @@ SSDLITE: Final = "ssdlite320_mobilenet_v3_large"
 _CLASSES: Final = 91
 _MAX_PIXELS: Final = 50_000_000
 _BATCH: Final = 8
+_SMOKE_BATCH: Final = 2
 MIB: Final = 1024 * 1024
 
 
-def measure_network(*, quick: bool) -> list[Row]:
+def measure_network(*, extent: Extent) -> list[Row]:
     """Compare the images per second of a ``Detector`` with those of a direct call to the model in torch (eager mode).
 
     Each call detects objects in 8 images on one thread. The decoding and encoding of images is not measured.
     """
     rows: list[Row] = []
-    rounds = 5 if quick else 15
-    for name, load, targets in ((SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))):
+    rounds = extent.choose(full=15, quick=5, smoke=1)
+    ssdlite, bundled = (SSDLITE, _load_ssdlite, (2.2, 4.0)), (model_registry.BUNDLED, _load_bundled, (None, None))
+    for name, load, targets in extent.choose(full=(ssdlite, bundled), quick=(ssdlite, bundled), smoke=(bundled,)):
         model, card = load()
         size = model.transform.fixed_size[0]
         images = list(np.random.default_rng(1).integers(0, 256, (_BATCH, size, size, 3), np.uint8))
@@ -55,50 +58,50 @@ def measure_network(*, quick: bool) -> list[Row]:
     return rows
 
 
-def measure_whole(*, quick: bool) -> list[Row]:
+def measure_whole(*, extent: Extent) -> list[Row]:
     """Compare the images per second of the whole processing with those of a script that uses torchvision.
 
     Both process JPEGs of 1280x960 pixels.
     """
-    files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
+    files = _draw(extent)
     script = Script(_load_ssdlite()[0])
     lite = detect.Detector(*_load_ssdlite(), device="cpu", precision="full", threads=1)
     bundled = detect.load(device="cpu")
     process_with_lite, process_with_bundled = full_pipeline(lite), full_pipeline(bundled)
+    counts = {"script": len(files) // 2, "lite": len(files), "bundled": len(files)}
     subjects: dict[str, Callable[[], object]] = {
-        "script": lambda: [script.process(data) for data in files[:4]],
+        "script": lambda: [script.process(data) for data in files[: counts["script"]]],
         "lite": lambda: process_with_lite(files),
         "bundled": lambda: process_with_bundled(files),
     }
-    counts = {"script": 4, "lite": _BATCH, "bundled": _BATCH}
-    times = interleave({name: _timed(call) for name, call in subjects.items()}, 3 if quick else 9)
+    times = interleave({name: _timed(call) for name, call in subjects.items()}, extent.choose(full=9, quick=3, smoke=1))
     rates = {name: counts[name] / median(samples) for name, samples in times.items()}
     rows = [
         compare("whole work with ssdlite320, f32, of the torchvision script", rates["lite"], "images/s", rates["script"], at_least=5),
         compare(f"the same with grocery as deployed ({bundled.precision} precision)", rates["bundled"], "images/s", rates["script"]),
     ]
-    return rows + _time_steps(bundled, files, 5 if quick else 20)
+    return rows + _time_steps(bundled, files, extent.choose(full=20, quick=5, smoke=1))
 
 
-def measure_memory(*, quick: bool) -> list[Row]:
+def measure_memory(*, extent: Extent) -> list[Row]:
     """Measure how much the resident memory of a process with the bundled model grows while it processes many images.
 
     The memory at the end is compared with the memory after the first group of images.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        first, after = pool.submit(_resident_memory, 5 if quick else 25).result(timeout=600)
+        first, after = pool.submit(_resident_memory, extent).result(timeout=600)
     name = "resident memory with torch, OpenVINO and groups of eight pictures, of that after the first group"
     return [Row(name, after, "MiB", first, after / first, Target(at_most=1.15))]
 
 
-def _resident_memory(groups: int) -> tuple[float, float]:
+def _resident_memory(extent: Extent) -> tuple[float, float]:
     process = psutil.Process()
     detector = detect.load(device="cpu")
-    files = [sample_uploads.draw_jpeg(seed) for seed in range(_BATCH)]
+    files = _draw(extent)
     process_files = full_pipeline(detector)
     process_files(files)
     first = process.memory_info().rss / MIB
-    for _ in range(groups):
+    for _ in range(extent.choose(full=25, quick=5, smoke=1)):
         process_files(files)
     return first, process.memory_info().rss / MIB
 
@@ -129,6 +132,10 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
     total = sum(spent.values())
     count = rounds * len(files)
     return [Row(f"step: {step}", duration / count * 1e3, "ms an image", total / count * 1e3, duration / total) for step, duration in spent.items()]
+
+
+def _draw(extent: Extent) -> list[bytes]:
+    return [sample_uploads.draw_jpeg(seed) for seed in range(extent.choose(full=_BATCH, quick=_BATCH, smoke=_SMOKE_BATCH))]
 
 
 def _load_ssdlite() -> tuple[Any, ModelCard]:

@@ -1,11 +1,12 @@
-"""Read query parameters. Unknown, empty and repeated parameters are refused."""
+"""Read query parameters. Unknown, empty and repeated parameters are refused, and so is text that is not UTF-8."""
 
 import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
-from flask import request
+from flask import Flask, request
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import MultiDict
 
@@ -16,7 +17,6 @@ from web.http.timestamps import parse_timestamp
 MAX_PAGE: Final = 10**9
 _MAX_DIGITS: Final = 18
 _NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0-9]{1,3})?\Z", re.ASCII | re.IGNORECASE)
-_SECONDS: Final = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?\Z")
 
 
 def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | None = None) -> dict[str, Any]:
@@ -24,14 +24,17 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
 
     :param readers: for each known parameter, the function that parses its value. For an invalid value, the function raises
         ``ValueError`` with a sentence for the client.
-    :param query: the query to read. If None, the query of the current request is read.
+    :param query: the query to read. If None, the query of the current request is read, which must be UTF-8 text.
     :returns: the value of each parameter that the client sent.
     :raises Invalid: when parameters are unknown, empty, repeated or invalid. The exception has an error for each of them.
     """
     values: dict[str, Any] = {}
     errors = []
+    not_utf8 = _names_of_other_encodings() if query is None else set()
     for name, texts in (request.args if query is None else query).lists():
-        if name not in readers:
+        if name in not_utf8:
+            errors.append(FieldError(pointer(name), "bad_value", "This parameter is not UTF-8 text; encode it as UTF-8."))
+        elif name not in readers:
             errors.append(
                 FieldError(
                     pointer(name),
@@ -51,6 +54,43 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
     if errors:
         raise Invalid("The query has invalid parameters; see the `errors` field.", errors=errors)
     return values
+
+
+def install(app: Flask) -> None:
+    """Make ``app`` refuse each request whose query has bytes that are neither percent-encoded nor UTF-8."""
+    app.before_request(_refuse_other_encodings)
+
+
+def is_utf8() -> bool:
+    """Return whether the query of the current request is UTF-8 text, apart from what is percent-encoded.
+
+    If it is not, ``request.args`` raises ``UnicodeDecodeError``.
+    """
+    try:
+        request.query_string.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refuse_other_encodings() -> None:
+    if not is_utf8():
+        raise Invalid("The query is not UTF-8 text; encode it as UTF-8, and percent-encode it.")
+
+
+def _names_of_other_encodings() -> set[str]:
+    """Return the names of the parameters whose percent-encoded values are not UTF-8, such as ``Caf%E9``.
+
+    Werkzeug does not decode the percent signs in such a value, so a filter would look for another text in vain.
+    """
+    names = set()
+    for parameter in request.query_string.decode().split("&"):
+        name, _, value = parameter.partition("=")
+        try:
+            unquote_plus(value, errors="strict")
+        except UnicodeDecodeError:
+            names.add(unquote_plus(name))
+    return names
 
 
 def integer(minimum: int, maximum: int, *, clip: bool = False) -> Callable[[str], int]:
@@ -88,7 +128,7 @@ def fraction(text: str) -> float:
 def timestamp(text: str) -> datetime:
     """Parse the value of a parameter as a time: RFC 3339 or Unix seconds, as defined by ``parse_timestamp``."""
     try:
-        return parse_timestamp(float(text)) if _SECONDS.match(text) else parse_timestamp(text)
+        return parse_timestamp(text)
     except PydanticCustomError as error:
         raise ValueError(error.message()) from None
 

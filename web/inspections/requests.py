@@ -53,7 +53,8 @@ def from_query(settings: Settings) -> InspectionRequest:
     if not request.args.get("url", "").strip():
         raise _no_source("The URL is missing; send the URL of an image.")
     values = query.read(
-        {"url": _url, "augmentations": _augmentations, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT}
+        {"url": _url, "augmentations": _augmentations, "seed": query.integer(0, MAX_SEED), "wait": query.WAIT},
+        request.args,  # the URL can contain percent-encoded bytes of any encoding
     )
     recipe = Augment(values.get("augmentations", AUGMENTATIONS), values.get("seed", 0))
     return InspectionRequest(Source(values["url"]), recipe, values.get("wait", settings.inspect.wait_s))
@@ -66,7 +67,7 @@ def from_request(settings: Settings, body: RequestBody) -> InspectionRequest:
     :raises SourceTooLarge: when the image has too many bytes.
     :raises NotAnImage: when the body is not an image in a supported format.
     """
-    url, named_part = split_query(_query_string())
+    url, named_part = split_query(request.query_string.decode())
     parameters = MultiDict(parse_qsl(named_part, keep_blank_values=True))
     if url is None and parameters.get("url") == "":
         raise _no_source(_SEND_IMAGE)
@@ -112,18 +113,11 @@ def split_query(query_string: str) -> tuple[str | None, str]:
     try:
         return (url if _ABSOLUTE_URL.match(url) else unquote(url, errors="strict")), "&".join(steps[end:])
     except UnicodeDecodeError:
-        raise _not_utf8() from None
+        raise UrlRefused("The URL is not UTF-8 text; encode it as UTF-8.") from None
 
 
 def _name(step: str) -> str:
     return step.partition("=")[0]
-
-
-def _query_string() -> str:
-    try:
-        return request.query_string.decode()
-    except UnicodeDecodeError:
-        raise _not_utf8() from None
 
 
 def _url(text: str) -> str:
@@ -227,10 +221,6 @@ def _file(body: bytes, boundary: str) -> bytes:
 
 def _no_source(detail: str) -> Invalid:
     return Invalid(detail, code="no_source", errors=[FieldError("/url", "missing", detail)])
-
-
-def _not_utf8() -> UrlRefused:
-    return UrlRefused("The URL is not UTF-8 text; encode it as UTF-8.")
 
 
 def _too_large(limit: int) -> SourceTooLarge:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 from flask import Blueprint, Flask, Response, render_template, request
 
-from web.http import responses
+from web.http import query, responses
 from web.http.problems import MEDIA_TYPE
 
 
@@ -85,4 +85,5 @@ def install(app: Flask, *blueprints: Blueprint) -> None:
 
 def _render(problem: dict[str, Any]) -> str:
     texts = ERROR_PAGES.get(problem["code"], _OTHER_ERROR)
-    return render_template("error.html", title=texts.title, advice=texts.advice, problem=problem, url=request.args.get("url", ""))
+    url = request.args.get("url", "") if query.is_utf8() else ""
+    return render_template("error.html", title=texts.title, advice=texts.advice, problem=problem, url=url)

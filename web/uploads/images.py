@@ -19,8 +19,6 @@ from web.uploads.fingerprint import rejected_image_digest
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
 
-_DATA_PREFIX_WITHIN: Final = 32
-"""A ``data:`` prefix is recognized only within this number of characters at the beginning of the text."""
 _WHITESPACE: Final = " \t\r\n\f\v"
 _WITHOUT_WHITESPACE: Final = str.maketrans("", "", _WHITESPACE)
 
@@ -79,8 +77,9 @@ def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
     if not isinstance(text, str):
         return FieldError("/file", "missing" if text is None else "wrong_type", "The file is missing or is not a string; send it as base64 text.")
     item["file"] = ""
-    invalid = FieldError("/file", "bad_base64", "The file is not valid base64; encode it with the standard alphabet.")
-    if text[:_DATA_PREFIX_WITHIN].lstrip(_WHITESPACE)[:5].lower() == "data:":
+    invalid = FieldError("/file", "bad_base64", "The file is not valid base64; use the standard alphabet, and padding.")
+    text = text.lstrip(_WHITESPACE)
+    if text[:5].lower() == "data:":
         _, comma, text = text.partition(",")
         if not comma:
             return invalid

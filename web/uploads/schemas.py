@@ -106,7 +106,7 @@ def check_extra(extra: dict[str, Any]) -> tuple[str, str] | None:
     if not _is_storable(extra, _EXTRA_MAX_DEPTH):
         return (
             "bad_extra",
-            "The extra keys cannot be stored; use names without NUL and without a leading $, at most 16 nested levels, and finite numbers of at most 64 bits.",
+            "The extra keys cannot be stored; use names without NUL, no object with both $ref and $id, at most 16 nested levels, and finite numbers of at most 64 bits.",
         )
     return None
 
@@ -115,10 +115,9 @@ def _is_storable(value: object, max_depth: int) -> bool:
     if max_depth == 0:
         return False
     if isinstance(value, dict):
-        return all(
-            "\0" not in key and not key.startswith("$") and _is_storable(inner, max_depth - 1)
-            for key, inner in value.items()
-        )
+        if "$ref" in value and "$id" in value:  # the driver would return a database reference instead of the object
+            return False
+        return all("\0" not in key and _is_storable(inner, max_depth - 1) for key, inner in value.items())
     if isinstance(value, list):
         return all(_is_storable(inner, max_depth - 1) for inner in value)
     if isinstance(value, float):

@@ -13,22 +13,25 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from scripts.bench.extent import Extent
 from scripts.local.installation import ROOT
 
 _INSTALL_TIMEOUT_S: Final = 900
 
 
 class NotInstalled(RuntimeError):
-    """The packages cannot be installed; the message is one line with the reason."""
+    """The packages are not available; the message is one line with the reason."""
 
 
-def installed_folder(name: str) -> Path:
+def installed_folder(name: str, extent: Extent) -> Path:
     """Return the folder in the user's cache that holds the packages of a lock file; install them on first use.
 
     :param name: name of the lock file in ``requirements/``, without ``.txt``.
     :raises NotInstalled: when the packages cannot be installed, for example because the package index, disk
-        space or uv is missing.
+        space or uv is missing. A smoke run never uses them, so that it is the same on every machine.
     """
+    if extent is Extent.SMOKE:
+        raise NotInstalled("a smoke run uses no packages other than those of the service")
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shelfsight"
     lock = ROOT / "requirements" / f"{name}.txt"
     digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()

@@ -44,6 +44,21 @@ def test_an_invalid_query_is_422(web: FlaskClient, query: str) -> None:
     assert web.get(f"/image_batches?{query}").status_code == 422
 
 
+@pytest.mark.parametrize("query", ["store_name=Caf%E9", "per_page=3&store_name=%ff", "store_name=%C3"])
+def test_a_filter_that_is_not_utf8_is_422_with_its_name(web: FlaskClient, query: str) -> None:
+    response = web.get(f"/image_batches?{query}")
+    problem = response.get_json(force=True)
+    assert (response.status_code, [error["pointer"] for error in problem["errors"]]) == (422, ["/store_name"])
+    assert "UTF-8" in problem["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize("path", ["/image_batches", "/", "/img", "/healthz"])
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_a_query_of_bytes_that_are_not_utf8_is_422(web: FlaskClient, path: str, accept: str) -> None:
+    response = web.get(path, headers={"Accept": accept}, environ_overrides={"QUERY_STRING": "url=Caf\xe9"})
+    assert (response.status_code, "UTF-8" in response.get_data(as_text=True)) == (422, True)
+
+
 def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
     accepted = post_batch(web, [image_payload(make_image(1), filename="a.jpg")]).get_json()
     batch = web.get(accepted["links"]["self"]).get_json()

@@ -15,6 +15,7 @@ from shared.ledger import commits
 from shared.storage.blob_keys import spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
+from tests.support.ledger import process_all
 from tests.support.mongo_proxy import CommitFaultProxy
 from tests.support.web_client import image_payload, make_client, make_image, open_services, post_batch
 
@@ -172,6 +173,32 @@ def test_a_form_is_the_same_upload(web: FlaskClient, db: Db) -> None:
     )
     assert (short.status_code, short.get_json(force=True)["errors"][0]["code"]) == (422, "count_mismatch")
     assert web.post("/upload_image_batch", data={"file": [(io.BytesIO(make_image()), "a.jpg")]}).status_code == 422
+
+
+def test_a_file_name_that_is_not_utf8_and_a_byte_order_mark_do_not_refuse_a_form(web: FlaskClient, db: Db) -> None:
+    metadata = json.dumps([{name: value for name, value in image_payload().items() if name != "file"}]).encode()
+    lines = [b"--x", b'Content-Disposition: form-data; name="metadata"', b"", b"\xef\xbb\xbf" + metadata, b"--x",
+             b'Content-Disposition: form-data; name="file"; filename="caf\xe9\0.jpg"', b"", make_image(), b"--x--", b""]  # fmt: skip
+    response = post_batch(web, b"\r\n".join(lines), Content_Type='multipart/form-data; boundary="x"')
+    assert response.status_code == 202
+    assert db.images.distinct("filename") == ["café.jpg"]
+
+
+def test_a_form_without_a_boundary_is_refused_with_the_reason(web: FlaskClient) -> None:
+    problem = post_batch(web, b"--x\r\n", Content_Type="multipart/form-data").get_json(force=True)
+    assert (problem["status"], problem["code"]) == (400, "malformed_form")
+    assert "no boundary" in problem["detail"]
+
+
+def test_extra_keys_with_any_names_are_kept_while_the_image_is_processed(web: FlaskClient, db: Db) -> None:
+    extra = {"$schema": "https://example.org/s", "$set": {"$inc": {"a.b": 1}}, "a.b": [{"$where": "1"}], "": {"$ref": "x"}, "_id": {"$id": 1}}
+    response = post_batch(web, [image_payload(**extra)], Idempotency_Key="k")
+    assert response.status_code == 202
+    assert post_batch(web, [image_payload(**extra)], Idempotency_Key="k").get_json() == response.get_json()
+    process_all(db)
+    batch = web.get(response.headers["Location"]).get_json()
+    assert (batch["status"], batch["images"][0]["extra"]) == ("done", extra)
+    assert web.delete(response.headers["Location"]).status_code == 204
 
 
 def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:

@@ -25,6 +25,16 @@ def test_one_value_above_the_limit_is_refused(tree: Any) -> None:
             parse_json(body, count - 1)
 
 
+def test_a_byte_order_mark_is_ignored() -> None:
+    assert parse_json(b'\xef\xbb\xbf["\xef\xbb\xbf"]', 9) == ["\ufeff"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_json_in_another_unicode_encoding_is_refused_with_the_reason(encoding: str) -> None:
+    with pytest.raises(MalformedJson, match="UTF-8"):
+        parse_json('[{"store_name": "Café"}]'.encode(encoding), 9)
+
+
 @pytest.mark.parametrize("body", [b'["' + b"," * 9, b'["\\', b'["a" "b,c,d,e" ",,,', b'["\\",,,,,"'])
 def test_an_unterminated_string_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedJson):

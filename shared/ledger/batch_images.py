@@ -9,7 +9,7 @@ a caller that encodes one document before it asks for the next needs the memory 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import bson
 from pymongo import ASCENDING, DESCENDING
@@ -104,7 +104,7 @@ def read_range(
 def _read_piece(
     db: Db, query: dict[str, Any], skip: int, limit: int, fields: Mapping[str, Any], deadline_ms: int
 ) -> Iterator[Document]:
-    pipeline = [
+    pipeline: list[dict[str, Any]] = [
         {"$match": query},
         {"$sort": {"batch_id": ASCENDING, "index": ASCENDING}},
         {"$skip": skip},
@@ -127,9 +127,7 @@ def _shape(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"$project": dict(fields)}, {"$replaceWith": {"$cond": [{"$lt": [size, _LARGE_BYTES]}, "$$ROOT", stub]}}]
 
 
-def _replace_stubs(
-    db: Db, rows: Iterable[Document], fields: Mapping[str, Any], deadline_ms: int
-) -> Iterator[Document]:
+def _replace_stubs(db: Db, rows: Iterable[Document], fields: Mapping[str, Any], deadline_ms: int) -> Iterator[Document]:
     """Yield the image documents of one batch, with each stub replaced by its document."""
     run: list[str] = []
     run_bytes = 0
@@ -148,7 +146,7 @@ def _replace_stubs(
 
 
 def _read_run(db: Db, image_ids: list[str], fields: Mapping[str, Any], deadline_ms: int) -> Iterator[Document]:
-    pipeline = [
+    pipeline: list[dict[str, Any]] = [
         {"$match": {"_id": {"$in": image_ids}, "status": VISIBLE}},
         {"$sort": {"_id": ASCENDING}},
         {"$project": dict(fields)},
@@ -159,4 +157,4 @@ def _read_run(db: Db, image_ids: list[str], fields: Mapping[str, Any], deadline_
 def _read(db: Db, collection: str, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[Document]:
     with db[collection].aggregate_raw_batches(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms) as cursor:
         for piece in cursor:
-            yield from bson.decode_iter(piece, db.codec_options)
+            yield from bson.decode_iter(cast("bytes", piece), db.codec_options)

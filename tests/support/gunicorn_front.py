@@ -32,7 +32,7 @@ class WebFront:
     def worker_pid(self) -> int:
         """The pid of the one process that handles requests."""
         (worker,) = psutil.Process(self.pid).children()
-        return worker.pid
+        return int(worker.pid)
 
     def log_lines(self, channel: str) -> list[dict[str, Any]]:
         """Return the parsed log lines of one channel."""

@@ -29,7 +29,9 @@ def list_batches() -> Response:
     if "page" in values and "cursor" in values:
         raise Invalid(
             "The query has both `page` and `cursor`; send only one of them.",
-            errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")],
+            errors=[
+                FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")
+            ],
         )
     chosen = filters.from_query(values)
     per_page = values.get("per_page", filters.DEFAULT_PER_PAGE)
@@ -122,7 +124,9 @@ def _wait_until_closed(batch_id: str, seconds: int) -> None:
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
-            time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # poll, because there are no notifications about batches
+            time.sleep(
+                min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic()))
+            )  # poll, because there are no notifications about batches
     finally:
         services.wait_slots.release()
 

@@ -64,6 +64,9 @@ def _log_failure(pieces: Iterator[bytes], request_id: str, path: str) -> Iterato
         yield from pieces
     except Exception as error:
         telemetry.errors.error(
-            "the response is incomplete: %s", error, exc_info=error, extra={"data": {"request_id": request_id, "path": path}}
+            "the response is incomplete: %s",
+            error,
+            exc_info=error,
+            extra={"data": {"request_id": request_id, "path": path}},
         )
         raise

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import Invalid, NotFound
-from shared.ledger import claims, closing, commits, deletion, page_index, queries, results
+from shared.ledger import claims, closing, commits, deletion, page_index, queries, results, segments
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db, Document
@@ -137,7 +137,8 @@ def test_pages_and_cursors_return_what_a_scan_returns(filled: Db, fields: dict[s
 def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
     db: Db, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page_index, "SEGMENT", 16)
+    monkeypatch.setattr(segments, "SEGMENT", 16)
+    monkeypatch.setattr(segments, "GROUP", 2)
     monkeypatch.setattr(page_index, "_CHUNK", 8)
     source = random.Random(seed)
     stores_of: dict[str, set[str]] = {}

@@ -13,7 +13,6 @@ from scripts.bench.process_memory import measure_peak, memory_now
 from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.augmentations import DEFAULT_AUGMENTATIONS
-from shared.ids import image_id
 from shared.ledger import commits
 from shared.storage.mongo import Db, Document, connect
 from shared.storage.schema import create_indexes
@@ -44,7 +43,7 @@ def large_result() -> Document:
         {"label": f"product {number:02}", "score": 0.123456789, "box": [1.123456789, 2.3456789, 300.456789, 400.56789]}
         for number in range(100)
     ]
-    augmentations = [{"name": name, "params": {}, "file_path": "/", "boxes": detections} for name in DEFAULT_AUGMENTATIONS]
+    augmentations: list[Document] = [{"name": name, "params": {}, "file_path": "/", "boxes": detections} for name in DEFAULT_AUGMENTATIONS]
     extra = {"note": "x" * 4000}
     return {"status": "done", "width": 1, "height": 1, "detections": detections, "augmentations": augmentations, "extra": extra}
 

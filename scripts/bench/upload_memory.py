@@ -3,13 +3,12 @@
 import os
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from scripts.bench.http_client import PATH, ClientGroup
+from scripts.bench.process_memory import measure_peak
 from scripts.bench.report import Row, Target
 from scripts.bench.sample_uploads import Upload
 from scripts.bench.servers import WEB, Gunicorn, Servers, running
@@ -36,7 +35,7 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
             group = ClientGroup.create(1, app.port)
             group.burst(small, 3)
             group.close()
-            peak = _peak(app.worker_pid, partial(_hold, app.port, upload, concurrent))
+            peak = measure_peak(app.worker_pid, partial(_hold, app.port, upload, concurrent))
         per_request = peak / concurrent
         rows.append(
             Row(
@@ -49,21 +48,6 @@ def measure(servers: Servers, cases: dict[str, tuple[Upload, int]], small: Uploa
             )
         )
     return rows
-
-
-def _peak(pid: int, work: Callable[[], None]) -> int:
-    """Run ``work``, and return by how many bytes the peak of a process's memory exceeds its memory at the beginning."""
-    before = _status(pid, "VmRSS")
-    Path(f"/proc/{pid}/clear_refs").write_text("5")  # resets VmHWM
-    work()
-    return _status(pid, "VmHWM") - before
-
-
-def _status(pid: int, name: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/{pid}/status has no line {name}")
 
 
 def _hold(port: int, upload: Upload, concurrent: int) -> None:

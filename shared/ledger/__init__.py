@@ -7,8 +7,10 @@
 ``claims``          claims images for a worker, renews leases, and releases images that are not finished
 ``results``         stores each result once
 ``closing``         closes a batch after its last result
-``queries``         reads lists (by page or by cursor), single batches, and single images
+``queries``         reads lists of batches (by page or by cursor), single batches, and single images
+``batch_images``    reads the images of batches in pieces of limited size
 ``page_index``      finds the first batch of page N without scanning all earlier pages
+``segments``        counts batches in segments for the page index
 ``deletion``        deletes a batch: removes it from all lists, then deletes its files, then its documents
 ``audit``           checks that every accepted image is accounted for
 ==================  ========================================================================

@@ -1,10 +1,10 @@
 """Reads lists of batches (by page or by cursor), single batches, and single images.
 
-Documents are returned as stored, except that internal fields of listed images are removed.
+Batches are returned without their images, which ``shared.ledger.batch_images`` reads, and without hidden fields.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -14,18 +14,16 @@ from pymongo import DESCENDING
 from shared.errors import FieldError, Invalid, NotFound, TooSlow
 from shared.ids import is_batch_id
 from shared.ledger import page_index
+from shared.ledger.batch_images import VISIBLE
 from shared.ledger.closing import count_images
 from shared.states import CLOSED, BatchState, ImageState, batch_state
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
 
-_PUBLIC: Final = dict.fromkeys(schema.hidden_fields(schema.Image), 0)
+_HEADER: Final = dict.fromkeys(schema.hidden_fields(schema.Batch), 0)
 NEWEST: Final = "newest"
 """The cursor for the first page."""
-_IMAGES_AT_ONCE: Final = 4000
-"""Maximum number of images that are read together. Each takes about 25 KB of memory as Python objects."""
 _ONE_BATCH_MS: Final = 10_000
-_VISIBLE: Final = {"$in": [state.value for state in ImageState]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Filters:
 
     def query(self) -> dict[str, Any]:
         """Return the MongoDB query for the images that meet the conditions."""
-        query: dict[str, Any] = {"status": _VISIBLE}
+        query: dict[str, Any] = {"status": VISIBLE}
         for name in ("store_name", "camera_id", "barcode"):
             if getattr(self, name) is not None:
                 query[name] = getattr(self, name)
@@ -79,20 +77,17 @@ class Filters:
 class Page:
     """One page of a list of batches, the newest first.
 
-    ``total`` (the number of batches) and ``pages`` are None if the page was read with a cursor. ``next_cursor`` is None
-    on the last page. Iterating over ``batches`` reads them from MongoDB with a few thousand images at a time, so a
-    large page is never in memory as a whole. The iteration can raise ``StoreAway`` and ``TooSlow``.
+    The documents of the batches contain no images; ``shared.ledger.batch_images`` reads those. ``total`` (the number of
+    batches) and ``pages`` are None if the page was read with a cursor. ``next_cursor`` is None on the last page.
     """
 
-    batches: Iterator[Document]
+    batches: list[Document]
     total: int | None
     pages: int | None
     next_cursor: str | None
 
 
-def page_of_batches(
-    db: Db, filters: Filters, page: int, per_page: int, images_per_batch: int, deadline_s: float = 10.0
-) -> Page:
+def page_of_batches(db: Db, filters: Filters, page: int, per_page: int, *, deadline_s: float = 10.0) -> Page:
     """Return the page with the number ``page``, with totals. Pages are numbered from 1. A page past the end is empty.
 
     :raises TooSlow: when counting takes longer than ``deadline_s``. This does not happen without filters, or with a
@@ -108,14 +103,12 @@ def page_of_batches(
                 ids = _ids_from(db, filters.store_name, start, per_page, deadline_ms)
         else:
             total, ids = _count_and_ids(db, filters, index, per_page, deadline_ms)
-    batches = _load(db, ids, images_per_batch, deadline_ms)
+        batches = _load_headers(db, ids, deadline_ms)
     has_more = bool(ids) and index + len(ids) < total
     return Page(batches, total, -(-total // per_page), ids[-1] if has_more else None)
 
 
-def batches_after(
-    db: Db, filters: Filters, cursor: str, per_page: int, images_per_batch: int, deadline_s: float = 10.0
-) -> Page:
+def batches_after(db: Db, filters: Filters, cursor: str, per_page: int, *, deadline_s: float = 10.0) -> Page:
     """Return the page of batches that follows ``cursor``, without totals. The cursor ``NEWEST`` returns the first page.
 
     :raises Invalid: when the cursor is unknown.
@@ -135,19 +128,20 @@ def batches_after(
         else:
             find = _partial_after if filters.status == BatchState.PARTIAL else _matching_after
             ids = find(db, filters, cursor, per_page + 1, time.monotonic() + deadline_s)
-    batches = _load(db, ids[:per_page], images_per_batch, deadline_ms)
+        batches = _load_headers(db, ids[:per_page], deadline_ms)
     return Page(batches, None, None, ids[per_page - 1] if len(ids) > per_page else None)
 
 
 def get_batch(db: Db, batch_id: str) -> Document:
-    """Return one batch with all its images.
+    """Return one batch without its images.
 
     :raises NotFound: when the batch is unknown or deleted.
     """
-    found = next(_load(db, [batch_id], None, _ONE_BATCH_MS), None)
-    if found is None:
+    with translate_errors():
+        found = _load_headers(db, [batch_id], _ONE_BATCH_MS)
+    if not found:
         raise NotFound("There is no such batch.")
-    return found
+    return found[0]
 
 
 def is_closed(db: Db, batch_id: str) -> bool:
@@ -163,7 +157,7 @@ def get_image(db: Db, image_id: str) -> Document:
     :raises NotFound: when the image is unknown or deleted.
     """
     with translate_errors():
-        found = db.images.find_one({"_id": image_id, "status": _VISIBLE})
+        found = db.images.find_one({"_id": image_id, "status": VISIBLE})
     if found is None:
         raise NotFound("There is no such image.")
     return found
@@ -262,54 +256,16 @@ def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: flo
     return ids[:count]
 
 
-def _load(db: Db, ids: Sequence[str], images_per_batch: int | None, deadline_ms: int) -> Iterator[Document]:
-    """Load batches in the order of ``ids``, each with its first ``images_per_batch`` images (or all, if it is None).
-
-    The batches are loaded in groups. A group has at most 4,000 images, or consists of a single batch.
-    """
-    at_once = 1 if images_per_batch is None else max(1, _IMAGES_AT_ONCE // max(1, images_per_batch))
-    for begin in range(0, len(ids), at_once):
-        with translate_errors():
-            yield from _load_group(db, ids[begin : begin + at_once], images_per_batch, deadline_ms)
-
-
-def _load_group(db: Db, ids: Sequence[str], images_per_batch: int | None, deadline_ms: int) -> list[Document]:
-    found = (
-        db.batches.find({"_id": {"$in": list(ids)}, "listed": True}).batch_size(len(ids) + 1).max_time_ms(deadline_ms)
-    )
+def _load_headers(db: Db, ids: Sequence[str], deadline_ms: int) -> list[Document]:
+    """Return the batches that are still listed, in the order of ``ids``, with their counts and without hidden fields."""
+    if not ids:
+        return []
+    query = {"_id": {"$in": list(ids)}, "listed": True}
+    found = db.batches.find(query, _HEADER).batch_size(len(ids) + 1).max_time_ms(deadline_ms)
     headers = {row["_id"]: row for row in found}
     batches = [headers[batch_id] for batch_id in ids if batch_id in headers]
-    for batch in batches:
-        batch["images"] = []
-    if images_per_batch != 0:
-        query: dict[str, Any] = {"batch_id": {"$in": list(headers)}, "status": _VISIBLE}
-        if images_per_batch is not None:
-            query["index"] = {"$lt": images_per_batch}
-        rows = db.images.find(query, _PUBLIC).sort([("batch_id", 1), ("index", 1)]).batch_size(20_000)
-        for image in rows.max_time_ms(deadline_ms):
-            headers[image["batch_id"]]["images"].append(image)
-    for batch in batches:
-        _limit_images(db, batch, images_per_batch)
     _complete_counts(db, batches)
     return batches
-
-
-def _limit_images(db: Db, batch: Document, images_per_batch: int | None) -> None:
-    """Complete the images of a batch if too few were read, and set ``images_more`` if the batch has further images.
-
-    The caller has read the images whose index is less than ``images_per_batch``. If rejected images have left gaps in
-    the indexes, these are fewer than ``images_per_batch`` images. In this case, this function reads the first
-    ``images_per_batch`` images regardless of their index.
-    """
-    if images_per_batch is None:
-        return
-    total = batch["total"]
-    if len(batch["images"]) < min(total, images_per_batch):
-        query = {"batch_id": batch["_id"], "status": _VISIBLE}
-        rows = db.images.find(query, _PUBLIC).sort("index", 1).limit(images_per_batch).batch_size(images_per_batch)
-        batch["images"] = list(rows)
-    if len(batch["images"]) < total:
-        batch["images_more"] = True
 
 
 def _complete_counts(db: Db, batches: list[Document]) -> None:

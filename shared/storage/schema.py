@@ -225,6 +225,15 @@ class Segment(me.DynamicDocument):
     ]
 
 
+class SegmentGroup(me.DynamicDocument):
+    """The sum of the counts of consecutive segments. See ``shared.ledger.segments``."""
+
+    id = me.StringField(primary_key=True)
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "rank_groups", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = Segment.indexes
+
+
 class Inspection(me.Document):
     """An inspection: its source, its recipe, and its state. See ``shared.inspections``."""
 
@@ -277,7 +286,7 @@ class InspectionResult(me.Document):
     ]
 
 
-DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, Inspection, InspectionResult)
+DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, SegmentGroup, Inspection, InspectionResult)
 
 
 def public_fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:

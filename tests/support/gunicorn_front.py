@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
 from shared import settings
@@ -24,6 +26,13 @@ class WebFront:
     port: int
     environment: dict[str, str]
     log: Path
+    pid: int
+
+    @property
+    def worker_pid(self) -> int:
+        """The pid of the one process that handles requests."""
+        (worker,) = psutil.Process(self.pid).children()
+        return int(worker.pid)
 
     def log_lines(self, channel: str) -> list[dict[str, Any]]:
         """Return the parsed log lines of one channel."""
@@ -55,7 +64,7 @@ def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iter
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
     try:
         wait_until(lambda: process.poll() is not None or _is_healthy(port), 120, "the web front responds")
-        yield WebFront(port, environment, log)
+        yield WebFront(port, environment, log, process.pid)
     finally:
         process.terminate()
         process.wait(120)

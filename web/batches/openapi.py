@@ -13,8 +13,11 @@ from web.batches.filters import (
     STATUSES,
 )
 from web.batches.response_schemas import Batch, BatchPage
+from web.batches.serializers import MAX_IMAGE_BYTES
 from web.http.openapi_components import ID, PAGE, WAIT, json_content, parameter, path_id, problem_responses
 
+_IMAGES_PER_BATCH: Final[dict[str, Any]] = {"type": "integer", "minimum": 0, "maximum": MAX_IMAGES_PER_BATCH}
+_IMAGE_BYTES: Final = f"The images have at most {MAX_IMAGE_BYTES} bytes of JSON in total. A batch with further images has images_more."
 MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
 
 
@@ -39,8 +42,12 @@ def _list_batches() -> dict[str, Any]:
 def _get_batch() -> dict[str, Any]:
     return {
         "operationId": "getImageBatch",
-        "summary": "Get a batch with all its images",
-        "parameters": [path_id("batch_id"), parameter("wait", WAIT)],
+        "summary": "Get a batch with all its images, or with its first images as in a list",
+        "parameters": [
+            path_id("batch_id"),
+            parameter("wait", WAIT),
+            parameter("images_per_batch", _IMAGES_PER_BATCH | {"description": f"Maximum number of images. {_IMAGE_BYTES} Without this parameter, the response contains all images."}),
+        ],
         "responses": {"200": json_content("The batch", "Batch")}
         | problem_responses("not_found", "invalid", "database_unavailable", "query_too_slow"),
     }
@@ -63,7 +70,7 @@ def _list_parameters() -> list[dict[str, Any]]:
         "page": PAGE,
         "per_page": {"type": "integer", "minimum": 1, "maximum": MAX_PER_PAGE, "default": DEFAULT_PER_PAGE},
         "cursor": {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]},
-        "images_per_batch": {"type": "integer", "minimum": 0, "maximum": MAX_IMAGES_PER_BATCH, "default": DEFAULT_IMAGES_PER_BATCH},
+        "images_per_batch": _IMAGES_PER_BATCH | {"default": DEFAULT_IMAGES_PER_BATCH, "description": f"Maximum number of images of each batch. {_IMAGE_BYTES}"},
         "status": {"type": "string", "enum": list(STATUSES)},
         "min_score": {"type": "number", "minimum": 0, "maximum": 1},
         "since": time,

@@ -1,6 +1,7 @@
 """List batches by page or by cursor, return a batch, wait until a batch is finished, and delete a batch."""
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -8,14 +9,16 @@ from flask import Blueprint, Response, request
 
 from shared.errors import FieldError, Invalid, NotFound, ShelfsightError
 from shared.ids import is_batch_id
-from shared.ledger import deletion, queries
+from shared.ledger import batch_images, deletion, queries
 from shared.storage.blob_keys import batch_prefix, spool_key
+from shared.storage.mongo import Document
 from web.batches import filters, serializers
-from web.http import query, responses
+from web.http import query, responses, streams
 from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
 _POLL_INTERVAL_S: Final = 0.1
+_JSON: Final = "application/json"
 
 
 @blueprint.get("/image_batches")
@@ -26,42 +29,43 @@ def list_batches() -> Response:
     if "page" in values and "cursor" in values:
         raise Invalid(
             "The query has both `page` and `cursor`; send only one of them.",
-            errors=[FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")],
+            errors=[
+                FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")
+            ],
         )
     chosen = filters.from_query(values)
-    per_page, images_per_batch = (
-        values.get("per_page", filters.DEFAULT_PER_PAGE),
-        values.get("images_per_batch", filters.DEFAULT_IMAGES_PER_BATCH),
-    )
+    per_page = values.get("per_page", filters.DEFAULT_PER_PAGE)
     deadline_s = services.settings.mongo.query_deadline_s
     number = values.get("page", 1)
     if "cursor" in values:
-        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, images_per_batch, deadline_s)
-        body: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
+        found = queries.batches_after(services.db, chosen, values["cursor"], per_page, deadline_s=deadline_s)
+        members: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     else:
-        found = queries.page_of_batches(services.db, chosen, number, per_page, images_per_batch, deadline_s)
-        body = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
-        body["next_cursor"] = found.next_cursor
-    base = responses.base_url(services.settings.web.public_url)
-    body["batches"] = serializers.batches(found.batches, base)
-    response = responses.json_response(body)
-    _add_links(response, base, number, found, by_cursor="cursor" in values)
+        found = queries.page_of_batches(services.db, chosen, number, per_page, deadline_s=deadline_s)
+        members = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages}
+        members["next_cursor"] = found.next_cursor
+    batches = _encode_batches(found.batches, values.get("images_per_batch", filters.DEFAULT_IMAGES_PER_BATCH))
+    response = streams.buffered_response(serializers.encode_page(members, batches), _JSON)
+    _add_links(response, _base_url(), number, found, by_cursor="cursor" in values)
     return response
 
 
 @blueprint.get("/image_batches/<batch_id>")
 def get_batch(batch_id: str) -> Response:
-    """Return a batch with all its images.
+    """Return a batch with all its images, or with its first ``images_per_batch`` images as in a list.
 
     With ``wait=N``, return as soon as the batch is finished, or after N seconds.
     """
-    services = current_services()
-    values = query.read({"wait": query.WAIT})
+    db = current_services().db
+    values = query.read({"wait": query.WAIT, "images_per_batch": filters.PAGING["images_per_batch"]})
     _check_id(batch_id)
     if values.get("wait"):
         _wait_until_closed(batch_id, values["wait"])
-    base = responses.base_url(services.settings.web.public_url)
-    return responses.json_response(serializers.batch(queries.get_batch(services.db, batch_id), base))
+    found = queries.get_batch(db, batch_id)
+    if "images_per_batch" in values:
+        return streams.buffered_response(_encode_batches([found], values["images_per_batch"]), _JSON)
+    images = batch_images.read_all(db, batch_id, _deadline_ms())
+    return streams.streamed_response(serializers.encode_batch(found, images, _base_url()), _JSON)
 
 
 @blueprint.delete("/image_batches/<batch_id>")
@@ -83,6 +87,27 @@ def delete_batch(batch_id: str) -> Response:
     return Response(status=204)
 
 
+def _encode_batches(documents: list[Document], images_per_batch: int) -> Iterator[bytes]:
+    """Return the JSON text of batches with their first images, in parts."""
+    db, deadline_ms = current_services().db, _deadline_ms()
+    ids = [document["_id"] for document in documents]
+
+    def read_rest(batch_id: str) -> Iterator[tuple[str, None]]:
+        for other_id, _ in batch_images.read_first(db, ids[ids.index(batch_id) + 1 :], 0, deadline_ms):
+            yield other_id, None
+
+    images = batch_images.read_first(db, ids, images_per_batch, deadline_ms)
+    return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, _base_url()))
+
+
+def _deadline_ms() -> int:
+    return int(current_services().settings.mongo.query_deadline_s * 1000)
+
+
+def _base_url() -> str:
+    return responses.base_url(current_services().settings.web.public_url)
+
+
 def _check_id(batch_id: str) -> None:
     if not is_batch_id(batch_id):
         raise NotFound("There is no such batch.")
@@ -99,7 +124,9 @@ def _wait_until_closed(batch_id: str, seconds: int) -> None:
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not queries.is_closed(services.db, batch_id):
-            time.sleep(min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic())))  # poll, because there are no notifications about batches
+            time.sleep(
+                min(_POLL_INTERVAL_S, max(0.0, until - time.monotonic()))
+            )  # poll, because there are no notifications about batches
     finally:
         services.wait_slots.release()
 

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import unquote_plus
 
 from flask import Flask, request
+from pydantic import StringConstraints, TypeAdapter
 from pydantic_core import PydanticCustomError
 from werkzeug.datastructures import MultiDict
 
@@ -17,6 +18,8 @@ from web.http.timestamps import parse_timestamp
 MAX_PAGE: Final = 10**9
 _MAX_DIGITS: Final = 18
 _NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0-9]{1,3})?\Z", re.ASCII | re.IGNORECASE)
+_trim: Final = TypeAdapter(Annotated[str, StringConstraints(strip_whitespace=True)]).validate_python
+"""Removes the white space that uploads remove from the texts that they store. ``str.strip`` also removes U+001C to U+001F."""
 
 
 def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | None = None) -> dict[str, Any]:
@@ -44,11 +47,11 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
             )
         elif len(texts) > 1:
             errors.append(FieldError(pointer(name), "given_twice", "This parameter is repeated; send it once."))
-        elif not texts[0].strip():
+        elif not (trimmed := _trim(texts[0])):
             errors.append(FieldError(pointer(name), "empty", "This parameter is empty; send a value, or omit it."))
         else:
             try:
-                values[name] = readers[name](texts[0].strip())
+                values[name] = readers[name](trimmed)
             except ValueError as error:
                 errors.append(FieldError(pointer(name), "bad_value", str(error)))
     if errors:

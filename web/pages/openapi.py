@@ -30,7 +30,7 @@ def paths() -> dict[str, Any]:
                 "database_unavailable",
                 "query_too_slow",
                 media_type="text/html",
-                parameters=[path_id("batch_id")],
+                parameters=[path_id("batch_id"), parameter("page", PAGE | {"description": "Page number of the images of the batch, 100 on each page"})],
             )
         },
     }

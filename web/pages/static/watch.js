@@ -3,7 +3,7 @@ const { batch, shown } = document.currentScript.dataset;
 async function watch() {
   for (;;) {
     try {
-      const response = await fetch(`/image_batches/${batch}?wait=3`);
+      const response = await fetch(`/image_batches/${batch}?wait=3&images_per_batch=0`);
       if (response.ok) {
         const { counts, finished_at } = await response.json();
         if (finished_at || Object.values(counts).join() !== shown) {

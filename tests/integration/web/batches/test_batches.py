@@ -1,5 +1,6 @@
 """Reading batches: lists, one batch, waiting for it, its page, and the documents beside them."""
 
+import json
 import re
 import threading
 import time
@@ -13,7 +14,9 @@ from shared.ledger import queries, store_rotation
 from shared.storage.mongo import Db
 from tests.support.ledger import process_all
 from tests.support.web_client import image_payload, make_image, open_services, post_batch
+from web.batches import serializers
 from web.batches import views as batches
+from web.http import streams
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +78,64 @@ def test_lists_contain_the_first_images_and_say_that_there_are_more(web: FlaskCl
     batch = web.get("/image_batches?images_per_batch=2").get_json()["batches"][0]
     assert ([image["index"] for image in batch["images"]], batch["images_more"], batch["total"]) == ([0, 1], True, 5)
     assert web.get("/image_batches?images_per_batch=0").get_json()["batches"][0]["images"] == []
+
+
+def test_a_list_leaves_out_the_images_beyond_its_limit_in_bytes(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (1, 2, 5, 5):  # the last of these batches is the first in the list
+        post_batch(web, [image_payload() for _ in range(count)])
+    complete = web.get("/image_batches").get_json()["batches"]
+    image_bytes = len(json.dumps(complete[0]["images"][0], separators=(",", ":")))
+    for fitting, expected in (
+        (0, [(0, True), (0, True), (0, True), (0, True)]),
+        (4, [(4, True), (0, True), (0, True), (0, True)]),
+        (5, [(5, False), (0, True), (0, True), (0, True)]),
+        (7, [(5, False), (2, True), (0, True), (0, True)]),
+        (12, [(5, False), (5, False), (2, False), (0, True)]),
+    ):
+        monkeypatch.setattr(serializers, "MAX_IMAGE_BYTES", image_bytes * fitting + image_bytes // 2)
+        page = web.get("/image_batches?per_page=4").get_json()
+        assert [(len(batch["images"]), batch.get("images_more", False)) for batch in page["batches"]] == expected
+        assert [batch["images"] for batch in page["batches"]] == [
+            batch["images"][:count] for batch, (count, _) in zip(complete, expected, strict=True)
+        ]
+        assert (page["total"], page["next_cursor"]) == (4, None)
+    whole = web.get(f"/image_batches/{complete[0]['id']}").get_json()
+    assert (len(whole["images"]), "images_more" in whole) == (5, False)
+
+
+def test_images_deleted_singly_are_neither_shown_nor_announced(web: FlaskClient, db: Db) -> None:
+    accepted = post_batch(web, [image_payload() for _ in range(4)]).get_json()
+    path = accepted["links"]["self"]
+    db.images.update_one({"_id": accepted["images"][1]["id"]}, {"$set": {"status": "deleting"}})
+    db.images.delete_one({"_id": accepted["images"][3]["id"]})
+    for limit, expected in ((0, ([], True)), (1, ([0], True)), (2, ([0, 2], False)), (4, ([0, 2], False))):
+        (listed,) = web.get(f"/image_batches?images_per_batch={limit}").get_json()["batches"]
+        assert web.get(f"{path}?images_per_batch={limit}").get_json() == listed
+        assert ([image["index"] for image in listed["images"]], listed.get("images_more", False)) == expected
+    assert [image["index"] for image in web.get(path).get_json()["images"]] == [0, 2]
+    db.images.update_many({}, {"$set": {"status": "deleting"}})
+    assert "images_more" not in web.get(f"{path}?images_per_batch=0").get_json()
+
+
+def test_a_large_batch_is_sent_in_pieces(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = post_batch(web, [image_payload(filename=f"{number}.jpg") for number in range(9)]).get_json()["links"]["self"]
+    small = web.get(path)
+    assert small.content_length == len(small.data) == web.head(path).content_length
+    monkeypatch.setattr(streams, "_PIECE_BYTES", 1000)
+    monkeypatch.setattr(streams, "_BUFFER_BYTES", 2000)
+    large = web.get(path)
+    assert large.content_length is None
+    assert large.data == small.data
+    assert web.head(path).status_code == 200
+
+
+def test_the_page_of_a_batch_shows_a_hundred_images_at_a_time(web: FlaskClient) -> None:
+    batch_id = post_batch(web, [image_payload(filename=f"shot {number}.jpg") for number in range(203)]).get_json()["batch_id"]
+    for page, expected in (("", range(100)), ("?page=2", range(100, 200)), ("?page=3", range(200, 203)), ("?page=4", range(0)), ("?page=1000000000", range(0))):
+        html = web.get(f"/batches/{batch_id}{page}").get_data(as_text=True)
+        assert re.findall(r"shot (\d+)\.jpg</", html) == [str(number) for number in expected]
+        assert " of 3</span>" in html
+    assert web.get(f"/batches/{batch_id}?page=0").status_code == 422
 
 
 def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(web: FlaskClient) -> None:

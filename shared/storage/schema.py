@@ -68,6 +68,8 @@ class Work(me.EmbeddedDocument):
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
     generation = me.IntField(required=True, min_value=0, initial=0)
+    # Written with the result: the worker has stored the original under its own key and verified its bytes.
+    stored = me.BooleanField()
 
 
 class Image(me.Document):

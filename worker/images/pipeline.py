@@ -29,11 +29,12 @@ from shared.ids import batch_of
 from shared.ledger import claims, closing, results
 from shared.ledger.results import Result
 from shared.queue.leases import Lease
-from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
+from shared.storage.blob_keys import image_prefix, spool_key, variant_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
 from worker.images.stages import DecodedGroup, DetectedGroup, Fault, ImageStages, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
+from worker.spools import originals
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import VisionError
 from worker.vision.image_steps import PreparedImage
@@ -194,6 +195,14 @@ class ImagePipeline:
     def _is_held(self, image: Document) -> bool:
         return self._leases.holds(claims.LEASES.lease(image))
 
+    def _confirm_held(self, image: Document) -> bool:
+        """Ask the database whether the claim on an image is still held. If it is not, drop its lease."""
+        lease = claims.LEASES.lease(image)
+        if self._is_held(image) and claims.renew(self._db, self._owner, [lease], self._settings.worker.lease_s):
+            return True
+        self._leases.drop([lease])
+        return False
+
     def _replace_stages(self) -> None:
         """Replace the threads that decode, finish, and write images.
 
@@ -207,25 +216,27 @@ class ImagePipeline:
     def _store_originals(self, images: list[Document]) -> list[LoadedImage]:
         """Read the original of each image, and store it under its own key unless it is already stored there.
 
-        This is done for all images of a claim before any of them is decoded.
+        This is done for all images of a claim before any of them is decoded. Only bytes with the digest of the image
+        are written. An earlier claim may have left other bytes under the key, so what is there is compared with them.
         """
         loaded = [self._load(image) for image in images]
-        missing = [
-            original for original in loaded if original.data and self._blobs.stat(_original_key(original.image)) is None
-        ]
-        self._blobs.write_many([(_original_key(original.image), [original.data]) for original in missing])
+        found = [original for original in loaded if original.fault is None]
+        wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
+        self._blobs.write_many([(originals.key(original.image), [original.data]) for original in wrong])
+        for original in found:
+            original.image["work"]["stored"] = True  # the image's result will record it
         failpoints.reach("5-original-kept")
         return loaded
 
     def _load(self, image: Document) -> LoadedImage:
-        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (_original_key(image), 0)):
+        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (originals.key(image), 0)):
             try:
                 data = self._blobs.read(key, offset, image["file_size"])
             except BlobMissing:
                 continue
             if hashlib.sha256(data).hexdigest() == image["sha256"]:
                 return LoadedImage(image, data)
-        if not self._is_held(image):
+        if not self._confirm_held(image):  # otherwise, the files may be gone because the batch was deleted
             return LoadedImage(image, fault=("lease_lost", ""))
         self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
         _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
@@ -303,7 +314,9 @@ class ImagePipeline:
 
     def _success(self, image: Document, prepared: PreparedImage) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
-        return Result(image["_id"], image["work"]["fence"], prepared.fields | {"model": model})
+        return Result(
+            image["_id"], image["work"]["fence"], prepared.fields | {"model": model}, stored=_is_stored(image)
+        )
 
     def _publish(self, done: list[Result]) -> None:
         """Publish the variants of done images, so that a plain file server can serve them.
@@ -349,13 +362,14 @@ class ImagePipeline:
 
 
 def _failure(image: Document, fault: Fault) -> Result:
-    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault)
+    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault, stored=_is_stored(image))
+
+
+def _is_stored(image: Document) -> bool:
+    """Return whether this claim or an earlier one has stored the original of an image and verified it."""
+    return bool(image["work"].get("stored"))
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:
     for image_id in stored:
         left.pop(image_id, None)
-
-
-def _original_key(image: Document) -> str:
-    return original_key(image["_id"], image["work"]["ext"])

@@ -151,6 +151,7 @@ class Batch(me.Document):
     deleting = me.BooleanField(public=False)
     deleting_at = me.DateTimeField(public=False)
     uncleared = me.BooleanField(public=False)
+    sweep_until = me.DateTimeField(public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "batches", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
@@ -159,8 +160,8 @@ class Batch(me.Document):
         IndexModel([("status", 1), ("_id", -1)], partialFilterExpression={"status": BatchState.PARTIAL.value}),
         IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
-        IndexModel([("spooled", 1), ("_id", 1)], partialFilterExpression={"spooled": True}),
-        IndexModel([("unswept", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
+        IndexModel([("spooled", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"spooled": True}),
+        IndexModel([("unswept", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
     ]
 
 

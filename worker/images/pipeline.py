@@ -35,6 +35,7 @@ from shared.storage.mongo import Document
 from worker.images.stages import DecodedGroup, DetectedGroup, Fault, ImageStages, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.spools import originals
+from worker.spools.settler import Settler
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import VisionError
 from worker.vision.image_steps import PreparedImage
@@ -66,7 +67,7 @@ class ImagePipeline:
     """Claims and processes images under one owner name. It is not thread-safe."""
 
     def __init__(self, stores: Stores, detector: Detector, owner: str) -> None:
-        """Start the thread that renews leases. All other threads are started on first use.
+        """Start the threads that renew leases and settle spools. All other threads are started on first use.
 
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
@@ -75,6 +76,7 @@ class ImagePipeline:
         self._detector, self._owner = detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
+        self._settler = Settler(stores)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -188,6 +190,7 @@ class ImagePipeline:
     def stop(self) -> None:
         """Stop the threads and the sandbox process."""
         self._leases.stop()
+        self._settler.stop()
         self._claimer.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._stages.close()
@@ -356,9 +359,10 @@ class ImagePipeline:
     def _close_batches(self, claim: claims.Claim) -> None:
         failpoints.reach("7-before-close")
         try:
-            closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
+            closed = closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep will close the batches
+        self._settler.submit(closed)
 
 
 def _failure(image: Document, fault: Fault) -> Result:

@@ -81,4 +81,4 @@ def test_no_bytes_are_reported_missing_if_the_batch_was_deleted_after_the_claim(
     with caplog.at_level(logging.CRITICAL, "shelfsight.error"):
         run(pipeline)
     assert caplog.records == []
-    assert deletion.find_with_files(db) == [batch["batch_id"]]
+    assert deletion.claim_with_files(db) == batch["batch_id"]

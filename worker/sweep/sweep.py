@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, images, lost_claims, page_index, spools
+from worker.sweep import deletions, images, lost_claims, page_index, samples, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
@@ -15,6 +15,7 @@ from worker.sweep.orphans import OrphanedFiles, TemporaryFiles
 
 _SHARE: Final = 1 / 12
 """Share of the sweep interval that each clean-up may use in a tick. All of them together use about two thirds."""
+_SAMPLE_SHARE: Final = 1 / 64
 
 
 @dataclass(slots=True)
@@ -26,6 +27,7 @@ class _CleanUp:
     """
 
     clean: Callable[[float], bool | None]
+    share: float = _SHARE
     due: float = 0.0
 
     @property
@@ -48,6 +50,7 @@ class Sweep:
             _CleanUp(partial(spools.settle_left, stores)),
             _CleanUp(partial(lost_claims.clean, stores)),
             _CleanUp(partial(deletions.finish, stores)),
+            _CleanUp(partial(samples.check, stores), _SAMPLE_SHARE),
         )
         self._leaders = (
             _CleanUp(spools.OrphanedSpools(stores).clean),
@@ -75,7 +78,7 @@ class Sweep:
 
     def _clean(self, part: _CleanUp) -> None:
         sweep = self._stores.settings.sweep
-        unfinished = succeeds(part.clean, time.monotonic() + sweep.interval_s * _SHARE)
+        unfinished = succeeds(part.clean, time.monotonic() + sweep.interval_s * part.share)
         part.due = time.monotonic() + (0.0 if unfinished else sweep.clean_interval_s)
 
     def _verify_identity(self) -> bool:

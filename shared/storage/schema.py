@@ -7,8 +7,9 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the validation of documents in the tests
 - the indexes, which ``python -m shared.storage.schema`` creates before any other program starts
 
-Four small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
-``heartbeats`` (test writes of the web front), ``leases`` (the lease of the sweep) and ``bonds`` (the store identity).
+Five small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
+``heartbeats`` (test writes of the web front), ``leases`` (the lease of the sweep), ``bonds`` (the store identity) and
+``checks`` (the counts of checked originals).
 
 MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
 

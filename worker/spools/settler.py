@@ -15,7 +15,7 @@ _log = logging.getLogger("shelfsight.error")
 _MAX_WAITING: Final = 512
 _AT_ONCE: Final = 32
 """Number of batches that are settled with one query. A claim can close as many batches as it has images."""
-_STOP_S: Final = 5.0
+_STOP_S: Final = 2.0
 
 
 class Settler:

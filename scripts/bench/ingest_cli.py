@@ -1,7 +1,7 @@
 """Measure the cost of accepting images, and compare it with baselines.
 
-The parts are the rate and the CPU time of uploads, the memory in Redis, the memory of the web process, the overhead of
-the queue, and the time until a worker claims an upload.
+The parts are the rate and the CPU time of uploads, the memory in Redis, the memory of the web process, the rate at which
+spools are settled, the overhead of the queue, and the time until a worker claims an upload.
 
 The exit code is 0 if every target is met and 1 if a target is missed.
 """
@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.bench import queue_overhead, sample_uploads, upload_memory, upload_rates, wakeup_latency
+from scripts.bench import queue_overhead, sample_uploads, settle_rates, upload_memory, upload_rates, wakeup_latency
 from scripts.bench.extent import Extent, add_options
 from scripts.bench.report import Report
 from scripts.bench.servers import Servers
 
-PARTS = ("rate", "redis", "memory", "overhead", "latency")
+PARTS = ("rate", "redis", "memory", "settle", "overhead", "latency")
 _IMAGES = 32
 _SMOKE_IMAGES = 2
 
@@ -70,6 +70,10 @@ def _measure(report: Report, servers: Servers, images: list[bytes], parts: Seque
         if extent is Extent.SMOKE:
             cases = {"JSON, four together": cases["JSON, four together"]}  # each case starts a web process of its own
         report.add_part("Memory of the web process", lambda: upload_memory.measure(servers, cases, small))
+    if "settle" in parts:
+        servers.reset()
+        rounds = extent.choose(full=15, quick=5, smoke=1)
+        report.add_part("Settling spools", lambda: settle_rates.measure(servers, images, rounds=rounds))
     if "overhead" in parts:
         servers.reset()
         rounds = extent.choose(full=9, quick=3, smoke=1)

@@ -6,10 +6,9 @@ twice. Finally, its documents are deleted.
 
 import pymongo
 from pymongo.client_session import ClientSession
-from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
-from shared.ledger import claims, page_index
+from shared.ledger import claims, page_index, sweep_claims
 from shared.storage.mongo import Db, translate_errors
 
 
@@ -56,15 +55,13 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         raise NotFound("There is no such batch.")
 
 
-def find_with_files(db: Db, limit: int = 100) -> list[str]:
-    """Return the ids of batches under deletion whose files may not have been deleted yet (called by the sweep).
+def claim_with_files(db: Db) -> str | None:
+    """Claim a batch under deletion whose files may not have been deleted yet (called by the sweep).
 
-    The read concern is "majority", so a failover cannot undo the deletion of the returned batches. Therefore, it is
-    safe to delete their files.
+    A failover cannot undo the deletion of this batch, because a majority of the replica set has confirmed the claim.
+    Therefore, it is safe to delete its files.
     """
-    batches = db.get_collection("batches", read_concern=ReadConcern("majority"))
-    with translate_errors():
-        return [row["_id"] for row in batches.find({"deleting": True, "uncleared": True}, {"_id": 1}).limit(limit)]
+    return sweep_claims.claim_batch(db, {"deleting": True, "uncleared": True})
 
 
 def mark_files_deleted(db: Db, batch_id: str) -> None:
@@ -73,17 +70,15 @@ def mark_files_deleted(db: Db, batch_id: str) -> None:
     A frozen worker may still write new files, so the sweep deletes the files once more before ``finish_delete``.
     """
     with translate_errors():
-        db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""}})
+        db.batches.update_one({"_id": batch_id}, {"$unset": {"uncleared": ""} | sweep_claims.ENDED})
 
 
-def find_deletable(db: Db, longest_lease_s: float, limit: int = 100) -> list[str]:
-    """Return the ids of batches that have been under deletion for longer than the longest lease (called by the sweep).
+def claim_deletable(db: Db, longest_lease_s: float) -> str | None:
+    """Claim a batch that has been under deletion for longer than the longest lease (called by the sweep).
 
-    After this time, no worker writes files of these batches any more.
+    After this time, no worker writes files of the batch any more.
     """
-    old = {"deleting": True, "$expr": {"$lt": ["$deleting_at", {"$subtract": ["$$NOW", int(longest_lease_s * 1000)]}]}}
-    with translate_errors():
-        return [row["_id"] for row in db.batches.find(old, {"_id": 1}).limit(limit)]
+    return sweep_claims.claim_batch(db, {"deleting": True} | sweep_claims.older_than("deleting_at", longest_lease_s))
 
 
 def finish_delete(db: Db, batch_id: str) -> None:

@@ -17,12 +17,14 @@ class Result:
     """The result of processing an image under the claim with the given fence.
 
     ``fields`` are the fields to store. If processing failed, ``error`` is a stable error code and a sentence.
+    ``stored`` says that the original is stored durably under its own key, and that its bytes were verified.
     """
 
     image_id: str
     fence: int
     fields: dict[str, Any] | None = None
     error: tuple[str, str] | None = None
+    stored: bool = False
 
 
 def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
@@ -50,6 +52,8 @@ def _update(owner: str, result: Result) -> "UpdateOne":
     else:
         code, detail = result.error
         fields |= {"status": ImageState.FAILED.value, "error": {"code": code, "detail": detail}}
+    if result.stored:
+        fields["work.stored"] = True
     fields |= claims.LEASES.unheld() | {"work.finisher": owner}
     return UpdateOne(
         claims.LEASES.guard(owner, Lease(result.image_id, result.fence)),

@@ -67,10 +67,14 @@ class BlobStore(Protocol):
         """Delete a folder and everything in it, if it exists."""
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
-        """Iterate over all blobs in a folder and its subfolders, in no particular order."""
+        """Iterate over all blobs in a folder and its subfolders, in no particular order.
+
+        The folder is read while the caller iterates, never as a whole, so a folder may have any number of blobs. The
+        caller may pause for long. Blobs that are written or deleted during the iteration may or may not be included.
+        """
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Iterate over the names of the direct subfolders of a folder."""
+        """Iterate over the names of the direct subfolders of a folder. It is read as by ``list``."""
 
     def publish(self, folder: str, version: str) -> None:
         """Make ``folder/version`` available as ``folder/live`` to file servers that read the blob store directly.

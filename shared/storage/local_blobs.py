@@ -103,22 +103,12 @@ class LocalBlobs:
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """See ``BlobStore``."""
-        pending = [self._path(prefix)]
-        while pending:
-            with _disk_errors(), suppress(FileNotFoundError), os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(Path(entry.path))
-                    if not entry.is_file(follow_symlinks=False):  # skip links, which would list a blob twice
-                        continue
-                    with suppress(FileNotFoundError):
-                        yield _stat(str(Path(entry.path).relative_to(self._root)), entry.stat(follow_symlinks=False))
+        yield from self._walk(str(self._path(prefix)))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """See ``BlobStore``."""
         with _disk_errors(), suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            yield from names
+            yield from (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def publish(self, folder: str, version: str) -> None:
         """See ``BlobStore``. ``live`` is a relative symbolic link.
@@ -149,6 +139,16 @@ class LocalBlobs:
             msg = f"not a blob key: {key!r}"
             raise ValueError(msg)
         return self._root.joinpath(*names)
+
+    def _walk(self, folder: str) -> Iterator[BlobStat]:
+        beside_root = len(str(self._root)) + 1
+        with _disk_errors(), suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._walk(entry.path)
+                elif entry.is_file(follow_symlinks=False):  # skip links, which would list a blob twice
+                    with suppress(FileNotFoundError):
+                        yield _stat(entry.path[beside_root:], entry.stat(follow_symlinks=False))
 
     def _move_to_temp(self, tree: Path) -> Path:
         """Move a folder into ``tmp/`` and return its new path. If the move fails (full disk), return the old path."""

@@ -7,9 +7,10 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the validation of documents in the tests
 - the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
-Five small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
+Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
 ``heartbeats`` (test writes of the web front), ``leases`` (the leases of the sweep and of the migrations), ``bonds`` (the
-store identity) and ``migrations`` (the records of the migrations, see ``shared.storage.migrations``).
+store identity), ``checks`` (the counts of checked originals) and ``migrations`` (the records of the migrations, see
+``shared.storage.migrations``).
 
 MongoEngine stores unknown keyword arguments as attributes of the field. This module uses three of them:
 
@@ -65,6 +66,8 @@ class Work(me.EmbeddedDocument):
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
     generation = me.IntField(required=True, min_value=0, initial=0)
+    # Written with the result: the worker has stored the original under its own key and verified its bytes.
+    stored = me.BooleanField()
 
 
 class Image(me.Document):
@@ -152,6 +155,7 @@ class Batch(me.Document):
     deleting = me.BooleanField(public=False)
     deleting_at = me.DateTimeField(public=False)
     uncleared = me.BooleanField(public=False)
+    sweep_until = me.DateTimeField(public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "batches", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
@@ -160,8 +164,8 @@ class Batch(me.Document):
         IndexModel([("status", 1), ("_id", -1)], partialFilterExpression={"status": BatchState.PARTIAL.value}),
         IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
-        IndexModel([("spooled", 1), ("_id", 1)], partialFilterExpression={"spooled": True}),
-        IndexModel([("unswept", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
+        IndexModel([("spooled", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"spooled": True}),
+        IndexModel([("unswept", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
     ]
 
 

@@ -133,6 +133,21 @@ class BlobStoreContract:
         store.delete_tree("walk")
         list(walk)  # the iteration must end without an error
 
+    def test_a_paused_listing_continues_after_its_entries_were_deleted(self, store: BlobStore) -> None:
+        store.write_many([(f"pause/{number}/x", [b"1"]) for number in range(300)])
+        names, seen = store.folders("pause"), []
+        for name in names:
+            seen.append(name)
+            store.delete_tree(f"pause/{name}")
+        assert sorted(seen, key=int) == [str(number) for number in range(300)]
+        store.write_many([(f"pause/{number}", [b"1"]) for number in range(300)])
+        keys = []
+        for blob in store.list("pause"):
+            keys.append(blob.key)
+            store.delete(blob.key)
+        assert len(set(keys)) == 300
+        assert list(store.list("pause")) == []
+
     def test_a_published_version_is_listed_once(self, store: BlobStore) -> None:
         store.write_many([("public/1/a", [b"1"]), ("public/2/a", [b"22"])])
         for version in ("1", "2", "2"):

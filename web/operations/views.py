@@ -5,10 +5,11 @@ from contextlib import suppress
 
 from flask import Blueprint, Response
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shared.errors import Environment, ShelfsightError, StoreAway, StoreMisconfigured
+from shared.ledger import original_checks
 from shared.queue import heartbeats
 from shared.queues import IMAGES
 from shared.storage.indexes import find_missing_indexes
@@ -85,6 +86,9 @@ class _LedgerCollector(Collector):
         for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
+        checks = original_checks.read(self._services.db)
+        yield CounterMetricFamily("shelfsight_originals_checked", "Number of times that the sweep hashed a random original.", checks.checked)
+        yield CounterMetricFamily("shelfsight_originals_damaged", "Number of these checks in which the original was missing or damaged.", checks.damaged)
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest batch that is not finished, in seconds.", backlog.oldest_age_s)
 
 

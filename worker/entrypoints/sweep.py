@@ -1,6 +1,7 @@
 """``python -m worker.entrypoints.sweep``: run the sweep.
 
-Several sweep processes can run at once. Only the process that holds the lease in MongoDB does any work.
+Several sweep processes can run at once. They share the clean-ups of batches. Only the process that holds the lease in
+MongoDB, the leader, does the other work.
 """
 
 import signal

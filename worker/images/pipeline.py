@@ -29,11 +29,13 @@ from shared.ids import batch_of
 from shared.ledger import claims, closing, results
 from shared.ledger.results import Result
 from shared.queue.leases import Lease
-from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
+from shared.storage.blob_keys import image_prefix, spool_key, variant_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
 from worker.images.stages import DecodedGroup, DetectedGroup, Fault, ImageStages, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
+from worker.spools import originals
+from worker.spools.settler import Settler
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import VisionError
 from worker.vision.image_steps import PreparedImage
@@ -65,7 +67,7 @@ class ImagePipeline:
     """Claims and processes images under one owner name. It is not thread-safe."""
 
     def __init__(self, stores: Stores, detector: Detector, owner: str) -> None:
-        """Start the thread that renews leases. All other threads are started on first use.
+        """Start the threads that renew leases and settle spools. All other threads are started on first use.
 
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
@@ -74,6 +76,7 @@ class ImagePipeline:
         self._detector, self._owner = detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
+        self._settler = Settler(stores)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -187,12 +190,21 @@ class ImagePipeline:
     def stop(self) -> None:
         """Stop the threads and the sandbox process."""
         self._leases.stop()
+        self._settler.stop()
         self._claimer.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
         self._stages.close()
 
     def _is_held(self, image: Document) -> bool:
         return self._leases.holds(claims.LEASES.lease(image))
+
+    def _confirm_held(self, image: Document) -> bool:
+        """Ask the database whether the claim on an image is still held. If it is not, drop its lease."""
+        lease = claims.LEASES.lease(image)
+        if self._is_held(image) and claims.renew(self._db, self._owner, [lease], self._settings.worker.lease_s):
+            return True
+        self._leases.drop([lease])
+        return False
 
     def _replace_stages(self) -> None:
         """Replace the threads that decode, finish, and write images.
@@ -207,25 +219,27 @@ class ImagePipeline:
     def _store_originals(self, images: list[Document]) -> list[LoadedImage]:
         """Read the original of each image, and store it under its own key unless it is already stored there.
 
-        This is done for all images of a claim before any of them is decoded.
+        This is done for all images of a claim before any of them is decoded. Only bytes with the digest of the image
+        are written. An earlier claim may have left other bytes under the key, so what is there is compared with them.
         """
         loaded = [self._load(image) for image in images]
-        missing = [
-            original for original in loaded if original.data and self._blobs.stat(_original_key(original.image)) is None
-        ]
-        self._blobs.write_many([(_original_key(original.image), [original.data]) for original in missing])
+        found = [original for original in loaded if original.fault is None]
+        wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
+        self._blobs.write_many([(originals.key(original.image), [original.data]) for original in wrong])
+        for original in found:
+            original.image["work"]["stored"] = True  # the image's result will record it
         failpoints.reach("5-original-kept")
         return loaded
 
     def _load(self, image: Document) -> LoadedImage:
-        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (_original_key(image), 0)):
+        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (originals.key(image), 0)):
             try:
                 data = self._blobs.read(key, offset, image["file_size"])
             except BlobMissing:
                 continue
             if hashlib.sha256(data).hexdigest() == image["sha256"]:
                 return LoadedImage(image, data)
-        if not self._is_held(image):
+        if not self._confirm_held(image):  # otherwise, the files may be gone because the batch was deleted
             return LoadedImage(image, fault=("lease_lost", ""))
         self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
         _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
@@ -303,7 +317,9 @@ class ImagePipeline:
 
     def _success(self, image: Document, prepared: PreparedImage) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
-        return Result(image["_id"], image["work"]["fence"], prepared.fields | {"model": model})
+        return Result(
+            image["_id"], image["work"]["fence"], prepared.fields | {"model": model}, stored=_is_stored(image)
+        )
 
     def _publish(self, done: list[Result]) -> None:
         """Publish the variants of done images, so that a plain file server can serve them.
@@ -343,19 +359,21 @@ class ImagePipeline:
     def _close_batches(self, claim: claims.Claim) -> None:
         failpoints.reach("7-before-close")
         try:
-            closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
+            closed = closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep will close the batches
+        self._settler.submit(closed)
 
 
 def _failure(image: Document, fault: Fault) -> Result:
-    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault)
+    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault, stored=_is_stored(image))
+
+
+def _is_stored(image: Document) -> bool:
+    """Return whether this claim or an earlier one has stored the original of an image and verified it."""
+    return bool(image["work"].get("stored"))
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:
     for image_id in stored:
         left.pop(image_id, None)
-
-
-def _original_key(image: Document) -> str:
-    return original_key(image["_id"], image["work"]["ext"])

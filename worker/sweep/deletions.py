@@ -1,11 +1,13 @@
 """Finish deletions of batches: delete the files first, and the documents last."""
 
 import time
+from collections.abc import Callable
 
 from shared.bootstrap import Stores
 from shared.ledger import deletion
 from shared.settings import Settings
 from shared.storage.blob_keys import batch_prefix, spool_key
+from shared.storage.mongo import Db
 
 
 def longest_write_s(settings: Settings) -> float:
@@ -21,18 +23,18 @@ def finish(stores: Stores, until: float) -> bool:
     after the first deletion. Then the documents are deleted.
 
     :param until: time limit, in ``time.monotonic`` seconds.
-    :returns: whether the time limit was reached, so that there may be more to delete.
+    :returns: whether the time limit was reached, so there may be more to delete.
     """
     longest_s = longest_write_s(stores.settings)
-    steps = (
-        (deletion.find_with_files(stores.db), deletion.mark_files_deleted),
-        (deletion.find_deletable(stores.db, longest_s), deletion.finish_delete),
+    steps: tuple[tuple[Callable[[], str | None], Callable[[Db, str], None]], ...] = (
+        (lambda: deletion.claim_with_files(stores.db), deletion.mark_files_deleted),
+        (lambda: deletion.claim_deletable(stores.db, longest_s), deletion.finish_delete),
     )
-    for batch_ids, record in steps:
-        for batch_id in batch_ids:
-            if time.monotonic() > until:
-                return True
+    for claim, record in steps:
+        while batch_id := claim():
             stores.blobs.delete_tree(batch_prefix(batch_id))
             stores.blobs.delete(spool_key(batch_id))
             record(stores.db, batch_id)
+            if time.monotonic() > until:
+                return True
     return False

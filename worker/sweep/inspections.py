@@ -7,6 +7,7 @@ from shared.bootstrap import Stores
 from shared.inspections import jobs, results
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspection_prefix, shard_prefix
+from worker.sweep.listing import Listing
 
 _LIMIT: Final = 200
 _GIVE_UP_AFTER_S: Final = 300
@@ -17,14 +18,16 @@ _ORPHAN_AGE_S: Final = 3600
 class InspectionSweep:
     """Repairs inspections, and deletes their old results and files.
 
-    Each call of ``clean`` searches only one shard (part) of the folders for files without a result. The next call
-    continues with the next shard.
+    A call of ``clean`` searches one shard (part) of the folders for files without a result, or the next part of it if
+    the shard takes longer than a call may take.
     """
 
     def __init__(self, stores: Stores) -> None:
         self._settings, self._db, self._blobs = stores.settings.inspect, stores.db, stores.blobs
         self._wakeups = stores.wakeups[INSPECTIONS]
         self._shard = 0
+        self._folders = Listing(lambda: self._blobs.folders(shard_prefix(INSPECTION_FILES, self._shard)))
+        self._incoming = Listing(lambda: self._blobs.list(INCOMING))
 
     def repair(self) -> bool:
         """Requeue or fail inspections with expired leases, fail overdue inspections, and replace lost wakeups.
@@ -49,23 +52,26 @@ class InspectionSweep:
                 return True
             self._blobs.delete_tree(inspection_prefix(folder))
             results.delete_marked(self._db, result_id)
-        self._clean_orphans()
-        return len(old) == _LIMIT
+        self._clean_orphans(until)
+        self._clean_incoming(until)
+        return len(old) == _LIMIT or self._folders.is_unfinished or self._incoming.is_unfinished
 
-    def _clean_orphans(self) -> None:
-        """Delete the files in the next shard that belong to no result, and uploads that were never processed.
-
-        Only files and uploads that are older than ``_ORPHAN_AGE_S`` seconds are deleted.
-        """
-        self._shard = (self._shard + 1) % SHARDS
+    def _clean_orphans(self, until: float) -> None:
+        """Delete the files in the next part of a shard that belong to no result, if they are old."""
+        if not self._folders.is_unfinished:
+            self._shard = (self._shard + 1) % SHARDS
         shard = shard_prefix(INSPECTION_FILES, self._shard)
-        ages = {name: self._age_s(f"{shard}/{name}") for name in self._blobs.folders(shard)}
-        old = {name for name, age_s in ages.items() if age_s > _ORPHAN_AGE_S}
-        for name in old - results.known_folders(self._db, old):
-            self._blobs.delete_tree(f"{shard}/{name}")
-        for blob in self._blobs.list(INCOMING):
-            if time.time() - blob.modified > _ORPHAN_AGE_S:
-                self._blobs.delete(blob.key)
+        for names in self._folders.chunks(until):
+            old = {name for name in names if self._age_s(f"{shard}/{name}") > _ORPHAN_AGE_S}
+            for name in old - results.known_folders(self._db, old):
+                self._blobs.delete_tree(f"{shard}/{name}")
+
+    def _clean_incoming(self, until: float) -> None:
+        """Delete old uploads that were never processed."""
+        for blobs in self._incoming.chunks(until):
+            for blob in blobs:
+                if time.time() - blob.modified > _ORPHAN_AGE_S:
+                    self._blobs.delete(blob.key)
 
     def _age_s(self, folder: str) -> float:
         """Return the seconds since the newest blob in a folder was written.

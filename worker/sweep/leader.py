@@ -1,4 +1,4 @@
-"""Ensure with a lease in MongoDB that only one sweep process, the leader, does the work.
+"""Ensure with a lease in MongoDB that only one sweep process, the leader, does the work that is not shared.
 
 Only MongoDB's clock determines when the lease expires. This lease is only a lock. It does not use the protocol of
 ``shared.queue.leases``, because it needs no queue, no fence, and no count of attempts.

@@ -1,18 +1,16 @@
 """Delete the files that workers wrote under claims that they lost.
 
 A worker writes the files of an image into a folder named after the fence of its claim. Only the folder with the current
-fence of the image is needed. The folders of all other fences are deleted.
+fence of the image is needed. The folders of all other fences are deleted. An image that was claimed once has no other
+folders, so only batches in which an image was claimed again come here.
 """
 
 import time
-from typing import Final
 
 from shared.bootstrap import Stores
+from shared.ledger import settlement
 from shared.storage.blob_keys import image_prefix
-from shared.storage.mongo import translate_errors
 from worker.sweep.deletions import longest_write_s
-
-_LIMIT: Final = 200
 
 
 def clean(stores: Stores, until: float) -> bool:
@@ -21,23 +19,19 @@ def clean(stores: Stores, until: float) -> bool:
     These are the batches that finished more than ``longest_write_s`` seconds ago.
 
     :param until: time limit, in ``time.monotonic`` seconds.
-    :returns: whether there is more to do.
+    :returns: whether there may be more to do.
     """
-    longest_ms = int(longest_write_s(stores.settings) * 1000)
-    old = {"$expr": {"$lt": ["$finished_at", {"$subtract": ["$$NOW", longest_ms]}]}}
-    with translate_errors():
-        found = stores.db.batches.find({"unswept": True, "open": {"$ne": True}, **old}, {"_id": 1}).limit(_LIMIT)
-        due = [row["_id"] for row in found]
-    for batch_id in due:
+    while batch_id := settlement.claim_unswept(stores.db, longest_write_s(stores.settings)):
+        _clean_batch(stores, batch_id)
         if time.monotonic() > until:
             return True
-        with translate_errors():
-            images = list(stores.db.images.find({"batch_id": batch_id}, {"work.fence": 1}).batch_size(2000))
-        for image in images:
-            prefix = image_prefix(image["_id"])
-            for fence in stores.blobs.folders(prefix):
-                if fence != str(image["work"]["fence"]):
-                    stores.blobs.delete_tree(f"{prefix}/{fence}")
-        with translate_errors():
-            stores.db.batches.update_one({"_id": batch_id}, {"$unset": {"unswept": ""}})
-    return len(due) == _LIMIT
+    return False
+
+
+def _clean_batch(stores: Stores, batch_id: str) -> None:
+    for image in settlement.read_reclaimed_images(stores.db, batch_id):
+        prefix = image_prefix(image["_id"])
+        for fence in stores.blobs.folders(prefix):
+            if fence != str(image["work"]["fence"]):
+                stores.blobs.delete_tree(f"{prefix}/{fence}")
+    settlement.record_swept(stores.db, batch_id)

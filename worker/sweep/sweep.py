@@ -1,55 +1,85 @@
-"""The sweep. Every two seconds, one process finishes work that crashes have interrupted and deletes unneeded data."""
+"""The sweep. Every two seconds, it finishes work that crashes have interrupted and deletes unneeded data."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, images, lost_claims, page_index, spools
+from worker.sweep import deletions, images, lost_claims, page_index, samples, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
-from worker.sweep.orphans import OrphanSweep
+from worker.sweep.orphans import OrphanedFiles, TemporaryFiles
+
+_SHARE: Final = 1 / 12
+"""Share of the sweep interval that each clean-up may use in a tick. All of them together use about two thirds."""
+_SAMPLE_SHARE: Final = 1 / 64
+
+
+@dataclass(slots=True)
+class _CleanUp:
+    """A part of the sweep that deletes data or checks files, and the time (``time.monotonic``) when it is due.
+
+    ``clean`` gets a time limit, and returns whether it stopped there. If so, it continues at the next tick. Otherwise,
+    and after an error, it is repeated after the clean-up interval.
+    """
+
+    clean: Callable[[float], bool | None]
+    share: float = _SHARE
+    due: float = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self.due
 
 
 class Sweep:
-    """Runs all parts of the sweep, but only while this process is the leader."""
+    """Runs all parts of the sweep.
+
+    Parts that do work per batch run in every sweep process, and share the batches by claims in MongoDB. All other parts
+    run only while this process is the leader.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._leader = Leader(stores)
         self._inspections = InspectionSweep(stores)
-        self._orphans = OrphanSweep(stores)
-        self._clean_at = 0.0
+        self._shared = (
+            _CleanUp(partial(spools.settle_left, stores)),
+            _CleanUp(partial(lost_claims.clean, stores)),
+            _CleanUp(partial(deletions.finish, stores)),
+            _CleanUp(partial(samples.check, stores), _SAMPLE_SHARE),
+        )
+        self._leaders = (
+            _CleanUp(spools.OrphanedSpools(stores).clean),
+            _CleanUp(OrphanedFiles(stores).clean),
+            _CleanUp(TemporaryFiles(stores).clean),
+            _CleanUp(self._inspections.clean),
+        )
 
     def tick(self) -> None:
         """Run every part of the sweep that is due. If a part fails, the other parts still run.
 
-        Each of the parts that delete data stops after about an eighth of the sweep interval, so that the wakeups of
-        the next tick are not delayed. If data is left to delete, these parts continue at the next tick. A part that
-        failed is repeated at a later tick.
+        Each clean-up stops after a small share of the sweep interval, so that the wakeups of the next tick are not
+        delayed.
         """
-        if not succeeds(self._leader.acquire):
-            return
-        for repair in (images.expire_leases, images.close_batches, images.publish_wakeups):
-            succeeds(repair, self._stores)
-        succeeds(self._inspections.repair)
-        succeeds(page_index.maintain, self._stores)
-        if time.monotonic() >= self._clean_at and succeeds(self._verify_identity):
-            self._clean()
+        leads = succeeds(self._leader.acquire)
+        if leads:
+            for repair in (images.expire_leases, images.close_batches, images.publish_wakeups):
+                succeeds(repair, self._stores)
+            succeeds(self._inspections.repair)
+            succeeds(page_index.maintain, self._stores)
+        due = [part for part in (*self._shared, *(self._leaders if leads else ())) if part.is_due]
+        if due and succeeds(self._verify_identity):
+            for part in due:
+                self._clean(part)
 
-    def _clean(self) -> None:
+    def _clean(self, part: _CleanUp) -> None:
         sweep = self._stores.settings.sweep
-        unfinished = False
-        for clean in (
-            partial(spools.clean, self._stores),
-            partial(lost_claims.clean, self._stores),
-            self._orphans.clean,
-            partial(deletions.finish, self._stores),
-            self._inspections.clean,
-        ):
-            unfinished |= succeeds(clean, time.monotonic() + sweep.interval_s / 8)
-        if not unfinished:
-            self._clean_at = time.monotonic() + sweep.clean_interval_s
+        unfinished = succeeds(part.clean, time.monotonic() + sweep.interval_s * part.share)
+        part.due = time.monotonic() + (0.0 if unfinished else sweep.clean_interval_s)
 
     def _verify_identity(self) -> bool:
         self._stores.identity.check()

@@ -11,6 +11,7 @@ from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import make_pipeline
 from worker.images.pipeline import ImagePipeline
+from worker.spools.settler import Settler
 from worker.vision.detection import detect
 
 
@@ -42,3 +43,9 @@ def pipeline(
     pipeline = make_pipeline(worker_settings, db, blobs, detector, "worker-a")
     yield pipeline
     pipeline.stop()
+
+
+@pytest.fixture
+def without_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the spools to the sweep, as if each worker died after it had closed its batches."""
+    monkeypatch.setattr(Settler, "submit", lambda *_: None)

@@ -110,8 +110,8 @@ def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
             operation()
     assert all(image["work"]["fence"] == 2 for image in db.images.find({"batch_id": batch_id}))
     validate_documents(db)
-    assert deletion.find_deletable(db, 60) == []
-    assert deletion.find_deletable(db, -1) == [batch_id]
+    assert deletion.claim_deletable(db, 60) is None
+    assert deletion.claim_deletable(db, -1) == batch_id
     deletion.finish_delete(db, batch_id)
     deletion.finish_delete(db, batch_id)
     assert db.images.count_documents({"batch_id": batch_id}) == 0

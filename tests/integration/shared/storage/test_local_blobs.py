@@ -5,7 +5,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -238,6 +240,30 @@ class TestLocalBlobs(BlobStoreContract):
         file, metadata = store.open("blob")
         with file:
             assert (metadata.size, file.read()) == (5, b"first")
+
+    def test_a_large_folder_is_not_read_as_a_whole(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(1000):
+            (blobs_root / "large" / str(number)).mkdir(parents=True)
+            (blobs_root / "large" / str(number) / "x").touch()
+        scandir, read = os.scandir, 0
+
+        @contextmanager
+        def counting(path: str) -> Iterator[Iterator["os.DirEntry[str]"]]:
+            def count(entries: Iterator["os.DirEntry[str]"]) -> Iterator["os.DirEntry[str]"]:
+                nonlocal read
+                for entry in entries:
+                    read += 1
+                    yield entry
+
+            with scandir(path) as entries:
+                yield count(entries)
+
+        monkeypatch.setattr(os, "scandir", counting)
+        assert len(list(islice(store.folders("large"), 10))) == 10
+        assert len(list(islice(store.list("large"), 10))) == 10
+        assert read == 10 + 2 * 10
 
     def test_publishing_sets_one_relative_link(self, store: LocalBlobs, blobs_root: Path) -> None:
         store.write_many([("image/1/thumb", [b"1"]), ("image/2/thumb", [b"2"])])

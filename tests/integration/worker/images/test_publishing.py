@@ -16,7 +16,8 @@ from shared.storage.blob_keys import IDENTITY, batch_prefix, image_prefix, spool
 from shared.storage.local_blobs import LIVE, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, make_pipeline, run, upload
-from tests.support.ledger import expire_leases, utc_now
+from tests.support.ledger import expire_leases, finish_earlier, utc_now
+from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
 from worker.sweep.sweep import Sweep
@@ -119,6 +120,7 @@ def test_a_worker_that_lost_its_claim_links_none_of_its_files(
             pipeline.stop()
 
 
+@pytest.mark.usefixtures("without_settling")
 def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings, blobs_root: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_link_that_a_crash_left_out_is_made_by_the_sweep(
     assert count(db) == {"done": 2, "failed": 1}
     assert served(blobs_root, missing, "thumb.jpg") is None
     live_link(blobs_root, wrong).symlink_to("7")
+    finish_earlier(db, 60)
     Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(batch["batch_id"])) is None
     assert [str(live_link(blobs_root, image).readlink()) for image in (missing, wrong)] == ["1", "1"]
@@ -152,7 +155,6 @@ def test_a_spool_is_deleted_although_nothing_can_be_published(
     db: Db,
     pipeline: ImagePipeline,
     blobs: LocalBlobs,
-    worker_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
@@ -162,8 +164,7 @@ def test_a_spool_is_deleted_although_nothing_can_be_published(
 
     monkeypatch.setattr(LocalBlobs, "publish", fail)
     run(pipeline)
-    Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
-    assert blobs.stat(spool_key(batch["batch_id"])) is None
+    wait_until(lambda: blobs.stat(spool_key(batch["batch_id"])) is None)
 
 
 def test_a_deletion_removes_the_files_from_a_file_server_before_its_response(

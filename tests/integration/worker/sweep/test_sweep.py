@@ -12,6 +12,7 @@ from shared.storage.blob_keys import IDENTITY, original_key, spool_key
 from shared.storage.local_blobs import TEMP, LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
+from tests.support.ledger import finish_earlier
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
 from worker.sweep.sweep import Sweep
@@ -19,18 +20,30 @@ from worker.sweep.sweep import Sweep
 pytestmark = pytest.mark.slow
 
 
-def test_the_sweep_repairs_a_damaged_original_from_the_spool_and_then_deletes_the_spool(
+@pytest.mark.usefixtures("without_settling")
+def test_the_sweep_settles_a_spool_that_its_worker_left_and_restores_a_missing_original(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings
 ) -> None:
     accepted = upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
     run(pipeline)
-    damaged_id = accepted["images"][0]["id"]
-    blobs.write(original_key(damaged_id, "jpg"), [b"x" * len(make_image(1))])
+    blobs.delete(original_key(accepted["images"][0]["id"], "jpg"))
+    finish_earlier(db, 60)
     Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
     assert blobs.stat(spool_key(accepted["batch_id"])) is None
     assert web.get(accepted["images"][0]["file_path"]).data == make_image(1)
 
 
+@pytest.mark.usefixtures("without_settling")
+def test_the_sweep_leaves_a_spool_to_its_worker_for_some_seconds(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings
+) -> None:
+    accepted = upload(web, db, [image_payload(make_image(1))])
+    run(pipeline)
+    Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
+    assert blobs.stat(spool_key(accepted["batch_id"])) is not None
+
+
+@pytest.mark.usefixtures("without_settling")
 def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_with_others(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings
 ) -> None:
@@ -42,6 +55,7 @@ def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_
     assert web.get(lost["links"]["self"]).get_json()["images"][0]["error"]["code"] == "bytes_missing"
     blobs.write(original_key(damaged["images"][0]["id"], "jpg"), [b"damaged"])
     blobs.write(spool_key(damaged["batch_id"]), [b"also damaged"])
+    finish_earlier(db, 60)
     sweep = Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
     for _ in range(2):
         sweep.tick()
@@ -53,6 +67,7 @@ def test_the_sweep_keeps_a_spool_whose_originals_are_not_verified_and_continues_
     assert db.batches.count_documents({"spooled": True}) == 0
 
 
+@pytest.mark.usefixtures("without_settling")
 def test_originals_reported_missing_are_stored_when_the_spool_is_found_again(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings
 ) -> None:
@@ -61,6 +76,7 @@ def test_originals_reported_missing_are_stored_when_the_spool_is_found_again(
     blobs.delete(spool_key(accepted["batch_id"]))
     run(pipeline)
     blobs.write(spool_key(accepted["batch_id"]), [spool])
+    finish_earlier(db, 60)
     Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs)).tick()
     images = web.get(accepted["links"]["self"]).get_json()["images"]
     assert [image["error"]["code"] for image in images] == ["bytes_missing"] * 2

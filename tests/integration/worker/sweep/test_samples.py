@@ -1,0 +1,112 @@
+"""Tests that damaged originals are found after their spools have been deleted."""
+
+import logging
+
+import pytest
+from flask.testing import FlaskClient
+
+from shared.bootstrap import Stores, open_stores
+from shared.ledger import original_checks
+from shared.ledger.original_checks import OriginalChecks
+from shared.settings import Settings
+from shared.storage.blob_keys import IDENTITY, original_key, spool_key
+from shared.storage.local_blobs import LocalBlobs
+from shared.storage.mongo import Db
+from tests.integration.worker.running import run, upload
+from tests.support.ledger import commit_new_batch, process_all
+from tests.support.service_stack import wait_until
+from tests.support.web_client import image_payload, make_image
+from worker.images.pipeline import ImagePipeline
+from worker.sweep import samples
+from worker.sweep.sweep import Sweep
+
+pytestmark = pytest.mark.slow
+NO_LIMIT = float("inf")
+
+
+@pytest.fixture
+def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
+    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
+
+
+def test_a_damaged_original_is_reported_and_counted(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    blobs: LocalBlobs,
+    stores: Stores,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    accepted = upload(web, db, [image_payload(make_image(1))])
+    image_id = accepted["images"][0]["id"]
+    run(pipeline)
+    wait_until(lambda: db.batches.find_one({"spooled": True}) is None)
+    Sweep(stores).tick()
+    intact = original_checks.read(db)
+    assert intact.checked > 0
+    assert intact.damaged == 0
+    assert caplog.records == []
+    blobs.write(original_key(image_id, "jpg"), [b"x" * len(make_image(1))])
+    samples.check(stores, 0.0)
+    assert original_checks.read(db) == OriginalChecks(intact.checked + 1, 1)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    assert image_id in caplog.text
+    metrics = web.get("/metrics").get_data(as_text=True)
+    assert f"shelfsight_originals_checked_total {intact.checked + 1}.0" in metrics
+    assert "shelfsight_originals_damaged_total 1.0" in metrics
+
+
+@pytest.mark.parametrize("excuse", ["spooled", "reported missing", "deleted", "no batch"])
+def test_nothing_is_reported_that_is_not_lost_or_already_known(
+    web: FlaskClient,
+    db: Db,
+    stores: Stores,
+    pipeline: ImagePipeline,
+    blobs: LocalBlobs,
+    caplog: pytest.LogCaptureFixture,
+    excuse: str,
+) -> None:
+    if excuse == "spooled":
+        commit_new_batch(db)
+        process_all(db)
+    elif excuse != "no batch":
+        accepted = upload(web, db, [image_payload(make_image(1))])
+        if excuse == "reported missing":
+            blobs.delete(spool_key(accepted["batch_id"]))
+        run(pipeline)
+        wait_until(lambda: db.batches.find_one({"spooled": True}) is None)
+        if excuse == "deleted":
+            assert web.delete(accepted["links"]["self"]).status_code == 204
+    caplog.clear()
+    assert not samples.check(stores, NO_LIMIT)
+    assert caplog.records == []
+    assert original_checks.read(db) == OriginalChecks(0, 0)
+
+
+def test_a_blob_store_that_is_not_mounted_is_not_reported_as_damage(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    accepted = upload(web, db, [image_payload(make_image(1))])
+    run(pipeline)
+    wait_until(lambda: db.batches.find_one({"spooled": True}) is None)
+    blobs.delete_tree("files")
+    blobs.write(IDENTITY, [b"another identity"])
+    caplog.clear()
+    Sweep(stores).tick()
+    assert [record for record in caplog.records if accepted["images"][0]["id"] in record.message] == []
+    assert original_checks.read(db).damaged == 0
+
+
+def test_all_images_can_be_chosen(db: Db) -> None:
+    for _ in range(3):
+        commit_new_batch(db, images=4)
+    process_all(db)
+    db.batches.update_many({}, {"$unset": {"spooled": ""}})
+    chosen = set()
+    for _ in range(3000):
+        image = original_checks.choose_image(db)
+        assert image is not None
+        chosen.add(image["_id"])
+        if len(chosen) == 12:
+            return
+    raise AssertionError(f"only {len(chosen)} of 12 images were chosen")

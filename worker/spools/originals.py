@@ -1,0 +1,59 @@
+"""Check and restore single originals in the blob store. An image is given by its document."""
+
+import hashlib
+from contextlib import suppress
+from typing import Final
+
+from shared.ids import batch_of
+from shared.storage.blob_keys import original_key, spool_key
+from shared.storage.blobs import BlobMissing, BlobStore
+from shared.storage.mongo import Document
+
+_READ_BYTES: Final = 1024 * 1024
+
+
+def key(image: Document) -> str:
+    """Return the key of an image's original."""
+    return original_key(image["_id"], image["work"]["ext"])
+
+
+def contains(blobs: BlobStore, image: Document, data: bytes) -> bool:
+    """Return whether the original is stored and consists of exactly these bytes."""
+    if not has_right_size(blobs, image):
+        return False
+    with suppress(BlobMissing):  # deleted in the meantime
+        return blobs.read(key(image)) == data
+    return False
+
+
+def has_right_size(blobs: BlobStore, image: Document) -> bool:
+    """Return whether the original is stored with the length that was accepted. Its bytes are not read."""
+    found = blobs.stat(key(image))
+    return found is not None and found.size == image["file_size"]
+
+
+def is_intact(blobs: BlobStore, image: Document) -> bool:
+    """Return whether the original is stored with the accepted length and digest. Its bytes are read and hashed."""
+    return has_right_size(blobs, image) and _digest(blobs, key(image)) == image["sha256"]
+
+
+def restore(blobs: BlobStore, image: Document) -> bool:
+    """Write an original with its bytes from the spool. Return False if these bytes are missing or damaged."""
+    try:
+        data = blobs.read(spool_key(batch_of(image["_id"])), image["work"]["offset"], image["file_size"])
+    except BlobMissing:
+        return False
+    if hashlib.sha256(data).hexdigest() != image["sha256"]:
+        return False
+    blobs.write(key(image), [data])
+    return True
+
+
+def _digest(blobs: BlobStore, blob_key: str) -> str:
+    digest = hashlib.sha256()
+    with suppress(BlobMissing):
+        file, _ = blobs.open(blob_key)
+        with file:
+            while part := file.read(_READ_BYTES):
+                digest.update(part)
+    return digest.hexdigest()

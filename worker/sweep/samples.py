@@ -1,0 +1,51 @@
+"""Check a few random originals from time to time, because their spools, the second copies, are deleted.
+
+When a worker stores an original, its bytes are right. A disk can damage them later. Nothing can repair them then, but an
+operator has to know.
+"""
+
+import logging
+import time
+from typing import Final
+
+from shared.bootstrap import Stores
+from shared.ledger import original_checks, settlement
+from shared.storage.mongo import Document
+from worker.spools import originals
+
+_log = logging.getLogger("shelfsight.error")
+_MAX_BYTES: Final = 1024 * 1024
+"""No further original is read in a call after this many bytes."""
+_MAX_IMAGES: Final = 8
+
+
+def check(stores: Stores, until: float) -> bool:
+    """Hash the originals of random images, and report those that are missing or damaged.
+
+    :param until: time limit, in ``time.monotonic`` seconds. At least one image is checked.
+    :returns: whether the limit of time or bytes was reached.
+    """
+    checked = damaged = size = 0
+    for _ in range(_MAX_IMAGES):
+        image = original_checks.choose_image(stores.db)
+        if image is None:
+            continue
+        checked += 1
+        damaged += not _is_intact(stores, image)
+        size += image["file_size"]
+        if size > _MAX_BYTES or time.monotonic() > until:
+            break
+    if checked:
+        original_checks.count(stores.db, checked=checked, damaged=damaged)
+    return size > _MAX_BYTES or time.monotonic() > until
+
+
+def _is_intact(stores: Stores, image: Document) -> bool:
+    """Check one original, and report it unless all files are missing or its batch has just been deleted."""
+    if originals.is_intact(stores.blobs, image):
+        return True
+    stores.identity.check()
+    if not settlement.is_kept(stores.db, image["batch_id"]):
+        return True
+    _log.critical("the original of image %s is missing or damaged", image["_id"])
+    return False

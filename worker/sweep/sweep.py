@@ -17,6 +17,7 @@ class Sweep:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._leader = Leader(stores)
+        self._wakeups = images.WakeupSweep(stores)
         self._inspections = InspectionSweep(stores)
         self._orphans = OrphanSweep(stores)
         self._clean_at = 0.0
@@ -30,8 +31,9 @@ class Sweep:
         """
         if not succeeds(self._leader.acquire):
             return
-        for repair in (images.expire_leases, images.close_batches, images.publish_wakeups):
-            succeeds(repair, self._stores)
+        succeeds(images.expire_leases, self._stores)
+        succeeds(images.close_batches, self._stores)
+        succeeds(self._wakeups.publish)
         succeeds(self._inspections.repair)
         succeeds(page_index.maintain, self._stores)
         if time.monotonic() >= self._clean_at and succeeds(self._verify_identity):

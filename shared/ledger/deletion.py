@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.errors import NotFound, StoreAway, TooSlow
-from shared.ledger import claims, page_index
+from shared.ledger import claims, page_index, sums
 from shared.storage.mongo import Db, translate_errors
 
 
@@ -45,6 +45,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
             {"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session
         )
         page_index.remove_batch(db, session, batch_id, header["stores"])
+        sums.mark_changed(db, session, batch_id)
         return True
 
     try:

@@ -20,6 +20,7 @@ import pymongo
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
+from shared.ids import smallest_batch_id
 from shared.storage.mongo import Db, Document, translate_errors
 
 ALL: Final = "*"
@@ -91,7 +92,7 @@ def maintain(db: Db, *, now: datetime | None = None, max_chunks: int = 40) -> in
     with translate_errors():
         if now is None:
             now = db.command("hello")["localTime"].replace(tzinfo=None)
-        limit = _id_at(now - timedelta(seconds=_SETTLED_S))
+        limit = smallest_batch_id(now - timedelta(seconds=_SETTLED_S))
         for _ in range(max_chunks):
             count = _add_chunk(db, limit)
             added += count
@@ -178,9 +179,3 @@ def _append(db: Db, session: ClientSession, scope: str, count: int, newest: str)
         "checked_at": None,
     }
     db.ranks.insert_one(segment, session=session)
-
-
-def _id_at(moment: datetime) -> str:
-    """Return the smallest possible batch id for a time. A UUIDv7 begins with 48 bits of Unix milliseconds."""
-    millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))
-    return f"{millis:012x}{'0' * 20}"

@@ -4,7 +4,7 @@ import time
 from functools import partial
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, images, lost_claims, page_index, spools
+from worker.sweep import deletions, images, ledger_sums, lost_claims, page_index, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
@@ -25,8 +25,8 @@ class Sweep:
     def tick(self) -> None:
         """Run every part of the sweep that is due. If a part fails, the other parts still run.
 
-        Each of the parts that delete data stops after about an eighth of the sweep interval, so that the wakeups of
-        the next tick are not delayed. If data is left to delete, these parts continue at the next tick. A part that
+        Each of the parts that count or delete data stops after about an eighth of the sweep interval, so that the wakeups of
+        the next tick are not delayed. If data is left, these parts continue at the next tick. A part that
         failed is repeated at a later tick.
         """
         if not succeeds(self._leader.acquire):
@@ -36,6 +36,7 @@ class Sweep:
         succeeds(self._wakeups.publish)
         succeeds(self._inspections.repair)
         succeeds(page_index.maintain, self._stores)
+        succeeds(ledger_sums.refresh, self._stores, time.monotonic() + self._stores.settings.sweep.interval_s / 8)
         if time.monotonic() >= self._clean_at and succeeds(self._verify_identity):
             self._clean()
 

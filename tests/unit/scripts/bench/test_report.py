@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.bench.extent import Extent
 from scripts.bench.report import Report, Row, Target, compare
 
 
@@ -54,3 +55,11 @@ def test_the_exit_code_is_0_when_all_targets_are_met() -> None:
     report = Report("bench")
     report.add_part("Part", lambda: [compare("good", 1.0, "ms", 1.0, at_most=2)])
     assert report.finish(None) == 0
+
+
+def test_a_smoke_run_judges_no_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("bench", Extent.SMOKE)
+    report.add_part("Part", lambda: [compare("too slow", 9.0, "ms", 1.0, at_most=2)])
+    assert report.finish(tmp_path / "rows.json") == 0
+    assert "MISSED" not in capsys.readouterr().out
+    assert [row["met"] for row in json.loads((tmp_path / "rows.json").read_text())] == [None]

@@ -92,13 +92,18 @@ class RefreshedValue(Generic[T]):
     def _run(self) -> None:
         while True:
             started_at = time.monotonic()
+            took_s = 0.0
             try:
-                latest, error = (self._measure(), started_at), None
-            except Exception as failure:  # noqa: BLE001 -- get() raises it if there is no earlier value
-                latest, error = self._latest, failure
-            with self._changed:
-                self._latest, self._error = latest, error
-                self._changed.notify_all()
-            took_s = 0.0 if error is not None else time.monotonic() - started_at
+                value = self._measure()
+            except Exception as error:  # noqa: BLE001 -- get() raises it if there is no earlier value
+                self._publish(self._latest, error)
+            else:
+                took_s = time.monotonic() - started_at
+                self._publish((value, started_at), None)
             if self._closed.wait(max(self._min_pause_s, _PAUSE_FACTOR * took_s)):
                 return
+
+    def _publish(self, latest: tuple[T, float] | None, error: Exception | None) -> None:
+        with self._changed:
+            self._latest, self._error = latest, error
+            self._changed.notify_all()

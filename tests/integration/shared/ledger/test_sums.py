@@ -174,6 +174,22 @@ def test_a_deletion_during_a_recount_is_counted_at_the_next_refresh(db: Db, monk
     assert totals(db)["deleted"] == 4
 
 
+def test_a_deletion_while_a_segment_is_added_is_counted(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, last = commit_old_batches(db, 12)
+    count = sums.count_interval
+
+    def count_and_delete(db: Db, after: str = "", newest: str | None = None) -> dict[str, int]:
+        counts = count(db, after, newest)
+        if newest == last:
+            delete_if_present(db, last)
+        return counts
+
+    monkeypatch.setattr(sums, "count_interval", count_and_delete)
+    refresh(db)
+    assert totals(db) == audit.balance(db)
+    assert totals(db)["deleted"] == 4
+
+
 def test_concurrent_refreshes_count_everything_once(db: Db) -> None:
     """Two sweeps can run at the same time for a moment, when the lease of one has ended without its notice."""
     commit_old_batches(db, 24)

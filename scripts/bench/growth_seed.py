@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from typing import Final
@@ -23,7 +23,7 @@ STORES: Final = 20_000
 _STORES_OF_FIRST: Final = 8
 """Number of stores in each of the first batches, so that a small database has all stores, too."""
 _STORE_SHARE: Final = 100
-"""The measured store has one in so many of the other batches."""
+"""The measured store has images in one of so many batches."""
 _BATCHES_PER_TASK: Final = 640
 _BATCHES_PER_INSERT: Final = 64
 _TOUCHED_AT_ONCE: Final = 1000
@@ -74,7 +74,7 @@ def _seed_range(mongo: settings.Mongo, start: datetime, first: int, end: int) ->
         documents: dict[str, list[Document]] = {}
         for number in range(begin, min(begin + _BATCHES_PER_INSERT, end)):
             created_at = start + seed_database.BATCH_INTERVAL * number
-            seed_database.add_batch(documents, rng, created_at, list(_stores_of(number)))
+            seed_database.add_batch(documents, rng, created_at, _stores_of(number))
         for name, added in documents.items():
             db.get_collection(name, write_concern=fast).insert_many(added, ordered=False)
         ids += [header["_id"] for header in documents["batches"]]
@@ -82,11 +82,13 @@ def _seed_range(mongo: settings.Mongo, start: datetime, first: int, end: int) ->
     return ids
 
 
-def _stores_of(number: int) -> Iterable[str]:
+def _stores_of(number: int) -> list[str]:
+    """Return the stores of a batch, by its number."""
     first = number * _STORES_OF_FIRST
-    if first < STORES:
-        return (store_name(store) for store in range(first, first + _STORES_OF_FIRST))
-    return (store_name(0 if number % _STORE_SHARE == 0 else number * 7919 % STORES),)
+    stores = list(range(first, first + _STORES_OF_FIRST)) if first < STORES else [number * 7919 % STORES]
+    if number % _STORE_SHARE == 0:
+        stores[0] = 0
+    return [store_name(store) for store in stores]
 
 
 def _add_turns(db: Db) -> None:

@@ -160,11 +160,13 @@ def refresh(db: Db, until: float, *, now: datetime | None = None) -> Refreshed:
 
 
 def _read_or_create_totals(db: Db) -> Document:
-    none = dict.fromkeys(("received", *OUTCOMES), 0)
-    first = {"segmented_to": "", "segments": none, "head": none}
-    db.ledger_totals.update_one({"_id": _TOTALS}, {"$setOnInsert": first}, upsert=True)
     found = db.ledger_totals.find_one({"_id": _TOTALS}, {"segmented_to": 1})
-    assert found is not None  # noqa: S101 -- it was created just now, and is never deleted
+    if found is None:
+        none = dict.fromkeys(("received", *OUTCOMES), 0)
+        first = {"segmented_to": "", "segments": none, "head": none}
+        db.ledger_totals.update_one({"_id": _TOTALS}, {"$setOnInsert": first}, upsert=True)
+        found = db.ledger_totals.find_one({"_id": _TOTALS}, {"segmented_to": 1})
+    assert found is not None  # noqa: S101 -- it exists now, and is never deleted
     return found
 
 

@@ -5,6 +5,7 @@ the batch of an image is known without a database index or a query, and the file
 """
 
 import re
+from datetime import datetime
 from typing import Final
 
 import uuid_utils
@@ -22,6 +23,12 @@ _DIGEST_ID: Final = re.compile(DIGEST_ID_PATTERN)
 def new_batch_id() -> str:
     """Return a new batch id: a UUIDv7 (RFC 9562) as 32 hex digits."""
     return uuid_utils.uuid7().hex
+
+
+def smallest_batch_id(moment: datetime) -> str:
+    """Return the smallest possible batch id for a time (naive UTC). A UUIDv7 begins with 48 bits of Unix milliseconds."""
+    millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))
+    return f"{millis:012x}{'0' * 20}"
 
 
 def image_id(batch_id: str, index: int) -> str:

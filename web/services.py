@@ -18,16 +18,42 @@ from shared.ledger import audit, store_rotation
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
 from shared.settings import Settings
-from web.cached_value import CachedValue
+from web.cached_value import CachedValue, RefreshedValue
 from web.http.body_limits import BodyBudget
 from web.http.rate_limits import RateLimits
 from web.http.response_cache import ResponseCache
 from web.http.slow_clients import SLOW_CLIENTS
 
-_BACKLOG_MAX_AGE_S: Final = 1.0
-_LEDGER_MAX_AGE_S: Final = 5.0
+_BACKLOG_MIN_PAUSE_S: Final = 2.0
 _PENDING_MAX_AGE_S: Final = 0.5
 T = TypeVar("T")
+
+
+class BacklogMeter:
+    """Measures the backlog in the background, and adds the bytes that this process has accepted since. Thread-safe."""
+
+    def __init__(self, measure: Callable[[], audit.Backlog], min_pause_s: float = _BACKLOG_MIN_PAUSE_S) -> None:
+        self._lock = threading.Lock()
+        self._accepted_bytes = 0
+        self._measured = RefreshedValue(min_pause_s, lambda: (self._accepted_bytes, measure()))
+        self.age_s, self.close = self._measured.age_s, self._measured.close
+
+    def get(self) -> audit.Backlog:
+        """Return the latest measurement. It raises a domain error only if no measurement has succeeded yet."""
+        return self._measured.get()[1]
+
+    def unprocessed_bytes(self) -> int:
+        """Return the bytes of all images in open batches, at least of those that this process has accepted.
+
+        A batch that was accepted during the latest measurement may be counted twice until the next one.
+        """
+        accepted_before, backlog = self._measured.get()
+        return backlog.bytes + self._accepted_bytes - accepted_before
+
+    def add(self, accepted_bytes: int) -> None:
+        """Record that a batch with so many bytes was accepted."""
+        with self._lock:
+            self._accepted_bytes += accepted_bytes
 
 
 class Services:
@@ -48,8 +74,7 @@ class Services:
         """Acquired by each thread that waits because of ``wait=``. At most a quarter of the threads can wait."""
         self._executor = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="services")
         self.wakeup_thread = WakeupThread(self._publish_wakeup)
-        self.backlog = CachedValue(_BACKLOG_MAX_AGE_S, lambda: audit.backlog(self.db))
-        self.ledger_balance = CachedValue(_LEDGER_MAX_AGE_S, lambda: audit.balance(self.db))
+        self.backlog = BacklogMeter(lambda: audit.backlog(self.db))
         self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
 
     def _publish_wakeup(self, stores: set[str]) -> None:
@@ -60,6 +85,7 @@ class Services:
 
     def close(self) -> None:
         """Stop the threads and close the connections."""
+        self.backlog.close()
         self._executor.shutdown()
         self.rate_limits.close()
         self._stores.close()
@@ -90,12 +116,12 @@ class Services:
 
         :param upload_bytes: the size of the body of the upload.
         :raises DiskFull: when there is too little free space (507).
-        :raises StoreAway: when the blob store is missing or belongs to another installation, or when the database does
-            not respond (503).
+        :raises StoreAway: when the blob store is missing or belongs to another installation, or when the database has
+            not responded since the process started (503).
         """
         self.identity.check()
         blobs = self.settings.blobs
-        needed = blobs.min_free_bytes + upload_bytes + int(blobs.growth * (self.backlog.get().bytes + upload_bytes))
+        needed = blobs.min_free_bytes + upload_bytes + int(blobs.growth * (self.backlog.unprocessed_bytes() + upload_bytes))
         free = self.blobs.free_bytes()
         if free < needed:
             raise DiskFull(

@@ -5,7 +5,8 @@ their size is realistic. There are no image files, because lists do not read fil
 """
 
 import random
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from pymongo.write_concern import WriteConcern
 
 from shared.augmentations import DEFAULT_AUGMENTATIONS
-from shared.ledger import commits, page_index
+from shared.ledger import commits, page_index, sums
 from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, Document
 
@@ -30,12 +31,11 @@ BATCH_INTERVAL: Final = timedelta(seconds=20)
 _GROUP_SIZE: Final = 32
 _MODEL: Final = {"name": "grocery", "version": "bench", "weights_sha256": "0" * 64}
 _RANKS_PER_STEP: Final = 40
+_LEDGER_STEP_S: Final = 10
 
 
 def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
-    """Fill an empty database with ``batches`` batches, then create the indexes and prepare the page index.
-
-    To prepare the page index, the batches in each of its segments are counted.
+    """Fill an empty database with ``batches`` batches, then create the indexes and count the batches as the sweep does.
 
     :param log: function that is called with each line of progress.
     :returns: ids of the batches, with the oldest first.
@@ -60,12 +60,26 @@ def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
                 log(f"seeding: {len(ids) * PER_BATCH:,} of {batches * PER_BATCH:,} images")
         if writing is not None:
             writing.result()
+    prepare(db, log)
+    return ids
+
+
+def prepare(db: Db, log: Callable[[str], None]) -> None:
+    """Create the indexes of a filled database, and count its batches as the sweep does, until nothing is left to count.
+
+    :param log: function that is called with each line of progress.
+    """
+    steps: dict[str, Callable[[], bool]] = {
+        "counting the segments of the page index": lambda: page_index.maintain(db, max_chunks=_RANKS_PER_STEP) == 0,
+        "counting the segments of the ledger": lambda: sums.refresh(db, time.monotonic() + _LEDGER_STEP_S).complete,
+    }
     log("creating indexes")
     create_indexes(db)
-    log("counting the segments of the page index")
-    while page_index.maintain(db, max_chunks=_RANKS_PER_STEP):
-        pass
-    return ids
+    for name, step in steps.items():
+        started = time.monotonic()
+        while not step():
+            pass
+        log(f"{name}: {time.monotonic() - started:.0f} s")
 
 
 def _groups(batches: int) -> Iterator[dict[str, list[Document]]]:
@@ -74,22 +88,25 @@ def _groups(batches: int) -> Iterator[dict[str, list[Document]]]:
     for first in range(0, batches, _GROUP_SIZE):
         group: dict[str, list[Document]] = {"ledger": [], "batches": [], "images": []}
         for number in range(first, min(first + _GROUP_SIZE, batches)):
-            header, images = _create_batch(rng, number, start + BATCH_INTERVAL * number)
-            group["batches"].append(header)
-            group["images"] += images
-            line = {
-                "_id": header["_id"],
-                "received": PER_BATCH,
-                "deleted": 0,
-                "state": "accepted",
-                "at": header["created_at"],
-            }
-            group["ledger"].append(line)
+            store = STORE if number % 2 == 0 else OTHER_STORES[rng.randrange(len(OTHER_STORES))]
+            add_batch(group, rng, start + BATCH_INTERVAL * number, [store])
         yield group
 
 
-def _create_batch(rng: random.Random, number: int, created_at: datetime) -> tuple[Document, list[Document]]:
-    store = STORE if number % 2 == 0 else OTHER_STORES[rng.randrange(len(OTHER_STORES))]
+def add_batch(
+    documents: dict[str, list[Document]], rng: random.Random, created_at: datetime, stores: Sequence[str]
+) -> None:
+    """Add the documents of one processed batch with ``PER_BATCH`` images to ``documents``, by collection.
+
+    :param stores: the stores of the images; they are used in turn.
+    """
+    header, images = _create_batch(rng, created_at, stores)
+    line = {"_id": header["_id"], "received": PER_BATCH, "deleted": 0, "state": "accepted", "at": created_at}
+    for name, added in (("ledger", [line]), ("batches", [header]), ("images", images)):
+        documents.setdefault(name, []).extend(added)
+
+
+def _create_batch(rng: random.Random, created_at: datetime, stores: Sequence[str]) -> tuple[Document, list[Document]]:
     batch_id = _create_id(rng, created_at)
     new = [
         commits.NewImage(
@@ -100,7 +117,7 @@ def _create_batch(rng: random.Random, number: int, created_at: datetime) -> tupl
             sha256=f"{rng.getrandbits(256):064x}",
             offset=index * 250_000,
             timestamp=created_at - timedelta(seconds=index),
-            store_name=store,
+            store_name=stores[index % len(stores)],
             camera_id=f"cam-{index % 8}",
             barcode=f"{4_000_000_000_000 + rng.randrange(BARCODES):013d}" if index % 2 else None,
             filename=f"{index}.jpg",
@@ -110,17 +127,17 @@ def _create_batch(rng: random.Random, number: int, created_at: datetime) -> tupl
     ]
     batch = commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=created_at)
     done_at = created_at + timedelta(seconds=8)
-    images = [_finish_image(rng, commits.image_document(batch, image), done_at) for image in new]
+    images = [finish_image(rng, commits.image_document(batch, image), done_at) for image in new]
     header = commits.batch_document(batch)
     failed = sum(image["status"] == "failed" for image in images)
     counts = {"queued": 0, "processing": 0, "done": PER_BATCH - failed, "failed": failed, "cancelled": 0}
     header |= {"status": "partial" if failed else "done", "counts": counts, "finished_at": done_at}
-    for name in ("open", "spooled"):  # a closed batch without a spool has neither of these fields
+    for name in ("open", "spooled", "unswept"):  # a batch that the sweep has finished has none of these fields
         del header[name]
     return header, images
 
 
-def _finish_image(rng: random.Random, image: Document, finished_at: datetime) -> Document:
+def finish_image(rng: random.Random, image: Document, finished_at: datetime) -> Document:
     """Return an image's document in the state in which a worker leaves it after processing.
 
     Two in a thousand images have the status ``failed``; all others are ``done``.
@@ -128,7 +145,10 @@ def _finish_image(rng: random.Random, image: Document, finished_at: datetime) ->
     image["work"] |= {"fence": 1, "finisher": "bench:1:0"}
     image |= {"updated_at": finished_at, "finished_at": finished_at}
     if rng.random() < 0.002:
-        return image | {"status": "failed", "error": {"code": "corrupt", "detail": "The file is damaged and cannot be decoded."}}
+        return image | {
+            "status": "failed",
+            "error": {"code": "corrupt", "detail": "The file is damaged and cannot be decoded."},
+        }
     detections = [_create_detection(rng) for _ in range(rng.randint(2, 5))]
     if rng.random() < 0.0005:
         detections[0]["label"] = RARE_LABEL

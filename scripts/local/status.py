@@ -20,7 +20,7 @@ from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installati
 from scripts.local.start import failed_checks
 from shared import settings
 from shared.errors import ShelfsightError
-from shared.ledger import audit
+from shared.ledger import audit, sums
 from shared.storage.mongo import connect
 
 NOT_READY: Final = 1
@@ -59,7 +59,8 @@ class Status:
     ``MONGODB_URL`` if that variable is set, and likewise ``REDIS_URL``, because ``scripts/start`` does not start such
     servers. It contains only these names, not the URLs, which may include a password. ``not_ready`` contains the
     reasons for failed checks, by the name of the check; it is None when the web front does not respond. ``backlog``,
-    ``ledger`` and ``failed`` are None when MongoDB does not respond. The two ``disk_`` values are in bytes.
+    ``ledger`` and ``failed`` are None when MongoDB does not respond. ``ledger``, which the sweep counted
+    ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the first time. ``failed`` counts the newest 10,000 failed images by error code. The two ``disk_`` values are in bytes.
     """
 
     running: bool
@@ -72,6 +73,7 @@ class Status:
     disk_watermark: int
     backlog: audit.Backlog | None
     ledger: dict[str, int] | None
+    ledger_age_s: float | None
     failed: dict[str, int] | None
     advice: list[str]
 
@@ -123,7 +125,8 @@ def read_status(installation: Installation) -> Status:
         disk_free=shutil.disk_usage(installation.data / "blobs").free,
         disk_watermark=blobs.min_free_bytes,
         backlog=backlog,
-        ledger=ledger,
+        ledger=None if ledger is None else ledger.counts,
+        ledger_age_s=None if ledger is None else ledger.age_s,
         failed=failed,
         advice=[],
     )
@@ -145,7 +148,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
     if down:
         advice.append(f"These processes are not running, because they are being restarted or fail repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
     advice += _advise_on_readiness(status, installation)
-    if status.ledger is not None and (missing := _count_missing(status.ledger)):
+    if status.ledger is not None and (missing := sums.count_missing(status.ledger)):
         advice.append(f"The ledger does not balance: {missing} accepted images have no document, so documents were removed by hand. Restore a backup.")
     if status.backlog is not None and status.backlog.oldest_age_s > _OLD_S:
         advice.append("The oldest batch has been waiting for more than five minutes. Start with more --workers, or add machines.")
@@ -185,18 +188,14 @@ def _read_process(installation: Installation, name: str) -> ProcessStatus:
     return ProcessStatus(name, None, 0.0, 0, restarts)
 
 
-def _read_ledger(installation: Installation) -> tuple[audit.Backlog | None, dict[str, int] | None, dict[str, int] | None]:
+def _read_ledger(installation: Installation) -> tuple[audit.Backlog | None, sums.Totals | None, dict[str, int] | None]:
     try:
         mongo = settings.Mongo(url=embedded_servers.mongo_url(installation.read_ports()["mongod"])) if installation.embedded_mongodb else settings.Mongo()
         db = connect(mongo, app="status")
         with db.client:
-            return audit.backlog(db), audit.balance(db), audit.failures_by_code(db)
+            return audit.backlog(db), sums.read_totals(db), audit.failures_by_code(db)
     except (ShelfsightError, PyMongoError, KeyError):
         return None, None, None
-
-
-def _count_missing(ledger: dict[str, int]) -> int:
-    return ledger["received"] - sum(count for state, count in ledger.items() if state != "received")
 
 
 def _show(status: Status) -> None:
@@ -212,10 +211,11 @@ def _show(status: Status) -> None:
         console.print(table)
     if status.external:
         console.print(f"Servers   set by {' and '.join(status.external)}; scripts/stop does not stop them")
-    if status.backlog is not None and status.ledger is not None:
+    if status.backlog is not None:
         waiting = f"{status.backlog.images} images are waiting"
         console.print(f"Backlog   {waiting}, the oldest batch for {_duration(status.backlog.oldest_age_s)}" if status.backlog.images else "Backlog   none")
-        console.print("Ledger    " + ", ".join(f"{state} {count:,}" for state, count in status.ledger.items()))
+        ledger = ", ".join(f"{state} {count:,}" for state, count in (status.ledger or {}).items())
+        console.print(f"Ledger    {ledger or 'not counted yet'}")
         failed = ", ".join(f"{code} {count:,}" for code, count in (status.failed or {}).items())
         console.print(f"Failed    {failed or 'none'}")
     console.print(f"Disk      {status.disk_free / 1e9:.1f} GB free, uploads are refused below {status.disk_watermark / 1e9:.1f} GB")

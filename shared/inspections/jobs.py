@@ -274,12 +274,14 @@ def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
 
 
 def count_pending(db: Db) -> dict[str, int]:
-    """Count the pending inspections by status: ``{"queued": n, "processing": n}``.
+    """Count the pending inspections by status: ``{"queued": n, "processing": n}``. Only these documents are read.
 
     :raises StoreAway: when MongoDB does not respond.
     """
+    by_status = {"_id": "$status", "n": {"$sum": 1}}
     with translate_errors():
-        return {status: _jobs(db).count_documents({"status": status}) for status in _PENDING}
+        groups = _jobs(db).aggregate([{"$match": _PENDING_FILTER}, {"$group": by_status}], hint="pending")
+        return dict.fromkeys(_PENDING, 0) | {group["_id"]: group["n"] for group in groups}
 
 
 def has_claimable(db: Db) -> bool:

@@ -1,10 +1,13 @@
 """Checks that every accepted image is accounted for, and measures the backlog."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from pymongo.client_session import ClientSession
-
+from shared.ledger import sums
 from shared.storage.mongo import Db, translate_errors
+
+_BACKLOG_DEADLINE_MS: Final = 10_000
+_FAILURES_READ: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,68 +24,51 @@ class Backlog:
 
 
 def balance(db: Db) -> dict[str, int]:
-    """Count all images that were ever accepted, by their outcome.
+    """Count all images that were ever accepted, by their outcome. See ``sums.count_interval`` for the result.
 
-    ``received`` and ``deleted`` are read from the documents of the ledger, which are written when a batch is committed
-    and when it is deleted. All other numbers count image documents. If image documents were removed by hand,
-    ``received`` is therefore greater than the sum of the other numbers. All numbers are read from one snapshot, because
-    otherwise images that change their state between two reads could look like lost images.
-
-    :returns: ``received``, ``done``, ``failed``, ``cancelled``, ``pending`` and ``deleted``.
+    The call reads the whole ledger and an index with all images, which takes a second for each million images. It is
+    for tools and tests. The service reads ``sums.read_totals``, which the sweep keeps up to date with the same counts.
     """
-    with translate_errors(), db.client.start_session(snapshot=True) as session:
-        groups = db.ledger.aggregate(
-            [{"$group": {"_id": None, "received": {"$sum": "$received"}, "deleted": {"$sum": "$deleted"}}}],
-            session=session,
-        )
-        sums = next(iter(groups), {"received": 0, "deleted": 0})
-        counts = {
-            state: _count(db, state, session) for state in ("queued", "processing", "failed", "cancelled", "deleting")
-        }
-        by_batch = [("batch_id", 1), ("index", 1)]
-        image_count = db.images.count_documents({"batch_id": {"$gte": ""}}, hint=by_batch, session=session)
-    return {
-        "received": sums["received"],
-        "done": image_count - sum(counts.values()),
-        "failed": counts["failed"],
-        "cancelled": counts["cancelled"],
-        "pending": counts["queued"] + counts["processing"],
-        "deleted": sums["deleted"],
-    }
+    with translate_errors():
+        return sums.count_interval(db)
 
 
 def backlog(db: Db) -> Backlog:
-    """Measure the backlog. The cost depends on the number of open batches, not on the number of all batches."""
+    """Measure the backlog.
+
+    Only indexes are read, and only their entries for open batches and unfinished images. The cost therefore grows with
+    the backlog, but not with the number of images that are kept.
+
+    :raises TooSlow: when a read takes longer than ten seconds.
+    """
+    open_batches = {"_id": None, "bytes": {"$sum": "$bytes"}, "oldest": {"$min": "$created_at"}}
+    age = {"bytes": 1, "age": {"$subtract": ["$$NOW", "$oldest"]}}
     with translate_errors():
-        images = _count(db, "queued") + _count(db, "processing")
-        groups = db.batches.aggregate(
-            [
-                {"$match": {"open": True}},
-                {
-                    "$group": {
-                        "_id": None,
-                        "bytes": {"$sum": "$bytes"},
-                        "age": {"$max": {"$subtract": ["$$NOW", "$created_at"]}},
-                    }
-                },
-            ]
+        images = sum(
+            # With both states in one query, MongoDB would read each document, too.
+            db.images.count_documents({"status": state}, hint="unfinished_or_bad", maxTimeMS=_BACKLOG_DEADLINE_MS)
+            for state in ("queued", "processing")
         )
-        open_batches = next(iter(groups), {"bytes": 0, "age": 0})
-    return Backlog(images, open_batches["bytes"], max(0.0, open_batches["age"] / 1000))
+        batches = db.batches.aggregate(
+            [{"$match": {"open": True}}, {"$group": open_batches}, {"$project": age}],
+            hint="backlog",
+            maxTimeMS=_BACKLOG_DEADLINE_MS,
+        )
+        found = next(iter(batches), {"bytes": 0, "age": 0})
+    return Backlog(images, found["bytes"], max(0.0, found["age"] / 1000))
 
 
 def failures_by_code(db: Db) -> dict[str, int]:
-    """Count the failed images by error code. The result is in descending order of the count."""
+    """Count the newest failed images, at most ``_FAILURES_READ``, by error code, in descending order of the count."""
     with translate_errors():
         groups = db.images.aggregate(
             [
                 {"$match": {"status": "failed"}},
+                {"$sort": {"batch_id": -1}},
+                {"$limit": _FAILURES_READ},
                 {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
                 {"$sort": {"n": -1}},
-            ]
+            ],
+            hint="unfinished_or_bad",
         )
         return {str(group["_id"]): group["n"] for group in groups}
-
-
-def _count(db: Db, status: str, session: ClientSession | None = None) -> int:
-    return db.images.count_documents({"status": status}, hint="unfinished_or_bad", session=session)

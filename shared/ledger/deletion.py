@@ -8,7 +8,7 @@ import pymongo
 from pymongo.client_session import ClientSession
 
 from shared.errors import NotFound, StoreAway, TooSlow
-from shared.ledger import claims, page_index, sweep_claims
+from shared.ledger import claims, page_index, sums, sweep_claims
 from shared.storage.mongo import Db, translate_errors
 
 
@@ -44,6 +44,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
             {"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session
         )
         page_index.remove_batch(db, session, batch_id, header["stores"])
+        sums.mark_changed(db, session, batch_id)
         return True
 
     try:

@@ -23,6 +23,7 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
 from shared.errors import TooSlow
+from shared.ids import smallest_batch_id
 from shared.ledger import segments
 from shared.storage.mongo import Db, Document, translate_errors
 
@@ -159,7 +160,7 @@ def _add_chunk(db: Db, now: datetime) -> tuple[int, bool]:
     changes nothing in the scopes to which it has already been added.
     """
     cursor = db.ranks.find_one({"_id": _CURSOR}) or {"at": ""}
-    limit = _id_at(now - timedelta(seconds=_SETTLED_S))
+    limit = smallest_batch_id(now - timedelta(seconds=_SETTLED_S))
     rows = (
         db.batches.find({"listed": True, "_id": {"$gt": cursor["at"], "$lte": limit}}, {"stores": 1})
         .sort("_id", ASCENDING)
@@ -197,9 +198,3 @@ def _recount_segment(db: Db, segment: Document) -> int:
     around = {"scope": segment["scope"], "newest": {"$gte": segment["newest"]}}
     group = db.rank_groups.find_one(around, sort=[("newest", ASCENDING)])
     return 1 + (group is not None and segments.verify_group(db, group))
-
-
-def _id_at(moment: datetime) -> str:
-    """Return the smallest possible batch id for a time. A UUIDv7 begins with 48 bits of Unix milliseconds."""
-    millis = max(0, int((moment - datetime(1970, 1, 1)).total_seconds() * 1000))
-    return f"{millis:012x}{'0' * 20}"

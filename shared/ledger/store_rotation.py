@@ -64,30 +64,30 @@ def remove(db: Db, turn: Document) -> None:
     db.turns.update_one({"_id": turn["_id"], "seq": turn["seq"]}, {"$set": {"pending": False}})
 
 
-def repair(db: Db) -> list[str]:
-    """Add to the rotation all stores that have queued images but are missing from it (called by the sweep).
+def repair(db: Db, after: str = "", limit: int = 500) -> tuple[list[str], str]:
+    """Add to the rotation the stores that have queued images but are missing from it (called by the sweep).
 
-    The function scans one index, with one read for each store.
+    A call takes one indexed read for each store that it checks, no matter how many images the store has queued. Repeated
+    calls check all stores.
 
-    :returns: the names of the added stores.
+    :param after: the second value that the previous call returned.
+    :param limit: maximum number of stores to check.
+    :returns: the names of the added stores, and the name of the last checked store, which is empty if there are no more.
     :raises StoreAway: when MongoDB does not respond.
     """
-    missing = []
+    checked: list[str] = []
     with translate_errors():
-        in_rotation = {turn["_id"] for turn in db.turns.find({"pending": True}, {"_id": 1})}
-        store = ""
-        while True:
-            # This is one indexed read for each store, no matter how many images the store has queued.
+        while len(checked) < limit:
             row = db.images.find_one(
-                {"status": "queued", "store_name": {"$gt": store}},
+                {"status": "queued", "store_name": {"$gt": checked[-1] if checked else after}},
                 {"store_name": 1},
                 sort=[("store_name", 1), ("_id", 1)],
                 hint="claimable",
             )
             if row is None:
                 break
-            store = row["store_name"]
-            if store not in in_rotation:
-                missing.append(store)
+            checked.append(row["store_name"])
+        in_rotation = {row["_id"] for row in db.turns.find({"_id": {"$in": checked}, "pending": True}, {"_id": 1})}
+        missing = [store for store in checked if store not in in_rotation]
         touch(db, missing)
-    return missing
+    return missing, checked[-1] if len(checked) == limit else ""

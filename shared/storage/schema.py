@@ -34,7 +34,7 @@ MAX_NAME_LENGTH: Final = 200
 """Maximum length, in characters, of the names of stores and cameras."""
 MAX_BARCODE_LENGTH: Final = 64
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
-_RARE = ["queued", "processing", "failed", "cancelled", "deleting"]
+RARE_STATES: Final = ["queued", "processing", "failed", "cancelled", "deleting"]
 _EPOCH: Final = datetime(1970, 1, 1)
 
 
@@ -118,7 +118,7 @@ class Image(me.Document):
         IndexModel(
             [("status", 1), ("batch_id", -1)],
             name="unfinished_or_bad",
-            partialFilterExpression={"status": {"$in": _RARE}},
+            partialFilterExpression={"status": {"$in": RARE_STATES}},
         ),
         IndexModel([("store_name", 1), ("batch_id", -1)]),
         IndexModel([("camera_id", 1), ("batch_id", -1)]),
@@ -163,6 +163,8 @@ class Batch(me.Document):
         IndexModel([("stores", 1), ("listed", 1), ("_id", -1)]),
         IndexModel([("status", 1), ("_id", -1)], partialFilterExpression={"status": BatchState.PARTIAL.value}),
         IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
+        # The size and the age of all open batches are read from this index alone. See ``shared.ledger.audit``.
+        IndexModel([("open", 1), ("created_at", 1), ("bytes", 1)], name="backlog", partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
         IndexModel([("spooled", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"spooled": True}),
         IndexModel([("unswept", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
@@ -183,6 +185,44 @@ class LedgerLine(me.Document):
     at = me.DateTimeField(null=True)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "ledger", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = []
+
+
+class LedgerSegment(me.Document):
+    """The images of the batches whose ids are in the interval ``(after, _id]``, by outcome.
+
+    See ``shared.ledger.sums``. ``due`` is true if the segment must be recounted soon. ``changes`` is increased by each
+    deletion in the interval, so that a recount that began before the deletion is discarded.
+    """
+
+    id = me.StringField(primary_key=True, regex=f"^{BATCH_ID_PATTERN}$")
+    after = me.StringField(required=True)
+    counts = me.DictField(required=True)
+    counted_at = me.DateTimeField(required=True)
+    due = me.BooleanField(required=True)
+    changes = me.IntField(required=True, min_value=0)
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "ledger_segments", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = [
+        IndexModel([("counted_at", 1)]),
+        IndexModel([("due", 1), ("counted_at", 1)], partialFilterExpression={"due": True}),
+    ]
+
+
+class LedgerTotals(me.Document):
+    """The sums over all segments of the ledger, and the counts of all newer batches. There is one such document.
+
+    See ``shared.ledger.sums``. ``segmented_to`` is the id of the newest batch that is in a segment.
+    """
+
+    id = me.StringField(primary_key=True)
+    segmented_to = me.StringField(required=True)
+    segments = me.DictField(required=True)
+    head = me.DictField(required=True)
+    counted_at = me.DateTimeField()
+    oldest_counted_at = me.DateTimeField()
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "ledger_totals", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = []
 
 
@@ -290,7 +330,19 @@ class InspectionResult(me.Document):
     ]
 
 
-DOCUMENTS = (Image, Batch, LedgerLine, IdempotencyRecord, Turn, Segment, SegmentGroup, Inspection, InspectionResult)
+DOCUMENTS = (
+    Image,
+    Batch,
+    LedgerLine,
+    LedgerSegment,
+    LedgerTotals,
+    IdempotencyRecord,
+    Turn,
+    Segment,
+    SegmentGroup,
+    Inspection,
+    InspectionResult,
+)
 
 
 def public_fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:

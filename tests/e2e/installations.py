@@ -47,8 +47,15 @@ def read_status(data: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def read_ledger(data: Path) -> dict[str, int]:
-    counts: dict[str, int] = json.loads(read_status(data).stdout)["ledger"]
-    return counts
+    """Return the counts of the ledger, which the sweep counted after the beginning of this call."""
+    started = time.monotonic()
+    while True:
+        status = json.loads(read_status(data).stdout)
+        elapsed_s = time.monotonic() - started
+        if status["ledger_age_s"] < elapsed_s or elapsed_s > 120:
+            counts: dict[str, int] = status["ledger"]
+            return counts
+        time.sleep(0.2)
 
 
 def upload_sample(url: str) -> int:

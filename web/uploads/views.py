@@ -110,6 +110,7 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
             _release_key(services, reservation)
         raise
     failpoints.reach("2-committed")
+    services.backlog.add(sum(image.file_size for image in batch.images))
     services.wakeup_thread.notify({image.store_name for image in upload.images})
     failpoints.reach("3-rung")
     return _accepted_response(body)

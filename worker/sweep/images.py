@@ -22,10 +22,19 @@ def close_batches(stores: Stores) -> bool:
     return bool(closing.close_batches(stores.db, closing.find_closable(stores.db)))
 
 
-def publish_wakeups(stores: Stores) -> bool:
-    """Publish a wakeup if images are claimable but no wakeup is in the queue. Return whether one was published."""
-    store_rotation.repair(stores.db)
-    if not claims.has_claimable(stores.db):
-        return False
-    wakeups = stores.wakeups[IMAGES]
-    return wakeups.count_waiting() == 0 and wakeups.publish()
+class WakeupSweep:
+    """Replaces lost wakeups, and restores the turns of stores whose turn was lost (see ``store_rotation``)."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._db, self._wakeups = stores.db, stores.wakeups[IMAGES]
+        self._checked_to = ""
+
+    def publish(self) -> bool:
+        """Publish a wakeup if images are claimable but no wakeup is in the queue. Return whether one was published.
+
+        Each call checks the turns of some stores. The next call continues with the next stores.
+        """
+        _, self._checked_to = store_rotation.repair(self._db, self._checked_to)
+        if not claims.has_claimable(self._db):
+            return False
+        return self._wakeups.count_waiting() == 0 and self._wakeups.publish()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, images, lost_claims, page_index, samples, spools
+from worker.sweep import deletions, images, ledger_sums, lost_claims, page_index, samples, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
@@ -45,6 +45,7 @@ class Sweep:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._leader = Leader(stores)
+        self._wakeups = images.WakeupSweep(stores)
         self._inspections = InspectionSweep(stores)
         self._shared = (
             _CleanUp(partial(spools.settle_left, stores)),
@@ -62,19 +63,24 @@ class Sweep:
     def tick(self) -> None:
         """Run every part of the sweep that is due. If a part fails, the other parts still run.
 
-        Each clean-up stops after a small share of the sweep interval, so that the wakeups of the next tick are not
-        delayed.
+        Each of the parts that count or delete data stops after a small share of the sweep interval, so that the wakeups of
+        the next tick are not delayed.
         """
         leads = succeeds(self._leader.acquire)
         if leads:
-            for repair in (images.expire_leases, images.close_batches, images.publish_wakeups):
-                succeeds(repair, self._stores)
-            succeeds(self._inspections.repair)
-            succeeds(page_index.maintain, self._stores)
+            self._repair()
         due = [part for part in (*self._shared, *(self._leaders if leads else ())) if part.is_due]
         if due and succeeds(self._verify_identity):
             for part in due:
                 self._clean(part)
+
+    def _repair(self) -> None:
+        succeeds(images.expire_leases, self._stores)
+        succeeds(images.close_batches, self._stores)
+        succeeds(self._wakeups.publish)
+        succeeds(self._inspections.repair)
+        succeeds(page_index.maintain, self._stores)
+        succeeds(ledger_sums.refresh, self._stores, time.monotonic() + self._stores.settings.sweep.interval_s / 8)
 
     def _clean(self, part: _CleanUp) -> None:
         sweep = self._stores.settings.sweep

@@ -227,7 +227,7 @@ def test_a_turn_that_was_lost_in_a_crash_is_restored(db: Db) -> None:
     commit_new_batch(db, 1, "south")
     db.turns.delete_one({"_id": "north"})
     db.turns.update_one({"_id": "south"}, {"$set": {"pending": False}})
-    assert store_rotation.repair(db) == ["north", "south"]
+    assert store_rotation.repair(db) == (["north", "south"], "")
     assert len(claims.claim(db, "w", 8, 60).images) == 2
 
 

@@ -1,15 +1,22 @@
 """Readiness and metrics, as monitoring reads them."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
 from shared import settings
+from shared.errors import DiskFull, StoreAway
+from shared.ledger import audit, sums
 from shared.queue import heartbeats
 from shared.queues import IMAGES
+from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.support.web_client import image_payload, make_client, post_batch
+from tests.support.web_client import image_payload, make_client, make_image, open_services, post_batch
 
 pytestmark = pytest.mark.slow
 
@@ -17,9 +24,75 @@ pytestmark = pytest.mark.slow
 def test_a_document_removed_by_hand_shows_in_the_metrics(web: FlaskClient, db: Db) -> None:
     accepted = post_batch(web, [image_payload(), image_payload()]).get_json()
     db.images.delete_one({"_id": accepted["images"][0]["id"]})
+    sums.refresh(db, 0)
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'state="received"} 2.0' in metrics
     assert 'state="pending"} 1.0' in metrics
+
+
+def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_else(web: FlaskClient, db: Db) -> None:
+    post_batch(web, [image_payload()])
+    response = web.get("/metrics")
+    names = {line.split()[0].partition("{")[0] for line in response.get_data(as_text=True).splitlines() if not line.startswith("#")}
+    backlog = {f"shelfsight_backlog_{name}" for name in ("images", "oldest_seconds", "age_seconds")}
+    assert response.status_code == 200
+    assert names == backlog | {"shelfsight_inspections"}
+    sums.refresh(db, 0)
+    names = {line.split()[0] for line in web.get("/metrics").get_data(as_text=True).splitlines()}
+    assert {"shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names
+
+
+def test_concurrent_and_repeated_readiness_checks_write_once_a_second(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send these requests, and each check writes to the database and to the disk."""
+    written: list[str] = []
+    write = LocalBlobs.write
+
+    def record_write(self: LocalBlobs, key: str, parts: Any) -> None:
+        written.append(key)
+        write(self, key, parts)
+
+    monkeypatch.setattr(LocalBlobs, "write", record_write)
+    monkeypatch.setattr(web.application.extensions["readiness"], "_max_age_s", 600)
+    with ThreadPoolExecutor(8) as threads:
+        statuses = {response.status_code for response in threads.map(lambda _: web.application.test_client().get("/readyz"), range(40))}
+    assert statuses == {503}
+    assert written.count("ready/web") == 1
+
+
+def test_an_accepted_batch_needs_disk_space_before_the_backlog_is_measured_again(
+    mongo: settings.Mongo, db: Db, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = make_client(mongo, blobs_root, min_free_bytes=1)
+    services = open_services[-1]
+    monkeypatch.setattr(services.backlog._measured, "_min_pause_s", 600)
+    first = [image_payload(make_image(1, (400, 300)))]
+    accepted = post_batch(web, first)
+    size = len(make_image(1, (400, 300)))
+    assert accepted.status_code == 202
+    assert services.backlog.unprocessed_bytes() == size
+    assert services.backlog.get().bytes == 0  # measured before the upload
+    growth = services.settings.blobs.growth
+    monkeypatch.setattr(LocalBlobs, "free_bytes", lambda _: 1 + int(growth * size) - 1)
+    with pytest.raises(DiskFull):
+        services.check_free_space(0)
+
+
+def test_the_last_backlog_remains_while_the_database_is_unavailable(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    post_batch(web, [image_payload(), image_payload()])
+    backlog = open_services[-1].backlog
+    monkeypatch.setattr(backlog._measured, "_min_pause_s", 0.01)
+    while backlog.get().images != 2:
+        time.sleep(0.01)
+    away = threading.Event()
+
+    def fail(_db: Db) -> audit.Backlog:
+        away.set()
+        raise StoreAway("away")
+
+    monkeypatch.setattr(audit, "backlog", fail)
+    assert away.wait(60)
+    assert backlog.get().images == 2
+    assert "shelfsight_backlog_images 2.0" in web.get("/metrics").get_data(as_text=True)
 
 
 def test_readyz_reports_what_is_missing(web: FlaskClient) -> None:
@@ -42,6 +115,7 @@ def test_readyz_reports_what_is_missing(web: FlaskClient) -> None:
 
 
 def test_readyz_reports_that_no_worker_can_use_its_model_until_one_can(web: FlaskClient, db: Db) -> None:
+    web.application.extensions["readiness"]._max_age_s = 0
     heartbeats.send_heartbeat(db, "one", IMAGES, "model_unusable")
     checks = web.get("/readyz").get_json()["checks"]
     assert {name for name, check in checks.items() if not check["ok"]} >= {"worker", "model"}

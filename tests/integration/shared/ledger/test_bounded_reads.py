@@ -1,0 +1,115 @@
+"""What runs often reads a number of documents and index entries that does not depend on how many images are kept.
+
+The profiler of MongoDB says how many each operation has read.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shared.inspections import jobs
+from shared.ledger import audit, claims, closing, results, store_rotation, sums
+from shared.ledger.results import Result
+from shared.storage.mongo import Db
+from tests.support.ledger import commit_new_batch, process_all, successful_results
+
+
+def reads(db: Db, call: Callable[[], Any]) -> tuple[int, int, int]:
+    """Return the number of commands of a call, and how many index entries and documents they have read."""
+    db.command("profile", 2)
+    try:
+        call()
+    finally:
+        db.command("profile", 0)
+    rows = list(db["system.profile"].find({"command.profile": {"$exists": False}, "ns": {"$not": {"$regex": "system.profile"}}}))
+    db["system.profile"].drop()
+    return len(rows), sum(row.get("keysExamined", 0) for row in rows), sum(row.get("docsExamined", 0) for row in rows)
+
+
+def test_the_backlog_is_measured_from_indexes_alone(db: Db) -> None:
+    for _ in range(4):
+        commit_new_batch(db, 30)
+    process_all(db)
+    commit_new_batch(db, 5)
+    commands, keys, documents = reads(db, lambda: audit.backlog(db))
+    assert (commands, documents) == (3, 0)
+    assert keys <= 5 + 1 + 4
+
+
+def test_images_are_counted_from_indexes_alone(db: Db) -> None:
+    for _ in range(4):
+        commit_new_batch(db, 30)
+    results.finish(db, "w", [Result(*lease, None, ("corrupt", "x")) for lease in claims.claim(db, "w", 10, 60).leases])
+    _, _, documents = reads(db, lambda: sums.count_interval(db))
+    assert documents == 4  # the lines of the ledger
+
+
+def test_looking_whether_a_large_batch_can_be_closed_reads_no_image(db: Db) -> None:
+    batch_id = commit_new_batch(db, 300)
+    claim = claims.claim(db, "w", 100, 60)
+    results.finish(db, "w", successful_results(claim))
+    commands, keys, documents = reads(db, lambda: closing.close_batches(db, [batch_id]))
+    assert commands <= 3
+    assert keys + documents <= 10
+
+
+def test_many_batches_are_closed_in_as_many_commands_as_one(db: Db) -> None:
+    ids = [commit_new_batch(db, 1) for _ in range(20)]
+    results.finish(db, "w", successful_results(claims.claim(db, "w", 40, 60)))
+    closed: list[int] = []
+    reads_of_one = reads(db, lambda: closed.append(closing.close_batches(db, ids[:1])))
+    reads_of_many = reads(db, lambda: closed.append(closing.close_batches(db, ids[1:])))
+    assert closed == [1, 19]
+    # The profiler records each update of a bulk write.
+    assert reads_of_many[0] - 19 == reads_of_one[0] - 1
+
+
+def test_the_search_for_batches_to_close_does_not_count_their_images(db: Db) -> None:
+    for _ in range(3):
+        commit_new_batch(db, 200)
+    _, keys, documents = reads(db, lambda: closing.find_closable(db))
+    assert keys + documents <= 40
+
+
+def test_the_totals_are_one_document(db: Db) -> None:
+    commit_new_batch(db, 50)
+    sums.refresh(db, 0)
+    commands, _, documents = reads(db, lambda: sums.read_totals(db))
+    assert (commands, documents) == (1, 1)
+
+
+def test_a_repair_of_the_rotation_checks_a_limited_number_of_stores_and_the_next_one_continues(db: Db) -> None:
+    stores = [f"store-{number:02}" for number in range(10)]
+    commit_new_batch(db, store=[store for store in stores for _ in range(20)])
+    db.turns.delete_many({})
+    found: list[tuple[list[str], str]] = []
+    commands, keys, documents = reads(db, lambda: found.append(store_rotation.repair(db, limit=4)))
+    assert found == [(stores[:4], "store-03")]
+    assert keys + documents <= 40
+    assert commands <= 12
+    assert store_rotation.repair(db, "store-03", limit=4) == (stores[4:8], "store-07")
+    assert store_rotation.repair(db, "store-07", limit=4) == (stores[8:], "")
+
+
+@pytest.mark.parametrize("pending", [0, 3])
+def test_only_pending_inspections_are_counted(db: Db, pending: int) -> None:
+    common = {"recipe": {}, "status": "done", "client": "c"}
+    db.inspections.insert_many([{"_id": f"{number:032x}"} | common for number in range(50)])
+    if pending:
+        db.inspections.insert_many([{"_id": f"{number:032x}"} | common | {"status": "queued"} for number in range(100, 100 + pending)])
+    counts: list[dict[str, int]] = []
+    _, keys, documents = reads(db, lambda: counts.append(jobs.count_pending(db)))
+    assert counts == [{"queued": pending, "processing": 0}]
+    assert keys + documents <= 2 * pending + 2
+
+
+def test_the_failures_by_code_are_those_of_the_newest_images(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "_FAILURES_READ", 5)
+    for code in ("corrupt", "truncated"):
+        claim_batch = commit_new_batch(db, 4)
+        db.images.update_many({"batch_id": claim_batch}, {"$set": {"status": "failed", "error": {"code": code}}})
+    found: list[dict[str, int]] = []
+    _, _, documents = reads(db, lambda: found.append(audit.failures_by_code(db)))
+    assert found == [{"truncated": 4, "corrupt": 1}]
+    assert documents == 5

@@ -130,7 +130,7 @@ def _process(db: Db) -> tuple[Sample, int]:
     started = time.perf_counter()
     closed = closing.close_batches(db, {image["batch_id"] for image in claim.images})
     sample["close"] = time.perf_counter() - started
-    return sample, closed
+    return sample, len(closed)
 
 
 def read_pages(subject: Subject) -> Sample:

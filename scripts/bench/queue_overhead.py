@@ -114,7 +114,7 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
     started = time.perf_counter()
     closed = closing.close_batches(db, [batch_id])
     elapsed["close"] = time.perf_counter() - started
-    if len(stored) != len(images) or closed != 1:
+    if len(stored) != len(images) or closed != [batch_id]:
         raise RuntimeError("The batch was not closed.")
     return elapsed
 

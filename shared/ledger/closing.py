@@ -11,7 +11,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 _UNFINISHED: Final = frozenset({ImageState.QUEUED.value, ImageState.PROCESSING.value})
 
 
-def close_batches(db: Db, batch_ids: Iterable[str]) -> int:
+def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
     """Close each of the batches ``batch_ids`` if all its images are in a terminal state.
 
     Each worker calls this function after MongoDB has acknowledged its results, so the worker that finishes last sees
@@ -20,23 +20,27 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> int:
     The number of round trips does not depend on the number of batches. The images of a batch are counted only when none
     of them is unfinished, so a batch that is processed in many claims is usually counted once.
 
-    :returns: the number of batches that this call has closed.
+    :returns: the ids of the batches that this call has closed, in ascending order. If another call has closed one of
+        them at the same time, both calls can return it.
     """
     with translate_errors():
         of_batches = {"_id": {"$in": sorted(set(batch_ids))}, "open": True}
         headers = {row["_id"]: row for row in db.batches.find(of_batches, {"total": 1, "generation": 1})}
         if not headers:
-            return 0
+            return []
         finished = sorted(headers.keys() - _find_unfinished(db, list(headers)))
         if not finished:
-            return 0
+            return []
         counts = count_images(db, finished)
-        updates = [
-            _close(headers[batch_id], counts.get(batch_id, {}))
-            for batch_id in finished
-            if not _UNFINISHED & counts.get(batch_id, {}).keys()  # an image may have been requeued in the meantime
-        ]
-        return db.batches.bulk_write(updates, ordered=False).modified_count if updates else 0
+        # An image may have been requeued in the meantime.
+        closing = [batch_id for batch_id in finished if not _UNFINISHED & counts.get(batch_id, {}).keys()]
+        if not closing:
+            return []
+        updates = [_close(headers[batch_id], counts.get(batch_id, {})) for batch_id in closing]
+        if db.batches.bulk_write(updates, ordered=False).modified_count < len(closing):
+            closed = db.batches.find({"_id": {"$in": closing}, "open": {"$ne": True}, "listed": True}, {"_id": 1})
+            return sorted(row["_id"] for row in closed)
+        return closing
 
 
 def _close(header: Document, counts: dict[str, int]) -> UpdateOne:

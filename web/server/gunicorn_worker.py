@@ -39,6 +39,8 @@ _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     """A gunicorn thread worker that bounds the waits for clients, and answers invalid requests with problem documents."""
 
+    wsgi: Any
+
     def init_process(self) -> None:
         """Start the thread that ends the waits for slow clients. Then run the worker until the process ends."""
         self._lock = threading.Lock()

@@ -163,17 +163,17 @@ def test_lists_deletions_keys_and_inspections_work_on_upgraded_data(old: Db) -> 
     listed = old.batches.count_documents({"listed": True})
     while page_index.maintain(old):
         pass
-    page = queries.page_of_batches(old, queries.Filters(), 1, 100, 100)
+    page = queries.page_of_batches(old, queries.Filters(), 1, 100)
     shown = [batch["_id"] for batch in page.batches]
     assert (page.total, len(shown)) == (listed, listed)
-    found = queries.page_of_batches(old, queries.Filters(barcode="4006381333931"), 1, 1, 100)
+    found = queries.page_of_batches(old, queries.Filters(barcode="4006381333931"), 1, 1)
     assert found.total == 1
 
     deletion.begin_delete(old, shown[-1])
     for batch in old.batches.find({"deleting": True}):
         deletion.finish_delete(old, batch["_id"])
     assert old.images.find_one({"status": "deleting"}) is None
-    assert queries.page_of_batches(old, queries.Filters(), 1, 1, 1).total == listed - 1
+    assert queries.page_of_batches(old, queries.Filters(), 1, 1).total == listed - 1
     balance = audit.balance(old)
     assert balance["received"] == sum(balance.values()) - balance["received"]
 

@@ -14,8 +14,8 @@ from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ledger import commits
+from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, Document, connect
-from shared.storage.schema import create_indexes
 from tests.conftest import LONG_TIMEOUTS
 from tests.support.gunicorn_front import WebFront, run_web_front
 from tests.support.ledger import new_batch

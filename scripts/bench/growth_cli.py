@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="folder for the databases, which need 2 GB, or 20 GB with --full (default: the system's temporary folder)",
+        help="folder for the databases, which need 3 GB, or 25 GB with --full (default: the system's temporary folder)",
     )
     args = parser.parse_args()
     if args.full and args.extent is not Extent.FULL:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
 
 from shared import failpoints
 from shared.storage.migrations.errors import LockLost
@@ -25,6 +26,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 CHUNK: Final = 1000
 """Documents in a range of ids. A range is small, so that it does not delay other writes."""
+_LOST: Final = "Another process has taken over the lock of the migrations; run the command again."
 
 
 class Progress(NamedTuple):
@@ -47,7 +49,10 @@ class Run:
         self._progress: dict[str, Document] = {}
 
     def start(self) -> None:
-        """Record that the migration runs, and read how far an earlier run came."""
+        """Record that the migration runs, and read how far an earlier run came.
+
+        :raises LockLost: when the migration is done, because another process has taken over the lock and run it.
+        """
         begin = {
             "name": self._name,
             "state": "running",
@@ -57,8 +62,12 @@ class Run:
             "error": None,
             "progress": {"$ifNull": ["$progress", {}]},
         }
+        unfinished = {"_id": self._version, "state": {"$ne": "done"}}
         with translate_errors():
-            record = self.db.migrations.find_one_and_update({"_id": self._version}, [{"$set": begin}], upsert=True, return_document=ReturnDocument.AFTER)
+            try:
+                record = self.db.migrations.find_one_and_update(unfinished, [{"$set": begin}], upsert=True, return_document=ReturnDocument.AFTER)
+            except DuplicateKeyError as error:
+                raise LockLost(_LOST) from error
         assert record is not None  # noqa: S101 -- an upsert returns the document
         self._progress = record["progress"]
 
@@ -111,4 +120,4 @@ class Run:
         with translate_errors():
             updated = self.db.migrations.update_one({"_id": self._version, "owner": self._lock.owner}, change)
         if not updated.matched_count:
-            raise LockLost("Another process has taken over the lock of the migrations; run the command again.")
+            raise LockLost(_LOST)

@@ -152,6 +152,18 @@ def test_a_process_that_lost_the_lock_cannot_record_anything(empty: Db) -> None:
     assert (record["state"], record["owner"], record["progress"]["images"]["after"]) == ("running", "another", None)
 
 
+def test_a_process_that_lost_the_lock_before_its_first_write_does_not_run_a_migration_again(empty: Db) -> None:
+    def nothing(_: Run) -> None:
+        pass
+
+    runner.migrate(empty, known=known(nothing))
+    late = Run(empty, MigrationLock(empty), 1, "m0001_test", lambda _: None)
+    with pytest.raises(LockLost):
+        late.start()
+    (record,) = runner.read_status(empty, known(nothing)).migrations
+    assert record.state == "done"
+
+
 def test_the_lease_is_renewed_while_migrations_are_running(empty: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     insert_old_images(empty, 1)
     lock = MigrationLock(empty)

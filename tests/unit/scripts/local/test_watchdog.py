@@ -17,3 +17,16 @@ def test_a_supervisor_that_ended_is_not_waited_for(tmp_path: Path) -> None:
     watchdog._supervisor.wait(60)
     with pytest.raises(embedded_servers.Unusable, match="the supervisor ended while starting"):
         watchdog._pid("mongod")
+
+
+def test_a_database_that_cannot_be_updated_prevents_the_start_and_the_reason_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URL", "mongodb://127.0.0.1:1/")
+    monkeypatch.setenv("MONGODB_SERVER_SELECTION_TIMEOUT_S", "0.1")
+    installation = Installation(tmp_path, 1, 1)
+    installation.prepare()
+    with pytest.raises(embedded_servers.Unusable, match=r"updating the database failed: error: The database does not respond.* Cause: "):
+        Watchdog(installation)._migrate()
+    stage = installation.read_stage()
+    assert stage is not None
+    assert stage.text.startswith("Updating the database: error: ")
+    assert stage.since is not None  # the time limit of the start does not include this wait

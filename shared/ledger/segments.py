@@ -76,7 +76,7 @@ def verify_group(db: Db, group: Document) -> bool:
 
 
 def _append_to(db: Db, batches: Mapping[str, Sequence[str]], now: datetime) -> bool:
-    extended: set[str] = set()
+    grown: set[str] = set()
     for _ in range(_ROUNDS):
         last = _find_last(db, list(batches))
         writes: list[_Write] = []
@@ -85,9 +85,9 @@ def _append_to(db: Db, batches: Mapping[str, Sequence[str]], now: datetime) -> b
             if write is not None:
                 writes.append(write)
                 if last.get(scope, {}).get("full"):
-                    extended.add(scope)
+                    grown.add(scope)
         if not writes:
-            for scope in extended:
+            for scope in grown:
                 _group_oldest(db, scope, now)
             return True
         _write(db, writes)

@@ -49,7 +49,7 @@ def parse_form(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
     """
     if not boundary:
         raise _malformed("The Content-Type header of the form has no boundary; let the HTTP library set this header.")
-    parts = []
+    parts: list[Part] = []
     for start, end in _find_parts(body, _DASHES + boundary.encode("latin-1", "replace")):
         if len(parts) == max_images + _MAX_OTHER_PARTS:
             raise too_many_images(max_images)

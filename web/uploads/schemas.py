@@ -69,6 +69,9 @@ class ImageIn(ImageMeta):
     ]
 
 
+_FIELDS: Final = frozenset(ImageIn.model_fields)  # a constant, because pydantic computes `model_fields` for each access
+
+
 class Envelope(BaseModel):
     """An upload in the form of a JSON object, without its images."""
 
@@ -84,7 +87,7 @@ def extra_fields(item: dict[str, Any]) -> dict[str, Any]:
     The value contains the unknown keys of the image. If the client sent an object as ``extra``, the value also contains the
     keys of this object.
     """
-    extra = {key: value for key, value in item.items() if key not in ImageIn.model_fields}
+    extra = {key: value for key, value in item.items() if key not in _FIELDS}
     sent_extra = extra.pop("extra", None)
     if isinstance(sent_extra, dict):
         extra = {**sent_extra, **extra}

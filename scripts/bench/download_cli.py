@@ -64,7 +64,7 @@ def main() -> int:
 def _upload(url: str, data: bytes) -> str:
     """Upload one image, wait until it is done, and return its id."""
     metadata = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": "bench", "camera_id": "1"}]
-    with httpx.Client(base_url=url, timeout=2 * _WAIT_S) as client:
+    with httpx.Client(base_url=url, timeout=2 * _WAIT_S, trust_env=False) as client:
         response = client.post("/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": data}, headers={"Idempotency-Key": uuid.uuid4().hex})
         batch = client.get(response.raise_for_status().headers["Location"], params={"wait": _WAIT_S}).raise_for_status().json()
     (image,) = batch["images"]

@@ -243,11 +243,24 @@ class Installation:
         return pid
 
 
+def data_folder(path: Path) -> Path:
+    """Return the path of a data folder as all scripts spell it: absolute, and without symbolic links.
+
+    A loop of links is no error here; using the folder is.
+    """
+    return Path(os.path.realpath(path))
+
+
 def load_installation(data: Path) -> Installation | None:
-    """Return the installation that was last started with this data folder; None if the folder was never used."""
+    """Return the installation that was last started with this data folder; None if the folder was never used.
+
+    :raises PermissionError: when the folder belongs to another user.
+    """
     try:
         saved = json.loads((data / "run/house.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # there is no such file, or ``data`` is a file or a loop of links
         return None
     variables = saved.get("given", {})
     return Installation(data, saved["port"], saved["workers"], "MONGODB_URL" not in variables, "REDIS_URL" not in variables, variables)

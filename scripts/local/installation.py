@@ -106,7 +106,7 @@ class Installation:
         The folder ``run`` of an installation contains its saved parameters, or at most the lock of a start that was
         interrupted before it could save them.
         """
-        if load_installation(self.data) is not None or not self.run.is_dir():
+        if (self.run / "house.json").exists() or not self.run.is_dir():
             return None
         return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
 

@@ -194,6 +194,8 @@ def test_a_folder_in_which_another_program_keeps_its_pid_files_is_refused(tmp_pa
     other.save()
     (other.run / "web.pid").write_text("1")
     start._check_paths(other)
+    (other.run / "house.json").write_text("")  # a power failure may have emptied it
+    start._check_paths(other)
 
 
 def test_a_loop_of_links_is_reported_when_the_folder_is_used(tmp_path: Path) -> None:

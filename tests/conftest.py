@@ -1,6 +1,7 @@
 """Fixtures for several kinds of tests: real servers that are started once, and a separate database for each test."""
 
 import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,13 @@ machine's name server does not respond, and FETCH_RESOLVE_S is long enough for t
 """
 LONG_TIMEOUTS: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadline_s": 60, "query_deadline_s": 60}
 """Database timeouts of all tests except those of an unreachable database. Other tests may block the disk for seconds."""
+
+
+def pytest_configure() -> None:
+    """Reach the servers of the tests directly, even if the environment names a proxy (``http_proxy``)."""
+    local = f"localhost,127.0.0.1,{PERMITTED_ADDRESS}"
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = f"{os.environ[name]},{local}" if os.environ.get(name) else local
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

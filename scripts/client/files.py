@@ -12,7 +12,25 @@ from scripts.client.groups import Image, UsageError, make_image, parse_timestamp
 from scripts.client.manifests import read_manifest
 
 IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".avifs"}
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".jif",
+        ".pjpeg",
+        ".pjp",
+        ".png",
+        ".apng",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".avif",
+        ".avifs",
+    }
 )
 """The endings of the formats that the service accepts."""
 _OF_FILE_SERVERS: Final = frozenset(
@@ -71,13 +89,19 @@ def find_images(sources: Iterable[Path], *, store: str | None, camera: str | Non
     paths: set[str] = set()
     for number, source in enumerate(ordered):
         if source.suffix.lower() == ".csv" and not source.is_dir():
-            by_source[number] = [image for image in read_manifest(source, DEFAULTS, given) if _is_new(image.identity, identities)]
+            by_source[number] = [
+                image for image in read_manifest(source, DEFAULTS, given) if _is_new(image.identity, identities)
+            ]
             paths.update(str(image.path.absolute()) for image in by_source[number])
     for number, source in enumerate(ordered):
         if number not in by_source:
             images = _find_files(source, DEFAULTS | given, found)
             # One folder contains no path twice. Not to remember its paths saves much memory for a large folder.
-            by_source[number] = list(images) if len(ordered) == 1 else [image for image in images if _is_new(str(image.path.absolute()), paths)]
+            by_source[number] = (
+                list(images)
+                if len(ordered) == 1
+                else [image for image in images if _is_new(str(image.path.absolute()), paths)]
+            )
     found.images = [image for number in range(len(ordered)) for image in by_source[number]]
     return found
 

@@ -18,7 +18,9 @@ COLUMNS: Final = ("path", "timestamp", "store_name", "camera_id", "barcode", "fi
 _OPTIONS: Final = {"timestamp": "--timestamp", "store_name": "--store", "camera_id": "--camera"}
 """The columns whose values matter even if there is no such column, and the options that set them instead."""
 _SIMILAR: Final = {
-    "timestamp": frozenset({"date", "time", "datetime", "datetaken", "taken", "takenat", "captured", "capturedat", "created", "createdat"}),
+    "timestamp": frozenset(
+        {"date", "time", "datetime", "datetaken", "taken", "takenat", "captured", "capturedat", "created", "createdat"}
+    ),
     "store_name": frozenset(),
     "camera_id": frozenset({"cam", "camno", "kamera", "device", "deviceid"}),
 }
@@ -58,7 +60,11 @@ def read_manifest(source: Path, defaults: dict[str, Any], given: dict[str, Any])
                     yield _parse_row(source.parent, columns, row, defaults | given)
                 except (UsageError, OSError) as error:
                     reason = error if isinstance(error, UsageError) else f"{error.filename}: {error.strerror}"
-                    hint = "" if delimiter == "," else f" The columns are separated by {delimiter!r}, as in the first line."
+                    hint = (
+                        ""
+                        if delimiter == ","
+                        else f" The columns are separated by {delimiter!r}, as in the first line."
+                    )
                     raise UsageError(f"{source}, line {rows.line_num + skipped}: {reason}{hint}") from None
         except UnicodeDecodeError as error:
             byte = f"byte {error.object[error.start]:#04x}"
@@ -101,12 +107,16 @@ def _parse_header(source: Path, row: list[str], given: dict[str, Any]) -> list[s
         if column and column in columns[:number]:
             raise UsageError(f"{source} has more than one column {column} ({', '.join(names)}); remove or rename one.")
         if column == "file":
-            raise UsageError(f"{source} has a column file, which the service would take for the content of the image; rename it.")
+            raise UsageError(
+                f"{source} has a column file, which the service would take for the content of the image; rename it."
+            )
     unknown = [name for name in columns if name and name not in COLUMNS]
     for missing in [name for name in _OPTIONS if name not in columns and name not in given]:
         for name in unknown:
             if _is_similar(name, missing):
-                raise UsageError(f"{source} has a column {name}, which may mean {missing}. Rename the column to {missing}, or set {_OPTIONS[missing]}.")
+                raise UsageError(
+                    f"{source} has a column {name}, which may mean {missing}. Rename the column to {missing}, or set {_OPTIONS[missing]}."
+                )
     if unknown and "store_name" not in columns and "store_name" not in given:
         raise UsageError(
             f"{source} has no column store_name, but these unknown columns: {', '.join(unknown)}. Rename the column with the store to store_name, "

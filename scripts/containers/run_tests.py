@@ -126,7 +126,7 @@ def _up(deployment: Deployment, url: str) -> str:
 
 def _is_ready(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
     return False
 
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from scripts.client.summary import INTERRUPTED, NOT_ACCEPTED, RESULTS_MISSING
 from scripts.local import embedded_servers, loopback, messages
-from scripts.local.installation import DEFAULT_DATA, ROOT, load_installation
+from scripts.local.installation import DEFAULT_DATA, ROOT, data_folder, load_installation
 
 SAMPLES: Final = ROOT / "samples"
 _REQUEST_TIMEOUT_S: Final = 60
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _demo(source: Path, arguments: argparse.Namespace) -> int:
-    data = arguments.data.resolve()
+    data = data_folder(arguments.data)
     status_command = messages.command("status", data)
     url = _find_running(data) or _start(data, arguments.port)
     code, summary = _upload(source, url, arguments.wait_for)

@@ -106,7 +106,7 @@ class Installation:
         The folder ``run`` of an installation contains its saved parameters, or at most the lock of a start that was
         interrupted before it could save them.
         """
-        if load_installation(self.data) is not None or not self.run.is_dir():
+        if (self.run / "house.json").exists() or not self.run.is_dir():
             return None
         return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
 
@@ -243,11 +243,24 @@ class Installation:
         return pid
 
 
+def data_folder(path: Path) -> Path:
+    """Return the path of a data folder as all scripts spell it: absolute, and without symbolic links.
+
+    A loop of links is no error here; using the folder is.
+    """
+    return Path(os.path.realpath(path))
+
+
 def load_installation(data: Path) -> Installation | None:
-    """Return the installation that was last started with this data folder; None if the folder was never used."""
+    """Return the installation that was last started with this data folder; None if the folder was never used.
+
+    :raises PermissionError: when the folder belongs to another user.
+    """
     try:
         saved = json.loads((data / "run/house.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # there is no such file, or ``data`` is a file or a loop of links
         return None
     variables = saved.get("given", {})
     return Installation(data, saved["port"], saved["workers"], "MONGODB_URL" not in variables, "REDIS_URL" not in variables, variables)

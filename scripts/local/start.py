@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from scripts.local import embedded_servers, loopback, messages, parent_pipe
-from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, load_installation
+from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
 from shared.settings import Settings
 from shared.settings_sources import explain
@@ -59,7 +59,7 @@ def main() -> None:
     """
     arguments = _parse_arguments()
     messages.print_any_text()
-    installation = Installation(arguments.data.resolve(), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
+    installation = Installation(data_folder(arguments.data), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
     _install_signal_handlers()
     try:
         _check(installation)

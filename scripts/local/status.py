@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.local import embedded_servers, messages
-from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installation, load_installation
+from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installation, data_folder, load_installation
 from scripts.local.start import failed_checks
 from shared import settings
 from shared.errors import ShelfsightError
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     arguments = parser.parse_args()
     messages.print_any_text()
-    data = arguments.data.resolve()
+    data = data_folder(arguments.data)
     try:
         installation = load_installation(data)
         if installation is None:

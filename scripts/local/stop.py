@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from scripts.local import messages
-from scripts.local.installation import DEFAULT_DATA, Installation, load_installation
+from scripts.local.installation import DEFAULT_DATA, Installation, data_folder, load_installation
 from scripts.local.start import STOP_LIMIT_S
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Stop the watchdog and wait until it has ended."""
     parser = argparse.ArgumentParser(prog="scripts/stop", description="Stop Shelfsight on this machine cleanly.")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="the folder given to scripts/start (default: data)")
-    data = parser.parse_args().data.resolve()
+    data = data_folder(parser.parse_args().data)
     messages.print_any_text()
     try:
         installation = load_installation(data)

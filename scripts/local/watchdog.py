@@ -174,7 +174,8 @@ class Watchdog:
                 self._supervisor.kill()
         self._installation.write_stage(None)
         self._installation.remove_process_files(".pid")
-        self._installation.remove_socket()
+        with contextlib.suppress(OSError, embedded_servers.Unusable):  # another program's file has the name of the socket
+            self._installation.remove_socket()
 
     def _stop_clients(self) -> None:
         """Stop all processes except MongoDB and Redis.

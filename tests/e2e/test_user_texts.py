@@ -46,14 +46,29 @@ _ORDER = """(() => {
 
 @pytest.fixture(scope="module")
 def batch_id(service: Service) -> str:
-    images = [{"timestamp": "2026-01-15T09:00:00Z", "store_name": store, "camera_id": camera, "filename": name} for store, camera, name in NAMES]
+    images = [
+        {"timestamp": "2026-01-15T09:00:00Z", "store_name": store, "camera_id": camera, "filename": name}
+        for store, camera, name in NAMES
+    ]
     files = [("file", SHELF)] * len(images)
-    response = httpx.post(f"{service.url}/upload_image_batch", data={"metadata": json.dumps(images)}, files=files, timeout=120)
+    response = httpx.post(
+        f"{service.url}/upload_image_batch", data={"metadata": json.dumps(images)}, files=files, timeout=120
+    )
     assert response.status_code == 202, response.text
     batch: str = response.json()["batch_id"]
     for image in images:  # the start page shows the store of the first image of each batch
-        httpx.post(f"{service.url}/upload_image_batch", data={"metadata": json.dumps([image])}, files={"file": SHELF}, timeout=120)
-    wait_until(lambda: httpx.get(f"{service.url}/image_batches/{batch}", params={"wait": 20}, timeout=60).json()["finished_at"], 240)
+        httpx.post(
+            f"{service.url}/upload_image_batch",
+            data={"metadata": json.dumps([image])},
+            files={"file": SHELF},
+            timeout=120,
+        )
+    wait_until(
+        lambda: httpx.get(f"{service.url}/image_batches/{batch}", params={"wait": 20}, timeout=60).json()[
+            "finished_at"
+        ],
+        240,
+    )
     return batch
 
 
@@ -67,10 +82,15 @@ def assert_fits(browser: Browser) -> None:
     for width in WIDTHS:
         browser.resize(width, 800)
         browser.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
-        assert browser.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]") == [width, width]
+        assert browser.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]") == [
+            width,
+            width,
+        ]
 
 
-def test_long_names_widen_no_page_and_no_name_turns_what_follows_it(service: Service, page_browser: Browser, batch_id: str) -> None:
+def test_long_names_widen_no_page_and_no_name_turns_what_follows_it(
+    service: Service, page_browser: Browser, batch_id: str
+) -> None:
     for path in ("/", f"/batches/{batch_id}"):
         page_browser.open(service.url + path)
         assert_fits(page_browser)
@@ -78,7 +98,9 @@ def test_long_names_widen_no_page_and_no_name_turns_what_follows_it(service: Ser
             page_browser.resize(width, 800)
             found, wrong = page_browser.evaluate(_ORDER)
             assert (found >= len(NAMES), wrong) == (True, [])
-    assert page_browser.evaluate("document.querySelectorAll('main b b, main i i').length") == 0  # markup in a name is text
+    assert (
+        page_browser.evaluate("document.querySelectorAll('main b b, main i i').length") == 0
+    )  # markup in a name is text
 
 
 @pytest.mark.parametrize(
@@ -98,6 +120,8 @@ def test_no_other_page_is_wider_than_the_window(service: Service, page_browser: 
 
 def test_a_long_url_widens_no_inspection(stack: Stack, page_browser: Browser) -> None:
     with SourceServer(respond_with(ok_response(SHELF))) as source:
-        page_browser.open(f"{stack.url}/?wait=60&url=" + quote(f"{source.url}/{'long' * 100}?\u202ename=" + "y" * 300, safe=""))
+        page_browser.open(
+            f"{stack.url}/?wait=60&url=" + quote(f"{source.url}/{'long' * 100}?\u202ename=" + "y" * 300, safe="")
+        )
         wait_until(lambda: page_browser.evaluate("document.querySelectorAll('figure').length") > 10, 120)
         assert_fits(page_browser)

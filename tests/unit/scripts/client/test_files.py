@@ -26,15 +26,27 @@ def names(found: Found) -> list[str]:
 
 
 def test_a_folder_is_searched_recursively_and_other_files_are_left_out(tmp_path: Path) -> None:
-    put(*(tmp_path / name for name in ("b/two.PNG", "one.jpg", "notes.txt", "b/c/README", "more.txt", "x.heic", "a.abcdefghijklmnop")))
+    put(
+        *(
+            tmp_path / name
+            for name in ("b/two.PNG", "one.jpg", "notes.txt", "b/c/README", "more.txt", "x.heic", "a.abcdefghijklmnop")
+        )
+    )
     found = find_images([tmp_path, tmp_path / "one.jpg"], store="s", camera="c", timestamp="2026-01-01T00:00:00Z")
     assert names(found) == ["two.PNG", "one.jpg"]
-    assert found.images[1].metadata == {"timestamp": "2026-01-01T00:00:00Z", "store_name": "s", "camera_id": "c", "filename": "one.jpg"}
+    assert found.images[1].metadata == {
+        "timestamp": "2026-01-01T00:00:00Z",
+        "store_name": "s",
+        "camera_id": "c",
+        "filename": "one.jpg",
+    }
     assert found.left_out == {".txt": 2, ".heic": 1, "files with another ending": 2}
     assert not found.unread
 
 
-@pytest.mark.parametrize("ending", ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif", "JFIF", "Jpe"])
+@pytest.mark.parametrize(
+    "ending", ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "avif", "JFIF", "Jpe"]
+)
 def test_every_ending_of_a_supported_format_is_an_image(tmp_path: Path, ending: str) -> None:
     put(tmp_path / f"a.{ending}")
     assert names(search(tmp_path)) == [f"a.{ending}"]
@@ -50,7 +62,12 @@ def test_without_options_the_defaults_and_the_modification_time_are_sent(tmp_pat
     put(tmp_path / "a.jpg")
     os.utime(tmp_path / "a.jpg", (86400, 86400))
     (image,) = search(tmp_path).images
-    assert image.metadata == {"timestamp": "1970-01-02T00:00:00+00:00", "store_name": "default", "camera_id": "upload", "filename": "a.jpg"}
+    assert image.metadata == {
+        "timestamp": "1970-01-02T00:00:00+00:00",
+        "store_name": "default",
+        "camera_id": "upload",
+        "filename": "a.jpg",
+    }
 
 
 @pytest.mark.parametrize("mtime_s", [10**12, -(10**12), 2**63 // 10**9 * 10**3])
@@ -100,7 +117,10 @@ def test_what_a_file_server_keeps_for_itself_is_left_out_unless_it_is_named(tmp_
     put(tmp_path / "a.jpg", tmp_path / "sub/._a.jpg", tmp_path / name / "thumb.jpg")
     found = search(tmp_path)
     assert names(found) == ["a.jpg"]
-    assert found.left_out == {"hidden folders, and folders of a file server or an operating system": 1, "metadata files of macOS": 1}
+    assert found.left_out == {
+        "hidden folders, and folders of a file server or an operating system": 1,
+        "metadata files of macOS": 1,
+    }
     assert names(search(tmp_path / name)) == ["thumb.jpg"]
     assert names(search(tmp_path / "sub/._a.jpg")) == ["._a.jpg"]
 

@@ -16,7 +16,9 @@ def write_manifest(folder: Path, text: str | bytes) -> Path:
 
 
 def find(*sources: Path, **options: Any) -> list[Image]:
-    return find_images(sources, **{"store": None, "camera": None, "timestamp": "2026-01-01T00:00:00Z", **options}).images
+    return find_images(
+        sources, **{"store": None, "camera": None, "timestamp": "2026-01-01T00:00:00Z", **options}
+    ).images
 
 
 @pytest.fixture
@@ -28,7 +30,12 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, text: str | bytes, **options: Any) -> list[dict[str, Any]]:
     """Read a manifest, and return the metadata of its images without the fields that are always there."""
-    constant = {"timestamp": "2026-01-01T00:00:00Z", "store_name": "default", "camera_id": "upload", "filename": "a.jpg"}
+    constant = {
+        "timestamp": "2026-01-01T00:00:00Z",
+        "store_name": "default",
+        "camera_id": "upload",
+        "filename": "a.jpg",
+    }
     found = [image.metadata for image in find(write_manifest(folder, text), **options)]
     return [{name: value for name, value in metadata.items() if constant.get(name) != value} for metadata in found]
 
@@ -36,7 +43,13 @@ def read(folder: Path, text: str | bytes, **options: Any) -> list[dict[str, Any]
 def test_a_manifest_sets_the_metadata_of_each_image(folder: Path) -> None:
     rows = "path,timestamp,store_name,camera_id,barcode\na.jpg,2026-02-02T00:00:00Z,north,9,123\na.jpg\n"
     full, bare = (image.metadata for image in find(write_manifest(folder, rows), store="s", camera="c"))
-    assert full == {"timestamp": "2026-02-02T00:00:00Z", "store_name": "north", "camera_id": "9", "barcode": "123", "filename": "a.jpg"}
+    assert full == {
+        "timestamp": "2026-02-02T00:00:00Z",
+        "store_name": "north",
+        "camera_id": "9",
+        "barcode": "123",
+        "filename": "a.jpg",
+    }
     assert bare == {"timestamp": "2026-01-01T00:00:00Z", "store_name": "s", "camera_id": "c", "filename": "a.jpg"}
 
 
@@ -45,10 +58,15 @@ def test_each_row_with_different_metadata_for_an_image_is_an_observation(folder:
 
 
 @pytest.mark.parametrize("manifest_first", [True, False])
-def test_an_image_in_a_folder_and_a_manifest_has_only_the_metadata_of_the_manifest(folder: Path, manifest_first: bool) -> None:  # noqa: FBT001 -- parametrised
+def test_an_image_in_a_folder_and_a_manifest_has_only_the_metadata_of_the_manifest(
+    folder: Path, *, manifest_first: bool
+) -> None:
     sources = [write_manifest(folder, "path,camera_id\na.jpg,9\n"), folder]
     images = find(*(sources if manifest_first else reversed(sources)))
-    assert sorted((image.path.name, image.metadata["camera_id"]) for image in images) == [("a.jpg", "9"), ("b.jpg", "upload")]
+    assert sorted((image.path.name, image.metadata["camera_id"]) for image in images) == [
+        ("a.jpg", "9"),
+        ("b.jpg", "upload"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +85,9 @@ def test_an_image_in_a_folder_and_a_manifest_has_only_the_metadata_of_the_manife
     ],
 )
 def test_the_columns_are_recognized_in_every_spelling(folder: Path, header: str) -> None:
-    assert read(folder, f"{header}\r\na.jpg,Main Street,cam-7\r\n") == [{"store_name": "Main Street", "camera_id": "cam-7"}]
+    assert read(folder, f"{header}\r\na.jpg,Main Street,cam-7\r\n") == [
+        {"store_name": "Main Street", "camera_id": "cam-7"}
+    ]
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n", "\r"])
@@ -75,13 +95,18 @@ def test_the_columns_are_recognized_in_every_spelling(folder: Path, header: str)
 @pytest.mark.parametrize("first", ["", "sep={}\r\n", "\ufeffSEP={}\n"])
 def test_the_columns_are_separated_as_the_first_line_says(folder: Path, delimiter: str, end: str, first: str) -> None:
     rows = ["path,store_name,note", 'a.jpg,"Main, Street; 5","two\nlines"']
-    text = first.format(delimiter) + end.join(row.replace(",s", f"{delimiter}s").replace(",n", f"{delimiter}n").replace(',"', f'{delimiter}"') for row in rows)
+    text = first.format(delimiter) + end.join(
+        row.replace(",s", f"{delimiter}s").replace(",n", f"{delimiter}n").replace(',"', f'{delimiter}"') for row in rows
+    )
     assert read(folder, text) == [{"store_name": "Main, Street; 5", "note": "two\nlines"}]
 
 
 def test_other_columns_are_kept(folder: Path) -> None:
     text = "path,store_name,Shelf,note, $price\na.jpg,S,12,hello,1\na.jpg,S,,,\n"
-    assert read(folder, text) == [{"store_name": "S", "Shelf": "12", "note": "hello", "$price": "1"}, {"store_name": "S"}]
+    assert read(folder, text) == [
+        {"store_name": "S", "Shelf": "12", "note": "hello", "$price": "1"},
+        {"store_name": "S"},
+    ]
 
 
 def test_rows_of_nothing_but_delimiters_and_white_space_are_no_rows(folder: Path) -> None:
@@ -90,14 +115,19 @@ def test_rows_of_nothing_but_delimiters_and_white_space_are_no_rows(folder: Path
 
 
 def test_white_space_around_values_is_removed(folder: Path) -> None:
-    assert read(folder, 'path, store_name, camera_id\n a.jpg , "Main, Street" , 7 \n'.replace('" ,', '",')) == [{"store_name": "Main, Street", "camera_id": "7"}]
+    assert read(folder, 'path, store_name, camera_id\n a.jpg , "Main, Street" , 7 \n'.replace('" ,', '",')) == [
+        {"store_name": "Main, Street", "camera_id": "7"}
+    ]
     (folder / " b.jpg ").write_bytes(b"x")
     (image,) = find(write_manifest(folder, 'path\n" b.jpg "\n'))
     assert image.path.name == " b.jpg "
 
 
 def test_unix_seconds_are_sent_as_a_number(folder: Path) -> None:
-    assert read(folder, "path,timestamp\na.jpg,1768467600\na.jpg,1768467600.5\n") == [{"timestamp": 1768467600}, {"timestamp": 1768467600.5}]
+    assert read(folder, "path,timestamp\na.jpg,1768467600\na.jpg,1768467600.5\n") == [
+        {"timestamp": 1768467600},
+        {"timestamp": 1768467600.5},
+    ]
 
 
 def test_paths_of_windows_are_understood(folder: Path) -> None:
@@ -156,11 +186,18 @@ def test_an_invalid_manifest_is_reported_in_one_line(folder: Path, text: str | b
         ("path,store_name,timestmp", "timestmp", {}),
     ],
 )
-def test_a_column_that_may_be_a_misspelled_one_is_refused_unless_an_option_sets_it(folder: Path, header: str, name: str, options: dict[str, str]) -> None:
+def test_a_column_that_may_be_a_misspelled_one_is_refused_unless_an_option_sets_it(
+    folder: Path, header: str, name: str, options: dict[str, str]
+) -> None:
     manifest = write_manifest(folder, f"{header}\na.jpg,x,y\n".replace(",y", ",y" if header.count(",") > 1 else ""))
     with pytest.raises(UsageError, match=f"column.*{name}.*Rename"):
         find_images([manifest], store=None, camera=None, timestamp=None)
-    set_by_option: dict[str, Any] = {"store": None, "camera": None, "timestamp": "2026-01-01T00:00:00Z" if "t" in name and not options else None, **options}
+    set_by_option: dict[str, Any] = {
+        "store": None,
+        "camera": None,
+        "timestamp": "2026-01-01T00:00:00Z" if "t" in name and not options else None,
+        **options,
+    }
     (image,) = find_images([manifest], **set_by_option).images
     assert name in image.metadata
 

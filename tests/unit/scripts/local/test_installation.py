@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.local import embedded_servers, start
-from scripts.local.installation import ROOT, Installation, Stage, load_installation
+from scripts.local.installation import ROOT, Installation, Stage, data_folder, load_installation
 
 HOLD_LOCK = """
 import sys, time
@@ -194,3 +194,17 @@ def test_a_folder_in_which_another_program_keeps_its_pid_files_is_refused(tmp_pa
     other.save()
     (other.run / "web.pid").write_text("1")
     start._check_paths(other)
+    (other.run / "house.json").write_text("")  # a power failure may have emptied it
+    start._check_paths(other)
+
+
+def test_a_loop_of_links_is_reported_when_the_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    installation = Installation(data_folder(tmp_path / "loop/data"), 5000, 1)
+    with pytest.raises(OSError, match="symbolic links"):
+        installation.prepare()
+    assert load_installation(installation.data) is None
+    (tmp_path / "file").touch()
+    assert load_installation(tmp_path / "file") is None
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert data_folder(tmp_path / "link/data") == tmp_path.resolve() / "data"

@@ -9,7 +9,9 @@ from scripts.local import messages
 from scripts.local.installation import DEFAULT_DATA
 
 
-@pytest.mark.parametrize("path", ["/srv/data", "/a b/'c' \"d\"", "/x;rm -rf y", "/$HOME`id`", "/Läden 😀", "/a\\b", "/~", "/#x %y"])
+@pytest.mark.parametrize(
+    "path", ["/srv/data", "/a b/'c' \"d\"", "/x;rm -rf y", "/$HOME`id`", "/Läden 😀", "/a\\b", "/~", "/#x %y"]
+)
 def test_a_command_for_a_folder_is_quoted(path: str) -> None:
     assert shlex.split(messages.command("stop", Path(path))) == ["scripts/stop", "--data", path]
 

@@ -9,7 +9,9 @@ from markupsafe import Markup
 from web.pages import user_texts
 
 TEMPLATES = Path(user_texts.__file__).with_name("templates")
-FROM_OUTSIDE = re.compile(r"store_name|camera_id|filename\b(?!=)|code\.text|found\.label|\.detail|pointer|\bsource\b|\burl\b|request_id")
+FROM_OUTSIDE = re.compile(
+    r"store_name|camera_id|filename\b(?!=)|code\.text|found\.label|\.detail|pointer|\bsource\b|\burl\b|request_id"
+)
 IN_MACHINE_TEXT = ('href="{{ source }}"', "value=\"{{ url or '' }}\"")
 """Attributes that are read by programs and need the whole text. The input field is isolated by itself."""
 

@@ -150,6 +150,11 @@ class Worker(SettingsGroup):
         le=256,
         description="Maximum number of images in a claim. They are read, processed and stored together.",
     )
+    claim_bytes: int = Field(
+        64 * MIB,
+        gt=0,
+        description="Maximum total bytes of the originals in a claim. A larger image is claimed alone.",
+    )
     lease_s: float = Field(
         30.0, gt=0, description="Seconds until a claim expires. A worker renews it after a third of this time."
     )

@@ -128,7 +128,7 @@ class ImagePipeline:
         """
         self._identity.check()
         worker = self._settings.worker
-        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
+        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s, max_bytes=worker.claim_bytes)
         self._leases.hold(claim.leases, worker.hard_limit_s)
         if claim.images:
             failpoints.reach("4-claimed")

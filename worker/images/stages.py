@@ -169,6 +169,7 @@ class ImageStages:
                 decoded.prepared.append((loaded.image, outcome))
             else:
                 decoded.failed.append((loaded.image, outcome))
+        for loaded in group:
             loaded.data = b""
         return decoded
 

@@ -93,6 +93,71 @@ def test_the_places_that_no_other_store_needs_go_to_the_larger_one(db: Db) -> No
     assert (stores.count("huge"), stores.count("small")) == (29, 3)
 
 
+@pytest.mark.parametrize(("max_bytes", "expected"), [(3500, 3), (3000, 3), (1, 1), (999, 1)])
+def test_a_claim_is_bounded_by_bytes_but_always_has_one_image(db: Db, max_bytes: int, expected: int) -> None:
+    commit_new_batch(db, 8)  # of 1,000 bytes each
+    claim = claims.claim(db, "w", 8, 60, max_bytes=max_bytes)
+    assert len(claim.images) == expected
+    assert claim.full  # further images are claimable
+    assert len(claims.claim(db, "w", 8, 60).images) == 8 - expected
+
+
+def test_a_claim_that_takes_everything_within_its_bytes_is_not_full(db: Db) -> None:
+    commit_new_batch(db, 3)
+    assert not claims.claim(db, "w", 8, 60, max_bytes=3000).full
+
+
+def test_stores_share_the_bytes_of_a_claim(db: Db) -> None:
+    commit_new_batch(db, 20, "large", file_size=4000)
+    commit_new_batch(db, 20, "small", file_size=1000)
+    for _ in range(2):
+        claim = claims.claim(db, "w", 20, 60, max_bytes=16_000)
+        stores = [image["store_name"] for image in claim.images]
+        assert (stores.count("large"), stores.count("small")) == (2, 8)
+        assert claim.full
+
+
+def test_the_bytes_that_no_other_store_needs_go_to_the_larger_one(db: Db) -> None:
+    commit_new_batch(db, 20, "large", file_size=4000)
+    commit_new_batch(db, 2, "small", file_size=1000)
+    claim = claims.claim(db, "w", 20, 60, max_bytes=16_000)
+    stores = [image["store_name"] for image in claim.images]
+    assert (stores.count("large"), stores.count("small")) == (3, 2)
+
+
+def test_an_image_larger_than_half_of_a_claim_is_claimed_when_no_other_store_needs_the_bytes(db: Db) -> None:
+    commit_new_batch(db, 1, "small", file_size=1000)
+    commit_new_batch(db, 2, "large", file_size=9000)
+    commit_new_batch(db, 1, "later", file_size=1000)
+    claim = claims.claim(db, "w", 8, 60, max_bytes=16_000)
+    assert [image["store_name"] for image in claim.images] == ["small", "large", "later"]
+    assert claim.full
+    assert len({turn["served_at"] for turn in store_rotation.list_waiting(db, 3)}) == 1  # all three were served
+
+
+def test_a_store_whose_image_no_longer_fits_is_served_first_by_the_next_claim(db: Db) -> None:
+    commit_new_batch(db, 4, "small", file_size=1000)
+    commit_new_batch(db, 2, "huge", file_size=50_000)
+    first, second, third = (claims.claim(db, "w", 8, 60, max_bytes=10_000) for _ in range(3))
+    assert [image["store_name"] for image in first.images] == ["small"] * 4
+    assert [image["store_name"] for image in second.images] == ["huge"]
+    assert [image["store_name"] for image in third.images] == ["huge"]
+    assert (first.full, second.full, third.full) == (True, True, False)
+
+
+def test_a_claim_reads_only_the_images_that_it_can_hold(db: Db) -> None:
+    for number in range(12):
+        commit_new_batch(db, 20, f"store {number:02}")
+    db.command("profile", 2)
+    claims.claim(db, "w", 8, 60)
+    db.command("profile", 0)
+    reads = list(db["system.profile"].find({"op": "query", "ns": f"{db.name}.images", "command.hint": "claimable"}))
+    assert (
+        sum(read["docsExamined"] for read in reads) <= 16
+    )  # up to a whole claim of the first store, and the rest of it
+    assert all("IXSCAN" in read["planSummary"] for read in reads)
+
+
 def test_forty_stores_take_turns(db: Db) -> None:
     for number in range(40):
         commit_new_batch(db, 10, f"store {number:02}")

@@ -147,6 +147,23 @@ def test_when_the_time_is_over_no_further_claim_is_started(web: FlaskClient, db:
     assert count(db) == {"done": 40}
 
 
+def test_claims_are_bounded_by_bytes_and_the_next_one_is_loaded_when_the_bytes_of_the_previous_one_are_dropped(
+    web: FlaskClient, db: Db, worker_settings: Settings, blobs: LocalBlobs, detector: detect.Detector
+) -> None:
+    images = [make_image(number, (64, 48)) for number in range(10)]
+    worker = worker_settings.worker.model_copy(update={"claim_bytes": sum(map(len, images[:9]))})
+    pipeline = make_pipeline(worker_settings.model_copy(update={"worker": worker}), db, blobs, detector, "worker-a")
+    upload(web, db, {"images": [image_payload(image) for image in images], "augmentations": [], "detect": False})
+    claimed = pipeline.claim_next()
+    assert (len(claimed.claim.images), claimed.claim.full) == (9, True)
+    lost = claimed.groups[1][0]
+    pipeline._leases.drop([claims.LEASES.lease(lost.image)])
+    held: list[int] = []
+    pipeline.process(claimed, lambda: held.extend(len(loaded.data) for group in claimed.groups for loaded in group))
+    pipeline.stop()
+    assert held == [0] * 9
+
+
 def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,8 +207,8 @@ def test_a_store_that_is_not_mounted_fails_no_image(
     upload(web, db, [image_payload(make_image(1))])
     away = blobs_root.with_name("away")
 
-    def unmount(*args: Any) -> claims.Claim:
-        claimed = claim(*args)
+    def unmount(*args: Any, **kwargs: Any) -> claims.Claim:
+        claimed = claim(*args, **kwargs)
         blobs_root.rename(away)
         return claimed
 

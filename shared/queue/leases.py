@@ -110,6 +110,11 @@ class LeasedCollection:
         with translate_errors():
             return self.collection(db).find_one(self.claimable(), {"_id": 1}, hint="claimable") is not None
 
+    def holds(self, db: Db, owner: str, lease: Lease) -> bool:
+        """Return whether ``owner`` still holds this lease according to the database."""
+        with translate_errors():
+            return self.collection(db).find_one(self.guard(owner, lease), {"_id": 1}) is not None
+
     def claim_one(self, db: Db, document_id: str, owner: str, lease_s: float) -> Document | None:
         """Claim one queued document, in one round trip.
 

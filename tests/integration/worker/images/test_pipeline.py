@@ -129,6 +129,27 @@ def test_a_batch_deleted_while_a_worker_processes_it_stays_deleted(
     assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0
 
 
+def test_bytes_that_were_deleted_with_their_batch_after_the_claim_are_not_reported_missing(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = upload(web, db, [image_payload(make_image(1))])
+    claim = claims.claim
+
+    def claim_and_delete(*args: Any, **kwargs: Any) -> claims.Claim:
+        claimed = claim(*args, **kwargs)
+        assert web.delete(batch["links"]["self"]).status_code == 204
+        return claimed
+
+    monkeypatch.setattr(claims, "claim", claim_and_delete)
+    pipeline.process(pipeline.claim_next())
+    assert [record.getMessage() for record in caplog.records if record.name == "shelfsight.error"] == []
+    assert count(db) == {"deleting": 1}
+
+
 def test_when_the_time_is_over_no_further_claim_is_started(web: FlaskClient, db: Db, pipeline: ImagePipeline) -> None:
     upload(
         web,
@@ -193,12 +214,15 @@ def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
     assert db.images.count_documents({"work.owner": {"$ne": None}}) == 0
 
 
-def test_missing_bytes_fail_the_image(web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs) -> None:
+def test_missing_bytes_fail_the_image(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, caplog: pytest.LogCaptureFixture
+) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
     blobs.delete(spool_key(batch["batch_id"]))
     run(pipeline)
     image = web.get(batch["links"]["self"]).get_json()["images"][0]
     assert (image["status"], image["error"]["code"]) == ("failed", "bytes_missing")
+    assert "the stored bytes of an accepted image are missing" in caplog.text
 
 
 def test_a_store_that_is_not_mounted_fails_no_image(

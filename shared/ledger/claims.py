@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.ledger import store_rotation
 from shared.queue.leases import Lease, LeasedCollection
-from shared.states import retry_delay_s
+from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, retry_delay_s
 from shared.storage.mongo import Db, Document, translate_errors
 
 LEASES: Final = LeasedCollection(
@@ -91,6 +91,25 @@ def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Le
     return LEASES.renew(db, owner, leases, lease_s)
 
 
+def begin_solo(db: Db, owner: str, lease: Lease) -> bool:
+    """Record that the processing of an image begins that is processed alone.
+
+    If the process dies before it stores a result, ``expire_leases`` counts the attempt.
+
+    :returns: whether ``owner`` still holds the image. If not, it must not be processed.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        begun = db.images.update_one(LEASES.guard(owner, lease), {"$set": {"work.begun": lease.fence}})
+    return bool(begun.matched_count)
+
+
+def is_exhausted(image: Document) -> bool:
+    """Return whether so many attempts to process an image alone have failed that it fails with ``decoder_crash``."""
+    work = image["work"]
+    return work["faults"] >= SOLO_DEATHS_ALLOWED or work.get("losses", 0) >= SOLO_LOSSES_ALLOWED
+
+
 def release(
     db: Db,
     owner: str,
@@ -100,6 +119,7 @@ def release(
     delay: bool = True,
     solo: bool = False,
     fault: bool = False,
+    loss: bool = False,
 ) -> int:
     """Requeue images that their owner will not finish.
 
@@ -110,23 +130,24 @@ def release(
         (from 1 s to 30 s).
     :param solo: whether each image is processed alone in its next attempt, because one of them may have caused the
         failure.
-    :param fault: whether to increase the fault count of each image that was processed alone. Failures that the
-        environment causes must not be counted.
+    :param fault: whether to count the attempt (``SOLO_DEATHS_ALLOWED``) of each image that was processed alone.
+        Failures that the environment causes must not be counted.
+    :param loss: the same for an attempt in which a process was killed, perhaps by the image (``SOLO_LOSSES_ALLOWED``).
     :returns: the number of images that were still held.
     :raises StoreAway: when MongoDB does not respond.
     """
     if not leases:
         return 0
-    delays_ms = {"$switch": {"branches": [
-        {"case": {"$lte": ["$work.releases", n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_GROWING_DELAYS)
-    ], "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}  # fmt: skip
     change: dict[str, Any] = {"work.released_for": {"$literal": reason}}
     if solo:
         change["work.solo"] = True
     if fault:
-        change["work.faults"] = {"$add": ["$work.faults", {"$cond": ["$work.solo", 1, 0]}]}
+        change["work.faults"] = _increased("$work.faults", "$work.solo")
+    if loss:
+        change["work.losses"] = _increased("$work.losses", "$work.solo")
     stores = _stores(db, LEASES.guard_many(owner, leases))
-    released = LEASES.release(db, owner, leases, delay_ms=delays_ms if delay else 0, change=change)
+    delay_ms = _growing_delay_ms("$work.releases") if delay else 0
+    released = LEASES.release(db, owner, leases, delay_ms=delay_ms, change=change)
     store_rotation.touch(db, stores)
     return released
 
@@ -134,7 +155,9 @@ def release(
 def expire_leases(db: Db, limit: int = 1000) -> int:
     """Requeue images whose lease has expired because their worker has died (called by the sweep).
 
-    Each image is processed alone in its next attempt, because one of them may have caused the death of the worker.
+    Each image is processed alone in its next attempt, because one of them may have caused the death of the worker. If
+    the processing of an image alone had begun, the attempt is counted (``SOLO_LOSSES_ALLOWED``), and the image waits
+    longer after each such attempt (from 1 s to 30 s).
 
     :param limit: maximum number of images to requeue.
     :returns: the number of images that were requeued.
@@ -146,9 +169,27 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
         return 0
     among = {"_id": {"$in": ids}}
     stores = _stores(db, among | LEASES.expired())
-    ended = LEASES.expire(db, among=among, change={"work.solo": True})
+    begun = {"$and": ["$work.solo", {"$eq": ["$work.begun", "$work.fence"]}]}
+    ended = LEASES.expire(
+        db,
+        among=among,
+        delay_ms={"$cond": [begun, _growing_delay_ms("$work.losses"), 0]},
+        change={"work.solo": True, "work.losses": _increased("$work.losses", begun)},
+    )
     store_rotation.touch(db, stores)
     return ended
+
+
+def _increased(count: str, condition: Any) -> Document:
+    """Return an expression for a count, increased by one if a condition is true. A missing count is 0."""
+    return {"$add": [{"$ifNull": [count, 0]}, {"$cond": [condition, 1, 0]}]}
+
+
+def _growing_delay_ms(count: str) -> Document:
+    """Return an expression for ``retry_delay_s`` of a count, in milliseconds. A missing count is 0."""
+    known = {"$ifNull": [count, 0]}
+    delays = [{"case": {"$lte": [known, n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_GROWING_DELAYS)]
+    return {"$switch": {"branches": delays, "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}
 
 
 def _stores(db: Db, images: Document) -> set[str]:

@@ -8,7 +8,7 @@ that, because another worker may be free to process those images.
 
 An image must be tried alone if it had no result when its previous claim ended because the worker died, a time limit
 passed, or a bug occurred. Then all steps except detection are executed in the sandbox process. No other image is
-processed at the same time, so any failure is caused by this image.
+processed at the same time, so any failure is caused by this image. ``shared.states`` says how many failures are allowed.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -32,8 +32,9 @@ from shared.queue.leases import Lease
 from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
-from worker.images.stages import DecodedGroup, DetectedGroup, Fault, ImageStages, LoadedImage
+from worker.images.stages import DetectedGroup, Fault, ImageStages, LoadedClaim, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
+from worker.sandbox.parent import SandboxKilled
 from worker.vision.detection.detect import Detector
 from worker.vision.errors import VisionError
 from worker.vision.image_steps import PreparedImage
@@ -44,21 +45,16 @@ _ABORT_WAIT_S: Final = 5.0
 
 
 @dataclass(slots=True)
-class LoadedClaim:
-    """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
+class _ClaimAhead:
+    """A claim that a thread makes and loads while the main thread processes the previous one.
 
-    ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
-    pending result of decoding the first group. It is None if there are no images, or if the only image is tried alone.
+    ``claimed`` is set when the claim has been made. If the main thread sets ``abandoned``, nobody will process the
+    claim.
     """
 
-    claim: claims.Claim
-    groups: list[list[LoadedImage]]
-    first_group: Future[DecodedGroup] | None = None
-
-    @property
-    def is_solo(self) -> bool:
-        """Whether the claim has only one image, which must be tried alone. Other claims never have such images."""
-        return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
+    loading: Future[LoadedClaim] = field(init=False)
+    claimed: claims.Claim | None = None
+    abandoned: bool = False
 
 
 class ImagePipeline:
@@ -90,46 +86,56 @@ class ImagePipeline:
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
         """
         until = time.monotonic() + seconds
-
-        def claim_next() -> LoadedClaim:
-            loaded = self.claim_next()
-            if loaded.claim.full:
-                publish_wakeup()
-            return loaded
-
-        ahead: Future[LoadedClaim] | None = self._claimer.submit(claim_next)
+        ahead: _ClaimAhead | None = self._claim_ahead(publish_wakeup)
 
         def claim_ahead() -> None:
             nonlocal ahead
             if time.monotonic() < until:
-                ahead = self._claimer.submit(claim_next)
+                ahead = self._claim_ahead(publish_wakeup)
 
         try:
             while ahead is not None:
-                loaded, ahead = ahead.result(), None
+                loaded, ahead = ahead.loading.result(), None
                 if not loaded.claim.images:
                     return False
                 self.process(loaded, claim_ahead)
                 if loaded.is_solo:
                     claim_ahead()
-        finally:
-            if ahead is not None:  # processing ended early, so the claim taken in advance will not be processed
-                self._release_ahead(ahead)
+        except BaseException as error:
+            if ahead is not None:
+                self._abandon(ahead, is_hanging=isinstance(error, SoftTimeLimitExceeded))
+            raise
         return True
 
-    def claim_next(self) -> LoadedClaim:
+    def _claim_ahead(self, publish_wakeup: Callable[[], object]) -> _ClaimAhead:
+        ahead = _ClaimAhead()
+
+        def claim_next() -> LoadedClaim:
+            loaded = self.claim_next(ahead)
+            if loaded.claim.full:
+                publish_wakeup()
+            return loaded
+
+        ahead.loading = self._claimer.submit(claim_next)
+        return ahead
+
+    def claim_next(self, ahead: _ClaimAhead | None = None) -> LoadedClaim:
         """Claim the next images, start to renew their leases, store their originals, and start to decode them.
 
         Whenever this method raises an error, the images that it has claimed are released.
 
+        :param ahead: the state of the claim, if the main thread can abandon it.
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
-        :raises RuntimeError: when the decoding threads were closed, either because ``stop`` was called, or because the
-            previous claim was aborted during this call.
+        :raises RuntimeError: when ``stop`` was called, or the claim or the previous one was aborted during this call.
         """
         self._identity.check()
-        worker = self._settings.worker
+        worker, ahead = self._settings.worker, ahead or _ClaimAhead()
         claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s, max_bytes=worker.claim_bytes)
         self._leases.hold(claim.leases, worker.hard_limit_s)
+        ahead.claimed = claim
+        if ahead.abandoned:
+            self._release(claim.images, "not_begun", delay=False)
+            raise RuntimeError("the claim was abandoned")
         if claim.images:
             failpoints.reach("4-claimed")
         try:
@@ -138,13 +144,16 @@ class ImagePipeline:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
             self._release(claim.images, code)
             raise
-        stages = self._stages
+        loaded, stages = LoadedClaim(claim), self._stages
+        if loaded.is_solo:  # only the sandbox looks at the content of this image
+            loaded.groups = [images]
+            return loaded
         try:
-            loaded = LoadedClaim(claim, stages.split(images))
+            loaded.groups = stages.split(images)
         except Exception as error:  # one of the images triggered a bug in this program
-            self._release(claim.images, type(error).__name__, solo=True, fault=True)
+            self._release(claim.images, type(error).__name__, solo=True)
             raise
-        if loaded.groups and not loaded.is_solo:
+        if loaded.groups:
             try:
                 loaded.first_group = stages.start_decoding(loaded.groups[0])
             except RuntimeError:  # the previous claim was aborted, which closed these stages
@@ -156,7 +165,8 @@ class ImagePipeline:
         """Process the images of a claim, and release those that have no result at the end or at the time limit.
 
         A failure caused by the environment never counts against an image. After any other failure, each unfinished
-        image will be tried alone. But if the image was already being tried alone, the failure counts against it.
+        image will be tried alone. But if the image was already being tried alone, the failure counts against it. The
+        time limit counts, too, unless only the storage of its files and its result did not end.
 
         :param at_last_group: called before detection on the last group, so that the caller can claim the next images
             meanwhile. It is not called for an image that is tried alone.
@@ -165,11 +175,14 @@ class ImagePipeline:
         left = {image["_id"]: image for image in claim.images}
         try:
             self._write_groups(self._detect_groups(loaded, at_last_group), left)
+        except SandboxKilled as error:  # perhaps because the image needs too much memory
+            _log.warning("unfinished images were released because their sandbox process was killed")
+            self._release(left.values(), error.code, solo=True, loss=True)
         except Environment as error:
             _log.warning("unfinished images were released after an environment error: %s", error.code, exc_info=error)
             self._release(left.values(), error.code)
         except SoftTimeLimitExceeded:
-            self._release(left.values(), "time_limit", delay=False, solo=True)
+            self._release(left.values(), "time_limit", delay=False, solo=True, fault=not loaded.is_processed)
             self._replace_stages()
             raise
         except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
@@ -243,7 +256,8 @@ class ImagePipeline:
         """
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         if loaded.is_solo:
-            yield self._stages.process_solo(loaded.groups[0][0])
+            loaded.detected = self._stages.process_solo(loaded.groups[0][0], self._begin_solo)
+            yield loaded.detected
             return
         # Remove the reference from the claim, because it would keep the decoded group in memory after detection.
         decoding, loaded.first_group = loaded.first_group, None
@@ -319,13 +333,28 @@ class ImagePipeline:
         except Exception as error:  # noqa: BLE001 -- the web process serves the variants until the sweep publishes them
             _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
 
-    def _release_ahead(self, ahead: Future[LoadedClaim]) -> None:
-        """Release the images of a claim that was made in advance, while the previous claim was still being processed.
+    def _begin_solo(self, image: Document) -> bool:
+        lease = claims.LEASES.lease(image)
+        if claims.begin_solo(self._db, self._owner, lease):
+            return True
+        self._leases.drop([lease])
+        return False
 
-        The images cannot be processed here, because the processing of the previous claim ended early.
+    def _abandon(self, ahead: _ClaimAhead, *, is_hanging: bool) -> None:
+        """Release the images of a claim that was made in advance, because the processing of the previous one ended.
+
+        :param is_hanging: whether the claim ahead may be what has exceeded the time limit.
         """
         try:
-            loaded = ahead.result(self._settings.worker.lease_s)
+            loaded = ahead.loading.result(_ABORT_WAIT_S)
+        except TimeoutError:
+            ahead.abandoned = True  # from now on, the thread itself releases what it claims
+            if ahead.claimed is not None:
+                reason = "time_limit" if is_hanging else "not_begun"
+                self._release(ahead.claimed.images, reason, delay=is_hanging, solo=is_hanging)
+            self._claimer.shutdown(wait=False, cancel_futures=True)
+            self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
+            return
         except Exception as error:  # noqa: BLE001 -- claim_next has already released the images
             _log.warning("the next images could not be claimed in advance: %s", type(error).__name__)
             return
@@ -334,12 +363,19 @@ class ImagePipeline:
             self._replace_stages()
 
     def _release(
-        self, images: Iterable[Document], reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False
+        self,
+        images: Iterable[Document],
+        reason: str,
+        *,
+        delay: bool = True,
+        solo: bool = False,
+        fault: bool = False,
+        loss: bool = False,
     ) -> None:
         leases = [claims.LEASES.lease(image) for image in images]
         self._leases.drop(leases)
         try:
-            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault)
+            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss)
         except Environment:
             return  # the leases will expire
 

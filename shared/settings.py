@@ -21,6 +21,8 @@ from shared.fetch.rules import FetchRules
 from shared.settings_sources import SettingsGroup, explain, parse_json_list, require
 
 MIB = 1024 * 1024
+_MILLISECOND = 0.001
+"""The smallest limit that the MongoDB driver keeps. It takes whole milliseconds, and 0 means no limit."""
 
 Network = IPv4Network | IPv6Network
 
@@ -38,17 +40,21 @@ class Mongo(SettingsGroup):
     model_config = SettingsConfigDict(env_prefix="MONGODB_", extra="ignore", frozen=True)
     url: str = Field("mongodb://127.0.0.1:27017/?replicaSet=shelfsight", min_length=1)
     database: str = "shelfsight"
-    connect_timeout_s: float = 2.0
+    connect_timeout_s: float = Field(2.0, ge=_MILLISECOND)
     socket_timeout_s: float = Field(
-        30.0, description="Seconds to wait for a response. After that, the connection counts as lost."
+        30.0, ge=_MILLISECOND, description="Seconds to wait for a response. After that, the connection counts as lost."
     )
     server_selection_timeout_s: float = Field(
-        3.0, description="Seconds to wait for a primary. After that, the request is answered with 503."
+        3.0,
+        ge=_MILLISECOND,
+        description="Seconds to wait for a primary. After that, the request is answered with 503.",
     )
     commit_deadline_s: float = Field(
-        5.0, description="Maximum seconds for one commit transaction, including its retries."
+        5.0, ge=_MILLISECOND, description="Maximum seconds for one commit transaction, including its retries."
     )
-    query_deadline_s: float = Field(10.0, description="Maximum seconds for one listing; MongoDB enforces this limit.")
+    query_deadline_s: float = Field(
+        10.0, ge=_MILLISECOND, description="Maximum seconds for one listing; MongoDB enforces this limit."
+    )
 
 
 class Redis(SettingsGroup):
@@ -353,6 +359,11 @@ class Settings(BaseModel):
             self.fetch.whole_s < self.worker.hard_limit_s,
             "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, because otherwise a slow source causes the "
             "inspector to be killed",
+        )
+        require(
+            self.sweep.orphan_age_s > self.mongo.commit_deadline_s,
+            "SWEEP_ORPHAN_AGE_S must be greater than MONGODB_COMMIT_DEADLINE_S, because otherwise the sweep deletes the "
+            "spools of commits in progress",
         )
         return self
 

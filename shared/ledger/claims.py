@@ -106,8 +106,8 @@ def begin_solo(db: Db, owner: str, lease: Lease) -> bool:
 
 def is_exhausted(image: Document) -> bool:
     """Return whether so many attempts to process an image alone have failed that it fails with ``decoder_crash``."""
-    work = image["work"]
-    return work["faults"] >= SOLO_DEATHS_ALLOWED or work.get("losses", 0) >= SOLO_LOSSES_ALLOWED
+    faults, losses = image["work"]["faults"], image["work"].get("losses", 0)
+    return bool(faults >= SOLO_DEATHS_ALLOWED or losses >= SOLO_LOSSES_ALLOWED)
 
 
 def release(

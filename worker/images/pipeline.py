@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -26,22 +26,20 @@ from shared import failpoints
 from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
 from shared.ids import batch_of
-from shared.ledger import claims, closing, results
-from shared.ledger.results import Result
-from shared.queue.leases import Lease
-from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
+from shared.ledger import claims, closing
+from shared.storage.blob_keys import original_key, spool_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
-from worker.images.stages import DetectedGroup, Fault, ImageStages, LoadedClaim, LoadedImage
+from worker.images.group_writer import GroupWriter
+from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox.parent import SandboxKilled
 from worker.vision.detection.detect import Detector
-from worker.vision.errors import VisionError
-from worker.vision.image_steps import PreparedImage
 
 _log = logging.getLogger("shelfsight.error")
 _ABORT_WAIT_S: Final = 5.0
-"""Seconds that an aborted claim waits for a group whose results are being stored."""
+"""Seconds that an aborted task waits for a group whose results are being stored, and for the claim ahead. It waits at
+most for a quarter of the time that it has left until the hard time limit."""
 
 
 @dataclass(slots=True)
@@ -70,6 +68,7 @@ class ImagePipeline:
         self._detector, self._owner = detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
+        self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -207,6 +206,11 @@ class ImagePipeline:
     def _is_held(self, image: Document) -> bool:
         return self._leases.holds(claims.LEASES.lease(image))
 
+    @property
+    def _abort_wait_s(self) -> float:
+        worker = self._settings.worker
+        return min(_ABORT_WAIT_S, (worker.hard_limit_s - worker.soft_limit_s) / 4)
+
     def _replace_stages(self) -> None:
         """Replace the threads that decode, finish, and write images.
 
@@ -282,56 +286,15 @@ class ImagePipeline:
             for group in groups:
                 if writing is not None:
                     _remove(left, writing.result())
-                writing = self._writer.submit(self._write_group, group)
+                writing = self._writer.submit(self._group_writer.write, group)
         except BaseException:
             # Raise the error that caused the abort, and ignore errors that follow from it. If the group
             # is stored too late, the fence prevents it from changing anything.
             with suppress(Exception):
-                _remove(left, writing.result(_ABORT_WAIT_S) if writing is not None else set())
+                _remove(left, writing.result(self._abort_wait_s) if writing is not None else set())
             raise
         if writing is not None:
             _remove(left, writing.result())
-
-    def _write_group(self, group: DetectedGroup) -> set[str]:
-        """Write the files of a group and store its results.
-
-        :returns: the ids of the images whose results were stored.
-        """
-        files: list[tuple[str, list[Any]]] = []
-        group_results = [_failure(image, fault) for image, fault in group.failed]
-        for image, finishing in group.finishing:
-            try:
-                prepared = finishing.result()
-            except VisionError as error:  # raised only for an image that is tried alone
-                group_results.append(_failure(image, (error.code, error.detail)))
-                continue
-            group_results.append(self._success(image, prepared))
-            if self._is_held(image):
-                fence = image["work"]["fence"]
-                files += [(variant_key(image["_id"], fence, name), [data]) for name, data in prepared.files.items()]
-        self._blobs.write_many(files)
-        failpoints.reach("5-variants-written")
-        held = [result for result in group_results if self._leases.holds(Lease(result.image_id, result.fence))]
-        failpoints.reach("6-before-finish")
-        stored = results.finish(self._db, self._owner, held)
-        failpoints.reach("6-finished")
-        self._publish([result for result in held if result.image_id in stored and result.error is None])
-        return stored
-
-    def _success(self, image: Document, prepared: PreparedImage) -> Result:
-        model = self._detector.info if image["work"]["detect"] else None
-        return Result(image["_id"], image["work"]["fence"], prepared.fields | {"model": model})
-
-    def _publish(self, done: list[Result]) -> None:
-        """Publish the variants of done images, so that a plain file server can serve them.
-
-        The results of these images are already stored, so a failure here must not affect the results or the claim.
-        """
-        try:
-            for result in done:
-                self._blobs.publish(image_prefix(result.image_id), str(result.fence))
-        except Exception as error:  # noqa: BLE001 -- the web process serves the variants until the sweep publishes them
-            _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
 
     def _begin_solo(self, image: Document) -> bool:
         lease = claims.LEASES.lease(image)
@@ -346,7 +309,7 @@ class ImagePipeline:
         :param is_hanging: whether the claim ahead may be what has exceeded the time limit.
         """
         try:
-            loaded = ahead.loading.result(_ABORT_WAIT_S)
+            loaded = ahead.loading.result(self._abort_wait_s)
         except TimeoutError:
             ahead.abandoned = True  # from now on, the thread itself releases what it claims
             if ahead.claimed is not None:
@@ -385,10 +348,6 @@ class ImagePipeline:
             closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
         except Environment:
             return  # the sweep will close the batches
-
-
-def _failure(image: Document, fault: Fault) -> Result:
-    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault)
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

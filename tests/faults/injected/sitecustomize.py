@@ -76,7 +76,7 @@ def _patch_model(module: ModuleType) -> None:
                 os.kill(os.getpid(), signal.SIGSEGV)
         return predict(self, images, **options)
 
-    module.Detector.predict = crashing  # type: ignore[attr-defined]
+    module.Detector.predict = crashing
 
 
 def _is_planned(kind: str, name: str) -> bool:

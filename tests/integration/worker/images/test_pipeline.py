@@ -314,7 +314,7 @@ def test_an_image_that_fails_alone_three_times_ends_as_decoder_crash(
     def fail(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(pipeline, "_success", fail)
+    monkeypatch.setattr(pipeline._group_writer, "_success", fail)
     for faults in range(1, 4):
         pipeline.process(pipeline.claim_next())
         assert db.images.count_documents({"work.faults": faults}) == 1

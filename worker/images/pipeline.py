@@ -8,7 +8,8 @@ that, because another worker may be free to process those images.
 
 An image must be tried alone if it had no result when its previous claim ended because the worker died, a time limit
 passed, or a bug occurred. Then all steps except detection are executed in the sandbox process. No other image is
-processed at the same time, so any failure is caused by this image. ``shared.states`` says how many failures are allowed.
+processed at the same time, so any failure is caused by this image. ``shared.states`` says how many failures are
+allowed.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Process inspections: fetch the image, process it, store the result, and notify the web processes that wait for it.
 
 Each inspection runs in its own thread, so a slow source does not delay other inspections. The threads take turns in
-using the resources that they share: the sandbox processes, the model, and the dreamer (see ``Attempt``). Untrusted images are decoded and
-augmented in the sandbox processes.
+using the resources that they share: the sandbox processes, the model, and the dreamer (see ``Attempt``). Untrusted
+images are decoded and augmented in the sandbox processes.
 """
 
 import hashlib

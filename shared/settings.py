@@ -45,10 +45,12 @@ class Mongo(SettingsGroup):
         30.0, ge=MIN_TIMEOUT_S, description="Seconds to wait for a response. After that, the connection counts as lost."
     )
     server_selection_timeout_s: float = Field(
-        3.0, ge=MIN_TIMEOUT_S, description="Seconds to wait for a primary. After that, the request is answered with 503."
+        3.0,
+        ge=MIN_TIMEOUT_S,
+        description="Seconds to wait for a primary. After that, the request is answered with 503.",
     )
     commit_deadline_s: float = Field(
-        5.0, description="Maximum seconds for one commit transaction, including its retries."
+        5.0, ge=MIN_TIMEOUT_S, description="Maximum seconds for one commit transaction, including its retries."
     )
     query_deadline_s: float = Field(
         10.0, ge=MIN_TIMEOUT_S, description="Maximum seconds for one listing; MongoDB enforces this limit."
@@ -153,6 +155,11 @@ class Worker(SettingsGroup):
         ge=1,
         le=256,
         description="Maximum number of images in a claim. They are read, processed and stored together.",
+    )
+    claim_bytes: int = Field(
+        64 * MIB,
+        gt=0,
+        description="Maximum total bytes of the originals in a claim. A larger image is claimed alone.",
     )
     lease_s: float = Field(
         30.0, gt=0, description="Seconds until a claim expires. A worker renews it after a third of this time."
@@ -352,6 +359,11 @@ class Settings(BaseModel):
             self.fetch.whole_s < self.worker.hard_limit_s,
             "FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S, because otherwise a slow source causes the "
             "inspector to be killed",
+        )
+        require(
+            self.sweep.orphan_age_s > self.mongo.commit_deadline_s,
+            "SWEEP_ORPHAN_AGE_S must be greater than MONGODB_COMMIT_DEADLINE_S, because otherwise the sweep deletes the "
+            "spools of commits in progress",
         )
         return self
 

@@ -66,7 +66,8 @@ class SettingsGroup(BaseSettings):
     variables are ignored.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
+    # No limit may be infinite, because it could not be converted to milliseconds.
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True, allow_inf_nan=False)
 
     @classmethod
     def settings_customise_sources(

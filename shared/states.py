@@ -29,8 +29,19 @@ TERMINAL: Final = frozenset({ImageState.DONE, ImageState.FAILED, ImageState.CANC
 CLOSED: Final = frozenset({BatchState.DONE, BatchState.PARTIAL, BatchState.FAILED, BatchState.CANCELLED})
 
 SOLO_DEATHS_ALLOWED: Final = 3
-"""Number of crashes after which an image fails with ``decoder_crash``. Only crashes of a process that handled the image
-alone are counted, so the image must be their cause."""
+"""Number of failed attempts after which an image fails with ``decoder_crash``. An attempt counts if a process that
+handled the image alone crashed, raised an unexpected exception, or did not end in time, so the image is the cause."""
+SOLO_LOSSES_ALLOWED: Final = 8
+"""Number of attempts that ended with the death of a process, for an unknown reason, after which an image fails with
+``decoder_crash``. An attempt counts if the process handled the image alone, had begun to process it, and neither stored
+a result nor released the image. The image may have crashed the process, but somebody may also have killed it, or
+MongoDB was unreachable.
+
+An image that is not the cause must not fail, so more of these attempts are allowed than crashes, and the image waits
+longer after each of them. An attempt takes about a second. If somebody kills workers so often that one attempt in ten
+is hit (about as often as the long fault run, with 300 kills in 750 s), the probability that all attempts for an image
+are hit is 1e-8. On a machine in which processes die for minutes, the waiting times of together 90 s spread the attempts
+over at least six minutes with a lease of 30 s."""
 
 
 def batch_state(counts: dict[str, int], total: int) -> BatchState:
@@ -55,8 +66,8 @@ def batch_state(counts: dict[str, int], total: int) -> BatchState:
 
 
 def retry_delay_s(releases: int) -> float:
-    """Return the seconds until an image can be claimed again after an environment error: 1, 2, 4, ... up to 30.
+    """Return the seconds until an image can be claimed again after a failed attempt: 1, 2, 4, ... up to 30.
 
-    :param releases: number of times that the image was released before.
+    :param releases: number of attempts for this image that failed in the same way before.
     """
     return float(min(30, 2 ** min(releases, 5)))

@@ -28,7 +28,7 @@ NOT_RUNNING: Final = 3
 _OLD_S: Final = 300.0
 _REMEDIES: Final = {
     "bytes_missing": "an accepted file is missing from the blob store: restore it from a backup, then upload it again",
-    "decoder_crash": "three processes crashed while processing an image: download the original and examine it",
+    "decoder_crash": "processing an image crashed several processes or did not end: download the original and examine it",
     "out_of_memory": "raise WORKER_CHILD_MEMORY_BYTES, or upload a smaller image",
     "too_many_pixels": "upload a smaller image, or raise LIMITS_MAX_PIXELS",
 }

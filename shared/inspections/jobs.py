@@ -25,8 +25,11 @@ from shared.storage.mongo import Db, Document, translate_errors
 LEASES: Final = LeasedCollection("inspections", write_concern=WriteConcern(w=1), expiries="losses")
 _MAX_LOSSES: Final = 3
 _ROUNDS: Final = 12
+MAX_WAIT_S: Final = 300
+"""Seconds after its request at which an inspection fails if it still waits for an inspector, or for its turn in one."""
+NOT_IN_TIME: Final = "No inspector was available in time; retry later."
 _LOST: Final = InspectionLost("Every worker that started this inspection ended before the inspection was done.")
-_TIMED_OUT: Final = Environment("No inspector was available in time; retry later.")
+_TIMED_OUT: Final = Environment(NOT_IN_TIME)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.ledger import store_rotation
 from shared.queue.leases import Lease, LeasedCollection
-from shared.states import retry_delay_s
+from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, retry_delay_s
 from shared.storage.mongo import Db, Document, translate_errors
 
 LEASES: Final = LeasedCollection(
@@ -21,6 +21,8 @@ LEASES: Final = LeasedCollection(
     set_on_requeue={"updated_at": "$$NOW"},
     releases="releases",
 )
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Maximum total size, in bytes, of the originals in a claim, unless the caller sets another limit."""
 _ROUNDS: Final = 12
 _STORES_PER_CLAIM: Final = 16
 _GROWING_DELAYS: Final = 6
@@ -44,14 +46,15 @@ class Claim:
         return [LEASES.lease(image) for image in self.images]
 
 
-def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
+def claim(db: Db, owner: str, size: int, lease_s: float, *, max_bytes: int = MAX_BYTES) -> Claim:
     """Claim up to ``size`` queued images, starting with the store that has not been served for the longest time.
 
-    While other stores wait, the images of one store fill at most half of a claim. An image that must be processed alone
-    is claimed alone. If other workers have claimed the chosen images first, the function chooses other images. An empty
-    claim means that no image was claimable.
+    While other stores wait, the images of one store fill at most half of a claim, in images and in bytes. An image that
+    must be processed alone is claimed alone. If other workers have claimed the chosen images first, the function
+    chooses other images. An empty claim means that no image was claimable.
 
     :param lease_s: seconds until the claim ends unless it is renewed.
+    :param max_bytes: maximum total size of the originals. A single image that is larger is claimed alone.
     :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
@@ -59,15 +62,15 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> Claim:
             turns = store_rotation.list_waiting(db, min(size, _STORES_PER_CLAIM))
             if not turns:
                 break
-            picked, stores, idle = _pick(db, turns, size)
-            if idle:
-                _defer_idle(db, idle)
-            if not picked:
+            choice = _choose(db, turns, size, max_bytes)
+            if choice.idle:
+                _defer_idle(db, choice.idle)
+            if not choice.images:
                 continue
-            store_rotation.move_to_end(db, stores)
-            images = LEASES.claim_many(db, picked, owner, lease_s)
+            store_rotation.move_to_end(db, choice.stores)
+            images = LEASES.claim_many(db, choice.images, owner, lease_s)
             if images:
-                return Claim(owner, images, full=len(picked) >= size or images[0]["work"]["solo"])
+                return Claim(owner, images, choice.full)
     return Claim(owner, [], full=False)
 
 
@@ -88,6 +91,25 @@ def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Le
     return LEASES.renew(db, owner, leases, lease_s)
 
 
+def begin_solo(db: Db, owner: str, lease: Lease) -> bool:
+    """Record that the processing of an image begins that is processed alone.
+
+    If the process dies before it stores a result, ``expire_leases`` counts the attempt.
+
+    :returns: whether ``owner`` still holds the image. If not, it must not be processed.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        begun = db.images.update_one(LEASES.guard(owner, lease), {"$set": {"work.begun": lease.fence}})
+    return bool(begun.matched_count)
+
+
+def is_exhausted(image: Document) -> bool:
+    """Return whether so many attempts to process an image alone have failed that it fails with ``decoder_crash``."""
+    faults, losses = image["work"]["faults"], image["work"].get("losses", 0)
+    return bool(faults >= SOLO_DEATHS_ALLOWED or losses >= SOLO_LOSSES_ALLOWED)
+
+
 def release(
     db: Db,
     owner: str,
@@ -97,6 +119,7 @@ def release(
     delay: bool = True,
     solo: bool = False,
     fault: bool = False,
+    loss: bool = False,
 ) -> int:
     """Requeue images that their owner will not finish.
 
@@ -107,23 +130,24 @@ def release(
         (from 1 s to 30 s).
     :param solo: whether each image is processed alone in its next attempt, because one of them may have caused the
         failure.
-    :param fault: whether to increase the fault count of each image that was processed alone. Failures that the
-        environment causes must not be counted.
+    :param fault: whether to count the attempt (``SOLO_DEATHS_ALLOWED``) of each image that was processed alone.
+        Failures that the environment causes must not be counted.
+    :param loss: the same for an attempt in which a process was killed, perhaps by the image (``SOLO_LOSSES_ALLOWED``).
     :returns: the number of images that were still held.
     :raises StoreAway: when MongoDB does not respond.
     """
     if not leases:
         return 0
-    delays_ms = {"$switch": {"branches": [
-        {"case": {"$lte": ["$work.releases", n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_GROWING_DELAYS)
-    ], "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}  # fmt: skip
     change: dict[str, Any] = {"work.released_for": {"$literal": reason}}
     if solo:
         change["work.solo"] = True
     if fault:
-        change["work.faults"] = {"$add": ["$work.faults", {"$cond": ["$work.solo", 1, 0]}]}
+        change["work.faults"] = _increased("$work.faults", "$work.solo")
+    if loss:
+        change["work.losses"] = _increased("$work.losses", "$work.solo")
     stores = _stores(db, LEASES.guard_many(owner, leases))
-    released = LEASES.release(db, owner, leases, delay_ms=delays_ms if delay else 0, change=change)
+    delay_ms = _growing_delay_ms("$work.releases") if delay else 0
+    released = LEASES.release(db, owner, leases, delay_ms=delay_ms, change=change)
     store_rotation.touch(db, stores)
     return released
 
@@ -131,7 +155,9 @@ def release(
 def expire_leases(db: Db, limit: int = 1000) -> int:
     """Requeue images whose lease has expired because their worker has died (called by the sweep).
 
-    Each image is processed alone in its next attempt, because one of them may have caused the death of the worker.
+    Each image is processed alone in its next attempt, because one of them may have caused the death of the worker. If
+    the processing of an image alone had begun, the attempt is counted (``SOLO_LOSSES_ALLOWED``), and the image waits
+    longer after each such attempt (from 1 s to 30 s).
 
     :param limit: maximum number of images to requeue.
     :returns: the number of images that were requeued.
@@ -143,9 +169,27 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
         return 0
     among = {"_id": {"$in": ids}}
     stores = _stores(db, among | LEASES.expired())
-    ended = LEASES.expire(db, among=among, change={"work.solo": True})
+    begun = {"$and": ["$work.solo", {"$eq": ["$work.begun", "$work.fence"]}]}
+    ended = LEASES.expire(
+        db,
+        among=among,
+        delay_ms={"$cond": [begun, _growing_delay_ms("$work.losses"), 0]},
+        change={"work.solo": True, "work.losses": _increased("$work.losses", begun)},
+    )
     store_rotation.touch(db, stores)
     return ended
+
+
+def _increased(count: str, condition: Any) -> Document:
+    """Return an expression for a count, increased by one if a condition is true. A missing count is 0."""
+    return {"$add": [{"$ifNull": [count, 0]}, {"$cond": [condition, 1, 0]}]}
+
+
+def _growing_delay_ms(count: str) -> Document:
+    """Return an expression for ``retry_delay_s`` of a count, in milliseconds. A missing count is 0."""
+    known = {"$ifNull": [count, 0]}
+    delays = [{"case": {"$lte": [known, n]}, "then": int(retry_delay_s(n) * 1000)} for n in range(_GROWING_DELAYS)]
+    return {"$switch": {"branches": delays, "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}
 
 
 def _stores(db: Db, images: Document) -> set[str]:
@@ -154,37 +198,86 @@ def _stores(db: Db, images: Document) -> set[str]:
         return {image["store_name"] for image in db.images.find(images, {"store_name": 1})}
 
 
-def _pick(db: Db, turns: list[Document], size: int) -> tuple[list[str], list[str], list[Document]]:
-    """Choose the images for one claim.
+@dataclass(slots=True)
+class _Choice:
+    """The images to claim, by id, and the stores that they belong to.
 
-    :returns: the ids of the images, the stores that they belong to, and those of ``turns`` (see ``store_rotation``)
-        whose stores have no claimable image.
+    ``idle`` are the turns (see ``store_rotation``) of stores without a claimable image. ``full`` is the attribute of
+    the claim.
     """
-    claimable: list[tuple[Document, list[str]]] = []
-    idle: list[Document] = []
+
+    images: list[str]
+    stores: list[str]
+    idle: list[Document]
+    full: bool = False
+
+    def add(self, store: str, images: list[str]) -> None:
+        """Add images of a store."""
+        if images:
+            self.images += images
+            self.stores.append(store)
+
+
+@dataclass(slots=True)
+class _Room:
+    """What fits into a claim besides the images that have been chosen."""
+
+    images: int
+    bytes: int
+
+    def take(self, rows: list[Document], images: int, size: int, *, least: int = 0) -> list[str]:
+        """Move the first rows to the claim that fit into it and into a share, and return their ids.
+
+        :param images: maximum number of images in the share.
+        :param size: maximum bytes of the share.
+        :param least: number of images to take regardless of their bytes.
+        """
+        images, size = min(images, self.images), min(size, self.bytes)
+        taken = total = 0
+        for row in rows[:images]:
+            if taken >= least and total + row["file_size"] > size:
+                break
+            taken += 1
+            total += row["file_size"]
+        self.images -= taken
+        self.bytes -= total
+        ids = [row["_id"] for row in rows[:taken]]
+        del rows[:taken]
+        return ids
+
+
+def _choose(db: Db, turns: list[Document], size: int, max_bytes: int) -> _Choice:
+    """Choose the images for one claim. Of each store, only as many images are read as the claim can still hold."""
+    choice, room = _Choice([], [], []), _Room(size, max_bytes)
+    left: dict[str, list[Document]] = {}
     for turn in turns:
-        found = db.images.find({**LEASES.claimable(), "store_name": turn["_id"]}, {"work.solo": 1}, hint="claimable")
-        rows = list(found.sort("_id", 1).limit(size).batch_size(size))
+        rows = _find_claimable(db, turn["_id"], room.images)
         if not rows:
-            idle.append(turn)
+            choice.idle.append(turn)
             continue
         if rows[0]["work"]["solo"]:
-            if not claimable:  # no earlier store has a claimable image, and this image must be claimed alone
-                return [rows[0]["_id"]], [turn["_id"]], idle
+            if not left:  # no earlier store has a claimable image, and this image must be claimed alone
+                return _Choice([rows[0]["_id"]], [turn["_id"]], choice.idle, full=True)
             continue
-        claimable.append((turn, [row["_id"] for row in rows if not row["work"]["solo"]]))
-    half = max(1, size // 2)
-    share = size if len(claimable) == 1 else half
-    picked: list[str] = []
-    stores: list[str] = []
-    for turn, ids in claimable:
-        part = ids[: min(share, size - len(picked))]
-        if part:
-            picked += part
-            stores.append(turn["_id"])
-    for _, ids in claimable:  # fill the remaining places with further images of these stores
-        picked += ids[share : share + size - len(picked)]
-    return picked, stores, idle
+        together = [row for row in rows if not row["work"]["solo"]]
+        part = room.take(together, max(1, size // 2), max_bytes // 2, least=0 if left else 1)
+        choice.add(turn["_id"], part)
+        left[turn["_id"]] = together
+        if room.images <= 0 or room.bytes <= 0:
+            break
+        if not part and together[0]["file_size"] > room.bytes:
+            break  # this store is served first in the next claim, so its large image does not wait long
+    for store, rows in left.items():  # fill the remaining room with further images of these stores
+        choice.add(store, room.take(rows, size, max_bytes))
+    choice.full = room.images <= 0 or any(left.values())
+    return choice
+
+
+def _find_claimable(db: Db, store: str, limit: int) -> list[Document]:
+    """Return the oldest claimable images of a store, with the fields that a claim depends on."""
+    fields = {"work.solo": 1, "file_size": 1}
+    found = db.images.find({**LEASES.claimable(), "store_name": store}, fields, hint="claimable")
+    return list(found.sort("_id", 1).limit(limit).batch_size(limit))
 
 
 def _defer_idle(db: Db, idle: list[Document]) -> None:

@@ -110,6 +110,11 @@ class LeasedCollection:
         with translate_errors():
             return self.collection(db).find_one(self.claimable(), {"_id": 1}, hint="claimable") is not None
 
+    def holds(self, db: Db, owner: str, lease: Lease) -> bool:
+        """Return whether ``owner`` still holds this lease according to the database."""
+        with translate_errors():
+            return self.collection(db).find_one(self.guard(owner, lease), {"_id": 1}) is not None
+
     def claim_one(self, db: Db, document_id: str, owner: str, lease_s: float) -> Document | None:
         """Claim one queued document, in one round trip.
 
@@ -174,7 +179,7 @@ class LeasedCollection:
         """
         if not leases:
             return 0
-        fields = self._requeue(not_before={"$add": ["$$NOW", delay_ms]}, counter=self.releases) | dict(change or {})
+        fields = self._requeue(delay_ms, self.releases) | dict(change or {})
         with translate_errors():
             return self.collection(db).update_many(self.guard_many(owner, leases), [{"$set": fields}]).modified_count
 
@@ -183,6 +188,7 @@ class LeasedCollection:
         db: Db,
         *,
         among: Mapping[str, Any] | None = None,
+        delay_ms: int | Document = 0,
         change: Mapping[str, Any] | None = None,
         max_expiries: int | None = None,
         exhausted: Mapping[str, Any] | None = None,
@@ -190,6 +196,8 @@ class LeasedCollection:
         """Requeue documents whose lease has expired because their worker has died (called by the sweep).
 
         :param among: filter for the documents to consider; by default, all documents.
+        :param delay_ms: milliseconds until the documents can be claimed again, as a number or as an aggregation
+            expression over the document.
         :param change: additional fields (full paths) to set, with their values as aggregation expressions.
         :param max_expiries: number of expired leases after which a document is not requeued any more. It is compared
             with the field that the attribute ``expiries`` names.
@@ -197,7 +205,7 @@ class LeasedCollection:
             expressions. They include ``status``.
         :returns: the number of documents whose lease had expired, whether they were requeued or not.
         """
-        fields = self._requeue(not_before="$$NOW", counter=self.expiries) | dict(change or {})
+        fields = self._requeue(delay_ms, self.expiries) | dict(change or {})
         if max_expiries is not None:
             if self.expiries is None:
                 raise TypeError(f"the collection {self.name} does not count expired leases")
@@ -219,11 +227,11 @@ class LeasedCollection:
             fence: {"$add": [f"${fence}", 1]},
         }
 
-    def _requeue(self, *, not_before: Any, counter: str | None) -> Document:
+    def _requeue(self, delay_ms: int | Document, counter: str | None) -> Document:
         fields: Document = {
             "status": _QUEUED,
             **self.unheld(),
-            self.path("not_before"): not_before,
+            self.path("not_before"): {"$add": ["$$NOW", delay_ms]},
             **self.set_on_requeue,
         }
         if counter is not None:

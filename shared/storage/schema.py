@@ -63,6 +63,10 @@ class Work(me.EmbeddedDocument):
     releases = me.IntField(required=True, min_value=0, initial=0)
     released_for = me.StringField()
     faults = me.IntField(required=True, min_value=0, initial=0)
+    # These fields are for images that are processed alone, and are missing at first: the number of attempts in which
+    # the process died for an unknown reason, and the fence of the last attempt that was begun.
+    losses = me.IntField(min_value=0)
+    begun = me.IntField(min_value=1)
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
     generation = me.IntField(required=True, min_value=0, initial=0)

@@ -120,6 +120,15 @@ class LeaseContract:
         assert queue.renew(db, "b", [kept, again]) == set()
         assert queue.renew(db, "a", [kept, lost, again]) == {kept, again}
 
+    def test_the_database_knows_whether_a_lease_is_held(self, db: Db, queue: LeasedQueue) -> None:
+        queue.add(db, 1)
+        (lease,) = queue.claim(db, "a", 1)
+        assert queue.leases.holds(db, "a", lease)
+        assert not queue.leases.holds(db, "b", lease)
+        assert not queue.leases.holds(db, "a", Lease(lease.id, lease.fence + 1))
+        queue.release(db, "a", [lease])
+        assert not queue.leases.holds(db, "a", lease)
+
     def test_a_lost_claim_cannot_store_a_result(self, db: Db, queue: LeasedQueue) -> None:
         queue.add(db, 1)
         (lost,) = queue.claim(db, "a", 1)
@@ -193,6 +202,7 @@ class LeaseContract:
             lambda: queue.release(db, "a", [lease]),
             lambda: queue.expire(db),
             lambda: queue.has_claimable(db),
+            lambda: queue.leases.holds(db, "a", lease),
         ):
             with pytest.raises(StoreAway):
                 call()

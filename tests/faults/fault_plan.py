@@ -1,7 +1,9 @@
 """A folder of marker files that says where the services under test must fail.
 
-``kill/<failpoint>`` kills the first process that reaches the failpoint, ``stop/<failpoint>`` freezes it, and ``crash/<sha256>``
-crashes every process that decodes the image with this digest. Only ``injected/sitecustomize.py`` reads the folder.
+``kill/<failpoint>`` kills the first process that reaches the failpoint, and ``stop/<failpoint>`` freezes it. ``crash/<sha256>``
+crashes every process that decodes the image with this digest, ``hang/<sha256>`` lets every process hang that reads its header,
+and ``crash-model/<width>x<height>`` crashes every process whose model gets an image of this size. Only
+``injected/sitecustomize.py`` reads the folder.
 """
 
 from pathlib import Path
@@ -29,7 +31,7 @@ class FaultPlan:
     def __init__(self, folder: Path) -> None:
         """Create the folders."""
         self.folder = folder
-        for name in ("kill", "stop", "stopped", "crash"):
+        for name in ("kill", "stop", "stopped", "crash", "hang", "crash-model"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def kill_at(self, point: str) -> None:
@@ -43,6 +45,14 @@ class FaultPlan:
     def crash_on(self, sha256: str) -> None:
         """Crash every process that decodes the image with this digest."""
         (self.folder / "crash" / sha256).touch()
+
+    def hang_on(self, sha256: str) -> None:
+        """Let every process hang that reads the header of the image with this digest, or decodes it."""
+        (self.folder / "hang" / sha256).touch()
+
+    def crash_model_on(self, size: tuple[int, int]) -> None:
+        """Crash every process whose model gets an image of this width and height."""
+        (self.folder / "crash-model" / f"{size[0]}x{size[1]}").touch()
 
     def stopped(self, point: str) -> int | None:
         """Return the pid of the process that is frozen at a failpoint, or None when no process has reached it."""

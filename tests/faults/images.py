@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 SIZE: Final = (320, 240)
+MODEL_CRASHING_SIZE: Final = (312, 232)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ def draw_crashing_image(generator: random.Random, extension: str) -> UploadImage
     with Image.open(io.BytesIO(valid.data)) as image:
         encoded = _encode(image.convert("RGB"), extension)
     return UploadImage(encoded.data, extension, "decoder_crash")
+
+
+def draw_hanging_image(generator: random.Random) -> UploadImage:
+    """Return a JPEG for ``FaultPlan.hang_on``: a process that reads its header hangs."""
+    return draw_crashing_image(generator, "jpg")
+
+
+def draw_model_crashing_image(generator: random.Random) -> UploadImage:
+    """Return a JPEG for ``FaultPlan.crash_model_on(MODEL_CRASHING_SIZE)``: a process whose model gets it crashes."""
+    with Image.open(io.BytesIO(draw_valid_image(generator).data)) as image:
+        encoded = _encode(image.convert("RGB").crop((0, 0, *MODEL_CRASHING_SIZE)), "jpg")
+    return UploadImage(encoded.data, "jpg", "decoder_crash")
 
 
 def make_decompression_bomb(generator: random.Random) -> UploadImage:

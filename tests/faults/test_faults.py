@@ -11,11 +11,21 @@ import httpx
 import psutil
 import pytest
 
+from shared.ids import image_id
 from shared.ledger import audit
+from shared.states import SOLO_LOSSES_ALLOWED
 from shared.storage.blob_keys import batch_prefix, original_key, spool_key
 from tests.faults.fault_injector import FaultCounts, FaultInjector
 from tests.faults.fault_plan import FAILPOINTS
-from tests.faults.images import UploadImage, draw_crashing_image, draw_valid_image, make_decompression_bomb
+from tests.faults.images import (
+    MODEL_CRASHING_SIZE,
+    UploadImage,
+    draw_crashing_image,
+    draw_hanging_image,
+    draw_model_crashing_image,
+    draw_valid_image,
+    make_decompression_bomb,
+)
 from tests.faults.oracle import verify, wait_until_terminal
 from tests.faults.services import HARD_LIMIT_S, LEASE_S, FaultStack
 from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
@@ -108,6 +118,28 @@ def test_only_the_harmful_images_fail(stack: FaultStack, load: UploadLoad) -> No
     verdict = verify(stack, load)
     assert verdict.problems == []
     assert verdict.harmful == 3
+
+
+def test_images_that_crash_or_hang_the_worker_fail_and_the_others_are_done(stack: FaultStack, load: UploadLoad) -> None:
+    generator = random.Random(f"{SEED} worker")
+    crashing, hanging = draw_model_crashing_image(generator), draw_hanging_image(generator)
+    stack.plan.crash_model_on(MODEL_CRASHING_SIZE)
+    stack.plan.hang_on(hanging.sha256)
+    batch = load.send([draw_valid_image(generator), crashing, hanging, draw_valid_image(generator)])
+    ids = [image_id(batch.batch_id, index) for index in range(4)]
+    images = stack.db.images
+    images.update_one({"_id": ids[1]}, {"$set": {"work.losses": SOLO_LOSSES_ALLOWED - 2}})  # all of them would take minutes
+
+    def is_closed_without_delays() -> bool:
+        images.update_many({"_id": {"$in": ids}, "status": "queued"}, [{"$set": {"work.not_before": "$created_at"}}])
+        return is_closed(stack, batch)
+
+    wait_until(is_closed_without_delays, 900, "the batch is closed")
+    found = [images.find_one({"_id": name}) or {} for name in ids]
+    assert [image["status"] for image in found] == ["done", "failed", "failed", "done"]
+    assert [image["error"]["code"] for image in found[1:3]] == ["decoder_crash"] * 2
+    assert [found[index]["work"].get("losses", 0) for index in (0, 1, 3)] == [0, SOLO_LOSSES_ALLOWED, 0]
+    assert verify(stack, load).problems == []
 
 
 def test_nothing_is_lost_or_doubled_under_kills_at_every_failpoint_and_at_random(stack: FaultStack, load: UploadLoad) -> None:

@@ -8,7 +8,8 @@ that, because another worker may be free to process those images.
 
 An image must be tried alone if it had no result when its previous claim ended because the worker died, a time limit
 passed, or a bug occurred. Then all steps except detection are executed in the sandbox process. No other image is
-processed at the same time, so any failure is caused by this image.
+processed at the same time, so any failure is caused by this image. ``shared.states`` says how many failures are
+allowed.
 """
 
 import hashlib
@@ -17,8 +18,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -26,41 +27,35 @@ from shared import failpoints
 from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
 from shared.ids import batch_of
-from shared.ledger import claims, closing, results
-from shared.ledger.results import Result
-from shared.queue.leases import Lease
-from shared.storage.blob_keys import image_prefix, spool_key, variant_key
+from shared.ledger import claims, closing
+from shared.storage.blob_keys import spool_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
-from worker.images.stages import DecodedGroup, DetectedGroup, Fault, ImageStages, LoadedImage
+from worker.images.group_writer import GroupWriter
+from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
+from worker.sandbox.parent import SandboxKilled
 from worker.spools import originals
 from worker.spools.settler import Settler
 from worker.vision.detection.detect import Detector
-from worker.vision.errors import VisionError
-from worker.vision.image_steps import PreparedImage
 
 _log = logging.getLogger("shelfsight.error")
 _ABORT_WAIT_S: Final = 5.0
-"""Seconds that an aborted claim waits for a group whose results are being stored."""
+"""Seconds that an aborted task waits for a group whose results are being stored, and for the claim ahead. It waits at
+most for a quarter of the time that it has left until the hard time limit."""
 
 
 @dataclass(slots=True)
-class LoadedClaim:
-    """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
+class _ClaimAhead:
+    """A claim that a thread makes and loads while the main thread processes the previous one.
 
-    ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
-    pending result of decoding the first group. It is None if there are no images, or if the only image is tried alone.
+    ``claimed`` is set when the claim has been made. If the main thread sets ``abandoned``, nobody will process the
+    claim.
     """
 
-    claim: claims.Claim
-    groups: list[list[LoadedImage]]
-    first_group: Future[DecodedGroup] | None = None
-
-    @property
-    def is_solo(self) -> bool:
-        """Whether the claim has only one image, which must be tried alone. Other claims never have such images."""
-        return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
+    loading: Future[LoadedClaim] = field(init=False)
+    claimed: claims.Claim | None = None
+    abandoned: bool = False
 
 
 class ImagePipeline:
@@ -76,6 +71,7 @@ class ImagePipeline:
         self._detector, self._owner = detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
+        self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._settler = Settler(stores)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
@@ -93,46 +89,56 @@ class ImagePipeline:
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
         """
         until = time.monotonic() + seconds
-
-        def claim_next() -> LoadedClaim:
-            loaded = self.claim_next()
-            if loaded.claim.full:
-                publish_wakeup()
-            return loaded
-
-        ahead: Future[LoadedClaim] | None = self._claimer.submit(claim_next)
+        ahead: _ClaimAhead | None = self._claim_ahead(publish_wakeup)
 
         def claim_ahead() -> None:
             nonlocal ahead
             if time.monotonic() < until:
-                ahead = self._claimer.submit(claim_next)
+                ahead = self._claim_ahead(publish_wakeup)
 
         try:
             while ahead is not None:
-                loaded, ahead = ahead.result(), None
+                loaded, ahead = ahead.loading.result(), None
                 if not loaded.claim.images:
                     return False
                 self.process(loaded, claim_ahead)
                 if loaded.is_solo:
                     claim_ahead()
-        finally:
-            if ahead is not None:  # processing ended early, so the claim taken in advance will not be processed
-                self._release_ahead(ahead)
+        except BaseException as error:
+            if ahead is not None:
+                self._abandon(ahead, is_hanging=isinstance(error, SoftTimeLimitExceeded))
+            raise
         return True
 
-    def claim_next(self) -> LoadedClaim:
+    def _claim_ahead(self, publish_wakeup: Callable[[], object]) -> _ClaimAhead:
+        ahead = _ClaimAhead()
+
+        def claim_next() -> LoadedClaim:
+            loaded = self.claim_next(ahead)
+            if loaded.claim.full:
+                publish_wakeup()
+            return loaded
+
+        ahead.loading = self._claimer.submit(claim_next)
+        return ahead
+
+    def claim_next(self, ahead: _ClaimAhead | None = None) -> LoadedClaim:
         """Claim the next images, start to renew their leases, store their originals, and start to decode them.
 
         Whenever this method raises an error, the images that it has claimed are released.
 
+        :param ahead: the state of the claim, if the main thread can abandon it.
         :raises ShelfsightError: when images could not be claimed, or their originals could not be stored.
-        :raises RuntimeError: when the decoding threads were closed, either because ``stop`` was called, or because the
-            previous claim was aborted during this call.
+        :raises RuntimeError: when ``stop`` was called, or the claim or the previous one was aborted during this call.
         """
         self._identity.check()
-        worker = self._settings.worker
-        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s)
+        worker, ahead = self._settings.worker, ahead or _ClaimAhead()
+        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s, max_bytes=worker.claim_bytes)
         self._leases.hold(claim.leases, worker.hard_limit_s)
+        ahead.claimed = claim
+        if ahead.abandoned:
+            self._release(claim.images, "not_begun", delay=False)
+            raise RuntimeError("the claim was abandoned")
         if claim.images:
             failpoints.reach("4-claimed")
         try:
@@ -141,13 +147,16 @@ class ImagePipeline:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
             self._release(claim.images, code)
             raise
-        stages = self._stages
+        loaded, stages = LoadedClaim(claim), self._stages
+        if loaded.is_solo:  # only the sandbox looks at the content of this image
+            loaded.groups = [images]
+            return loaded
         try:
-            loaded = LoadedClaim(claim, stages.split(images))
+            loaded.groups = stages.split(images)
         except Exception as error:  # one of the images triggered a bug in this program
-            self._release(claim.images, type(error).__name__, solo=True, fault=True)
+            self._release(claim.images, type(error).__name__, solo=True)
             raise
-        if loaded.groups and not loaded.is_solo:
+        if loaded.groups:
             try:
                 loaded.first_group = stages.start_decoding(loaded.groups[0])
             except RuntimeError:  # the previous claim was aborted, which closed these stages
@@ -159,7 +168,8 @@ class ImagePipeline:
         """Process the images of a claim, and release those that have no result at the end or at the time limit.
 
         A failure caused by the environment never counts against an image. After any other failure, each unfinished
-        image will be tried alone. But if the image was already being tried alone, the failure counts against it.
+        image will be tried alone. But if the image was already being tried alone, the failure counts against it. The
+        time limit counts, too, unless only the storage of its files and its result did not end.
 
         :param at_last_group: called before detection on the last group, so that the caller can claim the next images
             meanwhile. It is not called for an image that is tried alone.
@@ -168,11 +178,14 @@ class ImagePipeline:
         left = {image["_id"]: image for image in claim.images}
         try:
             self._write_groups(self._detect_groups(loaded, at_last_group), left)
+        except SandboxKilled as error:  # perhaps because the image needs too much memory
+            _log.warning("unfinished images were released because their sandbox process was killed")
+            self._release(left.values(), error.code, solo=True, loss=True)
         except Environment as error:
             _log.warning("unfinished images were released after an environment error: %s", error.code, exc_info=error)
             self._release(left.values(), error.code)
         except SoftTimeLimitExceeded:
-            self._release(left.values(), "time_limit", delay=False, solo=True)
+            self._release(left.values(), "time_limit", delay=False, solo=True, fault=not loaded.is_processed)
             self._replace_stages()
             raise
         except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
@@ -198,13 +211,10 @@ class ImagePipeline:
     def _is_held(self, image: Document) -> bool:
         return self._leases.holds(claims.LEASES.lease(image))
 
-    def _confirm_held(self, image: Document) -> bool:
-        """Ask the database whether the claim on an image is still held. If it is not, drop its lease."""
-        lease = claims.LEASES.lease(image)
-        if self._is_held(image) and claims.renew(self._db, self._owner, [lease], self._settings.worker.lease_s):
-            return True
-        self._leases.drop([lease])
-        return False
+    @property
+    def _abort_wait_s(self) -> float:
+        worker = self._settings.worker
+        return min(_ABORT_WAIT_S, (worker.hard_limit_s - worker.soft_limit_s) / 4)
 
     def _replace_stages(self) -> None:
         """Replace the threads that decode, finish, and write images.
@@ -239,7 +249,10 @@ class ImagePipeline:
                 continue
             if hashlib.sha256(data).hexdigest() == image["sha256"]:
                 return LoadedImage(image, data)
-        if not self._confirm_held(image):  # otherwise, the files may be gone because the batch was deleted
+        lease = claims.LEASES.lease(image)
+        # A deletion raises the fence before it deletes the bytes, and the lease keeper has not noticed it yet.
+        if not claims.LEASES.holds(self._db, self._owner, lease):
+            self._leases.drop([lease])
             return LoadedImage(image, fault=("lease_lost", ""))
         self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
         _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
@@ -254,7 +267,8 @@ class ImagePipeline:
         """
         until = time.monotonic() + self._settings.worker.soft_limit_s / 2
         if loaded.is_solo:
-            yield self._stages.process_solo(loaded.groups[0][0])
+            loaded.detected = self._stages.process_solo(loaded.groups[0][0], self._begin_solo)
+            yield loaded.detected
             return
         # Remove the reference from the claim, because it would keep the decoded group in memory after detection.
         decoding, loaded.first_group = loaded.first_group, None
@@ -279,66 +293,38 @@ class ImagePipeline:
             for group in groups:
                 if writing is not None:
                     _remove(left, writing.result())
-                writing = self._writer.submit(self._write_group, group)
+                writing = self._writer.submit(self._group_writer.write, group)
         except BaseException:
             # Raise the error that caused the abort, and ignore errors that follow from it. If the group
             # is stored too late, the fence prevents it from changing anything.
             with suppress(Exception):
-                _remove(left, writing.result(_ABORT_WAIT_S) if writing is not None else set())
+                _remove(left, writing.result(self._abort_wait_s) if writing is not None else set())
             raise
         if writing is not None:
             _remove(left, writing.result())
 
-    def _write_group(self, group: DetectedGroup) -> set[str]:
-        """Write the files of a group and store its results.
+    def _begin_solo(self, image: Document) -> bool:
+        lease = claims.LEASES.lease(image)
+        if claims.begin_solo(self._db, self._owner, lease):
+            return True
+        self._leases.drop([lease])
+        return False
 
-        :returns: the ids of the images whose results were stored.
-        """
-        files: list[tuple[str, list[Any]]] = []
-        group_results = [_failure(image, fault) for image, fault in group.failed]
-        for image, finishing in group.finishing:
-            try:
-                prepared = finishing.result()
-            except VisionError as error:  # raised only for an image that is tried alone
-                group_results.append(_failure(image, (error.code, error.detail)))
-                continue
-            group_results.append(self._success(image, prepared))
-            if self._is_held(image):
-                fence = image["work"]["fence"]
-                files += [(variant_key(image["_id"], fence, name), [data]) for name, data in prepared.files.items()]
-        self._blobs.write_many(files)
-        failpoints.reach("5-variants-written")
-        held = [result for result in group_results if self._leases.holds(Lease(result.image_id, result.fence))]
-        failpoints.reach("6-before-finish")
-        stored = results.finish(self._db, self._owner, held)
-        failpoints.reach("6-finished")
-        self._publish([result for result in held if result.image_id in stored and result.error is None])
-        return stored
+    def _abandon(self, ahead: _ClaimAhead, *, is_hanging: bool) -> None:
+        """Release the images of a claim that was made in advance, because the processing of the previous one ended.
 
-    def _success(self, image: Document, prepared: PreparedImage) -> Result:
-        model = self._detector.info if image["work"]["detect"] else None
-        return Result(
-            image["_id"], image["work"]["fence"], prepared.fields | {"model": model}, stored=_is_stored(image)
-        )
-
-    def _publish(self, done: list[Result]) -> None:
-        """Publish the variants of done images, so that a plain file server can serve them.
-
-        The results of these images are already stored, so a failure here must not affect the results or the claim.
+        :param is_hanging: whether the claim ahead may be what has exceeded the time limit.
         """
         try:
-            for result in done:
-                self._blobs.publish(image_prefix(result.image_id), str(result.fence))
-        except Exception as error:  # noqa: BLE001 -- the web process serves the variants until the sweep publishes them
-            _log.warning("the variants of done images were not published: %s", type(error).__name__, exc_info=error)
-
-    def _release_ahead(self, ahead: Future[LoadedClaim]) -> None:
-        """Release the images of a claim that was made in advance, while the previous claim was still being processed.
-
-        The images cannot be processed here, because the processing of the previous claim ended early.
-        """
-        try:
-            loaded = ahead.result(self._settings.worker.lease_s)
+            loaded = ahead.loading.result(self._abort_wait_s)
+        except TimeoutError:
+            ahead.abandoned = True  # from now on, the thread itself releases what it claims
+            if ahead.claimed is not None:
+                reason = "time_limit" if is_hanging else "not_begun"
+                self._release(ahead.claimed.images, reason, delay=is_hanging, solo=is_hanging)
+            self._claimer.shutdown(wait=False, cancel_futures=True)
+            self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
+            return
         except Exception as error:  # noqa: BLE001 -- claim_next has already released the images
             _log.warning("the next images could not be claimed in advance: %s", type(error).__name__)
             return
@@ -347,12 +333,19 @@ class ImagePipeline:
             self._replace_stages()
 
     def _release(
-        self, images: Iterable[Document], reason: str, *, delay: bool = True, solo: bool = False, fault: bool = False
+        self,
+        images: Iterable[Document],
+        reason: str,
+        *,
+        delay: bool = True,
+        solo: bool = False,
+        fault: bool = False,
+        loss: bool = False,
     ) -> None:
         leases = [claims.LEASES.lease(image) for image in images]
         self._leases.drop(leases)
         try:
-            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault)
+            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss)
         except Environment:
             return  # the leases will expire
 
@@ -363,15 +356,6 @@ class ImagePipeline:
         except Environment:
             return  # the sweep will close the batches
         self._settler.submit(closed)
-
-
-def _failure(image: Document, fault: Fault) -> Result:
-    return Result(image["_id"], image["work"]["fence"], {"model": None}, fault, stored=_is_stored(image))
-
-
-def _is_stored(image: Document) -> bool:
-    """Return whether this claim or an earlier one has stored the original of an image and verified it."""
-    return bool(image["work"].get("stored"))
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

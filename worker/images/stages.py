@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from shared import failpoints
+from shared.ledger import claims
+from shared.ledger.claims import Claim
 from shared.settings import Settings
-from shared.states import SOLO_DEATHS_ALLOWED
 from shared.storage.mongo import Document
 from worker.sandbox.parent import Sandbox
 from worker.sandbox.requests import FinishImage, PrepareImage
@@ -59,6 +60,36 @@ class DetectedGroup:
 
     failed: list[tuple[Document, Fault]]
     finishing: list[tuple[Document, Future[PreparedImage]]]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last step for each image has ended."""
+        return all(finishing.done() for _, finishing in self.finishing)
+
+
+@dataclass(slots=True)
+class LoadedClaim:
+    """A claim whose originals are already stored under their own keys. It has no images if nothing was claimable.
+
+    ``groups`` contains the images, divided into the groups in which they will be processed. ``first_group`` is the
+    pending result of decoding the first group. It is None if there are no images, or if the only image is tried alone.
+    ``detected`` is set for an image that is tried alone, once the model has processed it.
+    """
+
+    claim: Claim
+    groups: list[list[LoadedImage]] = field(default_factory=list)
+    first_group: Future[DecodedGroup] | None = None
+    detected: DetectedGroup | None = None
+
+    @property
+    def is_solo(self) -> bool:
+        """Whether the claim has only one image, which must be tried alone. Other claims never have such images."""
+        return len(self.claim.images) == 1 and bool(self.claim.images[0]["work"]["solo"])
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether the only image of a claim was processed, so that only its files and its result are to be stored."""
+        return self.detected is not None and self.detected.is_finished
 
 
 class ImageStages:
@@ -118,16 +149,22 @@ class ImageStages:
         ]
         return DetectedGroup(decoded.failed, finishing)
 
-    def process_solo(self, loaded: LoadedImage) -> DetectedGroup:
-        """Process an image that must be tried alone. Everything except the model runs in the sandbox."""
+    def process_solo(self, loaded: LoadedImage, begin: Callable[[Document], bool]) -> DetectedGroup:
+        """Process an image that must be tried alone. Everything except the model runs in the sandbox.
+
+        :param begin: called before the first step, unless the image fails without being processed. If it returns False,
+            the image is skipped.
+        """
         image = loaded.image
         if not self._is_held(image):
             return DetectedGroup([], [])
         fault = loaded.fault
-        if fault is None and image["work"]["faults"] >= SOLO_DEATHS_ALLOWED:
+        if fault is None and claims.is_exhausted(image):
             fault = ("decoder_crash", CODES["decoder_crash"])
         if fault is not None:
             return DetectedGroup([(image, fault)], [])
+        if not begin(image):
+            return DetectedGroup([], [])
         prepared = self._decoder.submit(self._prepare, loaded, sandboxed=True).result()
         if not isinstance(prepared, PreparedImage):
             return DetectedGroup([(image, prepared)], [])
@@ -169,6 +206,7 @@ class ImageStages:
                 decoded.prepared.append((loaded.image, outcome))
             else:
                 decoded.failed.append((loaded.image, outcome))
+        for loaded in group:
             loaded.data = b""
         return decoded
 

@@ -1,8 +1,8 @@
 """Process inspections: fetch the image, process it, store the result, and notify the web processes that wait for it.
 
 Each inspection runs in its own thread, so a slow source does not delay other inspections. The threads take turns in
-using the resources that they share: the sandbox processes, the model, and the dreamer. Untrusted images are decoded and
-augmented in the sandbox processes.
+using the resources that they share: the sandbox processes, the model, and the dreamer (see ``Attempt``). Untrusted
+images are decoded and augmented in the sandbox processes.
 """
 
 import hashlib
@@ -12,12 +12,14 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
+
+import pymongo
 
 from shared.bootstrap import Stores
 from shared.errors import BadPicture, Busy, Environment, NotAnImage, ShelfsightError, StoreAway
@@ -27,9 +29,12 @@ from shared.inspections.jobs import Job, Validators
 from shared.inspections.notifications import Publisher
 from shared.inspections.recipes import Augment, Dream
 from shared.media_types import sniff
+from shared.queue.leases import Lease
+from shared.states import SOLO_DEATHS_ALLOWED
 from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM
+from worker.inspections.attempt import Attempt
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox import requests
 from worker.sandbox.parent import Sandbox
@@ -48,6 +53,8 @@ _MAX_DELAY_S: Final = 5.0
 _RETRY_FOR_S: Final = 120
 """Seconds during which an inspection is retried after failures that it did not cause. If such a failure occurs later,
 the inspection fails with its code."""
+_RELEASE_S: Final = 5.0
+"""Maximum seconds to release the other inspections before the process ends."""
 _BLOCK: Final = 4096
 """Minimum number of bytes that a file occupies on a disk."""
 _NO_IMAGE_CODES: Final = {"unsupported_format", "empty"}
@@ -86,13 +93,15 @@ class InspectionPipeline:
         # These threads live as long as the pipeline because a sandbox process is killed when the
         # thread that started it ends.
         self._sandbox_threads = ThreadPoolExecutor(_SANDBOXES, thread_name_prefix="sandbox")
-        self._describing = threading.Semaphore(_SANDBOXES)
-        self._detecting, self._dreaming = threading.Lock(), threading.Lock()
+        self._sandboxing, self._describing = threading.Semaphore(_SANDBOXES), threading.Semaphore(_SANDBOXES)
+        self._detecting, self._dreaming = threading.Semaphore(1), threading.Semaphore(1)
+        # A sandbox ends its child by itself, so this limit is never reached.
+        self._sandbox_limit_s = worker.hard_limit_s + SOLO_DEATHS_ALLOWED * worker.child_timeout_s
         self._due_at = 0.0
         self._changed = threading.Event()
         lease_s = settings.inspect.lease_s
         self._running = LeaseKeeper(
-            lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, _replace_process
+            lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, self._replace_process
         )
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- see the docstring
@@ -114,8 +123,9 @@ class InspectionPipeline:
                 self._changed.clear()
                 room = inspect.at_once - len(self._running.leases())
                 for job in jobs.claim(self._db, self._owner, room, inspect.lease_s) if room else []:
-                    self._running.hold([job.lease], self._settings.worker.hard_limit_s)
-                    threading.Thread(target=self._run, args=(job,), name=f"inspect-{job.id[:6]}", daemon=True).start()
+                    attempt = Attempt(job, self._running, self._settings.worker.hard_limit_s)
+                    name = f"inspect-{job.id[:6]}"
+                    threading.Thread(target=self._run, args=(attempt,), name=name, daemon=True).start()
                 if not self._running.leases() and time.monotonic() > self._due_at:
                     return False
                 self._changed.wait(_POLL_S)
@@ -136,28 +146,30 @@ class InspectionPipeline:
         with suppress(ShelfsightError):  # if the release fails, the leases will expire
             jobs.release(self._db, self._owner, self._running.leases())
 
-    def _run(self, job: Job) -> None:
+    def _run(self, attempt: Attempt) -> None:
+        job = attempt.job
         try:
-            self._inspect(job)
+            self._inspect(attempt)
         except Exception:  # noqa: BLE001 -- the thread must not end with an error; the lease will expire
             _log.exception("the outcome of inspection %s could not be stored because of an unexpected error", job.id)
         finally:
             self._running.drop([job.lease])
             self._changed.set()
 
-    def _inspect(self, job: Job) -> None:
+    def _inspect(self, attempt: Attempt) -> None:
         """Process one inspection, and store its result or its error.
 
         A failure can also be caused by the environment or by the limit on concurrent fetches. If the inspection is
         then younger than ``_RETRY_FOR_S`` seconds, no error is stored. Instead, the inspection is released for a retry.
         """
-        inspect = self._settings.inspect
-        outcome = self._outcome(job)
-        if isinstance(outcome, Busy | Environment) and job.age_s < _RETRY_FOR_S:
+        inspect, job = self._settings.inspect, attempt.job
+        outcome = self._outcome(attempt)
+        age_s = attempt.age_s
+        if isinstance(outcome, Busy | Environment) and age_s < _RETRY_FOR_S:
             _log.info("an inspection was released and will be retried: %s", outcome.code, exc_info=outcome.__cause__)
             # The delay increases with each retry, so that a failing source or disk is not tried too often. The delay is
             # partly random, so that inspections do not all retry at the same time.
-            delay_s = min(_MAX_DELAY_S, 0.3 + job.age_s / 4) * random.uniform(0.7, 1.3)
+            delay_s = min(_MAX_DELAY_S, 0.3 + age_s / 4) * random.uniform(0.7, 1.3)
             jobs.release(self._db, self._owner, [job.lease], delay_s)
             # run() waits for the retry, because no wakeup is published for it.
             self._due_at = max(self._due_at, time.monotonic() + delay_s + _POLL_S)
@@ -173,23 +185,24 @@ class InspectionPipeline:
             self._delete_upload(job)
         self._notifications.publish(job.id)
 
-    def _outcome(self, job: Job) -> tuple[str, Validators] | ShelfsightError:
+    def _outcome(self, attempt: Attempt) -> tuple[str, Validators] | ShelfsightError:
         """Process an inspection. Return the id of its result and the validators of its source, or the error."""
         try:
-            return self._process(job)
+            return self._process(attempt)
         except VisionError as error:
             return NotAnImage(_NO_IMAGE) if error.code in _NO_IMAGE_CODES else BadPicture(error.detail, code=error.code)
         except ShelfsightError as error:
             return error
         except Exception:  # noqa: BLE001 -- report an error to the client, and process the next inspection
-            _log.exception("inspection %s failed because of an unexpected error", job.id)
+            _log.exception("inspection %s failed because of an unexpected error", attempt.job.id)
             return ShelfsightError("An internal error occurred while the image was processed. Retry later.")
 
-    def _process(self, job: Job) -> tuple[str, Validators]:
+    def _process(self, attempt: Attempt) -> tuple[str, Validators]:
         """Find the stored result of an inspection, or process the image and store a new result.
 
         :returns: the id of the result, and the validators to send with the next request to the source.
         """
+        job = attempt.job
         known = job.validators if job.source.sha256 is None else Validators(job.source.sha256)
         if known is not None and not self._has_result(job, known.sha256):
             known = None  # the bytes are needed, because the result was removed or another model is in use
@@ -197,7 +210,7 @@ class InspectionPipeline:
             return self._result_id(job, known.sha256), known
         image = self._fetch(job.source.url, known) if job.source.url is not None else self._read_upload(job)
         if image.validators is not known and not self._has_result(job, image.validators.sha256):
-            self._make_result(job, image)
+            self._make_result(attempt, image)
         return self._result_id(job, image.validators.sha256), image.validators
 
     def _fetch(self, url: str, known: Validators | None) -> _SourceImage:
@@ -242,15 +255,16 @@ class InspectionPipeline:
     def _result_id(self, job: Job, sha256: str) -> str:
         return results.result_id(sha256, job.recipe, None if isinstance(job.recipe, Augment) else self._detector.info)
 
-    def _make_result(self, job: Job, image: _SourceImage) -> None:
+    def _make_result(self, attempt: Attempt, image: _SourceImage) -> None:
         """Process an image as its recipe specifies, and store the result.
 
         :raises VisionError: when the image itself is at fault.
         """
+        job = attempt.job
         inspected = (
-            self._augment(image.data, job.recipe)
+            self._augment(attempt, image.data, job.recipe)
             if isinstance(job.recipe, Augment)
-            else self._describe(image.data, job.recipe.dream)
+            else self._describe(attempt, image.data, job.recipe.dream)
         )
         folder = uuid.uuid4().hex
         self._blobs.write_many([(inspection_key(folder, name), [jpeg]) for name, jpeg in inspected.files.items()])
@@ -262,24 +276,24 @@ class InspectionPipeline:
         if stored is None:
             raise StoreAway("Old files of this inspection are being removed. Retry later.", code="blobs_unavailable")
 
-    def _augment(self, data: bytes, recipe: Augment) -> ImageDescription:
-        return self._run_in_sandbox(
-            requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels)
-        )
+    def _augment(self, attempt: Attempt, data: bytes, recipe: Augment) -> ImageDescription:
+        request = requests.AugmentImage(data, recipe.names, recipe.seed, self._settings.limits.max_pixels)
+        return self._run_in_sandbox(attempt, request)
 
-    def _describe(self, data: bytes, dream: Dream | None) -> ImageDescription:
-        with self._describing:  # bounds memory use, because a decoded image can take 150 MB
-            inspected = self._run_in_sandbox(requests.DescribeImage(data, self._settings.limits.max_pixels))
-            with self._detecting:
+    def _describe(self, attempt: Attempt, data: bytes, dream: Dream | None) -> ImageDescription:
+        with attempt.turn(self._describing):  # bounds memory use, because a decoded image can take 150 MB
+            request = requests.DescribeImage(data, self._settings.limits.max_pixels)
+            inspected = self._run_in_sandbox(attempt, request)
+            with attempt.turn(self._detecting):
                 detections: list[dict[str, Any]] = self._detector.predict([inspected.rgb])[0]
             inspected.rgb = imaging.resize_for_display(inspected.rgb)
         inspected.fields |= {"detections": detections, "model": self._detector.info}
         if dream is not None:
-            inspected.files[DREAM] = imaging.encode_jpeg(self._dream(inspected.rgb, dream))
+            inspected.files[DREAM] = imaging.encode_jpeg(self._dream(attempt, inspected.rgb, dream))
             inspected.fields["effect"] = {"name": DREAM, "layer": dream.layer, "strength": dream.strength}
         return inspected
 
-    def _run_in_sandbox(self, request: "requests.Request[ImageDescription]") -> ImageDescription:
+    def _run_in_sandbox(self, attempt: Attempt, request: "requests.Request[ImageDescription]") -> ImageDescription:
         """Execute a request in a free sandbox process, and return its result.
 
         :raises VisionError: when the image itself is at fault.
@@ -292,21 +306,30 @@ class InspectionPipeline:
             finally:
                 self._free.put(sandbox)
 
-        return self._sandbox_threads.submit(execute).result()
+        with attempt.turn(self._sandboxing, self._sandbox_limit_s):
+            return self._sandbox_threads.submit(execute).result()
 
-    def _dream(self, rgb: Rgb, dream: Dream) -> Rgb:
+    def _dream(self, attempt: Attempt, rgb: Rgb, dream: Dream) -> Rgb:
         vision = self._settings.vision
-        with self._dreaming:
+        with attempt.turn(self._dreaming):
             # The dreamer is loaded on first use, because it takes memory and most installations never use it.
             if self._dreamer is None:
                 self._dreamer = Dreamer(vision.model, device=vision.device, threads=vision.threads)
             return self._dreamer.dream(rgb, dream.layer, dream.strength)
 
+    def _replace_process(self, hanging: Collection[Lease]) -> None:
+        """End this process, because a step of an inspection exceeded the hard time limit.
 
-def _replace_process() -> None:
-    """End this process, because one of its inspections exceeded the hard time limit.
+        It is not possible to end only the thread of that inspection. The other inspections are released first, so that
+        the end of the process does not count as one of their attempts. The pool then starts a new process.
 
-    It is not possible to end only the thread of that inspection. The pool then starts a new process.
-    """
-    _log.critical("an inspection exceeded the hard time limit, so this process ends and the pool replaces it")
-    os._exit(1)
+        :param hanging: the leases of the inspections that exceeded the limit. These leases expire.
+        """
+        _log.critical("a step of an inspection exceeded the hard time limit, so this process ends and is replaced")
+        try:
+            with pymongo.timeout(_RELEASE_S):
+                jobs.release(self._db, self._owner, [held for held in self._running.leases() if held not in hanging])
+        except ShelfsightError as error:
+            _log.warning("the other inspections could not be released: %s", error.code)
+        finally:
+            os._exit(1)

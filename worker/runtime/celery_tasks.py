@@ -30,6 +30,9 @@ _MODEL_RETRY_S: Final = 30.0
 """Seconds that a pool child with an unusable model waits before it ends. Then the next child tries to load the model.
 Celery may end the child earlier (``worker_proc_alive_timeout``). In this case, the next attempt is made earlier."""
 
+_START_RETRY_S: Final = 5.0
+"""Seconds that a pool child waits before it ends if it could not start for another reason."""
+
 
 class Pipeline(Protocol):
     """Claims and processes the work that is queued for one work queue."""
@@ -88,7 +91,8 @@ def run_pipeline() -> None:
     except MemoryError:
         telemetry.errors.error("the task ran out of memory, so it ends and its claims are released")
     except SoftTimeLimitExceeded:
-        telemetry.errors.error("the task exceeded its soft time limit, so it ends and its claims are released")
+        telemetry.errors.error("the task exceeded its soft time limit, so its claims are released and its process ends")
+        raise SystemExit(1) from None  # a thread of the interrupted work may still hang, and nothing else can end it
 
 
 def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sender: str, **_: Any) -> None:
@@ -97,6 +101,7 @@ def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sen
         _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0])
     except BaseException:  # noqa: BLE001 -- Celery only logs an exception that a signal receiver raises, and continues
         telemetry.errors.exception("a pool child could not start, so it ends and the pool starts a new one")
+        time.sleep(_START_RETRY_S)
         os._exit(1)  # otherwise the child would receive wakeups and do nothing
 
 

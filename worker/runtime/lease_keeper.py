@@ -1,5 +1,6 @@
 """A thread that renews the leases that a process holds. It renews them three times per lease duration."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -23,15 +24,15 @@ class LeaseKeeper:
         self,
         renew: Callable[[Sequence[Lease]], Collection[Lease]],
         lease_s: float,
-        on_overrun: Callable[[], None] | None = None,
+        on_overrun: Callable[[Collection[Lease]], None] | None = None,
     ) -> None:
         """Start the thread that renews the leases. It runs until ``stop`` is called or the process ends.
 
         :param renew: extends leases by ``lease_s`` seconds, and returns the leases that are still held. It may raise
             ``ShelfsightError`` if the database does not respond. The leases then still count as held. This is safe,
             because the fence prevents a worker that has lost a lease from storing a result.
-        :param on_overrun: called in the thread that renews the leases, before a renewal, if a lease was not dropped
-            within its time limit.
+        :param on_overrun: called in the thread that renews the leases, before a renewal, with the leases that were not
+            dropped within their time limits, if there are any.
         """
         self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
         self._items: dict[Lease, _Item] = {}
@@ -48,6 +49,17 @@ class LeaseKeeper:
                 if lease.id in ids:  # the document was claimed again under a higher fence
                     item.lost = True
             self._items |= added
+
+    def limit(self, lease: Lease, time_limit_s: float | None) -> None:
+        """Replace the time limit of a lease, if it has not been dropped.
+
+        :param time_limit_s: seconds from now. None means that the lease is renewed until it is dropped or limited
+            again.
+        """
+        with self._lock:
+            item = self._items.get(lease)
+            if item is not None:
+                item.deadline = math.inf if time_limit_s is None else time.monotonic() + time_limit_s
 
     def drop(self, leases: Iterable[Lease]) -> None:
         """Stop renewing these leases. From now on, ``holds`` returns False for them."""
@@ -74,10 +86,10 @@ class LeaseKeeper:
         while not self._stopped.wait(self._lease_s / 3):
             now = time.monotonic()
             with self._lock:
-                overrun = any(item.deadline < now for item in self._items.values())
+                overrun = [lease for lease, item in self._items.items() if item.deadline < now]
                 due = [lease for lease, item in self._items.items() if item.deadline > now and not item.lost]
             if overrun and self._on_overrun is not None:
-                self._on_overrun()
+                self._on_overrun(overrun)
             if not due:
                 continue
             try:

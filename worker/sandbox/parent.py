@@ -31,7 +31,7 @@ been delayed by other processes on the machine, so its request is tried again in
 
 
 class SandboxKilled(Environment):
-    """Raised when the child was killed from outside, which does not mean that the image is faulty."""
+    """Raised when the child was killed from outside or could not be started. The image need not be faulty."""
 
     default_code = "helper_killed"
 
@@ -58,7 +58,7 @@ class Sandbox:
 
         :raises VisionError: when the image is at fault. The code is ``decoder_crash`` when a child has reached its CPU
             time limit during this request, or when three children in a row have crashed or hung during this request.
-        :raises SandboxKilled: when the child was killed from outside.
+        :raises SandboxKilled: when the child was killed from outside or could not be started.
         """
         self._requests += 1
         message = pickle.dumps((self._requests, request), pickle.HIGHEST_PROTOCOL)
@@ -94,7 +94,11 @@ class Sandbox:
         """Send a request and return the reply, or None if the child has crashed or has hung."""
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child = subprocess.Popen(_command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
+            command = _command(self._memory_bytes, self._timeout_s * _CPU_SHARE)
+            try:
+                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
+            except OSError as error:  # the machine has no memory or no process left
+                raise SandboxKilled("The process that decodes images cannot be started. Retry later.") from error
         child = self._child
         oom_kills = _oom_kills()
         timed_out = threading.Event()

@@ -10,7 +10,6 @@ from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspect
 from worker.sweep.listing import Listing
 
 _LIMIT: Final = 200
-_GIVE_UP_AFTER_S: Final = 300
 _ORPHAN_AGE_S: Final = 3600
 """Every inspection ends within this time in seconds. So no running inspection needs older files without a result."""
 
@@ -35,7 +34,7 @@ class InspectionSweep:
         :returns: whether an inspection was requeued or failed.
         """
         ended = jobs.expire_leases(self._db, self._settings.failed_s)
-        ended += jobs.fail_overdue(self._db, _GIVE_UP_AFTER_S, self._settings.failed_s)
+        ended += jobs.fail_overdue(self._db, jobs.MAX_WAIT_S, self._settings.failed_s)
         if jobs.has_claimable(self._db) and self._wakeups.count_waiting() == 0:
             self._wakeups.publish()
         return bool(ended)

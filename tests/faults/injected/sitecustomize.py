@@ -11,6 +11,7 @@ import importlib.util
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -46,20 +47,46 @@ def _patch_failpoints(module: ModuleType) -> None:
     module.install(_hook)
 
 
-def _patch_decode(module: ModuleType) -> None:
+def _patch_imaging(module: ModuleType) -> None:
     decode: Callable[..., Any] = module.decode
+    read_pixel_count: Callable[[bytes], Any] = module.read_pixel_count
 
     def crashing(data: bytes, **options: Any) -> Any:
-        if os.path.exists(f"{_PLAN}/crash/{hashlib.sha256(data).hexdigest()}"):  # noqa: PTH110 -- do not import pathlib in every process
+        if _is_planned("crash", hashlib.sha256(data).hexdigest()):
             os.kill(os.getpid(), signal.SIGSEGV)
+        while _is_planned("hang", hashlib.sha256(data).hexdigest()):
+            pass
         return decode(data, **options)
 
+    def hanging(data: bytes) -> Any:
+        while _is_planned("hang", hashlib.sha256(data).hexdigest()):
+            time.sleep(0.1)
+        return read_pixel_count(data)
+
     module.decode = crashing  # type: ignore[attr-defined]
+    module.read_pixel_count = hanging  # type: ignore[attr-defined]
+
+
+def _patch_model(module: ModuleType) -> None:
+    predict: Callable[..., Any] = module.Detector.predict
+
+    def crashing(self: Any, images: list[Any], **options: Any) -> Any:
+        for image in images:
+            if _is_planned("crash-model", f"{image.shape[1]}x{image.shape[0]}"):
+                os.kill(os.getpid(), signal.SIGSEGV)
+        return predict(self, images, **options)
+
+    module.Detector.predict = crashing
+
+
+def _is_planned(kind: str, name: str) -> bool:
+    return os.path.exists(f"{_PLAN}/{kind}/{name}")  # noqa: PTH110 -- do not import pathlib in every process
 
 
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "shared.failpoints": _patch_failpoints,
-    "worker.vision.imaging": _patch_decode,
+    "worker.vision.imaging": _patch_imaging,
+    "worker.vision.detection.detect": _patch_model,
 }
 
 

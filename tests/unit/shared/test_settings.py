@@ -74,6 +74,13 @@ def test_the_environment_is_read_when_settings_are_built(monkeypatch: pytest.Mon
         ("LIMITS_MAX_IMAGES", "0"),
         ("LIMITS_MAX_IMAGES", "many"),
         ("WORKER_LEASE_S", "-1"),
+        ("WORKER_LEASE_S", "inf"),
+        ("WORKER_CLAIM_BYTES", "0"),
+        ("MONGODB_CONNECT_TIMEOUT_S", "-1"),
+        ("MONGODB_SOCKET_TIMEOUT_S", "0"),
+        ("MONGODB_SERVER_SELECTION_TIMEOUT_S", "0.0001"),
+        ("MONGODB_COMMIT_DEADLINE_S", "nan"),
+        ("MONGODB_QUERY_DEADLINE_S", "inf"),
         ("WEB_THREADS", "1"),
         ("LOG_FORMAT", "xml"),
         ("MONGODB_CONNECT_TIMEOUT_S", "0.0005"),  # 0 milliseconds would be no limit
@@ -163,6 +170,8 @@ def test_every_setting_of_inspections_is_positive(monkeypatch: pytest.MonkeyPatc
         ("INSPECT_FAILED_S must not be greater than INSPECT_KEEP_S", {"INSPECT_FAILED_S": "86401"}),
         ("INSPECT_FRESH_S must not be greater than INSPECT_KEEP_S", {"INSPECT_KEEP_S": "299"}),
         ("FETCH_WHOLE_S must be less than WORKER_HARD_LIMIT_S", {"FETCH_WHOLE_S": "330"}),
+        ("SWEEP_ORPHAN_AGE_S must be greater than MONGODB_COMMIT_DEADLINE_S", {"SWEEP_ORPHAN_AGE_S": "5"}),
+        ("SWEEP_ORPHAN_AGE_S must be greater than MONGODB_COMMIT_DEADLINE_S", {"MONGODB_COMMIT_DEADLINE_S": "600"}),
     ],
 )
 def test_settings_that_contradict_each_other_end_the_start_with_a_sentence(
@@ -277,8 +286,7 @@ def test_every_program_ends_with_a_sentence_when_the_folder_of_secrets_is_missin
     )
     assert process.returncode == 1
     assert (
-        process.stderr
-        == f'error: cannot read a setting: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
+        process.stderr == f'error: cannot read a setting: SECRETS_DIR: directory "{tmp_path}/missing" does not exist\n'
     )
 
 

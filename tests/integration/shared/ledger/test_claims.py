@@ -4,11 +4,13 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from shared.ledger import claims, commits, results, store_rotation
 from shared.queue.leases import Lease
+from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED
 from shared.storage.mongo import Db
 from tests.support.ledger import (
     claimed_fences,
@@ -93,6 +95,71 @@ def test_the_places_that_no_other_store_needs_go_to_the_larger_one(db: Db) -> No
     assert (stores.count("huge"), stores.count("small")) == (29, 3)
 
 
+@pytest.mark.parametrize(("max_bytes", "expected"), [(3500, 3), (3000, 3), (1, 1), (999, 1)])
+def test_a_claim_is_bounded_by_bytes_but_always_has_one_image(db: Db, max_bytes: int, expected: int) -> None:
+    commit_new_batch(db, 8)  # of 1,000 bytes each
+    claim = claims.claim(db, "w", 8, 60, max_bytes=max_bytes)
+    assert len(claim.images) == expected
+    assert claim.full  # further images are claimable
+    assert len(claims.claim(db, "w", 8, 60).images) == 8 - expected
+
+
+def test_a_claim_that_takes_everything_within_its_bytes_is_not_full(db: Db) -> None:
+    commit_new_batch(db, 3)
+    assert not claims.claim(db, "w", 8, 60, max_bytes=3000).full
+
+
+def test_stores_share_the_bytes_of_a_claim(db: Db) -> None:
+    commit_new_batch(db, 20, "large", file_size=4000)
+    commit_new_batch(db, 20, "small", file_size=1000)
+    for _ in range(2):
+        claim = claims.claim(db, "w", 20, 60, max_bytes=16_000)
+        stores = [image["store_name"] for image in claim.images]
+        assert (stores.count("large"), stores.count("small")) == (2, 8)
+        assert claim.full
+
+
+def test_the_bytes_that_no_other_store_needs_go_to_the_larger_one(db: Db) -> None:
+    commit_new_batch(db, 20, "large", file_size=4000)
+    commit_new_batch(db, 2, "small", file_size=1000)
+    claim = claims.claim(db, "w", 20, 60, max_bytes=16_000)
+    stores = [image["store_name"] for image in claim.images]
+    assert (stores.count("large"), stores.count("small")) == (3, 2)
+
+
+def test_an_image_larger_than_half_of_a_claim_is_claimed_when_no_other_store_needs_the_bytes(db: Db) -> None:
+    commit_new_batch(db, 1, "small", file_size=1000)
+    commit_new_batch(db, 2, "large", file_size=9000)
+    commit_new_batch(db, 1, "later", file_size=1000)
+    claim = claims.claim(db, "w", 8, 60, max_bytes=16_000)
+    assert [image["store_name"] for image in claim.images] == ["small", "large", "later"]
+    assert claim.full
+    assert len({turn["served_at"] for turn in store_rotation.list_waiting(db, 3)}) == 1  # all three were served
+
+
+def test_a_store_whose_image_no_longer_fits_is_served_first_by_the_next_claim(db: Db) -> None:
+    commit_new_batch(db, 4, "small", file_size=1000)
+    commit_new_batch(db, 2, "huge", file_size=50_000)
+    first, second, third = (claims.claim(db, "w", 8, 60, max_bytes=10_000) for _ in range(3))
+    assert [image["store_name"] for image in first.images] == ["small"] * 4
+    assert [image["store_name"] for image in second.images] == ["huge"]
+    assert [image["store_name"] for image in third.images] == ["huge"]
+    assert (first.full, second.full, third.full) == (True, True, False)
+
+
+def test_a_claim_reads_only_the_images_that_it_can_hold(db: Db) -> None:
+    for number in range(12):
+        commit_new_batch(db, 20, f"store {number:02}")
+    db.command("profile", 2)
+    claims.claim(db, "w", 8, 60)
+    db.command("profile", 0)
+    reads = list(db["system.profile"].find({"op": "query", "ns": f"{db.name}.images", "command.hint": "claimable"}))
+    assert (
+        sum(read["docsExamined"] for read in reads) <= 16
+    )  # up to a whole claim of the first store, and the rest of it
+    assert all("IXSCAN" in read["planSummary"] for read in reads)
+
+
 def test_forty_stores_take_turns(db: Db) -> None:
     for number in range(40):
         commit_new_batch(db, 10, f"store {number:02}")
@@ -153,6 +220,87 @@ def test_images_that_must_be_tried_alone_do_not_delay_the_others(db: Db) -> None
     commit_new_batch(db, 4, "other")
     sizes = [len(claims.claim(db, "w2", 8, 60).images) for _ in range(4)]
     assert sorted(sizes) == [0, 1, 1, 4]
+
+
+def claim_alone(db: Db, owner: str = "w") -> claims.Claim:
+    """Claim the only image, which is tried alone, as if its delay had passed."""
+    set_not_before(db, utc_now() - timedelta(seconds=1))
+    store_rotation.repair(db)
+    claim = claims.claim(db, owner, 8, 60)
+    assert [image["work"]["solo"] for image in claim.images] == [True]
+    return claim
+
+
+def lose(db: Db, claim: claims.Claim) -> dict[str, Any]:
+    """End the leases of a claim as if its worker had died. Return the fields of the claim of the only image."""
+    expire_leases(db, [image["_id"] for image in claim.images])
+    assert claims.expire_leases(db) == len(claim.images)
+    (image,) = db.images.find()
+    work: dict[str, Any] = image["work"] | {
+        "delay_s": (image["work"]["not_before"] - image["updated_at"]).total_seconds()
+    }
+    return work
+
+
+def test_attempts_alone_in_which_the_worker_dies_are_counted_and_wait_longer_each_time(db: Db) -> None:
+    commit_new_batch(db, 1)
+    work = lose(db, claims.claim(db, "w", 8, 60))  # several images may have been in progress, so nothing is counted
+    assert (work["losses"], work["delay_s"]) == (0, 0)
+    delays = []
+    for losses in range(1, SOLO_LOSSES_ALLOWED + 1):
+        claim = claim_alone(db)
+        assert not claims.is_exhausted(claim.images[0])
+        assert claims.begin_solo(db, "w", claim.leases[0])
+        work = lose(db, claim)
+        assert (work["losses"], work["faults"]) == (losses, 0)
+        delays.append(work["delay_s"])
+    assert delays[:7] == [1, 2, 4, 8, 16, 30, 30]
+    assert claims.is_exhausted(claim_alone(db).images[0])
+    validate_documents(db)
+
+
+def test_an_attempt_alone_that_had_not_begun_when_the_worker_died_is_not_counted(db: Db) -> None:
+    commit_new_batch(db, 1)
+    lose(db, claims.claim(db, "w", 8, 60))
+    begun = claim_alone(db)
+    assert claims.begin_solo(db, "w", begun.leases[0])
+    claims.release(db, "w", begun.leases, "disk_full")
+    work = lose(db, claim_alone(db))
+    assert (work["losses"], work["faults"], work["delay_s"]) == (0, 0, 0)
+
+
+def test_only_the_holder_can_begin_an_attempt(db: Db) -> None:
+    commit_new_batch(db, 1)
+    lose(db, claims.claim(db, "w", 8, 60))
+    (lease,) = claim_alone(db).leases
+    assert not claims.begin_solo(db, "another", lease)
+    assert not claims.begin_solo(db, "w", Lease(lease.id, lease.fence + 1))
+
+
+def test_kills_and_faults_count_only_if_the_image_was_processed_alone(db: Db) -> None:
+    commit_new_batch(db, 1)
+    claim = claims.claim(db, "w", 8, 60)
+    for losses in range(2):
+        claims.release(db, "w", claim.leases, "helper_killed", solo=True, loss=True)
+        assert db.images.count_documents({"work.losses": losses, "work.faults": 0}) == 1
+        claim = claim_alone(db)
+    for faults in range(1, SOLO_DEATHS_ALLOWED + 1):
+        assert not claims.is_exhausted(claim.images[0])
+        claims.release(db, "w", claim.leases, "KeyError", solo=True, fault=True)
+        assert db.images.count_documents({"work.losses": 1, "work.faults": faults}) == 1
+        claim = claim_alone(db)
+    assert claims.is_exhausted(claim.images[0])
+    validate_documents(db)
+
+
+def test_losses_of_images_that_an_earlier_release_requeued_count_from_zero(db: Db) -> None:
+    commit_new_batch(db, 1)
+    lose(db, claims.claim(db, "w", 8, 60))
+    db.images.update_many({}, {"$unset": {"work.losses": ""}})
+    claim = claim_alone(db)
+    assert not claims.is_exhausted(claim.images[0])
+    claims.begin_solo(db, "w", claim.leases[0])
+    assert lose(db, claim)["losses"] == 1
 
 
 def test_a_lease_that_is_not_renewed_ends(db: Db) -> None:

@@ -129,6 +129,27 @@ def test_a_batch_deleted_while_a_worker_processes_it_stays_deleted(
     assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0
 
 
+def test_bytes_that_were_deleted_with_their_batch_after_the_claim_are_not_reported_missing(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    batch = upload(web, db, [image_payload(make_image(1))])
+    claim = claims.claim
+
+    def claim_and_delete(*args: Any, **kwargs: Any) -> claims.Claim:
+        claimed = claim(*args, **kwargs)
+        assert web.delete(batch["links"]["self"]).status_code == 204
+        return claimed
+
+    monkeypatch.setattr(claims, "claim", claim_and_delete)
+    pipeline.process(pipeline.claim_next())
+    assert [record.getMessage() for record in caplog.records if record.name == "shelfsight.error"] == []
+    assert count(db) == {"deleting": 1}
+
+
 def test_when_the_time_is_over_no_further_claim_is_started(web: FlaskClient, db: Db, pipeline: ImagePipeline) -> None:
     upload(
         web,
@@ -145,6 +166,23 @@ def test_when_the_time_is_over_no_further_claim_is_started(web: FlaskClient, db:
     assert wakeups == [None]  # because the claim was full, a wakeup is published for another worker
     assert not pipeline.run(lambda: None, 600)
     assert count(db) == {"done": 40}
+
+
+def test_claims_are_bounded_by_bytes_and_the_next_one_is_loaded_when_the_bytes_of_the_previous_one_are_dropped(
+    web: FlaskClient, db: Db, worker_settings: Settings, blobs: LocalBlobs, detector: detect.Detector
+) -> None:
+    images = [make_image(number, (64, 48)) for number in range(10)]
+    worker = worker_settings.worker.model_copy(update={"claim_bytes": sum(map(len, images[:9]))})
+    pipeline = make_pipeline(worker_settings.model_copy(update={"worker": worker}), db, blobs, detector, "worker-a")
+    upload(web, db, {"images": [image_payload(image) for image in images], "augmentations": [], "detect": False})
+    claimed = pipeline.claim_next()
+    assert (len(claimed.claim.images), claimed.claim.full) == (9, True)
+    lost = claimed.groups[1][0]
+    pipeline._leases.drop([claims.LEASES.lease(lost.image)])
+    held: list[int] = []
+    pipeline.process(claimed, lambda: held.extend(len(loaded.data) for group in claimed.groups for loaded in group))
+    pipeline.stop()
+    assert held == [0] * 9
 
 
 def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
@@ -176,12 +214,15 @@ def test_a_claim_taken_ahead_is_released_at_once_when_processing_is_aborted(
     assert db.images.count_documents({"work.owner": {"$ne": None}}) == 0
 
 
-def test_missing_bytes_fail_the_image(web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs) -> None:
+def test_missing_bytes_fail_the_image(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, caplog: pytest.LogCaptureFixture
+) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
     blobs.delete(spool_key(batch["batch_id"]))
     run(pipeline)
     image = web.get(batch["links"]["self"]).get_json()["images"][0]
     assert (image["status"], image["error"]["code"]) == ("failed", "bytes_missing")
+    assert "the stored bytes of an accepted image are missing" in caplog.text
 
 
 def test_a_store_that_is_not_mounted_fails_no_image(
@@ -190,8 +231,8 @@ def test_a_store_that_is_not_mounted_fails_no_image(
     upload(web, db, [image_payload(make_image(1))])
     away = blobs_root.with_name("away")
 
-    def unmount(*args: Any) -> claims.Claim:
-        claimed = claim(*args)
+    def unmount(*args: Any, **kwargs: Any) -> claims.Claim:
+        claimed = claim(*args, **kwargs)
         blobs_root.rename(away)
         return claimed
 
@@ -273,7 +314,7 @@ def test_an_image_that_fails_alone_three_times_ends_as_decoder_crash(
     def fail(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(pipeline, "_success", fail)
+    monkeypatch.setattr(pipeline._group_writer, "_success", fail)
     for faults in range(1, 4):
         pipeline.process(pipeline.claim_next())
         assert db.images.count_documents({"work.faults": faults}) == 1

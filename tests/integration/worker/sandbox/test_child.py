@@ -53,6 +53,12 @@ def test_the_childs_exit_status_shows_whether_the_image_is_at_fault(
     assert len(started) == starts
 
 
+def test_a_child_that_cannot_be_started_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "_command", lambda *_: ["/missing/program"])
+    with pytest.raises(parent.SandboxKilled):
+        parent.Sandbox(2 * 1024**3, 30).run(prepare_request(make_image()))
+
+
 @dataclass(frozen=True, slots=True)
 class Spin:
     """A request that computes for ``seconds`` of CPU time, like a slow decoder."""

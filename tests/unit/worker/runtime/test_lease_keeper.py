@@ -1,7 +1,7 @@
 """The lease keeper renews what is held, and nothing else."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import pytest
 
@@ -90,29 +90,60 @@ def test_a_document_claimed_again_is_held_under_its_new_fence_alone(database: Da
     assert database.wait_for_renewals() == [again]
 
 
+class Overruns:
+    """Records the leases that are reported."""
+
+    def __init__(self) -> None:
+        self.leases: set[Lease] = set()
+
+    def add(self, leases: Collection[Lease]) -> None:
+        self.leases |= set(leases)
+
+
 def test_work_that_exceeds_its_time_limit_is_reported(database: Database) -> None:
-    overrun = threading.Event()
-    keeper = LeaseKeeper(database.renew, LEASE_S, overrun.set)
+    overruns = Overruns()
+    keeper = LeaseKeeper(database.renew, LEASE_S, overruns.add)
     try:
         keeper.hold([A], 600)
         keeper.hold([B], 0)
         keeper.drop([B])
         database.wait_for_renewals()
-        assert not overrun.is_set()
+        assert not overruns.leases
         keeper.hold([B], 0)
-        assert overrun.wait(60)
+        wait_until(lambda: overruns.leases, 60, "the report")
+        assert overruns.leases == {B}
     finally:
         keeper.stop()
 
 
 def test_lost_work_that_exceeds_its_time_limit_is_reported(database: Database) -> None:
-    overrun = threading.Event()
-    keeper = LeaseKeeper(database.renew, LEASE_S, overrun.set)
+    overruns = Overruns()
+    keeper = LeaseKeeper(database.renew, LEASE_S, overruns.add)
     database.lost = {A}
     try:
         keeper.hold([A], 2 * LEASE_S)
-        assert overrun.wait(60)
+        wait_until(lambda: overruns.leases, 60, "the report")
         assert keeper.leases() == [A]
+    finally:
+        keeper.stop()
+
+
+def test_a_limit_counts_from_when_it_is_set_and_work_without_a_limit_is_renewed(database: Database) -> None:
+    overruns = Overruns()
+    keeper = LeaseKeeper(database.renew, LEASE_S, overruns.add)
+    try:
+        keeper.hold([A], 600)
+        keeper.limit(A, None)
+        assert database.wait_for_renewals(3) == [A]
+        for _ in range(4):
+            keeper.limit(A, 2 * LEASE_S)  # the limits together are longer than each of them
+            assert database.wait_for_renewals(1) == [A]
+        assert not overruns.leases
+        keeper.limit(A, 0)
+        wait_until(lambda: overruns.leases == {A}, 60, "the report")
+        keeper.drop([A])
+        keeper.limit(A, 600)  # a dropped lease stays dropped
+        assert keeper.leases() == []
     finally:
         keeper.stop()
 

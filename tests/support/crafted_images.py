@@ -2,9 +2,10 @@
 
 import base64
 import io
+import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -58,6 +59,28 @@ def with_repeated_scan(progressive: bytes, times: int) -> bytes:
     return progressive[:-2] + progressive[at:-2] * times + progressive[-2:]
 
 
+def scan_data_offset(jpeg: bytes) -> int:
+    """Return the offset at which the compressed pixels of the first scan begin."""
+    at = jpeg.index(b"\xff\xda")
+    return at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+
+
+def with_scan_parameters(jpeg: bytes, parameters: bytes) -> bytes:
+    """Return a JPEG whose first scan has other parameters: the coefficients and bits that it contains (T.81, B.2.3)."""
+    at = scan_data_offset(jpeg)
+    return jpeg[: at - 3] + parameters + jpeg[at:]
+
+
+def with_padded_restarts(jpeg: bytes, padding: Callable[[int], bytes]) -> bytes:
+    """Return a JPEG of one scan with bytes in front of each restart marker.
+
+    :param padding: returns these bytes for the offset at which they are inserted.
+    """
+    at = scan_data_offset(jpeg)
+    data = re.sub(rb"\xff[\xd0-\xd7]", lambda marker: padding(at + marker.start()) + marker[0], jpeg[at:-2])
+    return jpeg[:at] + data + jpeg[-2:]
+
+
 def cut_and_closed_jpeg(jpeg: bytes) -> bytes:
     """Return the first half of a JPEG, followed by an end-of-image marker."""
     return jpeg[: len(jpeg) // 2] + b"\xff\xd9"
@@ -70,10 +93,71 @@ def encode_ycck_jpeg(image: Image.Image) -> bytes:
     return cmyk[: at + 11] + b"\2" + cmyk[at + 12 :]
 
 
+def build_exif(fields: dict[int, tuple[int, bytes]], order: str = "<", header: bytes = b"Exif\0\0") -> bytes:
+    """Return EXIF data of one directory.
+
+    :param fields: the type and the bytes of each field, by tag.
+    :param order: the byte order as in ``struct``: ``<`` or ``>``.
+    """
+    rows, values = b"", b""
+    for tag, (kind, value) in sorted(fields.items()):
+        place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(order + "I", 14 + 12 * len(fields) + len(values))
+        values += value if len(value) > 4 else b""
+        rows += struct.pack(order + "HHI", tag, kind, len(value) // {3: 2, 4: 4}.get(kind, 1)) + place
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, len(fields))
+    return header + start + rows + bytes(4) + values
+
+
+def xmp_orientation(orientation: int) -> bytes:
+    """Return XMP data that name an orientation."""
+    description = f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}"/>'
+    rdf = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{description}</rdf:RDF>'
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/">{rdf}</x:xmpmeta>'.encode()
+
+
 def overlapping_exif() -> bytes:
     """Return EXIF data with 5000 fields that all point to the same 64 KB. A parser that copies them needs 300 MB."""
     rows = b"".join(struct.pack("<HHII", 10_000 + tag, 3, 32_000, 0) for tag in range(5000))
     return b"Exif\0\0" + (b"II*\0\x08\0\0\0" + struct.pack("<H", 5000) + rows).ljust(65_000, b"\0")
+
+
+def wide_gamut_profile(gamma: float = 2.2, *, space: bytes = b"RGB ", extra_tags: dict[bytes, bytes] | None = None) -> bytes:
+    """Return a colour profile with primaries like those of ProPhoto RGB, or of the greys if ``space`` is ``GRAY``.
+
+    It contains a matrix and curves (ICC.1:2022, 8.3 and 8.5). The colour of its white is that of the standard.
+    """
+
+    def numbers(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(value * 65536) for value in values))
+
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(79)
+    tags = {b"desc": description, b"cprt": b"text\0\0\0\0none\0", b"wtpt": numbers(0.9642, 1, 0.8249)}
+    if space == b"GRAY":
+        tags[b"kTRC"] = curve
+    else:
+        tags |= {b"rXYZ": numbers(0.7977, 0.2880, 0), b"gXYZ": numbers(0.1352, 0.7119, 0), b"bXYZ": numbers(0.0313, 0.0001, 0.8249)}
+        tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve)
+    return _build_profile(space, b"XYZ ", tags | (extra_tags or {}))
+
+
+def grey_ink_profile() -> bytes:
+    """Return a profile of four inks, each of which looks grey: black is black, and any other one takes a third."""
+    levels = [(1 - k) * (1 - (c + m + y) / 3) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1)]
+    table = b"".join(bytes([round(255 * level), 128, 128]) for level in levels)
+    identity = struct.pack(">9i", *(65536 * (index % 4 == 0) for index in range(9)))
+    ramp = bytes(range(256))
+    return _build_profile(b"CMYK", b"Lab ", {b"A2B0": b"mft1\0\0\0\0\4\3\2\0" + identity + 4 * ramp + table + 3 * ramp})
+
+
+def _build_profile(space: bytes, connection_space: bytes, tags: dict[bytes, bytes]) -> bytes:
+    table, body = b"", b""
+    for name, value in tags.items():
+        table += struct.pack(">4sII", name, 132 + 12 * len(tags) + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s12s4s", 132 + len(table) + len(body), b"none", 0x02400000, b"mntr", space, connection_space, bytes(12), b"acsp")
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(68, b"\0") + white + bytes(48) + struct.pack(">I", len(tags)) + table + body
 
 
 def png_chunk(name: bytes, data: bytes) -> bytes:
@@ -120,6 +204,19 @@ def build_bmp(size: tuple[int, int], bits: int, pixels: bytes, *, compression: i
     head = struct.pack("<IiiHHIIiiII", 40, *size, 1, bits, compression, len(pixels), 2835, 2835, colours, 0)
     begin = 14 + len(head) + len(palette)
     return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head + palette + pixels
+
+
+def build_alpha_bmp(image: Image.Image, alpha: int, *, header_length: int = 108) -> bytes:
+    """Return a BMP of 32 bits with a mask for alpha, which is the same for all pixels.
+
+    :param header_length: 108 for BITMAPV4HEADER, 124 for BITMAPV5HEADER.
+    """
+    red, green, blue = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).split()
+    pixels = Image.merge("RGBA", (blue, green, red, Image.new("L", image.size, alpha))).tobytes()
+    head = struct.pack("<IiiHHIIiiII", header_length, *image.size, 1, 32, 3, len(pixels), 2835, 2835, 0, 0)
+    head += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs"
+    begin = 14 + header_length
+    return b"BM" + struct.pack("<IHHI", begin + len(pixels), 0, 0, begin) + head.ljust(header_length, b"\0") + pixels
 
 
 def build_run_length_bmp() -> bytes:

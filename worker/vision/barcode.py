@@ -1,6 +1,5 @@
 """Read the barcodes in an image, and compare them with the barcode that the client declared."""
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -8,13 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.vision import barcode_text
 from worker.vision.imaging import Rgb
 
 _FORMAT_NAMES: Final = {"EAN13": "EAN-13", "EAN8": "EAN-8", "UPCA": "UPC-A", "UPCE": "UPC-E", "Code128": "Code 128", "QRCode": "QR Code", "DataMatrix": "Data Matrix"}  # fmt: skip
 _RETAIL_FORMATS: Final = frozenset({"EAN-13", "EAN-8", "UPC-A"})
-_UPC_E: Final = re.compile("[01][0-9]{7}")
-_UPC_E_EXPANDED: Final = re.compile("00[01]([0-9]{2}[012]0{4}[0-9]{3}|[0-9]{3}0{5}[0-9]{2}|[0-9]{4}0{5}[0-9]|[0-9]{5}0{4}[5-9])[0-9]")
-"""Matches the 14-digit numbers that can be printed as a UPC-E (GS1 General Specifications, 5.2.2.4.2)."""
 _LINEAR_FORMATS: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 _MAX_BARCODES: Final = 50
 _MAX_PATCHES: Final = 20
@@ -92,7 +89,9 @@ def _zxing() -> Any:
 def _decode(grey: NDArray[np.uint8], formats: tuple[str, ...]) -> list[_Barcode]:
     zxing = _zxing()
     found = []
-    for code in zxing.read_barcodes(grey, formats=[getattr(zxing.BarcodeFormat, name) for name in formats]):
+    wanted = [getattr(zxing.BarcodeFormat, name) for name in formats]
+    # In the default mode, a control character is replaced by its name, for example "<GS>".
+    for code in zxing.read_barcodes(grey, formats=wanted, text_mode=zxing.TextMode.Plain):
         position = code.position
         corners = [position.top_left, position.top_right, position.bottom_right, position.bottom_left]
         name = str(code.format).rsplit(".", 1)[-1].replace(" ", "").replace("-", "")
@@ -141,60 +140,7 @@ def check(declared: str | None, found: list[dict[str, Any]]) -> str:
     """
     if not declared:
         return "not_declared"
-    if any(_matches(declared, code) for code in found):
+    if any(barcode_text.matches(declared, code["text"], is_upc_e=code["format"] == "UPC-E") for code in found):
         return "match"
-    digits = _strip_separators(declared)
-    could_be_upc_e = _UPC_E.fullmatch(digits) or _UPC_E_EXPANDED.fullmatch(digits.zfill(14))
-    contradicting = _RETAIL_FORMATS | {"UPC-E"} if could_be_upc_e else _RETAIL_FORMATS
+    contradicting = _RETAIL_FORMATS | {"UPC-E"} if barcode_text.could_be_upc_e(declared) else _RETAIL_FORMATS
     return "mismatch" if any(code["format"] in contradicting for code in found) else "not_read"
-
-
-def _matches(declared: str, code: dict[str, Any]) -> bool:
-    return _normalize(code["text"]) in _expected_texts(declared, code["format"])
-
-
-def _expected_texts(declared: str, read_format: str) -> set[str]:
-    """Return the normalized texts that the declared barcode can have when it is read in the format ``read_format``.
-
-    For a UPC-E, the reader returns the equivalent UPC-A as text, so the declared UPC-E is expanded.
-    """
-    digits = _strip_separators(declared)
-    texts = {_normalize(declared)}
-    # Eight digits with a valid check digit are treated as an EAN-8, unless a UPC-E was read.
-    if _UPC_E.fullmatch(digits) and (read_format == "UPC-E" or not _has_valid_check_digit(digits)):
-        texts.add(_normalize(_expand_upc_e(digits)))
-    return texts
-
-
-def _expand_upc_e(upc_e: str) -> str:
-    """Expand a UPC-E with 8 digits to the equivalent UPC-A with 12 digits (GS1 General Specifications, 5.2.2.4.2)."""
-    system, digits, last, check_digit = upc_e[0], upc_e[1:6], upc_e[6], upc_e[7]
-    if last in "012":
-        return f"{system}{digits[:2]}{last}0000{digits[2:]}{check_digit}"
-    if last in "34":
-        kept = int(last)
-        return f"{system}{digits[:kept]}{'0' * 5}{digits[kept:]}{check_digit}"
-    return f"{system}{digits}0000{last}{check_digit}"
-
-
-def _normalize(text: str) -> str:
-    """Return the text of a barcode in a form in which equivalent barcodes have the same text.
-
-    A GTIN is padded with leading zeros to 14 digits, so a UPC-A and the equivalent EAN-13 give the same result. Any
-    other text is returned without surrounding spaces.
-    """
-    digits = _strip_separators(text)
-    if digits.isascii() and digits.isdigit() and len(digits) in {8, 12, 13, 14} and _has_valid_check_digit(digits):
-        return digits.zfill(14)
-    return text.strip()
-
-
-def _strip_separators(text: str) -> str:
-    """Remove the spaces and hyphens, which are often printed between the digits of a barcode."""
-    return text.strip().replace(" ", "").replace("-", "")
-
-
-def _has_valid_check_digit(digits: str) -> bool:
-    """Return whether the last digit of a GTIN is the correct check digit (GS1 General Specifications, 7.9)."""
-    total = sum(int(digit) * (3 if position % 2 else 1) for position, digit in enumerate(reversed(digits)))
-    return total % 10 == 0

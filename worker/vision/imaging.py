@@ -1,32 +1,26 @@
 """Decode image files strictly to upright RGB arrays, resize the arrays, and encode JPEGs.
 
-libjpeg-turbo (through simplejpeg) decodes JPEGs, and it reports damage. Pillow decodes all other formats, but it does
+libjpeg-turbo decodes JPEGs, and it reports damage (see ``jpeg_decoder``). Pillow decodes all other formats, but it does
 not always report damage, so the structure of the file is checked first (see ``formats``). The limits on the size are
 compared with the header before anything is decoded.
 """
 
 import io
-import logging
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, ExifTags, Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from shared.media_types import sniff
-from worker.vision import formats
+from worker.vision import color_profiles, exif, formats, jpeg_decoder, pixel_modes
 from worker.vision.errors import VisionError
-from worker.vision.formats import jpeg, png
+from worker.vision.formats import jpeg, jpeg_header, png
 
 Rgb = NDArray[np.uint8]
-Grey = NDArray[np.uint8]
-
-_log = logging.getLogger(__name__)
 
 JPEG_QUALITY: Final = 90
 _MAX_SIDE: Final = 65_500
@@ -35,13 +29,10 @@ THUMB_SIDE: Final = 320
 """Longest side of a thumbnail in pixels."""
 DISPLAY_SIDE: Final = 700
 """Longest side, in pixels, of the displayed image of an inspection."""
-"""Number of bytes at the beginning of a file that suffice to identify its format."""
-_EXIF_FIELDS: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
-_MAX_TEXT: Final = 200
-_MAX_PROFILE_BYTES: Final = 4 * 1024**2
-"""A colour profile with more bytes than this is not parsed. The profile of a printer has about one million bytes."""
 _QUARTER_TURNS: Final = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
+_GREY_MODES: Final = ("1", "L", "I", "F")
+"""Prefixes of Pillow's names for modes without colour."""
 _GREEN: Final = (25, 224, 127)
 
 
@@ -49,7 +40,7 @@ _GREEN: Final = (25, 224, 127)
 class DecodedImage:
     """A decoded image.
 
-    ``rgb`` is ``[H, W, 3]``, uint8, upright and C-contiguous. ``width`` and ``height`` are the dimensions of the
+    ``rgb`` is ``[H, W, 3]``, uint8, sRGB, upright and C-contiguous. ``width`` and ``height`` are the dimensions of the
     upright image at full size; ``rgb`` can be smaller, see ``decode``. ``format`` is a key of
     ``shared.media_types.SIGNATURES``. ``mode`` is Pillow's name for the file's pixel format, for example ``RGB``,
     ``P``, ``CMYK`` or ``I;16``. ``frames`` is the number of frames or pages in the file. ``exif`` holds selected EXIF
@@ -68,15 +59,7 @@ class DecodedImage:
     @property
     def icc(self) -> str | None:
         """The description in the colour profile; None if the profile is missing, unreadable or too large."""
-        if not 0 < len(self.profile) <= _MAX_PROFILE_BYTES:
-            return None
-        try:
-            name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(self.profile)))
-        except (ImageCms.PyCMSError, OSError, ValueError) as error:
-            _log.debug("The colour profile cannot be read: %s", type(error).__name__)
-            return None
-        # A malicious profile can contain control characters, so they are removed.
-        return "".join(filter(str.isprintable, name[:_MAX_TEXT])).strip() or None
+        return color_profiles.describe(self.profile)
 
 
 def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
@@ -84,11 +67,14 @@ def is_plain_jpeg(data: bytes, *, max_pixels: int) -> bool:
 
     :param max_pixels: limit of width x height.
     """
-    header = _jpeg_header(data)
+    header = jpeg_decoder.read_header(data)
     if header is None:
         return False
     height, width, space = header
-    return space in {"YCbCr", "Gray"} and height * width <= max_pixels and jpeg.is_plain(data)
+    if space not in {"YCbCr", "Gray"} or height * width > max_pixels or not jpeg.is_plain(data):
+        return False
+    profile = jpeg_header.read_icc_profile(data)
+    return not profile or color_profiles.is_simple(profile)
 
 
 def limit_threads(count: int) -> None:
@@ -105,7 +91,7 @@ def read_pixel_count(data: bytes) -> int | None:
 
     :returns: None if the size cannot be read from the header.
     """
-    header = _jpeg_header(data)
+    header = jpeg_decoder.read_header(data)
     size = header[:2] if header is not None else formats.read_size(sniff(data), data)
     return None if size is None else size[0] * size[1]
 
@@ -138,7 +124,7 @@ def encode_jpeg(rgb: Rgb, quality: int = JPEG_QUALITY) -> bytes:
 
     :param quality: 1 to 100.
     """
-    if simplejpeg := _simplejpeg():
+    if simplejpeg := jpeg_decoder.simplejpeg():
         return bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420"))
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
@@ -198,28 +184,6 @@ def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:
     return drawn
 
 
-@cache
-def _simplejpeg() -> Any:
-    """Return the module simplejpeg; None on a machine without it, where Pillow does the same work more slowly."""
-    try:
-        import simplejpeg  # simplejpeg is imported on first use, and only here, because some machines do not have it
-    except ImportError:
-        return None
-    return simplejpeg
-
-
-def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Return the height, width and colour space of a JPEG; None if simplejpeg is missing or cannot read the header."""
-    simplejpeg = _simplejpeg()
-    if simplejpeg is None or data[:3] != b"\xff\xd8\xff":
-        return None
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=True)
-    except ValueError:
-        return None
-    return int(height), int(width), str(space)
-
-
 def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     kind = sniff(data)
     if kind is None:
@@ -228,7 +192,8 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     # that has more than twice as many pixels as this value.
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     try:
-        opened = Image.open(io.BytesIO(formats.remove_unneeded(kind, data)), formats=(kind,))
+        normalized = formats.normalize(kind, data)
+        opened = Image.open(io.BytesIO(normalized), formats=(kind,))
     except Image.DecompressionBombError:
         raise VisionError("too_many_pixels") from None
     except Exception as error:
@@ -241,38 +206,33 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
         if image.width * image.height > max_pixels or max(image.size) > _MAX_SIDE:
             raise VisionError("too_many_pixels")
         mode = image.mode  # the mode must be read before the frames and pixels, because reading them can change it
+        exif.remove_xmp(image)
         frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
-        simplejpeg = _simplejpeg() if kind == "jpeg" else None
-        if simplejpeg is not None and mode == "CMYK":
-            cmyk = simplejpeg.decode_jpeg(data, colorspace="CMYK", strict=True)
-            # The values in a CMYK JPEG are inverted, as Adobe's software writes them.
-            np.subtract(255, cmyk, out=cmyk)
-            rgb = np.asarray(_to_rgb(Image.frombuffer("CMYK", image.size, cmyk, "raw", "CMYK", 0, 1)))
-        elif simplejpeg is not None:
-            rgb = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **_reduction_options(image.size, min_side))
-        else:
-            image.load()
-            if kind == "png":
-                png.check_pixels(data)
-            rgb = np.asarray(_to_rgb(image))
-        orientation, exif = _read_exif(image)  # the EXIF data must be read last, because in a PNG they can follow the pixels
+        pixels = _decode_pixels(image, kind, data, normalized, min_side)
+        orientation, fields = exif.read(image)  # the EXIF data must be read last, because in a PNG they can follow the pixels
         width, height = reversed(image.size) if orientation in _QUARTER_TURNS else image.size
-        profile = png.read_icc_profile(data, _MAX_PROFILE_BYTES) if kind == "png" else image.info.get("icc_profile")
+        profile = png.read_icc_profile(data, color_profiles.MAX_BYTES) if kind == "png" else image.info.get("icc_profile")
     profile = profile if isinstance(profile, bytes) else b""
-    return DecodedImage(_make_upright(rgb, orientation), kind, mode, width, height, frames, exif, profile)
+    pixel_mode = "CMYK" if pixels.shape[2] == len("CMYK") else "L" if mode.startswith(_GREY_MODES) else "RGB"
+    rgb = color_profiles.to_srgb(pixels, profile, pixel_mode)
+    return DecodedImage(_make_upright(rgb, orientation), kind, mode, width, height, frames, fields, profile)
 
 
-def _reduction_options(size: tuple[int, int], min_side: int | None) -> dict[str, int]:
-    """Return options with which simplejpeg decodes a JPEG at a reduced size, if ``min_side`` permits it.
+def _decode_pixels(
+    image: Image.Image, kind: str, data: bytes, normalized: bytes, min_side: int | None
+) -> NDArray[np.uint8]:
+    """Decode the pixels of an opened image to RGB ``[H, W, 3]`` or CMYK ``[H, W, 4]``.
 
-    The longest side of the decoded image has at least ``min_side`` pixels.
-
-    :param size: the width and height of the JPEG at full size, in pixels.
-    :param min_side: see ``decode``. If it is None, there are no options, so the JPEG is decoded at full size.
+    :param normalized: the result of ``formats.normalize`` for ``data``.
     """
-    if min_side is None:
-        return {}
-    return {"min_width" if size[0] >= size[1] else "min_height": min_side, "min_factor": 2}
+    if kind == "jpeg" and jpeg_decoder.simplejpeg():
+        if image.mode == "CMYK":
+            return jpeg_decoder.decode_cmyk(normalized)
+        return jpeg_decoder.decode(normalized, size=image.size, min_side=min_side)
+    image.load()
+    if kind == "png":
+        png.check_pixels(data)
+    return np.asarray(image if image.mode == "CMYK" else pixel_modes.to_rgb(image))
 
 
 def _error_code(error: Exception) -> str:
@@ -285,76 +245,9 @@ def _error_code(error: Exception) -> str:
     return "truncated" if is_truncated else "corrupt"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_grey_to_uint8(image)).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey_to_uint8(image: Image.Image) -> Grey:
-    """Reduce grey values with more than 8 bits to 8 bits.
-
-    For values with up to 16 bits, white is the maximum of the bit depth. For values with more bits, white is the
-    largest value in the image.
-    """
-    tags: Mapping[int, Any] = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    values = np.asarray(image)
-    if image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
-        values = values.view(np.uint32)  # Pillow stores these unsigned values in a signed type
-    if image.mode.startswith("I;16"):
-        white = 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
-    else:
-        white = max(1e-9, float(np.nanmax(values)))
-    grey: Grey = np.clip(np.nan_to_num(values.astype(np.float32)) / white * 255, 0, 255).astype(np.uint8)
-    # If zero means white, Pillow inverts the values of an image with up to 8 bits, but not those of an image with more.
-    zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
-    return 255 - grey if zero_is_white else grey
-
-
 def _make_upright(rgb: Rgb, orientation: int) -> Rgb:
     """Rotate and flip an image according to its EXIF orientation, 1 to 8. Any other value leaves it unchanged."""
     if orientation in {2, 4, 5, 7}:
         rgb = rgb[:, ::-1] if orientation in {2, 5, 7} else rgb[::-1]
     quarter_turns = {3: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns))
-
-
-def _read_exif(image: Image.Image) -> tuple[int, dict[str, Any]]:
-    """Return the orientation and the selected fields of an image's EXIF data.
-
-    The location is not returned, but the field ``has_gps`` is set if there is one. Damaged EXIF data are ignored,
-    because the image itself is intact.
-    """
-    orientation: Any = 1
-    fields: dict[str, Any] = {}
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation)
-        inner = exif.get_ifd(ExifTags.IFD.Exif)
-        for name in _EXIF_FIELDS:
-            tag = ExifTags.Base[name]
-            value = _to_json_value(inner.get(tag, exif.get(tag)))
-            if value is not None:
-                fields[name] = value
-        if exif.get_ifd(ExifTags.IFD.GPSInfo):
-            fields["has_gps"] = True
-    except Exception as error:  # noqa: BLE001 -- Pillow raises many kinds of exceptions for damaged EXIF data
-        _log.debug("The EXIF data cannot be read: %s", type(error).__name__)
-    return orientation if isinstance(orientation, int) else 1, fields
-
-
-def _to_json_value(value: Any) -> str | int | float | None:
-    if isinstance(value, bytes):
-        value = value.decode("latin-1")
-    if isinstance(value, str):
-        return value.replace("\0", "").strip()[:_MAX_TEXT] or None
-    if isinstance(value, int) and abs(value) < 2**53:
-        return value
-    try:
-        number = float(value)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return number if np.isfinite(number) else None

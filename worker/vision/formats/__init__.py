@@ -2,7 +2,7 @@
 
 The structure shows whether a file is complete, how large the image is, and which parts a decoder needs. Decoders alone
 do not suffice: some return the existing part of a truncated file without an error, some stop reading after the first
-frame, and some need a long time for data that do not belong to the image. This package has one module for each format,
+frame, and some need a long time for data that do not belong to the image. This package has one module or more for each format,
 which parses the file to its end in a time that is at most proportional to the length of the file.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.vision.errors import VisionError
-from worker.vision.formats import avif, bmp, gif, jpeg, png, tiff, webp
+from worker.vision.formats import avif, bmp, gif, jpeg, jpeg_header, png, tiff, webp
 
 _CHECKS: Final[dict[str, Callable[[bytes], int]]] = {
     "jpeg": jpeg.check,
@@ -30,7 +30,7 @@ _SIZE_READERS: Final[dict[str, Callable[[bytes], tuple[int, int] | None]]] = {
     "webp": webp.read_size,
     "avif": avif.read_size,
 }
-_FILTERS: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg.remove_unneeded, "png": png.remove_unneeded}
+_NORMALIZERS: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg_header.normalize, "png": png.remove_unneeded}
 
 
 def check(kind: str, data: bytes) -> int:
@@ -47,15 +47,15 @@ def check(kind: str, data: bytes) -> int:
         raise VisionError("truncated") from error
 
 
-def remove_unneeded(kind: str, data: bytes) -> bytes:
-    """Return a file without the parts that the image does not need and that can make Pillow slow or fail.
+def normalize(kind: str, data: bytes) -> bytes:
+    """Return a file with the same pixels, without the parts that can make a decoder slow or fail.
 
     Files of most formats are returned unchanged.
 
     :param kind: the format, as returned by ``shared.media_types.sniff``.
     :raises VisionError: ``truncated``; ``corrupt``.
     """
-    return _FILTERS[kind](data) if kind in _FILTERS else data
+    return _NORMALIZERS[kind](data) if kind in _NORMALIZERS else data
 
 
 def read_size(kind: str | None, data: bytes) -> tuple[int, int] | None:

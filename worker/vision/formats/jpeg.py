@@ -9,11 +9,8 @@ from worker.vision.errors import VisionError
 _MARKER: Final = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """Matches a marker that has a length, or the marker for the end of the image. It does not match a stuffed zero, a
 restart marker, a fill byte, or the marker for the start of the image (ITU-T T.81, B.1.1)."""
-_START_OF_SCAN: Final = 0xDA
-_END_OF_IMAGE: Final = 0xD9
-_EXTENSIONS: Final = {0xC8, *range(0xF0, 0xFE)}
-"""Markers that are reserved for extensions. No encoder writes them. Pillow does not skip the content of such a segment
-but parses it as further segments."""
+START_OF_SCAN: Final = 0xDA
+END_OF_IMAGE: Final = 0xD9
 _MAX_SEGMENTS: Final = 512
 """Limit for the segments of any JPEG. It is necessary because Pillow appends Exif segments one by one, and copies all
 previous segments each time. A colour profile can have 255 segments (ICC.1:2022, B.4), and a camera writes about 20."""
@@ -33,7 +30,7 @@ def check(data: bytes) -> int:
     :returns: the number of frames, 1.
     :raises VisionError: ``truncated``; ``corrupt``, also if there are too many segments or scans.
     """
-    if sum(marker == _START_OF_SCAN for marker, _, _ in _segments(data)) > _MAX_SCANS:
+    if sum(marker == START_OF_SCAN for marker, _, _ in segments(data)) > _MAX_SCANS:
         raise VisionError("corrupt")
     return 1
 
@@ -41,30 +38,13 @@ def check(data: bytes) -> int:
 def is_plain(data: bytes) -> bool:
     """Return whether a JPEG is complete, and has no more segments and scans than cameras and usual encoders write."""
     try:
-        markers = [marker for marker, _, _ in _segments(data)]
+        markers = [marker for marker, _, _ in segments(data)]
     except VisionError:
         return False
-    return len(markers) <= _MAX_PLAIN_SEGMENTS and markers.count(_START_OF_SCAN) <= _MAX_PLAIN_SCANS
+    return len(markers) <= _MAX_PLAIN_SEGMENTS and markers.count(START_OF_SCAN) <= _MAX_PLAIN_SCANS
 
 
-def remove_unneeded(data: bytes) -> bytes:
-    """Return the file without the extension segments and the bytes between segments that precede the first scan.
-
-    The bytes between segments are removed because Pillow reads them one by one, which is slow. Extension segments are
-    removed because Pillow parses their content as further segments. The file is unchanged from the first scan on.
-
-    :raises VisionError: ``truncated``; ``corrupt``.
-    """
-    kept = bytearray(data[:2])
-    for marker, begin, end in _segments(data):
-        if marker == _START_OF_SCAN:
-            return bytes(kept) + data[begin:]
-        if marker not in _EXTENSIONS:
-            kept += data[begin:end]
-    return bytes(kept)
-
-
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker of each segment and the offsets at which the segment begins and ends, up to the end marker.
 
     The compressed pixels of a scan follow its start-of-scan segment, but are not part of any segment. So the end of a
@@ -76,9 +56,9 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if match is None:
             raise VisionError("truncated")
         marker, offset = match[0][1], match.end()
-        if marker != _END_OF_IMAGE:
+        if marker != END_OF_IMAGE:
             offset += int.from_bytes(data[offset : offset + 2], "big")
         yield marker, match.start(), offset
-        if marker == _END_OF_IMAGE:
+        if marker == END_OF_IMAGE:
             return
     raise VisionError("corrupt")

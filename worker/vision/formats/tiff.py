@@ -18,6 +18,11 @@ tiles. These limits are necessary because the structures can overlap, so the len
 number."""
 _OFFSET_AND_LENGTH_TAGS: Final = ((273, 279), (324, 325))
 """The tags for the offsets and the lengths of strips, and those of tiles (TIFF 6.0, sections 3 and 15)."""
+_SUBFILE_TAG: Final = 254
+_SUBDIRECTORIES_TAG: Final = 330
+"""Tag for directories that do not follow the others. A raw photo stores its full image in one of them (TIFF/EP)."""
+_CANON_RAW: Final = b"CR"
+"""Bytes 8 and 9 of a raw photo of the format CR2. Its first directory describes a preview."""
 _SIZE_TAGS: Final = (256, 257)
 """Tags for the width and the height."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
@@ -33,7 +38,8 @@ def check(data: bytes) -> int:
     """Parse all directories, and verify that the file is complete.
 
     All strips and tiles must be inside the file, and the strips or tiles of the first directory must cover the whole
-    image.
+    image. This directory must not describe a preview of another image in the file, as in raw photos, because Pillow
+    decodes nothing else.
 
     :returns: the number of directories, each of which describes a page.
     :raises VisionError: ``truncated``; ``corrupt``; ``unsupported_format``.
@@ -61,6 +67,8 @@ def check(data: bytes) -> int:
         offset = following
     if first is None:
         raise VisionError("corrupt")
+    if data[8:10] == _CANON_RAW or (first.value(_SUBFILE_TAG, 0) & 1 and (len(seen) > 1 or _SUBDIRECTORIES_TAG in first.fields)):
+        raise VisionError("unsupported_format")
     first.check_complete()
     return len(seen)
 

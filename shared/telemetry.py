@@ -12,6 +12,9 @@ from shared.settings import Logging
 access: Final = logging.getLogger("shelfsight.access")
 errors: Final = logging.getLogger("shelfsight.error")
 security: Final = logging.getLogger("shelfsight.security")
+# A program that does not call ``configure``, such as a health check, reports its errors itself and writes no log. Without
+# this handler, Python would write warnings to standard error.
+logging.getLogger("shelfsight").addHandler(logging.NullHandler())
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (C0, DEL, C1), line and paragraph separators, the characters that control the direction of text, and
 surrogates. A request can contain them. In a log, they could begin a new line, command a terminal, or hide text."""

@@ -145,3 +145,14 @@ def test_help_says_when_a_command_is_needed_and_how_it_is_run_in_containers(argu
     assert "scripts" in result.stdout
     if arguments != ["status"]:
         assert "docker compose run --rm --no-deps web python -m scripts.administration" in result.stdout
+
+
+def test_an_error_is_one_line_on_standard_error() -> None:
+    environment = {"PYTHONPATH": str(ROOT), "MONGODB_URL": "mongodb://127.0.0.1:1/", "MONGODB_SERVER_SELECTION_TIMEOUT_S": "0.1"}
+    process = subprocess.run(
+        [sys.executable, "-m", "scripts.administration", "status"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert process.returncode == 3
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+    assert process.stderr.startswith("error: The database does not respond; retry later. Cause: ServerSelectionTimeoutError: ")

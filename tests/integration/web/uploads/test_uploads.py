@@ -191,7 +191,7 @@ def test_a_form_without_a_boundary_is_refused_with_the_reason(web: FlaskClient) 
 
 
 def test_extra_keys_with_any_names_are_kept_while_the_image_is_processed(web: FlaskClient, db: Db) -> None:
-    extra = {"$schema": "https://example.org/s", "$set": {"$inc": {"a.b": 1}}, "a.b": [{"$where": "1"}], "": {"$ref": "x"}, "_id": {"$id": 1}}
+    extra: dict[str, Any] = {"$schema": "https://example.org/s", "$set": {"$inc": {"a.b": 1}}, "a.b": [{"$where": "1"}], "": {"$ref": "x"}, "_id": {"$id": 1}}
     response = post_batch(web, [image_payload(**extra)], Idempotency_Key="k")
     assert response.status_code == 202
     assert post_batch(web, [image_payload(**extra)], Idempotency_Key="k").get_json() == response.get_json()

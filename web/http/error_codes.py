@@ -19,7 +19,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "incomplete_body": ErrorCode(400, "The body is shorter than its Content-Length, or the connection broke before the end of the body."),
     "malformed_chunks": ErrorCode(400, "The chunked encoding of the body is malformed or incomplete."),
     "bad_gzip": ErrorCode(400, "The body is not a gzip stream, or the stream is incomplete."),
-    "malformed_form": ErrorCode(400, "The form cannot be parsed with the boundary that the Content-Type header names."),
+    "malformed_form": ErrorCode(400, "The form cannot be parsed: its boundary, its end, or the header of a part is missing or wrong."),
     "unauthorized": ErrorCode(401, "This version does not support accounts. Do not send an Authorization header."),
     "foreign_origin": ErrorCode(403, "The request comes from a page of another site."),
     "not_found": ErrorCode(404, "The requested resource does not exist."),

@@ -3,27 +3,58 @@
 from collections.abc import Sequence
 from typing import Any
 
-from shared.errors import FieldError, Invalid
+from shared.errors import FieldError, Invalid, ShelfsightError
 from shared.settings import Limits
 from web.http.body_limits import too_many_images
 from web.http.json_body import parse_json
 from web.http.multipart import Part
+from web.uploads.embedded_files import DetachedFiles, detach_files
 from web.uploads.envelope import parse_envelope, unknown_fields
 from web.uploads.images import file_from_base64, parse_images
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.schemas import ImageIn, ImageMeta
 
 
-def parse_json_upload(tree: Any, limits: Limits, *, lenient: bool) -> ParsedUpload:
+def parse_json_upload(body: bytes, limits: Limits, *, lenient: bool) -> ParsedUpload:
     """Parse an upload that is encoded as JSON.
 
-    :param tree: the value that ``parse_json`` returned. This function removes the images from it one by one, so that the
-        text of each file is freed as soon as the file is decoded.
-    :raises TooLarge: when the upload has too many images, or an image has too many bytes.
+    The caller should not keep a reference to ``body``, so that its memory can be freed before the files are decoded.
+
+    :raises MalformedJson: when ``body`` is not valid JSON.
+    :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
     :raises Invalid: when the upload has any other error.
     """
+    detached = detach_files(body, limits.max_images)
+    if detached is not None:
+        upload = _parse_detached(detached, limits, lenient=lenient)
+        if upload is not None:
+            return upload
+        del detached  # frees the files, which are decoded once more
+    tree = parse_json(body, limits.max_values)
+    del body
     upload, items, prefix = parse_envelope(tree, limits)
+    del tree
     return parse_images(upload, items, prefix, ImageIn, file_from_base64, limits, lenient=lenient)
+
+
+def _parse_detached(detached: DetachedFiles, limits: Limits, *, lenient: bool) -> ParsedUpload | None:
+    """Parse an upload whose files were detached. If it has any error, return None, because only the whole body shows it."""
+    files = detached.files
+
+    def read_file(index: int, item: dict[str, Any]) -> bytes | FieldError:
+        text = item.get("file")
+        data = files.pop(text, None) if isinstance(text, str) else None
+        if data is None:
+            return file_from_base64(index, item)
+        item["file"] = ""
+        return data
+
+    try:
+        upload, items, prefix = parse_envelope(parse_json(detached.json, limits.max_values), limits)
+        parse_images(upload, items, prefix, ImageIn, read_file, limits, lenient=lenient)
+    except ShelfsightError:
+        return None
+    return None if files or upload.rejected else upload
 
 
 def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -> ParsedUpload:

@@ -18,7 +18,6 @@ from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, Shelfsig
 from shared.ids import image_id, new_batch_id
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
-from web.http.json_body import parse_json
 from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody, open_request_body
@@ -55,9 +54,7 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     _check_free_space(services, body.length or 0)
     # The bytes of the body are not assigned to a variable, so that they are freed as soon as they are parsed.
     if body.is_json:
-        return parse_json_upload(
-            parse_json(body.read(limits.max_body_bytes), limits.max_values), limits, lenient=lenient
-        )
+        return parse_json_upload(body.read(limits.max_body_bytes), limits, lenient=lenient)
     parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
     return parse_form_upload(parts, limits, lenient=lenient)
 

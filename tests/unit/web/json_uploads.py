@@ -7,7 +7,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from shared.settings import Limits
-from web.http.json_body import parse_json
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.parsing import parse_json_upload
 
@@ -31,4 +30,4 @@ RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[Healt
 
 def parse(body: bytes, *, lenient: bool = False) -> ParsedUpload:
     """Parse the body of an upload within the default limits."""
-    return parse_json_upload(parse_json(body, Limits().max_values), Limits(), lenient=lenient)
+    return parse_json_upload(body, Limits(), lenient=lenient)

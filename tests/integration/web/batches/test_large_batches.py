@@ -130,6 +130,6 @@ def test_a_failure_in_the_middle_of_a_batch_breaks_the_connection_and_is_logged(
                 response.read()
             response.close()
             connection.close()
-            (line,) = [line for line in front.log_lines("shelfsight.error") if line["path"] == f"/image_batches/{batch_id}"]
+            (line,) = [line for line in front.log_lines("shelfsight.error") if line.get("path") == f"/image_batches/{batch_id}"]
     assert line["message"].startswith("the response is incomplete: ")
     assert line["request_id"] == response.headers["X-Request-ID"]

@@ -36,7 +36,8 @@ def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_els
     names = {line.split()[0].partition("{")[0] for line in response.get_data(as_text=True).splitlines() if not line.startswith("#")}
     backlog = {f"shelfsight_backlog_{name}" for name in ("images", "oldest_seconds", "age_seconds")}
     assert response.status_code == 200
-    assert names == backlog | {"shelfsight_inspections"}
+    originals = {"shelfsight_originals_checked_total", "shelfsight_originals_damaged_total"}
+    assert names == backlog | originals | {"shelfsight_inspections"}
     sums.refresh(db, 0)
     names = {line.split()[0] for line in web.get("/metrics").get_data(as_text=True).splitlines()}
     assert {"shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names

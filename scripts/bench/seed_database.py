@@ -25,6 +25,19 @@ OTHER_STORES: Final = tuple(f"store-{letter}" for letter in "bcdefghij")
 LABELS: Final = tuple(f"product-{number:02d}" for number in range(24))
 RARE_LABEL: Final = "product-rare"
 TAG: Final = "checked"
+FILTERS: Final = {
+    "camera_id": {"camera_id": "cam-3"},
+    "barcode": {"barcode": "4000000000007"},
+    "status=done": {"status": "done"},
+    "status=failed": {"status": "failed"},
+    "status=partial": {"status": "partial"},
+    "label": {"label": LABELS[5]},
+    "label, rare": {"label": RARE_LABEL},
+    "min_score": {"min_score": "0.9"},
+    "label and min_score": {"label": LABELS[5], "min_score": "0.95"},
+    "tag": {"tag": TAG},
+}
+"""Filters of a list that match some of the seeded batches, by the names of their rows."""
 BARCODES: Final = 500
 BATCH_INTERVAL: Final = timedelta(seconds=20)
 """Time between two successive batches."""

@@ -43,7 +43,7 @@ def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_els
     assert {"shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names
 
 
-def test_concurrent_and_repeated_readiness_checks_write_once_a_second(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_and_repeated_readiness_checks_share_their_writes(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Anybody can send these requests, and each check writes to the database and to the disk."""
     written: list[str] = []
     write = LocalBlobs.write

@@ -1,0 +1,57 @@
+"""Declares the stored documents and their indexes as MongoEngine documents.
+
+The service itself reads and writes plain dictionaries, which are faster. The declarations are used for the following:
+
+- the initial documents that ``shared.ledger.commits`` inserts
+- the list of fields that responses must not contain, and the OpenAPI schemas of the other fields
+- the validation of documents in the tests
+- the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
+
+There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``store_rotation``,
+``page_index``, and ``inspections``. The module ``fields`` reads the declarations of a document.
+
+Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
+``heartbeats`` (test writes of the web front), ``leases`` (the leases of the sweep and of the migrations), ``bonds`` (the
+store identity), ``checks`` (the counts of checked originals) and ``migrations`` (the records of the migrations, see
+``shared.storage.migrations``).
+"""
+
+from typing import Final
+
+from shared.storage.schema.batches import Batch
+from shared.storage.schema.fields import hidden_fields, initial_document, public_fields
+from shared.storage.schema.idempotency import IdempotencyRecord
+from shared.storage.schema.images import MAX_BARCODE_LENGTH, MAX_NAME_LENGTH, RARE_STATES, Detection, Image
+from shared.storage.schema.inspections import Inspection, InspectionResult
+from shared.storage.schema.ledger import LedgerLine, LedgerSegment, LedgerTotals
+from shared.storage.schema.page_index import Segment, SegmentGroup
+from shared.storage.schema.store_rotation import Turn
+
+__all__ = [
+    "DOCUMENTS",
+    "MAX_BARCODE_LENGTH",
+    "MAX_NAME_LENGTH",
+    "RARE_STATES",
+    "Batch",
+    "Detection",
+    "Image",
+    "Inspection",
+    "LedgerLine",
+    "hidden_fields",
+    "initial_document",
+    "public_fields",
+]
+
+DOCUMENTS: Final = (
+    Image,
+    Batch,
+    LedgerLine,
+    LedgerSegment,
+    LedgerTotals,
+    IdempotencyRecord,
+    Turn,
+    Segment,
+    SegmentGroup,
+    Inspection,
+    InspectionResult,
+)

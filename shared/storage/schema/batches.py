@@ -1,0 +1,50 @@
+"""The batches."""
+
+from typing import Any, ClassVar
+
+import mongoengine as me
+from pymongo import IndexModel
+
+from shared.ids import BATCH_ID_PATTERN
+from shared.states import BatchState
+
+
+class Batch(me.Document):
+    """A batch, that is, one accepted upload."""
+
+    id = me.StringField(primary_key=True, regex=f"^{BATCH_ID_PATTERN}$")
+    status = me.StringField(required=True, choices=[state.value for state in BatchState], initial=BatchState.QUEUED.value, shown_as=BatchState)
+    total = me.IntField(required=True, min_value=1)
+    bytes = me.IntField(required=True, min_value=0, public=False)
+    stores = me.ListField(me.StringField(), required=True, public=False)
+    # The final counts are written when the batch is closed. Until then, the images are counted for each response, so
+    # responses always contain counts.
+    counts = me.DictField(null=True, shown_as=dict[str, int])
+    created_at = me.DateTimeField(required=True)
+    finished_at = me.DateTimeField(null=True)
+    account = me.StringField(null=True, public=False)
+    created_by = me.StringField(null=True, public=False)
+    generation = me.IntField(required=True, min_value=0, public=False, initial=0)
+    # ``listed`` and ``open`` exist only while they are true.
+    listed = me.BooleanField(public=False, initial=True)
+    open = me.BooleanField(public=False, initial=True)
+    spooled = me.BooleanField(public=False, initial=True)
+    unswept = me.BooleanField(public=False, initial=True)
+    checked_at = me.DateTimeField(public=False, initial=None)
+    deleting = me.BooleanField(public=False)
+    deleting_at = me.DateTimeField(public=False)
+    uncleared = me.BooleanField(public=False)
+    sweep_until = me.DateTimeField(public=False)
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "batches", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = [
+        IndexModel([("listed", 1), ("_id", -1)]),
+        IndexModel([("stores", 1), ("listed", 1), ("_id", -1)]),
+        IndexModel([("status", 1), ("_id", -1)], partialFilterExpression={"status": BatchState.PARTIAL.value}),
+        IndexModel([("open", 1), ("checked_at", 1)], partialFilterExpression={"open": True}),
+        # The size and the age of all open batches are read from this index alone. See ``shared.ledger.audit``.
+        IndexModel([("open", 1), ("created_at", 1), ("bytes", 1)], name="backlog", partialFilterExpression={"open": True}),
+        IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
+        IndexModel([("spooled", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"spooled": True}),
+        IndexModel([("unswept", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
+    ]

@@ -18,8 +18,7 @@ from pymongo.errors import ConnectionFailure, OperationFailure
 
 from scripts.administration.progress_line import ProgressLine
 from shared.errors import StoreAway
-from shared.settings import Mongo
-from shared.settings_sources import explain
+from shared.settings import Mongo, explain
 from shared.storage.migrations import runner
 from shared.storage.mongo import connect
 

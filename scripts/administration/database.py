@@ -12,8 +12,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from shared.errors import ShelfsightError, StoreAway, StoreMisconfigured
-from shared.settings import Mongo
-from shared.settings_sources import explain
+from shared.settings import Mongo, explain
 from shared.storage.indexes import IndexConflict
 from shared.storage.migrations.errors import Locked, MigrationError
 from shared.storage.mongo import Db, connect

@@ -24,8 +24,7 @@ from rich.markup import escape
 from scripts.local import embedded_servers, loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
-from shared.settings import Settings
-from shared.settings_sources import explain
+from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
 """Time limit in seconds. It is long, because the first start of a worker reads a few hundred MB of libraries, perhaps

@@ -1,6 +1,7 @@
 """Fixtures of the client's tests."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +13,13 @@ def service() -> Iterator[ScriptedService]:
     """Run a service whose responses a test can script."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with six images."""
+    path = tmp_path / "images"
+    path.mkdir()
+    for number in range(6):
+        (path / f"{number}.jpg").write_bytes(b"image %d" % number)
+    return path

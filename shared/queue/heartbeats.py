@@ -5,6 +5,7 @@ import socket
 from typing import Any, Final
 
 from shared.queues import WorkQueue
+from shared.storage import exclusive_lease
 from shared.storage.mongo import Db, translate_errors
 
 HEARTBEAT_INTERVAL_S: Final = 3.0
@@ -66,5 +67,4 @@ def is_sweep_active(db: Db) -> bool:
 
     :raises StoreAway: when MongoDB does not respond.
     """
-    with translate_errors():
-        return db.leases.find_one({"_id": SWEEP_LEASE, "$expr": {"$gt": ["$until", "$$NOW"]}}, {"_id": 1}) is not None
+    return exclusive_lease.find_holder(db, SWEEP_LEASE) is not None

@@ -22,6 +22,7 @@ from scripts.bench.extent import Extent
 from scripts.bench.report import Row, Target, compare
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from scripts.bench.timing import interleave, median
+from scripts.bench.waiting import wait_until
 from scripts.local.embedded_servers import LOOPBACK, free_port
 
 IMAGE_BYTES: Final = 300_000
@@ -252,8 +253,4 @@ def _is_up(port: int, path: str) -> bool:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"A process was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(0.1)  # poll, because starting processes send no notification
+    wait_until(condition, _READY_TIMEOUT_S, "A process was not ready")

@@ -24,6 +24,7 @@ from scripts.bench.extent import Extent
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, running
 from scripts.bench.timing import interleave, median
+from scripts.bench.waiting import wait_until
 from scripts.local.embedded_servers import LOOPBACK, free_port
 from scripts.local.installation import ROOT
 
@@ -123,12 +124,13 @@ def _has_printed_ready(process: Process, _port: int) -> bool:
 
 
 def _wait_until_ready(process: Process, is_ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _READY_TIMEOUT_S
-    while not is_ready():
+    def check() -> bool:
+        if is_ready():
+            return True
         process.raise_if_ended()
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{process.name} was not ready within {_READY_TIMEOUT_S:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # poll, because a starting process sends no notification
+        return False
+
+    wait_until(check, _READY_TIMEOUT_S, f"{process.name} was not ready", interval_s=_POLL_INTERVAL_S)
 
 
 def _load(port: int, images: list[bytes], count: int) -> Sample:

@@ -1,22 +1,21 @@
 """Measure the time per image for wakeup, claim, lease, result and closing, relative to processing the image."""
 
-import hashlib
 import os
 import time
 import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import redis
 
+from scripts.bench import image_batches
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, Servers, cpu_seconds, running
 from scripts.bench.timing import median, seconds
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.bootstrap import open_stores
-from shared.ids import image_id, new_batch_id
-from shared.ledger import claims, closing, commits, results, store_rotation
+from shared.ids import image_id
+from shared.ledger import claims, closing, results
 from shared.ledger.results import Result
 from shared.queue.wakeups import WakeupPublisher
 from shared.queues import IMAGES
@@ -88,17 +87,9 @@ def _time_one_claim(servers: Servers, wakeups: WakeupPublisher, images: list[byt
     ``fields`` holds their results.
     """
     db = servers.db
-    batch_id = new_batch_id()
-    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-    new = []
-    offset = 0
-    for number, data in enumerate(images):
-        digest = hashlib.sha256(data).hexdigest()
-        new.append(commits.NewImage(number, "jpg", "image/jpeg", len(data), digest, offset, now, "bench", "cam-1"))
-        offset += len(data)
-    commits.commit_batch(db, commits.NewBatch(batch_id, new, DEFAULT_AUGMENTATIONS, detect=True, created_at=now))
+    batch_id = image_batches.commit_images(db, images, augmentations=DEFAULT_AUGMENTATIONS, detect=True)
     owner = f"bench:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-    elapsed = {"turn": seconds(lambda: store_rotation.touch(db, {"bench"})), "bell": seconds(wakeups.publish)}
+    elapsed = {"turn": seconds(lambda: image_batches.touch_store(db)), "bell": seconds(wakeups.publish)}
 
     started = time.perf_counter()
     leases = claims.claim(db, owner, len(images), 30.0).leases

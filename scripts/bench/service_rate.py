@@ -16,6 +16,7 @@ from scripts.bench.http_client import UploadClient
 from scripts.bench.report import Row, compare
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from scripts.bench.timing import interleave, median
+from scripts.bench.waiting import wait_until
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.storage.mongo import Db
 
@@ -112,8 +113,4 @@ def _last_finished_at(db: Db) -> float:
 
 
 def _wait_until(seconds: float, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"The service was not ready, or had not processed all images, within {seconds:.0f} s.")
-        time.sleep(_POLL_INTERVAL_S)  # poll, because the database sends no notification
+    wait_until(condition, seconds, "The service was not ready, or had not processed all images,", interval_s=_POLL_INTERVAL_S)

@@ -3,20 +3,19 @@
 Hashing everything is what one process for a whole installation did before, in an eighth of its time.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
+from scripts.bench import image_batches
 from scripts.bench.report import Row, Target, compare
 from scripts.bench.servers import Servers, cpu_seconds
 from scripts.bench.timing import interleave, median
 from shared.bootstrap import Stores, open_stores
-from shared.ids import image_id, new_batch_id
-from shared.ledger import claims, closing, commits, results, store_rotation
+from shared.ids import image_id
+from shared.ledger import claims, closing, results
 from shared.ledger.results import Result
 from shared.storage.blob_keys import original_key, spool_key
 from worker.spools.settlement import settle
@@ -75,15 +74,9 @@ def _rows(who: str, megabytes: float, samples: dict[str, list[Sample]], target: 
 
 def _create_batch(stores: Stores, images: list[bytes]) -> str:
     """Create a closed batch whose originals are stored, and return its id."""
-    db, batch_id, offset = stores.db, new_batch_id(), 0
-    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
-    new: list[commits.NewImage] = []
-    for index, data in enumerate(images):
-        digest = hashlib.sha256(data).hexdigest()
-        new.append(commits.NewImage(index, "jpg", "image/jpeg", len(data), digest, offset, now, "bench", "cam-1"))
-        offset += len(data)
-    commits.commit_batch(db, commits.NewBatch(batch_id, new, (), detect=False, created_at=now))
-    store_rotation.touch(db, {"bench"})
+    db = stores.db
+    batch_id = image_batches.commit_images(db, images, augmentations=(), detect=False)
+    image_batches.touch_store(db)
     leases = claims.claim(db, _OWNER, len(images), 60.0).leases
     results.finish(db, _OWNER, [Result(lease.id, lease.fence, {"width": 1280, "height": 960}, stored=True) for lease in leases])
     if closing.close_batches(db, [batch_id]) != [batch_id]:

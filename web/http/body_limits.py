@@ -125,11 +125,7 @@ def _chunks(stream: Readable) -> Iterator[bytes]:
 
 def _join(chunks: Iterator[bytes], limit: int, reserve: Reserve) -> bytes:
     body: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if size > limit:
-            raise too_large(limit)
+    for chunk in _limited(chunks, limit):
         reserve(len(chunk))
         body.append(chunk)
     return b"".join(body)

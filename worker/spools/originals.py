@@ -4,7 +4,9 @@ import hashlib
 from contextlib import suppress
 from typing import Final
 
+from shared.bootstrap import Stores
 from shared.ids import batch_of
+from shared.ledger import settlement
 from shared.storage.blob_keys import original_key, spool_key
 from shared.storage.blobs import BlobMissing, BlobStore
 from shared.storage.mongo import Document
@@ -47,6 +49,15 @@ def restore(blobs: BlobStore, image: Document) -> bool:
         return False
     blobs.write(key(image), [data])
     return True
+
+
+def is_lost(stores: Stores, image: Document) -> bool:
+    """Return whether an original that is missing or damaged is lost. It is not if its batch has just been deleted.
+
+    :raises ShelfsightError: when the database does not respond, or all files are missing, not only this one.
+    """
+    stores.identity.check()
+    return settlement.is_kept(stores.db, image["batch_id"])
 
 
 def _digest(blobs: BlobStore, blob_key: str) -> str:

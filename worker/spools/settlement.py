@@ -105,8 +105,7 @@ def _is_stored(stores: Stores, image: Document) -> bool:
 
 def _report_lost(stores: Stores, image: Document) -> None:
     """Report a lost original, but not if all files are missing, or if the batch has just been deleted."""
-    stores.identity.check()
-    if not settlement.is_kept(stores.db, image["batch_id"]):
+    if not originals.is_lost(stores, image):
         raise _NotFinished
     _log.critical("the original of image %s is missing or damaged, so its spool is kept", image["_id"])
 

@@ -7,7 +7,7 @@ from shared.bootstrap import Stores
 from shared.inspections import jobs, results
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspection_prefix, shard_prefix
-from worker.sweep.listing import Listing
+from worker.sweep.listing import Listing, delete_old
 
 _LIMIT: Final = 200
 _ORPHAN_AGE_S: Final = 3600
@@ -67,10 +67,7 @@ class InspectionSweep:
 
     def _clean_incoming(self, until: float) -> None:
         """Delete old uploads that were never processed."""
-        for blobs in self._incoming.chunks(until):
-            for blob in blobs:
-                if time.time() - blob.modified > _ORPHAN_AGE_S:
-                    self._blobs.delete(blob.key)
+        delete_old(self._blobs, self._incoming, _ORPHAN_AGE_S, until)
 
     def _age_s(self, folder: str) -> float:
         """Return the seconds since the newest blob in a folder was written.

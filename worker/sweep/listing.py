@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from shared.storage.blobs import BlobStat, BlobStore
+
 T = TypeVar("T")
 _CHUNK: Final = 32
 
@@ -46,3 +48,14 @@ class Listing(Generic[T]):
             if time.monotonic() > until:
                 return
             self._entries = None
+
+
+def delete_old(blobs: BlobStore, listing: Listing[BlobStat], age_s: float, until: float) -> None:
+    """Delete the blobs in the next part of a listing that were written more than ``age_s`` seconds ago.
+
+    :param until: time limit, in ``time.monotonic`` seconds.
+    """
+    for chunk in listing.chunks(until):
+        for blob in chunk:
+            if time.time() - blob.modified > age_s:
+                blobs.delete(blob.key)

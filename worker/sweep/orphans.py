@@ -1,6 +1,5 @@
 """Delete files that belong to no batch, and files left over in the temporary folder."""
 
-import time
 from typing import Final
 
 from shared.bootstrap import Stores
@@ -8,7 +7,7 @@ from shared.ids import is_batch_id
 from shared.storage.blob_keys import FILES, SHARDS, batch_prefix, shard_prefix
 from shared.storage.local_blobs import TEMP
 from shared.storage.mongo import translate_errors
-from worker.sweep.listing import Listing
+from worker.sweep.listing import Listing, delete_old
 
 _TEMP_AGE_S: Final = 3600
 
@@ -63,8 +62,5 @@ class TemporaryFiles:
         for names in self._trees.chunks(until):
             for name in names:
                 self._blobs.delete_tree(f"{TEMP}/{name}")
-        for blobs in self._files.chunks(until):
-            for blob in blobs:
-                if time.time() - blob.modified > _TEMP_AGE_S:
-                    self._blobs.delete(blob.key)
+        delete_old(self._blobs, self._files, _TEMP_AGE_S, until)
         return self._trees.is_unfinished or self._files.is_unfinished

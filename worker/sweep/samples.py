@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from shared.bootstrap import Stores
-from shared.ledger import original_checks, settlement
+from shared.ledger import original_checks
 from shared.storage.mongo import Document
 from worker.spools import originals
 
@@ -42,10 +42,7 @@ def check(stores: Stores, until: float) -> bool:
 
 def _is_intact(stores: Stores, image: Document) -> bool:
     """Check one original, and report it unless all files are missing or its batch has just been deleted."""
-    if originals.is_intact(stores.blobs, image):
-        return True
-    stores.identity.check()
-    if not settlement.is_kept(stores.db, image["batch_id"]):
+    if originals.is_intact(stores.blobs, image) or not originals.is_lost(stores, image):
         return True
     _log.critical("the original of image %s is missing or damaged", image["_id"])
     return False

@@ -35,6 +35,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
     with running(web, worker, sweep):
         client = UploadClient(web.port)
         _wait_until_done(servers, worker, client.post(upload)["batch_id"])  # waits until the worker has loaded its model
+        client.connect()  # loading the model can take longer than the server keeps an idle connection
         idle_times = []
         for _ in range(idle):
             time.sleep(1)  # lets the machine become idle

@@ -26,9 +26,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings()
     telemetry.configure(settings.log, "web")
     app = Flask(__name__, static_folder=None)
-    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[method-assign]
+    app.wsgi_app = TrustedProxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[method-assign]  # Flask documents this assignment as the way to add middleware
     app.extensions["shelfsight"] = Services(settings)
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the declared type is the base class of the provider that Flask creates
     # Flask calls the before_request functions in this order, and the after_request functions in the reverse order.
     request_id.install(app)
     problems.install(app)

@@ -79,7 +79,7 @@ def _find_mongo(data: Path | None) -> Mongo:
         return mongo
     try:
         from scripts.local.embedded_servers import mongo_url  # noqa: PLC0415 -- the web image does not contain scripts.local
-        from scripts.local.installation import DEFAULT_DATA, load_installation  # noqa: PLC0415
+        from scripts.local.installation import DEFAULT_DATA, load_installation  # noqa: PLC0415 -- the web image does not contain scripts.local
     except ImportError as error:
         raise click.UsageError("There is no scripts/start here, so MONGODB_URL must be set, and --data cannot be used.") from error
     folder = data or DEFAULT_DATA

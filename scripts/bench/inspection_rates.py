@@ -225,7 +225,7 @@ def _inspect_over(connection: http.client.HTTPConnection, path: str, method: str
     response = connection.getresponse()
     while response.status == 202:
         response.read()
-        time.sleep(int(response.headers["Retry-After"]))
+        time.sleep(int(response.headers["Retry-After"]))  # the service asks its clients to wait for so long
         connection.request("GET", f"{response.headers['Location']}?wait=30", headers=_JSON)
         response = connection.getresponse()
     return json.loads(_read_ok(response))

@@ -92,14 +92,14 @@ def _drain(deployment: Deployment, service: str) -> None:
 def _wait_until_idle(deployment: Deployment, service: str, log: Log) -> None:
     """Wait until a service's containers have no requests in progress, for at most ``_IDLE_S`` seconds."""
     busy = deployment.containers(service)
-    time.sleep(_DNS_S)
+    time.sleep(_DNS_S)  # until then, nginx may send requests to an address that it has resolved before
     until = time.monotonic() + _IDLE_S
     while busy := [container for container in busy if _count_connections(deployment, container)]:
         if time.monotonic() > until:
             log(f"{service}: a request is still in progress after {_IDLE_S} s; it may continue until the container's grace period ends")
             return
         log(f"{service}: {len(busy)} containers are still serving requests")
-        time.sleep(0.5)
+        time.sleep(0.5)  # poll, because containers send no notification
 
 
 def _count_connections(deployment: Deployment, container: str) -> int:

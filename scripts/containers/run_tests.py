@@ -116,7 +116,7 @@ def _up(deployment: Deployment, url: str) -> str:
     while not _is_ready(url):
         if time.monotonic() - began > _UP_S:
             raise EngineError(f"not ready after {_UP_S} s")
-        time.sleep(0.2)
+        time.sleep(0.2)  # poll, because the service sends no notification
     ready_s = time.monotonic() - began
     times = f"ready after {ready_s:.1f} s (compose waited {compose_s:.1f} s)"
     if ready_s > _READY_S:

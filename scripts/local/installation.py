@@ -82,7 +82,7 @@ class Installation:
         """
         name = f"shelfsight-{os.getuid()}-{hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]}.sock"
         path = Path(tempfile.gettempdir()) / name
-        return path if len(os.fsencode(path)) <= _MAX_SOCKET_BYTES else Path("/tmp") / name  # noqa: S108 -- see above
+        return path if len(os.fsencode(path)) <= _MAX_SOCKET_BYTES else Path("/tmp") / name  # noqa: S108 -- its path is short; see the docstring
 
     def remove_socket(self) -> None:
         """Remove the supervisor's socket if it exists.

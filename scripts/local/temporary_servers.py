@@ -75,7 +75,7 @@ class Server:
         while any(_state(thread) != "T" for thread in Path(f"/proc/{self.pid}/task").iterdir()):
             if time.monotonic() > until:
                 raise TimeoutError(f"{self.name} (pid {self.pid}) did not stop within {_STOP_S} s")
-            time.sleep(0.001)
+            time.sleep(0.001)  # poll, because the kernel sends no notification
 
     def resume(self) -> None:
         """Continue the suspended process (SIGCONT)."""

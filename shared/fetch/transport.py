@@ -108,8 +108,8 @@ class _CheckedBackend(httpcore.NetworkBackend):
         host: str,  # noqa: ARG002 -- already resolved and checked; see the module docstring
         port: int,
         timeout: float | None = None,  # noqa: ARG002 -- the deadline applies instead
-        local_address: str | None = None,  # noqa: ARG002
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002
+        local_address: str | None = None,  # noqa: ARG002 -- httpcore's signature; this service never sets it
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 -- as for local_address
     ) -> httpcore.NetworkStream:
         """Connect to the first address that accepts a connection.
 
@@ -164,7 +164,7 @@ class _LimitedStream(httpcore.NetworkStream):
         self._inner = inner
         self._backend = backend
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 -- the deadline applies instead
         """Read at most ``max_bytes`` bytes.
 
         :raises UpstreamError: when the read allowance has been used up.
@@ -175,7 +175,7 @@ class _LimitedStream(httpcore.NetworkStream):
         self._backend.read_allowance -= len(data)
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 -- the deadline applies instead
         """Write a part of the request, and start the time limit for the response headers."""
         self._backend.start_response_phase()
         self._inner.write(buffer, self._backend.deadline.remaining_s())
@@ -188,7 +188,7 @@ class _LimitedStream(httpcore.NetworkStream):
         self,
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ARG002
+        timeout: float | None = None,  # noqa: ARG002 -- the deadline applies instead
     ) -> httpcore.NetworkStream:
         """Perform the TLS handshake within the time limit for connecting."""
         return self._backend.wrap_tls(

@@ -83,13 +83,13 @@ class Subscriber:
         while True:
             try:
                 client = connect_redis(self._redis_settings, timeout_s=_TIMEOUT_S)
-                with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
+                with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py has no type annotations for it
                     subscription.subscribe(_CHANNEL)
                     while True:
                         self._dispatch(subscription.get_message(timeout=_POLL_S))
             except Exception as error:  # noqa: BLE001 -- no connection failure may end the thread
                 _log.warning("cannot receive notifications from redis: %s", type(error).__name__)
-                time.sleep(_RECONNECT_S)
+                time.sleep(_RECONNECT_S)  # Redis does not announce that it is back
 
     def _dispatch(self, message: dict[str, Any] | None) -> None:
         if message is None:

@@ -152,7 +152,7 @@ class SlowClients:
         def run() -> None:
             waited = False
             while True:
-                time.sleep(_INTERVAL_S)
+                time.sleep(_INTERVAL_S)  # nothing notifies of a client that sends no more bytes
                 waiting = count_waiting_requests()
                 # Requests that wait only at one of two checks are normal: a thread becomes free all the time.
                 ended = self.check(waiting if waited else 0)

@@ -101,7 +101,7 @@ def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sen
         _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0])
     except BaseException:  # noqa: BLE001 -- Celery only logs an exception that a signal receiver raises, and continues
         telemetry.errors.exception("a pool child could not start, so it ends and the pool starts a new one")
-        time.sleep(_START_RETRY_S)
+        time.sleep(_START_RETRY_S)  # otherwise, children that cannot start would be replaced without a pause
         os._exit(1)  # otherwise the child would receive wakeups and do nothing
 
 
@@ -137,7 +137,7 @@ def _load_detector(settings: Settings, send_heartbeat: Callable[[str], None]) ->
         while time.monotonic() < until:
             with suppress(ShelfsightError):  # the log shows the model error even if no heartbeat can be sent
                 send_heartbeat("model_unusable")
-            time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
+            time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)  # until the next heartbeat is due
         os._exit(1)
 
 
@@ -158,7 +158,7 @@ def _send_heartbeats(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
     while True:
         with suppress(ShelfsightError):  # the failure is noticed because the heartbeats stop
             heartbeats.send_heartbeat(stores.db, owner, work_queue, _find_impediment(stores.identity))
-        time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)
+        time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)  # until the next heartbeat is due
 
 
 def _find_impediment(identity: StoreIdentity) -> str | None:

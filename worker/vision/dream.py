@@ -98,7 +98,7 @@ class Dreamer:
 
     def _dream(self, rgb: Rgb, layer: int, strength: float, device: str) -> Rgb:
         height, width = rgb.shape[:2]
-        self._body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's type annotations lack this overload
         image = torch.from_numpy(rgb.astype(np.float32) / 255).to(device).permute(2, 0, 1)[None]
         image = functional.pad(image, (0, max(0, _MIN_SIDE - width), 0, max(0, _MIN_SIDE - height)), mode="replicate")
         colour_weights = _colour_weights(image)

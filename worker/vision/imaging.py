@@ -141,7 +141,8 @@ def thumbnail(rgb: Rgb, longest: int = THUMB_SIDE) -> Rgb:
     if scale >= 1:
         return rgb
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
+    reduced: Rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    return reduced
 
 
 def resize_for_display(rgb: Rgb) -> Rgb:
@@ -162,7 +163,8 @@ def resize_for_display(rgb: Rgb) -> Rgb:
     size = (max(1, round(width / ratio)), max(1, round(height / ratio)))
     factor = int(ratio)
     multiple = cv2.resize(rgb, (factor * size[0], factor * size[1]), interpolation=cv2.INTER_LINEAR)
-    return cv2.resize(multiple, size, interpolation=cv2.INTER_AREA)  # type: ignore[no-any-return]
+    reduced: Rgb = cv2.resize(multiple, size, interpolation=cv2.INTER_AREA)
+    return reduced
 
 
 def draw_boxes(rgb: Rgb, detections: list[dict[str, Any]]) -> Rgb:

@@ -71,9 +71,10 @@ def _decode(data: bytes, colorspace: str, **reduction: int) -> NDArray[np.uint8]
             return None
 
     try:
-        return decode(data, **reduction)  # type: ignore[no-any-return]
+        pixels: NDArray[np.uint8] = decode(data, **reduction)
     except ValueError:
         without_padding = jpeg_padding.remove_padding(data, hash_pixels)
         if without_padding == data:
             raise
-        return decode(without_padding, **reduction)  # type: ignore[no-any-return]
+        pixels = decode(without_padding, **reduction)
+    return pixels

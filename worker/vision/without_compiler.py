@@ -36,8 +36,8 @@ def _import_attribute(name: str) -> object:
 
 def _import_torchvision() -> None:
     package, utils = (ModuleType(name) for name in _NAMES)
-    utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]
-    utils.__getattr__ = _import_attribute  # type: ignore[method-assign]
+    utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]  # a module object has any attributes
+    utils.__getattr__ = _import_attribute  # type: ignore[method-assign]  # a module's own __getattr__ (PEP 562), not the method
     sys.modules.update(zip(_NAMES, (package, utils), strict=True))
     try:
         import torchvision  # noqa: F401, PLC0415 -- torchvision must be imported while the stubs are in place

@@ -237,7 +237,7 @@ class _TorchRuntime:
     def __init__(self, network: _Network, device: str, precision: Precision) -> None:
         self.map_names = network.map_names
         self._device = device
-        self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's type annotations lack this overload
         if precision == "half":
             self._network.half()
         elif device == "cuda":

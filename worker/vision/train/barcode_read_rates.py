@@ -238,7 +238,8 @@ def _symbol(code: Code) -> Image:
     elif code.symbology == "UPCA":
         content = code.text[-12:]
     _, symbol = barcode.render(content, code.symbology)
-    return cv2.copyMakeBorder(symbol, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=255)  # type: ignore[no-any-return]
+    bordered: Image = cv2.copyMakeBorder(symbol, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=255)
+    return bordered
 
 
 def _extent(symbol: Image, symbology: str) -> tuple[float, float, float, float]:
@@ -301,7 +302,8 @@ def _motion(modules: float) -> Degrade:
         start, end = ((side * 8 - 1) / 2 - along).round().astype(int), ((side * 8 - 1) / 2 + along).round().astype(int)
         cv2.line(fine, start.tolist(), end.tolist(), 1.0)
         kernel = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)
-        return cv2.filter2D(scene, -1, kernel / kernel.sum())  # type: ignore[no-any-return]
+        blurred: Image = cv2.filter2D(scene, -1, kernel / kernel.sum())
+        return blurred
 
     return degrade
 
@@ -320,7 +322,8 @@ def _glare(share: float) -> Degrade:
             )
             centre = (int(rng.uniform(x1, x2)), int(rng.uniform(y1, y2)))
             cv2.ellipse(light, centre, axes, float(rng.uniform(0, 180)), 0, 360, 400.0, -1)
-        return cv2.add(scene, cv2.GaussianBlur(light, (0, 0), 3)[..., None].repeat(3, 2), dtype=cv2.CV_8U)  # type: ignore[no-any-return]
+        lit: Image = cv2.add(scene, cv2.GaussianBlur(light, (0, 0), 3)[..., None].repeat(3, 2), dtype=cv2.CV_8U)
+        return lit
 
     return degrade
 
@@ -328,7 +331,8 @@ def _glare(share: float) -> Degrade:
 def _dark(gain: float, sigma: float) -> Degrade:
     def degrade(scene: Image, _drawn: list[DrawnCode], rng: Rng) -> Image:
         grain = rng.standard_normal(scene.shape, np.float32) * sigma
-        return cv2.addWeighted(scene, gain, grain, 1, 0, dtype=cv2.CV_8U)  # type: ignore[no-any-return]
+        darkened: Image = cv2.addWeighted(scene, gain, grain, 1, 0, dtype=cv2.CV_8U)
+        return darkened
 
     return degrade
 
@@ -336,7 +340,8 @@ def _dark(gain: float, sigma: float) -> Degrade:
 def _jpeg(quality: int) -> Degrade:
     def degrade(scene: Image, _drawn: list[DrawnCode], _rng: Rng) -> Image:
         decoded = cv2.imdecode(np.frombuffer(encode_jpeg(scene, quality), np.uint8), cv2.IMREAD_COLOR)
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+        compressed: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        return compressed
 
     return degrade
 

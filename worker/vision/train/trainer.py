@@ -273,7 +273,7 @@ def _optimizer_step(optimizer: torch.optim.Optimizer, loss: Tensor, learning_rat
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no type annotations for it
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, 5.0)
     if torch.isfinite(norm):  # a batch whose gradient overflows is skipped, because it would make all weights unusable

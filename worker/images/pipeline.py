@@ -12,10 +12,9 @@ processed at the same time, so any failure is caused by this image. ``shared.sta
 allowed.
 """
 
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,16 +25,14 @@ from celery.exceptions import SoftTimeLimitExceeded
 from shared import failpoints
 from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
-from shared.ids import batch_of
-from shared.ledger import claims, closing
-from shared.storage.blob_keys import spool_key
-from shared.storage.blobs import BlobMissing
+from shared.ledger import claims
 from shared.storage.mongo import Document
+from worker.images.claim_end import ClaimEnd
 from worker.images.group_writer import GroupWriter
-from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim, LoadedImage
+from worker.images.original_loader import OriginalLoader
+from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox.parent import SandboxKilled
-from worker.spools import originals
 from worker.spools.settler import Settler
 from worker.vision.detection.detect import Detector
 
@@ -67,12 +64,13 @@ class ImagePipeline:
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
         self._settings, self._db = stores.settings, stores.db
-        self._blobs, self._identity = stores.blobs, stores.identity
-        self._detector, self._owner = detector, owner
+        self._identity, self._detector, self._owner = stores.identity, detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
         self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._settler = Settler(stores)
+        self._loader = OriginalLoader(stores, owner, self._leases)
+        self._claim_end = ClaimEnd(stores, owner, self._leases, self._settler)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -137,15 +135,15 @@ class ImagePipeline:
         self._leases.hold(claim.leases, worker.hard_limit_s)
         ahead.claimed = claim
         if ahead.abandoned:
-            self._release(claim.images, "not_begun", delay=False)
+            self._claim_end.release(claim.images, "not_begun", delay=False)
             raise RuntimeError("the claim was abandoned")
         if claim.images:
             failpoints.reach("4-claimed")
         try:
-            images = self._store_originals(claim.images)
+            images = self._loader.load(claim.images)
         except BaseException as error:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
-            self._release(claim.images, code)
+            self._claim_end.release(claim.images, code)
             raise
         loaded, stages = LoadedClaim(claim), self._stages
         if loaded.is_solo:  # only the sandbox looks at the content of this image
@@ -154,13 +152,13 @@ class ImagePipeline:
         try:
             loaded.groups = stages.split(images)
         except Exception as error:  # one of the images triggered a bug in this program
-            self._release(claim.images, type(error).__name__, solo=True)
+            self._claim_end.release(claim.images, type(error).__name__, solo=True)
             raise
         if loaded.groups:
             try:
                 loaded.first_group = stages.start_decoding(loaded.groups[0])
             except RuntimeError:  # the previous claim was aborted, which closed these stages
-                self._release(claim.images, "not_begun", delay=False)
+                self._claim_end.release(claim.images, "not_begun", delay=False)
                 raise
         return loaded
 
@@ -180,25 +178,25 @@ class ImagePipeline:
             self._write_groups(self._detect_groups(loaded, at_last_group), left)
         except SandboxKilled as error:  # perhaps because the image needs too much memory
             _log.warning("unfinished images were released because their sandbox process was killed")
-            self._release(left.values(), error.code, solo=True, loss=True)
+            self._claim_end.release(left.values(), error.code, solo=True, loss=True)
         except Environment as error:
             _log.warning("unfinished images were released after an environment error: %s", error.code, exc_info=error)
-            self._release(left.values(), error.code)
+            self._claim_end.release(left.values(), error.code)
         except SoftTimeLimitExceeded:
-            self._release(left.values(), "time_limit", delay=False, solo=True, fault=not loaded.is_processed)
+            self._claim_end.release(left.values(), "time_limit", delay=False, solo=True, fault=not loaded.is_processed)
             self._replace_stages()
             raise
         except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
             _log.exception("unfinished images were released after an unexpected error")
-            self._release(left.values(), type(error).__name__, solo=True, fault=True)
+            self._claim_end.release(left.values(), type(error).__name__, solo=True, fault=True)
         except BaseException as error:  # the process stops
-            self._release(left.values(), type(error).__name__, delay=False)
+            self._claim_end.release(left.values(), type(error).__name__, delay=False)
             raise
         else:
-            self._release(left.values(), "time_over", delay=False)
+            self._claim_end.release(left.values(), "time_over", delay=False)
         finally:
             self._leases.drop(claim.leases)
-        self._close_batches(claim)
+        self._claim_end.close_batches(claim)
 
     def stop(self) -> None:
         """Stop the threads and the sandbox process."""
@@ -225,40 +223,6 @@ class ImagePipeline:
         self._start_stages()
         writer.shutdown(wait=False, cancel_futures=True)
         stages.close()
-
-    def _store_originals(self, images: list[Document]) -> list[LoadedImage]:
-        """Read the original of each image, and store it under its own key unless it is already stored there.
-
-        This is done for all images of a claim before any of them is decoded. Only bytes with the digest of the image
-        are written. An earlier claim may have left other bytes under the key, so what is there is compared with them.
-        """
-        loaded = [self._load(image) for image in images]
-        found = [original for original in loaded if original.fault is None]
-        wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
-        self._blobs.write_many([(originals.key(original.image), [original.data]) for original in wrong])
-        for original in found:
-            original.image["work"]["stored"] = True  # the image's result will record it
-        failpoints.reach("5-original-kept")
-        return loaded
-
-    def _load(self, image: Document) -> LoadedImage:
-        for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (originals.key(image), 0)):
-            try:
-                data = self._blobs.read(key, offset, image["file_size"])
-            except BlobMissing:
-                continue
-            if hashlib.sha256(data).hexdigest() == image["sha256"]:
-                return LoadedImage(image, data)
-        lease = claims.LEASES.lease(image)
-        # A deletion raises the fence before it deletes the bytes, and the lease keeper has not noticed it yet.
-        if not claims.LEASES.holds(self._db, self._owner, lease):
-            self._leases.drop([lease])
-            return LoadedImage(image, fault=("lease_lost", ""))
-        self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
-        _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
-        return LoadedImage(
-            image, fault=("bytes_missing", "The stored bytes of this image cannot be found. Upload the image again.")
-        )
 
     def _detect_groups(self, loaded: LoadedClaim, at_last_group: Callable[[], None]) -> Iterator[DetectedGroup]:
         """Decode the groups of a claim one after the other, and run the model on each of them.
@@ -321,41 +285,16 @@ class ImagePipeline:
             ahead.abandoned = True  # from now on, the thread itself releases what it claims
             if ahead.claimed is not None:
                 reason = "time_limit" if is_hanging else "not_begun"
-                self._release(ahead.claimed.images, reason, delay=is_hanging, solo=is_hanging)
+                self._claim_end.release(ahead.claimed.images, reason, delay=is_hanging, solo=is_hanging)
             self._claimer.shutdown(wait=False, cancel_futures=True)
             self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
             return
         except Exception as error:  # noqa: BLE001 -- claim_next has already released the images
             _log.warning("the next images could not be claimed in advance: %s", type(error).__name__)
             return
-        self._release(loaded.claim.images, "not_begun", delay=False)
+        self._claim_end.release(loaded.claim.images, "not_begun", delay=False)
         if loaded.first_group is not None and not loaded.first_group.cancel():
             self._replace_stages()
-
-    def _release(
-        self,
-        images: Iterable[Document],
-        reason: str,
-        *,
-        delay: bool = True,
-        solo: bool = False,
-        fault: bool = False,
-        loss: bool = False,
-    ) -> None:
-        leases = [claims.LEASES.lease(image) for image in images]
-        self._leases.drop(leases)
-        try:
-            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss)
-        except Environment:
-            return  # the leases will expire
-
-    def _close_batches(self, claim: claims.Claim) -> None:
-        failpoints.reach("7-before-close")
-        try:
-            closed = closing.close_batches(self._db, {image["batch_id"] for image in claim.images})
-        except Environment:
-            return  # the sweep will close the batches
-        self._settler.submit(closed)
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

@@ -31,6 +31,7 @@ from shared.ledger import claims, closing
 from shared.storage.blob_keys import spool_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.mongo import Document
+from worker.images.claim_size import ClaimSize
 from worker.images.group_writer import GroupWriter
 from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim, LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
@@ -73,6 +74,7 @@ class ImagePipeline:
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
         self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._settler = Settler(stores)
+        self._claim_size = ClaimSize(self._db, least=detector.batch_size, most=stores.settings.worker.claim_size)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -133,7 +135,8 @@ class ImagePipeline:
         """
         self._identity.check()
         worker, ahead = self._settings.worker, ahead or _ClaimAhead()
-        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s, max_bytes=worker.claim_bytes)
+        size = self._claim_size.choose()
+        claim = claims.claim(self._db, self._owner, size, worker.lease_s, max_bytes=worker.claim_bytes)
         self._leases.hold(claim.leases, worker.hard_limit_s)
         ahead.claimed = claim
         if ahead.abandoned:

@@ -7,6 +7,7 @@ localhost exception). It can be run again: it leaves everything that already exi
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ from pydantic_settings import SettingsError
 from pymongo import MongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure
 
+from scripts.administration.database import reported_errors
 from scripts.administration.progress_line import ProgressLine
-from shared.errors import StoreAway
+from shared.errors import StoreAway, StoreMisconfigured
 from shared.settings import Mongo, explain
 from shared.storage.migrations import runner
 from shared.storage.mongo import connect
@@ -39,17 +41,28 @@ def main() -> None:
         mongo = Mongo()  # not ``Settings``, which would also check the settings of the web front and fail here
     except (ValidationError, SettingsError) as error:
         sys.exit(f"error: {explain(error)}")
+    _retry(lambda: _prepare(mongo), (ConnectionFailure, OperationFailure))
+    with reported_errors():
+        _retry(lambda: _migrate(mongo), (StoreAway,))
+
+
+def _retry(step: Callable[[], None], errors: tuple[type[Exception], ...]) -> None:
+    """Repeat a step while MongoDB is starting or electing a primary.
+
+    A step that has worked for longer than the time limit before it fails is repeated for the whole time limit again,
+    because a migration of much data takes long and continues where it was.
+    """
     until = time.monotonic() + _TIME_LIMIT_S
     while True:
+        began = time.monotonic()
         try:
-            _prepare(mongo)
-            _migrate(mongo)
-        except (ConnectionFailure, OperationFailure, StoreAway) as error:
-            if time.monotonic() > until:
+            return step()
+        except errors as error:
+            if time.monotonic() > began + _TIME_LIMIT_S:
+                until = time.monotonic() + _TIME_LIMIT_S
+            if time.monotonic() > until or isinstance(error, StoreMisconfigured):
                 sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s ({error}); see the log of the mongodb container")
-            time.sleep(0.2)  # MongoDB is starting or electing a primary
-        else:
-            return
+            time.sleep(0.2)
 
 
 def _prepare(mongo: Mongo) -> None:

@@ -8,13 +8,18 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 _PAUSE_FACTOR: Final = 20
+_BRIEF_S: Final = 0.1
 
 
 class CachedValue(Generic[T]):
     """Computes a value when it is used, unless it was computed less than ``max_age_s`` seconds before. Thread-safe."""
 
-    def __init__(self, max_age_s: float, compute: Callable[[], T]) -> None:
-        self._max_age_s, self._compute = max_age_s, compute
+    def __init__(self, max_age_s: float, compute: Callable[[], T], *, lasts: Callable[[T], bool] = lambda _: True) -> None:
+        """Create the value. It is computed when it is first used.
+
+        :param lasts: returns False for a value that is used for a tenth of a second at most, because it soon changes.
+        """
+        self._max_age_s, self._compute, self._lasts = max_age_s, compute, lasts
         self._lock = threading.Lock()
         self._current: Future[T] | None = None
         self._expires_at = 0.0
@@ -42,7 +47,8 @@ class CachedValue(Generic[T]):
             self._expires_at = time.monotonic() + self._max_age_s
             current.set_exception(error)
         else:
-            self._expires_at = time.monotonic() + self._max_age_s
+            max_age_s = self._max_age_s if self._lasts(value) else min(self._max_age_s, _BRIEF_S)
+            self._expires_at = time.monotonic() + max_age_s
             current.set_result(value)
 
 

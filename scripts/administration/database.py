@@ -34,7 +34,7 @@ def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, No
     @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Data folder of an installation that scripts/start started (see scripts/admin --help).")
     @functools.wraps(command)
     def wrapper(data: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
-        with _reported_errors():
+        with reported_errors():
             db = connect(_find_mongo(data), app="admin")
             try:
                 command(db, *args, **kwargs)
@@ -45,7 +45,8 @@ def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, No
 
 
 @contextmanager
-def _reported_errors() -> Iterator[None]:
+def reported_errors() -> Iterator[None]:
+    """End the program with a sentence and an exit code if the body raises an expected error; see ``with_database``."""
     try:
         yield
     except (ValidationError, SettingsError) as error:

@@ -42,14 +42,14 @@ class Image:
 
         If the fields have no ``timestamp``, it is the file's modification time.
 
-        :raises ValueError: when the modification time is needed, and is in no year from 1 to 9999.
+        :raises ValueError: when the modification time is needed, and is not in the years 1 to 9999.
         """
         if "timestamp" in self.fields:
             return self.all_fields
         try:
             modified = datetime.fromtimestamp(self.mtime_ns // 10**9, UTC)
-        except (OverflowError, OSError) as error:
-            raise ValueError("no year from 1 to 9999") from error
+        except (OverflowError, OSError, ValueError) as error:
+            raise ValueError("The modification time of the file is not in the years 1 to 9999.") from error
         return {"timestamp": modified.isoformat(timespec="seconds")} | self.all_fields
 
     @property

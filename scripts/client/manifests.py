@@ -57,7 +57,7 @@ def read_manifest(source: Path, defaults: dict[str, Any], given: dict[str, Any])
                     columns = _parse_header(source, row, given)
                     continue
                 try:
-                    yield _parse_row(source.parent, columns, row, defaults | given)
+                    yield _parse_row(source.parent, columns, row, defaults, given)
                 except (UsageError, OSError) as error:
                     reason = error if isinstance(error, UsageError) else f"{error.filename}: {error.strerror}"
                     hint = (
@@ -125,7 +125,9 @@ def _parse_header(source: Path, row: list[str], given: dict[str, Any]) -> list[s
     return columns
 
 
-def _parse_row(folder: Path, columns: list[str], row: list[str], fields: dict[str, Any]) -> Image:
+def _parse_row(
+    folder: Path, columns: list[str], row: list[str], defaults: dict[str, Any], given: dict[str, Any]
+) -> Image:
     if any(cell.strip() for cell in row[len(columns) :]):
         raise UsageError("the row has more fields than there are columns.")
     cells = [(name, cell) for name, cell in zip(columns, row, strict=False) if cell.strip()]
@@ -134,8 +136,10 @@ def _parse_row(folder: Path, columns: list[str], row: list[str], fields: dict[st
         raise UsageError(f"the value {values['']!r} is in a column without a name; name the column in the first line.")
     if values.pop("path", None) is None:
         raise UsageError("the column path is empty.")
+    if "store_name" in columns and "store_name" not in values and "store_name" not in given:
+        raise UsageError("the column store_name is empty; fill it in, or set --store for the rows without a store.")
     timestamp = {"timestamp": parse_timestamp(values["timestamp"])} if "timestamp" in values else {}
-    return make_image(_find_file(folder, dict(cells)["path"]), fields | values | timestamp)
+    return make_image(_find_file(folder, dict(cells)["path"]), defaults | given | values | timestamp)
 
 
 def _find_file(folder: Path, text: str) -> Path:

@@ -156,9 +156,7 @@ class Upload:
         try:
             current.metadata  # noqa: B018 -- computed here, where an error affects only this image
         except ValueError as error:
-            raise _UnsendableError(
-                "bad_timestamp", f"The modification time of the file is in {error}; set --timestamp, or list the file with a timestamp in a manifest."
-            ) from None
+            raise _UnsendableError("bad_timestamp", f"{error} Set --timestamp, or list the file with a timestamp in a manifest.") from None
         return current, data
 
 

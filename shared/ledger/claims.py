@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.ledger import store_rotation
 from shared.queue.leases import Lease, LeasedCollection
-from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, retry_delay_s
+from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, ImageState, retry_delay_s
 from shared.storage.mongo import Db, Document, translate_errors
 
 LEASES: Final = LeasedCollection(
@@ -80,6 +80,15 @@ def has_claimable(db: Db) -> bool:
     :raises StoreAway: when MongoDB does not respond.
     """
     return LEASES.has_claimable(db)
+
+
+def count_queued(db: Db, *, at_most: int) -> int:
+    """Return the number of queued images, or ``at_most`` if there are more. Images that must wait are included.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        return db.images.count_documents({"status": ImageState.QUEUED.value}, limit=at_most, hint="unfinished_or_bad")
 
 
 def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:

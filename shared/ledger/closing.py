@@ -31,7 +31,7 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
         finished = sorted(headers.keys() - _find_unfinished(db, list(headers)))
         if not finished:
             return []
-        counts = count_images(db, finished)
+        counts = _count_images(db, finished)
         # An image may have been requeued in the meantime.
         closing = [batch_id for batch_id in finished if not _UNFINISHED & counts.get(batch_id, {}).keys()]
         if not closing:
@@ -66,7 +66,7 @@ def _find_unfinished(db: Db, batch_ids: Sequence[str]) -> set[str]:
     return found
 
 
-def count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+def _count_images(db: Db, batch_ids: Sequence[str]) -> dict[str, dict[str, int]]:
     """Return the number of images in each batch by state: ``{batch id: {state: count}}``."""
     groups = db.images.aggregate(
         [

@@ -15,7 +15,7 @@ from shared.errors import FieldError, Invalid, NotFound, TooSlow
 from shared.ids import is_batch_id
 from shared.ledger import page_index
 from shared.ledger.batch_images import VISIBLE
-from shared.ledger.closing import count_images
+from shared.ledger.open_counts import count_open
 from shared.states import CLOSED, BatchState, ImageState, batch_state
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
@@ -264,16 +264,15 @@ def _load_headers(db: Db, ids: Sequence[str], deadline_ms: int) -> list[Document
     found = db.batches.find(query, _HEADER).batch_size(len(ids) + 1).max_time_ms(deadline_ms)
     headers = {row["_id"]: row for row in found}
     batches = [headers[batch_id] for batch_id in ids if batch_id in headers]
-    _complete_counts(db, batches)
+    _complete_counts(db, batches, deadline_ms)
     return batches
 
 
-def _complete_counts(db: Db, batches: list[Document]) -> None:
-    open_ids = [batch["_id"] for batch in batches if batch["counts"] is None]
-    counts = count_images(db, open_ids) if open_ids else {}
+def _complete_counts(db: Db, batches: list[Document], deadline_ms: int) -> None:
+    counts = count_open(db, [batch["_id"] for batch in batches if batch["counts"] is None], deadline_ms)
     for batch in batches:
         if batch["counts"] is None:
-            _set_counts(batch, counts.get(batch["_id"], {}))
+            _set_counts(batch, counts[batch["_id"]])
 
 
 def _set_counts(batch: Document, counts: dict[str, int]) -> None:

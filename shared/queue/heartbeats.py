@@ -43,6 +43,15 @@ def is_worker_alive(db: Db, work_queue: WorkQueue, host: str | None = None) -> b
         return db.workers.find_one(_recent(work_queue) | query, {"_id": 1}) is not None
 
 
+def count_workers(db: Db, work_queue: WorkQueue) -> int:
+    """Return the number of workers (pool children) that consume the queue, have no impediment, and are alive.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        return db.workers.count_documents(_recent(work_queue) | {"hindrance": None})
+
+
 def find_impediment(db: Db, work_queue: WorkQueue, host: str | None = None) -> str | None:
     """Return the code of the error that prevents a worker of a queue from working, or None if there is no such worker.
 

@@ -16,7 +16,8 @@ class Worker(SettingsGroup):
         32,
         ge=1,
         le=256,
-        description="Maximum number of images in a claim. They are read, processed and stored together.",
+        description="Maximum number of images in a claim. They are read, processed and stored together. A claim has fewer "
+        "images while few are queued, so that every worker gets a share.",
     )
     claim_bytes: int = Field(
         64 * MIB,

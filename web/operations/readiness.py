@@ -11,11 +11,10 @@ from shared.storage.indexes import find_missing_indexes
 from shared.storage.mongo import translate_errors
 from web.services import Services
 
-MAX_AGE_S: Final = 0.1
+MAX_AGE_S: Final = 1.0
 """Requests within this number of seconds get the result of the same checks, because these checks write to the database
-and to the disk, and anybody can request them. Each process checks for itself, and a client is served by any of them. So
-after one process has found everything ready, another may still return an older result for this time:
-``scripts/status`` must not see one after ``scripts/start``."""
+and to the disk, and anybody can request them. A result with a problem is used for a tenth of a second only: each
+process checks for itself, and after one of them has found everything ready, another must not show an older problem."""
 
 
 def find_problems(services: Services) -> dict[str, str | None]:

@@ -27,7 +27,9 @@ def healthz() -> Response:
 @blueprint.record
 def _prepare(state: BlueprintSetupState) -> None:
     services = state.app.extensions["shelfsight"]
-    state.app.extensions["readiness"] = CachedValue(readiness.MAX_AGE_S, lambda: readiness.find_problems(services))
+    state.app.extensions["readiness"] = CachedValue(
+        readiness.MAX_AGE_S, lambda: readiness.find_problems(services), lasts=lambda found: not any(found.values())
+    )
 
 
 @blueprint.get("/readyz")

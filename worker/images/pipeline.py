@@ -28,6 +28,7 @@ from shared.errors import Environment, ShelfsightError
 from shared.ledger import claims
 from shared.storage.mongo import Document
 from worker.images.claim_end import ClaimEnd
+from worker.images.claim_size import ClaimSize
 from worker.images.group_writer import GroupWriter
 from worker.images.original_loader import OriginalLoader
 from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim
@@ -71,6 +72,7 @@ class ImagePipeline:
         self._settler = Settler(stores)
         self._loader = OriginalLoader(stores, owner, self._leases)
         self._claim_end = ClaimEnd(stores, owner, self._leases, self._settler)
+        self._claim_size = ClaimSize(self._db, least=detector.batch_size, most=stores.settings.worker.claim_size)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
@@ -131,7 +133,8 @@ class ImagePipeline:
         """
         self._identity.check()
         worker, ahead = self._settings.worker, ahead or _ClaimAhead()
-        claim = claims.claim(self._db, self._owner, worker.claim_size, worker.lease_s, max_bytes=worker.claim_bytes)
+        size = self._claim_size.choose()
+        claim = claims.claim(self._db, self._owner, size, worker.lease_s, max_bytes=worker.claim_bytes)
         self._leases.hold(claim.leases, worker.hard_limit_s)
         ahead.claimed = claim
         if ahead.abandoned:

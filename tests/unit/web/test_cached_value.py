@@ -17,6 +17,17 @@ def test_a_value_is_computed_again_only_when_it_is_too_old() -> None:
     assert [always_old.get(), always_old.get()] == [1, 2]
 
 
+def test_a_value_that_soon_changes_is_computed_again_after_a_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, now = iter([0, 1, 2, 30, 40]), 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    cached = CachedValue(1.0, lambda: next(numbers), lasts=lambda number: number >= 2)
+    seen = []
+    for after in (0, 0.09, 0.11, 0.11, 0.5, 0.6):
+        now += after
+        seen.append(cached.get())
+    assert seen == [0, 0, 1, 2, 2, 30]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_threads_that_ask_at_the_same_time_share_one_computation_and_its_result(*, fails: bool) -> None:
     started, may_end = threading.Event(), threading.Event()

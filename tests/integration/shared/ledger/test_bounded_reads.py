@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.inspections import jobs
-from shared.ledger import audit, claims, closing, results, store_rotation, sums
+from shared.ledger import audit, claims, closing, open_counts, results, store_rotation, sums
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import commit_new_batch, process_all, successful_results
@@ -43,6 +43,21 @@ def test_images_are_counted_from_indexes_alone(db: Db) -> None:
     results.finish(db, "w", [Result(*lease, None, ("corrupt", "x")) for lease in claims.claim(db, "w", 10, 60).leases])
     _, _, documents = reads(db, lambda: sums.count_interval(db))
     assert documents == 4  # the lines of the ledger
+
+
+def test_the_images_of_open_batches_are_counted_from_indexes_alone(db: Db) -> None:
+    batch_ids = [commit_new_batch(db, 30) for _ in range(3)]
+    results.finish(db, "w", successful_results(claims.claim(db, "w", 40, 60)))
+    commands, _, documents = reads(db, lambda: open_counts.count_open(db, batch_ids, 10_000))
+    assert (commands, documents) == (2, 0)
+
+
+def test_counting_the_queued_images_stops_at_the_limit(db: Db) -> None:
+    commit_new_batch(db, 20)
+    commands, keys, documents = reads(db, lambda: claims.count_queued(db, at_most=5))
+    assert (commands, documents) == (1, 0)
+    assert keys <= 6
+    assert (claims.count_queued(db, at_most=5), claims.count_queued(db, at_most=30)) == (5, 20)
 
 
 def test_looking_whether_a_large_batch_can_be_closed_reads_no_image(db: Db) -> None:

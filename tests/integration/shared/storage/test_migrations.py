@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -170,10 +171,12 @@ def test_the_lease_is_renewed_while_migrations_are_running(empty: Db, monkeypatc
     assert lock.acquire() is None
     expire_lock(empty)
     assert find_holder(empty) is None
-    monkeypatch.setattr("shared.storage.migrations.lock.LEASE_S", 0.0)
     lock.keep()
-    monkeypatch.undo()
-    assert empty.leases.find_one({"_id": "migrations"})
+    assert find_holder(empty) is None  # too early
+    later = time.monotonic() + 10
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    lock.keep()
+    assert find_holder(empty) is not None
     lock.release()
     assert empty.leases.find_one({"_id": "migrations"}) is None
 
@@ -266,9 +269,21 @@ def test_an_index_that_was_changed_without_a_new_name_is_an_error_that_names_it(
 def test_an_index_build_keeps_the_lock_and_reports_its_progress(empty: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.storage.indexes._WAIT_S", 0.0)
     insert_old_images(empty, 20_000)
-    shown: list[Progress] = []
-    runner.migrate(empty, shown.append)
-    assert "building the indexes of images" in {progress.step for progress in shown}
+    kept: list[str] = []
+    keep = MigrationLock.keep
+    step = ""
+
+    def show(progress: Progress) -> None:
+        nonlocal step
+        step = progress.step
+
+    def record_keep(lock: MigrationLock) -> None:
+        keep(lock)
+        kept.append(step)
+
+    monkeypatch.setattr(MigrationLock, "keep", record_keep)
+    runner.migrate(empty, show)
+    assert "building the indexes of images" in kept
 
 
 def test_an_index_that_is_still_being_built_counts_as_missing(empty: Db, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,20 +4,22 @@
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 import pytest
 from bson import json_util
+from pymongo.client_session import ClientSession
 
 from shared import settings
-from shared.ids import image_id
+from shared.ids import image_id, new_batch_id
 from shared.inspections import jobs
-from shared.ledger import audit, claims, closing, commits, deletion, idempotency, page_index, queries
+from shared.ledger import audit, claims, closing, deletion, idempotency, page_index, queries, segments, sums
 from shared.storage.migrations import runner
 from shared.storage.mongo import Db, connect
-from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, process_all, utc_now, validate_documents
+from tests.support.ledger import batch_id_at, commit_new_batch, process_all, utc_now, validate_documents
 from tests.support.paths import ROOT
 
 _RELEASE: Final[dict[str, Any]] = json_util.loads(
@@ -43,7 +45,8 @@ def old(mongo: settings.Mongo) -> Iterator[Db]:
     db.client.close()
 
 
-def _insert_copies(db: Db) -> None:
+def _insert_copies(db: Db, newest: datetime) -> None:
+    """Insert copies of a batch as batches that were accepted in each second up to ``newest``."""
     batch = db.batches.find_one({"status": "done", "listed": True})
     assert batch is not None
     line = db.ledger.find_one({"_id": batch["_id"]})
@@ -51,7 +54,7 @@ def _insert_copies(db: Db) -> None:
     assert line is not None
     copies: dict[str, list[dict[str, Any]]] = {"batches": [], "ledger": [], "images": []}
     for number in range(_COPIES):
-        batch_id = batch_id_at(utc_now() - timedelta(days=1, seconds=number), number)
+        batch_id = batch_id_at(newest - timedelta(seconds=number), number)
         copies["batches"].append(batch | {"_id": batch_id})
         copies["ledger"].append(line | {"_id": batch_id})
         copies["images"] += [image | {"_id": image_id(batch_id, image["index"]), "batch_id": batch_id} for image in images]
@@ -60,16 +63,33 @@ def _insert_copies(db: Db) -> None:
 
 
 def _insert_as_old_code(db: Db) -> None:
-    """Insert a batch without the fields that the release before does not know."""
-    new = new_batch(2, "old")
-    header = commits.batch_document(new)
-    images = [commits.image_document(new, image) for image in new.images]
-    for document in [header, *images]:
-        for name in _NEW_FIELDS:
-            del document[name]
-    db.ledger.insert_one({"_id": new.id, "received": 2, "deleted": 0, "state": "accepted", "at": new.created_at})
-    db.batches.insert_one(header)
-    db.images.insert_many(images)
+    """Insert copies of a queued batch of the release before, whose documents have what that release wrote."""
+    header = next(batch for batch in _RELEASE["batches"]["documents"] if batch["status"] == "queued")
+    line = next(line for line in _RELEASE["ledger"]["documents"] if line["_id"] == header["_id"])
+    images = [image for image in _RELEASE["images"]["documents"] if image["batch_id"] == header["_id"]]
+    batch_id = new_batch_id()
+    db.ledger.insert_one(line | {"_id": batch_id})
+    db.batches.insert_one(header | {"_id": batch_id})
+    db.images.insert_many([image | {"_id": image_id(batch_id, image["index"]), "batch_id": batch_id} for image in images])
+
+
+def _delete_as_old_code(db: Db, batch_id: str) -> None:
+    """Begin a deletion as the release before did, which knows neither groups of segments nor segments of the ledger."""
+
+    def write(session: ClientSession) -> None:
+        flags = {"deleting": True, "uncleared": True}
+        change = {"$unset": {"listed": "", "open": ""}, "$set": flags, "$currentDate": {"deleting_at": True}}
+        header = db.batches.find_one_and_update({"_id": batch_id, "listed": True}, change, {"stores": 1}, session=session)
+        assert header is not None
+        fenced = {"status": "deleting", "work.claim": None, "work.lease_until": None}
+        count = db.images.update_many({"batch_id": batch_id}, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session).matched_count
+        db.ledger.update_one({"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session)
+        for scope in [page_index.ALL, *(page_index.scope_of(store) for store in header["stores"])]:
+            segment = {"scope": scope, "newest": {"$gte": batch_id}, "after": {"$lt": batch_id}}
+            db.ranks.update_one(segment, {"$inc": {"count": -1}}, session=session)
+
+    with db.client.start_session() as session:
+        session.with_transaction(write)
 
 
 class Load:
@@ -92,6 +112,13 @@ class Load:
             thread.join(60)
         if self._errors:
             raise self._errors[0]
+
+    def wait_for_calls(self, count: int) -> None:
+        """Wait until each function has been called ``count`` more times."""
+        wanted = {call: made + count for call, made in self.counts.items()}
+        while any(self.counts[call] < number for call, number in wanted.items()):
+            assert not self._errors
+            time.sleep(0.001)
 
     def _repeat(self, call: Callable[[], object]) -> None:
         try:
@@ -119,7 +146,7 @@ def test_the_fixture_contains_every_state() -> None:
 
 
 def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
-    _insert_copies(old)
+    _insert_copies(old, utc_now() - timedelta(days=1))
     before, old_ids = _terminal(old), [image["_id"] for image in old.images.find({}, {"_id": 1})]
 
     def insert_as_old_code() -> None:
@@ -130,9 +157,9 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
         process_all(old, "worker")
 
     with Load(insert_as_old_code, upload_and_process) as load:
-        while min(load.counts.values()) < 2:
-            assert not load._errors
-        assert runner.migrate(old)[0] == "m0001_accounts"
+        load.wait_for_calls(2)
+        # The ranges of a migration take turns with the load, so that both change the same database.
+        assert runner.migrate(old, lambda _: load.wait_for_calls(1))[0] == "m0001_accounts"
     assert runner.read_status(old).up_to_date
 
     # Every document has the fields or lacks them because old code inserted it later, and has changed in nothing else.
@@ -156,6 +183,36 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
     assert balance["received"] == sum(balance.values()) - balance["received"]
     assert old.batches.find_one({"open": True}) is None
     validate_documents(old)
+
+
+def test_a_deletion_by_old_code_is_corrected_in_the_new_counts(old: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "SEGMENT", 16)
+    monkeypatch.setattr(segments, "GROUP", 4)
+    monkeypatch.setattr(page_index, "_CHUNK", 16)
+    later = utc_now() + timedelta(hours=1)
+    _insert_copies(old, later - timedelta(minutes=10))
+    runner.migrate(old)
+    while page_index.maintain(old, now=later):
+        pass
+    while not sums.refresh(old, time.monotonic() + 60, now=later).complete:
+        pass
+    listed = old.batches.count_documents({"listed": True})
+    assert old.rank_groups.count_documents({}) > 0
+    assert old.ledger_segments.count_documents({}) > 0
+
+    (oldest,) = old.batches.find({"listed": True}, {"_id": 1}).sort("_id", 1).limit(1)
+    _delete_as_old_code(old, oldest["_id"])
+    while page_index.recount(old, 1000):
+        pass
+    assert queries.page_of_batches(old, queries.Filters(), 1, 1).total == listed - 1
+    last = queries.page_of_batches(old, queries.Filters(), -(-(listed - 1) // 100), 100)
+    assert len(last.batches) == (listed - 1) % 100
+    old.ledger_segments.update_many({}, {"$set": {"due": True}, "$inc": {"changes": 1}})  # as after their rotation
+    refreshed = sums.refresh(old, time.monotonic() + 60, now=later)
+    totals = sums.read_totals(old)
+    assert (refreshed.imbalances, refreshed.complete) == ([], True)
+    assert totals is not None
+    assert totals.counts == sums.count_interval(old)
 
 
 def test_lists_deletions_keys_and_inspections_work_on_upgraded_data(old: Db) -> None:

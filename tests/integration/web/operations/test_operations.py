@@ -54,6 +54,7 @@ def test_concurrent_and_repeated_readiness_checks_share_their_writes(web: FlaskC
 
     monkeypatch.setattr(LocalBlobs, "write", record_write)
     monkeypatch.setattr(web.application.extensions["readiness"], "_max_age_s", 600)
+    monkeypatch.setattr("web.cached_value._BRIEF_S", 600)
     with ThreadPoolExecutor(8) as threads:
         statuses = {response.status_code for response in threads.map(lambda _: web.application.test_client().get("/readyz"), range(40))}
     assert statuses == {503}

@@ -147,7 +147,11 @@ def test_a_file_name_may_be_set(folder: Path) -> None:
     ("text", "message"),
     [
         ("path\nmissing.jpg\n", "line 2: .* does not exist"),
-        ("path;note;store_name\na.jpg,hello,S\n", "line 2: .* does not exist.*columns are separated by ';'"),
+        (
+            "path;note;store_name\na.jpg,hello,S\n",
+            "line 2: the column store_name is empty.*columns are separated by ';'",
+        ),
+        ("path;barcode\na.jpg,1\n", "line 2: .* does not exist.*columns are separated by ';'"),
         ("file\na.jpg\n", "no column named path"),
         ("path,camera_id\na.jpg,1,2\n", "line 2: the row has more fields than there are columns"),
         ('path,camera_id\n"a.jpg,1\n', "invalid CSV"),
@@ -160,6 +164,8 @@ def test_a_file_name_may_be_set(folder: Path) -> None:
         ("path,store_name,\na.jpg,S,x\n", "line 2: the value 'x' is in a column without a name"),
         ("path,store_name,,\na.jpg,S,x,\n", "line 2: the value 'x' is in a column without a name"),
         ("path,store_name\n,S\n", "line 2: the column path is empty"),
+        ("path,store_name,barcode\na.jpg,S,1\na.jpg,,1\n", "line 3: the column store_name is empty; .* --store"),
+        ("path,barcode,store_name\na.jpg,1\n", "line 2: the column store_name is empty"),
         ("path,store_name,file\na.jpg,S,x\n", "column file"),
         ("sep=;\npath;store_name\nmissing.jpg;S\n", "line 3: .* does not exist"),
         ("path\n" + "a" * 200_000, "invalid CSV: field larger"),

@@ -22,19 +22,28 @@ def finish(stores: Stores, until: float) -> bool:
     deleted a second time when no worker can write files of the batch any more, because a worker may have written files
     after the first deletion. Then the documents are deleted.
 
-    :param until: time limit, in ``time.monotonic`` seconds.
-    :returns: whether the time limit was reached, so there may be more to delete.
+    :param until: time limit, in ``time.monotonic`` seconds. The first deletions take at most half of the time, so that
+        the second ones continue while batches are deleted all the time.
+    :returns: whether a time limit was reached, so there may be more to delete.
     """
-    longest_s = longest_write_s(stores.settings)
-    steps: tuple[tuple[Callable[[], str | None], Callable[[Db, str], None]], ...] = (
-        (lambda: deletion.claim_with_files(stores.db), deletion.mark_files_deleted),
-        (lambda: deletion.claim_deletable(stores.db, longest_s), deletion.finish_delete),
+    now, longest_s = time.monotonic(), longest_write_s(stores.settings)
+    is_unfinished = _delete(
+        stores, lambda: deletion.claim_with_files(stores.db), deletion.mark_files_deleted, now + (until - now) / 2
     )
-    for claim, record in steps:
-        while batch_id := claim():
-            stores.blobs.delete_tree(batch_prefix(batch_id))
-            stores.blobs.delete(spool_key(batch_id))
-            record(stores.db, batch_id)
-            if time.monotonic() > until:
-                return True
+    is_unfinished |= _delete(
+        stores, lambda: deletion.claim_deletable(stores.db, longest_s), deletion.finish_delete, until
+    )
+    return is_unfinished
+
+
+def _delete(
+    stores: Stores, claim: Callable[[], str | None], record: Callable[[Db, str], None], until: float
+) -> bool:
+    """Delete the files of one batch after the other, and return whether the time limit was reached."""
+    while batch_id := claim():
+        stores.blobs.delete_tree(batch_prefix(batch_id))
+        stores.blobs.delete(spool_key(batch_id))
+        record(stores.db, batch_id)
+        if time.monotonic() > until:
+            return True
     return False

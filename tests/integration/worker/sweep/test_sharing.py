@@ -85,15 +85,19 @@ def test_no_batch_is_claimed_that_its_worker_or_a_deletion_still_handles(db: Db,
 
 
 def test_the_claims_read_only_index_entries_of_batches_that_are_due(db: Db) -> None:
-    """A backlog of open batches must not slow down the sweep."""
+    """Neither a backlog of open batches nor deleted batches whose files are gone must slow down the sweep."""
     close_batches(db, 3)
     for _ in range(100):
+        batch_id = commit_new_batch(db, images=1)
+        deletion.begin_delete(db, batch_id)
+        deletion.mark_files_deleted(db, batch_id)
         commit_new_batch(db, images=1)
+    deletion.begin_delete(db, batch_id := commit_new_batch(db, images=1))
     db.command("profile", 2)
     try:
         assert settlement.claim_unsettled(db) is not None
         assert settlement.claim_unswept(db, 30) is not None
-        assert deletion.claim_with_files(db) is None
+        assert deletion.claim_with_files(db) == batch_id
         assert deletion.claim_deletable(db, 30) is None
     finally:
         db.command("profile", 0)
@@ -143,6 +147,21 @@ def test_a_part_stops_at_its_time_limit_and_says_so(db: Db, stores: Stores, part
         assert clean(stores, 0.0)
         assert db.batches.count_documents(query) == left
     assert not clean(stores, NO_LIMIT)
+
+
+def test_documents_are_deleted_although_there_are_always_batches_whose_files_must_be_deleted_first(
+    db: Db, stores: Stores
+) -> None:
+    stores.identity.check()
+    *deleted_now, deleted_earlier = close_batches(db, 4)
+    for batch_id in (*deleted_now, deleted_earlier):
+        deletion.begin_delete(db, batch_id)
+    deletion.mark_files_deleted(db, deleted_earlier)
+    db.batches.update_one({"_id": deleted_earlier}, {"$set": {"deleting_at": utc_now() - timedelta(days=1)}})
+    assert deletions.finish(stores, 0.0)
+    assert db.batches.count_documents({"uncleared": True}) == 2
+    assert db.batches.find_one({"_id": deleted_earlier}) is None
+    assert db.images.count_documents({"batch_id": deleted_earlier}) == 0
 
 
 def test_only_the_files_of_lost_claims_are_deleted(db: Db, stores: Stores, blobs: LocalBlobs) -> None:

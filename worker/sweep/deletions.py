@@ -1,13 +1,13 @@
 """Finish deletions of batches: delete the files first, and the documents last."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 
 from shared.bootstrap import Stores
 from shared.ledger import deletion
 from shared.settings import Settings
 from shared.storage.blob_keys import batch_prefix, spool_key
-from shared.storage.mongo import Db
+from worker.sweep.claimed_batches import clean_each
 
 
 def longest_write_s(settings: Settings) -> float:
@@ -26,24 +26,20 @@ def finish(stores: Stores, until: float) -> bool:
         the second ones continue while batches are deleted all the time.
     :returns: whether a time limit was reached, so there may be more to delete.
     """
-    now, longest_s = time.monotonic(), longest_write_s(stores.settings)
-    is_unfinished = _delete(
-        stores, lambda: deletion.claim_with_files(stores.db), deletion.mark_files_deleted, now + (until - now) / 2
-    )
-    is_unfinished |= _delete(
-        stores, lambda: deletion.claim_deletable(stores.db, longest_s), deletion.finish_delete, until
-    )
-    return is_unfinished
+    db, longest_s = stores.db, longest_write_s(stores.settings)
 
-
-def _delete(
-    stores: Stores, claim: Callable[[], str | None], record: Callable[[Db, str], None], until: float
-) -> bool:
-    """Delete the files of one batch after the other, and return whether the time limit was reached."""
-    while batch_id := claim():
+    def delete_files(batch_id: str) -> None:
         stores.blobs.delete_tree(batch_prefix(batch_id))
         stores.blobs.delete(spool_key(batch_id))
-        record(stores.db, batch_id)
-        if time.monotonic() > until:
-            return True
-    return False
+
+    def delete_first(batch_id: str) -> None:
+        delete_files(batch_id)
+        deletion.mark_files_deleted(db, batch_id)
+
+    def delete_again(batch_id: str) -> None:
+        delete_files(batch_id)
+        deletion.finish_delete(db, batch_id)
+
+    now = time.monotonic()
+    has_more = clean_each(partial(deletion.claim_with_files, db), delete_first, now + (until - now) / 2)
+    return clean_each(partial(deletion.claim_deletable, db, longest_s), delete_again, until) or has_more

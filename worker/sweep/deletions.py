@@ -29,8 +29,8 @@ def finish(stores: Stores, until: float) -> bool:
     db, longest_s = stores.db, longest_write_s(stores.settings)
 
     def delete_files(batch_id: str) -> None:
+        stores.blobs.delete(spool_key(batch_id))  # first, because originals are restored from it
         stores.blobs.delete_tree(batch_prefix(batch_id))
-        stores.blobs.delete(spool_key(batch_id))
 
     def delete_first(batch_id: str) -> None:
         delete_files(batch_id)

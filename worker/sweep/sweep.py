@@ -16,7 +16,6 @@ from worker.sweep.orphans import OrphanedFiles, TemporaryFiles
 
 _SHARE: Final = 1 / 12
 """Share of the sweep interval that each clean-up may use in a tick. All of them together use about two thirds."""
-_SAMPLE_SHARE: Final = 1 / 64
 _REPAIR_SHARE: Final = 1 / 16
 _SUMS_SHARE: Final = 1 / 8
 
@@ -30,7 +29,6 @@ class _CleanUp:
     """
 
     clean: Callable[[float], bool | None]
-    share: float = _SHARE
     due: float = 0.0
 
     @property
@@ -54,7 +52,7 @@ class Sweep:
             _CleanUp(partial(spools.settle_left, stores)),
             _CleanUp(partial(lost_claims.clean, stores)),
             _CleanUp(partial(deletions.finish, stores)),
-            _CleanUp(partial(samples.check, stores), _SAMPLE_SHARE),
+            _CleanUp(partial(samples.check, stores)),
         )
         self._leaders = (
             _CleanUp(spools.OrphanedSpools(stores).clean),
@@ -85,7 +83,7 @@ class Sweep:
         succeeds(ledger_sums.refresh, self._stores, self._after(_SUMS_SHARE))
 
     def _clean(self, part: _CleanUp) -> None:
-        unfinished = succeeds(part.clean, self._after(part.share))
+        unfinished = succeeds(part.clean, self._after(_SHARE))
         part.due = time.monotonic() + (0.0 if unfinished else self._stores.settings.sweep.clean_interval_s)
 
     def _after(self, share: float) -> float:

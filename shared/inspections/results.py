@@ -8,6 +8,7 @@ request gets a result that is only partly there.
 """
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import ReturnDocument
@@ -21,6 +22,7 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 VERSION: Final = 1
 """Version of the results. Increase it when a change of the code changes the result for the same image and recipe."""
+_EPOCH: Final = datetime(1970, 1, 1)
 _RECORD_USE_EVERY_MS: Final = 60_000
 """Minimum interval between two recorded uses of a result. Uses in between are not recorded, which saves writes."""
 
@@ -89,8 +91,7 @@ def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tupl
         kept = {"going": {"$ne": True}}
         old = {**kept, "$expr": {"$lt": ["$used_at", {"$subtract": ["$$NOW", int(keep_s * 1000)]}]}}
         results.update_many(old, {"$set": {"going": True}})
-        sums = results.aggregate([{"$match": kept}, {"$group": {"_id": None, "bytes": {"$sum": "$bytes"}}}])
-        total = next(iter(sums), {"bytes": 0})["bytes"]
+        total = _sum_bytes(results, kept)
         if total > max_bytes:
             for row in results.find(kept, {"bytes": 1, "used_at": 1}).sort("used_at", 1).limit(limit):
                 # Mark the result only if it was not used after it was read.
@@ -99,6 +100,13 @@ def mark_expired(db: Db, keep_s: float, max_bytes: int, limit: int) -> list[tupl
                 if total <= max_bytes:
                     break
         return [(row["_id"], row["folder"]) for row in results.find({"going": True}, {"folder": 1}).limit(limit)]
+
+
+def _sum_bytes(results: Collection[Document], query: Document) -> int:
+    # All results meet the condition on ``used_at``. Without it, MongoDB would read each document, not only the index.
+    indexed = {"$match": {"used_at": {"$gte": _EPOCH}, **query}}
+    sums = results.aggregate([indexed, {"$group": {"_id": None, "bytes": {"$sum": "$bytes"}}}], hint="sizes")
+    return int(next(iter(sums), {"bytes": 0})["bytes"])
 
 
 def delete_marked(db: Db, result_id: str) -> None:

@@ -28,8 +28,10 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     """
 
     def write(session: ClientSession) -> bool:
+        # Only the batches that a part of the sweep has to handle may be in the index of this part.
+        unset = dict.fromkeys(("listed", "open", "spooled", "unswept"), "")
         flags = {"deleting": True, "uncleared": True}
-        change = {"$unset": {"listed": "", "open": ""}, "$set": flags, "$currentDate": {"deleting_at": True}}
+        change = {"$unset": unset, "$set": flags, "$currentDate": {"deleting_at": True}}
         header = db.batches.find_one_and_update(
             {"_id": batch_id, "listed": True}, change, {"stores": 1}, session=session
         )
@@ -62,7 +64,9 @@ def claim_with_files(db: Db) -> str | None:
     A failover cannot undo the deletion of this batch, because a majority of the replica set has confirmed the claim.
     Therefore, it is safe to delete its files.
     """
-    return sweep_claims.claim_batch(db, {"deleting": True, "uncleared": True})
+    # Without ``deleting`` in the filter, MongoDB reads the index of the batches with files only. The documents of the
+    # others are kept for some minutes.
+    return sweep_claims.claim_batch(db, {"uncleared": True})
 
 
 def mark_files_deleted(db: Db, batch_id: str) -> None:

@@ -8,17 +8,20 @@ are no files of lost claims, so a batch normally loses both fields in the same w
 from collections.abc import Collection, Iterator
 from typing import Final
 
+import pymongo
 from pymongo import UpdateMany
 from pymongo.read_concern import ReadConcern
 
+from shared.errors import StoreAway, TooSlow
 from shared.ledger import sweep_claims
-from shared.storage.mongo import Db, Document, translate_errors
+from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
 _LEFT_AFTER_S: Final = 10
 """A batch that has been closed for this number of seconds and still has its spool was left by its worker."""
 _CLOSED: Final = {"open": None, "deleting": None}
 _FIELDS: Final = ("batch_id", "status", "file_size", "sha256", "work.ext", "work.offset", "work.fence", "work.stored")
 _PER_ROUND_TRIP: Final = 1000
+_KEPT_S: Final = 5.0
 
 
 def claim_unsettled(db: Db) -> str | None:
@@ -58,9 +61,18 @@ def read_reclaimed_images(db: Db, batch_id: str) -> Iterator[Document]:
 
 
 def is_kept(db: Db, batch_id: str) -> bool:
-    """Return whether a batch exists and is not being deleted."""
-    with translate_errors():
-        return db.batches.find_one({"_id": batch_id, "deleting": None}, {"_id": 1}) is not None
+    """Return whether a batch exists and is not being deleted.
+
+    A deletion that a majority of the replica set has confirmed is always seen, even if the primary has just changed.
+
+    :raises StoreAway: when a majority does not confirm the result within some seconds.
+    """
+    try:
+        with translate_errors(), pymongo.timeout(_KEPT_S):
+            found = linearizable(db).batches.find_one({"_id": batch_id}, {"deleting": 1})
+    except TooSlow as error:  # raised when no majority responds in time
+        raise StoreAway("The database does not respond. Retry later.", retry_after=2) from error
+    return found is not None and "deleting" not in found
 
 
 def has_images(db: Db, batch_id: str) -> bool:

@@ -35,8 +35,8 @@ SEGMENT_IMAGES: Final = 8000
 """A segment ends with the batch with which it has this number of batches or images."""
 _SETTLED_S: Final = 60
 _ROTATION: Final = 2
-"""Number of segments that each tick recounts in rotation, even if its time is over. With ticks every two seconds, all
-segments of 700 million images are recounted within a day."""
+"""Number of segments that each tick recounts in rotation, even if its time is over. With ticks every two seconds, these
+are 86,400 segments a day: 22 million batches, or 690 million images if the batches have more than 31 images each."""
 _RECOUNT_AFTER_S: Final = 12 * 3600
 """A tick recounts further segments if their counts are older than this number of seconds and it has time left."""
 _CANDIDATES: Final = 64
@@ -59,10 +59,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Imbalance:
-    """The number of missing images among the batches with ids in ``(after, newest]``, if it differs from before."""
+    """The number of missing images among the batches with ids in ``(after, newest]``, if it differs from before.
+
+    If ``newest`` is None, these are all batches after ``after``.
+    """
 
     after: str
-    newest: str
+    newest: str | None
     missing: int
 
 
@@ -148,14 +151,15 @@ def refresh(db: Db, until: float, *, now: datetime | None = None) -> Refreshed:
             now = db.command("hello")["localTime"].replace(tzinfo=None)
         settled = smallest_batch_id(now - timedelta(seconds=_SETTLED_S))
         segmented_to = _read_or_create_totals(db)["segmented_to"]
+        imbalances: list[Imbalance] = []
         while (newest := _next_segment_end(db, segmented_to, settled)) is not None:
-            _append_segment(db, segmented_to, newest)
+            imbalances += _append_segment(db, segmented_to, newest)
             segmented_to = newest
             if time.monotonic() > until:
                 break
-        imbalances = _recount(db, until, now)
+        imbalances += _recount(db, until, now)
         if newest is None:  # otherwise, the head is too long to be counted
-            _count_head(db, segmented_to)
+            imbalances += _count_head(db, segmented_to)
     return Refreshed(imbalances, complete=newest is None)
 
 
@@ -181,24 +185,31 @@ def _next_segment_end(db: Db, after: str, settled: str) -> str | None:
     return None
 
 
-def _append_segment(db: Db, after: str, newest: str) -> None:
+def _append_segment(db: Db, after: str, newest: str) -> list[Imbalance]:
     """Move the batches with ids in ``(after, newest]`` from the head to a new segment.
 
     The segment is due at once, because a batch of it may have been deleted since it was counted.
+
+    :returns: the missing images of the segment, unless they were already missing when the head was counted.
     """
     counts = count_interval(db, after, newest)
     moved = {f"segments.{name}": count for name, count in counts.items()}
     moved |= {f"head.{name}": -count for name, count in counts.items()}
 
-    def write(session: ClientSession) -> None:
+    def write(session: ClientSession) -> Document | None:
         first = {"_id": _TOTALS, "segmented_to": after}
         change = {"$set": {"segmented_to": newest}, "$inc": moved}
-        if db.ledger_totals.update_one(first, change, session=session).matched_count:
+        found = db.ledger_totals.find_one_and_update(first, change, {"head": 1}, session=session)
+        if found is not None:
             segment = {"$set": {"after": after, "counts": counts, "due": True, "changes": 0}}
             current = {"$currentDate": {"counted_at": True}}
             db.ledger_segments.update_one({"_id": newest}, segment | current, upsert=True, session=session)
+        return found
 
-    _run_transaction(db, write)
+    before, missing = _run_transaction(db, write), count_missing(counts)
+    if before is None or missing == 0 or 0 < missing <= _known_missing(before):
+        return []
+    return [Imbalance(after, newest, missing)]
 
 
 def _recount(db: Db, until: float, now: datetime) -> list[Imbalance]:
@@ -243,11 +254,24 @@ def _recount_candidates(db: Db, now: datetime) -> list[Document]:
     return list({segment["_id"]: segment for segment in (*oldest[:_ROTATION], *due, *old)}.values())
 
 
-def _count_head(db: Db, segmented_to: str) -> None:
+def _count_head(db: Db, segmented_to: str) -> list[Imbalance]:
     head = count_interval(db, segmented_to)
     oldest = db.ledger_segments.find_one({}, {"counted_at": 1}, sort=[("counted_at", 1)])
     fields = {"head": head, "counted_at": "$$NOW", "oldest_counted_at": oldest["counted_at"] if oldest else "$$NOW"}
-    db.ledger_totals.update_one({"_id": _TOTALS, "segmented_to": segmented_to}, [{"$set": fields}])
+    current = {"_id": _TOTALS, "segmented_to": segmented_to}
+    before, missing = db.ledger_totals.find_one_and_update(current, [{"$set": fields}], {"head": 1}), count_missing(head)
+    if before is None or max(0, missing) == _known_missing(before):
+        return []
+    return [Imbalance(segmented_to, None, missing)]
+
+
+def _known_missing(totals: Document) -> int:
+    """Return the number of missing images in the head that have been reported.
+
+    The difference in the stored counts is smaller if images were lost between the last count of the head and the move of
+    their batch to a segment. These are reported with the segment. So a negative difference counts as zero.
+    """
+    return max(0, count_missing(totals["head"]))
 
 
 def _run_transaction(db: Db, write: Callable[[ClientSession], T]) -> T:

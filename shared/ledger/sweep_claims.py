@@ -3,7 +3,7 @@
 A sweep process claims one batch at a time. The claim only prevents two processes from doing the same work at the same
 time. It guards nothing, because all this work can be repeated and interrupted at any point. Therefore, it needs neither
 a fence nor a renewal. If the work succeeds, the write that records this also ends the claim. If it fails, the claim
-expires, so a batch whose files cannot be read does not keep a process from the other batches.
+expires. Until then, the sweep processes go on with other batches.
 """
 
 from typing import Final

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -79,11 +80,13 @@ def delete_batch(batch_id: str) -> Response:
     query.read({})
     _check_id(batch_id)
     deletion.begin_delete(services.db, batch_id)
-    try:
-        services.blobs.delete_tree(batch_prefix(batch_id))
-        services.blobs.delete(spool_key(batch_id))
-    except ShelfsightError:
-        pass  # the sweep also deletes these files, whether or not this attempt succeeded
+    # The spool is deleted first, because a process that settles it restores missing originals from it.
+    for delete, key in (
+        (services.blobs.delete, spool_key(batch_id)),
+        (services.blobs.delete_tree, batch_prefix(batch_id)),
+    ):
+        with suppress(ShelfsightError):  # the sweep also deletes these files, whether or not this attempt succeeded
+            delete(key)
     return Response(status=204)
 
 

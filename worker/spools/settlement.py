@@ -5,7 +5,7 @@ processes may settle the same spool at the same time.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 
 from shared import failpoints
@@ -56,10 +56,10 @@ def settle(stores: Stores, batch_ids: Collection[str]) -> set[str]:
 def _settle(stores: Stores, batch_id: str, images: Iterable[Document]) -> bool:
     """Settle the spool of one batch, and return whether no image was claimed more than once.
 
-    The images are read one after the other, because a batch can have very many. Publishing and restoring the first
-    images is harmless if a later one turns out not to be terminal.
+    The images are read one after the other, because a batch can have very many. Publishing the first images is harmless
+    if a later one turns out not to be terminal.
     """
-    lost = False
+    damaged: list[Document] = []
     claimed_once = publishing = True
     for image in images:
         if image["status"] not in TERMINAL:
@@ -68,9 +68,8 @@ def _settle(stores: Stores, batch_id: str, images: Iterable[Document]) -> bool:
         if publishing and image["status"] == ImageState.DONE:
             publishing = _publish(stores, image)
         if not _is_stored(stores, image):
-            _report_lost(stores, image)
-            lost = True
-    if not lost:
+            damaged.append(image)
+    if not damaged or _restore(stores, batch_id, damaged):
         failpoints.reach("9-before-spool-delete")
         stores.blobs.delete(spool_key(batch_id))
     return claimed_once
@@ -90,24 +89,34 @@ def _publish(stores: Stores, image: Document) -> bool:
 
 
 def _is_stored(stores: Stores, image: Document) -> bool:
-    """Return whether the original of an image is stored, after restoring it from the spool if necessary.
+    """Return whether the original of an image is stored.
 
     If the worker that wrote the result has verified the original, only its length is checked here.
     """
     check = originals.has_right_size if image["work"].get("stored") else originals.is_intact
-    if check(stores.blobs, image):
-        return True
-    if not originals.restore(stores.blobs, image):
-        return False
-    _log.error("the original of image %s was missing or damaged; it was rewritten from the spool", image["_id"])
-    return True
+    return check(stores.blobs, image)
 
 
-def _report_lost(stores: Stores, image: Document) -> None:
-    """Report a lost original, but not if all files are missing, or if the batch has just been deleted."""
-    if not originals.is_lost(stores, image):
+def _restore(stores: Stores, batch_id: str, images: Sequence[Document]) -> bool:
+    """Restore missing or damaged originals from the spool, and return whether all of them are stored now.
+
+    Nothing is reported if all files are missing, or if the batch has just been deleted. A deletion is recorded before it
+    deletes files. So if the batch is kept after this function has written originals, a deletion will delete them, too.
+    """
+    if not settlement.is_kept(stores.db, batch_id):
         raise _NotFinished
-    _log.critical("the original of image %s is missing or damaged, so its spool is kept", image["_id"])
+    restored = {image["_id"]: originals.key(image) for image in images if originals.restore(stores.blobs, image)}
+    stores.identity.check()
+    if not settlement.is_kept(stores.db, batch_id):
+        for key in restored.values():
+            stores.blobs.delete(key)
+        raise _NotFinished
+    for image in images:
+        if image["_id"] in restored:
+            _log.error("the original of image %s was missing or damaged; it was rewritten from the spool", image["_id"])
+        else:
+            _log.critical("the original of image %s is missing or damaged, so its spool is kept", image["_id"])
+    return len(restored) == len(images)
 
 
 def _is_without_images(stores: Stores, batch_id: str) -> bool:

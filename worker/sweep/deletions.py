@@ -1,13 +1,13 @@
 """Finish deletions of batches: delete the files first, and the documents last."""
 
 import time
-from collections.abc import Callable
+from functools import partial
 
 from shared.bootstrap import Stores
 from shared.ledger import deletion
 from shared.settings import Settings
 from shared.storage.blob_keys import batch_prefix, spool_key
-from shared.storage.mongo import Db
+from worker.sweep.claimed_batches import clean_each
 
 
 def longest_write_s(settings: Settings) -> float:
@@ -22,19 +22,24 @@ def finish(stores: Stores, until: float) -> bool:
     deleted a second time when no worker can write files of the batch any more, because a worker may have written files
     after the first deletion. Then the documents are deleted.
 
-    :param until: time limit, in ``time.monotonic`` seconds.
-    :returns: whether the time limit was reached, so there may be more to delete.
+    :param until: time limit, in ``time.monotonic`` seconds. The first deletions take at most half of the time, so that
+        the second ones continue while batches are deleted all the time.
+    :returns: whether a time limit was reached, so there may be more to delete.
     """
-    longest_s = longest_write_s(stores.settings)
-    steps: tuple[tuple[Callable[[], str | None], Callable[[Db, str], None]], ...] = (
-        (lambda: deletion.claim_with_files(stores.db), deletion.mark_files_deleted),
-        (lambda: deletion.claim_deletable(stores.db, longest_s), deletion.finish_delete),
-    )
-    for claim, record in steps:
-        while batch_id := claim():
-            stores.blobs.delete_tree(batch_prefix(batch_id))
-            stores.blobs.delete(spool_key(batch_id))
-            record(stores.db, batch_id)
-            if time.monotonic() > until:
-                return True
-    return False
+    db, longest_s = stores.db, longest_write_s(stores.settings)
+
+    def delete_files(batch_id: str) -> None:
+        stores.blobs.delete(spool_key(batch_id))  # first, because originals are restored from it
+        stores.blobs.delete_tree(batch_prefix(batch_id))
+
+    def delete_first(batch_id: str) -> None:
+        delete_files(batch_id)
+        deletion.mark_files_deleted(db, batch_id)
+
+    def delete_again(batch_id: str) -> None:
+        delete_files(batch_id)
+        deletion.finish_delete(db, batch_id)
+
+    now = time.monotonic()
+    has_more = clean_each(partial(deletion.claim_with_files, db), delete_first, now + (until - now) / 2)
+    return clean_each(partial(deletion.claim_deletable, db, longest_s), delete_again, until) or has_more

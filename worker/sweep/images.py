@@ -1,40 +1,66 @@
 """Repair the images of batches: requeue images with expired leases, close batches, and replace lost wakeups."""
 
 import logging
+import time
+from typing import Final
 
 from shared.bootstrap import Stores
 from shared.ledger import claims, closing, store_rotation
 from shared.queues import IMAGES
 
 _log = logging.getLogger("shelfsight.error")
+_LEASES_AT_ONCE: Final = 200
+_BATCHES_AT_ONCE: Final = 20
+_STORES_AT_ONCE: Final = 50
+_MAX_LEASES: Final = 1000
+_MAX_STORES: Final = 500
 
 
-def expire_leases(stores: Stores) -> bool:
-    """Requeue the images whose leases have expired, and return whether any image was requeued."""
-    expired = claims.expire_leases(stores.db)
-    if expired:
-        _log.warning("sweep: %d images were requeued because their leases had expired", expired)
-    return bool(expired)
+class ImageSweep:
+    """Repairs the images of batches.
 
-
-def close_batches(stores: Stores) -> bool:
-    """Close batches whose last worker died before closing them, and return whether any batch was closed."""
-    return bool(closing.close_batches(stores.db, closing.find_closable(stores.db)))
-
-
-class WakeupSweep:
-    """Replaces lost wakeups, and restores the turns of stores whose turn was lost (see ``store_rotation``)."""
+    Each method gets a time limit in ``time.monotonic`` seconds, and does at least a small part of its work. The next call
+    continues where it stopped.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._db, self._wakeups = stores.db, stores.wakeups[IMAGES]
+        self._closable: list[str] = []
         self._checked_to = ""
 
-    def publish(self) -> bool:
+    def expire_leases(self, until: float) -> bool:
+        """Requeue images whose leases have expired, and return whether any image was requeued."""
+        expired = 0
+        while expired < _MAX_LEASES:
+            count = claims.expire_leases(self._db, _LEASES_AT_ONCE)
+            expired += count
+            if count < _LEASES_AT_ONCE or time.monotonic() > until:
+                break
+        if expired:
+            _log.warning("sweep: %d images were requeued because their leases had expired", expired)
+        return bool(expired)
+
+    def close_batches(self, until: float) -> bool:
+        """Close batches whose last worker died before closing them, and return whether any batch was closed."""
+        closed = False
+        if not self._closable:
+            self._closable = closing.find_closable(self._db)
+        while self._closable:
+            batch_ids, self._closable = self._closable[:_BATCHES_AT_ONCE], self._closable[_BATCHES_AT_ONCE:]
+            closed |= bool(closing.close_batches(self._db, batch_ids))
+            if time.monotonic() > until:
+                break
+        return closed
+
+    def publish_wakeup(self, until: float) -> bool:
         """Publish a wakeup if images are claimable but no wakeup is in the queue. Return whether one was published.
 
-        Each call checks the turns of some stores. The next call continues with the next stores.
+        Each call also checks whether some stores have lost their turns (see ``store_rotation``), and restores these.
         """
-        _, self._checked_to = store_rotation.repair(self._db, self._checked_to)
+        for _ in range(0, _MAX_STORES, _STORES_AT_ONCE):
+            _, self._checked_to = store_rotation.repair(self._db, self._checked_to, _STORES_AT_ONCE)
+            if not self._checked_to or time.monotonic() > until:
+                break
         if not claims.has_claimable(self._db):
             return False
         return self._wakeups.count_waiting() == 0 and self._wakeups.publish()

@@ -16,12 +16,13 @@ def refresh(stores: Stores, until: float) -> bool:
     """
     refreshed = sums.refresh(stores.db, until)
     for found in refreshed.imbalances:
+        newest = "the newest" if found.newest is None else repr(found.newest)
         if found.missing:
             _log.critical(
-                "sweep: %d image documents are missing in the batches after %r up to %r, "
+                "sweep: %d image documents are missing in the batches after %r up to %s, "
                 "so documents were removed by hand or lost; restore a backup",
-                found.missing, found.after, found.newest,
+                found.missing, found.after, newest,
             )  # fmt: skip
         else:
-            _log.warning("sweep: the batches after %r up to %r are complete again", found.after, found.newest)
+            _log.warning("sweep: the batches after %r up to %s are complete again", found.after, newest)
     return not refreshed.complete

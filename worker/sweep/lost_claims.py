@@ -5,11 +5,12 @@ fence of the image is needed. The folders of all other fences are deleted. An im
 folders, so only batches in which an image was claimed again come here.
 """
 
-import time
+from functools import partial
 
 from shared.bootstrap import Stores
 from shared.ledger import settlement
 from shared.storage.blob_keys import image_prefix
+from worker.sweep.claimed_batches import clean_each
 from worker.sweep.deletions import longest_write_s
 
 
@@ -21,11 +22,8 @@ def clean(stores: Stores, until: float) -> bool:
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there may be more to do.
     """
-    while batch_id := settlement.claim_unswept(stores.db, longest_write_s(stores.settings)):
-        _clean_batch(stores, batch_id)
-        if time.monotonic() > until:
-            return True
-    return False
+    claim = partial(settlement.claim_unswept, stores.db, longest_write_s(stores.settings))
+    return clean_each(claim, partial(_clean_batch, stores), until)
 
 
 def _clean_batch(stores: Stores, batch_id: str) -> None:

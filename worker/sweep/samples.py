@@ -14,30 +14,29 @@ from shared.storage.mongo import Document
 from worker.spools import originals
 
 _log = logging.getLogger("shelfsight.error")
-_MAX_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = 16 * 1024 * 1024
 """No further original is read in a call after this many bytes."""
-_MAX_IMAGES: Final = 8
+_MAX_IMAGES: Final = 32
 
 
-def check(stores: Stores, until: float) -> bool:
+def check(stores: Stores, until: float) -> None:
     """Hash the originals of random images, and report those that are missing or damaged.
 
-    :param until: time limit, in ``time.monotonic`` seconds. At least one image is checked.
-    :returns: whether the limit of time or bytes was reached.
+    There is always more to check, so a call that stops at a limit is not continued at the next tick.
+
+    :param until: time limit, in ``time.monotonic`` seconds. At least one image is chosen.
     """
     checked = damaged = size = 0
     for _ in range(_MAX_IMAGES):
         image = original_checks.choose_image(stores.db)
-        if image is None:
-            continue
-        checked += 1
-        damaged += not _is_intact(stores, image)
-        size += image["file_size"]
+        if image is not None:
+            checked += 1
+            damaged += not _is_intact(stores, image)
+            size += image["file_size"]
         if size > _MAX_BYTES or time.monotonic() > until:
             break
     if checked:
         original_checks.count(stores.db, checked=checked, damaged=damaged)
-    return size > _MAX_BYTES or time.monotonic() > until
 
 
 def _is_intact(stores: Stores, image: Document) -> bool:

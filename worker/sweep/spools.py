@@ -1,6 +1,7 @@
 """Settle the spools that a crash has left, and delete old spools that belong to no batch."""
 
 import time
+from functools import partial
 
 from shared.bootstrap import Stores
 from shared.ids import is_batch_id
@@ -9,6 +10,7 @@ from shared.storage.blob_keys import SPOOL, spool_key
 from shared.storage.blobs import BlobStat
 from shared.storage.mongo import translate_errors
 from worker.spools.settlement import settle
+from worker.sweep.claimed_batches import clean_each
 from worker.sweep.listing import Listing
 
 
@@ -18,11 +20,11 @@ def settle_left(stores: Stores, until: float) -> bool:
     :param until: time limit, in ``time.monotonic`` seconds.
     :returns: whether there may be more to do.
     """
-    while batch_id := settlement.claim_unsettled(stores.db):
+
+    def settle_one(batch_id: str) -> None:
         settle(stores, [batch_id])
-        if time.monotonic() > until:
-            return True
-    return False
+
+    return clean_each(partial(settlement.claim_unsettled, stores.db), settle_one, until)
 
 
 class OrphanedSpools:

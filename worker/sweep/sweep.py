@@ -7,15 +7,17 @@ from functools import partial
 from typing import Final
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, images, ledger_sums, lost_claims, page_index, samples, spools
+from worker.sweep import deletions, ledger_sums, lost_claims, page_index, samples, spools
 from worker.sweep.failures import succeeds
+from worker.sweep.images import ImageSweep
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
 from worker.sweep.orphans import OrphanedFiles, TemporaryFiles
 
 _SHARE: Final = 1 / 12
 """Share of the sweep interval that each clean-up may use in a tick. All of them together use about two thirds."""
-_SAMPLE_SHARE: Final = 1 / 64
+_REPAIR_SHARE: Final = 1 / 16
+_SUMS_SHARE: Final = 1 / 8
 
 
 @dataclass(slots=True)
@@ -27,7 +29,6 @@ class _CleanUp:
     """
 
     clean: Callable[[float], bool | None]
-    share: float = _SHARE
     due: float = 0.0
 
     @property
@@ -45,13 +46,13 @@ class Sweep:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
         self._leader = Leader(stores)
-        self._wakeups = images.WakeupSweep(stores)
+        self._images = ImageSweep(stores)
         self._inspections = InspectionSweep(stores)
         self._shared = (
             _CleanUp(partial(spools.settle_left, stores)),
             _CleanUp(partial(lost_claims.clean, stores)),
             _CleanUp(partial(deletions.finish, stores)),
-            _CleanUp(partial(samples.check, stores), _SAMPLE_SHARE),
+            _CleanUp(partial(samples.check, stores)),
         )
         self._leaders = (
             _CleanUp(spools.OrphanedSpools(stores).clean),
@@ -75,17 +76,19 @@ class Sweep:
                 self._clean(part)
 
     def _repair(self) -> None:
-        succeeds(images.expire_leases, self._stores)
-        succeeds(images.close_batches, self._stores)
-        succeeds(self._wakeups.publish)
+        for repair in (self._images.expire_leases, self._images.close_batches, self._images.publish_wakeup):
+            succeeds(repair, self._after(_REPAIR_SHARE))
         succeeds(self._inspections.repair)
         succeeds(page_index.maintain, self._stores)
-        succeeds(ledger_sums.refresh, self._stores, time.monotonic() + self._stores.settings.sweep.interval_s / 8)
+        succeeds(ledger_sums.refresh, self._stores, self._after(_SUMS_SHARE))
 
     def _clean(self, part: _CleanUp) -> None:
-        sweep = self._stores.settings.sweep
-        unfinished = succeeds(part.clean, time.monotonic() + sweep.interval_s * part.share)
-        part.due = time.monotonic() + (0.0 if unfinished else sweep.clean_interval_s)
+        unfinished = succeeds(part.clean, self._after(_SHARE))
+        part.due = time.monotonic() + (0.0 if unfinished else self._stores.settings.sweep.clean_interval_s)
+
+    def _after(self, share: float) -> float:
+        """Return the time when a share of the sweep interval will have passed, in ``time.monotonic`` seconds."""
+        return time.monotonic() + self._stores.settings.sweep.interval_s * share
 
     def _verify_identity(self) -> bool:
         self._stores.identity.check()

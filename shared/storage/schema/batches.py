@@ -45,6 +45,7 @@ class Batch(me.Document):
         # The size and the age of all open batches are read from this index alone. See ``shared.ledger.audit``.
         IndexModel([("open", 1), ("created_at", 1), ("bytes", 1)], name="backlog", partialFilterExpression={"open": True}),
         IndexModel([("deleting", 1), ("deleting_at", 1)], partialFilterExpression={"deleting": True}),
+        IndexModel([("uncleared", 1), ("deleting_at", 1)], partialFilterExpression={"uncleared": True}),
         IndexModel([("spooled", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"spooled": True}),
         IndexModel([("unswept", 1), ("open", 1), ("finished_at", 1)], partialFilterExpression={"unswept": True}),
     ]

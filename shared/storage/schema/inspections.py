@@ -54,7 +54,8 @@ class InspectionResult(me.Document):
 
     meta: ClassVar[dict[str, Any]] = {"collection": "inspection_results", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
-        IndexModel([("used_at", 1)]),
+        # The total size of all results is read from this index alone.
+        IndexModel([("used_at", 1), ("bytes", 1), ("going", 1)], name="sizes"),
         IndexModel([("folder", 1)]),
         IndexModel([("going", 1)], partialFilterExpression={"going": True}),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shared.inspections import jobs
+from shared.inspections import results as inspection_results
 from shared.ledger import audit, claims, closing, open_counts, results, store_rotation, sums
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
@@ -128,3 +129,11 @@ def test_the_failures_by_code_are_those_of_the_newest_images(db: Db, monkeypatch
     _, _, documents = reads(db, lambda: found.append(audit.failures_by_code(db)))
     assert found == [{"truncated": 4, "corrupt": 1}]
     assert documents == 5
+
+
+def test_no_result_of_an_inspection_is_read_while_none_is_old_and_all_fit(db: Db) -> None:
+    for number in range(50):
+        inspection_results.store(db, f"{number:032x}", {"width": 1}, f"{number:032x}", 10)
+    commands, keys, documents = reads(db, lambda: inspection_results.mark_expired(db, 1000, 500, 10))
+    assert (commands, documents) == (3, 0)
+    assert keys <= 55

@@ -14,9 +14,9 @@ from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStart
 
 from scripts.local.temporary_servers import Mongod
 from shared import settings
-from shared.errors import CommitUnknown, InFlight
+from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import new_batch_id
-from shared.ledger import commits, idempotency
+from shared.ledger import commits, idempotency, settlement
 from shared.ledger.idempotency import KeyReservation, StoredResponse
 from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
@@ -123,6 +123,17 @@ def test_a_tombstone_without_a_majority_does_not_allow_the_deletion_of_a_spool(
             commits.abandon(isolated_db, unknown)
     majority.restore()
     assert commits.abandon(isolated_db, unknown)
+
+
+def test_an_isolated_primary_cannot_say_that_a_batch_is_kept(isolated_db: Db, majority: Majority) -> None:
+    """The majority may have deleted it, so no original of it may be restored."""
+    batch = new_batch()
+    commits.commit_batch(isolated_db, batch)
+    majority.cut()
+    with pytest.raises(StoreAway):
+        settlement.is_kept(isolated_db, batch.id)
+    majority.restore()
+    assert settlement.is_kept(isolated_db, batch.id)
 
 
 def test_every_document_behind_a_202_is_read_linearizably_with_a_time_limit(server: Mongod, isolated_db: Db) -> None:

@@ -1,16 +1,19 @@
 """The page index advances whatever the batches contain, survives interruptions, and is read at a limited cost."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pymongo.collection import Collection
 
 from shared.errors import TooSlow
 from shared.ledger import commits, deletion, page_index, segments
 from shared.storage.mongo import Db
 from tests.support.ledger import batch_id_at, new_batch, utc_now, validate_documents
+from tests.support.service_stack import wait_until
 
 _DEADLINE_MS = 60_000
 
@@ -158,6 +161,41 @@ def test_groups_are_correct_while_batches_are_deleted(db: Db) -> None:
     assert [segments.verify_group(db, group) for group in db.rank_groups.find()] == [
         False
     ] * db.rank_groups.count_documents({})
+    for store in (None, "a"):
+        assert_correct(db, store)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_deletion_between_the_snapshot_and_the_commit_of_a_group_is_counted_in_the_group(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = insert(db, [["a"] for _ in range(40)])
+    insert_one, decrease, attempts, threads = Collection.insert_one, segments.decrease, [0], list[threading.Thread]()
+
+    def count_attempts(*arguments: Any) -> None:
+        attempts[0] += 1
+        decrease(*arguments)
+
+    def delete_first(self: Collection[Any], *arguments: Any, **options: Any) -> Any:
+        """Delete a batch of the group after its members were counted, and before it is inserted."""
+        if self.name == "rank_groups" and not threads:
+            thread = threading.Thread(target=deletion.begin_delete, args=(db, ids[0]))
+            threads.append(thread)
+            thread.start()
+            # The deletion either succeeds, or is repeated because it conflicts with the transaction of the group.
+            wait_until(lambda: attempts[0] >= 2 or not thread.is_alive())
+        return insert_one(self, *arguments, **options)
+
+    monkeypatch.setattr(segments, "decrease", count_attempts)
+    monkeypatch.setattr(Collection, "insert_one", delete_first)
+    maintain_all(db)
+    (thread,) = threads
+    thread.join()
+    assert db.batches.count_documents({"listed": True}) == 39
+    groups = list(db.rank_groups.find())
+    assert sorted(group["scope"] for group in groups if group["after"] < ids[0] <= group["newest"]) == [page_index.ALL, "store:a"]
+    assert [segments.verify_group(db, group) for group in groups] == [False] * len(groups)
+    assert page_index.recount(db, 1000) == 0
     for store in (None, "a"):
         assert_correct(db, store)
 

@@ -108,12 +108,74 @@ def test_a_document_removed_by_hand_shows_after_one_rotation_and_is_reported_onc
     rotate_completely(db)
     assert sums.count_missing(totals(db)) == 0
     db.images.delete_one({"batch_id": head if in_head else ids[14]})
-    found = rotate_completely(db)
+    (found,) = rotate_completely(db)
     assert sums.count_missing(totals(db)) == 1
-    assert [imbalance.missing for imbalance in found] == ([] if in_head else [1])
-    assert all(imbalance.after < ids[14] <= imbalance.newest for imbalance in found)
+    assert found.missing == 1
+    if in_head:
+        assert (found.after, found.newest) == (ids[-1], None)
+    else:
+        assert found.after < ids[14]
+        assert found.newest is not None
+        assert ids[14] <= found.newest
     assert rotate_completely(db) == []
     assert sums.count_missing(totals(db)) == 1
+
+
+def test_a_document_that_is_missing_at_the_first_count_is_reported_once(db: Db) -> None:
+    ids = commit_old_batches(db, 9)
+    db.images.delete_one({"batch_id": ids[1]})
+    db.images.delete_many({"batch_id": ids[5]})
+    found = [(imbalance.after, imbalance.newest, imbalance.missing) for imbalance in refresh(db).imbalances]
+    assert found == [("", ids[2], 1), (ids[2], ids[5], 4)]
+    assert rotate_completely(db) == []
+    assert sums.count_missing(totals(db)) == 5
+
+
+@pytest.mark.parametrize("counted_in_head", [False, True])
+def test_a_document_missing_in_the_head_is_not_reported_again_when_its_batch_moves_to_a_segment(
+    db: Db, monkeypatch: pytest.MonkeyPatch, *, counted_in_head: bool
+) -> None:
+    monkeypatch.setattr(sums, "SEGMENT_BATCHES", 8)
+    ids = commit_old_batches(db, 5)
+    assert refresh(db).imbalances == []
+    db.images.delete_one({"batch_id": ids[1]})
+    found = refresh(db).imbalances if counted_in_head else []
+    ids += commit_old_batches(db, 5, first=5)
+    found += refresh(db).imbalances
+    interval = ("", None) if counted_in_head else ("", ids[7])
+    assert [(imbalance.after, imbalance.newest, imbalance.missing) for imbalance in found] == [(*interval, 1)]
+    assert db.ledger_segments.count_documents({}) == 1
+    db.images.delete_one({"batch_id": ids[9]})
+    (later,) = refresh(db).imbalances
+    assert (later.after, later.newest, later.missing) == (ids[7], None, 1)
+    assert rotate_completely(db) == []
+
+
+def test_nothing_is_reported_missing_while_batches_are_committed_finished_and_deleted(db: Db) -> None:
+    def work() -> None:
+        for number in range(20):
+            batch_id = commit_new_batch(db, 4)
+            process_all(db)
+            if number % 2:
+                deletion.begin_delete(db, batch_id)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    found: list[sums.Imbalance] = []
+    while thread.is_alive():
+        found += refresh(db).imbalances
+    thread.join()
+    assert found == []
+
+
+def test_documents_that_are_restored_in_the_head_are_reported(db: Db) -> None:
+    batch_id = commit_new_batch(db, 2)
+    removed = list(db.images.find({"batch_id": batch_id}))
+    db.images.delete_many({})
+    assert [imbalance.missing for imbalance in refresh(db).imbalances] == [2]
+    db.images.insert_many(removed)
+    assert [imbalance.missing for imbalance in refresh(db).imbalances] == [0]
+    assert refresh(db).imbalances == []
 
 
 def test_a_batch_committed_late_into_an_old_segment_is_counted_in_rotation(db: Db) -> None:

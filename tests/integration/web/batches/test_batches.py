@@ -5,12 +5,16 @@ import re
 import threading
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from shared.errors import StoreAway
 from shared.ledger import queries, store_rotation, sums
+from shared.storage.blob_keys import batch_prefix, original_key
+from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.support.ledger import process_all
 from tests.support.web_client import image_payload, make_image, open_services, post_batch
@@ -149,6 +153,21 @@ def test_a_deleted_batch_and_its_files_are_gone_and_the_ledger_still_balances(we
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'shelfsight_ledger_images{state="received"} 2.0' in metrics
     assert 'shelfsight_ledger_images{state="deleted"} 2.0' in metrics
+
+
+def test_the_files_of_a_deleted_batch_are_gone_even_if_its_spool_cannot_be_deleted(
+    web: FlaskClient, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = post_batch(web, [image_payload()]).get_json()
+    blobs = LocalBlobs(blobs_root)
+    blobs.write(original_key(accepted["images"][0]["id"], "jpg"), [b"x"])
+
+    def fail(*_: object) -> None:
+        raise StoreAway("an input/output error")
+
+    monkeypatch.setattr(LocalBlobs, "delete", fail)
+    assert web.delete(accepted["links"]["self"]).status_code == 204
+    assert list(blobs.list(batch_prefix(accepted["batch_id"]))) == []
 
 
 @pytest.mark.parametrize(

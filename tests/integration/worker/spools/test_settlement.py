@@ -12,7 +12,7 @@ from shared.bootstrap import Stores, open_stores
 from shared.errors import StoreAway
 from shared.ledger import settlement as ledger
 from shared.settings import Settings
-from shared.storage.blob_keys import IDENTITY, original_key, spool_key
+from shared.storage.blob_keys import IDENTITY, batch_prefix, original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
@@ -166,6 +166,42 @@ def test_nothing_is_reported_lost_if_the_batch_is_deleted_meanwhile(
 
 
 @pytest.mark.usefixtures("without_settling")
+@pytest.mark.parametrize("at", ["check", "read", "write"])
+def test_no_original_is_restored_that_a_deletion_has_just_removed(
+    web: FlaskClient,
+    db: Db,
+    pipeline: ImagePipeline,
+    blobs: LocalBlobs,
+    stores: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    at: str,
+) -> None:
+    """In a deletion, the original can be missing before the spool is. The settlement is interrupted at each step."""
+    accepted = upload_two(web, db)
+    run(pipeline)
+    batch_id = accepted["batch_id"]
+    spool, first = blobs.read(spool_key(batch_id)), original_key(accepted["images"][0]["id"], "jpg")
+    if at != "check":  # the settlement restores this original, and meanwhile the batch is deleted
+        blobs.delete(first)
+    method, key = {"check": ("stat", first), "read": ("read", spool_key(batch_id)), "write": ("write", first)}[at]
+    call = getattr(LocalBlobs, method)
+
+    def delete_then_call(self: LocalBlobs, called_key: str, *arguments: Any) -> Any:
+        if called_key == key and db.batches.count_documents({"deleting": True}) == 0:
+            assert web.delete(accepted["links"]["self"]).status_code == 204
+            blobs.write(spool_key(batch_id), [spool])  # as if the deletion had not come to it yet
+        return call(self, called_key, *arguments)
+
+    monkeypatch.setattr(LocalBlobs, method, delete_then_call)
+    caplog.clear()
+    assert settle(stores, [batch_id]) == set()
+    assert db.batches.count_documents({"deleting": True}) == 1
+    assert list(blobs.list(batch_prefix(batch_id))) == []
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("without_settling")
 def test_nothing_is_deleted_or_recorded_in_the_blob_store_of_another_database(
     web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, stores: Stores
 ) -> None:
@@ -193,7 +229,8 @@ def test_a_blob_store_that_disappears_while_it_is_checked_loses_nothing(
     check = originals.has_right_size
 
     def unmount_first(*arguments: Any) -> bool:
-        blobs._root.rename(away)
+        if blobs._root.exists():
+            blobs._root.rename(away)
         return check(*arguments)
 
     away = blobs._root.with_name("away")

@@ -33,3 +33,17 @@ def test_a_tick_counts_the_ledger_and_reports_a_missing_document_once(
     assert [record.getMessage() for record in caplog.records if "documents are missing" in record.getMessage()] == [
         f"sweep: 1 image documents are missing in the batches after '' up to '{ids[1]}', so documents were removed by hand or lost; restore a backup"
     ]
+
+
+def test_a_missing_document_of_a_new_batch_is_reported_once(
+    db: Db, blobs: LocalBlobs, worker_settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch_id = commit_new_batch(db, 2)
+    db.images.delete_one({"batch_id": batch_id})
+    sweep = Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
+    with caplog.at_level(logging.CRITICAL, "shelfsight.error"):
+        sweep.tick()
+        sweep.tick()
+    assert [record.getMessage() for record in caplog.records if "documents are missing" in record.getMessage()] == [
+        "sweep: 1 image documents are missing in the batches after '' up to the newest, so documents were removed by hand or lost; restore a backup"
+    ]

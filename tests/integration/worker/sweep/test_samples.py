@@ -78,7 +78,7 @@ def test_nothing_is_reported_that_is_not_lost_or_already_known(
         if excuse == "deleted":
             assert web.delete(accepted["links"]["self"]).status_code == 204
     caplog.clear()
-    assert not samples.check(stores, NO_LIMIT)
+    samples.check(stores, NO_LIMIT)
     assert caplog.records == []
     assert original_checks.read(db) == OriginalChecks(0, 0)
 
@@ -95,6 +95,20 @@ def test_a_blob_store_that_is_not_mounted_is_not_reported_as_damage(
     Sweep(stores).tick()
     assert [record for record in caplog.records if accepted["images"][0]["id"] in record.message] == []
     assert original_checks.read(db).damaged == 0
+
+
+def test_a_slow_disk_is_not_checked_more_often_than_a_quick_one(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs: LocalBlobs, worker_settings: Settings
+) -> None:
+    upload(web, db, [image_payload(make_image(1))])
+    run(pipeline)
+    wait_until(lambda: db.batches.find_one({"spooled": True}) is None)
+    intervals = {"interval_s": 1e-6, "clean_interval_s": 3600}  # every call reaches its time limit
+    no_time = worker_settings.model_copy(update={"sweep": worker_settings.sweep.model_copy(update=intervals)})
+    sweep = Sweep(open_stores(no_time, app="test", db=db, blobs=blobs))
+    for _ in range(3):
+        sweep.tick()
+    assert original_checks.read(db) == OriginalChecks(1, 0)
 
 
 def test_all_images_can_be_chosen(db: Db) -> None:

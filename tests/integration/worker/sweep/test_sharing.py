@@ -1,7 +1,8 @@
 """Tests that sweep processes share the work per batch, that each batch is held by one, and that none blocks the others."""
 
+import logging
 import threading
-import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from shared.bootstrap import Stores, open_stores
 from shared.errors import StoreAway
 from shared.ledger import deletion, settlement
 from shared.settings import Settings
-from shared.storage.blob_keys import batch_prefix, image_prefix, spool_key, variant_key
+from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
@@ -85,15 +86,19 @@ def test_no_batch_is_claimed_that_its_worker_or_a_deletion_still_handles(db: Db,
 
 
 def test_the_claims_read_only_index_entries_of_batches_that_are_due(db: Db) -> None:
-    """A backlog of open batches must not slow down the sweep."""
+    """Neither a backlog of open batches nor deleted batches whose files are gone must slow down the sweep."""
     close_batches(db, 3)
     for _ in range(100):
+        batch_id = commit_new_batch(db, images=1)
+        deletion.begin_delete(db, batch_id)
+        deletion.mark_files_deleted(db, batch_id)
         commit_new_batch(db, images=1)
+    deletion.begin_delete(db, batch_id := commit_new_batch(db, images=1))
     db.command("profile", 2)
     try:
         assert settlement.claim_unsettled(db) is not None
         assert settlement.claim_unswept(db, 30) is not None
-        assert deletion.claim_with_files(db) is None
+        assert deletion.claim_with_files(db) == batch_id
         assert deletion.claim_deletable(db, 30) is None
     finally:
         db.command("profile", 0)
@@ -103,46 +108,78 @@ def test_the_claims_read_only_index_entries_of_batches_that_are_due(db: Db) -> N
     assert max(max(pair) for pair in examined) <= 4
 
 
-def test_a_batch_that_cannot_be_read_does_not_block_the_others(
-    web: FlaskClient, db: Db, pipeline: ImagePipeline, stores: Stores, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [StoreAway("an input/output error"), RuntimeError("a bug")], ids=["store", "bug"])
+@pytest.mark.parametrize("part", ["spools", "lost claims", "deletions"])
+def test_batches_that_cannot_be_cleaned_do_not_block_the_others(
+    db: Db,
+    stores: Stores,
+    blobs: LocalBlobs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    part: str,
+    error: Exception,
 ) -> None:
-    accepted = [upload(web, db, [image_payload(make_image(number))]) for number in range(3)]
-    run(pipeline)
-    for batch in accepted:
-        deletion.begin_delete(db, batch["batch_id"])
-    unreadable = batch_prefix(accepted[0]["batch_id"])
-    delete_tree = LocalBlobs.delete_tree
+    stores.identity.check()
+    ids = close_batches(db, 6)
+    failing = ids[:3]
+    db.images.update_many({}, {"$set": {"work.fence": 2}})
+    blobs.write_many([(original_key(image["_id"], "jpg"), [b"x" * 1000]) for image in db.images.find()])
+    db.images.update_many({}, {"$set": {"work.stored": True}})
+    query, clean = prepare(db, part, ids)
 
-    def fail(self: LocalBlobs, prefix: str) -> None:
-        if prefix == unreadable:
-            raise StoreAway("an input/output error")
-        delete_tree(self, prefix)
+    def fail(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(self: LocalBlobs, key: str) -> Any:
+            if any(batch_id in key for batch_id in failing):
+                raise error
+            return function(self, key)
 
-    monkeypatch.setattr(LocalBlobs, "delete_tree", fail)
-    sweep = Sweep(stores)
-    for _ in range(2):
-        sweep.tick()
-        time.sleep(0.02)
-    assert [batch["_id"] for batch in db.batches.find({"uncleared": True})] == [accepted[0]["batch_id"]]
+        return call
+
+    for name in ("stat", "folders", "delete_tree"):
+        monkeypatch.setattr(LocalBlobs, name, fail(getattr(LocalBlobs, name)))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "shelfsight.error"):
+        assert not clean(stores, NO_LIMIT)
+    assert sorted(batch["_id"] for batch in db.batches.find(query)) == failing
+    assert [sum(batch_id in record.getMessage() for record in caplog.records) for batch_id in failing] == [1] * 3
+    assert len(caplog.records) == 3
+
+
+def prepare(db: Db, part: str, ids: list[str]) -> tuple[dict[str, Any], Callable[[Stores, float], bool]]:
+    """Make batches due for a part of the sweep. Return the query for the batches that are due, and the part."""
+    if part == "deletions":
+        for batch_id in ids:
+            deletion.begin_delete(db, batch_id)
+        return {"uncleared": True}, deletions.finish
+    if part == "spools":
+        return {"spooled": True}, spools.settle_left
+    finish_earlier(db, 3600)
+    return {"unswept": True}, lost_claims.clean
 
 
 @pytest.mark.parametrize("part", ["spools", "lost claims", "deletions"])
 def test_a_part_stops_at_its_time_limit_and_says_so(db: Db, stores: Stores, part: str) -> None:
     stores.identity.check()
-    ids = close_batches(db, 3)
-    if part == "deletions":
-        for batch_id in ids:
-            deletion.begin_delete(db, batch_id)
-        query, clean = {"uncleared": True}, deletions.finish
-    elif part == "spools":
-        query, clean = {"spooled": True}, spools.settle_left
-    else:
-        finish_earlier(db, 3600)
-        query, clean = {"unswept": True}, lost_claims.clean
+    query, clean = prepare(db, part, close_batches(db, 3))
     for left in (2, 1, 0):
         assert clean(stores, 0.0)
         assert db.batches.count_documents(query) == left
     assert not clean(stores, NO_LIMIT)
+
+
+def test_documents_are_deleted_although_there_are_always_batches_whose_files_must_be_deleted_first(
+    db: Db, stores: Stores
+) -> None:
+    stores.identity.check()
+    *deleted_now, deleted_earlier = close_batches(db, 4)
+    for batch_id in (*deleted_now, deleted_earlier):
+        deletion.begin_delete(db, batch_id)
+    deletion.mark_files_deleted(db, deleted_earlier)
+    db.batches.update_one({"_id": deleted_earlier}, {"$set": {"deleting_at": utc_now() - timedelta(days=1)}})
+    assert deletions.finish(stores, 0.0)
+    assert db.batches.count_documents({"uncleared": True}) == 2
+    assert db.batches.find_one({"_id": deleted_earlier}) is None
+    assert db.images.count_documents({"batch_id": deleted_earlier}) == 0
 
 
 def test_only_the_files_of_lost_claims_are_deleted(db: Db, stores: Stores, blobs: LocalBlobs) -> None:

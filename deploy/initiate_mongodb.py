@@ -62,7 +62,7 @@ def _retry(step: Callable[[], None], errors: tuple[type[Exception], ...]) -> Non
                 until = time.monotonic() + _TIME_LIMIT_S
             if time.monotonic() > until or isinstance(error, StoreMisconfigured):
                 sys.exit(f"error: MongoDB could not be prepared within {_TIME_LIMIT_S:.0f} s ({error}); see the log of the mongodb container")
-            time.sleep(0.2)
+            time.sleep(0.2)  # MongoDB is starting or electing a primary
 
 
 def _prepare(mongo: Mongo) -> None:

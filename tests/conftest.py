@@ -51,6 +51,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--deployment", metavar="PROJECT", help="compose project of that service, for tests/containers; set by scripts/test-containers")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with slow tests first, so that at the end no process works on one of them while the others are idle."""
+    slow = {item.path for item in items if any(item.get_closest_marker(name) for name in ("slow", "e2e", "faults"))}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _restore_pillow_limit() -> Iterator[None]:
     """Restore Pillow's pixel limit, which is global to the process, so that one test does not affect the next."""

@@ -4,6 +4,8 @@ Emptying a database takes a few milliseconds. Creating one with all collections 
 """
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from shared import settings
@@ -48,6 +50,15 @@ class Databases:
             self._resting.append(mongo)
         else:
             self._client.drop_database(db)
+
+    @contextmanager
+    def connected(self) -> Iterator[Db]:
+        """Lend a database for the tests of a whole file, which do not change it after it has been filled."""
+        mongo = self.lend()
+        db = connect(mongo, app="test")
+        yield db
+        db.client.close()
+        self.give_back(mongo)
 
     def close(self) -> None:
         """Close the connections. The databases remain until their server is removed."""

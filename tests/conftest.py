@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from PIL import Image
 
 from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
-from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
+from tests.support.databases import Databases
 from tests.support.image_sources import PERMITTED_ADDRESS
 from tests.support.service_stack import Service, Stack
 
@@ -50,6 +49,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     base_url_help = "URL of a running service: the tests of tests/e2e that need only a URL run against it, the others are skipped"
     parser.addoption("--base-url", metavar="URL", help=base_url_help)
     parser.addoption("--deployment", metavar="PROJECT", help="compose project of that service, for tests/containers; set by scripts/test-containers")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with slow tests first, so that at the end no process works on one of them while the others are idle."""
+    slow = {item.path for item in items if any(item.get_closest_marker(name) for name in ("slow", "e2e", "faults"))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -107,19 +112,30 @@ def service(request: pytest.FixtureRequest) -> Service:
     return Service(stack.url)
 
 
+@pytest.fixture(scope="session")
+def databases(mongo_url: str) -> Iterator[Databases]:
+    """Return the databases that the tests use in turn."""
+    lender = Databases(mongo_url, LONG_TIMEOUTS)
+    yield lender
+    lender.close()
+
+
 @pytest.fixture
-def mongo(mongo_url: str) -> settings.Mongo:
-    """Return the settings of a database that only this test uses."""
-    return settings.Mongo(url=mongo_url, database=f"test_{uuid.uuid4().hex[:12]}", **LONG_TIMEOUTS)
+def mongo(request: pytest.FixtureRequest, databases: Databases) -> Iterator[settings.Mongo]:
+    """Return the settings of a database that only this test uses. It does not exist yet, unless the test uses ``db``."""
+    if "db" not in request.fixturenames:
+        yield databases.new_settings()
+        return
+    lent = databases.lend()
+    yield lent
+    databases.give_back(lent)
 
 
 @pytest.fixture
 def db(mongo: settings.Mongo) -> Iterator[Db]:
-    """Create a database with all indexes. It is dropped after the test."""
+    """Return a database with all indexes and without documents, which only this test uses."""
     database = connect(mongo, app="test")
-    create_indexes(database)
     yield database
-    database.client.drop_database(database.name)
     database.client.close()
 
 

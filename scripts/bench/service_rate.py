@@ -42,20 +42,21 @@ def measure(folder: Path, *, extent: Extent) -> list[Row]:
     images = [sample_uploads.draw_jpeg(seed) for seed in range(extent.choose(full=BATCH, quick=BATCH, smoke=SMOKE_BATCH))]
     # At the end of the backlog, one worker has no work left; a longer backlog reduces the weight of this phase.
     count = len(images) * extent.choose(full=20, quick=3, smoke=1)
-    with LoopProcesses(create_pipeline, images) as loops:
+    processes = extent.choose(full=PROCESSES, quick=PROCESSES, smoke=1)  # each loads the model
+    with LoopProcesses(create_pipeline, images, processes) as loops:
         rates = interleave(
             {
                 "loop": lambda: loops.images_per_second(count),
-                "service": lambda: images_per_second(folder, images, count, DEFAULT_AUGMENTATIONS),
+                "service": lambda: images_per_second(folder, images, count, DEFAULT_AUGMENTATIONS, processes),
             },
             rounds=extent.choose(full=5, quick=1, smoke=1),
             warmups=0,  # each subject does its own warm-up
         )
-    name = f"service with {PROCESSES} workers, from accepted to done, of {PROCESSES} bare loops of its pipeline"
+    name = f"service with {processes} workers, from accepted to done, of {processes} bare loops of its pipeline"
     return [compare(name, median(rates["service"]), "images/s", median(rates["loop"]), at_least=_AT_LEAST)]
 
 
-def images_per_second(folder: Path, images: list[bytes], count: int, augmentations: tuple[str, ...]) -> float:
+def images_per_second(folder: Path, images: list[bytes], count: int, augmentations: tuple[str, ...], workers: int = PROCESSES) -> float:
     """Start the processes that ``scripts/start`` starts on a machine with two cores, upload ``count`` images, and stop all processes.
 
     :param images: the images of one batch, which is uploaded repeatedly.
@@ -67,13 +68,13 @@ def images_per_second(folder: Path, images: list[bytes], count: int, augmentatio
         environment = servers.environment | {"VISION_AUGMENTATIONS": json.dumps(augmentations), "VISION_IN_TURN": "true"}
         web = Gunicorn("web", WEB, environment, servers.folder)
         stack.enter_context(running(web))
-        for number in range(1, PROCESSES + 1):
+        for number in range(1, workers + 1):
             worker = Process(
                 f"worker-{number}", ["worker.entrypoints.images", "--name", f"worker-{number}"], environment, servers.folder
             )
             stack.enter_context(running(worker))
         stack.enter_context(running(Process("sweep", ["worker.entrypoints.sweep"], environment, servers.folder)))
-        _wait_until(_READY_TIMEOUT_S, lambda: servers.db.workers.count_documents({}) == PROCESSES)  # heartbeats start after the model is loaded
+        _wait_until(_READY_TIMEOUT_S, lambda: servers.db.workers.count_documents({}) == workers)  # heartbeats start after the model is loaded
         client = UploadClient(web.port)
         stack.callback(client.close)
         _upload(client, images, _WARMUP_BATCHES)

@@ -86,6 +86,17 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             stack.enter_context(SLOW_CLIENTS.register(ClientWait(conn.sock, Wait.HEAD)))
             return super().handle(conn)
 
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Count a connection as finished, or wait for its next request.
+
+        After a response that failed in the middle, the socket is closed already. gunicorn would count such a connection
+        as finished twice, and a worker that stops would then wait for the whole grace period.
+        """
+        if conn.sock.fileno() < 0:
+            self.nr_conns -= 1
+        else:
+            super().finish_request(conn, fs)
+
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Handle a request whose head has been received."""
         self._current_wait.stack.close()  # the wait for the head is over

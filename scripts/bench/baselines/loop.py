@@ -76,17 +76,18 @@ class LoopProcesses:
     :param create: ``create_detection`` or ``create_pipeline``; it is called in each process.
     """
 
-    def __init__(self, create: Callable[[], Pipeline], images: list[bytes]) -> None:
+    def __init__(self, create: Callable[[], Pipeline], images: list[bytes], processes: int = PROCESSES) -> None:
         context = get_context("spawn")
-        barrier = context.Barrier(PROCESSES)
-        self._pool = ProcessPoolExecutor(PROCESSES, context, _set_up, (create, images, barrier))
+        barrier = context.Barrier(processes)
+        self._processes = processes
+        self._pool = ProcessPoolExecutor(processes, context, _set_up, (create, images, barrier))
 
     def images_per_second(self, count: int) -> float:
         """Process ``count`` images in total after an unmeasured warm-up, and return the images per second.
 
         :returns: the sum of the rates of all processes.
         """
-        jobs = [self._pool.submit(_rate, count // PROCESSES) for _ in range(PROCESSES)]
+        jobs = [self._pool.submit(_rate, count // self._processes) for _ in range(self._processes)]
         return sum(job.result(_TIMEOUT_S) for job in jobs)
 
     def __enter__(self) -> Self:

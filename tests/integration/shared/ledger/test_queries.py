@@ -12,14 +12,22 @@ from shared.ledger import claims, closing, commits, deletion, page_index, querie
 from shared.ledger.queries import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db, Document
+from tests.support.databases import Databases
 from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, utc_now, validate_documents
 
 BATCHES = 60
 
 
-@pytest.fixture
-def filled(db: Db) -> Iterator[Db]:
-    """Database with 60 batches of one to four images that differ in their fields."""
+@pytest.fixture(scope="module")
+def filled(databases: Databases) -> Iterator[Db]:
+    """Database with 60 batches of one to four images that differ in their fields. The tests only read it."""
+    with databases.connected() as db:
+        fill(db)
+        yield db
+        validate_documents(db)
+
+
+def fill(db: Db) -> None:
     source = random.Random(7)
     for number in range(BATCHES):
         batch = new_batch(
@@ -47,8 +55,6 @@ def filled(db: Db) -> Iterator[Db]:
             db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": ["seen", "again"][: source.randint(1, 2)]}})
     for number in range(4):  # these stay queued
         commits.commit_batch(db, new_batch(2, "a", id=batch_id_at(utc_now() - timedelta(hours=1), number)))
-    yield db
-    validate_documents(db)
 
 
 def matches(image: Document, batch_status: str, filters: Filters) -> bool:

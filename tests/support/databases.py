@@ -1,0 +1,85 @@
+"""Databases that the tests of one process use in turn.
+
+Emptying a database takes a few milliseconds. Creating one with all collections and indexes takes half a second.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from shared import settings
+from shared.ids import new_batch_id
+from shared.storage.indexes import create_indexes
+from shared.storage.mongo import Db, connect
+from shared.storage.schema import DOCUMENTS
+
+_RESTING: Final = 4
+_COLLECTIONS: Final[list[str]] = [document._meta["collection"] for document in DOCUMENTS]
+
+
+class Databases:
+    """Lends databases with all indexes and without documents.
+
+    After a test, its database rests while the next ``_RESTING`` tests use others. So a thread that writes after the end of
+    its test affects no other test. A database is dropped if a test has changed its collections or indexes.
+    """
+
+    def __init__(self, url: str, timeouts: dict[str, Any]) -> None:
+        self._url, self._timeouts = url, timeouts
+        self._client = connect(self.new_settings(), app="test").client
+        self._resting: deque[settings.Mongo] = deque()
+        self._definitions: dict[str, Any] = {}
+
+    def new_settings(self) -> settings.Mongo:
+        """Return the settings of a database that does not exist yet."""
+        return settings.Mongo(url=self._url, database=f"test_{new_batch_id()}", **self._timeouts)
+
+    def lend(self) -> settings.Mongo:
+        """Return the settings of a database that only the caller uses until it gives the database back."""
+        if len(self._resting) <= _RESTING:
+            return self._create()
+        mongo = self._resting.popleft()
+        self._empty(self._client[mongo.database])
+        return mongo
+
+    def give_back(self, mongo: settings.Mongo) -> None:
+        """Lend this database again later, or drop it if it no longer has the collections and indexes of a new one."""
+        db = self._client[mongo.database]
+        if _read_definitions(db) == self._definitions:
+            self._resting.append(mongo)
+        else:
+            self._client.drop_database(db)
+
+    @contextmanager
+    def connected(self) -> Iterator[Db]:
+        """Lend a database for the tests of a whole file, which do not change it after it has been filled."""
+        mongo = self.lend()
+        db = connect(mongo, app="test")
+        yield db
+        db.client.close()
+        self.give_back(mongo)
+
+    def close(self) -> None:
+        """Close the connections. The databases remain until their server is removed."""
+        self._client.close()
+
+    def _create(self) -> settings.Mongo:
+        mongo = self.new_settings()
+        db = self._client[mongo.database]
+        create_indexes(db)
+        self._definitions = self._definitions or _read_definitions(db)
+        return mongo
+
+    def _empty(self, db: Db) -> None:
+        for collection in _COLLECTIONS:
+            db[collection].delete_many({})
+            db.command("planCacheClear", collection)  # plans that were chosen for the documents of another test
+
+
+def _read_definitions(db: Db) -> dict[str, Any]:
+    """Return the options and the indexes of every collection."""
+    return {
+        found["name"]: (found["type"], found["options"], db[found["name"]].index_information())
+        for found in db.list_collections()
+    }

@@ -92,7 +92,7 @@ def _measure_web_process() -> list[Row]:
         stack.callback(servers.stop)
         web = Gunicorn("web", WEB, servers.environment, servers.folder)
         stack.enter_context(running(web))
-        with httpx.Client(base_url=f"http://{LOOPBACK}:{web.port}", timeout=_WAIT_S) as client:
+        with httpx.Client(base_url=f"http://{LOOPBACK}:{web.port}", timeout=_WAIT_S, trust_env=False) as client:
             (image,) = _post(client, sample_uploads.draw_jpeg(1)).json()["images"]
         source = Source(LOOPBACK, web.port, image["file_path"])
         with Downloaders(processes=1, connections=1) as downloaders:

@@ -97,8 +97,9 @@ def _join(parts: Iterable[bytes], max_bytes: int, is_image: IsImage | None, *, e
         content += part
         if not checked and is_image is not None and len(content) >= HEAD_BYTES:
             if not is_image(bytes(content[:HEAD_BYTES])):
-                # Each part of a multipart stream begins with a boundary, even if the source declares another type.
-                raise NotAnImage(_LIVE if content.startswith(b"--") else _NO_IMAGE)
+                # Each part of a multipart stream begins with a boundary, even if the source declares another type. A line
+                # break can precede it.
+                raise NotAnImage(_LIVE if content[:HEAD_BYTES].lstrip().startswith(b"--") else _NO_IMAGE)
             checked = True
         if len(content) > max_bytes:
             raise _too_large(max_bytes)

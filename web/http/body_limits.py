@@ -36,20 +36,23 @@ class Readable(Protocol):
 class BodyBudget:
     """Limits the total size of the request bodies that this process holds at the same time. Thread-safe."""
 
-    def __init__(self, limit: int, on_full: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, limit: int, on_full: Callable[[str], object] = lambda _: None) -> None:
         """Create the budget.
 
         :param limit: the maximum number of bytes of all bodies together.
-        :param on_full: called before a body is refused because there are too many bytes. It can end slow bodies, so that
-            the client succeeds when it retries.
+        :param on_full: called with the address of the client before its body is refused because there are too many
+            bytes. It can end other bodies, so that the client succeeds when it retries.
         """
         self._limit, self._on_full = limit, on_full
         self._used = 0
         self._lock = threading.Lock()
 
     @contextmanager
-    def open_reservation(self) -> Iterator[Reserve]:
-        """Return a function that reserves bytes for one body; the reserved bytes are released when the context ends."""
+    def open_reservation(self, client: str) -> Iterator[Reserve]:
+        """Return a function that reserves bytes for one body; the reserved bytes are released when the context ends.
+
+        :param client: the address of the client that sends the body.
+        """
         reserved = 0
 
         def reserve(size: int) -> None:
@@ -62,7 +65,7 @@ class BodyBudget:
                     self._used += size
                     reserved += size
             if is_full:
-                self._on_full()
+                self._on_full(client)
                 raise Busy("Too many uploads are in progress; retry in a moment.", retry_after=1)
 
         try:

@@ -37,17 +37,18 @@ _DRAIN_BYTES: Final = 256 * 1024
 class BodyStream:
     """The body of one request. Use ``open_body`` to create an instance."""
 
-    def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int) -> None:
+    def __init__(self, stream: Any, sock: socket.socket | None, patience_s: int, client: str) -> None:
         """Create the stream, and set the receive timeout of the socket.
 
         :param stream: the server's input stream.
         :param sock: the socket of the connection; None if the server does not expose its socket.
         :param patience_s: the maximum number of seconds that one read may wait in total.
+        :param client: the address of the client, behind any trusted proxy.
         """
         self._stream, self._socket, self._patience_s = stream, sock, patience_s
         self._started_at, self._received = time.monotonic(), 0
         self._drain_until = math.inf
-        self._wait = ClientWait(sock, Wait.BODY) if sock is not None else None
+        self._wait = ClientWait(sock, Wait.BODY, client) if sock is not None else None
         self._set_receive_timeout(patience_s)
         if sock is not None and isinstance(stream, Body) and isinstance(stream.reader, ChunkedReader):
             _count_received(stream, self._count)
@@ -59,7 +60,7 @@ class BodyStream:
         body, the result is the next piece, which has at most 1 MB and is empty only at the end of the body.
 
         :raises SlowBody: when no bytes arrived for ``patience_s`` seconds, when the average rate is too low, or when other
-            requests need the thread and this client is the slowest (see ``web.http.slow_clients``).
+            requests need the thread or the memory and this body was chosen (see ``web.http.slow_clients``).
         :raises BadRequest: when the connection broke, or when the chunks are malformed.
         """
         with SLOW_CLIENTS.register(self._wait) if self._wait is not None else nullcontext():
@@ -199,7 +200,7 @@ def open_body(environ: dict[str, Any], patience_s: int) -> Iterator[BodyStream]:
 
     :param patience_s: the maximum number of seconds that one read may wait in total.
     """
-    stream = BodyStream(environ["wsgi.input"], environ.get("gunicorn.socket"), patience_s)
+    stream = BodyStream(environ["wsgi.input"], environ.get("gunicorn.socket"), patience_s, environ.get("REMOTE_ADDR", ""))
     try:
         yield stream
     finally:

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from werkzeug.http import parse_options_header
-
 from shared.errors import BadRequest
 from web.http.body_limits import too_many_images
+from web.http.content_disposition import parse_parameters
 
 _MAX_OTHER_PARTS: Final = 16
 """The maximum number of parts that a form may have in addition to the images."""
@@ -23,7 +22,6 @@ _DASHES: Final = b"--"
 _END_OF_LINE: Final = re.compile(rb"[ \t\v\f]*(?:\r\n|\n|\r)")
 _BLANK_LINE: Final = re.compile(rb"\r\n\r\n|\n\r?\n|\r\r")
 _CONTINUATION: Final = re.compile(rb"(?:\r\n|\n|\r)[ \t]+")
-_LONE_BACKSLASH: Final = re.compile(r"""\\(?!["\\])""")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NOT_ENCODED: Final = {"", "7bit", "8bit", "binary"}
 
@@ -89,16 +87,16 @@ def _read_part(body: bytes, start: int, end: int) -> Part:
     # The line break that ends the content can be the blank line after the headers, so the search includes it.
     blank_line = _BLANK_LINE.search(body, start, min(end + 2, start + _MAX_HEADER_BYTES))
     if blank_line is None:
+        more = f", or more than {_MAX_HEADER_BYTES} bytes of headers" if end + 2 - start > _MAX_HEADER_BYTES else ""
         raise _malformed(
-            "A part of the form has no headers, or has too many; begin each part with Content-Disposition."
+            f"A part of the form has no headers{more}; begin each part with Content-Disposition and a short file name."
         )
     headers = _read_headers(body[start : blank_line.start()])
     if headers.get("content-transfer-encoding", "").lower() not in _NOT_ENCODED:
         raise _malformed("A part of the form has a Content-Transfer-Encoding; send the bytes of each part unencoded.")
     if "content-disposition" not in headers:
         raise _malformed("A part of the form has no Content-Disposition header; add it.")
-    # A backslash escapes a quote or another backslash. Elsewhere it is a character of a Windows path.
-    _, parameters = parse_options_header(_LONE_BACKSLASH.sub(r"\\\\", headers["content-disposition"]))
+    parameters = parse_parameters(headers["content-disposition"])
     filename = _CONTROL.sub("", parameters.get("filename", "")).strip()
     return Part(parameters.get("name", ""), filename or None, body[blank_line.end() : end])
 

@@ -60,5 +60,6 @@ def open_request_body(budget: BodyBudget, patience_s: int) -> Iterator[RequestBo
 
     :param patience_s: the maximum number of seconds that one read may wait in total.
     """
-    with budget.open_reservation() as reserve, open_body(request.environ, patience_s) as stream:
+    client = request.remote_addr or ""
+    with budget.open_reservation(client) as reserve, open_body(request.environ, patience_s) as stream:
         yield RequestBody(stream, reserve)

@@ -48,6 +48,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         """The number of requests that wait for a thread."""
         self._current_wait = threading.local()
         SLOW_CLIENTS.start_checking(
+            self.cfg.threads,
             lambda: self._waiting_requests,
             lambda ended: self.log.warning("%d connections were ended because their clients were too slow", ended),
         )
@@ -60,7 +61,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
         def call(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             response: Iterable[bytes] = application(environ, start_response)
-            wait = ClientWait(environ["gunicorn.socket"], Wait.RESPONSE)
+            wait = ClientWait(environ["gunicorn.socket"], Wait.RESPONSE, environ["REMOTE_ADDR"])
             self._current_wait.stack.enter_context(SLOW_CLIENTS.register(wait))
             return response
 
@@ -83,7 +84,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
             return gthread._DEFER  # noqa: SLF001 -- the value that finish_request expects
         with ExitStack() as stack:
             self._current_wait.stack = stack
-            stack.enter_context(SLOW_CLIENTS.register(ClientWait(conn.sock, Wait.HEAD)))
+            peer = str(conn.client[0]) if conn.client else ""
+            stack.enter_context(SLOW_CLIENTS.register(ClientWait(conn.sock, Wait.HEAD, peer)))
             return super().handle(conn)
 
     def finish_request(self, conn: Any, fs: Any) -> None:

@@ -57,9 +57,10 @@ def test_a_declared_stream_is_refused_before_its_first_byte(media_type: str) -> 
     assert time.monotonic() - began < PATIENT["first_byte_s"]
 
 
-@pytest.mark.parametrize("media_type", ["image/jpeg", "application/octet-stream", "video/x-motion-jpeg"])
-def test_a_stream_of_parts_is_recognized_by_its_first_boundary(media_type: str) -> None:
-    error = image_error(stream(HEAD + f"Content-Type: {media_type}\r\n\r\n".encode(), PART))
+@pytest.mark.parametrize("header", ["Content-Type: image/jpeg", "Content-Type: application/octet-stream", "Content-Type: video/x-motion-jpeg", "X: y"])
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"\r\n\r\n"])
+def test_a_stream_of_parts_is_recognized_by_its_first_boundary(header: str, before: bytes) -> None:
+    error = image_error(stream(HEAD + f"{header}\r\n\r\n".encode(), before + PART))
     assert (type(error), "live stream" in error.detail) == (NotAnImage, True)
 
 

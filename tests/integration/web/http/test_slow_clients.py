@@ -3,8 +3,9 @@
 import http.client
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 THREADS = 4
 SLOW_CLIENTS = 3 * THREADS
+LARGE_BODY_BYTES = 60 * 2**20
 PROMPT_S = 20
 """Far less than the 30 s for which a stalled body is tolerated while threads are free."""
 
@@ -103,11 +105,55 @@ def test_a_client_that_loses_its_thread_is_told_when_to_retry(front: WebFront) -
 
 
 def test_slow_bodies_do_not_hold_the_memory_that_others_need(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
-    body_bytes = 60 * 2**20
-    with run_web_front(mongo, tmp_path, LIMITS_MAX_BYTES_IN_FLIGHT=str(2 * body_bytes)) as front, ExitStack() as stack:
+    with run_web_front(mongo, tmp_path, LIMITS_MAX_BYTES_IN_FLIGHT=str(2 * LARGE_BODY_BYTES)) as front, ExitStack() as stack:
         for _ in range(2):
-            connect(stack, front).sendall(head(f"Content-Length: {body_bytes}") + b"[")
+            connect(stack, front).sendall(head(f"Content-Length: {LARGE_BODY_BYTES}") + b"[")
         wait_until(lambda: upload(front).status == 202, PROMPT_S, "a slow body has been ended")
+
+
+@contextmanager
+def steady_uploads(front: WebFront, number: int, *, are_read: bool) -> Iterator[None]:
+    """Send the bodies of uploads from one client address, each with at most 400 KB/s.
+
+    :param are_read: whether to wait until the service reads all of them.
+    """
+    stop = threading.Event()
+
+    def send_on(clients: list[socket.socket]) -> None:
+        while not stop.wait(0.1):
+            for client in list(clients):
+                try:
+                    client.sendall(bytes(40_000))
+                except OSError:  # the service has ended it
+                    clients.remove(client)
+
+    with ExitStack() as stack:
+        clients = [connect(stack, front) for _ in range(number)]
+        for client in clients:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            client.sendall(head(f"X-Forwarded-For: 192.0.2.1\r\nContent-Length: {LARGE_BODY_BYTES}"))
+            if are_read:
+                client.sendall(bytes(1_000_000))  # more than the buffers hold
+        sender = threading.Thread(target=send_on, args=(clients,))
+        sender.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            sender.join()
+
+
+def test_steady_uploads_of_one_client_do_not_keep_another_waiting_for_a_thread(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
+    variables = {"WEB_THREADS": str(THREADS), "WEB_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
+    with run_web_front(mongo, tmp_path, **variables) as front, steady_uploads(front, SLOW_CLIENTS, are_read=False):
+        assert upload(front).status == 202
+
+
+def test_steady_uploads_of_one_client_do_not_hold_the_memory_that_another_needs(mongo: settings.Mongo, db: Db, tmp_path: Path) -> None:
+    variables = {"LIMITS_MAX_BYTES_IN_FLIGHT": str(2 * LARGE_BODY_BYTES), "WEB_TRUSTED_PROXIES": '["127.0.0.1/32"]'}
+    with run_web_front(mongo, tmp_path, **variables) as front, steady_uploads(front, 2, are_read=True):
+        assert upload(front).status == 429
+        wait_until(lambda: upload(front).status == 202, PROMPT_S, "a steady body has been ended")
 
 
 def test_a_head_that_does_not_end_is_given_up_even_if_threads_are_free(front: WebFront) -> None:

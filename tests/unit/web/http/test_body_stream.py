@@ -191,7 +191,7 @@ def test_draining_ends_after_two_seconds(pair: Pair) -> None:
 
 @pytest.mark.parametrize("seconds", [1e-9, 4e-7, 0.9999999])
 def test_a_very_short_time_limit_is_not_rounded_to_none(pair: Pair, seconds: float) -> None:
-    stream = BodyStream(None, pair[1], 1)
+    stream = BodyStream(None, pair[1], 1, "192.0.2.1")
     stream._set_receive_timeout(seconds)
     timeval = pair[1].getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
     whole, microseconds = struct.unpack("ll", timeval)

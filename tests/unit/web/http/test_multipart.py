@@ -79,11 +79,44 @@ def test_any_boundary_is_found(boundary: str) -> None:
         (b'filename=""', None),
         (b'filename="  "', None),
         (b'filename="open', None),
+        (b'filename="open; filename=b.jpg', "b.jpg"),
+        (b'filename="a"b.jpg"', 'a"b.jpg'),
+        (b'filename="a.jpg"; ;', "a.jpg"),
         (b"", None),
+        (b"filename=caf\xe9.jpg", "caf\xe9.jpg"),
+        (b"filename=a b.jpg ; x=y", "a b.jpg"),
+        (b"filename*=windows-1252''%93a.jpg", "\u201ca.jpg"),
+        (b"filename*=Shift_JIS'ja'%95%5C.jpg", "\u8868.jpg"),
+        (b"filename*=\"UTF-8''%C3%A9.jpg\"", "\xe9.jpg"),
+        (b"filename=\"a.jpg\"; filename*=no-such-charset''%93b.jpg", "a.jpg"),
+        (b"filename=\"a.jpg\"; filename*=hex''616", "a.jpg"),
+        (b'filename="a.jpg"; filename*=b.jpg', "a.jpg"),
+        (b"filename*=UTF-8''%C3%A9.jpg; filename=\"x.jpg\"", "\xe9.jpg"),
+        (b'filename*0="a;b"; filename*1="c.jpg"', "a;bc.jpg"),
+        (b"filename*0*=UTF-8''%C3%A9; filename*1=\"%.jpg\"", "\xe9%.jpg"),
     ],
 )
 def test_a_file_name_is_decoded_and_never_refuses_the_image(parameters: bytes, name: str | None) -> None:
     assert names(parameters) == [name]
+
+
+@pytest.mark.parametrize(
+    ("filename", "decoded"),
+    [
+        (b'"\x95\x5c"', "\u2022\\"),  # the last byte of a character in Shift_JIS can be a backslash
+        (b'"\xe9 \\"x\\".jpg"', '\xe9 "x".jpg'),
+        (b'"C:\\dir\\"', "C:\\dir\\"),
+        ('"é\\"'.encode(), "é\\"),
+    ],
+)
+def test_a_backslash_at_the_end_of_a_file_name_does_not_hide_the_name_of_the_part(filename: bytes, decoded: str) -> None:
+    for parameters in (b'filename=%s; name="file"' % filename, b'name="file"; filename=%s' % filename):
+        (found,) = parse_form(form(part(parameters)), "XX", max_images=9)
+        assert (found.name, found.filename) == ("file", decoded)
+
+
+def test_an_escaped_quote_before_a_semicolon_belongs_to_the_file_name() -> None:
+    assert names(rb'filename="a\"; b=\".jpg"') == ['a"; b=".jpg']
 
 
 def test_only_the_first_of_repeated_headers_counts() -> None:
@@ -106,7 +139,8 @@ def test_a_part_may_say_that_it_is_not_encoded(encoding: bytes) -> None:
         (form(part(b"name=file"), end=b""), "XX", "no closing boundary"),
         (form(part(b"name=file"))[:-6], "XX", "no closing boundary"),
         (form(b"just text"), "XX", "no headers"),
-        (form(b"X: " + b"a" * 9000 + b"\r\n" + part(b"name=file")), "XX", "too many"),
+        (form(b"X: " + b"a" * 9000 + b"\r\n" + part(b"name=file")), "XX", "more than 4096 bytes of headers"),
+        (form(part(b'name=file; filename="' + b"a" * 5000 + b'"')), "XX", "more than 4096 bytes of headers"),
         (form(b"Content-Type: image/jpeg\r\n\r\nabc"), "XX", "no Content-Disposition"),
         (form(b"Content-Transfer-Encoding: base64\r\n" + part(b"name=file")), "XX", "Content-Transfer-Encoding"),
         (form(part(b"name=file", b"\n--XXa" * 20_000)), "XX", "use a random boundary"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.inspections import jobs
-from shared.ledger import audit, claims, closing, results, store_rotation, sums
+from shared.ledger import audit, batch_images, claims, closing, results, store_rotation, sums
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import commit_new_batch, process_all, successful_results
@@ -113,3 +113,14 @@ def test_the_failures_by_code_are_those_of_the_newest_images(db: Db, monkeypatch
     _, _, documents = reads(db, lambda: found.append(audit.failures_by_code(db)))
     assert found == [{"truncated": 4, "corrupt": 1}]
     assert documents == 5
+
+
+@pytest.mark.parametrize(("limit", "documents"), [(0, 3), (1, 6), (4, 11), (100, 12)])
+def test_the_first_images_of_batches_are_read_with_one_command_and_without_the_images_that_are_not_shown(
+    db: Db, limit: int, documents: int
+) -> None:
+    totals = {commit_new_batch(db, count): count for count in (6, 4, 2)}
+    newest_first = dict(sorted(totals.items(), reverse=True))
+    commands, keys, read = reads(db, lambda: list(batch_images.read_first(db, newest_first, limit, 60_000)))
+    assert (commands, read) == (1, documents)
+    assert keys <= documents + len(totals)

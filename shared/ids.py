@@ -11,7 +11,8 @@ from typing import Final
 import uuid_utils
 
 BATCH_ID_PATTERN: Final = "[0-9a-f]{32}"
-IMAGE_ID_PATTERN: Final = "[0-9a-f]{36}"
+IMAGE_ID_LENGTH: Final = 36
+IMAGE_ID_PATTERN: Final = f"[0-9a-f]{{{IMAGE_ID_LENGTH}}}"
 DIGEST_ID_PATTERN: Final = "[0-9a-f]{32}"
 """Pattern of the ids of inspections and of their results. These ids are digests with 128 bits."""
 SHA256_PATTERN: Final = "[0-9a-f]{64}"

@@ -159,7 +159,7 @@ def redis_bytes(servers: Servers, upload: Upload, *, batches: int) -> list[Row]:
             before = client.info("stats")["total_net_input_bytes"]
             for _ in range(count):
                 group.burst(upload, 1)
-                time.sleep(0.05)  # otherwise, one wakeup may be sent for two batches
+                time.sleep(0.2)  # otherwise, one wakeup is sent for two batches
             group.close()
             sent[name] = (client.info("stats")["total_net_input_bytes"] - before) / count
             stored[name] = sum(client.memory_usage(key, samples=0) or 0 for key in client.scan_iter()) / count

@@ -7,13 +7,16 @@ document. It then reads these documents in runs of about 1 MB. Each document is 
 a caller that encodes one document before it asks for the next needs the memory of one document.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import bson
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING
 
+from shared.ids import IMAGE_ID_LENGTH, batch_of
 from shared.states import ImageState
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
@@ -26,44 +29,37 @@ _PIECE: Final = 256
 _LARGE_BYTES: Final = 16 * 1024
 _RUN_BYTES: Final = 1024 * 1024
 _STUB: Final = "stub_bytes"
+_ID_AT: Final = 13
+"""Where the text of ``_id`` begins in a BSON document: after the length, the type, the name and the length of the text."""
 
 
 def read_first(
-    db: Db, batch_ids: Sequence[str], limit: int, deadline_ms: int, fields: Mapping[str, Any] = PUBLIC
+    db: Db, totals: Mapping[str, int], limit: int, deadline_ms: int, fields: Mapping[str, Any] = PUBLIC
 ) -> Iterator[tuple[str, Document | None]]:
     """Yield the first ``limit`` images of each batch, as pairs of the batch id and the image document.
 
-    The batches are in descending order of their ids, and the images of a batch in ascending order of their indexes. If
-    a batch has more than ``limit`` images, its last pair has None instead of a document. Rejected and deleted images do
-    not count. The caller can stop at any time; at most one piece of 256 images has then been read in vain.
+    The images of a batch are in ascending order of their indexes. If a batch has more than ``limit`` images, its last
+    pair has None instead of a document. Rejected and deleted images do not count. The caller can stop at any time; at
+    most two pieces of 256 images have then been read in vain.
 
+    :param totals: the batches in descending order of their ids, each with the number of its images. A number that is too
+        large costs one more request to MongoDB.
     :param fields: projection of the image documents. It must include ``batch_id`` and ``index``.
     :raises StoreAway: when MongoDB does not respond.
     :raises TooSlow: when MongoDB needs longer than ``deadline_ms``.
     """
-    if not batch_ids:
-        return
-    images = [
-        {"$match": {"status": VISIBLE}},
-        {"$sort": {"index": ASCENDING}},
-        {"$limit": limit + 1},  # the additional image shows that there are more
-        *_shape(fields if limit else {"batch_id": 1}),
-    ]
-    lookup = {"from": "images", "localField": "_id", "foreignField": "batch_id", "pipeline": images, "as": "image"}
-    pipeline: list[dict[str, Any]] = [
-        {"$match": {"_id": {"$in": list(batch_ids)}}},
-        {"$sort": {"_id": DESCENDING}},
-        {"$project": {"_id": 1}},
-        {"$lookup": lookup},
-        {"$unwind": "$image"},
-        {"$replaceWith": "$image"},
-    ]
+    numbers = {batch_id: min(total, limit + 1) for batch_id, total in totals.items()}  # one more shows that there are more
+    small = {batch_id: number for batch_id, number in numbers.items() if number <= _PIECE}
+    read = fields if limit else {"batch_id": 1}
     with translate_errors():
-        rows = _read(db, "batches", pipeline, deadline_ms)
-        for batch_id, rows_of_batch in groupby(rows, key=lambda row: str(row["batch_id"])):
-            for image in _replace_stubs(db, islice(rows_of_batch, limit), fields, deadline_ms):
+        of_small = _read_together(db, small, limit, read, deadline_ms)
+        for batch_id in numbers:
+            rows = next(of_small) if batch_id in small else None
+            if rows is None:
+                rows = _read_piece(db, {"batch_id": batch_id, "status": VISIBLE}, 0, limit + 1, read, deadline_ms)
+            for image in _replace_stubs(db, islice(rows, limit), fields, deadline_ms):
                 yield batch_id, image
-            if next(rows_of_batch, None) is not None:
+            if next(rows, None) is not None:
                 yield batch_id, None
 
 
@@ -101,6 +97,35 @@ def read_range(
         yield from _replace_stubs(db, rows, fields, deadline_ms)
 
 
+def _read_together(
+    db: Db, numbers: Mapping[str, int], limit: int, fields: Mapping[str, Any], deadline_ms: int
+) -> Iterator[Iterator[Document] | None]:
+    """Yield the images of each batch whose index is at most ``limit``, or None if they are not as many as expected.
+
+    One query reads all batches. MongoDB reads them along an index, from the last image of the newest batch to the first
+    image of the oldest one, so it needs no memory for sorting. This takes half the time of a ``$lookup`` for each batch
+    (measured). The images of one batch are kept until all are read, but they are not decoded.
+
+    :param numbers: the batches in descending order of their ids, each with the expected number of images.
+    """
+    if not numbers:
+        return
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"batch_id": {"$in": list(numbers)}, "status": VISIBLE, "index": {"$lte": limit}}},
+        {"$sort": {"batch_id": DESCENDING, "index": DESCENDING}},
+        *_shape(fields),
+    ]
+    groups = groupby(_read_encoded(db, pipeline, deadline_ms), key=_batch_of)
+    group = next(groups, None)
+    for batch_id, number in numbers.items():
+        found: list[bytes] = []
+        if group is not None and group[0] == batch_id:
+            found = list(group[1])
+            group = next(groups, None)
+        is_complete = len(found) == number  # else, images are missing, or rejected images have left gaps in the indexes
+        yield (_decode(db, encoded) for encoded in reversed(found)) if is_complete else None
+
+
 def _read_piece(
     db: Db, query: dict[str, Any], skip: int, limit: int, fields: Mapping[str, Any], deadline_ms: int
 ) -> Iterator[Document]:
@@ -111,7 +136,7 @@ def _read_piece(
         {"$limit": limit},
         *_shape(fields),
     ]
-    return _read(db, "images", pipeline, deadline_ms)
+    return _read(db, pipeline, deadline_ms)
 
 
 def _record_indexes(rows: Iterable[Document], indexes: list[int]) -> Iterator[Document]:
@@ -124,7 +149,11 @@ def _shape(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the stages that apply a projection and replace large documents by stubs."""
     size = {"$bsonSize": "$$ROOT"}
     stub = {"_id": "$_id", "batch_id": "$batch_id", "index": "$index", _STUB: size}
-    return [{"$project": dict(fields)}, {"$replaceWith": {"$cond": [{"$lt": [size, _LARGE_BYTES]}, "$$ROOT", stub]}}]
+    replace = {"$replaceWith": {"$cond": [{"$lt": [size, _LARGE_BYTES]}, "$$ROOT", stub]}}
+    project = {"$project": dict(fields)}
+    # A projection that only excludes fields keeps stubs as they are. MongoDB measures the size of a document faster before
+    # its projection than after it.
+    return [project, replace] if any(fields.values()) else [replace, project]
 
 
 def _replace_stubs(db: Db, rows: Iterable[Document], fields: Mapping[str, Any], deadline_ms: int) -> Iterator[Document]:
@@ -151,10 +180,25 @@ def _read_run(db: Db, image_ids: list[str], fields: Mapping[str, Any], deadline_
         {"$sort": {"_id": ASCENDING}},
         {"$project": dict(fields)},
     ]
-    return _read(db, "images", pipeline, deadline_ms)
+    return _read(db, pipeline, deadline_ms)
 
 
-def _read(db: Db, collection: str, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[Document]:
-    with db[collection].aggregate_raw_batches(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms) as cursor:
-        for piece in cursor:
-            yield from bson.decode_iter(cast("bytes", piece), db.codec_options)
+def _read(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[Document]:
+    return (_decode(db, encoded) for encoded in _read_encoded(db, pipeline, deadline_ms))
+
+
+def _read_encoded(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[bytes]:
+    # Not ``aggregate_raw_batches``, whose first request never returns documents.
+    images = db.images.with_options(CodecOptions(RawBSONDocument))
+    with images.aggregate(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms) as cursor:
+        for document in cursor:
+            yield bytes(document.raw)  # without a copy
+
+
+def _decode(db: Db, encoded: bytes) -> Document:
+    return bson.decode(encoded, db.codec_options)
+
+
+def _batch_of(encoded: bytes) -> str:
+    """Return the batch id of an encoded image document, whose first field is ``_id``, without decoding the document."""
+    return batch_of(encoded[_ID_AT : _ID_AT + IMAGE_ID_LENGTH].decode())

@@ -12,9 +12,10 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from shared.errors import CommitUnknown, InFlight, StoreAway
+from shared.errors import CommitUnknown, StoreAway
 from shared.ids import image_id
-from shared.ledger.idempotency import KEPT_S, KeyReservation
+from shared.ledger import idempotency
+from shared.ledger.idempotency import RequestKey, StoredResponse
 from shared.storage import mongo_errors, schema
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
@@ -58,27 +59,31 @@ def commit_batch(
     db: Db,
     batch: NewBatch,
     *,
-    reservation: KeyReservation | None = None,
+    request_key: RequestKey | None = None,
     response_body: dict[str, Any] | None = None,
     wait_for_spool: Callable[[float], None] = lambda _: None,
     deadline_s: float = 5.0,
-) -> None:
+) -> StoredResponse | None:
     """Write the ledger document, the batch, its images, and the idempotency record in one transaction.
 
     When the function returns, a majority of the replica set has journalled these documents. The caller must then call
     ``store_rotation.touch`` with the stores of the images. If that call fails, the sweep repairs the rotation, so the
     caller need not wait for it.
 
-    :param reservation: the reserved ``Idempotency-Key`` of the request, if it has a key.
+    :param request_key: the ``Idempotency-Key`` of the request, if it has one.
     :param response_body: body of the 202 response, which is stored for later requests with the same key.
     :param wait_for_spool: function that is called with the remaining seconds just before the commit. It returns when
         the spool of the batch is durable, or raises an exception, which prevents the commit.
     :param deadline_s: seconds for the transaction, including its retries.
+    :returns: None if the batch was accepted. If an earlier request with the same key was accepted, its response; nothing
+        of this request was accepted.
     :raises StoreAway: when nothing was accepted. The batch will not be accepted later either.
     :raises StoreRefused: when MongoDB refuses the documents. Nothing was accepted.
     :raises CommitUnknown: when MongoDB did not respond to the commit, so the batch may have been accepted;
         ``extra["batch_id"]`` is its id.
-    :raises InFlight: when a later request has taken over the key. Nothing was accepted.
+    :raises InFlight: when another request with the key is in progress. Nothing was accepted.
+    :raises IdempotencyMismatch: when the key was used for another request. Nothing was accepted.
+    :raises Gone: when the batch of the earlier request with the key has been deleted. Nothing was accepted.
     """
     documents = [image_document(batch, image) for image in batch.images]
     header = batch_document(batch)
@@ -89,17 +94,21 @@ def commit_batch(
             raise StoreAway("The database is busy; nothing was accepted. Retry later.", retry_after=2)
         try:
             with pymongo.timeout(remaining_s), db.client.start_session() as session:
-                _insert(db, session, batch, header, documents, reservation, response_body)
-                wait_for_spool(until - time.monotonic())
-                _commit(session)  # after an earlier exception, the session rolls back
+                session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
+                if request_key is None or idempotency.store_response(db, session, request_key, batch.id, response_body):
+                    _insert(db, session, batch, header, documents)
+                    wait_for_spool(until - time.monotonic())
+                    _commit(session)  # after an earlier exception, the session rolls back
+                    return None
             break
         except _UnknownOutcome as error:
             _resolve_outcome(db, batch.id, error)
-            break
+            return None
         except PyMongoError as error:  # the commit was not sent, so the server rolls back
             is_conflict = isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
             if not is_conflict:
                 raise mongo_errors.translate(error) from error
+    return idempotency.read_response(db, request_key)
 
 
 def abandon(db: Db, batch_id: str) -> bool:
@@ -124,22 +133,11 @@ class _UnknownOutcome(Exception):
     """The commit was sent, but no response arrived."""
 
 
-def _insert(
-    db: Db,
-    session: ClientSession,
-    batch: NewBatch,
-    header: Document,
-    documents: list[Document],
-    reservation: KeyReservation | None,
-    response_body: dict[str, Any] | None,
-) -> None:
-    session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
+def _insert(db: Db, session: ClientSession, batch: NewBatch, header: Document, documents: list[Document]) -> None:
     line = {"_id": batch.id, "received": len(documents), "deleted": 0, "state": "accepted", "at": batch.created_at}
     db.ledger.insert_one(line, session=session)
     db.batches.insert_one(header, session=session)
     db.images.insert_many(documents, ordered=True, session=session)
-    if reservation is not None:
-        _store_response(db, session, batch.id, reservation, response_body)
 
 
 def _commit(session: ClientSession) -> None:
@@ -150,20 +148,6 @@ def _commit(session: ClientSession) -> None:
         if error.has_error_label("TransientTransactionError") and not is_unknown:
             raise
         raise _UnknownOutcome from error
-
-
-def _store_response(
-    db: Db, session: ClientSession, batch_id: str, reservation: KeyReservation, response_body: dict[str, Any] | None
-) -> None:
-    expires_at = {"$add": ["$$NOW", KEPT_S * 1000]}
-    fields = {"state": "kept", "batch_id": batch_id, "answer": {"$literal": response_body}, "expires_at": expires_at}
-    query = {"_id": reservation.key, "token": reservation.token}
-    updated = db.idempotency.update_one(query, [{"$set": fields}], session=session)
-    if not updated.matched_count:
-        raise InFlight(
-            "Another request has taken over this Idempotency-Key; nothing from this request was accepted. Retry later.",
-            retry_after=2,
-        )
 
 
 def _resolve_outcome(db: Db, batch_id: str, cause: Exception) -> None:

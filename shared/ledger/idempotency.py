@@ -1,35 +1,40 @@
 """Stores which request an ``Idempotency-Key`` belongs to.
 
-A record has the state ``in_flight`` for at most one minute. After that, any request with the key can take over the
-record. The transaction that commits the batch changes the state to ``kept``, but only if the record still has the token
-of the committing request.
+The record of a key is part of the transaction that commits the batch. So a record exists if and only if its batch was
+accepted, and of several requests with one key, at most one is accepted: MongoDB lets only one open transaction write the
+record. MongoDB ends a transaction whose process has died (``transactionLifetimeLimitSeconds``).
+
+Earlier versions stored a record with the state ``in_flight`` before the transaction. During a rolling upgrade, there can
+be such records; they are valid for a minute.
 """
 
-import uuid
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pymongo
-from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError, PyMongoError
-from pymongo.write_concern import WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 
 from shared.errors import Gone, IdempotencyMismatch, InFlight
 from shared.storage import mongo_errors
 from shared.storage.mongo import Db, Document, linearizable, translate_errors
 
-IN_FLIGHT_S: Final = 60
 KEPT_S: Final = 24 * 3600
 _RETRY_AFTER_S: Final = 2
 _PROOF_S: Final = 5.0
+_WRITE_CONFLICT: Final = 112
 
 
 @dataclass(frozen=True, slots=True)
-class KeyReservation:
-    """A key that is reserved for a request until its response has been sent. ``token`` identifies the request."""
+class RequestKey:
+    """The ``Idempotency-Key`` of a request.
+
+    ``key`` is one string, in which the caller has joined the account and the key that the client sent. ``fingerprint`` is
+    a digest of the parsed request.
+    """
 
     key: str
-    token: str
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,56 +45,62 @@ class StoredResponse:
     batch_id: str
 
 
-def reserve_key(db: Db, key: str, fingerprint: str) -> KeyReservation | StoredResponse:
-    """Reserve a key for a request, or return the response that is stored under the key.
+def store_response(
+    db: Db, session: ClientSession, request: RequestKey, batch_id: str, body: dict[str, Any] | None
+) -> bool:
+    """Store the response to a request under its key, in the transaction that commits the batch.
 
-    :param key: one string, in which the caller has joined the account and the ``Idempotency-Key`` of the request.
-    :param fingerprint: digest of the parsed request.
+    :returns: False if the key has a record that is still valid. The caller must then roll back the transaction, and call
+        ``read_response``.
+    :raises InFlight: when another open transaction writes the record of this key.
+    :raises PyMongoError: when MongoDB does not respond.
+    """
+    record = {
+        "_id": "$_id",
+        "fingerprint": request.fingerprint,
+        "token": batch_id,
+        "state": "kept",
+        "batch_id": batch_id,
+        "answer": {"$literal": body},
+        "expires_at": {"$add": ["$$NOW", KEPT_S * 1000]},
+    }
+    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # also true if there is no record yet
+    update = [{"$replaceWith": {"$cond": [is_free, record, "$$ROOT"]}}]
+    try:
+        stored = db.idempotency.update_one({"_id": request.key}, update, upsert=True, session=session)
+    except DuplicateKeyError:  # another transaction has just committed the record
+        return False
+    except OperationFailure as error:
+        if error.code == _WRITE_CONFLICT:
+            raise _in_flight() from error
+        raise
+    return stored.upserted_id is not None or stored.modified_count > 0
+
+
+def read_response(db: Db, request: RequestKey) -> StoredResponse:
+    """Return the response that is stored under the key of a request.
+
     :raises IdempotencyMismatch: when the key was used for a request with another fingerprint.
     :raises InFlight: when the first request with the key is still in progress, or when MongoDB cannot confirm at
         present that the batch of the first request is stored durably.
     :raises Gone: when the batch of the first request has been deleted.
     :raises StoreAway: when MongoDB does not respond.
     """
-    token = uuid.uuid4().hex
-    is_free = {"$lte": ["$expires_at", "$$NOW"]}  # also true if ``expires_at`` is missing
-    new_fields = {"fingerprint": fingerprint, "token": token, "state": "in_flight"}
-    update = [
-        {
-            "$replaceWith": {
-                "$cond": [
-                    is_free,
-                    {"_id": "$_id", **new_fields, "expires_at": {"$add": ["$$NOW", IN_FLIGHT_S * 1000]}},
-                    "$$ROOT",
-                ]
-            }
-        }
-    ]
     with translate_errors():
-        # A crash of MongoDB can lose this record. This is acceptable, because the commit then finds no record and
-        # fails.
-        records = db.get_collection("idempotency", write_concern=WriteConcern(w=1))
-        try:
-            record = records.find_one_and_update(
-                {"_id": key}, update, upsert=True, return_document=ReturnDocument.AFTER
-            )
-        except DuplicateKeyError:  # a concurrent upsert was faster
-            record = records.find_one({"_id": key})
-        if record is None:  # the concurrent request has already released the key
-            raise InFlight(
-                "The first request with this Idempotency-Key is still in progress. Retry later.",
-                retry_after=_RETRY_AFTER_S,
-            )
-        if record["token"] == token:
-            return KeyReservation(key, token)
-        if record["fingerprint"] != fingerprint:
-            raise IdempotencyMismatch("This Idempotency-Key was already used with a different request. Use a new key.")
-        if record["state"] == "in_flight":
-            raise InFlight(
-                "The first request with this Idempotency-Key is still in progress. Retry later.",
-                retry_after=_RETRY_AFTER_S,
-            )
+        record = db.idempotency.find_one({"_id": request.key})
+    if record is None:  # it has expired in the meantime
+        raise _in_flight()
+    if record["fingerprint"] != request.fingerprint:
+        raise IdempotencyMismatch("This Idempotency-Key was already used with a different request. Use a new key.")
+    if record["state"] == "in_flight":
+        raise _in_flight()
     return _read_response(db, record)
+
+
+def _in_flight() -> InFlight:
+    return InFlight(
+        "The first request with this Idempotency-Key is still in progress. Retry later.", retry_after=_RETRY_AFTER_S
+    )
 
 
 def _read_response(db: Db, found: Document) -> StoredResponse:
@@ -130,9 +141,3 @@ def is_accepted(db: Db, key: str) -> bool:
     query = {"_id": key, "state": "kept", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}
     with translate_errors():
         return db.idempotency.find_one(query, {"_id": 1}) is not None
-
-
-def release_key(db: Db, reservation: KeyReservation) -> None:
-    """Release the key of a request that was not accepted, so that the client can use the key for another attempt."""
-    with translate_errors():
-        db.idempotency.delete_one({"_id": reservation.key, "token": reservation.token, "state": "in_flight"})

@@ -3,8 +3,8 @@
 MongoDB's ``skip`` scans index keys, so reading page 10,000 would cost a hundred times as much as reading page 1. For
 this reason, batches older than a minute are counted in segments of a few hundred consecutive ids. There are segments
 for all batches (scope ``*``) and for each store. The counts of 128 old segments are summed in a group. A query for a
-page adds up the counts of groups and of at most 256 newer segments (two small covered reads), and then skips batches
-within a single segment. The batches that are newer than the newest segment are called the head. They are counted
+page adds up the counts of groups and of at most 256 newer segments (two small covered reads, or one while there are no
+more than 256 segments), and then skips batches within a single segment. The batches that are newer than the newest segment are called the head. They are counted
 directly. ``shared.ledger.segments`` writes segments (collection ``ranks``) and groups (``rank_groups``).
 
 A deletion decreases the counts of the affected segments and groups in its own transaction. However, a count becomes
@@ -68,10 +68,7 @@ def find_position(db: Db, store: str | None, index: int, deadline_ms: int) -> Po
     :raises TooSlow: when the page index is far behind, because the sweep has not been running.
     """
     scope = scope_of(store)
-    # The groups are read first, because a segment that is added to a group remains a segment.
-    groups = _read_spans(db, "rank_groups", scope, {}, deadline_ms)
-    newer = {"$gt": groups[0]["newest"]} if groups else {}
-    spans = _read_spans(db, "ranks", scope, newer, deadline_ms) + groups
+    spans, groups = _read_counts(db, scope, deadline_ms)
     head_query = listed_query(store)
     if spans:
         head_query["_id"] = {"$gt": spans[0]["newest"]}
@@ -134,11 +131,26 @@ def remove_batch(db: Db, session: ClientSession, batch_id: str, stores: list[str
     segments.decrease(db, session, [ALL, *(scope_of(store) for store in stores)], batch_id)
 
 
-def _read_spans(db: Db, collection: str, scope: str, newest: dict[str, str], deadline_ms: int) -> list[Document]:
+def _read_counts(db: Db, scope: str, deadline_ms: int) -> tuple[list[Document], list[Document]]:
+    """Return all segments that are in no group, followed by all groups, the newest first; and also the groups alone."""
+    most = 2 * segments.GROUP
+    spans = _read_spans(db, "ranks", scope, {}, deadline_ms, limit=most + 1)
+    if len(spans) <= most:  # these are all segments, because a segment that is added to a group remains a segment
+        return spans, []
+    groups = _read_spans(db, "rank_groups", scope, {}, deadline_ms)
+    grouped = groups[0]["newest"] if groups else ""
+    if spans[-1]["newest"] > grouped:  # more segments than usual are in no group yet
+        spans = _read_spans(db, "ranks", scope, {"$gt": grouped}, deadline_ms)
+    return [span for span in spans if span["newest"] > grouped] + groups, groups
+
+
+def _read_spans(
+    db: Db, collection: str, scope: str, newest: dict[str, str], deadline_ms: int, limit: int = 0
+) -> list[Document]:
     """Return the counts of the segments or groups of a scope, the newest first. The read is covered by an index."""
     query = {"scope": scope, "newest": newest or {"$gt": ""}}
     rows = db[collection].find(query, {"_id": 0, "newest": 1, "count": 1}).sort([("scope", 1), ("newest", DESCENDING)])
-    return list(rows.max_time_ms(deadline_ms).batch_size(10_000))
+    return list(rows.limit(limit).max_time_ms(deadline_ms).batch_size(10_000))
 
 
 def _find_span(spans: list[Document], index: int) -> tuple[int, int]:

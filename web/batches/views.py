@@ -93,13 +93,14 @@ def delete_batch(batch_id: str) -> Response:
 def _encode_batches(documents: list[Document], images_per_batch: int) -> Iterator[bytes]:
     """Return the JSON text of batches with their first images, in parts."""
     db, deadline_ms = current_services().db, _deadline_ms()
-    ids = [document["_id"] for document in documents]
+    totals = {document["_id"]: document["total"] for document in documents}
 
     def read_rest(batch_id: str) -> Iterator[tuple[str, None]]:
-        for other_id, _ in batch_images.read_first(db, ids[ids.index(batch_id) + 1 :], 0, deadline_ms):
+        rest = {other_id: total for other_id, total in totals.items() if other_id < batch_id}
+        for other_id, _ in batch_images.read_first(db, rest, 0, deadline_ms):
             yield other_id, None
 
-    images = batch_images.read_first(db, ids, images_per_batch, deadline_ms)
+    images = batch_images.read_first(db, totals, images_per_batch, deadline_ms)
     return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, _base_url()))
 
 

@@ -5,9 +5,8 @@ more time than any other step of an upload. The stream in this module takes the 
 and receives the remaining bytes from the kernel in one call.
 """
 
-import ctypes
-import io
 import math
+import os
 import socket
 import struct
 import time
@@ -19,17 +18,13 @@ from flask import Flask, Response, request
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 
+from shared.allocator import uncleared_buffer
 from shared.errors import BadRequest, SlowBody
 from web.http.slow_clients import SLOW_CLIENTS, ClientWait, Wait
 
 _MIN_BYTES_PER_S: Final = 32 * 1024
 """The minimum average number of bytes per second of a body. It applies after the first ``patience_s`` seconds. So there
 is a time limit for each body, which grows with its size: 35 minutes for 64 MB."""
-_new_bytes: Final = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t)(
-    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
-)
-"""Creates ``bytes`` of a given size. With None as the first argument, the content is not initialized. To fill 8.6 MB with
-zeros before they are received takes as long as to receive them (measured)."""
 _DRAIN_S: Final = 2
 _DRAIN_BYTES: Final = 256 * 1024
 
@@ -117,9 +112,8 @@ class BodyStream:
         if len(buffered) > wanted:
             reader.unreader.unread(buffered[wanted:])
             buffered = buffered[:wanted]
-        # BytesIO.getvalue() returns its buffer without copying it, even if the body is large. Only the bytes that have
-        # been received are returned.
-        body = io.BytesIO(_new_bytes(None, wanted))
+        # Only the bytes that have been received are returned, not the arbitrary content of the buffer.
+        body = uncleared_buffer(wanted)
         body.write(buffered)
         reader.length -= len(buffered)
         with body.getbuffer() as view:
@@ -132,7 +126,7 @@ class BodyStream:
                     if self._is_ended():
                         raise BlockingIOError
                     break
-                body.seek(received, io.SEEK_CUR)
+                body.seek(received, os.SEEK_CUR)
                 self._count(received)
         body.truncate()
         return body.getvalue()

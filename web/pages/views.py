@@ -74,9 +74,9 @@ def batch(batch_id: str) -> Response:
 
 def _with_first_images(batches: list[Document], deadline_ms: int) -> list[Document]:
     """Convert the batches of the start page to their public form, each with the images that the page shows."""
-    ids = [document["_id"] for document in batches]
+    totals = {document["_id"]: document["total"] for document in batches}
     shown = {document["_id"]: serializers.batch(document) | {"images": []} for document in batches}
-    for batch_id, image in batch_images.read_first(current_services().db, ids, _IMAGES_PER_BATCH, deadline_ms, _SHOWN_IN_LIST):
+    for batch_id, image in batch_images.read_first(current_services().db, totals, _IMAGES_PER_BATCH, deadline_ms, _SHOWN_IN_LIST):
         if image is None:
             shown[batch_id]["images_more"] = True
         else:

@@ -79,22 +79,18 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
     # Another thread writes the spool while this thread computes the hashes and MongoDB inserts the documents. The commit
     # waits until the spool is written. If this request repeats an accepted request, the new spool is deleted.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
-    reservation = None
     try:
         digests = _digests(services, upload.images)
+        request_key = None
         if key is not None:
             fingerprint = request_fingerprint(upload, digests, lenient=lenient)
-            reserved = idempotency.reserve_key(services.db, f"{_ACCOUNT}:{key}", fingerprint)
-            if isinstance(reserved, idempotency.StoredResponse):
-                _discard_spool(services, batch_id, spool_write)
-                return _accepted_response(reserved.body)
-            reservation = reserved
+            request_key = idempotency.RequestKey(f"{_ACCOUNT}:{key}", fingerprint)
         body = _accepted_body(batch_id, upload, lenient=lenient)
         batch = _new_batch(services, batch_id, upload, digests)
-        commits.commit_batch(
+        stored = commits.commit_batch(
             services.db,
             batch,
-            reservation=reservation,
+            request_key=request_key,
             response_body=body,
             wait_for_spool=lambda seconds: _wait_for_spool(spool_write, seconds),
             deadline_s=services.settings.mongo.commit_deadline_s,
@@ -103,9 +99,10 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
         raise  # keep the spool, because the batch may have been committed; if not, the sweep deletes the spool
     except BaseException:
         _discard_spool(services, batch_id, spool_write)
-        if reservation is not None:
-            _release_key(services, reservation)
         raise
+    if stored is not None:
+        _discard_spool(services, batch_id, spool_write)
+        return _accepted_response(stored.body)
     failpoints.reach("2-committed")
     services.backlog.add(sum(image.file_size for image in batch.images))
     services.wakeup_thread.notify({image.store_name for image in upload.images})
@@ -155,13 +152,6 @@ def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests:
     default = services.settings.default_augmentations
     augmentations = default if upload.augmentations is None else upload.augmentations
     return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at)
-
-
-def _release_key(services: Services, reservation: idempotency.KeyReservation) -> None:
-    try:
-        idempotency.release_key(services.db, reservation)
-    except ShelfsightError:
-        return  # the reservation expires within a minute
 
 
 def _new_image(image: ValidImage, sha256: str, offset: int) -> commits.NewImage:

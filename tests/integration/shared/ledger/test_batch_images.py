@@ -15,7 +15,8 @@ _LARGE = {"detections": [{"label": "milk", "score": 0.5, "box": [0.5, 0.5, 1.5, 
 def first(db: Db, batch_ids: Sequence[str], limit: int) -> dict[str, list[int | None]]:
     """Return the indexes of the images that ``read_first`` returns, by batch."""
     found: dict[str, list[int | None]] = {}
-    for batch_id, image in batch_images.read_first(db, batch_ids, limit, _DEADLINE_MS):
+    totals = {row["_id"]: row["total"] for row in db.batches.find({"_id": {"$in": list(batch_ids)}}).sort("_id", -1)}
+    for batch_id, image in batch_images.read_first(db, totals, limit, _DEADLINE_MS):
         found.setdefault(batch_id, []).append(image["index"] if image else None)
     return found
 
@@ -87,6 +88,21 @@ def test_an_image_deleted_while_its_piece_is_read_is_left_out(db: Db) -> None:
     delete(db, batch_id, 1)
     found += images
     assert [image["index"] for image in found] == [0, 2]
+
+
+def test_batches_that_are_read_in_different_ways_are_in_order(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_images, "_PIECE", 4)
+    ids = sorted((commit_new_batch(db, count) for count in (2, 6, 3, 3, 7, 1)), reverse=True)
+    expected = {batch_id: list(range(count)) for batch_id, count in zip(ids, (1, 7, 3, 3, 6, 2), strict=True)}
+    delete(db, ids[2], 1)  # its number of images is now too large
+    delete(db, ids[5], 0, 1)
+    enlarge(db, ids[3], 0, 2)
+    enlarge(db, ids[4], 5)
+    found = first(db, ids, 1000)
+    expected[ids[2]] = [0, 2]
+    del expected[ids[5]]
+    assert found == expected
+    assert list(found) == list(expected)
 
 
 def test_only_the_requested_fields_are_read(db: Db) -> None:

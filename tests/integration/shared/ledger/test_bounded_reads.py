@@ -10,7 +10,7 @@ import pytest
 
 from shared.inspections import jobs
 from shared.inspections import results as inspection_results
-from shared.ledger import audit, claims, closing, open_counts, results, store_rotation, sums
+from shared.ledger import audit, batch_images, claims, closing, open_counts, results, store_rotation, sums
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import commit_new_batch, process_all, successful_results
@@ -137,3 +137,14 @@ def test_no_result_of_an_inspection_is_read_while_none_is_old_and_all_fit(db: Db
     commands, keys, documents = reads(db, lambda: inspection_results.mark_expired(db, 1000, 500, 10))
     assert (commands, documents) == (3, 0)
     assert keys <= 55
+
+
+@pytest.mark.parametrize(("limit", "documents"), [(0, 3), (1, 6), (4, 11), (100, 12)])
+def test_the_first_images_of_batches_are_read_with_one_command_and_without_the_images_that_are_not_shown(
+    db: Db, limit: int, documents: int
+) -> None:
+    totals = {commit_new_batch(db, count): count for count in (6, 4, 2)}
+    newest_first = dict(sorted(totals.items(), reverse=True))
+    commands, keys, read = reads(db, lambda: list(batch_images.read_first(db, newest_first, limit, 60_000)))
+    assert (commands, read) == (1, documents)
+    assert keys <= documents + len(totals)

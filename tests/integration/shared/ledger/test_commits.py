@@ -81,16 +81,14 @@ def test_a_lost_response_and_an_unreachable_server_raise_an_error_that_names_the
     db: Db, connect_through: ProxiedConnections
 ) -> None:
     batch = new_batch()
-    reservation = idempotency.reserve_key(db, "open:k", "print")
-    assert isinstance(reservation, idempotency.KeyReservation)
-    body = {"batch_id": batch.id}
+    request_key, body = idempotency.RequestKey("open:k", "print"), {"batch_id": batch.id}
     with pytest.raises(CommitUnknown) as raised:
         commits.commit_batch(
-            connect_through("lose_answer", refuse_reconnects=True), batch, reservation=reservation, response_body=body
+            connect_through("lose_answer", refuse_reconnects=True), batch, request_key=request_key, response_body=body
         )
     assert raised.value.extra == {"batch_id": batch.id}
     # The batch had been accepted; a retry with the same key returns its response.
-    assert idempotency.reserve_key(db, "open:k", "print") == idempotency.StoredResponse(body, batch.id)
+    assert commits.commit_batch(db, new_batch(), request_key=request_key) == idempotency.StoredResponse(body, batch.id)
     assert not commits.abandon(db, batch.id)
 
 

@@ -1,32 +1,59 @@
 """Which request an ``Idempotency-Key`` belongs to, in all states of its record."""
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any, Final
 
 import pytest
 
-from shared.errors import Gone, IdempotencyMismatch, InFlight
+from shared.errors import Gone, IdempotencyMismatch, InFlight, StoreAway
 from shared.ledger import commits, deletion, idempotency
-from shared.ledger.idempotency import KeyReservation, StoredResponse
+from shared.ledger.commits import NewBatch
+from shared.ledger.idempotency import RequestKey, StoredResponse
 from shared.storage.mongo import Db
 from tests.support.ledger import new_batch, utc_now, validate_documents
 
+_KEY: Final = RequestKey("open:key", "print")
+_OTHER: Final = RequestKey("open:key", "another")
 
-def reserve(db: Db, fingerprint: str = "print") -> KeyReservation:
-    reservation = idempotency.reserve_key(db, "open:key", fingerprint)
-    assert isinstance(reservation, KeyReservation)
-    return reservation
+
+def commit(
+    db: Db, batch: NewBatch, request_key: RequestKey = _KEY, during: Callable[[], object] = lambda: None, **options: Any
+) -> StoredResponse | None:
+    """Commit a batch, and call ``during`` while its transaction is open."""
+    body = {"batch_id": batch.id}
+    return commits.commit_batch(
+        db, batch, request_key=request_key, response_body=body, wait_for_spool=lambda _: void(during()), **options
+    )
+
+
+def void(_: object) -> None:
+    """Discard a value."""
+
+
+def response_of(batch: NewBatch) -> StoredResponse:
+    return StoredResponse({"batch_id": batch.id}, batch.id)
 
 
 def expire(db: Db) -> None:
-    db.idempotency.update_one({"_id": "open:key"}, {"$set": {"expires_at": utc_now() - timedelta(seconds=1)}})
+    db.idempotency.update_one({"_id": _KEY.key}, {"$set": {"expires_at": utc_now() - timedelta(seconds=1)}})
+
+
+def accepted(db: Db) -> list[str]:
+    """Return the ids of the accepted batches, and check that they have all documents."""
+    ids = [row["_id"] for row in db.batches.find()]
+    assert [row["_id"] for row in db.ledger.find()] == ids
+    assert set(db.images.distinct("batch_id")) == set(ids)
+    return ids
 
 
 def test_a_repeated_request_gets_the_first_response(db: Db) -> None:
     batch = new_batch()
     body = {"batch_id": batch.id, "images": [{"extra": "$not a field path"}]}
-    commits.commit_batch(db, batch, reservation=reserve(db), response_body=body)
-    assert idempotency.reserve_key(db, "open:key", "print") == StoredResponse(body, batch.id)
+    assert commits.commit_batch(db, batch, request_key=_KEY, response_body=body) is None
+    assert commit(db, new_batch()) == StoredResponse(body, batch.id)
+    assert accepted(db) == [batch.id]
     record = db.idempotency.find_one()
     assert record is not None
     assert timedelta(hours=23, minutes=59) < record["expires_at"] - utc_now() <= timedelta(hours=24)
@@ -34,94 +61,130 @@ def test_a_repeated_request_gets_the_first_response(db: Db) -> None:
 
 
 def test_another_request_with_the_key_is_refused_during_and_after_the_first(db: Db) -> None:
-    reservation = reserve(db)
+    batch = new_batch()
+
+    def send_another() -> None:
+        with pytest.raises(InFlight):
+            commit(db, new_batch(), _OTHER)
+
+    assert commit(db, batch, during=send_another) is None
     with pytest.raises(IdempotencyMismatch):
-        idempotency.reserve_key(db, "open:key", "another")
-    commits.commit_batch(db, new_batch(), reservation=reservation, response_body={})
-    with pytest.raises(IdempotencyMismatch):
-        idempotency.reserve_key(db, "open:key", "another")
+        commit(db, new_batch(), _OTHER)
+    assert accepted(db) == [batch.id]
 
 
 def test_a_repeated_request_is_told_to_wait_while_the_first_is_in_progress(db: Db) -> None:
-    reserve(db)
-    with pytest.raises(InFlight) as raised:
-        idempotency.reserve_key(db, "open:key", "print")
-    assert raised.value.retry_after
-    validate_documents(db)
+    batch = new_batch()
+
+    def repeat() -> None:
+        with pytest.raises(InFlight) as raised:
+            commit(db, new_batch())
+        assert raised.value.retry_after
+
+    assert commit(db, batch, during=repeat) is None
+    assert commit(db, new_batch()) == response_of(batch)
 
 
-def test_of_concurrent_requests_one_gets_the_key(db: Db) -> None:
-    reservations: list[KeyReservation] = []
+def test_requests_with_other_keys_do_not_wait(db: Db) -> None:
+    first, second = new_batch(), new_batch()
+    commit(db, first, during=lambda: commit(db, second, RequestKey("open:other", "print")))
+    assert sorted(accepted(db)) == sorted([first.id, second.id])
+
+
+def test_of_concurrent_requests_one_is_accepted_and_the_others_wait_or_get_its_response(db: Db) -> None:
+    outcomes: list[StoredResponse | None] = []
     refusals: list[InFlight] = []
     barrier = threading.Barrier(8)
 
     def request() -> None:
         barrier.wait()
         try:
-            reservation = idempotency.reserve_key(db, "open:key", "print")
+            outcomes.append(commit(db, new_batch()))
         except InFlight as error:
             refusals.append(error)
-        else:
-            assert isinstance(reservation, KeyReservation)
-            reservations.append(reservation)
 
     threads = [threading.Thread(target=request) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (len(reservations), len(refusals)) == (1, 7)
+    (batch_id,) = accepted(db)
+    assert outcomes.count(None) == 1
+    assert [outcome for outcome in outcomes if outcome] == [StoredResponse({"batch_id": batch_id}, batch_id)] * (len(outcomes) - 1)
+    assert len(outcomes) + len(refusals) == 8
 
 
-def test_after_a_minute_another_request_may_take_over_and_the_first_can_no_longer_commit(db: Db) -> None:
-    frozen, first = reserve(db), new_batch()
-    expire(db)
-    successor, second = reserve(db), new_batch()
-    assert successor.token != frozen.token
-    commits.commit_batch(db, second, reservation=successor, response_body={"batch_id": second.id})
-    with pytest.raises(InFlight):
-        commits.commit_batch(db, first, reservation=frozen, response_body={"batch_id": first.id})
-    assert [row["_id"] for row in db.batches.find()] == [second.id]
-    assert [row["_id"] for row in db.ledger.find()] == [second.id]
+def test_a_request_whose_transaction_mongodb_has_ended_gets_the_response_of_its_successor(db: Db) -> None:
+    """MongoDB ends the transaction of a frozen process. When the process continues, it can no longer commit."""
+    frozen, second = new_batch(), new_batch()
+    attempts = []
+
+    def freeze() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            db.client.admin.command("killAllSessions", [])
+            assert commit(db, second) is None
+
+    assert commit(db, frozen, during=freeze) == response_of(second)
+    assert len(attempts) == 1
+    assert accepted(db) == [second.id]
 
 
-def test_a_slow_first_request_may_still_commit_when_no_other_has_taken_over(db: Db) -> None:
-    reservation, batch = reserve(db), new_batch()
-    expire(db)
-    commits.commit_batch(db, batch, reservation=reservation, response_body={"batch_id": batch.id})
-    assert idempotency.reserve_key(db, "open:key", "print") == StoredResponse({"batch_id": batch.id}, batch.id)
+def test_a_frozen_request_without_a_successor_is_committed_in_a_new_transaction(db: Db) -> None:
+    batch = new_batch()
+    attempts = []
 
+    def freeze() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            db.client.admin.command("killAllSessions", [])
 
-def test_a_request_fails_when_mongodb_has_expired_its_record(db: Db) -> None:
-    reservation = reserve(db)
-    db.idempotency.delete_many({})
-    with pytest.raises(InFlight):
-        commits.commit_batch(db, new_batch(), reservation=reservation, response_body={})
-    assert db.batches.count_documents({}) == 0
+    assert commit(db, batch, during=freeze) is None
+    assert len(attempts) == 2
+    assert accepted(db) == [batch.id]
+    assert commit(db, new_batch()) == response_of(batch)
 
 
 def test_a_refused_request_releases_its_key_for_any_other(db: Db) -> None:
-    idempotency.release_key(db, reserve(db))
-    assert reserve(db, "another")
+    def fail() -> None:
+        raise StoreAway("The disk failed.")
+
+    with pytest.raises(StoreAway):
+        commit(db, new_batch(), during=fail)
+    assert db.idempotency.count_documents({}) == 0
+    batch = new_batch()
+    assert commit(db, batch, _OTHER) is None
+    assert accepted(db) == [batch.id]
 
 
-def test_a_release_never_removes_a_stored_response_or_the_record_of_another_request(db: Db) -> None:
-    reservation, batch = reserve(db), new_batch()
-    idempotency.release_key(db, KeyReservation(reservation.key, "another token"))
-    commits.commit_batch(db, batch, reservation=reservation, response_body={})
-    idempotency.release_key(db, reservation)
-    assert isinstance(idempotency.reserve_key(db, "open:key", "print"), StoredResponse)
+def test_the_record_of_an_earlier_version_is_respected_until_it_expires(db: Db) -> None:
+    fields = {"fingerprint": _KEY.fingerprint, "token": "t", "state": "in_flight"}
+    db.idempotency.insert_one({"_id": _KEY.key, **fields, "expires_at": utc_now() + timedelta(seconds=60)})
+    with pytest.raises(InFlight):
+        commit(db, new_batch())
+    with pytest.raises(IdempotencyMismatch):
+        commit(db, new_batch(), _OTHER)
+    assert accepted(db) == []
+    validate_documents(db)
+    expire(db)
+    batch = new_batch()
+    assert commit(db, batch) is None
+    assert commit(db, new_batch()) == response_of(batch)
+    validate_documents(db)
 
 
 def test_the_key_of_a_deleted_batch_is_gone(db: Db) -> None:
     batch = new_batch()
-    commits.commit_batch(db, batch, reservation=reserve(db), response_body={})
+    commit(db, batch)
     deletion.begin_delete(db, batch.id)
     with pytest.raises(Gone):
-        idempotency.reserve_key(db, "open:key", "print")
+        commit(db, new_batch())
 
 
 def test_after_a_day_the_key_may_be_used_again(db: Db) -> None:
-    commits.commit_batch(db, new_batch(), reservation=reserve(db), response_body={})
+    first, second = new_batch(), new_batch()
+    commit(db, first)
     expire(db)
-    assert reserve(db, "another")
+    assert commit(db, second, _OTHER) is None
+    assert sorted(accepted(db)) == sorted([first.id, second.id])
+    assert idempotency.read_response(db, _OTHER) == response_of(second)

@@ -16,8 +16,8 @@ from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.errors import CommitUnknown, InFlight, StoreAway
 from shared.ids import new_batch_id
-from shared.ledger import commits, idempotency, settlement
-from shared.ledger.idempotency import KeyReservation, StoredResponse
+from shared.ledger import commits, settlement
+from shared.ledger.idempotency import RequestKey, StoredResponse
 from shared.storage.indexes import create_indexes
 from shared.storage.mongo import Db, connect
 from tests.support.ledger import new_batch
@@ -96,20 +96,20 @@ def isolated_db(server: Mongod) -> Iterator[Db]:
 def test_a_commit_without_a_majority_has_an_unknown_outcome_and_so_has_its_retry(
     isolated_db: Db, majority: Majority
 ) -> None:
-    reservation, batch = idempotency.reserve_key(isolated_db, "open:key", "print"), new_batch()
-    assert isinstance(reservation, KeyReservation)
+    request_key, batch = RequestKey("open:key", "print"), new_batch()
     majority.cut()
     with pytest.raises(CommitUnknown) as raised, pymongo.timeout(4):
         commits.commit_batch(
-            isolated_db, batch, reservation=reservation, response_body={"batch_id": batch.id}, deadline_s=3
+            isolated_db, batch, request_key=request_key, response_body={"batch_id": batch.id}, deadline_s=3
         )
     assert raised.value.extra == {"batch_id": batch.id}
     assert isolated_db.batches.count_documents({"_id": batch.id}) == 1  # the primary itself shows it
     with pytest.raises(InFlight) as in_flight, pymongo.timeout(2):
-        idempotency.reserve_key(isolated_db, "open:key", "print")
+        commits.commit_batch(isolated_db, new_batch(), request_key=request_key)
     assert in_flight.value.retry_after
     majority.restore()
-    assert idempotency.reserve_key(isolated_db, "open:key", "print") == StoredResponse({"batch_id": batch.id}, batch.id)
+    stored = commits.commit_batch(isolated_db, new_batch(), request_key=request_key)
+    assert stored == StoredResponse({"batch_id": batch.id}, batch.id)
     assert not commits.abandon(isolated_db, batch.id)
 
 
@@ -140,10 +140,9 @@ def test_every_document_behind_a_202_is_read_linearizably_with_a_time_limit(serv
     recorder, batch = FindRecorder(), new_batch()
     with pymongo.MongoClient[dict[str, object]](server.url, event_listeners=[recorder]) as client:
         db = client.get_database(isolated_db.name, write_concern=isolated_db.write_concern)
-        reservation = idempotency.reserve_key(db, "open:key", "print")
-        assert isinstance(reservation, KeyReservation)
-        commits.commit_batch(db, batch, reservation=reservation, response_body={})
-        assert isinstance(idempotency.reserve_key(db, "open:key", "print"), StoredResponse)
+        request_key = RequestKey("open:key", "print")
+        assert commits.commit_batch(db, batch, request_key=request_key, response_body={}) is None
+        assert isinstance(commits.commit_batch(db, new_batch(), request_key=request_key), StoredResponse)
         assert not commits.abandon(db, batch.id)
     assert [(collection, level) for collection, level, _ in recorder.finds] == [
         (name, "linearizable") for name in ("idempotency", "batches", "ledger")

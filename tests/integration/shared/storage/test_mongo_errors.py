@@ -89,9 +89,8 @@ def test_a_user_without_access_gets_a_code_of_its_own(without_access: settings.M
 def test_a_key_that_cannot_be_confirmed_for_lack_of_access_is_not_in_flight(
     db: Db, without_access: settings.Mongo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reservation = idempotency.reserve_key(db, "key", "print")
-    assert isinstance(reservation, idempotency.KeyReservation)
-    commits.commit_batch(db, new_batch(1), reservation=reservation, response_body={})
+    request_key = idempotency.RequestKey("key", "print")
+    commits.commit_batch(db, new_batch(1), request_key=request_key, response_body={})
     record = db.idempotency.find_one({"_id": "key"})
     assert record is not None
     away = without_access.model_copy(update={"url": "mongodb://127.0.0.1:1/"})

@@ -234,8 +234,7 @@ def test_lists_deletions_keys_and_inspections_work_on_upgraded_data(old: Db) -> 
     balance = audit.balance(old)
     assert balance["received"] == sum(balance.values()) - balance["received"]
 
-    stored = idempotency.reserve_key(old, ":queued", "0" * 64)
-    assert isinstance(stored, idempotency.StoredResponse)
+    stored = idempotency.read_response(old, idempotency.RequestKey(":queued", "0" * 64))
     assert queries.get_batch(old, stored.batch_id)["status"] == "queued"
 
     assert jobs.expire_leases(old, 10) == 1

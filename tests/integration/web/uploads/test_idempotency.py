@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo.client_session import ClientSession
 
 from scripts.local.temporary_servers import Mongod
 from shared import settings
@@ -35,13 +36,13 @@ def test_the_same_key_returns_the_same_response_and_makes_one_batch(web: FlaskCl
 
 
 def test_a_repetition_while_the_first_request_is_in_flight_is_409(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit, early = commits.commit_batch, []
+    commit, early = commits._commit, []
 
-    def commit_while_another_requests(*args: Any, **kwargs: Any) -> None:
+    def commit_while_another_requests(session: ClientSession) -> None:
         early.append(post_batch(web.application.test_client(), [image_payload()], Idempotency_Key="k"))
-        commit(*args, **kwargs)
+        commit(session)
 
-    monkeypatch.setattr(commits, "commit_batch", commit_while_another_requests)
+    monkeypatch.setattr(commits, "_commit", commit_while_another_requests)
     first = post_batch(web, [image_payload()], Idempotency_Key="k")
     assert first.status_code == 202
     assert [(response.status_code, response.get_json(force=True)["code"], response.headers["Retry-After"]) for response in early] == [(409, "request_in_flight", "2")]

@@ -16,6 +16,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING
 
+from shared.errors import NotFound
 from shared.ids import IMAGE_ID_LENGTH, batch_of
 from shared.states import ImageState
 from shared.storage import schema
@@ -68,6 +69,8 @@ def read_all(db: Db, batch_id: str, deadline_ms: int) -> Iterator[Document]:
 
     No cursor is open between two pieces, so a slow caller holds nothing in MongoDB.
 
+    :raises NotFound: after some or all images, when the batch has been deleted in the meantime. The images that were
+        still there do not show what is missing.
     :raises StoreAway: when MongoDB does not respond.
     :raises TooSlow: when MongoDB needs longer than ``deadline_ms`` for a piece.
     """
@@ -79,7 +82,10 @@ def read_all(db: Db, batch_id: str, deadline_ms: int) -> Iterator[Document]:
             rows = _record_indexes(_read_piece(db, after, 0, _PIECE, PUBLIC, deadline_ms), found)
             yield from _replace_stubs(db, rows, PUBLIC, deadline_ms)
         if len(found) < _PIECE:
-            return
+            break
+    with translate_errors():
+        if db.batches.find_one({"_id": batch_id, "listed": True}, {"_id": 1}, max_time_ms=deadline_ms) is None:
+            raise NotFound("The batch has been deleted.")
 
 
 def read_range(

@@ -6,13 +6,14 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from shared.errors import StoreAway
-from shared.ledger import queries, store_rotation, sums
+from shared.ledger import batch_images, deletion, queries, store_rotation, sums
 from shared.storage.blob_keys import batch_prefix, original_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -131,6 +132,21 @@ def test_a_large_batch_is_sent_in_pieces(web: FlaskClient, monkeypatch: pytest.M
     assert large.content_length is None
     assert large.data == small.data
     assert web.head(path).status_code == 200
+
+
+def test_a_batch_that_is_deleted_while_it_is_read_is_not_sent_in_part(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_images, "_PIECE", 2)
+    batch_id = post_batch(web, [image_payload() for _ in range(5)]).get_json()["batch_id"]
+    read_piece = batch_images._read_piece
+
+    def delete_and_read(*args: Any) -> Any:
+        if args[1]["index"] == {"$gt": 1}:
+            deletion.begin_delete(db, batch_id)
+        return read_piece(*args)
+
+    monkeypatch.setattr(batch_images, "_read_piece", delete_and_read)
+    response = web.get(f"/image_batches/{batch_id}")
+    assert (response.status_code, response.get_json(force=True)["code"]) == (404, "not_found")
 
 
 def test_the_page_of_a_batch_shows_a_hundred_images_at_a_time(web: FlaskClient) -> None:

@@ -18,18 +18,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
 
 from shared import failpoints
 from shared.bootstrap import Stores
-from shared.errors import Environment, ShelfsightError
+from shared.errors import Environment, ShelfsightError, StoreAway, StoreMisconfigured
 from shared.ids import batch_of
 from shared.ledger import claims, closing
 from shared.storage.blob_keys import spool_key
 from shared.storage.blobs import BlobMissing
+from shared.storage.disk_errors import describe
 from shared.storage.mongo import Document
 from worker.images.claim_size import ClaimSize
 from worker.images.group_writer import GroupWriter
@@ -38,6 +39,7 @@ from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox.parent import SandboxKilled
 from worker.spools import originals
 from worker.spools.settler import Settler
+from worker.spools.store_check import check_store
 from worker.vision.detection.detect import Detector
 
 _log = logging.getLogger("shelfsight.error")
@@ -150,6 +152,7 @@ class ImagePipeline:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
             self._release(claim.images, code)
             raise
+        claim = replace(claim, images=[original.image for original in images])
         loaded, stages = LoadedClaim(claim), self._stages
         if loaded.is_solo:  # only the sandbox looks at the content of this image
             loaded.groups = [images]
@@ -234,21 +237,51 @@ class ImagePipeline:
 
         This is done for all images of a claim before any of them is decoded. Only bytes with the digest of the image
         are written. An earlier claim may have left other bytes under the key, so what is there is compared with them.
+
+        :returns: the images, without those that cannot be read or stored now and have been released.
+        :raises Environment: when the blob store does not work, not only for some of the images.
         """
-        loaded = [self._load(image) for image in images]
+        loaded = [original for image in images if (original := self._load(image)) is not None]
         found = [original for original in loaded if original.fault is None]
         wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
-        self._blobs.write_many([(originals.key(original.image), [original.data]) for original in wrong])
+        failed = self._write_originals(wrong)
         for original in found:
             original.image["work"]["stored"] = True  # the image's result will record it
         failpoints.reach("5-original-kept")
-        return loaded
+        return [original for original in loaded if original.image["_id"] not in failed]
 
-    def _load(self, image: Document) -> LoadedImage:
+    def _write_originals(self, written: list[LoadedImage]) -> set[str]:
+        """Write originals. If only some of them cannot be written, release their images and return their ids."""
+        items = {original.image["_id"]: (originals.key(original.image), [original.data]) for original in written}
+        try:
+            self._blobs.write_many(list(items.values()))
+        except StoreAway:
+            check_store(self._identity, self._blobs)
+        else:
+            return set()
+        failed = set()
+        for original in written:
+            image_id = original.image["_id"]
+            try:
+                self._blobs.write_many([items[image_id]])
+            except StoreAway as error:
+                _log.warning("an original cannot be stored: %s: %s", items[image_id][0], describe(error.__cause__))
+                self._release([original.image], error.code)
+                failed.add(image_id)
+        return failed
+
+    def _load(self, image: Document) -> LoadedImage | None:
+        """Read the original of an image. Return None if it cannot be read now, and the image has been released."""
+        unreadable: StoreAway | None = None
         for key, offset in ((spool_key(batch_of(image["_id"])), image["work"]["offset"]), (originals.key(image), 0)):
             try:
                 data = self._blobs.read(key, offset, image["file_size"])
             except BlobMissing:
+                continue
+            except StoreAway as error:
+                check_store(self._identity, self._blobs)  # raises an error if the blob store does not work
+                _log.warning("image %s cannot be read: %s at byte %d: %s", image["_id"], key, offset, describe(error.__cause__))
+                unreadable = error
                 continue
             if hashlib.sha256(data).hexdigest() == image["sha256"]:
                 return LoadedImage(image, data)
@@ -257,10 +290,14 @@ class ImagePipeline:
         if not claims.LEASES.holds(self._db, self._owner, lease):
             self._leases.drop([lease])
             return LoadedImage(image, fault=("lease_lost", ""))
+        if unreadable is not None and not (claims.is_unreadable(image) and _is_damage(unreadable)):
+            self._release([image], unreadable.code, solo=_is_damage(unreadable), read_error=_is_damage(unreadable))
+            return None
         self._identity.check()  # raises an error if the whole blob store is missing, not only these bytes
-        _log.critical("the stored bytes of an accepted image are missing: %s", image["_id"])
+        state, verb = ("missing", "found") if unreadable is None else ("unreadable", "read")
+        _log.critical("the stored bytes of an accepted image are %s: %s", state, image["_id"])
         return LoadedImage(
-            image, fault=("bytes_missing", "The stored bytes of this image cannot be found. Upload the image again.")
+            image, fault=("bytes_missing", f"The stored bytes of this image cannot be {verb}. Upload the image again.")
         )
 
     def _detect_groups(self, loaded: LoadedClaim, at_last_group: Callable[[], None]) -> Iterator[DetectedGroup]:
@@ -344,11 +381,14 @@ class ImagePipeline:
         solo: bool = False,
         fault: bool = False,
         loss: bool = False,
+        read_error: bool = False,
     ) -> None:
         leases = [claims.LEASES.lease(image) for image in images]
         self._leases.drop(leases)
         try:
-            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss)
+            claims.release(
+                self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss, read_error=read_error
+            )
         except Environment:
             return  # the leases will expire
 
@@ -359,6 +399,11 @@ class ImagePipeline:
         except Environment:
             return  # the sweep will close the batches
         self._settler.submit(closed)
+
+
+def _is_damage(error: StoreAway) -> bool:
+    """Return whether a read error can be due to damage, and not to something that an operator corrects."""
+    return not isinstance(error, StoreMisconfigured)
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

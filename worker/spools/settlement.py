@@ -10,7 +10,7 @@ from itertools import groupby
 
 from shared import failpoints
 from shared.bootstrap import Stores
-from shared.errors import ShelfsightError
+from shared.errors import ShelfsightError, StoreAway
 from shared.ledger import settlement
 from shared.states import TERMINAL, ImageState
 from shared.storage.blob_keys import image_prefix, spool_key
@@ -95,10 +95,15 @@ def _is_stored(stores: Stores, image: Document) -> bool:
     If the worker that wrote the result has verified the original, only its length is checked here.
     """
     check = originals.has_right_size if image["work"].get("stored") else originals.is_intact
-    if check(stores.blobs, image):
-        return True
-    if not originals.restore(stores.blobs, image):
-        return False
+    try:
+        if check(stores.blobs, image):
+            return True
+        if not originals.restore(stores.blobs, image):
+            return False
+    except StoreAway:
+        if (image.get("error") or {}).get("code") != "bytes_missing":
+            raise
+        return False  # a worker has tried to read these bytes for minutes, so the settlement does not wait for them
     _log.error("the original of image %s was missing or damaged; it was rewritten from the spool", image["_id"])
     return True
 

@@ -9,9 +9,11 @@ import time
 from typing import Final
 
 from shared.bootstrap import Stores
+from shared.errors import StoreAway, StoreMisconfigured
 from shared.ledger import original_checks, settlement
 from shared.storage.mongo import Document
 from worker.spools import originals
+from worker.spools.store_check import check_store
 
 _log = logging.getLogger("shelfsight.error")
 _MAX_BYTES: Final = 1024 * 1024
@@ -42,8 +44,13 @@ def check(stores: Stores, until: float) -> bool:
 
 def _is_intact(stores: Stores, image: Document) -> bool:
     """Check one original, and report it unless all files are missing or its batch has just been deleted."""
-    if originals.is_intact(stores.blobs, image):
-        return True
+    try:
+        if originals.is_intact(stores.blobs, image):
+            return True
+    except StoreMisconfigured:
+        raise
+    except StoreAway:
+        check_store(stores.identity, stores.blobs)  # raises an error if the cause is not this original
     stores.identity.check()
     if not settlement.is_kept(stores.db, image["batch_id"]):
         return True

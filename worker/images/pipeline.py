@@ -196,7 +196,8 @@ class ImagePipeline:
             raise
         except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
             _log.exception("unfinished images were released after an unexpected error")
-            self._release(left.values(), type(error).__name__, solo=True, fault=True)
+            is_fault = not _is_lack_of_threads(error)
+            self._release(left.values(), type(error).__name__, solo=is_fault, fault=is_fault)
         except BaseException as error:  # the process stops
             self._release(left.values(), type(error).__name__, delay=False)
             raise
@@ -404,6 +405,11 @@ class ImagePipeline:
 def _is_damage(error: StoreAway) -> bool:
     """Return whether a read error can be due to damage, and not to something that an operator corrects."""
     return not isinstance(error, StoreMisconfigured)
+
+
+def _is_lack_of_threads(error: Exception) -> bool:
+    """Return whether an error means that the machine has no thread left. Python has no type for it."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

@@ -96,7 +96,7 @@ class InspectionPipeline:
         self._sandboxing, self._describing = threading.Semaphore(_SANDBOXES), threading.Semaphore(_SANDBOXES)
         self._detecting, self._dreaming = threading.Semaphore(1), threading.Semaphore(1)
         # A sandbox ends its child by itself, so this limit is never reached.
-        self._sandbox_limit_s = worker.hard_limit_s + SOLO_DEATHS_ALLOWED * worker.child_timeout_s
+        self._sandbox_limit_s = worker.hard_limit_s + 2 * SOLO_DEATHS_ALLOWED * worker.child_timeout_s
         self._due_at = 0.0
         self._changed = threading.Event()
         lease_s = settings.inspect.lease_s

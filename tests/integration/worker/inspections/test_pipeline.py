@@ -53,7 +53,14 @@ class Inspector:
     """Requests inspections, and processes them with a real pipeline."""
 
     def __init__(
-        self, worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector, *, lease_s: float = 60
+        self,
+        worker_settings: Settings,
+        db: Db,
+        blobs: LocalBlobs,
+        detector: Detector,
+        *,
+        lease_s: float = 60,
+        owner: str = "inspector-a",
     ) -> None:
         self.settings = worker_settings.model_copy(
             update={
@@ -70,7 +77,7 @@ class Inspector:
             open_stores(self.settings, app="test", db=db, blobs=blobs),
             counting,
             Fetcher(self.settings.fetch),
-            "inspector-a",
+            owner,
         )
 
     def request(self, source: Source, recipe: Recipe) -> str:
@@ -402,9 +409,9 @@ def test_running_inspections_are_released_when_the_process_stops(inspector: Insp
         # While the source is slow, the main loop calls jobs.claim repeatedly. Its second call raises SystemExit.
         real, calls = jobs.claim, iter([True, False])
 
-        def claim(*args: Any) -> list[Job]:
+        def claim(*args: Any, **kwargs: Any) -> list[Job]:
             if next(calls):
-                return real(*args)
+                return real(*args, **kwargs)
             raise SystemExit(0)
 
         with pytest.MonkeyPatch.context() as patch:
@@ -459,6 +466,48 @@ def request_dreams(inspector: Inspector, data: bytes, number: int) -> list[str]:
     for dream in dreams:
         inspector.blobs.write(incoming_key(recipes.job_id(source, dream)), [data])
     return [inspector.request(source, dream) for dream in dreams]
+
+
+def test_dreams_that_wait_for_each_other_delay_no_other_inspection(inspector: Inspector, photo: bytes) -> None:
+    inspector.pipeline._settings = inspector.settings.model_copy(
+        update={"inspect": inspector.settings.inspect.model_copy(update={"at_once": 4})}
+    )
+    released = threading.Event()
+    inspector.pipeline._dreamer = SlowDreamer(lambda: released.wait(280))  # type: ignore[assignment]
+    dreams = request_dreams(inspector, photo, 8)
+    thread = threading.Thread(target=inspector.pipeline.run, args=(lambda: None, 240))
+    thread.start()
+    wait_until(lambda: jobs.count_pending(inspector.db)["processing"] >= 2, 120, "the claim of two dreams")
+    with serving(photo) as source:
+        others = [inspector.request(Source(url=f"{source.url}/{number}.jpg"), Augment(NAMES)) for number in range(3)]
+        wait_until(lambda: all(jobs.get(inspector.db, job_id).status == "done" for job_id in others), 120, "the other inspections")
+    assert jobs.count_pending(inspector.db) == {"queued": 6, "processing": 2}
+    released.set()
+    thread.join(240)
+    assert not thread.is_alive()
+    assert [jobs.get(inspector.db, job_id).status for job_id in dreams] == ["done"] * 8
+
+
+def test_dreams_that_one_inspector_leaves_are_done_by_another(
+    inspector: Inspector, photo: bytes, worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector
+) -> None:
+    released = threading.Event()
+    inspector.pipeline._dreamer = SlowDreamer(lambda: released.wait(280))  # type: ignore[assignment]
+    dreams = request_dreams(inspector, photo, 5)
+    thread = threading.Thread(target=inspector.pipeline.run, args=(lambda: None, 240))
+    thread.start()
+    wait_until(lambda: jobs.count_pending(db) == {"queued": 3, "processing": 2}, 120, "the claim of two dreams")
+    other = Inspector(worker_settings, db, blobs, detector, owner="inspector-b")
+    other.pipeline._dreamer = SlowDreamer(lambda: None)  # type: ignore[assignment]
+    try:
+        other.pipeline.run(lambda: None, 120)
+    finally:
+        other.pipeline.stop()
+    assert sorted(jobs.get(db, job_id).status for job_id in dreams) == ["done"] * 3 + ["processing"] * 2
+    released.set()
+    thread.join(240)
+    assert not thread.is_alive()
+    assert [jobs.get(db, job_id).status for job_id in dreams] == ["done"] * 5
 
 
 def test_an_inspection_that_exceeds_the_hard_limit_ends_the_process(short_leases: Inspector) -> None:

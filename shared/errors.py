@@ -29,7 +29,7 @@
     ├── StoreRefused               500 internal_error; MongoDB refuses an operation because of a defect of the service
     └── Environment                the service cannot accept the request now; the client can retry
         ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
-        │   └── StoreMisconfigured 503 database_misconfigured; MongoDB lacks an index, or refuses the service's user
+        │   └── StoreMisconfigured 503 database_misconfigured | blobs_misconfigured; an operator must act
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
         └── DiskFull               507 disk_full
@@ -284,9 +284,10 @@ class StoreAway(Environment):
 
 
 class StoreMisconfigured(StoreAway):
-    """MongoDB responds, but refuses all operations of a kind until an operator acts.
+    """MongoDB or the blob store responds, but refuses all operations of a kind until an operator acts.
 
-    An index is missing, the user has no access, or the server lacks a function. The error sentence names the remedy.
+    In MongoDB, an index is missing, the user has no access, or the server lacks a function. In the blob store, the
+    service may not access a file, or the file system is read-only. The error sentence names the remedy.
     """
 
     default_code = "database_misconfigured"

@@ -43,6 +43,11 @@ is hit (about as often as the long fault run, with 300 kills in 750 s), the prob
 are hit is 1e-8. On a machine in which processes die for minutes, the waiting times of together 90 s spread the attempts
 over at least six minutes with a lease of 30 s."""
 
+READ_ERRORS_ALLOWED: Final = 12
+"""Number of attempts in which the bytes of an image could not be read, although other bytes could be written and read,
+after which the image fails with ``bytes_missing``. The waiting times between the attempts are together at least three
+and a half minutes, which is longer than a network file system usually needs to recover."""
+
 
 def batch_state(counts: dict[str, int], total: int) -> BatchState:
     """Derive the state of a batch from the number of its images in each state.

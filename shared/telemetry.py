@@ -4,6 +4,9 @@ import json
 import logging
 import re
 import sys
+import threading
+import time
+from collections.abc import Hashable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,6 +21,9 @@ logging.getLogger("shelfsight").addHandler(logging.NullHandler())
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters (C0, DEL, C1), line and paragraph separators, the characters that control the direction of text, and
 surrogates. A request can contain them. In a log, they could begin a new line, command a terminal, or hide text."""
+REPEAT_INTERVAL_S: Final = 60.0
+"""An error that a store returns again and again is logged once in this number of seconds."""
+_MAX_KINDS: Final = 100
 
 
 class JsonFormatter(logging.Formatter):
@@ -84,3 +90,28 @@ def configure(log: Logging, process: str) -> None:
     root.setLevel(log.level.upper())
     for library in ("pymongo", "kombu", "amqp", "urllib3", "httpcore"):
         logging.getLogger(library).setLevel(logging.WARNING)
+
+
+class RepeatLimit:
+    """Limits how often errors of the same kind are logged. Thread-safe."""
+
+    def __init__(self, interval_s: float) -> None:
+        """Let each kind of error be logged once in ``interval_s`` seconds."""
+        self._interval_s = interval_s
+        self._lock = threading.Lock()
+        self._logged: dict[Hashable, tuple[float, int]] = {}
+
+    def count_omitted(self, kind: Hashable) -> int | None:
+        """Return how often an error of this kind has not been logged since it was logged last.
+
+        If the result is None, this error must not be logged, too. Otherwise, the caller logs it now.
+        """
+        with self._lock:
+            logged_at, omitted = self._logged.get(kind, (float("-inf"), 0))
+            if time.monotonic() < logged_at + self._interval_s:
+                self._logged[kind] = (logged_at, omitted + 1)
+                return None
+            if len(self._logged) >= _MAX_KINDS:
+                self._logged.clear()
+            self._logged[kind] = (time.monotonic(), 0)
+            return omitted

@@ -18,7 +18,7 @@ from pymongo.write_concern import WriteConcern
 
 from shared.errors import Environment, InspectionLost, NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
-from shared.inspections.recipes import Recipe, Source
+from shared.inspections.recipes import Describe, Recipe, Source
 from shared.queue.leases import Lease, LeasedCollection, now_plus
 from shared.storage.mongo import Db, Document, translate_errors
 
@@ -73,6 +73,11 @@ class Job:
     def lease(self) -> Lease:
         """The lease of a claimed inspection."""
         return Lease(self.id, self.fence)
+
+    @property
+    def has_dream(self) -> bool:
+        """Whether the inspection includes a dream."""
+        return isinstance(self.recipe, Describe) and self.recipe.dream is not None
 
     @property
     def pending(self) -> bool:
@@ -170,17 +175,19 @@ def request(
     return get(db, job_id), False
 
 
-def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
+def claim(db: Db, owner: str, size: int, lease_s: float, *, max_dreams: int | None = None) -> list[Job]:
     """Claim up to ``size`` inspections, in the order in which they were requested.
 
     :param lease_s: seconds until the claims end unless they are renewed.
+    :param max_dreams: maximum number of inspections with a dream. Further ones are left for another claim, and younger
+        inspections are claimed in their place. By default, there is no limit.
     :raises StoreAway: when MongoDB does not respond before any inspection has been claimed.
     """
     claimed: list[Job] = []
     for _ in range(_ROUNDS):
         with translate_errors():  # reading first costs less than trying updates that match no document
-            oldest = _jobs(db).find(LEASES.claimable(), {"_id": 1}, hint="claimable").sort("asked_at", 1)
-            ids = [row["_id"] for row in oldest.limit(size - len(claimed))]
+            room = size - len(claimed)
+            ids = _find_oldest(db, room, room if max_dreams is None else max_dreams - sum(job.has_dream for job in claimed))
         lost = False
         for job_id in ids:
             try:
@@ -197,6 +204,20 @@ def claim(db: Db, owner: str, size: int, lease_s: float) -> list[Job]:
         if not lost or len(claimed) == size:  # otherwise, another inspector was faster, so look for more
             break
     return claimed
+
+
+def _find_oldest(db: Db, room: int, max_dreams: int) -> list[str]:
+    """Return the ids of the oldest claimable inspections, of which at most ``max_dreams`` include a dream."""
+
+    def find(condition: Document) -> list[Document]:
+        fields = {"recipe.dream": 1, "asked_at": 1}
+        return list(_jobs(db).find(LEASES.claimable() | condition, fields, hint="claimable").sort("asked_at", 1).limit(room))
+
+    oldest = find({})
+    dreams = [row for row in oldest if row["recipe"].get("dream") is not None]
+    if len(dreams) > max_dreams:  # so there can be younger inspections without a dream that fit, too
+        oldest = sorted(dreams[:max_dreams] + find({"recipe.dream": None}), key=lambda row: row["asked_at"])[:room]
+    return [row["_id"] for row in oldest]
 
 
 def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.ledger import store_rotation
 from shared.queue.leases import Lease, LeasedCollection
-from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, ImageState, retry_delay_s
+from shared.states import READ_ERRORS_ALLOWED, SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, ImageState, retry_delay_s
 from shared.storage.mongo import Db, Document, translate_errors
 
 LEASES: Final = LeasedCollection(
@@ -119,6 +119,11 @@ def is_exhausted(image: Document) -> bool:
     return bool(faults >= SOLO_DEATHS_ALLOWED or losses >= SOLO_LOSSES_ALLOWED)
 
 
+def is_unreadable(image: Document) -> bool:
+    """Return whether this is the last attempt to read the bytes of a claimed image (``READ_ERRORS_ALLOWED``)."""
+    return int(image["work"].get("read_errors", 0)) + 1 >= READ_ERRORS_ALLOWED
+
+
 def release(
     db: Db,
     owner: str,
@@ -129,6 +134,7 @@ def release(
     solo: bool = False,
     fault: bool = False,
     loss: bool = False,
+    read_error: bool = False,
 ) -> int:
     """Requeue images that their owner will not finish.
 
@@ -142,6 +148,8 @@ def release(
     :param fault: whether to count the attempt (``SOLO_DEATHS_ALLOWED``) of each image that was processed alone.
         Failures that the environment causes must not be counted.
     :param loss: the same for an attempt in which a process was killed, perhaps by the image (``SOLO_LOSSES_ALLOWED``).
+    :param read_error: whether to count an attempt in which the bytes of an image could not be read
+        (``READ_ERRORS_ALLOWED``), whether or not it was processed alone.
     :returns: the number of images that were still held.
     :raises StoreAway: when MongoDB does not respond.
     """
@@ -154,6 +162,8 @@ def release(
         change["work.faults"] = _increased("$work.faults", "$work.solo")
     if loss:
         change["work.losses"] = _increased("$work.losses", "$work.solo")
+    if read_error:
+        change["work.read_errors"] = _increased("$work.read_errors", condition=True)
     stores = _stores(db, LEASES.guard_many(owner, leases))
     delay_ms = _growing_delay_ms("$work.releases") if delay else 0
     released = LEASES.release(db, owner, leases, delay_ms=delay_ms, change=change)

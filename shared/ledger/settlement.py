@@ -19,7 +19,7 @@ from shared.storage.mongo import Db, Document, linearizable, translate_errors
 _LEFT_AFTER_S: Final = 10
 """A batch that has been closed for this number of seconds and still has its spool was left by its worker."""
 _CLOSED: Final = {"open": None, "deleting": None}
-_FIELDS: Final = ("batch_id", "status", "file_size", "sha256", "work.ext", "work.offset", "work.fence", "work.stored")
+_FIELDS: Final = ("batch_id", "status", "file_size", "sha256", "work.ext", "work.offset", "work.fence", "work.stored", "error.code")
 _PER_ROUND_TRIP: Final = 1000
 _KEPT_S: Final = 5.0
 

@@ -9,6 +9,7 @@
     files/<xx>/<batch>/<index>/live                a link to the folder of the valid fence, if the image is done
     inspections/<xx>/<folder>/<name>.jpg           an image made for an inspection; each run writes to its own folder
     inspections/incoming/<job>                     an image that was uploaded for an inspection, until it has been processed
+    files/probe, ready/web                         blobs that are written to check whether the blob store works
 
 ``<xx>`` stands for the last two digits of the id of the batch or of the name of the folder. They are random, so the
 files are spread evenly over 256 folders. The fence separates the files of a worker that has lost its claim from the
@@ -26,6 +27,7 @@ SPOOL: Final = "spool"
 FILES: Final = "files"
 INSPECTION_FILES: Final = "inspections"
 SHARDS: Final = 256
+PROBE: Final = f"{FILES}/probe"
 INCOMING: Final = f"{INSPECTION_FILES}/incoming"
 
 

@@ -28,7 +28,7 @@ class BlobStore(Protocol):
 
     A key is a relative path that consists of plain names. A blob is either complete or absent; no reader ever sees a
     partial blob. Every method raises ``DiskFull`` when there is no disk space, and ``StoreAway``
-    (``blobs_unavailable``) for any other failure.
+    (``blobs_unavailable``, or ``blobs_misconfigured`` if an operator must act) for any other failure.
     """
 
     def write(self, key: str, parts: Sequence[Part]) -> None:

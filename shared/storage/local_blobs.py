@@ -1,21 +1,19 @@
 """An implementation of the blob store that uses a local folder."""
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from shared.errors import DiskFull, StoreAway
 from shared.storage.blobs import BlobMissing, BlobStat, Part
+from shared.storage.disk_errors import translate_disk_errors
 from shared.storage.durable_files import DurableWriter, sync_folder
 
 TEMP = "tmp"
 LIVE = "live"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class LocalBlobs:
@@ -40,7 +38,7 @@ class LocalBlobs:
         paths = [self._path(key) for key, _ in items]
         temps = [self._temp / uuid4().hex for _ in items]
         folders: set[Path] = set()
-        with _disk_errors():
+        with translate_disk_errors(self._temp):
             self._temp.mkdir(parents=True, exist_ok=True)
             try:
                 self._writer.write_many([(temp, parts) for temp, (_, parts) in zip(temps, items, strict=True)])
@@ -61,7 +59,7 @@ class LocalBlobs:
     def read(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         """See ``BlobStore``."""
         file, _ = self.open(key)
-        with file, _disk_errors():
+        with file, translate_disk_errors(self._path(key)):
             if length is None:
                 file.seek(offset)
                 return file.read()
@@ -69,26 +67,29 @@ class LocalBlobs:
 
     def open(self, key: str) -> tuple[BinaryIO, BlobStat]:
         """See ``BlobStore``."""
-        with _disk_errors():
+        path = self._path(key)
+        with translate_disk_errors(path):
             try:
-                file = self._path(key).open("rb", buffering=0)
+                file = path.open("rb", buffering=0)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise BlobMissing(key) from error
             return file, _stat(key, os.fstat(file.fileno()))
 
     def stat(self, key: str) -> BlobStat | None:
         """See ``BlobStore``."""
-        with _disk_errors():
+        path = self._path(key)
+        with translate_disk_errors(path):
             try:
-                found = self._path(key).stat()
+                found = path.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
         return _stat(key, found)
 
     def delete(self, key: str) -> None:
         """See ``BlobStore``."""
-        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):
-            self._path(key).unlink()
+        path = self._path(key)
+        with translate_disk_errors(path), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
 
     def delete_tree(self, prefix: str) -> None:
         """See ``BlobStore``.
@@ -97,17 +98,18 @@ class LocalBlobs:
         cannot leave the tree half deleted.
         """
         tree = self._path(prefix)
-        with _disk_errors(), suppress(FileNotFoundError):
+        with translate_disk_errors(tree), suppress(FileNotFoundError):
             if tree.is_dir() and not tree.is_symlink():
                 shutil.rmtree(self._move_to_temp(tree))
 
     def list(self, prefix: str) -> Iterator[BlobStat]:
         """See ``BlobStore``."""
-        yield from self._walk(str(self._path(prefix)))
+        yield from self._walk(self._path(prefix))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """See ``BlobStore``."""
-        with _disk_errors(), suppress(FileNotFoundError), os.scandir(self._path(prefix)) as entries:
+        path = self._path(prefix)
+        with translate_disk_errors(path), suppress(FileNotFoundError), os.scandir(path) as entries:
             yield from (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
     def publish(self, folder: str, version: str) -> None:
@@ -119,7 +121,7 @@ class LocalBlobs:
         """
         parent = self._path(f"{folder}/{version}").parent
         link, temp = parent / LIVE, parent / f"{LIVE}.{version}"
-        with _disk_errors(), suppress(FileNotFoundError, NotADirectoryError):  # folder deleted, or link already renamed
+        with translate_disk_errors(parent), suppress(FileNotFoundError, NotADirectoryError):  # folder deleted, or link already renamed
             if link.is_symlink() and str(link.readlink()) == version:
                 return
             with suppress(FileExistsError):
@@ -128,7 +130,7 @@ class LocalBlobs:
 
     def free_bytes(self) -> int:
         """See ``BlobStore``. The result is the space that is available to an unprivileged user."""
-        with _disk_errors():
+        with translate_disk_errors(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             found = os.statvfs(self._root)
         return found.f_bavail * found.f_frsize
@@ -140,12 +142,12 @@ class LocalBlobs:
             raise ValueError(msg)
         return self._root.joinpath(*names)
 
-    def _walk(self, folder: str) -> Iterator[BlobStat]:
+    def _walk(self, folder: Path) -> Iterator[BlobStat]:
         beside_root = len(str(self._root)) + 1
-        with _disk_errors(), suppress(FileNotFoundError), os.scandir(folder) as entries:
+        with translate_disk_errors(folder), suppress(FileNotFoundError), os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(entry.path)
+                    yield from self._walk(Path(entry.path))
                 elif entry.is_file(follow_symlinks=False):  # skip links, which would list a blob twice
                     with suppress(FileNotFoundError):
                         yield _stat(entry.path[beside_root:], entry.stat(follow_symlinks=False))
@@ -174,13 +176,3 @@ class LocalBlobs:
 
 def _stat(key: str, found: os.stat_result) -> BlobStat:
     return BlobStat(key, found.st_size, found.st_mtime_ns // 1_000_000_000)
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFull("The disk of the blob store is full; retry later.", retry_after=30) from error
-        raise StoreAway("The blob store does not respond; retry later.", code="blobs_unavailable", retry_after=5) from error

@@ -13,8 +13,6 @@ refused             MongoDB refuses this operation, which is a defect of the ser
 The codes are those of https://www.mongodb.com/docs/manual/reference/error-codes/.
 """
 
-import threading
-import time
 from typing import Final
 
 from pymongo.errors import (
@@ -32,10 +30,7 @@ from pymongo.errors import (
 from shared import telemetry
 from shared.errors import ShelfsightError, StoreAway, StoreMisconfigured, StoreRefused, TooSlow
 
-LOG_INTERVAL_S: Final = 60.0
-"""An error with the same code is logged once in this number of seconds."""
 _MAX_MESSAGE: Final = 500
-_MAX_REPORTED: Final = 100
 
 _TEMPORARY_LABELS: Final = ("TransientTransactionError", "RetryableWriteError", "UnknownTransactionCommitResult", "SystemOverloadedError")
 _TEMPORARY: Final = frozenset(
@@ -136,21 +131,13 @@ def _details(error: BaseException) -> tuple[int | None, str, str]:
     return error.code, str(details.get("codeName", type(error).__name__)), str(details.get("errmsg", error))
 
 
-_lock = threading.Lock()
-_reported: dict[tuple[str, int | None], tuple[float, int]] = {}
-"""For each kind and code: when it was logged last, in monotonic seconds, and how often it has occurred since."""
+_reported = telemetry.RepeatLimit(telemetry.REPEAT_INTERVAL_S)
 
 
 def _report(error: PyMongoError, translated: ShelfsightError) -> None:
-    key = (type(error).__name__, _details(error)[0])
-    with _lock:
-        logged_at, omitted = _reported.get(key, (float("-inf"), 0))
-        if time.monotonic() < logged_at + LOG_INTERVAL_S:
-            _reported[key] = (logged_at, omitted + 1)
-            return
-        if len(_reported) >= _MAX_REPORTED:
-            _reported.clear()
-        _reported[key] = (time.monotonic(), 0)
+    omitted = _reported.count_omitted((type(error).__name__, _details(error)[0]))
+    if omitted is None:
+        return
     log = telemetry.errors.warning if type(translated) in _TEMPORARY_KINDS else telemetry.errors.error
     more = f" This occurred {omitted} more times since it was last logged." if omitted else ""
     remedy = f" {translated.detail}" if isinstance(translated, StoreMisconfigured) else ""

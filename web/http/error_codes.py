@@ -68,6 +68,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "database_unavailable": ErrorCode(503, "MongoDB does not respond. Nothing was accepted."),
     "database_misconfigured": ErrorCode(503, "MongoDB responds, but lacks an index or refuses the service's user, so nothing was accepted. The operator must act: `/readyz` names the remedy, and the log contains MongoDB's message."),
     "blobs_unavailable": ErrorCode(503, "The blob store does not respond. Nothing was accepted."),
+    "blobs_misconfigured": ErrorCode(503, "The service may not access a file of the blob store, or the file system of the blob store is read-only, so nothing was accepted. The operator must act: `/readyz` names the remedy, and the log contains the path."),
     "redis_unavailable": ErrorCode(503, "Redis, which counts the requests of each client, does not respond. No inspection was started. Stored results are still returned."),
     "commit_unknown": ErrorCode(503, "MongoDB became unreachable during the commit, so the batch in the `batch_id` field may or may not have been accepted. Retry with the same Idempotency-Key."),
     "query_too_slow": ErrorCode(503, "Listing the batches exceeded the time limit. Use cursor=newest or a narrower filter."),

@@ -65,9 +65,9 @@ def problem_responses(*codes: str) -> dict[str, Any]:
     """Return the error responses of an operation, with the status as key.
 
     The responses include ``codes`` and the error codes that every operation has. An operation that uses the database
-    names ``database_unavailable``; it can also return ``database_misconfigured``.
+    names ``database_unavailable``; it can also return ``database_misconfigured``. The same holds for the blob store.
     """
-    implied = {"database_misconfigured"} if "database_unavailable" in codes else set()
+    implied = {f"{store}_misconfigured" for store in ("database", "blobs") if f"{store}_unavailable" in codes}
     by_status: dict[str, list[str]] = {}
     for code in sorted({*codes, *implied, *_EVERY_CODES}, key=list(CODES).index):
         by_status.setdefault(str(CODES[code][0]), []).append(code)

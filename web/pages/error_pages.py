@@ -49,6 +49,7 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "database_unavailable": ErrorPage("Service unavailable", _RETRY),
     "database_misconfigured": ErrorPage("Service unavailable", _REPORT),
     "blobs_unavailable": ErrorPage("Service unavailable", _RETRY),
+    "blobs_misconfigured": ErrorPage("Service unavailable", _REPORT),
     "unavailable": ErrorPage("Service unavailable", _RETRY),
     "query_too_slow": ErrorPage("This request took too long", "Try again in a moment."),
     "helper_killed": ErrorPage("The inspection of this image was interrupted", _RETRY),

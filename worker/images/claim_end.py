@@ -32,12 +32,15 @@ class ClaimEnd:
         solo: bool = False,
         fault: bool = False,
         loss: bool = False,
+        read_error: bool = False,
     ) -> None:
         """Release images; see ``claims.release``. If MongoDB does not respond, their leases will expire."""
         leases = [claims.LEASES.lease(image) for image in images]
         self._leases.drop(leases)
         try:
-            claims.release(self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss)
+            claims.release(
+                self._db, self._owner, leases, reason, delay=delay, solo=solo, fault=fault, loss=loss, read_error=read_error
+            )
         except Environment:
             return
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -70,8 +70,8 @@ class ImagePipeline:
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
         self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._settler = Settler(stores)
-        self._loader = OriginalLoader(stores, owner, self._leases)
         self._claim_end = ClaimEnd(stores, owner, self._leases, self._settler)
+        self._loader = OriginalLoader(stores, owner, self._leases, self._claim_end)
         self._claim_size = ClaimSize(self._db, least=detector.batch_size, most=stores.settings.worker.claim_size)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
@@ -148,6 +148,7 @@ class ImagePipeline:
             code = error.code if isinstance(error, ShelfsightError) else type(error).__name__
             self._claim_end.release(claim.images, code)
             raise
+        claim = replace(claim, images=[original.image for original in images])
         loaded, stages = LoadedClaim(claim), self._stages
         if loaded.is_solo:  # only the sandbox looks at the content of this image
             loaded.groups = [images]
@@ -191,7 +192,8 @@ class ImagePipeline:
             raise
         except Exception as error:  # noqa: BLE001 -- after any error, release the images and go on
             _log.exception("unfinished images were released after an unexpected error")
-            self._claim_end.release(left.values(), type(error).__name__, solo=True, fault=True)
+            is_fault = not _is_lack_of_threads(error)
+            self._claim_end.release(left.values(), type(error).__name__, solo=is_fault, fault=is_fault)
         except BaseException as error:  # the process stops
             self._claim_end.release(left.values(), type(error).__name__, delay=False)
             raise
@@ -298,6 +300,11 @@ class ImagePipeline:
         self._claim_end.release(loaded.claim.images, "not_begun", delay=False)
         if loaded.first_group is not None and not loaded.first_group.cancel():
             self._replace_stages()
+
+
+def _is_lack_of_threads(error: Exception) -> bool:
+    """Return whether an error means that the machine has no thread left. Python has no type for it."""
+    return isinstance(error, RuntimeError) and "start new thread" in str(error)
 
 
 def _remove(left: dict[str, Document], stored: set[str]) -> None:

@@ -49,6 +49,9 @@ _log = logging.getLogger("shelfsight.error")
 _POLL_S: Final = 0.05
 _SANDBOXES: Final = 2
 """With two sandbox processes, one can work while the result of the other one is processed."""
+_MAX_DREAMS: Final = 2
+"""Number of inspections with a dream that a process holds. While the model dreams for one, the other one is prepared. More
+would only wait in this process, and occupy the places of other inspections."""
 _MAX_DELAY_S: Final = 5.0
 _RETRY_FOR_S: Final = 120
 """Seconds during which an inspection is retried after failures that it did not cause. If such a failure occurs later,
@@ -96,7 +99,8 @@ class InspectionPipeline:
         self._sandboxing, self._describing = threading.Semaphore(_SANDBOXES), threading.Semaphore(_SANDBOXES)
         self._detecting, self._dreaming = threading.Semaphore(1), threading.Semaphore(1)
         # A sandbox ends its child by itself, so this limit is never reached.
-        self._sandbox_limit_s = worker.hard_limit_s + SOLO_DEATHS_ALLOWED * worker.child_timeout_s
+        self._sandbox_limit_s = worker.hard_limit_s + 2 * SOLO_DEATHS_ALLOWED * worker.child_timeout_s
+        self._dreams: set[Lease] = set()
         self._due_at = 0.0
         self._changed = threading.Event()
         lease_s = settings.inspect.lease_s
@@ -122,7 +126,7 @@ class InspectionPipeline:
             while time.monotonic() < until:
                 self._changed.clear()
                 room = inspect.at_once - len(self._running.leases())
-                for job in jobs.claim(self._db, self._owner, room, inspect.lease_s) if room else []:
+                for job in self._claim(room) if room else []:
                     attempt = Attempt(job, self._running, self._settings.worker.hard_limit_s)
                     name = f"inspect-{job.id[:6]}"
                     threading.Thread(target=self._run, args=(attempt,), name=name, daemon=True).start()
@@ -133,6 +137,17 @@ class InspectionPipeline:
             self._release_running()
             raise
         return bool(self._running.leases()) or time.monotonic() < self._due_at or jobs.has_claimable(self._db)
+
+    def _claim(self, room: int) -> list[Job]:
+        """Claim inspections. Dreams that would only wait in this process stay queued.
+
+        No wakeup is published for them. Another process that is running claims them by itself, as this process does
+        when one of its dreams has ended, and a process that is idle gets the wakeup of a request or of the sweep.
+        """
+        inspect = self._settings.inspect
+        claimed = jobs.claim(self._db, self._owner, room, inspect.lease_s, max_dreams=_MAX_DREAMS - len(self._dreams))
+        self._dreams |= {job.lease for job in claimed if job.has_dream}
+        return claimed
 
     def stop(self) -> None:
         """Release the running inspections, and kill the sandbox processes."""
@@ -154,6 +169,7 @@ class InspectionPipeline:
             _log.exception("the outcome of inspection %s could not be stored because of an unexpected error", job.id)
         finally:
             self._running.drop([job.lease])
+            self._dreams.discard(job.lease)
             self._changed.set()
 
     def _inspect(self, attempt: Attempt) -> None:

@@ -1,6 +1,6 @@
 """``python -m worker.sandbox.child MEMORY_BYTES CPU_S``: run the child process of the sandbox.
 
-The kernel kills the child when its parent ends. ``VisionError`` is sent to the parent in a reply. A memory error ends
+The child first reports that it has started. The kernel kills the child when its parent ends. ``VisionError`` is sent to the parent in a reply. A memory error ends
 the child with a special exit code. Any other exception ends the child and counts as a crash.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from shared import allocator
-from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, Reply, receive, send
+from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, READY, Reply, receive, send
 from worker.sandbox.requests import Request
 from worker.vision import imaging
 from worker.vision.errors import VisionError
@@ -62,6 +62,7 @@ def main() -> None:
     imaging.limit_threads(1)  # leave the other cores to the model
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     _limit_memory(int(sys.argv[1]))
+    send(sink, READY)
     try:
         while True:
             number, request = pickle.loads(receive(source))  # noqa: S301 -- the data comes from our own parent process

@@ -12,6 +12,9 @@ _HEADER: Final = struct.Struct("<Q")
 EXIT_OUT_OF_MEMORY: Final = 71
 """The exit code of a child that has reached its memory limit."""
 
+READY: Final = b"ready"
+"""The first message of a child. It has started, so from now on its end can be due to a request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -41,6 +44,13 @@ def receive(pipe: IO[bytes] | None) -> bytes:
     assert pipe is not None  # noqa: S101 -- for the type checker; the processes are connected by pipes
     (length,) = _HEADER.unpack(_read_exactly(pipe, _HEADER.size))
     return _read_exactly(pipe, length)
+
+
+def wait_until_ready(pipe: IO[bytes] | None) -> bool:
+    """Read the first message of a child. Return False if it is not ``READY``, or the child has closed the pipe."""
+    assert pipe is not None  # noqa: S101 -- for the type checker; the processes are connected by pipes
+    expected = _HEADER.pack(len(READY)) + READY
+    return pipe.read(len(expected)) == expected
 
 
 def _read_exactly(pipe: IO[bytes], length: int) -> bytes:

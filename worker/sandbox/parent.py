@@ -5,24 +5,29 @@ tried alone, it executes every step except detection. So a crash or a hang affec
 no sandbox, because the model receives images that have been scaled to one size.
 
 The child is started at the first request, is kept for later requests, and is replaced when it has died. Its exit status
-shows why it died: a crash counts against the image, and a kill from outside never does.
+shows why it died: a crash counts against the image, and a kill from outside never does. A child that cannot be started,
+or that ends before it is ready to read a request, does not count either.
 """
 
+import logging
 import pickle
 import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from shared.errors import Environment
 from shared.states import SOLO_DEATHS_ALLOWED
-from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, Reply, receive, send
+from worker.sandbox.messages import EXIT_OUT_OF_MEMORY, Reply, receive, send, wait_until_ready
 from worker.sandbox.requests import Request, Result_co
 from worker.vision.errors import VisionError
 
+_log = logging.getLogger("shelfsight.error")
+_NOT_STARTED: Final = "The process that decodes images cannot be started. Retry later."
 _SIGNALS_FROM_OUTSIDE: Final = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _CPU_SHARE: Final = 0.8
 """The CPU time limit of a request, as a share of its wall-clock limit. A child that reaches the CPU time limit is in an
@@ -31,7 +36,7 @@ been delayed by other processes on the machine, so its request is tried again in
 
 
 class SandboxKilled(Environment):
-    """Raised when the child was killed from outside or could not be started. The image need not be faulty."""
+    """Raised when the child was killed from outside during a request. The image need not be faulty."""
 
     default_code = "helper_killed"
 
@@ -47,9 +52,10 @@ class Sandbox:
         """Set the limits. No child is started yet.
 
         :param memory_bytes: the bytes of data memory that the child may use in addition to what it needs to start.
-        :param timeout_s: the wall-clock seconds that one attempt to execute a request may take.
+        :param timeout_s: the wall-clock seconds that one attempt to execute a request may take. The start of a child
+            may take the same time.
         """
-        self._memory_bytes, self._timeout_s = memory_bytes, timeout_s
+        self._memory_bytes, self._timeout_s, self._start_timeout_s = memory_bytes, timeout_s, timeout_s
         self._requests = 0
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +64,8 @@ class Sandbox:
 
         :raises VisionError: when the image is at fault. The code is ``decoder_crash`` when a child has reached its CPU
             time limit during this request, or when three children in a row have crashed or hung during this request.
-        :raises SandboxKilled: when the child was killed from outside or could not be started.
+        :raises SandboxKilled: when the child was killed from outside.
+        :raises Environment: when the child could not be started. It has not seen the request.
         """
         self._requests += 1
         message = pickle.dumps((self._requests, request), pickle.HIGHEST_PROTOCOL)
@@ -92,43 +99,77 @@ class Sandbox:
 
     def _exchange(self, message: bytes) -> Reply | None:
         """Send a request and return the reply, or None if the child has crashed or has hung."""
-        if self._child is None or self._child.poll() is not None:
-            self.close()
-            command = _command(self._memory_bytes, self._timeout_s * _CPU_SHARE)
-            try:
-                self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 -- the command runs our own module
-            except OSError as error:  # the machine has no memory or no process left
-                raise SandboxKilled("The process that decodes images cannot be started. Retry later.") from error
         child = self._child
+        if child is None or child.poll() is not None:
+            child = self._start()
         oom_kills = _oom_kills()
-        timed_out = threading.Event()
-
-        def end() -> None:
-            timed_out.set()
-            child.kill()
-
-        timer = threading.Timer(self._timeout_s, end)  # covers a hang while the child reads, computes, or replies
-        timer.start()
-        try:
-            send(child.stdin, message)
-            reply: Any = pickle.loads(receive(child.stdout))  # noqa: S301 -- the data comes from our own child process
-        except (EOFError, OSError) as error:
-            code = child.wait()
-            self.close()
-            if code == -signal.SIGPROF:
-                return Reply(self._requests, fault="decoder_crash")
-            if timed_out.is_set():
+        with _killed_after(self._timeout_s, child) as timed_out:  # covers a hang while it reads, computes, or replies
+            try:
+                send(child.stdin, message)
+                reply: Any = pickle.loads(receive(child.stdout))  # noqa: S301 -- the data comes from our own child process
+            except (EOFError, OSError) as error:
+                code = child.wait()
+                self.close()
+                if code == -signal.SIGPROF:
+                    return Reply(self._requests, fault="decoder_crash")
+                if timed_out.is_set():
+                    return None
+                if code == EXIT_OUT_OF_MEMORY or (code == -signal.SIGKILL and _oom_kills() != oom_kills):
+                    return Reply(self._requests, fault="out_of_memory")
+                if -code in _SIGNALS_FROM_OUTSIDE:
+                    raise SandboxKilled("The process that decoded the image was killed. Retry later.") from error
                 return None
-            if code == EXIT_OUT_OF_MEMORY or (code == -signal.SIGKILL and _oom_kills() != oom_kills):
-                return Reply(self._requests, fault="out_of_memory")
-            if -code in _SIGNALS_FROM_OUTSIDE:
-                raise SandboxKilled("The process that decoded the image was killed. Retry later.") from error
-            return None
-        finally:
-            timer.cancel()
+        if timed_out.is_set():  # the reply came at the last moment
+            self.close()
         if not isinstance(reply, Reply):
             raise TypeError(type(reply))
         return reply
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start a child, and wait until it is ready.
+
+        :raises Environment: when this fails. No image is the cause, because the child has not read a request.
+        """
+        self.close()
+        try:
+            child = subprocess.Popen(  # noqa: S603 -- the command runs our own module
+                _command(self._memory_bytes, self._timeout_s * _CPU_SHARE), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        except OSError as error:  # the machine has no memory or no process left
+            raise Environment(_NOT_STARTED) from error
+        self._child = child
+        with _killed_after(self._start_timeout_s, child) as timed_out:
+            is_ready = wait_until_ready(child.stdout)
+        if not is_ready or timed_out.is_set():
+            child.kill()
+            _log.error("the sandbox process was not ready to read a request, and ended with status %d", child.wait())
+            self.close()
+            raise Environment(_NOT_STARTED)
+        return child
+
+
+@contextmanager
+def _killed_after(seconds: float, child: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """Kill a child if the body takes longer than some seconds, and then set the event.
+
+    :raises Environment: when no thread can be started that would kill the child. The body is not executed.
+    """
+    timed_out = threading.Event()
+
+    def end() -> None:
+        timed_out.set()
+        child.kill()
+
+    timer = threading.Timer(seconds, end)
+    try:
+        timer.start()
+    except RuntimeError as error:  # the machine has no thread left
+        raise Environment(_NOT_STARTED) from error
+    try:
+        yield timed_out
+    finally:
+        timer.cancel()
+        timer.join()  # from now on, the child is not killed and the event does not change
 
 
 def _command(memory_bytes: int, cpu_s: float) -> list[str]:

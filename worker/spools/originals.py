@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Final
 
 from shared.bootstrap import Stores
+from shared.errors import StoreAway
 from shared.ids import batch_of
 from shared.ledger import settlement
 from shared.storage.blob_keys import original_key, spool_key
@@ -20,11 +21,9 @@ def key(image: Document) -> str:
 
 
 def contains(blobs: BlobStore, image: Document, data: bytes) -> bool:
-    """Return whether the original is stored and consists of exactly these bytes."""
-    if not has_right_size(blobs, image):
-        return False
-    with suppress(BlobMissing):  # deleted in the meantime
-        return blobs.read(key(image)) == data
+    """Return whether the original is stored, can be read, and consists of exactly these bytes."""
+    with suppress(BlobMissing, StoreAway):  # deleted in the meantime, or unreadable
+        return has_right_size(blobs, image) and blobs.read(key(image), 0, len(data)) == data
     return False
 
 
@@ -62,9 +61,9 @@ def is_lost(stores: Stores, image: Document) -> bool:
 
 def _digest(blobs: BlobStore, blob_key: str) -> str:
     digest = hashlib.sha256()
+    size = 0
     with suppress(BlobMissing):
-        file, _ = blobs.open(blob_key)
-        with file:
-            while part := file.read(_READ_BYTES):
-                digest.update(part)
+        while part := blobs.read(blob_key, size, _READ_BYTES):
+            digest.update(part)
+            size += len(part)
     return digest.hexdigest()

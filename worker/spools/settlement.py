@@ -5,15 +5,16 @@ processes may settle the same spool at the same time.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import groupby
 
 from shared import failpoints
 from shared.bootstrap import Stores
-from shared.errors import ShelfsightError
+from shared.errors import ShelfsightError, StoreAway
 from shared.ledger import settlement
 from shared.states import TERMINAL, ImageState
 from shared.storage.blob_keys import image_prefix, spool_key
+from shared.storage.blobs import BlobStore
 from shared.storage.mongo import Document
 from worker.spools import originals
 
@@ -93,8 +94,21 @@ def _is_stored(stores: Stores, image: Document) -> bool:
 
     If the worker that wrote the result has verified the original, only its length is checked here.
     """
-    check = originals.has_right_size if image["work"].get("stored") else originals.is_intact
-    return check(stores.blobs, image)
+    return _try(stores, image, originals.has_right_size if image["work"].get("stored") else originals.is_intact)
+
+
+def _try(stores: Stores, image: Document, call: Callable[[BlobStore, Document], bool]) -> bool:
+    """Return the result of a call that reads the bytes of an image.
+
+    If they cannot be read, and a worker has failed the image for this reason after minutes, the settlement does not wait
+    for them, and the result is False.
+    """
+    try:
+        return call(stores.blobs, image)
+    except StoreAway:
+        if (image.get("error") or {}).get("code") != "bytes_missing":
+            raise
+        return False
 
 
 def _restore(stores: Stores, batch_id: str, images: Sequence[Document]) -> bool:
@@ -105,7 +119,7 @@ def _restore(stores: Stores, batch_id: str, images: Sequence[Document]) -> bool:
     """
     if not settlement.is_kept(stores.db, batch_id):
         raise _NotFinished
-    restored = {image["_id"]: originals.key(image) for image in images if originals.restore(stores.blobs, image)}
+    restored = {image["_id"]: originals.key(image) for image in images if _try(stores, image, originals.restore)}
     stores.identity.check()
     if not settlement.is_kept(stores.db, batch_id):
         for key in restored.values():

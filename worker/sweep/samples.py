@@ -9,9 +9,11 @@ import time
 from typing import Final
 
 from shared.bootstrap import Stores
+from shared.errors import StoreAway, StoreMisconfigured
 from shared.ledger import original_checks
 from shared.storage.mongo import Document
 from worker.spools import originals
+from worker.spools.store_check import check_store
 
 _log = logging.getLogger("shelfsight.error")
 _MAX_BYTES: Final = 16 * 1024 * 1024
@@ -41,7 +43,14 @@ def check(stores: Stores, until: float) -> None:
 
 def _is_intact(stores: Stores, image: Document) -> bool:
     """Check one original, and report it unless all files are missing or its batch has just been deleted."""
-    if originals.is_intact(stores.blobs, image) or not originals.is_lost(stores, image):
+    try:
+        if originals.is_intact(stores.blobs, image):
+            return True
+    except StoreMisconfigured:
+        raise
+    except StoreAway:
+        check_store(stores.identity, stores.blobs)  # raises an error if the cause is not this original
+    if not originals.is_lost(stores, image):
         return True
     _log.critical("the original of image %s is missing or damaged", image["_id"])
     return False

@@ -46,6 +46,8 @@ class Work(me.EmbeddedDocument):
     # the process died for an unknown reason, and the fence of the last attempt that was begun.
     losses = me.IntField(min_value=0)
     begun = me.IntField(min_value=1)
+    # The number of attempts in which the bytes of the image could not be read; missing at first.
+    read_errors = me.IntField(min_value=0)
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
     generation = me.IntField(required=True, min_value=0, initial=0)

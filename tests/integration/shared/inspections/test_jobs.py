@@ -25,6 +25,22 @@ def test_a_hundred_concurrent_requests_have_one_job_and_one_of_them_publishes_a_
     validate_documents(db)
 
 
+def test_only_so_many_dreams_are_claimed_and_the_oldest_inspections_come_first(db: Db) -> None:
+    order = [request(db, source, Describe(Dream()) if at in {0, 1, 2, 5} else Describe())[0].id for at, source in enumerate(make_sources(7))]
+    db.inspections.update_many({}, [{"$set": {"asked_at": {"$subtract": ["$asked_at", 1000]}}}])
+    for at, job_id in enumerate(order):
+        db.inspections.update_one({"_id": job_id}, [{"$set": {"asked_at": {"$add": ["$asked_at", at]}}}])
+
+    def claim_bounded(size: int, max_dreams: int) -> list[int]:
+        return [order.index(job.id) for job in jobs.claim(db, "w", size, 30, max_dreams=max_dreams)]
+
+    assert claim_bounded(3, 2) == [0, 1, 3]
+    assert claim_bounded(3, 0) == [4, 6]
+    assert claim_bounded(3, 0) == []
+    assert claim_bounded(3, 1) == [2]
+    assert claim_bounded(3, 2) == [5]
+
+
 def test_another_image_or_another_recipe_is_another_inspection(db: Db) -> None:
     kinds: list[recipes.Recipe] = [
         Describe(),

@@ -5,7 +5,7 @@ from typing import Any
 
 from shared.ledger import claims, store_rotation
 from shared.queue.leases import Lease
-from shared.states import SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED
+from shared.states import READ_ERRORS_ALLOWED, SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED
 from shared.storage.mongo import Db
 from tests.integration.shared.ledger.claiming import set_not_before
 from tests.support.ledger import commit_new_batch, expire_leases, utc_now, validate_documents
@@ -103,6 +103,17 @@ def test_kills_and_faults_count_only_if_the_image_was_processed_alone(db: Db) ->
         assert db.images.count_documents({"work.losses": 1, "work.faults": faults}) == 1
         claim = claim_alone(db)
     assert claims.is_exhausted(claim.images[0])
+    validate_documents(db)
+
+
+def test_read_errors_count_from_the_first_attempt_until_no_further_one_is_allowed(db: Db) -> None:
+    commit_new_batch(db, 1)
+    for attempt in range(1, READ_ERRORS_ALLOWED):
+        claim = claims.claim(db, "w", 8, 60)
+        assert not claims.is_unreadable(claim.images[0])
+        claims.release(db, "w", claim.leases, "blobs_unavailable", delay=False, solo=True, read_error=True)
+        assert db.images.count_documents({"work.read_errors": attempt, "work.faults": 0, "work.losses": None}) == 1
+    assert claims.is_unreadable(claims.claim(db, "w", 8, 60).images[0])
     validate_documents(db)
 
 

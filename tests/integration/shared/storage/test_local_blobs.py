@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shared import telemetry
 from shared.errors import DiskFull, StoreAway
+from shared.storage import disk_errors
 from shared.storage.local_blobs import LIVE, TEMP, LocalBlobs
 from tests.contracts.blob_store import BlobStoreContract
 
@@ -190,6 +192,33 @@ class TestLocalBlobs(BlobStoreContract):
             store.write("file/below", [b"x"])
         assert raised.value.code == "blobs_unavailable"
         assert str(blobs_root) not in raised.value.detail
+
+    @pytest.mark.parametrize(
+        ("number", "code"),
+        [
+            (errno.EACCES, "blobs_misconfigured"),
+            (errno.EROFS, "blobs_misconfigured"),
+            (errno.EIO, "blobs_unavailable"),
+            (errno.EMFILE, "blobs_unavailable"),
+        ],
+        ids=["EACCES", "EROFS", "EIO", "EMFILE"],
+    )
+    def test_the_cause_and_the_path_of_an_error_are_logged(
+        self, store: LocalBlobs, blobs_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int, code: str
+    ) -> None:
+        store.write("file", [b"x"])
+
+        def fail(*_: object) -> bytes:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(disk_errors, "_reported", telemetry.RepeatLimit(60))
+        monkeypatch.setattr(os, "pread", fail)
+        for _ in range(3):
+            with pytest.raises(StoreAway) as raised:
+                store.read("file", 0, 1)
+            assert raised.value.code == code
+        (record,) = [record for record in caplog.records if record.name == telemetry.errors.name]
+        assert f"{errno.errorcode[number]} ({os.strerror(number)}): {blobs_root / 'file'}." in record.getMessage()
 
     def test_concurrent_writes_do_not_break_the_deletion_of_a_tree(self, store: LocalBlobs) -> None:
         errors: list[Exception] = []

@@ -23,7 +23,7 @@ from worker.sweep.sweep import Sweep
 
 @pytest.fixture(autouse=True)
 def _forget_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mongo_errors, "_reported", {})
+    monkeypatch.setattr(mongo_errors, "_reported", telemetry.RepeatLimit(60))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
+from worker.sandbox import parent
 from worker.sandbox.parent import SandboxKilled
 from worker.vision import imaging
 from worker.vision.detection import detect
@@ -179,6 +181,39 @@ def test_an_image_whose_sandbox_process_is_always_killed_fails_and_the_others_do
         (0, 0),
         (0, 0),
     ]
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("cause", ["no process", "no thread", "no thread for the first step", "crash while importing", "kill while importing", "hang while importing"])
+def test_an_image_never_fails_because_its_sandbox_process_cannot_be_started(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    programs = {
+        "no process": ["/missing/program"],
+        "crash while importing": [sys.executable, "-c", "import missing"],
+        "kill while importing": [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"],
+        "hang while importing": [sys.executable, "-c", "import time; time.sleep(600)"],
+    }
+    batch = upload_images(web, db, 1, "PNG", solo=True)
+    with monkeypatch.context() as patch:
+        if cause in programs:
+            patch.setattr(parent, "_command", lambda *_: programs[cause])
+            patch.setattr(pipeline._stages._sandbox, "_start_timeout_s", 0.2)
+        elif cause == "no thread":
+            patch.setattr(threading.Timer, "start", no_thread)
+        else:
+            patch.setattr(pipeline._stages._decoder, "_adjust_thread_count", lambda: no_thread(threading.current_thread()))
+        for _ in range(SOLO_LOSSES_ALLOWED + 1):
+            run_at_once(pipeline, db)
+        assert db.images.count_documents({"status": "queued", "work.faults": 0, "work.losses": {"$in": [None, 0]}}) == 1
+        delays = [image["work"]["not_before"] - image["updated_at"] for image in db.images.find()]
+        assert [delay.total_seconds() for delay in delays] == [30]
+    pipeline._replace_stages()
+    run_at_once(pipeline, db)
+    assert errors(web, batch) == [None]
 
 
 def test_an_attempt_whose_lease_was_lost_before_it_began_processes_nothing(

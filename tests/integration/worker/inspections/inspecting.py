@@ -1,8 +1,9 @@
 """Helpers for the tests of inspections: an inspector with a real pipeline, and sources that serve an image."""
 
+import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +12,11 @@ from PIL import Image
 from shared import settings
 from shared.bootstrap import open_stores
 from shared.fetch.client import Fetcher
-from shared.inspections import jobs, results
+from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
-from shared.inspections.recipes import Recipe, Source
+from shared.inspections.recipes import Describe, Dream, Recipe, Source
 from shared.settings import Settings
-from shared.storage.blob_keys import inspection_key
+from shared.storage.blob_keys import incoming_key, inspection_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.support import image_sources
@@ -42,7 +43,14 @@ class Inspector:
     """Requests inspections, and processes them with a real pipeline."""
 
     def __init__(
-        self, worker_settings: Settings, db: Db, blobs: LocalBlobs, detector: Detector, *, lease_s: float = 60
+        self,
+        worker_settings: Settings,
+        db: Db,
+        blobs: LocalBlobs,
+        detector: Detector,
+        *,
+        lease_s: float = 60,
+        owner: str = "inspector-a",
     ) -> None:
         self.settings = worker_settings.model_copy(
             update={
@@ -59,7 +67,7 @@ class Inspector:
             open_stores(self.settings, app="test", db=db, blobs=blobs),
             counting,
             Fetcher(self.settings.fetch),
-            "inspector-a",
+            owner,
         )
 
     def request(self, source: Source, recipe: Recipe) -> str:
@@ -108,3 +116,23 @@ def serving_later(data: bytes) -> Iterator[tuple[image_sources.SourceServer, thr
 
     with image_sources.SourceServer(slow) as source:
         yield source, released
+
+
+class SlowDreamer:
+    """Replaces the dreamer: each dream waits for a function, which returns the image or raises an error."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        self._wait = wait
+
+    def dream(self, rgb: Any, *_: object) -> Any:
+        self._wait()
+        return rgb
+
+
+def request_dreams(inspector: Inspector, data: bytes, number: int) -> list[str]:
+    """Upload an image and request several dreams of it."""
+    source = Source(sha256=hashlib.sha256(data).hexdigest())
+    dreams = [Describe(Dream(layer=1, strength=at / 10)) for at in range(1, number + 1)]
+    for dream in dreams:
+        inspector.blobs.write(incoming_key(recipes.job_id(source, dream)), [data])
+    return [inspector.request(source, dream) for dream in dreams]

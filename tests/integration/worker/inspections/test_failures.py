@@ -94,9 +94,9 @@ def test_running_inspections_are_released_when_the_process_stops(inspector: Insp
         # While the source is slow, the main loop calls jobs.claim repeatedly. Its second call raises SystemExit.
         real, calls = jobs.claim, iter([True, False])
 
-        def claim(*args: Any) -> list[Job]:
+        def claim(*args: Any, **kwargs: Any) -> list[Job]:
             if next(calls):
-                return real(*args)
+                return real(*args, **kwargs)
             raise SystemExit(0)
 
         with pytest.MonkeyPatch.context() as patch:

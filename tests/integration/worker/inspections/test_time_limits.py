@@ -4,20 +4,19 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from shared.inspections import jobs, recipes
-from shared.inspections.recipes import Augment, Describe, Dream, Source
+from shared.inspections.recipes import Augment, Describe, Source
 from shared.settings import Settings
 from shared.storage.blob_keys import incoming_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.faults.images import draw_valid_image
-from tests.integration.worker.inspections.inspecting import NAMES, Inspector
+from tests.integration.worker.inspections.inspecting import NAMES, Inspector, SlowDreamer, request_dreams
 from tests.support import image_sources
 from tests.support.service_stack import wait_until
 from worker.vision.detection.detect import Detector
@@ -48,26 +47,6 @@ def short_leases(worker_settings: Settings, db: Db, blobs: LocalBlobs, detector:
     inspector = Inspector(worker_settings, db, blobs, detector, lease_s=0.9)
     yield inspector
     inspector.pipeline.stop()
-
-
-class SlowDreamer:
-    """Replaces the dreamer: each dream waits for a function, which returns the image or raises an error."""
-
-    def __init__(self, wait: Callable[[], object]) -> None:
-        self._wait = wait
-
-    def dream(self, rgb: Any, *_: object) -> Any:
-        self._wait()
-        return rgb
-
-
-def request_dreams(inspector: Inspector, data: bytes, number: int) -> list[str]:
-    """Upload an image and request several dreams of it."""
-    source = Source(sha256=hashlib.sha256(data).hexdigest())
-    dreams = [Describe(Dream(layer=1, strength=at / 10)) for at in range(1, number + 1)]
-    for dream in dreams:
-        inspector.blobs.write(incoming_key(recipes.job_id(source, dream)), [data])
-    return [inspector.request(source, dream) for dream in dreams]
 
 
 def test_an_inspection_that_exceeds_the_hard_limit_ends_the_process(short_leases: Inspector) -> None:

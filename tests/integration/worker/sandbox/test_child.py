@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
+from shared.errors import Environment
 from tests.support.web_client import make_image
 from worker.sandbox import messages, parent, requests
 from worker.vision.errors import VisionError
 
 pytestmark = pytest.mark.slow
+READY = "import os, pickle, signal, sys, time; from worker.sandbox import messages; messages.send(sys.stdout.buffer, messages.READY)"
 
 
 def prepare_request(data: bytes, name: str = "0" * 36) -> requests.PrepareImage:
@@ -41,11 +43,12 @@ def test_the_childs_exit_status_shows_whether_the_image_is_at_fault(
 
     def command(memory_bytes: int, _cpu_s: float) -> list[str]:
         started.append(memory_bytes)
-        return [sys.executable, "-c", f"import os, signal, sys, time; sys.stdin.buffer.read(8); {end}"]
+        return [sys.executable, "-c", f"{READY}; sys.stdin.buffer.read(8); {end}"]
 
     monkeypatch.setattr(parent, "_command", command)
     monkeypatch.setattr(parent, "_oom_kills", lambda: next(kills))
-    sandbox = parent.Sandbox(2 * 1024**3, 1 if "sleep" in end else 60)
+    sandbox = parent.Sandbox(2 * 1024**3, 60)
+    sandbox._timeout_s = 1 if "sleep" in end else 60
     with pytest.raises((VisionError, parent.SandboxKilled)) as caught:
         sandbox.run(prepare_request(make_image()))
     sandbox.close()
@@ -55,8 +58,42 @@ def test_the_childs_exit_status_shows_whether_the_image_is_at_fault(
 
 def test_a_child_that_cannot_be_started_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "_command", lambda *_: ["/missing/program"])
-    with pytest.raises(parent.SandboxKilled):
+    with pytest.raises(Environment) as caught:
         parent.Sandbox(2 * 1024**3, 30).run(prepare_request(make_image()))
+    assert not isinstance(caught.value, parent.SandboxKilled)
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["raise ValueError", "os.kill(os.getpid(), signal.SIGSEGV)", "os.kill(os.getpid(), signal.SIGKILL)", "time.sleep(600)", "sys.exit(71)", "print('noise' * 9, flush=True)"],
+)
+def test_a_child_that_ends_before_it_reads_a_request_is_not_the_images_fault(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    started: list[int] = []
+
+    def command(memory_bytes: int, _cpu_s: float) -> list[str]:
+        started.append(memory_bytes)
+        return [sys.executable, "-c", f"import os, signal, sys, time; {end}"]
+
+    sandbox = parent.Sandbox(2 * 1024**3, 1 if "sleep" in end else 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(parent, "_command", command)
+        with pytest.raises(Environment) as caught:
+            sandbox.run(prepare_request(make_image()))
+        assert not isinstance(caught.value, parent.SandboxKilled)
+        assert len(started) == 1
+    sandbox._start_timeout_s = 60
+    assert sandbox.run(prepare_request(make_image())).fields["width"] == 64
+    sandbox.close()
+
+
+def test_the_time_until_the_child_is_ready_does_not_count_as_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = f"import time; time.sleep(4); {READY}; sys.stdin.buffer.read(8); messages.send(sys.stdout.buffer, pickle.dumps(messages.Reply(1, 'done')))"
+    monkeypatch.setattr(parent, "_command", lambda *_: [sys.executable, "-c", slow])
+    sandbox = parent.Sandbox(2 * 1024**3, 60)
+    sandbox._timeout_s = 3
+    reply: object = sandbox.run(prepare_request(make_image()))
+    assert reply == "done"
+    sandbox.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,16 @@
 """Tests that damaged originals are found after their spools have been deleted."""
 
+import errno
 import logging
+import os
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from shared.bootstrap import Stores, open_stores
+from shared.errors import StoreAway
 from shared.ledger import original_checks
 from shared.ledger.original_checks import OriginalChecks
 from shared.settings import Settings
@@ -54,6 +59,30 @@ def test_a_damaged_original_is_reported_and_counted(
     metrics = web.get("/metrics").get_data(as_text=True)
     assert f"shelfsight_originals_checked_total {intact.checked + 1}.0" in metrics
     assert "shelfsight_originals_damaged_total 1.0" in metrics
+
+
+@pytest.mark.parametrize(
+    ("number", "unreadable", "damaged"),
+    [(errno.EIO, ".jpg", 1), (errno.EIO, "", 0), (errno.EACCES, ".jpg", 0)],
+    ids=["a bad sector", "a bad disk", "a wrong owner"],
+)
+def test_an_original_that_cannot_be_read_is_damaged_if_others_can(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, stores: Stores, monkeypatch: pytest.MonkeyPatch, number: int, unreadable: str, damaged: int
+) -> None:
+    upload(web, db, [image_payload(make_image(1))])
+    run(pipeline)
+    wait_until(lambda: db.batches.find_one({"spooled": True}) is None)
+    pread = os.pread
+
+    def fail(handle: int, length: int, offset: int) -> bytes:
+        if unreadable in str(Path(f"/proc/self/fd/{handle}").readlink()):
+            raise OSError(number, os.strerror(number))
+        return pread(handle, length, offset)
+
+    monkeypatch.setattr(os, "pread", fail)
+    with nullcontext() if damaged else pytest.raises(StoreAway):
+        samples.check(stores, 0.0)
+    assert original_checks.read(db) == OriginalChecks(damaged, damaged)
 
 
 @pytest.mark.parametrize("excuse", ["spooled", "reported missing", "deleted", "no batch"])

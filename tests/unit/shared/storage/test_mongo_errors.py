@@ -5,6 +5,7 @@ import logging
 import pytest
 from pymongo import errors as driver
 
+from shared import telemetry
 from shared.errors import Environment, ShelfsightError, StoreAway, StoreMisconfigured, StoreRefused, TooSlow
 from shared.storage import mongo_errors
 
@@ -25,7 +26,7 @@ def write_concern_error(code: int) -> driver.BulkWriteError:
 
 @pytest.fixture(autouse=True)
 def _forget_reports(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(mongo_errors, "_reported", {})
+    monkeypatch.setattr(mongo_errors, "_reported", telemetry.RepeatLimit(60))
     caplog.set_level(logging.INFO, "shelfsight.error")
 
 
@@ -128,7 +129,7 @@ def test_an_error_that_repeats_is_logged_once_per_interval_with_the_number_that_
         mongo_errors.translate(failure(13))
         mongo_errors.translate(failure(18))
     assert len(caplog.records) == 2
-    monkeypatch.setattr(mongo_errors, "LOG_INTERVAL_S", 0.0)
+    monkeypatch.setattr(mongo_errors._reported, "_interval_s", 0.0)
     mongo_errors.translate(failure(13))
     assert caplog.records[-1].getMessage().endswith("This occurred 4 more times since it was last logged.")
 

@@ -207,7 +207,7 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
             raise VisionError("too_many_pixels")
         mode = image.mode  # the mode must be read before the frames and pixels, because reading them can change it
         exif.remove_xmp(image)
-        frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
+        frames = _check(kind, data) or int(getattr(image, "n_frames", 1))
         pixels = _decode_pixels(image, kind, data, normalized, min_side)
         orientation, fields = exif.read(image)  # the EXIF data must be read last, because in a PNG they can follow the pixels
         width, height = reversed(image.size) if orientation in _QUARTER_TURNS else image.size
@@ -216,6 +216,21 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
     pixel_mode = "CMYK" if pixels.shape[2] == len("CMYK") else "L" if mode.startswith(_GREY_MODES) else "RGB"
     rgb = color_profiles.to_srgb(pixels, profile, pixel_mode)
     return DecodedImage(_make_upright(rgb, orientation), kind, mode, width, height, frames, fields, profile)
+
+
+def _check(kind: str, data: bytes) -> int:
+    """Verify that a file is complete, like ``formats.check``. The end marker of a JPEG may be missing.
+
+    :returns: the number of frames; 0 if the decoder counts them.
+    """
+    try:
+        return formats.check(kind, data)
+    except VisionError as error:
+        # The decoder appends the marker. Then libjpeg-turbo notices missing pixels, but Pillow would not.
+        may_be_whole = kind == "jpeg" and jpeg_decoder.simplejpeg() is not None and jpeg_header.lacks_only_end(data)
+        if error.code != "truncated" or not may_be_whole:
+            raise
+        return 1
 
 
 def _decode_pixels(

@@ -294,7 +294,7 @@ def _tiffs() -> Iterator[Row]:
         ("tiff rgb of 32 bits", build_tiff("<", rgb | {258: 32, 279: 12}, pixels=bytes(12)), "unsupported_format"),
         ("tiff grey of floats of 64 bits", build_tiff("<", one_row | {258: 64, 279: 32, 339: 3}, pixels=bytes(32)), "unsupported_format"),
         ("tiff grey of 7 bits", build_tiff("<", one_row | {258: 7}), "unsupported_format"),
-        ("tiff grey with alpha", build_tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "unsupported_format"),
+        ("tiff grey with alpha", build_tiff("<", one_row | {256: 2, 277: 2, 338: 1}), "tiff"),
         ("tiff with subsampled colours", build_tiff("<", rgb | {256: 2, 262: 6, 530: 2}), "unsupported_format"),
         ("tiff with one strip of twice its rows", build_tiff("<", one_row | {257: 2, 278: 1}), "truncated"),
         ("tiff with strips of no rows", build_tiff("<", one_row | {278: 0}), "corrupt"),

@@ -18,7 +18,7 @@ from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 from shared.media_types import sniff
 from worker.vision import color_profiles, exif, formats, jpeg_decoder, pixel_modes
 from worker.vision.errors import VisionError
-from worker.vision.formats import jpeg, jpeg_header, png
+from worker.vision.formats import jpeg, jpeg_header, png, tiff
 
 Rgb = NDArray[np.uint8]
 
@@ -247,7 +247,8 @@ def _decode_pixels(
     image.load()
     if kind == "png":
         png.check_pixels(data)
-    return np.asarray(image if image.mode == "CMYK" else pixel_modes.to_rgb(image))
+    extra_sample = tiff.read_extra_sample(data) if kind == "tiff" else None
+    return np.asarray(image if image.mode == "CMYK" else pixel_modes.to_rgb(image, extra_sample))
 
 
 def _error_code(error: Exception) -> str:

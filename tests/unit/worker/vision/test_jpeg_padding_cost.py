@@ -1,16 +1,16 @@
 """Hostile JPEGs with padding: what is decoded to find the padding is limited, because it happens outside the sandbox."""
 
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.support.crafted_images import encode_image, with_jpeg_segment, with_padded_restarts
-from worker.vision import imaging, jpeg_decoder
+from worker.vision import color_spaces, imaging, jpeg_decoder
 from worker.vision.errors import VisionError
-from worker.vision.formats import jpeg_padding
+from worker.vision.formats import jpeg_header, jpeg_padding
 
 MAX: Final = 50_000_000
 NOISE: Final = Image.fromarray(np.random.default_rng(1).integers(0, 256, (800, 800), np.uint8))
@@ -31,6 +31,13 @@ def decoded_bytes(data: bytes) -> tuple[int, int]:
 
     jpeg_padding.remove_padding(data, hash_pixels)
     return len(lengths), sum(lengths)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
+def test_an_intact_jpeg_is_decoded_at_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for mender in (jpeg_padding, "remove_padding"), (jpeg_header, "lacks_only_end"), (color_spaces, "build_profile"):
+        monkeypatch.delattr(*mender)
+    assert imaging.decode(encode_image(NOISE, "JPEG", **options), max_pixels=MAX).rgb.shape == (800, 800, 3)
 
 
 def padded(image: Image.Image, blocks: int) -> bytes:

@@ -74,19 +74,23 @@ def _grey_to_uint8(image: Image.Image) -> NDArray[np.uint8]:
     values = np.asarray(image)
     if image.mode == "I" and tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0] == 1:
         values = values.view(np.uint32)  # Pillow stores these unsigned values in a signed type
+    scaled = values.astype(np.float32)
+    del values  # an image of 50 megapixels needs 200 MB for each copy
     if image.mode.startswith("I;16"):
         black, white = 0.0, 2.0 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
     else:
-        values, black, white = _clean(values.astype(np.float32), tags.get(_NO_DATA))
-    span = max(1e-9, white - black)
-    grey: NDArray[np.uint8] = np.clip((values.astype(np.float32) - black) / span * 255, 0, 255).astype(np.uint8)
+        black, white = _clean(scaled, tags.get(_NO_DATA))
+    scaled -= black
+    scaled /= max(1e-9, white - black)
+    scaled *= 255
+    grey = scaled.clip(0, 255, out=scaled).astype(np.uint8)
     # If zero means white, Pillow inverts the values of an image with up to 8 bits, but not those of an image with more.
     zero_is_white = bool(tags) and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
     return 255 - grey if zero_is_white else grey
 
 
-def _clean(values: NDArray[np.float32], no_data: Any) -> tuple[NDArray[np.float32], float, float]:
-    """Replace the values of pixels without a value by that of black, and return the values, black, and white.
+def _clean(values: NDArray[np.float32], no_data: Any) -> tuple[float, float]:
+    """Replace, in place, the values of pixels without a value by that of black. Return black and white.
 
     A pixel has no value if its value is infinite, not a number, excessive, the value that the file names, far from the
     values of all other pixels, or a usual marker that is not near them.
@@ -100,7 +104,8 @@ def _clean(values: NDArray[np.float32], no_data: Any) -> tuple[NDArray[np.float3
     lowest = float(values.min(where=is_known, initial=np.inf))
     black = lowest if lowest < 0 else 0.0
     white = float(values.max(where=is_known, initial=-np.inf))
-    return np.where(is_known, values, np.float32(black)), black, max(black, white)
+    np.copyto(values, black, where=~is_known)
+    return black, max(black, white)
 
 
 def _find_markers(values: NDArray[np.float32], is_known: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -108,9 +113,9 @@ def _find_markers(values: NDArray[np.float32], is_known: NDArray[np.bool_]) -> N
 
     :param is_known: where the pixels have a value, as far as is known.
     """
-    is_usual = np.isin(np.abs(values), _USUAL_MARKERS)
-    is_ordinary = is_known & ~is_usual
     magnitudes = np.abs(values)
+    is_usual = np.isin(magnitudes, _USUAL_MARKERS)
+    is_ordinary = is_known & ~is_usual
     for _ in range(_MAX_MARKERS):
         largest = magnitudes.max(where=is_ordinary, initial=0)
         is_smaller = is_ordinary & (magnitudes < largest)

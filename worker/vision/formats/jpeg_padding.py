@@ -21,8 +21,8 @@ def remove_padding(data: bytes, hash_pixels: HashPixels) -> bytes:
     end marker is missing, it is appended.
 
     A zero before a marker is either padding or a part of the pixels. So parts of the file are decoded with more or fewer
-    zeros, to find out how many of them the pixels need. The file as a whole is decoded at most 16 times, and each
-    restart interval at most five times.
+    zeros, to find out how many of them the pixels need. The number of attempts is limited: a scan or a restart
+    interval is decoded at most five times on its own, and several scans are decoded 160 times altogether.
 
     :param data: a file that ``jpeg_header.normalize`` returned. If its end marker is missing, it must have passed
         ``jpeg_header.lacks_only_end``.

@@ -18,9 +18,9 @@ _MAX_NEEDED_OTHERS: Final = 1
 """The same limit for the repetitions of another byte."""
 _MIN_OTHERS: Final = 4
 """Smallest number of repetitions of a byte other than zero that are padding. If there are fewer, they may be pixels."""
-_MAX_ATTEMPTS: Final = 16
-"""Limit for the number of times that a file with several scans is decoded, in whole or in part. If no pixels need a
-zero at the end of their scan, one attempt suffices."""
+_MAX_DECODED_SCANS: Final = 160
+"""Limit for the number of scans that are decoded, in all attempts together. Progressive encoders write about ten scans.
+If no pixels need a zero at the end of their scan, one attempt suffices."""
 
 HashPixels = Callable[[bytes], bytes | None]
 """Return a hash of a JPEG's pixels; None if the file is damaged, for example, if its data end before the last pixel."""
@@ -129,6 +129,8 @@ def trim_all(scans: list[Scan], hash_pixels: HashPixels) -> list[bytes] | None:
     :returns: None if there is damage, or if too many attempts are necessary.
     """
     search = _Search(scans, hash_pixels)
+    if not any(ending.count for ending in search.endings):
+        return None
     decoded, count = 0, len(scans)
     while search.hash_first(count) is None:
         decoded = search.find_failing(decoded)
@@ -147,7 +149,7 @@ class _Search:
 
     def __init__(self, scans: list[Scan], hash_pixels: HashPixels) -> None:
         self._scans, self._hash_pixels = scans, hash_pixels
-        self._attempts = 0
+        self._decoded_scans = 0
         self.endings = [split_padding(scan.compressed, unit=ZERO) for scan in scans[:-1]]
         self.endings.append(split_padding(scans[-1].compressed))
         self.units = [0] * len(scans)
@@ -156,10 +158,10 @@ class _Search:
         """Decode a file of the first scans.
 
         :param last: the compressed pixels of the last one of these scans, instead of its own ones.
-        :returns: None if it cannot be decoded, or if there were too many attempts.
+        :returns: None if it cannot be decoded, or if too many scans were decoded before.
         """
-        self._attempts += 1
-        if self._attempts > _MAX_ATTEMPTS:
+        self._decoded_scans += count
+        if self._decoded_scans > _MAX_DECODED_SCANS:
             return None
         compressed = [ending.keep(units) for ending, units in zip(self.endings[:count], self.units, strict=False)]
         if last is not None:
@@ -184,7 +186,7 @@ class _Search:
     def lengthen(self, index: int) -> bool:
         """Keep as many units of a scan as its pixels need, and return whether there is such a number."""
         ending = self.endings[index]
-        for self.units[index] in sorted({*range(1, ending.max_needed + 1), ending.count}):
+        for self.units[index] in sorted({*range(1, ending.max_needed + 1), ending.count} - {0}):
             if self.hash_first(index + 1) is not None:
                 return self.is_exact(index)
         return False

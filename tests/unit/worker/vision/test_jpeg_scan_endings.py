@@ -103,13 +103,14 @@ def test_a_padded_scan_that_lacks_pixels_still_fails() -> None:
 
 
 def test_few_attempts_are_made_to_decode_a_file_of_many_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is decoded as often as its 160 scans allow, and once before and after the search."""
     attempts: list[int] = []
     decode = jpeg_decoder.simplejpeg().decode_jpeg
 
     class Counting:
         @staticmethod
         def decode_jpeg(data: bytes, **options: Any) -> Any:
-            attempts.append(len(data))
+            attempts.append(data.count(b"\xff\xda"))
             return decode(data, **options)
 
     monkeypatch.setattr(jpeg_decoder, "simplejpeg", lambda: Counting)
@@ -118,7 +119,10 @@ def test_few_attempts_are_made_to_decode_a_file_of_many_scans(monkeypatch: pytes
     for data in (whole[:-2] + (bytes(2) + whole[at:-2]) * 90 + b"\0" + END, with_padded_scans(whole, bytes(2))[:-40] + bytes(9) + END):
         attempts.clear()
         assert error_code(data) in {"corrupt", "truncated"}
-        assert len(attempts) <= 18
+        assert sum(attempts) <= 160 + 2 * data.count(b"\xff\xda")
+    attempts.clear()
+    assert error_code(cut_and_closed_jpeg(whole)) == "truncated"
+    assert len(attempts) <= 2
 
 
 @pytest.mark.parametrize("tail", [b"", b"\xff", b"\xff\xff", bytes(3), bytes(5000), b"\xaa" * 16, b"\xff\xfe\0\6text"])

@@ -269,7 +269,11 @@ def _choose(db: Db, turns: list[Document], size: int, max_bytes: int) -> _Choice
     """Choose the images for one claim. Of each store, only as many images are read as the claim can still hold."""
     choice, room = _Choice([], [], []), _Room(size, max_bytes)
     left: dict[str, list[Document]] = {}
+    others_wait = False
     for turn in turns:
+        if room.images <= 0 or room.bytes <= 0:
+            others_wait = True
+            break
         rows = _find_claimable(db, turn["_id"], room.images)
         if not rows:
             choice.idle.append(turn)
@@ -277,18 +281,18 @@ def _choose(db: Db, turns: list[Document], size: int, max_bytes: int) -> _Choice
         if rows[0]["work"]["solo"]:
             if not left:  # no earlier store has a claimable image, and this image must be claimed alone
                 return _Choice([rows[0]["_id"]], [turn["_id"]], choice.idle, full=True)
+            others_wait = True
             continue
         together = [row for row in rows if not row["work"]["solo"]]
         part = room.take(together, max(1, size // 2), max_bytes // 2, least=0 if left else 1)
         choice.add(turn["_id"], part)
         left[turn["_id"]] = together
-        if room.images <= 0 or room.bytes <= 0:
-            break
         if not part and together[0]["file_size"] > room.bytes:
             break  # this store is served first in the next claim, so its large image does not wait long
     for store, rows in left.items():  # fill the remaining room with further images of these stores
         choice.add(store, room.take(rows, size, max_bytes))
-    choice.full = room.images <= 0 or any(left.values())
+    may_be_more_stores = len(turns) == _STORES_PER_CLAIM and not choice.idle
+    choice.full = room.images <= 0 or others_wait or may_be_more_stores or any(left.values())
     return choice
 
 

@@ -81,6 +81,37 @@ def with_padded_restarts(jpeg: bytes, padding: Callable[[int], bytes]) -> bytes:
     return jpeg[:at] + data + jpeg[-2:]
 
 
+def with_padded_scans(jpeg: bytes, padding: bytes) -> bytes:
+    """Return a JPEG of several scans with bytes at the end of each scan."""
+    padded, at = b"", 2
+    while jpeg[at + 1] != 0xD9:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if jpeg[at + 1] == 0xDA:
+            following = re.compile(rb"\xff[^\x00\xd0-\xd7]").search(jpeg, end)
+            padded += jpeg[at : following.start()] + padding  # type: ignore[union-attr]
+            at = following.start()  # type: ignore[union-attr]
+        else:
+            padded, at = padded + jpeg[at:end], end
+    return jpeg[:2] + padded + jpeg[at:]
+
+
+def encode_split_jpeg(image: Image.Image) -> bytes:
+    """Return a sequential JPEG in which each component has a scan of its own.
+
+    The scans are those of grey JPEGs of the components, which have the same blocks if the chroma samples are not shared.
+    """
+    planes = [encode_image(plane, "JPEG", quality=90) for plane in image.convert("RGB").convert("YCbCr").split()]
+    head = planes[0][: planes[0].index(b"\xff\xc0")]
+    tables = planes[0][planes[0].index(b"\xff\xc4") : planes[0].index(b"\xff\xda")]
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, image.height, image.width, 3)
+    frame += b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    scans = b"".join(
+        b"\xff\xda" + struct.pack(">HBBB", 8, 1, number, 0) + b"\0\x3f\0" + plane[scan_data_offset(plane) : -2]
+        for number, plane in enumerate(planes, 1)
+    )
+    return head + frame + tables + scans + b"\xff\xd9"
+
+
 def cut_and_closed_jpeg(jpeg: bytes) -> bytes:
     """Return the first half of a JPEG, followed by an end-of-image marker."""
     return jpeg[: len(jpeg) // 2] + b"\xff\xd9"

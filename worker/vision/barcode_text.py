@@ -11,6 +11,16 @@ _APPLICATION_IDENTIFIER: Final = re.compile(r"\(([0-9]{2,4})\)")
 _ELEMENT_STRINGS: Final = re.compile(r"01([0-9]{14})(.*)")
 """Matches a GTIN that is written as an element string, and the element strings after it (GS1 General Specifications,
 3.3.2)."""
+_NAMES: Final = "(?:GTIN|EAN|UPC|JAN|ISBN|ISSN|ISMN|GS1|UCC|BARCODE)"
+_EXTRAS: Final = (
+    re.compile(r"(.*[0-9])\.0+"),
+    re.compile(rf"{_NAMES}(?:[ -]?(?:8|10|12|13|14|128|A|E))?(?:[^0-9A-Z(]+(?:NO|NUMBER|CODE))?[^0-9A-Z(]*(.+)", re.IGNORECASE),
+    re.compile(rf"{_NAMES}[^0-9A-Z(]*([0-9].*)", re.IGNORECASE),
+    re.compile(r"\][A-Za-z][0-9A-Za-z](.+)"),
+)
+"""Each matches a number with something that does not belong to it: the decimal place that a spreadsheet adds, the name of
+the kind of number, or the symbology identifier that a scanner adds (ISO/IEC 15424). The second one also matches the name
+of a variant, for example ``EAN-13``, and the third one a number that begins like such a name."""
 _GTIN_LENGTHS: Final = {8, 12, 13, 14}
 _UPC_E: Final = re.compile("[01][0-9]{7}")
 _UPC_E_EXPANDED: Final = re.compile("00[01]([0-9]{2}[012]0{4}[0-9]{3}|[0-9]{3}0{5}[0-9]{2}|[0-9]{4}0{5}[0-9]|[0-9]{5}0{4}[5-9])[0-9]")
@@ -23,26 +33,48 @@ def matches(declared: str, text: str, *, is_upc_e: bool) -> bool:
     Both can be written in any typography: with spaces, dashes or invisible characters, with digits of any script, and
     with or without brackets and separators of element strings. A GTIN can have any number of leading zeros, can be an
     element string, and can be declared as printed in a UPC-E. If other element strings are also declared, they must be
-    the same, unless the barcode contains only the GTIN.
+    the same, unless the barcode contains only the GTIN. A GTIN can be declared with its name (``EAN 4006381333931``), with
+    the symbology identifier of a scanner, or with the decimal place of a spreadsheet.
 
     :param text: the text that was read; for a UPC-E, the equivalent UPC-A.
     :param is_upc_e: whether the barcode is a UPC-E.
     """
     if _normalize(declared) == _normalize(text):
         return True
-    wanted, compact = _compact(declared), _compact(text)
+    compact = _compact(text)
     gtin, elements = _split_elements(compact)
-    declared_gtin, declared_elements = _split_elements(wanted)
-    if gtin is None or (elements and declared_elements):
-        return wanted == compact and (wanted.isdecimal() or gtin is not None)
-    return gtin in {declared_gtin, wanted.zfill(14), *_expand_upc_e(wanted, is_upc_e=is_upc_e)}
+    if gtin is None:
+        wanted = _compact(declared)
+        return wanted == compact and wanted.isdecimal()
+    return any(_has_gtin(wanted, gtin, elements, is_upc_e=is_upc_e) for wanted in _compact_variants(declared))
 
 
 def could_be_upc_e(declared: str) -> bool:
     """Return whether a declared barcode can have been printed as a UPC-E."""
-    digits = _compact(declared)
-    gtin = _split_elements(digits)[0] or digits.zfill(14)
-    return bool(_UPC_E.fullmatch(_pad_upc_e(digits)) or _UPC_E_EXPANDED.fullmatch(gtin))
+    for digits in _compact_variants(declared):
+        gtin = _split_elements(digits)[0] or digits.zfill(14)
+        if _UPC_E.fullmatch(_pad_upc_e(digits)) or _UPC_E_EXPANDED.fullmatch(gtin):
+            return True
+    return False
+
+
+def _has_gtin(wanted: str, gtin: str, elements: str, *, is_upc_e: bool) -> bool:
+    """Return whether a declared barcode has a GTIN that was read, and no other element strings than those.
+
+    :param wanted: the letters and digits of the declared barcode.
+    """
+    declared_gtin, declared_elements = _split_elements(wanted)
+    if elements and declared_elements:
+        return (declared_gtin, declared_elements) == (gtin, elements)
+    return gtin in {declared_gtin, wanted.zfill(14), *_expand_upc_e(wanted, is_upc_e=is_upc_e)}
+
+
+def _compact_variants(declared: str) -> list[str]:
+    """Return the letters and digits of a declared barcode, with and without what does not belong to a number."""
+    variants = [_normalize(declared)]
+    for pattern in _EXTRAS:
+        variants += [match[1] for variant in variants if (match := pattern.fullmatch(variant))]
+    return [_compact(variant) for variant in variants]
 
 
 def _normalize(text: str) -> str:

@@ -4,12 +4,15 @@ import logging
 from typing import Any, Final
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import AvifImagePlugin, ExifTags, Image, TiffImagePlugin
 
 _log = logging.getLogger(__name__)
 
 _FIELDS: Final = ("Make", "Model", "Software", "DateTime", "DateTimeOriginal", "ExposureTime", "FNumber", "ISOSpeedRatings", "FocalLength", "Flash", "LensModel")  # fmt: skip
 _MAX_TEXT: Final = 200
+_ASCII, _UTF8 = 2, 129
+"""Types of texts (Exif 3.0, 4.6.3). Pillow does not know the second one, and skips fields of unknown types."""
+TiffImagePlugin.ImageFileDirectory_v2._load_dispatch[_UTF8] = TiffImagePlugin.ImageFileDirectory_v2._load_dispatch[_ASCII]  # noqa: SLF001 -- there is no public way
 
 
 def remove_xmp(image: Image.Image) -> None:
@@ -31,8 +34,7 @@ def read(image: Image.Image) -> tuple[int, dict[str, Any]]:
     orientation: Any = 1
     fields: dict[str, Any] = {}
     try:
-        exif = _load(image)
-        orientation = exif.get(ExifTags.Base.Orientation)
+        exif, orientation = _load(image)
         inner = exif.get_ifd(ExifTags.IFD.Exif)
         for name in _FIELDS:
             tag = ExifTags.Base[name]
@@ -46,12 +48,19 @@ def read(image: Image.Image) -> tuple[int, dict[str, Any]]:
     return orientation if isinstance(orientation, int) else 1, fields
 
 
-def _load(image: Image.Image) -> Image.Exif:
-    if "exif" not in image.info:
-        return image.getexif()
+def _load(image: Image.Image) -> tuple[Image.Exif, Any]:
+    """Return the EXIF data and the orientation of an image."""
     exif = Image.Exif()  # while Pillow opens a JPEG, it can add the orientation of XMP data to its own object
-    exif.load(image.info["exif"])
-    return exif
+    if isinstance(image, AvifImagePlugin.AvifImageFile):
+        # Pillow writes the EXIF data anew, and loses texts, if the properties of the image name another orientation.
+        *_, content, orientation, _ = image._decoder.get_info()  # noqa: SLF001 -- only the decoder has the original
+        exif.load(content or b"")
+        return exif, orientation
+    if "exif" not in image.info:
+        exif = image.getexif()
+    else:
+        exif.load(image.info["exif"])
+    return exif, exif.get(ExifTags.Base.Orientation)
 
 
 def _to_json_value(value: Any) -> str | int | float | None:
@@ -71,13 +80,17 @@ def _to_json_value(value: Any) -> str | int | float | None:
 def _decode_text(value: bytes) -> str | None:
     """Decode a text up to its first NUL: as UTF-8, which many cameras write, or else as Latin-1.
 
+    The last character of a UTF-8 text can be incomplete, because the field has a fixed length.
+
     :returns: at most 200 printable characters; None if there are none.
     """
     content = value.partition(b"\0")[0]
     try:
         text = content.decode()
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
+    except UnicodeDecodeError as error:
+        whole, rest = content[: error.start], content[error.start :]
+        is_cut = error.reason == "unexpected end of data" and (len(rest) > 1 or not whole.isascii())
+        text = whole.decode() if is_cut else content.decode("latin-1")
     printable = "".join(
         character if character.isprintable() else " " if character.isspace() else "" for character in text
     )

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from shared.media_types import sniff
-from worker.vision import color_profiles, exif, formats, jpeg_decoder, pixel_modes
+from worker.vision import color_profiles, color_spaces, exif, formats, jpeg_decoder, pixel_modes
 from worker.vision.errors import VisionError
-from worker.vision.formats import jpeg, jpeg_header, png
+from worker.vision.formats import avif, bmp, jpeg, jpeg_header, png, tiff
 
 Rgb = NDArray[np.uint8]
 
@@ -209,15 +209,49 @@ def _decode(data: bytes, max_pixels: int, min_side: int | None) -> DecodedImage:
             raise VisionError("too_many_pixels")
         mode = image.mode  # the mode must be read before the frames and pixels, because reading them can change it
         exif.remove_xmp(image)
-        frames = formats.check(kind, data) or int(getattr(image, "n_frames", 1))
+        frames = _check(kind, data) or int(getattr(image, "n_frames", 1))
         pixels = _decode_pixels(image, kind, data, normalized, min_side)
         orientation, fields = exif.read(image)  # the EXIF data must be read last, because in a PNG they can follow the pixels
         width, height = reversed(image.size) if orientation in _QUARTER_TURNS else image.size
-        profile = png.read_icc_profile(data, color_profiles.MAX_BYTES) if kind == "png" else image.info.get("icc_profile")
-    profile = profile if isinstance(profile, bytes) else b""
+        profile = _read_icc_profile(image, kind, data)
     pixel_mode = "CMYK" if pixels.shape[2] == len("CMYK") else "L" if mode.startswith(_GREY_MODES) else "RGB"
-    rgb = color_profiles.to_srgb(pixels, profile, pixel_mode)
+    space = None if pixel_mode == "CMYK" else _read_color_space(kind, data, profile)
+    rgb = color_profiles.to_srgb(pixels, color_spaces.build_profile(space, pixel_mode) if space else profile, pixel_mode)
     return DecodedImage(_make_upright(rgb, orientation), kind, mode, width, height, frames, fields, profile)
+
+
+def _read_icc_profile(image: Image.Image, kind: str, data: bytes) -> bytes:
+    """Return the colour profile in a file; empty if there is none."""
+    if kind == "png":
+        return png.read_icc_profile(data, color_profiles.MAX_BYTES)
+    if kind == "bmp":
+        return bmp.read_icc_profile(data, color_profiles.MAX_BYTES)
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else b""
+
+
+def _read_color_space(kind: str, data: bytes, profile: bytes) -> color_spaces.ColorSpace | None:
+    """Return the colour space that a file describes by other means than its colour profile; None if there is none."""
+    if kind == "png":
+        return color_spaces.from_png_chunks(png.read_colour_chunks(data))
+    if kind == "avif" and not profile and (code_points := avif.read_code_points(data)):
+        return color_spaces.from_code_points(*code_points)
+    return None
+
+
+def _check(kind: str, data: bytes) -> int:
+    """Verify that a file is complete, like ``formats.check``. The end marker of a JPEG may be missing.
+
+    :returns: the number of frames; 0 if the decoder counts them.
+    """
+    try:
+        return formats.check(kind, data)
+    except VisionError as error:
+        # The decoder appends the marker. Then libjpeg-turbo notices missing pixels, but Pillow would not.
+        may_be_whole = kind == "jpeg" and jpeg_decoder.simplejpeg() is not None and jpeg_header.lacks_only_end(data)
+        if error.code != "truncated" or not may_be_whole:
+            raise
+        return 1
 
 
 def _decode_pixels(
@@ -234,7 +268,8 @@ def _decode_pixels(
     image.load()
     if kind == "png":
         png.check_pixels(data)
-    return np.asarray(image if image.mode == "CMYK" else pixel_modes.to_rgb(image))
+    extra_sample = tiff.read_extra_sample(data) if kind == "tiff" else None
+    return np.asarray(image if image.mode == "CMYK" else pixel_modes.to_rgb(image, extra_sample))
 
 
 def _error_code(error: Exception) -> str:

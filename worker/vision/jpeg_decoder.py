@@ -38,7 +38,8 @@ def read_header(data: bytes) -> tuple[int, int, str] | None:
 def decode(data: bytes, *, size: tuple[int, int], min_side: int | None = None) -> NDArray[np.uint8]:
     """Decode a JPEG strictly to RGB ``[H, W, 3]``.
 
-    Padding in the compressed pixels, which libjpeg-turbo reports as damage, is removed before a second attempt.
+    Padding in the compressed pixels, or a missing end marker, which libjpeg-turbo reports as damage, is mended before a
+    second attempt.
 
     :param data: a file that ``formats.normalize`` returned.
     :param size: the width and height of the JPEG at full size, in pixels.

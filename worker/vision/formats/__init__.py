@@ -30,7 +30,7 @@ _SIZE_READERS: Final[dict[str, Callable[[bytes], tuple[int, int] | None]]] = {
     "webp": webp.read_size,
     "avif": avif.read_size,
 }
-_NORMALIZERS: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg_header.normalize, "png": png.remove_unneeded}
+_NORMALIZERS: Final[dict[str, Callable[[bytes], bytes]]] = {"jpeg": jpeg_header.normalize, "png": png.remove_unneeded, "tiff": tiff.normalize}
 
 
 def check(kind: str, data: bytes) -> int:

@@ -7,6 +7,9 @@ from worker.vision.errors import VisionError
 
 _CORE_HEADER_LENGTH: Final = 12
 """Length in bytes of the oldest type of header, BITMAPCOREHEADER. Each type of header is identified by its length."""
+_V5_HEADER_LENGTH: Final = 124
+_EMBEDDED: Final = b"DEBM"
+"""The type of colour space, PROFILE_EMBEDDED, of a file that contains a colour profile."""
 
 
 def check(data: bytes) -> int:
@@ -21,6 +24,18 @@ def check(data: bytes) -> int:
     if 14 + header_length > len(data):
         raise VisionError("truncated")
     return 1
+
+
+def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
+    """Return the colour profile in the file; empty if it is missing, incomplete, or longer than ``max_bytes``.
+
+    :param data: a file that passed ``check``.
+    """
+    if struct.unpack_from("<I", data, 14) != (_V5_HEADER_LENGTH,) or data[70:74] != _EMBEDDED:
+        return b""
+    offset, length = struct.unpack_from("<II", data, 126)
+    profile = data[14 + offset : 14 + offset + min(length, max_bytes)]
+    return profile if len(profile) == length else b""
 
 
 def read_size(data: bytes) -> tuple[int, int]:

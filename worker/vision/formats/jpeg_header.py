@@ -17,6 +17,7 @@ FRAMES: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL_FRAMES: Final = {0xC0, 0xC1, 0xC9}
 """Markers of a frame header. In a sequential frame, a scan contains its components completely. In other frames, a scan
 can contain only some of the coefficients or of their bits (ITU-T T.81, table B.1)."""
+_HUFFMAN_SEQUENTIAL_FRAMES: Final = {0xC0, 0xC1}
 _SEQUENTIAL_PARAMETERS: Final = b"\0\x3f\0"
 """The parameters of a scan that contains its components completely: the first coefficient, the last coefficient, and
 the positions of the bits (ITU-T T.81, table B.3)."""
@@ -69,6 +70,28 @@ def normalize(data: bytes) -> bytes:
         if marker not in _EXTENSIONS:
             kept.append((marker, data[begin:end]))
     return data[:2] + b"".join(segment for _, segment in kept)
+
+
+def lacks_only_end(data: bytes) -> bool:
+    """Return whether a JPEG without an end marker has the whole header of its only scan, which contains all components.
+
+    If Huffman coding is used, a decoder notices missing pixels of such a scan. It does not notice missing scans, or that
+    the pixels of an arithmetic code are missing.
+    """
+    frames: list[Frame] = []
+    scans: list[bytes] = []
+    try:
+        for marker, begin, end in segments(data):
+            if marker in FRAMES and marker not in _HUFFMAN_SEQUENTIAL_FRAMES:
+                return False
+            if marker in FRAMES:
+                frames.append(_read_frame(marker, data, begin))
+            if marker == START_OF_SCAN:
+                scans.append(data[begin:end])
+    except VisionError as error:
+        is_single = len(frames) == len(scans) == 1
+        return error.code == "truncated" and is_single and scans[0][4:5] == bytes([len(frames[0].sampling)])
+    return False
 
 
 def read_frame(data: bytes) -> Frame | None:

@@ -11,6 +11,7 @@ from worker.vision.errors import VisionError
 _HEADER_OFFSET: Final = 16
 """Offset of the first chunk's data in the file."""
 _PIXEL_CHUNKS: Final = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_COLOUR_CHUNKS: Final = {b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM"}
 _SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Number of samples for each pixel, by colour type (PNG, 11.2.1)."""
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -68,6 +69,22 @@ def read_icc_profile(data: bytes, max_bytes: int) -> bytes:
     except zlib.error:
         return b""
     return profile if stream.eof else b""
+
+
+def read_colour_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Return the data of the intact chunks that describe the colours and precede the pixels, by name.
+
+    Of a colour profile, only the first bytes are returned.
+
+    :param data: a file that passed ``check``.
+    """
+    view, found = memoryview(data), {}
+    for name, begin, end in _chunks(data):
+        if name == b"IDAT":
+            break
+        if name in _COLOUR_CHUNKS and zlib.crc32(view[begin - 4 : end]) == int.from_bytes(data[end : end + 4], "big"):
+            found[name] = data[begin : min(end, begin + 32)]
+    return found
 
 
 def check_pixels(data: bytes) -> None:

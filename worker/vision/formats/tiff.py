@@ -25,6 +25,12 @@ _CANON_RAW: Final = b"CR"
 """Bytes 8 and 9 of a raw photo of the format CR2. Its first directory describes a preview."""
 _SIZE_TAGS: Final = (256, 257)
 """Tags for the width and the height."""
+_SAMPLES_TAG: Final = 277
+_EXTRA_SAMPLES_TAG: Final = 338
+"""Tag for the meaning of the samples after those of the colours."""
+_UNSPECIFIED, PREMULTIPLIED, _OPACITY = 0, 1, 2
+"""The meanings of an extra sample: unspecified; the opacity, by which the colours have been multiplied; the opacity
+(TIFF 6.0, section 18)."""
 _BYTE, _SHORT, _LONG = 1, 3, 4
 _INTEGER_TYPES: Final = {_BYTE: "B", _SHORT: "H", _LONG: "I", 8: "H", 9: "I", 13: "I"}
 """Format characters of the module ``struct`` for the integer field types. Signed types are read as unsigned, because
@@ -90,6 +96,52 @@ def read_size(data: bytes) -> tuple[int, int] | None:
         return None  # decoders can differ in how they read a tag that is repeated or has an unusual type
     directory = _read_directory(data, order, offset, count)
     return directory.value(256, 0), directory.value(257, 0)
+
+
+def normalize(data: bytes) -> bytes:
+    """Return a file whose pixels Pillow reads as they are stored.
+
+    - Colours that have been multiplied by the opacity are declared as others, because Pillow would divide them, and lose
+      them where the opacity is zero.
+    - If a field with the meaning of the second channel of a grey image is missing, it is added, because Pillow requires
+      it.
+
+    Only the first directory is changed, which is the only one that is decoded.
+    """
+    order = _BYTE_ORDERS[data[:1]]
+    try:
+        (offset,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, offset)
+        entries = [struct.pack(order + "HHI4s", *entry) for entry in _entries(data, order, offset, count)]
+        fields = _read_directory(data, order, offset, count)
+        extra, samples = fields.values(_EXTRA_SAMPLES_TAG), fields.value(_SAMPLES_TAG, 1)
+        following = data[offset + 2 + 12 * count :][:4]
+    except (struct.error, VisionError):  # the file is truncated or damaged, which `check` reports
+        return data
+    if extra[:1] == (PREMULTIPLIED,):
+        extra = (_OPACITY, *extra[1:])
+    elif not extra and samples == len("LA"):
+        extra = (_UNSPECIFIED,)
+    else:
+        return data
+    meanings = struct.pack(f"{order}{len(extra)}H", *extra)
+    appended = data + bytes(len(data) % 2) + meanings
+    place = meanings.ljust(4, b"\0") if len(meanings) <= 4 else struct.pack(order + "I", len(appended) - len(meanings))
+    rows = {struct.unpack_from(order + "H", entry)[0]: entry for entry in reversed(entries)}  # the first one is used
+    rows[_EXTRA_SAMPLES_TAG] = struct.pack(order + "HHI4s", _EXTRA_SAMPLES_TAG, _SHORT, len(extra), place)
+    directory = struct.pack(order + "H", len(rows)) + b"".join(rows[tag] for tag in sorted(rows)) + following
+    return appended[:4] + struct.pack(order + "I", len(appended)) + appended[8:] + directory
+
+
+def read_extra_sample(data: bytes) -> int | None:
+    """Return the meaning of the first extra sample in the first directory; None if there is no such field.
+
+    :param data: a file that passed ``check``.
+    """
+    order = _BYTE_ORDERS[data[:1]]
+    (offset,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, offset)
+    return next(iter(_read_directory(data, order, offset, count).values(_EXTRA_SAMPLES_TAG)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,31 @@ def test_a_claim_that_takes_everything_within_its_bytes_is_not_full(db: Db) -> N
     assert not claims.claim(db, "w", 8, 60, max_bytes=3000).full
 
 
+@pytest.mark.parametrize("file_size", [2000, 1000])
+def test_a_claim_is_full_while_other_stores_wait_for_its_bytes(db: Db, file_size: int) -> None:
+    """Otherwise no other worker is woken, and one of them processes the images of all stores."""
+    for store in ("a", "b", "c"):
+        commit_new_batch(db, 1, store, file_size=file_size)
+    found = [claims.claim(db, "w", 8, 60, max_bytes=1000) for _ in range(4)]
+    assert [len(claim.images) for claim in found] == [1, 1, 1, 0]
+    assert (found[0].full, found[1].full, found[3].full) == (True, True, False)
+
+
+def test_a_claim_is_full_while_an_image_that_must_be_alone_waits(db: Db) -> None:
+    commit_new_batch(db, 1, "a")
+    commit_new_batch(db, 1, "b")
+    db.images.update_many({"store_name": "b"}, {"$set": {"work.solo": True}})
+    found = [claims.claim(db, "w", 8, 60) for _ in range(2)]
+    assert [(len(claim.images), claim.full) for claim in found] == [(1, True), (1, True)]
+
+
+def test_a_claim_is_full_while_more_stores_wait_than_it_reads(db: Db) -> None:
+    for number in range(20):
+        commit_new_batch(db, 1, f"store {number:02}")
+    found = [claims.claim(db, "w", 64, 60) for _ in range(2)]
+    assert [(len(claim.images), claim.full) for claim in found] == [(16, True), (4, False)]
+
+
 def test_stores_share_the_bytes_of_a_claim(db: Db) -> None:
     commit_new_batch(db, 20, "large", file_size=4000)
     commit_new_batch(db, 20, "small", file_size=1000)

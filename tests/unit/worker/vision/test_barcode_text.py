@@ -46,6 +46,47 @@ def test_a_upc_e_matches_without_its_leading_zero(declared: str) -> None:
 
 @pytest.mark.parametrize(
     "declared",
+    [
+        "036000291452.0", "36000291452.0", "36000291452.00", "0036000291452.0", "UPC: 036000291452", "UPC-A 036000291452", "upc036000291452", "UPC 36000291452.0", "UPC#036000291452",
+        "]E00036000291452", "]E0 036000291452", "]C10100036000291452", "GTIN-14: 00036000291452", "GTIN: (01)00036000291452", "UPC-A: 0-36000-29145-2", full_width("UPC:036000291452"),
+        "barcode: 036000291452", "UPC No. 036000291452",
+    ],
+)  # fmt: skip
+def test_names_and_decimal_places_do_not_belong_to_a_number(declared: str) -> None:
+    assert check(declared, UPC) == "match"
+    assert check(declared, EAN) == "mismatch"
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        ("ISBN 978-3-16-148410-0", "9783161484100"), ("ISBN-13: 978-3-16-148410-0", "9783161484100"), ("ISBN978-3-16-148410-0", "9783161484100"), ("ISSN 9771234567003", "9771234567003"),
+        ("EAN4006381333931", EAN), ("EAN-13: 4006381333931", EAN), ("EAN13 4006381333931", EAN), ("JAN: 4901234567894", "4901234567894"), ("EAN-8 96385074", "96385074"), ("]E496385074", "96385074"),
+        ("EAN 1398765432105", "1398765432105"), ("EAN1398765432105", "1398765432105"),
+    ],
+)  # fmt: skip
+def test_the_name_of_a_number_does_not_belong_to_it(declared: str, text: str) -> None:
+    assert check(declared, text) == "match"
+
+
+@pytest.mark.parametrize("declared", ["UPC-E: 04252614", "UPC-E 4252614", "4252614.0"])
+def test_a_upc_e_can_be_declared_with_its_name(declared: str) -> None:
+    assert check(declared, "0042100005264", "UPC-E") == "match"
+    assert check("UPC-E: 04252624", "0042100005264", "UPC-E") == "mismatch"
+
+
+@pytest.mark.parametrize("declared", ["SKU 4006381333931", "EAN 4006381333924", "4006381333931.5", "EAN 4006381333931 x 2", "]E04006381333924", "ISBN", "EAN: ", "]E0"])
+def test_other_additions_are_a_mismatch(declared: str) -> None:
+    assert check(declared, EAN) == "mismatch"
+
+
+def test_names_belong_to_texts_that_are_no_numbers() -> None:
+    assert check("EAN shelf", "shelf", "Code 128") == "not_read"
+    assert check("7.0", "7", "Code 128") == "not_read"
+
+
+@pytest.mark.parametrize(
+    "declared",
     ["4006381333924", "6381333931", "40063813339310", "400638133393", "4006381333931 4006381333931", "A4006381333931", "(01)04006381333924", "(02)04006381333931", "0004006381333931", "36000291452", "\uff11", "\u1369\u136a", "\u200b", "x"],
 )  # fmt: skip
 def test_another_number_is_a_mismatch(declared: str) -> None:

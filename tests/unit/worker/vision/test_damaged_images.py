@@ -44,7 +44,7 @@ def test_every_kind_of_damage_has_an_error_code() -> None:
         b"": "empty",
         b"hello": "unsupported_format",
         whole[: len(whole) // 2]: "truncated",
-        whole[:-2]: "truncated",
+        whole[:-3]: "truncated",
         encoded(noise(), "PNG")[:-200]: "truncated",
         b"\x89PNG\r\n\x1a\n1234": "truncated",
         b"\x89PNG\r\n\x1a\n\0\0\0\0IEND\xaeB`\x82": "corrupt",

@@ -103,6 +103,13 @@ TEXTS: Final = {
     "A\u202e\u2066\u200bB\0".encode(): "AB",
     "A\u00a0B\u3000C\0".encode(): "A B C",
     b"\x80Smart\0": "Smart",
+    "大华技术".encode()[:-1]: "大华技",
+    "大华技术".encode()[:-2] + b"\0": "大华技",
+    "大".encode()[:-1] + b"\0": None,
+    "Überwachungskamer\U0001f4f7".encode()[:-1]: "Überwachungskamer",
+    "Caf\u00e9".encode("latin-1") + b"\0": "Café",
+    "\u00dcberwachungsger\u00e4t f\u00fcr das Caf\u00e9".encode("latin-1"): "Überwachungsgerät für das Café",
+    "大".encode()[:-1] + b"xyz\0": "å¤xyz",
     b"x" * 900 + b"\0": "x" * 200,
     "大".encode() * 900: "大" * 200,
     b"\0Canon": None,
@@ -112,7 +119,7 @@ TEXTS: Final = {
 
 
 @pytest.mark.parametrize(("written", "text"), TEXTS.items())
-@pytest.mark.parametrize("kind", [2, 7])
+@pytest.mark.parametrize("kind", [2, 7, 129])
 def test_a_text_reads_as_it_was_written(written: bytes, text: str | None, kind: int) -> None:
     assert imaging.decode(jpeg(build_exif({MAKE: (kind, written)})), max_pixels=MAX).exif.get("Make") == text
 
@@ -122,3 +129,25 @@ def test_exif_in_a_png_may_follow_the_pixels() -> None:
     decoded = imaging.decode(data, max_pixels=MAX)
     assert (decoded.width, decoded.exif) == (32, {"Make": "Axis"})
     assert Image.open(io.BytesIO(data)).size == IMAGE.size
+
+
+def test_a_text_of_the_type_utf_8_is_read_from_every_place() -> None:
+    """The type 129 is new in Exif 3.0."""
+    text = {MAKE: (129, "大华".encode() + b"\0"), 0x131: (129, b"OS")}
+    wanted = {"Make": "大华", "Software": "OS"}
+    rows = png_chunk(b"eXIf", build_exif(text)[6:])
+    pixels = encode_image(IMAGE, "PNG")
+    for data in (jpeg(build_exif(text, ">")), encode_image(IMAGE, "WEBP", exif=build_exif(text)[6:]), pixels[:33] + rows + pixels[33:]):
+        assert imaging.decode(data, max_pixels=MAX).exif == wanted
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_the_texts_of_an_avif_are_those_of_the_file(orientation: int) -> None:
+    """Pillow writes the EXIF data of an image that is turned anew, in ASCII."""
+    text = "大华技术".encode()
+    exif = build_exif({0x112: (3, struct.pack("<H", orientation)), MAKE: (2, b"x" * len(text) + b"\0")})[6:]
+    whole = encode_image(IMAGE, "AVIF", exif=exif)
+    assert whole.count(b"x" * len(text)) == 1
+    decoded = imaging.decode(whole.replace(b"x" * len(text), text), max_pixels=MAX)
+    assert decoded.exif == {"Make": "大华技术"}
+    assert (decoded.width, decoded.height) == ((32, 48) if orientation == 6 else (48, 32))

@@ -19,7 +19,7 @@ FORMS = build_corpus()
 WHOLES = intact_files()
 MAX_SECONDS = 2.0
 MEMORY_BYTES = 300 * 1024**2
-TRAILING_BYTES = {"tiff pages": 4, "bmp run lengths": 2}
+TRAILING_BYTES = {"jpeg": 2, "tiff pages": 4, "bmp run lengths": 2}
 """Bytes at the end of a file that do not affect its pixels, and may be missing."""
 
 several = settings(deadline=None, max_examples=40, database=None, derandomize=True)

@@ -159,7 +159,8 @@ def test_lost_pixels_still_fail() -> None:
         "restart markers in another order": restarts[: first + 1] + b"\xd3" + restarts[first + 2 :],
         "scan data of zeros": whole[: scan_data_offset(whole)] + bytes(4000) + END,
         "text behind the pixels": before_end(b"more compressed pixels")(whole),
-        "without its end marker": whole[:-2],
+        "without its end marker and its last byte": whole[:-3],
+        "progressive without its end marker": progressive[:-2],
     }
     for name, data in lost.items():
         assert (name, error_code(data) in {"truncated", "corrupt"}) == (name, True)
@@ -179,10 +180,12 @@ def test_a_progressive_jpeg_that_says_it_is_sequential_fails() -> None:
     assert error_code(progressive.replace(b"\xff\xc2", b"\xff\xc0", 1)) == "corrupt"
 
 
-def test_damage_in_a_padded_jpeg_is_noticed_as_often_as_in_the_same_one_without_padding() -> None:
+@pytest.mark.parametrize("restarts", [4, 0])
+@pytest.mark.parametrize("padding", [b"\0", b"\xaa", b"\xff\0"])
+def test_damage_in_a_padded_jpeg_is_noticed_as_often_as_in_the_same_one_without_padding(padding: bytes, restarts: int) -> None:
     """The same bit is flipped in both. Where the pixels change and libjpeg-turbo reports it, both fail."""
-    whole = encode(NIGHT, restart_marker_blocks=4)
-    padded = with_padded_restarts(whole, lambda _: bytes(2))
+    whole = encode(NIGHT, **({"restart_marker_blocks": restarts} if restarts else {}))
+    padded = with_padded_restarts(whole, lambda _: padding * 2)[:-2] + padding * 16 + END
     clean, source = read(whole), random.Random(2)
     begin, noticed, missed = scan_data_offset(whole), 0, 0
     for _ in range(300):
@@ -190,7 +193,7 @@ def test_damage_in_a_padded_jpeg_is_noticed_as_often_as_in_the_same_one_without_
         markers = sum(whole[place] == 0xFF and 0xD0 <= whole[place + 1] <= 0xD7 for place in range(begin, at))
         damaged, damaged_too = bytearray(whole), bytearray(padded)
         damaged[at] ^= bit
-        damaged_too[at + 2 * markers] ^= bit
+        damaged_too[at + 2 * len(padding) * markers] ^= bit
         if error_code(bytes(damaged)) is not None:
             noticed += 1
             missed += error_code(bytes(damaged_too)) is None and not np.array_equal(read(bytes(damaged_too)), clean)

@@ -20,9 +20,10 @@ from tests.support.service_stack import wait_until
 _SLOW_UPLOADS: Final = 200
 _SLOW_S: Final = 15.0
 _PAGE_REQUESTS: Final = 40
-_MAX_UPLOADS: Final = 512
-"""Maximal number of simultaneous uploads: ``limit_conn`` of deploy/nginx/shelfsight.conf."""
-_EXTRA_UPLOADS: Final = 8
+_MAX_UPLOADS: Final = 512 + 128
+"""Maximum number of concurrent uploads with tiny bodies: those that nginx buffers, and those that it passes on."""
+_EXTRA_UPLOADS: Final = 64
+_ENDED_OR_REFUSED: Final = {(408, "body_too_slow"), (429, "too_many_requests")}
 _LARGE_BODY_BYTES: Final = 60 * 1024 * 1024
 _SMALL_BODY_BYTES: Final = 999_990
 _MAX_PAGE_S: Final = 3.0
@@ -70,32 +71,32 @@ def test_uploads_above_the_connection_limit_are_rejected_with_429(url: str) -> N
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(contextlib.closing(begin_upload(address, 1000, b"["))) for _ in range(_MAX_UPLOADS + _EXTRA_UPLOADS)]
         problems = [read_problem(connection) for connection in wait_for_responses(connections, _EXTRA_UPLOADS)]
-    assert len(problems) == _EXTRA_UPLOADS
-    assert {(problem["status"], problem["code"]) for problem in problems} == {(429, "too_many_requests")}
+    codes = [(problem["status"], problem["code"]) for problem in problems]
+    assert len(problems) >= _EXTRA_UPLOADS
+    assert (429, "too_many_requests") in codes
+    assert set(codes) <= _ENDED_OR_REFUSED  # a web process ends some of those that are not buffered
 
 
-def test_large_uploads_that_stall_leave_space_for_others(url: str) -> None:
+def test_large_uploads_that_stall_leave_space_for_others(url: str, client: httpx.Client) -> None:
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
-        connections = [stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"["))) for _ in range(5)]
-        for connection in connections:
-            with contextlib.suppress(ConnectionError):  # rejected while it is sent
-                connection.sendall(b" " * (_LARGE_BODY_BYTES - 1))
-        problems = [read_problem(connection) for connection in wait_for_responses(connections, 3)]  # two of them fit into five eighths of 256 MB
-        assert [(problem["status"], problem["code"]) for problem in problems] == [(429, "too_many_requests")] * 3
+        for _ in range(5):  # two of them fit into five eighths of 256 MB
+            connection = stack.enter_context(contextlib.closing(begin_upload(address, _LARGE_BODY_BYTES + 1, b"[")))
+            connection.sendall(b" " * (_LARGE_BODY_BYTES - 1))
         image = draw_valid_image(random.Random(9))
         assert asyncio.run(upload_slowly(url, image, 1)) == 202
+        wait_until(lambda: client.post("/upload_image_batch", content=b"[" + b" " * _LARGE_BODY_BYTES + b"]").status_code == 422, 60, "a large upload is read")
 
 
-def test_bodies_that_exceed_the_upload_buffer_are_rejected_until_it_has_space(url: str, client: httpx.Client) -> None:
+def test_bodies_that_exceed_the_upload_buffer_are_not_buffered(url: str, client: httpx.Client) -> None:
     address = urlsplit(url)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(contextlib.closing(begin_upload(address, _SMALL_BODY_BYTES + 1, b"["))) for _ in range(300)]  # 300 MB, the upload buffer has 256 MB
         for connection in connections:
-            with contextlib.suppress(ConnectionError):  # rejected while it is sent
+            with contextlib.suppress(ConnectionError):  # refused while it is sent
                 connection.sendall(b" " * (_SMALL_BODY_BYTES - 1))
         problems = [read_problem(connection) for connection in wait_for_responses(connections, 1)]
-        assert {(problem["status"], problem["code"]) for problem in problems} == {(503, "unavailable")}
+        assert {(problem["status"], problem["code"]) for problem in problems} <= _ENDED_OR_REFUSED
         assert client.get("/image_batches").status_code == 200
     wait_until(lambda: client.post("/upload_image_batch", content=b"[" + b" " * _LARGE_BODY_BYTES + b"]").status_code == 422, 60, "the upload buffer has space again")
 

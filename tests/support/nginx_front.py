@@ -1,0 +1,84 @@
+"""Run nginx with the configuration of the containers in front of a web process on this machine."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from scripts.local import embedded_servers
+from scripts.local.installation import ROOT
+from tests.support.service_stack import wait_until
+
+NGINX: Final = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+"""The path of nginx, or None if it is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nginx:
+    """An nginx that is running."""
+
+    port: int
+    pid: int
+
+    def buffered_bytes(self) -> list[int]:
+        """Return the sizes of the files in which nginx is buffering bodies. nginx deletes their names at once."""
+        sizes = []
+        for worker in psutil.Process(self.pid).children():
+            for file in Path(f"/proc/{worker.pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if "/bodies/" in str(file.readlink()):
+                        sizes.append(file.stat().st_size)
+        return sizes
+
+
+@contextlib.contextmanager
+def run_nginx(web_port: int, **variables: str) -> Iterator[Nginx]:
+    """Run nginx until the ``with`` block ends.
+
+    Only the paths, the addresses and the user differ from the containers. The folder for bodies is not a tmpfs.
+
+    :param variables: environment variables for ``deploy/nginx/start.sh``.
+    """
+    assert NGINX is not None
+    port = embedded_servers.free_port()
+    with tempfile.TemporaryDirectory(prefix="front-") as name:  # the path is short, because it contains a socket
+        folder = Path(name)
+        (folder / "bodies").mkdir()
+        for source in (ROOT / "deploy/nginx").iterdir():
+            text = source.read_text()
+            for old, new in {
+                "/etc/shelfsight": name,
+                "/tmp/nginx-bodies": f"{name}/bodies",
+                "/tmp/nginx": f"{name}/run",
+                "listen 8080": f"listen 127.0.0.1:{port}",
+                "http://$web:5000": f"http://127.0.0.1:{web_port}",
+                "exec nginx": f"exec {NGINX}",
+                "daemon off;": "daemon off; user root;" if os.getuid() == 0 else "daemon off;",
+            }.items():
+                text = text.replace(old, new)
+            (folder / source.name).write_text(text)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(["/bin/sh", folder / "start.sh"], env=os.environ | {"PUBLIC_URL": ""} | variables, stdout=log, stderr=log)
+        try:
+            wait_until(lambda: process.poll() is not None or _listens(port), 30, "nginx listens")
+            assert process.poll() is None, (folder / "log").read_text()
+            yield Nginx(port, process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True

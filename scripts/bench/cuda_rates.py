@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
 
+import worker.vision.without_compiler  # noqa: F401 -- must be imported before torchvision
+
 import torch
 import torchvision
 from torch import Tensor, nn

@@ -79,6 +79,7 @@ def images_per_second(folder: Path, images: list[bytes], count: int, augmentatio
         stack.callback(client.close)
         _upload(client, images, _WARMUP_BATCHES)
         _wait_until(_DONE_TIMEOUT_S, lambda: _is_done(servers.db))
+        client.connect()
         accepted = _upload(client, images, count // len(images))
         _wait_until(_DONE_TIMEOUT_S, lambda: _is_done(servers.db))
         return count / (_last_finished_at(servers.db) - accepted)

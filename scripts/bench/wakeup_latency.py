@@ -39,6 +39,7 @@ def measure(servers: Servers, upload: Upload, *, idle: int, outages: int) -> lis
         idle_times = []
         for _ in range(idle):
             time.sleep(1)  # lets the machine become idle
+            client.connect()
             batch_id = client.post(upload)["batch_id"]
             idle_times.append(_seconds_to_claim(servers, worker, batch_id, time.perf_counter()))
             _wait_until_done(servers, worker, batch_id)
@@ -57,6 +58,7 @@ def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upl
     servers.redis.kill()
     shutil.rmtree(servers.redis.folder)
     servers.redis.folder.mkdir()
+    client.connect()
     batch_id = client.post(upload)["batch_id"]
     time.sleep(3)  # gives all processes time to notice the outage and to open their circuit breakers
     if _state(servers, batch_id) != "queued":

@@ -77,7 +77,7 @@ def test_the_largest_lists_need_little_memory(large: tuple[settings.Mongo, str],
     newest = "/image_batches?per_page=100&images_per_batch=1000&cursor="
     paths = {
         "small images": f"{newest}newest",
-        "large images": newest + large_id[:-1] + chr(ord(large_id[-1]) + 1),
+        "large images": f"{newest}{int(large_id, 16) + 1:032x}",
         "all images": f"/image_batches/{large_id}",
         "page of a batch": f"/batches/{large_id}",
         "start page": "/",

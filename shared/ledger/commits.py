@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
-from shared.errors import CommitUnknown, StoreAway
+from shared.errors import CommitUnknown, StoreAway, TooSlow
 from shared.ids import image_id
 from shared.ledger import idempotency
 from shared.ledger.idempotency import RequestKey, StoredResponse
@@ -91,7 +91,7 @@ def commit_batch(
     while True:
         remaining_s = until - time.monotonic()
         if remaining_s <= 0:
-            raise StoreAway("The database is busy; nothing was accepted. Retry later.", retry_after=2)
+            raise _busy()
         try:
             with pymongo.timeout(remaining_s), db.client.start_session() as session:
                 session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
@@ -107,7 +107,8 @@ def commit_batch(
         except PyMongoError as error:  # the commit was not sent, so the server rolls back
             is_conflict = isinstance(error, OperationFailure) and error.has_error_label("TransientTransactionError")
             if not is_conflict:
-                raise mongo_errors.translate(error) from error
+                translated = mongo_errors.translate(error)
+                raise (_busy() if isinstance(translated, TooSlow) else translated) from error
     return idempotency.read_response(db, request_key)
 
 
@@ -127,6 +128,10 @@ def abandon(db: Db, batch_id: str) -> bool:
                 raise
             return bool(line["state"] == "abandoned")
     return True
+
+
+def _busy() -> StoreAway:
+    return StoreAway("The database is busy; nothing was accepted. Retry later.", retry_after=2)
 
 
 class _UnknownOutcome(Exception):

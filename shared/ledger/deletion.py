@@ -4,12 +4,11 @@ First, the batch is removed from all lists, and the fences of its images are inc
 twice. Finally, its documents are deleted.
 """
 
-import pymongo
 from pymongo.client_session import ClientSession
 
-from shared.errors import NotFound, StoreAway, TooSlow
+from shared.errors import NotFound
 from shared.ledger import claims, page_index, sums, sweep_claims
-from shared.storage.mongo import Db, translate_errors
+from shared.storage.mongo import Db, deadline, translate_errors
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
@@ -49,11 +48,8 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         sums.mark_changed(db, session, batch_id)
         return True
 
-    try:
-        with translate_errors(), pymongo.timeout(deadline_s), db.client.start_session() as session:
-            found = session.with_transaction(write)
-    except TooSlow as error:  # raised when the transaction exceeds its deadline
-        raise StoreAway("The database does not respond. Retry later.", retry_after=2) from error
+    with deadline(deadline_s), db.client.start_session() as session:
+        found = session.with_transaction(write)
     if not found:
         raise NotFound("There is no such batch.")
 

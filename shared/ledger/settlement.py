@@ -8,13 +8,11 @@ are no files of lost claims, so a batch normally loses both fields in the same w
 from collections.abc import Collection, Iterator
 from typing import Final
 
-import pymongo
 from pymongo import UpdateMany
 from pymongo.read_concern import ReadConcern
 
-from shared.errors import StoreAway, TooSlow
 from shared.ledger import sweep_claims
-from shared.storage.mongo import Db, Document, linearizable, translate_errors
+from shared.storage.mongo import Db, Document, deadline, linearizable, translate_errors
 
 _LEFT_AFTER_S: Final = 10
 """A batch that has been closed for this number of seconds and still has its spool was left by its worker."""
@@ -67,11 +65,8 @@ def is_kept(db: Db, batch_id: str) -> bool:
 
     :raises StoreAway: when a majority does not confirm the result within some seconds.
     """
-    try:
-        with translate_errors(), pymongo.timeout(_KEPT_S):
-            found = linearizable(db).batches.find_one({"_id": batch_id}, {"deleting": 1})
-    except TooSlow as error:  # raised when no majority responds in time
-        raise StoreAway("The database does not respond. Retry later.", retry_after=2) from error
+    with deadline(_KEPT_S):
+        found = linearizable(db).batches.find_one({"_id": batch_id}, {"deleting": 1})
     return found is not None and "deleting" not in found
 
 

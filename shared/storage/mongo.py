@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pymongo
 from pymongo import MongoClient
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
@@ -12,6 +13,7 @@ from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
 from shared import settings
+from shared.errors import StoreAway, TooSlow
 from shared.storage import mongo_errors
 
 Document = dict[str, Any]
@@ -67,3 +69,17 @@ def translate_errors() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise mongo_errors.translate(error) from error
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Limit the time of all operations of the body together, and convert errors like ``translate_errors``.
+
+    :raises StoreAway: also when the time is over. The driver then raises the same error as for a query that is too slow,
+        but the caller's advice to a client is a different one.
+    """
+    try:
+        with translate_errors(), pymongo.timeout(seconds):
+            yield
+    except TooSlow as error:
+        raise StoreAway("The database does not respond; retry later.", retry_after=2) from error

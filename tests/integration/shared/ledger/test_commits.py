@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pymongo
 import pytest
-from pymongo.errors import PyMongoError
+from pymongo.errors import ExecutionTimeout, PyMongoError
 
 from scripts.local.temporary_servers import Mongod
 from shared import settings
@@ -179,3 +179,17 @@ def test_nothing_is_accepted_when_no_server_responds(mongo: settings.Mongo) -> N
 def test_ids_of_accepted_batches_are_found_among_others(db: Db) -> None:
     accepted, unknown = commit_new_batch(db), new_batch_id()
     assert commits.find_accepted(db, [accepted, unknown]) == {accepted}
+
+
+def test_a_commit_whose_time_is_over_is_not_called_a_slow_query(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver raises the same error as for a slow query, sometimes: when the server notices the deadline first."""
+    batch = new_batch(2)
+
+    def exceed(*_: object) -> None:
+        raise ExecutionTimeout("operation exceeded time limit", 50)
+
+    monkeypatch.setattr(commits, "_insert", exceed)
+    with pytest.raises(StoreAway, match="nothing was accepted") as refused:
+        commits.commit_batch(db, batch)
+    assert (refused.value.code, refused.value.retry_after) == ("database_unavailable", 2)
+    assert db.batches.find_one({"_id": batch.id}) is None

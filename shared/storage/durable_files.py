@@ -15,9 +15,9 @@ _IOV_MAX: Final = 512
 _OPEN_MAX: Final = 64
 """Maximum number of files that are flushed to the disk together."""
 _DIRECT_FROM: Final = 1 << 20
-_DIRECT_BYTES: Final = 8 << 20
-"""Maximum number of bytes that one call writes without the page cache. The kernel divides it into requests that the disk
-processes at the same time, so a file of 6.4 MB takes two thirds of the time of seven calls (measured)."""
+_DIRECT_BYTES: Final = 2 << 20
+"""Maximum number of bytes that one call writes without the page cache. Fewer calls take less time, because the disk
+processes the parts of a call at the same time. But a larger buffer would increase the memory of an upload (measured)."""
 _CACHED_BELOW: Final = 64 << 10
 """Size in bytes below which a file stays in the page cache. Such files, for example thumbnails, are usually requested
 soon. Most larger files are never read."""

@@ -7,6 +7,7 @@ without it. This takes a third less time than parsing the whole JSON, and less m
 
 import re
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,12 +32,15 @@ class DetachedFiles:
     files: dict[str, bytes]
 
 
-def detach_files(body: bytes, max_files: int) -> DetachedFiles | None:
+def detach_files(
+    body: bytes, max_files: int, on_file: Callable[[bytes], object] = lambda _: None
+) -> DetachedFiles | None:
     """Decode the long base64 texts that follow a key ``"file"``, and take them out of the JSON.
 
     This function does not parse the JSON, so a detached text can be another value than the file of an image. The caller
     must therefore parse the whole body if ``json`` has any error, or if not every file belongs to an image.
 
+    :param on_file: called with each file as soon as it has been decoded.
     :returns: None if there is no such text, if one of them is not plain base64 (for example because it contains escaped
         characters), or if there are more than ``max_files``.
     """
@@ -60,6 +64,7 @@ def detach_files(body: bytes, max_files: int) -> DetachedFiles | None:
             return None
         name = f"{token}-{len(files)}"
         files[name] = data
+        on_file(data)
         pieces += [body[copied:start], name.encode()]
         copied = position = end
     if not files or len(files) > max_files:

@@ -8,6 +8,7 @@ from shared.settings import Limits
 from web.http.body_limits import too_many_images
 from web.http.json_body import parse_json
 from web.http.multipart import Part
+from web.uploads.digests import FileDigests
 from web.uploads.embedded_files import DetachedFiles, detach_files
 from web.uploads.envelope import parse_envelope, unknown_fields
 from web.uploads.images import file_from_base64, parse_images
@@ -15,21 +16,23 @@ from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.schemas import ImageIn, ImageMeta
 
 
-def parse_json_upload(body: bytes, limits: Limits, *, lenient: bool) -> ParsedUpload:
+def parse_json_upload(body: bytes, limits: Limits, digests: FileDigests, *, lenient: bool) -> ParsedUpload:
     """Parse an upload that is encoded as JSON.
 
     The caller should not keep a reference to ``body``, so that its memory can be freed before the files are decoded.
 
+    :param digests: receives the files that are decoded before the JSON is parsed.
     :raises MalformedJson: when ``body`` is not valid JSON.
     :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
     :raises Invalid: when the upload has any other error.
     """
-    detached = detach_files(body, limits.max_images)
+    detached = detach_files(body, limits.max_images, digests.add)
     if detached is not None:
         upload = _parse_detached(detached, limits, lenient=lenient)
         if upload is not None:
             return upload
-        del detached  # frees the files, which are decoded once more
+        del detached
+    digests.clear()  # frees the files, which are decoded once more
     tree = parse_json(body, limits.max_values)
     del body
     upload, items, prefix = parse_envelope(tree, limits)
@@ -57,11 +60,14 @@ def _parse_detached(detached: DetachedFiles, limits: Limits, *, lenient: bool) -
     return None if files or upload.rejected else upload
 
 
-def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -> ParsedUpload:
+def parse_form_upload(
+    parts: Sequence[Part], limits: Limits, digests: FileDigests, *, lenient: bool
+) -> ParsedUpload:
     """Parse an upload that is encoded as a form.
 
     :param parts: the parts of the form: one part ``metadata``, which contains JSON without files, and one part ``file``
         for each image, in the order of the images in ``metadata``.
+    :param digests: receives the files.
     :raises MalformedJson: when ``metadata`` is not valid JSON.
     :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
     :raises Invalid: when the upload has any other error.
@@ -71,6 +77,8 @@ def parse_form_upload(parts: Sequence[Part], limits: Limits, *, lenient: bool) -
     tree = parse_json(metadata[0], limits.max_values) if metadata else None
     if len(files) > limits.max_images:
         raise too_many_images(limits.max_images)
+    for part in files:
+        digests.add(part.data)
     if not metadata:
         raise Invalid(
             "The form has no part named `metadata`; add it.",

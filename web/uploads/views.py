@@ -4,7 +4,6 @@ The request handler parses the upload, writes the spool (one file with all image
 publishes a wakeup for the workers, and responds.
 """
 
-import hashlib
 import re
 from concurrent.futures import Future
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody, open_request_body
 from web.services import Services, current_services
+from web.uploads.digests import FileDigests
 from web.uploads.fingerprint import request_fingerprint
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.parsing import parse_form_upload, parse_json_upload
@@ -29,7 +29,6 @@ from web.uploads.parsing import parse_form_upload, parse_json_upload
 blueprint = Blueprint("uploads", __name__)
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
 _ACCOUNT: Final = "open"
-_MAX_BYTES_HASHED_ALONE: Final = 1 << 20
 _DISCARD_TIMEOUT_S: Final = 10.0
 
 
@@ -38,12 +37,13 @@ def upload_image_batch() -> Response:
     """Accept a batch, or return all errors in it."""
     services = current_services()
     lenient = _is_lenient()
-    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
-        upload = _parse(services, body, lenient=lenient)
-        return _accept(services, upload, _idempotency_key(), lenient=lenient)
+    patience_s = services.settings.web.body_patience_s
+    with FileDigests(services.submit) as digests, open_request_body(services.body_budget, patience_s) as body:
+        upload = _parse(services, body, digests, lenient=lenient)
+        return _accept(services, upload, digests, _idempotency_key(), lenient=lenient)
 
 
-def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpload:
+def _parse(services: Services, body: RequestBody, digests: FileDigests, *, lenient: bool) -> ParsedUpload:
     limits = services.settings.limits
     if not (body.is_json or body.is_form):
         accepted = ["application/json", "multipart/form-data"]
@@ -54,9 +54,9 @@ def _parse(services: Services, body: RequestBody, *, lenient: bool) -> ParsedUpl
     _check_free_space(services, body.length or 0)
     # The bytes of the body are not assigned to a variable, so that they are freed as soon as they are parsed.
     if body.is_json:
-        return parse_json_upload(body.read(limits.max_body_bytes), limits, lenient=lenient)
+        return parse_json_upload(body.read(limits.max_body_bytes), limits, digests, lenient=lenient)
     parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
-    return parse_form_upload(parts, limits, lenient=lenient)
+    return parse_form_upload(parts, limits, digests, lenient=lenient)
 
 
 def _check_free_space(services: Services, upload_bytes: int) -> None:
@@ -74,13 +74,15 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
             raise
 
 
-def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenient: bool) -> Response:
+def _accept(
+    services: Services, upload: ParsedUpload, file_digests: FileDigests, key: str | None, *, lenient: bool
+) -> Response:
     batch_id = new_batch_id()
-    # Another thread writes the spool while this thread computes the hashes and MongoDB inserts the documents. The commit
+    # Another thread writes the spool while this thread completes the digests and MongoDB inserts the documents. The commit
     # waits until the spool is written. If this request repeats an accepted request, the new spool is deleted.
     spool_write = services.submit(services.blobs.write, spool_key(batch_id), [image.data for image in upload.images])
     try:
-        digests = _digests(services, upload.images)
+        digests = file_digests.compute([image.data for image in upload.images])
         request_key = None
         if key is not None:
             fingerprint = request_fingerprint(upload, digests, lenient=lenient)
@@ -108,18 +110,6 @@ def _accept(services: Services, upload: ParsedUpload, key: str | None, *, lenien
     services.wakeup_thread.notify({image.store_name for image in upload.images})
     failpoints.reach("3-rung")
     return _accepted_response(body)
-
-
-def _digests(services: Services, images: list[ValidImage]) -> list[str]:
-    """Return the SHA-256 digest of each image. If the images have more than 1 MiB in total, two threads share the work."""
-    middle = len(images) // 2 if sum(len(image.data) for image in images) > _MAX_BYTES_HASHED_ALONE else 0
-    first_half = services.submit(_hash, images[:middle]) if middle else None
-    second_half = _hash(images[middle:])
-    return first_half.result() + second_half if first_half is not None else second_half
-
-
-def _hash(images: list[ValidImage]) -> list[str]:
-    return [hashlib.sha256(image.data).hexdigest() for image in images]
 
 
 def _wait_for_spool(spool_write: Future[None], seconds: float) -> None:

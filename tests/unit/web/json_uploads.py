@@ -1,12 +1,15 @@
 """JSON uploads, valid and generated, for the tests of parsing."""
 
 import base64
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from shared.settings import Limits
+from web.uploads.digests import FileDigests
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.parsing import parse_json_upload
 
@@ -28,6 +31,14 @@ JSON = st.recursive(
 RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
+def run_now(call: Callable[[], None]) -> Future[None]:
+    """Run a call in the current thread."""
+    future: Future[None] = Future()
+    call()
+    future.set_result(None)
+    return future
+
+
 def parse(body: bytes, *, lenient: bool = False) -> ParsedUpload:
     """Parse the body of an upload within the default limits."""
-    return parse_json_upload(body, Limits(), lenient=lenient)
+    return parse_json_upload(body, Limits(), FileDigests(run_now), lenient=lenient)

@@ -6,8 +6,7 @@ import io
 from PIL import Image
 
 from scripts.bench import sample_uploads
-from shared.settings import Limits
-from web.uploads.parsing import parse_json_upload
+from tests.unit.web.json_uploads import parse
 
 
 def test_an_image_is_a_jpeg_of_about_200_kb_and_every_seed_gives_a_different_one() -> None:
@@ -23,7 +22,7 @@ def test_the_web_front_accepts_the_json_body() -> None:
     files = [sample_uploads.draw_jpeg(3), sample_uploads.draw_jpeg(4)]
     upload = sample_uploads.json_upload(files)
     assert upload.inflated == len(upload.body)
-    parsed = parse_json_upload(upload.body, Limits(), lenient=False)
+    parsed = parse(upload.body)
     assert [bytes(image.data) for image in parsed.images] == files
 
 

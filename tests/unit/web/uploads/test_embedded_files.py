@@ -29,7 +29,7 @@ def both_outcomes(body: bytes, *, lenient: bool) -> tuple[Any, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded_files, "_MIN_BYTES", 8)
         with_detached = outcome(body, lenient=lenient)
-        patch.setattr(parsing, "detach_files", lambda _body, _max: None)
+        patch.setattr(parsing, "detach_files", lambda _body, _max, _on_file: None)
         return with_detached, outcome(body, lenient=lenient)
 
 

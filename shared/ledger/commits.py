@@ -17,7 +17,7 @@ from shared.ids import image_id
 from shared.ledger import idempotency
 from shared.ledger.idempotency import RequestKey, StoredResponse
 from shared.storage import mongo_errors, schema
-from shared.storage.mongo import Db, Document, linearizable, translate_errors
+from shared.storage.mongo import Db, Document, linearizable, session_with_rollback, translate_errors
 
 _ABANDON_S: Final = 5.0
 _BATCH: Final = schema.initial_document(schema.Batch)
@@ -93,7 +93,7 @@ def commit_batch(
         if remaining_s <= 0:
             raise _busy()
         try:
-            with pymongo.timeout(remaining_s), db.client.start_session() as session:
+            with session_with_rollback(db) as session, pymongo.timeout(remaining_s):
                 session.start_transaction(ReadConcern("local"), WriteConcern("majority", j=True))
                 if request_key is None or idempotency.store_response(db, session, request_key, batch.id, response_body):
                     _insert(db, session, batch, header, documents)

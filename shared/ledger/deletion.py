@@ -8,7 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.errors import NotFound
 from shared.ledger import claims, page_index, sums, sweep_claims
-from shared.storage.mongo import Db, deadline, translate_errors
+from shared.storage.mongo import Db, deadline, session_with_rollback, translate_errors
 
 
 def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
@@ -48,7 +48,7 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         sums.mark_changed(db, session, batch_id)
         return True
 
-    with deadline(deadline_s), db.client.start_session() as session:
+    with session_with_rollback(db) as session, deadline(deadline_s):
         found = session.with_transaction(write)
     if not found:
         raise NotFound("There is no such batch.")

@@ -14,7 +14,9 @@ def count_open(db: Db, batch_ids: Sequence[str], deadline_ms: int) -> dict[str, 
     """Return the number of images in each batch by state: ``{batch id: {state: count}}``.
 
     Done images are all images without those in other states. All images are counted last, so an image that ends in
-    the meantime counts as in its earlier state, and the numbers of a batch always add up to all its images.
+    the meantime counts as in its earlier state, and the numbers of a batch always add up to all its images. An image that
+    is claimed in the meantime can be missed in both states, and then counts as done until the next call. There is no
+    snapshot for both queries, because MongoDB refuses to read from one while an index is being built.
 
     :raises TooSlow: when one of the two queries takes longer than ``deadline_ms``.
     """

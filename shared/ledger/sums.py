@@ -24,7 +24,7 @@ from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.ids import smallest_batch_id
-from shared.storage.mongo import Db, Document, translate_errors
+from shared.storage.mongo import Db, Document, session_with_rollback, translate_errors
 from shared.storage.schema import RARE_STATES
 
 T = TypeVar("T")
@@ -275,5 +275,5 @@ def _known_missing(totals: Document) -> int:
 
 
 def _run_transaction(db: Db, write: Callable[[ClientSession], T]) -> T:
-    with pymongo.timeout(_DEADLINE_S), db.client.start_session() as session:
+    with session_with_rollback(db) as session, pymongo.timeout(_DEADLINE_S):
         return session.with_transaction(write)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pymongo
 from pymongo import MongoClient
+from pymongo.client_session import ClientSession
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -20,6 +21,7 @@ Document = dict[str, Any]
 Db = Database[Document]
 
 WRITE_TIMEOUT_MS = 5000
+_ROLLBACK_S = 1.0
 
 
 def connect(mongo: settings.Mongo, *, app: str) -> Db:
@@ -83,3 +85,18 @@ def deadline(seconds: float) -> Iterator[None]:
             yield
     except TooSlow as error:
         raise StoreAway("The database does not respond; retry later.", retry_after=2) from error
+
+
+@contextmanager
+def session_with_rollback(db: Db) -> Iterator[ClientSession]:
+    """Start a session. If a transaction is still open at its end, it is rolled back, with a second of its own for this.
+
+    Enter this context before one that limits the time. When the time is over, the driver does not send a rollback, and
+    MongoDB keeps the documents of the transaction locked until its own limit for transactions.
+    """
+    session = db.client.start_session()
+    try:
+        yield session
+    finally:
+        with pymongo.timeout(_ROLLBACK_S):
+            session.end_session()

@@ -1,17 +1,19 @@
 """Which request an ``Idempotency-Key`` belongs to, in all states of its record."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
 
+from shared import settings
 from shared.errors import Gone, IdempotencyMismatch, InFlight, StoreAway
 from shared.ledger import commits, deletion, idempotency
 from shared.ledger.commits import NewBatch
 from shared.ledger.idempotency import RequestKey, StoredResponse
-from shared.storage.mongo import Db
+from shared.storage.mongo import Db, connect
 from tests.support.ledger import new_batch, utc_now, validate_documents
 
 _KEY: Final = RequestKey("open:key", "print")
@@ -188,3 +190,24 @@ def test_after_a_day_the_key_may_be_used_again(db: Db) -> None:
     assert commit(db, second, _OTHER) is None
     assert sorted(accepted(db)) == sorted([first.id, second.id])
     assert idempotency.read_response(db, _OTHER) == response_of(second)
+
+
+def test_a_request_that_took_too_long_frees_its_key_at_once(db: Db, mongo: settings.Mongo) -> None:
+    """The time of the commit is over when the transaction is rolled back.
+
+    The next request is served by another process, because a new transaction of the same session would end the old one.
+    """
+
+    def outlast(remaining_s: float) -> None:
+        time.sleep(remaining_s + 0.1)
+        raise StoreAway("the disk is slow")
+
+    with pytest.raises(StoreAway, match="slow"):
+        commits.commit_batch(
+            db, new_batch(2), request_key=_KEY, response_body={}, wait_for_spool=outlast, deadline_s=0.5
+        )
+    batch = new_batch(2)
+    other = connect(mongo, app="test")
+    with other.client:
+        assert commit(other, batch) is None
+    assert accepted(db) == [batch.id]

@@ -44,8 +44,7 @@ class FileDigests:
     def clear(self) -> None:
         """Forget all files."""
         self._waiting.clear()
-        if self._thread is not None:
-            self._thread.result()
+        self._wait()
         self._files.clear()
         self._found.clear()
 
@@ -59,8 +58,7 @@ class FileDigests:
                 self._hash(self._waiting.pop())
             except IndexError:  # the other thread has just taken the last file
                 break
-        if self._thread is not None:
-            self._thread.result()
+        self._wait()
         return [self._found[id(file)] for file in files]
 
     def __enter__(self) -> Self:
@@ -68,6 +66,11 @@ class FileDigests:
 
     def __exit__(self, *_: object) -> None:
         self._waiting.clear()
+
+    def _wait(self) -> None:
+        """Wait for the other thread. If it has not begun, because all threads are busy, nothing is left for it to do."""
+        if self._thread is not None and not self._thread.cancel():
+            self._thread.result()
 
     def _hash_first(self) -> None:
         while self._waiting:

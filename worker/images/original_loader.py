@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import time
+from typing import Final
 
 from shared import failpoints
 from shared.bootstrap import Stores
@@ -19,6 +21,7 @@ from worker.spools import originals
 from worker.spools.store_check import check_store
 
 _log = logging.getLogger("shelfsight.error")
+_CHECK_INTERVAL_S: Final = 1.0
 
 
 class OriginalLoader:
@@ -32,6 +35,7 @@ class OriginalLoader:
         """
         self._db, self._blobs, self._identity = stores.db, stores.blobs, stores.identity
         self._owner, self._leases, self._claim_end = owner, leases, claim_end
+        self._checked_at = float("-inf")
 
     def load(self, images: list[Document]) -> list[LoadedImage]:
         """Read the original of each image, and store it under its own key unless it is already stored there.
@@ -52,13 +56,19 @@ class OriginalLoader:
         failpoints.reach("5-original-kept")
         return [original for original in loaded if original.image["_id"] not in failed]
 
+    def _check_store(self) -> None:
+        """Check the whole blob store, at most once a second, because every image of a claim can be unreadable."""
+        if time.monotonic() >= self._checked_at + _CHECK_INTERVAL_S:
+            check_store(self._identity, self._blobs)
+            self._checked_at = time.monotonic()
+
     def _write(self, written: list[LoadedImage]) -> set[str]:
         """Write originals. If only some of them cannot be written, release their images and return their ids."""
         items = {original.image["_id"]: (originals.key(original.image), [original.data]) for original in written}
         try:
             self._blobs.write_many(list(items.values()))
         except StoreAway:
-            check_store(self._identity, self._blobs)
+            self._check_store()
         else:
             return set()
         failed = set()
@@ -81,7 +91,7 @@ class OriginalLoader:
             except BlobMissing:
                 continue
             except StoreAway as error:
-                check_store(self._identity, self._blobs)  # raises an error if the blob store does not work
+                self._check_store()  # raises an error if the blob store does not work
                 _log.warning("image %s cannot be read: %s at byte %d: %s", image["_id"], key, offset, describe(error.__cause__))
                 unreadable = error
                 continue

@@ -6,12 +6,9 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.support.crafted_images import (
     cut_and_closed_jpeg,
-    draw_image,
-    encode_image,
     jpeg_segments,
     scan_data_offset,
     with_jpeg_segment,
@@ -19,32 +16,10 @@ from tests.support.crafted_images import (
     with_scan_parameters,
     without_jpeg_segments,
 )
+from tests.unit.worker.vision.jpegs import END, MAX, NIGHT, PHOTO, encode, error_code, read
 from worker.vision import imaging
-from worker.vision.errors import VisionError
-from worker.vision.imaging import Rgb
 
-MAX: Final = 50_000_000
-PHOTO: Final = draw_image(size=(200, 120))
-NIGHT: Final = PHOTO.convert("L").convert("RGB")
-"""Without colour, most restart intervals end with eight zero bits, and some with a zero byte."""
-END: Final = b"\xff\xd9"
 COMMENT: Final = b"\xff\xfe\0\x0cframe 0001"
-
-
-def encode(image: Image.Image = PHOTO, **options: Any) -> bytes:
-    return encode_image(image, "JPEG", quality=90, **options)
-
-
-def read(data: bytes) -> Rgb:
-    return imaging.decode(data, max_pixels=MAX).rgb
-
-
-def error_code(data: bytes) -> str | None:
-    try:
-        read(data)
-    except VisionError as error:
-        return error.code
-    return None
 
 
 def before_end(what: bytes) -> Callable[[bytes], bytes]:

@@ -6,42 +6,19 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.support.crafted_images import (
     cut_and_closed_jpeg,
     draw_image,
-    encode_image,
     encode_split_jpeg,
     scan_data_offset,
     with_padded_restarts,
     with_padded_scans,
 )
+from tests.unit.worker.vision.jpegs import END, MAX, NIGHT, PHOTO, encode, error_code, read
 from worker.vision import imaging, jpeg_decoder
-from worker.vision.errors import VisionError
-from worker.vision.imaging import Rgb
 
-MAX: Final = 50_000_000
-PHOTO: Final = draw_image(size=(200, 120))
-NIGHT: Final = PHOTO.convert("L").convert("RGB")
-END: Final = b"\xff\xd9"
 UNIFORM: Final = [b"\xaa" * 16, b" " * 16, b"\xff\0" * 16, b"U" * 4, b"\xaa" * 5000, b"\1" * 9]
-
-
-def encode(image: Image.Image = PHOTO, **options: Any) -> bytes:
-    return encode_image(image, "JPEG", quality=90, **options)
-
-
-def read(data: bytes) -> Rgb:
-    return imaging.decode(data, max_pixels=MAX).rgb
-
-
-def error_code(data: bytes) -> str | None:
-    try:
-        read(data)
-    except VisionError as error:
-        return error.code
-    return None
 
 
 def whole_jpegs() -> Iterator[bytes]:

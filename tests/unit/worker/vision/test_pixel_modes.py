@@ -141,13 +141,12 @@ def test_usual_markers_and_values_far_from_the_others_do_not_darken_an_image(mis
     assert (clean.min(), clean.max()) == (0, 255)
 
 
-@pytest.mark.parametrize(("values", "grey"), [([0, 5000, 9999], [0, 127, 255]), ([0, 65_535, 9000], [0, 255, 35]), ([-9999, -5000, 9000], [0, 67, 255]), ([-9999, 0, 9000], [0, 0, 255])])
-def test_a_usual_marker_near_other_values_is_a_value(values: list[float], grey: list[int]) -> None:
-    assert read(float_tiff(np.array([values], np.float32)))[0, :, 0].tolist() == grey
-
-
-@pytest.mark.parametrize(("values", "grey"), [([-20, -10, 0], [0, 127, 255]), ([-20, 0, 20], [0, 127, 255]), ([-30, -20, -10], [0, 127, 255]), ([-1, -1, -1], [0, 0, 0])])
-def test_negative_values_are_stretched_from_the_smallest_to_the_largest(values: list[float], grey: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [([0, 5000, 9999], [0, 127, 255]), ([0, 65_535, 9000], [0, 255, 35]), ([-9999, -5000, 9000], [0, 67, 255]), ([-9999, 0, 9000], [0, 0, 255]),
+     ([-20, -10, 0], [0, 127, 255]), ([-20, 0, 20], [0, 127, 255]), ([-30, -20, -10], [0, 127, 255]), ([-1, -1, -1], [0, 0, 0])],
+)  # fmt: skip
+def test_values_are_stretched_from_the_smallest_to_the_largest_and_a_marker_near_others_is_a_value(values: list[float], grey: list[int]) -> None:
     assert read(float_tiff(np.array([values], np.float32)))[0, :, 0].tolist() == grey
 
 

@@ -1,7 +1,6 @@
 """Write the files of a processed group, store its results, and publish its images."""
 
 import logging
-from typing import Any
 
 from shared import failpoints
 from shared.bootstrap import Stores
@@ -10,6 +9,7 @@ from shared.ledger.results import Result
 from shared.queue.leases import Lease
 from shared.storage.blob_keys import image_prefix, variant_key
 from shared.storage.mongo import Document
+from worker.images.file_writer import Files, FileWriter
 from worker.images.stages import DetectedGroup, Fault
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.vision.detection.detect import Detector
@@ -22,23 +22,24 @@ _log = logging.getLogger("shelfsight.error")
 class GroupWriter:
     """Writes the results of groups that were claimed under one owner name."""
 
-    def __init__(self, stores: Stores, detector: Detector, owner: str, leases: LeaseKeeper) -> None:
+    def __init__(self, stores: Stores, detector: Detector, owner: str, leases: LeaseKeeper, file_writer: FileWriter) -> None:
         """Set what the results depend on.
 
         :param leases: the leases that the owner holds. Nothing is written for images whose leases are lost.
+        :param file_writer: writes the files, and releases the images whose files cannot be written now.
         """
         self._db, self._blobs = stores.db, stores.blobs
-        self._detector, self._owner, self._leases = detector, owner, leases
+        self._detector, self._owner, self._leases, self._file_writer = detector, owner, leases, file_writer
 
     def write(self, group: DetectedGroup) -> set[str]:
         """Wait until the images of a group are finished, write their files, and store their results.
 
         :returns: the ids of the images whose results were stored.
         :raises SandboxKilled: when the sandbox process was killed while it finished an image.
-        :raises StoreAway: when the blob store or MongoDB does not respond.
+        :raises StoreAway: when the whole blob store does not work, or MongoDB does not respond.
         :raises DiskFull: when there is no room for the files.
         """
-        files: list[tuple[str, list[Any]]] = []
+        files: list[tuple[Document, Files]] = []
         group_results = [_failure(image, fault) for image, fault in group.failed]
         for image, finishing in group.finishing:
             try:
@@ -49,8 +50,8 @@ class GroupWriter:
             group_results.append(self._success(image, prepared))
             if self._leases.holds(claims.LEASES.lease(image)):
                 fence = image["work"]["fence"]
-                files += [(variant_key(image["_id"], fence, name), [data]) for name, data in prepared.files.items()]
-        self._blobs.write_many(files)
+                files.append((image, [(variant_key(image["_id"], fence, name), [data]) for name, data in prepared.files.items()]))
+        self._file_writer.write(files)  # drops the leases of the images that it releases
         failpoints.reach("5-variants-written")
         held = [result for result in group_results if self._leases.holds(Lease(result.image_id, result.fence))]
         failpoints.reach("6-before-finish")

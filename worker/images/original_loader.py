@@ -2,8 +2,6 @@
 
 import hashlib
 import logging
-import time
-from typing import Final
 
 from shared import failpoints
 from shared.bootstrap import Stores
@@ -15,27 +13,26 @@ from shared.storage.blobs import BlobMissing
 from shared.storage.disk_errors import describe
 from shared.storage.mongo import Document
 from worker.images.claim_end import ClaimEnd
+from worker.images.file_writer import FileWriter
 from worker.images.stages import LoadedImage
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.spools import originals
-from worker.spools.store_check import check_store
 
 _log = logging.getLogger("shelfsight.error")
-_CHECK_INTERVAL_S: Final = 1.0
 
 
 class OriginalLoader:
     """Loads the originals of images that were claimed under one owner name."""
 
-    def __init__(self, stores: Stores, owner: str, leases: LeaseKeeper, claim_end: ClaimEnd) -> None:
+    def __init__(self, stores: Stores, owner: str, leases: LeaseKeeper, claim_end: ClaimEnd, file_writer: FileWriter) -> None:
         """Set where the originals are.
 
         :param leases: the leases that the owner holds. The lease of an image is dropped if it turns out to be lost.
-        :param claim_end: releases the images that cannot be read or stored now.
+        :param claim_end: releases the images that cannot be read now.
+        :param file_writer: stores the originals.
         """
         self._db, self._blobs, self._identity = stores.db, stores.blobs, stores.identity
-        self._owner, self._leases, self._claim_end = owner, leases, claim_end
-        self._checked_at = float("-inf")
+        self._owner, self._leases, self._claim_end, self._file_writer = owner, leases, claim_end, file_writer
 
     def load(self, images: list[Document]) -> list[LoadedImage]:
         """Read the original of each image, and store it under its own key unless it is already stored there.
@@ -50,37 +47,11 @@ class OriginalLoader:
         loaded = [original for image in images if (original := self._load(image)) is not None]
         found = [original for original in loaded if original.fault is None]
         wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
-        failed = self._write(wrong)
+        failed = self._file_writer.write((original.image, [(originals.key(original.image), [original.data])]) for original in wrong)
         for original in found:
             original.image["work"]["stored"] = True  # the image's result will record it
         failpoints.reach("5-original-kept")
         return [original for original in loaded if original.image["_id"] not in failed]
-
-    def _check_store(self) -> None:
-        """Check the whole blob store, at most once a second, because every image of a claim can be unreadable."""
-        if time.monotonic() >= self._checked_at + _CHECK_INTERVAL_S:
-            check_store(self._identity, self._blobs)
-            self._checked_at = time.monotonic()
-
-    def _write(self, written: list[LoadedImage]) -> set[str]:
-        """Write originals. If only some of them cannot be written, release their images and return their ids."""
-        items = {original.image["_id"]: (originals.key(original.image), [original.data]) for original in written}
-        try:
-            self._blobs.write_many(list(items.values()))
-        except StoreAway:
-            self._check_store()
-        else:
-            return set()
-        failed = set()
-        for original in written:
-            image_id = original.image["_id"]
-            try:
-                self._blobs.write_many([items[image_id]])
-            except StoreAway as error:
-                _log.warning("an original cannot be stored: %s: %s", items[image_id][0], describe(error.__cause__))
-                self._claim_end.release([original.image], error.code)
-                failed.add(image_id)
-        return failed
 
     def _load(self, image: Document) -> LoadedImage | None:
         """Read the original of an image. Return None if it cannot be read now, and the image has been released."""
@@ -91,7 +62,7 @@ class OriginalLoader:
             except BlobMissing:
                 continue
             except StoreAway as error:
-                self._check_store()  # raises an error if the blob store does not work
+                self._file_writer.check_store()  # raises an error if the blob store does not work
                 _log.warning("image %s cannot be read: %s at byte %d: %s", image["_id"], key, offset, describe(error.__cause__))
                 unreadable = error
                 continue

@@ -29,6 +29,7 @@ from shared.ledger import claims
 from shared.storage.mongo import Document
 from worker.images.claim_end import ClaimEnd
 from worker.images.claim_size import ClaimSize
+from worker.images.file_writer import FileWriter
 from worker.images.group_writer import GroupWriter
 from worker.images.original_loader import OriginalLoader
 from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim
@@ -68,10 +69,11 @@ class ImagePipeline:
         self._identity, self._detector, self._owner = stores.identity, detector, owner
         lease_s = stores.settings.worker.lease_s
         self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
-        self._group_writer = GroupWriter(stores, detector, owner, self._leases)
         self._settler = Settler(stores)
         self._claim_end = ClaimEnd(stores, owner, self._leases, self._settler)
-        self._loader = OriginalLoader(stores, owner, self._leases, self._claim_end)
+        file_writer = FileWriter(stores, self._claim_end)
+        self._loader = OriginalLoader(stores, owner, self._leases, self._claim_end, file_writer)
+        self._group_writer = GroupWriter(stores, detector, owner, self._leases, file_writer)
         self._claim_size = ClaimSize(self._db, least=detector.batch_size, most=stores.settings.worker.claim_size)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()

@@ -14,7 +14,7 @@ from shared.bootstrap import open_stores
 from shared.errors import StoreAway
 from shared.settings import Settings
 from shared.states import READ_ERRORS_ALLOWED, retry_delay_s
-from shared.storage.blob_keys import original_key, spool_key
+from shared.storage.blob_keys import image_prefix, original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker.running import count, run, upload
@@ -187,6 +187,29 @@ def test_an_original_that_cannot_be_stored_delays_no_other_image(
     run_at_once(pipeline, db)
     assert count(db) == {"done": 4}
     assert list((blobs_root / "tmp").iterdir()) == []
+
+
+def test_an_image_whose_augmented_images_cannot_be_written_delays_no_other_image(
+    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [image["id"] for image in upload_images(web, db, 3)["images"]]
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if target.name == "thumb.jpg" and f"/{image_prefix(ids[1])}/" in str(target):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self), None, str(target))
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        for _ in range(3):
+            run_at_once(pipeline, db)
+        assert [image["status"] for image in db.images.find().sort("_id", 1)] == ["done", "queued", "done"]
+        assert db.images.count_documents({"_id": ids[1], "work.solo": False, "work.faults": 0, "work.released_for": "blobs_unavailable"}) == 1
+    run_at_once(pipeline, db)
+    assert count(db) == {"done": 3}
+    assert list((blobs_root / "tmp").iterdir()) == []
+    validate_documents(db)
 
 
 @pytest.mark.usefixtures("without_settling")

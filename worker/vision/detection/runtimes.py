@@ -7,6 +7,7 @@ same results as torchvision alone.
 """
 
 import math
+import sys
 import warnings
 from collections import OrderedDict
 from functools import cache, partial
@@ -63,9 +64,21 @@ def _openvino_core() -> Any:
 
     :raises ImportError: OpenVINO is not installed.
     """
-    import openvino  # OpenVINO is imported on first use, and only in this module, because some machines do not have it
+    return _import_openvino().Core()
 
-    return openvino.Core()
+
+def _import_openvino() -> Any:
+    """Import OpenVINO on first use, because some machines do not have it. No other module imports it.
+
+    By default, OpenVINO sends several messages to Google Analytics for each model that it converts, each from a new
+    process, and stores an identifier in the home folder. It sends nothing if ``openvino_telemetry`` cannot be imported.
+
+    :raises ImportError: OpenVINO is not installed.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # None makes an import fail; see the import system in Python's reference
+    import openvino
+
+    return openvino
 
 
 def install(model: nn.Module, *, device: str, precision: Precision, threads: int) -> Precision:
@@ -255,8 +268,7 @@ class _OpenVinoRuntime:
     """
 
     def __init__(self, network: _Network, fixed_size: tuple[int, int] | None, precision: Precision, threads: int) -> None:
-        import openvino
-
+        openvino = _import_openvino()
         self.map_names = network.map_names
         width, height = fixed_size or (-1, -1)
         example = torch.zeros(2, *((height, width) if fixed_size else (128, 192)), 3)

@@ -84,7 +84,7 @@ def prepare(db: Db, log: Callable[[str], None]) -> None:
     """
     steps: dict[str, Callable[[], bool]] = {
         "counting the segments of the page index": lambda: page_index.maintain(db, max_chunks=_RANKS_PER_STEP) == 0,
-        "counting the segments of the ledger": lambda: sums.refresh(db, time.monotonic() + _LEDGER_STEP_S).complete,
+        "counting the segments of the ledger": lambda: _count_ledger(db),
     }
     log("creating indexes")
     create_indexes(db)
@@ -93,6 +93,12 @@ def prepare(db: Db, log: Callable[[str], None]) -> None:
         while not step():
             pass
         log(f"{name}: {time.monotonic() - started:.0f} s")
+
+
+def _count_ledger(db: Db) -> bool:
+    """Count segments of the ledger, and return whether all have been counted, also for the second time."""
+    complete = sums.refresh(db, time.monotonic() + _LEDGER_STEP_S).complete
+    return complete and db.ledger_segments.find_one({"due": True}) is None
 
 
 def _groups(batches: int) -> Iterator[dict[str, list[Document]]]:

@@ -72,10 +72,10 @@ def command(*arguments: object) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_model_learns_from_coco_resumes_after_a_kill_and_loads_from_its_folder(coco: Path, tmp_path: Path) -> None:
-    """Two minutes of training on drawings: far below a good model, and far above chance."""
+    """A minute of training on drawings: far below a good model, and far above chance."""
     out = tmp_path / "out"
     train = command(
-        "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 4, "--detect-epochs", 20, "--threads", 1, "--device", "cpu"
+        "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 4, "--detect-epochs", 12, "--threads", 1, "--device", "cpu"
     )
     with subprocess.Popen(train, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 600

@@ -161,10 +161,9 @@ def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> Non
         raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
     if not errors:
         return
-    if any(error.code == "not_supported" for error in upload.option_errors):
-        raise Invalid(
-            "This version does not support `webhook_url`; omit it.", code="not_supported", errors=errors[:MAX_ERRORS]
-        )
+    unsupported = next((error for error in upload.option_errors if error.code == "not_supported"), None)
+    if unsupported is not None:
+        raise Invalid(unsupported.detail, code="not_supported", errors=errors[:MAX_ERRORS])
     if len(errors) == 1:
         detail = errors[0].detail
     elif upload.option_errors:

@@ -54,6 +54,7 @@ def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
     ("parts", "code", "errors"),
     [
         ({"webhook_url": "http://x"}, "not_supported", [("/webhook_url", "not_supported")]),
+        ({"priority": "high"}, "not_supported", [("/priority", "not_supported")]),
         ({"detect": "false", "files": "x"}, "invalid", [("/detect", "unknown_field"), ("/files", "unknown_field")]),
         ({"metadata": ["[]", "[]"]}, "invalid", [("/metadata", "given_twice"), ("", "empty"), ("/file", "count_mismatch")]),
         ({"metadata": json.dumps([image_payload()])}, "invalid", [("/0/file", "unknown_field")]),

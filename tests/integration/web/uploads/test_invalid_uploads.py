@@ -44,6 +44,7 @@ pytestmark = pytest.mark.slow
         ({"images": [image_payload(), image_payload(file="%")]}, 422, "invalid", ["/images/1/file"]),
         ({"images": [image_payload()], "augmentations": ["swirl"]}, 422, "invalid", ["/augmentations/0"]),
         ({"images": [image_payload()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
+        ({"images": [image_payload(store_name="")], "priority": "high"}, 422, "not_supported", ["/priority", "/images/0/store_name"]),
         ([image_payload()] * 1001, 413, "too_many_images", []),
     ],
     ids=lambda value: str(value)[:24] if isinstance(value, str | bytes) else None,
@@ -77,6 +78,16 @@ def test_an_image_too_large_is_413_with_the_limit_and_is_rejected_alone_when_len
 
 def test_lenient_without_a_valid_image_is_refused(web: FlaskClient) -> None:
     assert post_batch(web, [image_payload(file="?")], Prefer="handling=lenient").status_code == 422
+
+
+@pytest.mark.parametrize("name", ["priority", "webhook_url"])
+def test_an_option_that_is_not_supported_is_named_and_refused_in_the_query_too(web: FlaskClient, db: Db, name: str) -> None:
+    for response in (post_batch(web, {"images": [image_payload()], name: "low"}), web.post(f"/upload_image_batch?{name}=low", json=[image_payload()])):
+        problem = response.get_json(force=True)
+        assert (problem["status"], problem["code"]) == (422, "not_supported")
+        assert [error["pointer"] for error in problem["errors"]] == [f"/{name}"]
+        assert f"`{name}`" in problem["detail"]
+    assert db.batches.count_documents({}) == 0
 
 
 def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:

@@ -22,7 +22,7 @@ WAIT: Final = {
 BINARY: Final = {"type": "string", "format": "binary"}
 BODY_CODES: Final = (
     "bad_request", "malformed_json", "incomplete_body", "malformed_chunks", "bad_gzip", "malformed_form", "foreign_origin", "body_too_slow",
-    "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "too_many_requests", "unavailable",
+    "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "digest_mismatch", "too_many_requests", "unavailable",
 )  # fmt: skip
 """Error codes that every operation with a request body can return."""
 

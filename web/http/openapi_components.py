@@ -27,6 +27,11 @@ BODY_CODES: Final = (
 """Error codes that every operation with a request body can return."""
 
 _EVERY_CODES: Final = ("unauthorized", "misdirected_request")
+CONTENT_DIGEST: Final = {
+    "type": "string",
+    "examples": ["sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"],
+    "description": "Digests of the body as it is sent, compressed or not (RFC 9530). Those of sha-256 and sha-512 are compared with the body.",
+}
 HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
 

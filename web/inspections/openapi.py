@@ -11,6 +11,7 @@ from web.http.error_codes import INSPECTION_CODES
 from web.http.openapi_components import (
     BINARY,
     BODY_CODES,
+    CONTENT_DIGEST,
     HTML,
     RETRY_AFTER,
     WAIT,
@@ -82,6 +83,7 @@ def _describe() -> dict[str, Any]:
             parameter("strength", {"type": "number", "minimum": 0, "maximum": 1, "default": Dream().strength}),
             parameter("wait", WAIT),
             parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+            parameter("Content-Digest", CONTENT_DIGEST, where="header"),
         ],
         "requestBody": {
             "content": {

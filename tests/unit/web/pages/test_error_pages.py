@@ -19,8 +19,9 @@ def app() -> Flask:
 
 
 def documented(path: str) -> set[str]:
+    """Return the error codes for which the path can return a page."""
     responses_of_path = openapi.document()["paths"][path]["get"]["responses"]
-    descriptions = " ".join(response["description"] for status, response in responses_of_path.items() if int(status) >= 400)
+    descriptions = " ".join(response["description"] for status, response in responses_of_path.items() if int(status) >= 400 and "text/html" in response["content"])
     return {code for code in CODES if re.search(rf"\b{code}\b", descriptions)}
 
 

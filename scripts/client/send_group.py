@@ -1,5 +1,7 @@
 """Send requests to the service, and retry them while the service is busy or unreachable."""
 
+import base64
+import hashlib
 import json
 import random
 import threading
@@ -87,9 +89,11 @@ class Sender:
         files: list[tuple[str, Any]] = [("metadata", (None, metadata, "application/json"))]
         files += [("file", (image.metadata["filename"], data, "application/octet-stream")) for image, data in images]
         headers = {"Idempotency-Key": key, "Prefer": "handling=lenient"}
+        request = self._client.build_request("POST", "/upload_image_batch", files=files, headers=headers)
+        request.headers["Content-Digest"] = _content_digest(request)
 
         def post() -> httpx.Response:
-            return self._client.post("/upload_image_batch", files=files, headers=headers)
+            return self._client.send(request)
 
         mismatch_until = 0.0
         while True:
@@ -141,7 +145,7 @@ class Sender:
             retry_after = 0.0
             try:
                 response = send()
-                if response.status_code not in _RETRIED:
+                if not _is_temporary(response):
                     return response
                 reason = _problem(response, _body(response))
                 retry_after = _retry_after(response)
@@ -174,6 +178,21 @@ def _is_loopback(url: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
+
+
+def _content_digest(request: httpx.Request) -> str:
+    """Return the value of the ``Content-Digest`` header (RFC 9530), so that the service refuses a body that was changed on its way."""
+    digest = hashlib.sha256()
+    assert isinstance(request.stream, httpx.SyncByteStream)  # noqa: S101 -- the body of a multipart request is not asynchronous
+    for piece in request.stream:  # each iteration begins at the start of the body
+        digest.update(piece)
+    return f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"
+
+
+def _is_temporary(response: httpx.Response) -> bool:
+    """Return whether the same request may succeed later, also because its body was changed on its way."""
+    is_refused = response.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    return response.status_code in _RETRIED or (is_refused and _body(response).get("code") == "digest_mismatch")
 
 
 def _body(response: httpx.Response) -> dict[str, Any]:

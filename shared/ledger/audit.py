@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.ledger import sums
-from shared.storage.mongo import Db, translate_errors
+from shared.storage.mongo import Db, deadline, translate_errors
 
-_BACKLOG_DEADLINE_MS: Final = 10_000
+_BACKLOG_DEADLINE_S: Final = 30.0
 _FAILURES_READ: Final = 10_000
 
 
@@ -39,20 +39,19 @@ def backlog(db: Db) -> Backlog:
     Only indexes are read, and only their entries for open batches and unfinished images. The cost therefore grows with
     the backlog, but not with the number of images that are kept.
 
-    :raises TooSlow: when a read takes longer than ten seconds.
+    :raises StoreAway: also when the reads take longer than 30 seconds.
     """
     open_batches = {"_id": None, "bytes": {"$sum": "$bytes"}, "oldest": {"$min": "$created_at"}}
     age = {"bytes": 1, "age": {"$subtract": ["$$NOW", "$oldest"]}}
-    with translate_errors():
+    with deadline(_BACKLOG_DEADLINE_S):
         images = sum(
             # With both states in one query, MongoDB would read each document, too.
-            db.images.count_documents({"status": state}, hint="unfinished_or_bad", maxTimeMS=_BACKLOG_DEADLINE_MS)
+            db.images.count_documents({"status": state}, hint="unfinished_or_bad")
             for state in ("queued", "processing")
         )
         batches = db.batches.aggregate(
             [{"$match": {"open": True}}, {"$group": open_batches}, {"$project": age}],
             hint="backlog",
-            maxTimeMS=_BACKLOG_DEADLINE_MS,
         )
         found = next(iter(batches), {"bytes": 0, "age": 0})
     return Backlog(images, found["bytes"], max(0.0, found["age"] / 1000))

@@ -76,3 +76,15 @@ def test_a_request_that_gunicorn_rejects_is_answered_with_a_problem_document(sta
     assert (response.status, response.headers["Content-Type"]) == (status, "application/problem+json")
     assert (body["status"], body["code"], body["request_id"]) == (status, code, response.headers["X-Request-ID"])
     assert "script" not in json.dumps(body)
+
+
+@pytest.mark.parametrize(("sent", "is_kept"), [(b"mine-1", True), (b"not valid", False)])
+def test_the_id_of_a_request_whose_headers_gunicorn_has_parsed_is_kept(stack: Stack, sent: bytes, *, is_kept: bool) -> None:
+    address = urlsplit(stack.url)
+    with socket.create_connection((address.hostname, address.port), 60) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: " + sent + b"\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n")
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        body = json.loads(response.read())
+    assert (response.status, body["request_id"]) == (400, response.headers["X-Request-ID"])
+    assert (body["request_id"] == sent.decode()) == is_kept

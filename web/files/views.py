@@ -62,8 +62,12 @@ def variant(image_id: str, variant: str) -> Response:
         raise NotFound("This file does not exist; check the URL.")
     services = current_services()
     image = queries.get_image(services.db, image_id)
-    _require_done(image)
-    if variant in AUGMENTATIONS and all(made["name"] != variant for made in image["augmentations"]):
+    is_open = ImageState(image["status"]) not in TERMINAL
+    augmentations = image["work"]["augmentations"] if is_open else [made["name"] for made in image["augmentations"]]
+    is_unknown = variant in AUGMENTATIONS and variant not in augmentations
+    if not (is_open and is_unknown):
+        _require_done(image)
+    if is_unknown:
         raise NotFound("This augmentation does not exist, because the upload did not request it.")
     return _serve_variant(services, image, variant, _IMMUTABLE if variant == THUMB else _REVALIDATE)
 

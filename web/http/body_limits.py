@@ -104,12 +104,15 @@ def read_body(stream: Readable, length: int | None, encoding: str, limit: int, r
     return body
 
 
-def too_large(limit: int) -> TooLarge:
-    """Return the error for a body with more than ``limit`` bytes."""
+def too_large(limit: int, name: str = "max_body_bytes") -> TooLarge:
+    """Return the error for a body with more than ``limit`` bytes.
+
+    :param name: the name of the limit. Only the default is among the limits that ``GET /limits`` returns.
+    """
     return TooLarge(
         f"The body is too large; send at most {limit} bytes.",
         code="body_too_large",
-        extra={"limit": "max_body_bytes", "value": limit},
+        extra={"limit": name, "value": limit},
     )
 
 

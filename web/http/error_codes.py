@@ -42,6 +42,7 @@ CODES: Final[dict[str, ErrorCode]] = {
     "misdirected_request": ErrorCode(421, "This version has no accounts, so it accepts requests only for localhost, for loopback addresses and for the host in PUBLIC_URL."),
     "invalid": ErrorCode(422, "A field or parameter is invalid. The `errors` field lists every invalid field or parameter with the reason."),
     "not_supported": ErrorCode(422, "The request has a field that this version does not support yet."),
+    "digest_mismatch": ErrorCode(422, "The bytes that arrived differ from the digest that the client sent: the body from its Content-Digest, or files from the `sha256` of their images. Send the request again."),
     "bad_cursor": ErrorCode(422, "The cursor is unknown. Start with cursor=newest."),
     "bad_idempotency_key": ErrorCode(422, "The Idempotency-Key is invalid. It must have 1 to 255 printable ASCII characters."),
     "idempotency_mismatch": ErrorCode(422, "The Idempotency-Key has already been used with a different request."),

@@ -13,6 +13,7 @@ CODES: Final = {
     "string_too_short": "blank",
     "string_too_long": "too_long",
     "too_long": "too_long",
+    "string_pattern_mismatch": "bad_value",
     "extra_forbidden": "unknown_field",
     "bad_timestamp": "bad_timestamp",
     "bad_text": "bad_text",

@@ -22,22 +22,40 @@ WAIT: Final = {
 BINARY: Final = {"type": "string", "format": "binary"}
 BODY_CODES: Final = (
     "bad_request", "malformed_json", "incomplete_body", "malformed_chunks", "bad_gzip", "malformed_form", "foreign_origin", "body_too_slow",
-    "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "too_many_requests", "unavailable",
+    "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "digest_mismatch", "too_many_requests", "unavailable",
 )  # fmt: skip
 """Error codes that every operation with a request body can return."""
 
-_EVERY_CODES: Final = ("unauthorized", "misdirected_request")
+_EVERY_CODES: Final = ("unauthorized", "misdirected_request", "uri_too_long", "headers_too_large", "internal_error")
+_SERVER_STATUSES: Final = frozenset({"414", "431"})
+"""Statuses of requests that the server refuses before they reach an operation. They are never pages."""
+CONTENT_DIGEST: Final = {
+    "type": "string",
+    "examples": ["sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"],
+    "description": "Digests of the body as it is sent, compressed or not (RFC 9530). Those of sha-256 and sha-512 are compared with the body.",
+}
+_CONDITIONS: Final = {
+    "Range": "One range of bytes. Any other value is ignored, and so is the header in a HEAD request.",
+    "If-Range": "The range is returned only if this is the ETag or the Last-Modified of the file.",
+    "If-None-Match": "The response is 304 if the file has one of these ETags.",
+    "If-Modified-Since": "The response is 304 if the file has not changed after this time.",
+    "If-Match": "The response is 412 unless the file has one of these ETags.",
+    "If-Unmodified-Since": "The response is 412 if the file has changed after this time.",
+}
 HTML: Final = {"text/html": {"schema": {"type": "string"}}}
 RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
 
 
 def or_html(responses: dict[str, Any]) -> dict[str, Any]:
     """Add HTML to the media types of error responses, because clients that prefer HTML receive an error page."""
-    return {status: response | {"content": response["content"] | HTML} for status, response in responses.items()}
+    return {
+        status: response if status in _SERVER_STATUSES else response | {"content": response["content"] | HTML}
+        for status, response in responses.items()
+    }
 
 
 def file_operation(operation_id: str, summary: str, parameters: list[dict[str, Any]], *codes: str) -> dict[str, Any]:
-    """Describe an operation that returns a file.
+    """Describe an operation that returns a file, a range of it, or nothing if a condition in the headers is not met.
 
     :param codes: error codes in addition to the error codes that every file operation has.
     """
@@ -47,7 +65,8 @@ def file_operation(operation_id: str, summary: str, parameters: list[dict[str, A
         "206": {"description": "The requested range of the file", "content": content},
         "304": {"description": "Not modified"},
     } | problem_responses("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
-    return {"operationId": operation_id, "summary": summary, "parameters": parameters, "responses": responses}
+    conditions = [parameter(name, {"type": "string", "description": text}, where="header") for name, text in _CONDITIONS.items()]
+    return {"operationId": operation_id, "summary": summary, "parameters": [*parameters, *conditions], "responses": responses}
 
 
 def simple_operation(operation_id: str, summary: str, *codes: str, media_type: str = "application/json", parameters: Any = None) -> dict[str, Any]:

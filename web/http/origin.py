@@ -36,8 +36,12 @@ def install(app: Flask, web: settings.Web) -> None:
 def refuse_foreign_pages(public_url: str) -> None:
     """Refuse a request that a browser sends from a page of another origin. A different port is a different origin, too.
 
+    A link is no such request: with a safe method, the page of another origin can send the user to this service.
+
     :raises Forbidden: when the request comes from another origin (``foreign_origin``).
     """
+    if request.method in _SAFE_METHODS and _is_link():
+        return
     site = request.headers.get("Sec-Fetch-Site")
     # Browsers send Sec-Fetch-Site only over https, and to the machine on which they run. If the header is missing, the
     # Referer header shows the origin of the page, for example for an image that a page of another site embeds.
@@ -57,6 +61,16 @@ def refuse_foreign_pages(public_url: str) -> None:
             "Pages of other sites must not send this request; send it from a page of this service.",
             code="foreign_origin",
         )
+
+
+def _is_link() -> bool:
+    """Return whether the browser is about to show the response in place of the page that sent the request.
+
+    It is not for an image, a script or a frame in the page, nor if the browser only prefetches the response.
+    """
+    headers = request.headers
+    is_shown = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return is_shown and "Sec-Purpose" not in headers
 
 
 def _host_and_port(url: str) -> tuple[str, int] | None:

@@ -8,6 +8,7 @@ from flask import request
 from web.http import body_limits
 from web.http.body_limits import BodyBudget, Readable, Reserve
 from web.http.body_stream import open_body
+from web.http.content_digest import DigestingStream, parse_content_digest
 
 
 class RequestBody:
@@ -46,12 +47,20 @@ class RequestBody:
             raise body_limits.too_large(limit)
 
     def read(self, limit: int) -> bytes:
-        """Read the whole body, and decompress it if its encoding is gzip.
+        """Read the whole body, compare it with its Content-Digest, and decompress it if its encoding is gzip.
 
+        :raises BadRequest: when the Content-Digest header is malformed.
+        :raises Invalid: when the body differs from its Content-Digest (``digest_mismatch``).
         :raises ShelfsightError: in the same cases as ``body_limits.read_body`` and ``BodyStream.read``.
         """
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
-        return body_limits.read_body(self._stream, self.length, encoding, limit, self._reserve)
+        expected = parse_content_digest(request.headers.get("Content-Digest", ""))
+        if not expected:
+            return body_limits.read_body(self._stream, self.length, encoding, limit, self._reserve)
+        stream = DigestingStream(self._stream, expected)
+        body = body_limits.read_body(stream, self.length, encoding, limit, self._reserve)
+        stream.check()
+        return body
 
 
 @contextmanager

@@ -14,6 +14,14 @@ ACCEPTED: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
 """The pattern of the request ids that clients can choose. ``deploy/nginx/shelfsight.conf`` has the same pattern."""
 
 
+def choose_request_id(client_id: str) -> str:
+    """Return the id of a request.
+
+    :param client_id: the ``X-Request-ID`` header, which is used if it is valid. It is empty if the header is missing.
+    """
+    return client_id if ACCEPTED.match(client_id) else uuid.uuid4().hex
+
+
 def install(app: Flask) -> None:
     """Give every request an id. Call this function before the other ``install`` functions, because they use the id."""
     app.before_request(_set_request_id)
@@ -21,8 +29,7 @@ def install(app: Flask) -> None:
 
 
 def _set_request_id() -> None:
-    client_id = request.headers.get("X-Request-ID", "")
-    g.request_id = client_id if ACCEPTED.match(client_id) else uuid.uuid4().hex
+    g.request_id = choose_request_id(request.headers.get("X-Request-ID", ""))
 
 
 def _add_header(response: Response) -> Response:

@@ -23,10 +23,10 @@ def base_url(public_url: str) -> str:
 
 
 def prefers_html() -> bool:
-    """Return whether the ``Accept`` header prefers HTML to JSON.
+    """Return whether the ``Accept`` header prefers HTML to JSON. The media type of problem documents counts as JSON.
 
     If the header prefers neither of them, return True for the path ``/`` and False for every other path.
     """
-    html, json = "text/html", "application/json"
-    first, second = (html, json) if request.path == "/" else (json, html)
-    return request.accept_mimetypes.best_match([first, second], first) == html
+    html, json = ["text/html"], ["application/json", "application/problem+json"]
+    offered = html + json if request.path == "/" else json + html
+    return request.accept_mimetypes.best_match(offered, offered[0]) == "text/html"

@@ -11,6 +11,7 @@ from web.http.error_codes import INSPECTION_CODES
 from web.http.openapi_components import (
     BINARY,
     BODY_CODES,
+    CONTENT_DIGEST,
     HTML,
     RETRY_AFTER,
     WAIT,
@@ -28,7 +29,7 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (ImageByUrl, AugmentedImage, ImageD
 URL: Final = {"type": "string", "format": "uri", "description": "An http or https URL whose host has a public address"}
 _INSPECTION_LOCATION: Final = {"Location": {"description": "URL of the inspection", "schema": {"type": "string"}}}
 OPERATION_CODES: Final = (
-    *INSPECTION_CODES, "not_found", "invalid", "too_many_requests", "internal_error",
+    *INSPECTION_CODES, "not_found", "invalid", "too_many_requests",
     "unavailable", "database_unavailable", "blobs_unavailable", "disk_full",
 )  # fmt: skip
 """Error codes that every operation that inspects an image can return, including the codes of failed inspections."""
@@ -82,6 +83,7 @@ def _describe() -> dict[str, Any]:
             parameter("strength", {"type": "number", "minimum": 0, "maximum": 1, "default": Dream().strength}),
             parameter("wait", WAIT),
             parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+            parameter("Content-Digest", CONTENT_DIGEST, where="header"),
         ],
         "requestBody": {
             "content": {

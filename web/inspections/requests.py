@@ -19,6 +19,7 @@ from shared.media_types import sniff
 from shared.settings import Settings
 from shared.variants import DREAM, DREAM_LAYERS
 from web.http import query
+from web.http.body_limits import too_large
 from web.http.field_errors import field_errors
 from web.http.json_body import parse_json
 from web.http.multipart import parse_form
@@ -170,7 +171,10 @@ def _read_body(settings: Settings, body: RequestBody) -> tuple[dict[str, Any], b
         return {}, None
     limit = settings.inspect.max_source_bytes
     if body.is_json:
-        text = body.read(_MAX_JSON_BYTES)
+        try:
+            text = body.read(_MAX_JSON_BYTES)
+        except TooLarge:
+            raise too_large(_MAX_JSON_BYTES, "max_json_bytes") from None
         return (_fields(parse_json(text, settings.limits.max_values)) if text else {}), None
     if not (body.is_form or body.media_type.startswith("image/") or body.media_type == "application/octet-stream"):
         raise UnsupportedMedia(

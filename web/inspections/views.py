@@ -51,7 +51,7 @@ def describe() -> Response:
 def augment() -> Response:
     """Return an image and its augmentations (``GET /?url=``) as a page, or as JSON if the client prefers JSON."""
     services = current_services()
-    # An <img> element in a page of another origin must not cause this service to fetch a URL.
+    # An <img> element in a page of another origin must not cause this service to fetch a URL. A link may.
     origin.refuse_foreign_pages(services.settings.web.public_url)
     key = _cache_key(
         request.full_path, _view()

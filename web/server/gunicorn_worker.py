@@ -8,7 +8,6 @@ have arrived, and registers all waits for clients at ``web.http.slow_clients``, 
 import http
 import socket
 import threading
-import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, Final
@@ -21,6 +20,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from web.http.error_codes import CODES
 from web.http.problems import INTERNAL_ERROR_DETAIL, MEDIA_TYPE, document
+from web.http.request_id import choose_request_id
 from web.http.slow_clients import SLOW_CLIENTS, ClientWait, Wait
 
 _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
@@ -113,11 +113,14 @@ class Worker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_error(self, req: Any, client: socket.socket, addr: tuple[str, int] | None, exc: Exception) -> None:
         """Answer a request that never reached the application.
 
-        The response contains the path of the request as ``instance``, but no other part of the request.
+        The response contains the path of the request as ``instance``, and its id if all its headers were parsed, but no
+        other part of the request.
         """
         _, code, detail = next(refusal for refusal in _REFUSALS if isinstance(exc, refusal[0]))
         status = CODES[code].status
-        request_id = uuid.uuid4().hex
+        # For an error in a header, gunicorn passes no request, but the error has it.
+        headers = dict(getattr(req or getattr(exc, "req", None), "headers", None) or ())
+        request_id = choose_request_id(headers.get("X-REQUEST-ID", ""))
         self.log.warning(
             "%s from %s: %s", code, addr[0] if addr else "?", request_id, exc_info=exc if status >= 500 else None
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -14,6 +14,9 @@ from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS, pointer
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.schemas import Envelope
+
+_NOT_SUPPORTED: Final = frozenset({"webhook_url", "priority"})
+"""Options that later versions support. Until then, they are refused with a code of their own."""
 
 
 def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], str]:
@@ -47,11 +50,16 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
 def unknown_fields(names: Iterable[str]) -> list[FieldError]:
     """Return an error for each field in ``names``. The service does not know these fields and would otherwise ignore them."""
     return [
-        FieldError("/webhook_url", "not_supported", "This version does not support `webhook_url`; omit it.")
-        if name == "webhook_url"
+        FieldError(pointer(name), "not_supported", f"This version does not support `{name}`; omit it.")
+        if name in _NOT_SUPPORTED
         else FieldError(pointer(name), "unknown_field", "This field is unknown; omit it.")
         for name in islice(names, MAX_ERRORS)
     ]
+
+
+def unsupported_options(names: Iterable[str]) -> list[FieldError]:
+    """Return an error for each of ``names`` that is an option of later versions (``not_supported``)."""
+    return unknown_fields(name for name in names if name in _NOT_SUPPORTED)
 
 
 def _read_options(upload: ParsedUpload, options: dict[str, Any]) -> None:

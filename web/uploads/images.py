@@ -15,6 +15,7 @@ from shared.media_types import SIGNATURES, sniff
 from shared.settings import Limits
 from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS
+from web.uploads.digests import FileDigests
 from web.uploads.fingerprint import rejected_image_digest
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
@@ -36,6 +37,7 @@ def parse_images(
     prefix: str,
     model: type[ImageMeta],
     read_file: ReadFile,
+    digests: FileDigests,
     limits: Limits,
     *,
     lenient: bool,
@@ -47,6 +49,7 @@ def parse_images(
     :param items: the JSON of the images. Each entry is replaced with None when it has been read, which frees the text of
         its file.
     :param prefix: the JSON Pointer of ``items``.
+    :param digests: computes the digests of the files whose images have the field ``sha256``, unless it already has.
     :param lenient: whether invalid images are rejected separately, instead of refusing the whole upload.
     :raises TooLarge: when an image has too many bytes and ``lenient`` is False (``image_too_large``).
     :raises Invalid: when an image is invalid and ``lenient`` is False, when no image is valid, or when ``upload`` has
@@ -54,7 +57,7 @@ def parse_images(
     """
     for index, item in enumerate(items):
         text = item.get("file") if lenient and isinstance(item, dict) else None
-        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, limits)
+        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, digests, limits)
         items[index] = None
         if image is not None:
             upload.images.append(image)
@@ -97,7 +100,13 @@ def file_from_base64(_index: int, item: dict[str, Any]) -> bytes | FieldError:
 
 
 def _parse_image(
-    index: int, item: Any, prefix: str, model: type[ImageMeta], read_file: ReadFile, limits: Limits
+    index: int,
+    item: Any,
+    prefix: str,
+    model: type[ImageMeta],
+    read_file: ReadFile,
+    digests: FileDigests,
+    limits: Limits,
 ) -> tuple[ValidImage | None, list[FieldError]]:
     if not isinstance(item, dict):
         return None, [FieldError(prefix, "wrong_type", "The image is not an object; send a JSON object.")]
@@ -113,6 +122,10 @@ def _parse_image(
     except ValidationError as error:
         meta = None
         errors += field_errors(error, prefix, skip=("/file",))  # read_file has already reported errors of the file
+    # The field is removed, because it is not part of the request that an Idempotency-Key identifies. The file is.
+    sha256 = item.pop("sha256", None)
+    if isinstance(data, bytes) and isinstance(sha256, str) and all(error.pointer != f"{prefix}/sha256" for error in errors):
+        errors += _compare_digest(data, sha256, f"{prefix}/sha256", digests)
     extra = extra_fields(item)
     extra_problem = check_extra(extra)
     if extra_problem is not None:
@@ -152,6 +165,15 @@ def _check_file(data: bytes, limits: Limits) -> tuple[str, tuple[str, str] | Non
     return SIGNATURES[signature], None
 
 
+def _compare_digest(data: bytes, expected: str, pointer: str, digests: FileDigests) -> list[FieldError]:
+    """Return an error with this pointer if the digest of a file is not the expected one, which is in hexadecimal."""
+    (digest,) = digests.compute([data])
+    if digest == expected.lower():
+        return []
+    detail = f"The file has the SHA-256 digest {digest}, so it was changed on its way, or this digest is that of another file; send the image again."
+    return [FieldError(pointer, "digest_mismatch", detail)]
+
+
 def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> None:
     errors = upload.option_errors + [error for image_errors in upload.rejected.values() for error in image_errors]
     too_large = [error for error in errors if error.code == "image_too_large"]
@@ -161,14 +183,14 @@ def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> Non
         raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
     if not errors:
         return
-    if any(error.code == "not_supported" for error in upload.option_errors):
-        raise Invalid(
-            "This version does not support `webhook_url`; omit it.", code="not_supported", errors=errors[:MAX_ERRORS]
-        )
+    unsupported = next((error for error in upload.option_errors if error.code == "not_supported"), None)
+    if unsupported is not None:
+        raise Invalid(unsupported.detail, code="not_supported", errors=errors[:MAX_ERRORS])
+    code = "digest_mismatch" if all(error.code == "digest_mismatch" for error in errors) else None
     if len(errors) == 1:
         detail = errors[0].detail
     elif upload.option_errors:
         detail = "The request has invalid fields; see the `errors` field."
     else:
         detail = f"{len(upload.rejected)} of {upload.total} images are invalid; see the `errors` field."
-    raise Invalid(detail, errors=errors[:MAX_ERRORS])
+    raise Invalid(detail, code=code, errors=errors[:MAX_ERRORS])

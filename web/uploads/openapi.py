@@ -5,7 +5,15 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from shared.variants import THUMB
-from web.http.openapi_components import BINARY, BODY_CODES, json_content, parameter, problem_responses, ref
+from web.http.openapi_components import (
+    BINARY,
+    BODY_CODES,
+    CONTENT_DIGEST,
+    json_content,
+    parameter,
+    problem_responses,
+    ref,
+)
 from web.uploads import schemas
 from web.uploads.response_schemas import Accepted
 
@@ -49,6 +57,7 @@ def _upload() -> dict[str, Any]:
             parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
             parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
             parameter("Content-Encoding", {"type": "string", "enum": ["gzip", "identity"]}, where="header"),
+            parameter("Content-Digest", CONTENT_DIGEST, where="header"),
         ],
         "requestBody": {
             "required": True,

@@ -28,7 +28,7 @@ def parse_json_upload(body: bytes, limits: Limits, digests: FileDigests, *, leni
     """
     detached = detach_files(body, limits.max_images, digests.add)
     if detached is not None:
-        upload = _parse_detached(detached, limits, lenient=lenient)
+        upload = _parse_detached(detached, digests, limits, lenient=lenient)
         if upload is not None:
             return upload
         del detached
@@ -37,10 +37,12 @@ def parse_json_upload(body: bytes, limits: Limits, digests: FileDigests, *, leni
     del body
     upload, items, prefix = parse_envelope(tree, limits)
     del tree
-    return parse_images(upload, items, prefix, ImageIn, file_from_base64, limits, lenient=lenient)
+    return parse_images(upload, items, prefix, ImageIn, file_from_base64, digests, limits, lenient=lenient)
 
 
-def _parse_detached(detached: DetachedFiles, limits: Limits, *, lenient: bool) -> ParsedUpload | None:
+def _parse_detached(
+    detached: DetachedFiles, digests: FileDigests, limits: Limits, *, lenient: bool
+) -> ParsedUpload | None:
     """Parse an upload whose files were detached. If it has any error, return None, because only the whole body shows it."""
     files = detached.files
 
@@ -54,7 +56,7 @@ def _parse_detached(detached: DetachedFiles, limits: Limits, *, lenient: bool) -
 
     try:
         upload, items, prefix = parse_envelope(parse_json(detached.json, limits.max_values), limits)
-        parse_images(upload, items, prefix, ImageIn, read_file, limits, lenient=lenient)
+        parse_images(upload, items, prefix, ImageIn, read_file, digests, limits, lenient=lenient)
     except ShelfsightError:
         return None
     return None if files or upload.rejected else upload
@@ -106,4 +108,4 @@ def parse_form_upload(
             item["filename"] = part.filename[-255:]
         return part.data
 
-    return parse_images(upload, items, prefix, ImageMeta, file_from_part, limits, lenient=lenient)
+    return parse_images(upload, items, prefix, ImageMeta, file_from_part, digests, limits, lenient=lenient)

@@ -37,6 +37,11 @@ Barcode = Annotated[
 Filename = Annotated[
     str, StringConstraints(strict=True, strip_whitespace=True, max_length=255), AfterValidator(_without_nul)
 ]
+Sha256 = Annotated[
+    str,
+    StringConstraints(strict=True, pattern="^[0-9A-Fa-f]{64}$"),
+    Field(description="SHA-256 digest of the decoded file, which is compared with the file"),
+]
 Timestamp = Annotated[
     datetime,
     BeforeValidator(parse_timestamp, json_schema_input_type=str | float),
@@ -54,6 +59,7 @@ class ImageMeta(BaseModel):
     camera_id: Annotated[Name, BeforeValidator(_int_as_text, json_schema_input_type=Name | int)]
     barcode: Barcode | None = None
     filename: Filename | None = None
+    sha256: Sha256 | None = None
 
 
 class ImageIn(ImageMeta):

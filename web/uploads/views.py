@@ -22,6 +22,7 @@ from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody, open_request_body
 from web.services import Services, current_services
 from web.uploads.digests import FileDigests
+from web.uploads.envelope import unsupported_options
 from web.uploads.fingerprint import request_fingerprint
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.parsing import parse_form_upload, parse_json_upload
@@ -40,6 +41,7 @@ def upload_image_batch() -> Response:
     patience_s = services.settings.web.body_patience_s
     with FileDigests(services.submit) as digests, open_request_body(services.body_budget, patience_s) as body:
         upload = _parse(services, body, digests, lenient=lenient)
+        _refuse_unsupported_options()
         return _accept(services, upload, digests, _idempotency_key(), lenient=lenient)
 
 
@@ -57,6 +59,13 @@ def _parse(services: Services, body: RequestBody, digests: FileDigests, *, lenie
         return parse_json_upload(body.read(limits.max_body_bytes), limits, digests, lenient=lenient)
     parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
     return parse_form_upload(parts, limits, digests, lenient=lenient)
+
+
+def _refuse_unsupported_options() -> None:
+    """Refuse an option in the query that this version does not support yet, because it would have no effect."""
+    errors = unsupported_options(request.args)
+    if errors:
+        raise Invalid(errors[0].detail, code="not_supported", errors=errors)
 
 
 def _check_free_space(services: Services, upload_bytes: int) -> None:

@@ -135,10 +135,11 @@ def test_conditions_compare_the_time_and_the_tag(
 
 def test_a_file_that_is_not_made_yet_is_pending_and_an_unknown_one_is_not_found(web: FlaskClient) -> None:
     image = post_batch(web, [image_payload(make_image(1, kind="PNG"))]).get_json()["images"][0]["id"]
+    plain = post_batch(web, {"images": [image_payload()], "augmentations": ["rotate"]}).get_json()["images"][0]["id"]
     assert web.get(f"/uploads/{image}.png").status_code == 200
-    for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg"):
+    for path in (f"/uploads/{image}.jpg", f"/uploads/{image}/thumb.jpg", f"/uploads/{image}/rotate.jpg", f"/uploads/{plain}/rotate.jpg", f"/uploads/{plain}/boxes.jpg"):
         response = web.get(path)
         assert (response.status_code, response.get_json(force=True)["code"]) == (404, "image_pending")
         assert response.headers["Retry-After"]
-    for path in (f"/uploads/{image}.gif", f"/uploads/{image}/nope.jpg", "/uploads/x.jpg", f"/uploads/{'0' * 36}.jpg"):
+    for path in (f"/uploads/{image}.gif", f"/uploads/{plain}/noise.jpg", f"/uploads/{image}/nope.jpg", "/uploads/x.jpg", f"/uploads/{'0' * 36}.jpg"):
         assert web.get(path).get_json(force=True)["code"] == "not_found"

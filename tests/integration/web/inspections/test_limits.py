@@ -89,6 +89,27 @@ def test_an_image_in_a_foreign_page_causes_no_fetch_with_or_without_sec_fetch_si
     assert web.get(AUGMENT, headers={"Accept": "application/json", "Referer": "http://localhost/"}).status_code == 202
 
 
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+def test_a_link_in_a_foreign_page_is_followed(web: FlaskClient) -> None:
+    for sent in (LINK, LINK | {"Referer": "https://elsewhere.example/"}, LINK | {"Sec-Fetch-Site": "same-site"}):
+        assert web.get(AUGMENT, headers=BROWSER | sent).status_code == 202
+
+
+@pytest.mark.parametrize(
+    "other", [{"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, {"Sec-Fetch-Mode": "cors"}, {"Sec-Fetch-Dest": "iframe"}, {"Sec-Purpose": "prefetch"}]
+)
+def test_what_a_foreign_page_embeds_or_prefetches_causes_no_fetch(web: FlaskClient, db: Db, other: dict[str, str]) -> None:
+    assert web.get(AUGMENT, headers=BROWSER | LINK | other).status_code == 403
+    assert db.inspections.count_documents({}) == 0
+
+
+def test_a_form_in_a_foreign_page_is_refused_although_it_is_a_navigation(web: FlaskClient, db: Db) -> None:
+    assert code(web.post(DESCRIBE, headers=LINK)) == "foreign_origin"
+    assert db.inspections.count_documents({}) == 0
+
+
 def test_a_post_is_never_answered_with_a_page(web: FlaskClient) -> None:
     response = web.post("/img?ftp://example.org/a.jpg", headers=BROWSER)
     assert (response.status_code, response.mimetype, code(response)) == (422, "application/problem+json", "bad_url")

@@ -76,6 +76,8 @@ def test_a_refused_request_has_a_page_too(web: FlaskClient, db: Db, query: str, 
     assert (page.status_code, page.mimetype) == (422, "text/html")
     assert ERROR_PAGES[expected].title in page.text
     assert code(web.get(f"/?{query}", headers=JSON)) == expected
+    problem = web.get(f"/?{query}", headers={"Accept": "application/problem+json"})
+    assert (problem.mimetype, code(problem)) == ("application/problem+json", expected)
     assert db.inspections.count_documents({}) == 0
 
 

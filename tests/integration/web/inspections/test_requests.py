@@ -59,6 +59,8 @@ def test_a_body_that_is_too_large_or_not_an_image_is_refused(web: FlaskClient, d
         assert {name: response.get_json(force=True)[name] for name in ("code", "limit", "value")} == {
             "code": "source_too_large", "limit": "max_source_bytes", "value": 100_000,
         }  # fmt: skip
+    problem = web.post("/img", data=bytes(70_000), content_type="application/json").get_json(force=True)
+    assert (problem["status"], problem["limit"], problem["value"]) == (413, "max_json_bytes", 65_536)
     for data in (b"no picture", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"GIF"):
         assert code(web.post("/img", data=data, content_type="image/jpeg")) == "not_an_image"
     assert code(web.post("/img", data={"file": (io.BytesIO(b""), "a.jpg")})) == "not_an_image"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from pymongo.collection import Collection
+from pymongo.errors import ExecutionTimeout
 
 from shared import settings
 from shared.errors import DiskFull, StoreAway
@@ -95,6 +97,18 @@ def test_the_last_backlog_remains_while_the_database_is_unavailable(web: FlaskCl
     assert away.wait(60)
     assert backlog.get().images == 2
     assert "shelfsight_backlog_images 2.0" in web.get("/metrics").get_data(as_text=True)
+
+
+def test_a_backlog_that_takes_too_long_to_measure_is_not_called_a_slow_query(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exceed(*_: object, **__: object) -> None:
+        raise ExecutionTimeout("operation exceeded time limit", 50)
+
+    monkeypatch.setattr(Collection, "count_documents", exceed)
+    for response in (post_batch(web, [image_payload()]), web.get("/metrics")):
+        problem = response.get_json(force=True)
+        assert (response.status_code, problem["code"]) == (503, "database_unavailable")
+        assert "cursor" not in problem["detail"]
+        assert response.headers["Retry-After"]
 
 
 def test_readyz_reports_what_is_missing(web: FlaskClient) -> None:

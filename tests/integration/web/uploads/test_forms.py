@@ -1,11 +1,13 @@
 """Uploads as multipart/form-data."""
 
+import hashlib
 import io
 import json
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from shared.storage.mongo import Db
 from tests.support.web_client import image_payload, make_image, post_batch
@@ -50,10 +52,25 @@ def test_a_part_needs_no_file_name(web: FlaskClient, db: Db) -> None:
     assert db.images.find_one({})["file_size"] == len(make_image())  # type: ignore[index]
 
 
+def test_the_metadata_of_a_form_can_have_digests(web: FlaskClient, db: Db) -> None:
+    metadata = {name: value for name, value in image_payload().items() if name != "file"}
+    digests = [hashlib.sha256(make_image(seed)).hexdigest() for seed in (1, 2)]
+
+    def post(*sent: str) -> TestResponse:
+        files = [(io.BytesIO(make_image(seed)), f"{seed}.jpg") for seed in (1, 2)]
+        return web.post("/upload_image_batch", data={"metadata": json.dumps([metadata | {"sha256": digest} for digest in sent]), "file": files})
+
+    assert post(*digests).status_code == 202
+    assert {(image["sha256"], len(image["extra"])) for image in db.images.find()} == {(digest, 0) for digest in digests}
+    problem = post(digests[0], digests[0]).get_json(force=True)
+    assert (problem["status"], problem["code"], problem["errors"][0]["pointer"]) == (422, "digest_mismatch", "/1/sha256")
+
+
 @pytest.mark.parametrize(
     ("parts", "code", "errors"),
     [
         ({"webhook_url": "http://x"}, "not_supported", [("/webhook_url", "not_supported")]),
+        ({"priority": "high"}, "not_supported", [("/priority", "not_supported")]),
         ({"detect": "false", "files": "x"}, "invalid", [("/detect", "unknown_field"), ("/files", "unknown_field")]),
         ({"metadata": ["[]", "[]"]}, "invalid", [("/metadata", "given_twice"), ("", "empty"), ("/file", "count_mismatch")]),
         ({"metadata": json.dumps([image_payload()])}, "invalid", [("/0/file", "unknown_field")]),

@@ -1,6 +1,8 @@
 """Which uploads are refused, with which errors, and what a lenient client gets."""
 
+import base64
 import gzip
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -43,6 +45,11 @@ pytestmark = pytest.mark.slow
         ([image_payload(big=2**70)], 422, "invalid", ["/0/extra"]),
         ({"images": [image_payload(), image_payload(file="%")]}, 422, "invalid", ["/images/1/file"]),
         ({"images": [image_payload()], "augmentations": ["swirl"]}, 422, "invalid", ["/augmentations/0"]),
+        ([image_payload(sha256="0" * 63)], 422, "invalid", ["/0/sha256"]),
+        ([image_payload(sha256=5, timestamp="x")], 422, "invalid", ["/0/timestamp", "/0/sha256"]),
+        ([image_payload(), image_payload(sha256="0" * 64)], 422, "digest_mismatch", ["/1/sha256"]),
+        ([image_payload(sha256="0" * 64, store_name="")], 422, "invalid", ["/0/store_name", "/0/sha256"]),
+        ({"images": [image_payload(sha256="0" * 64)], "priority": "high"}, 422, "not_supported", ["/priority", "/images/0/sha256"]),
         ({"images": [image_payload()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
         ([image_payload()] * 1001, 413, "too_many_images", []),
     ],
@@ -77,6 +84,36 @@ def test_an_image_too_large_is_413_with_the_limit_and_is_rejected_alone_when_len
 
 def test_lenient_without_a_valid_image_is_refused(web: FlaskClient) -> None:
     assert post_batch(web, [image_payload(file="?")], Prefer="handling=lenient").status_code == 422
+
+
+def test_a_digest_is_compared_with_the_file_and_not_stored(web: FlaskClient, db: Db) -> None:
+    data = make_image(2, (640, 480))
+    digest = hashlib.sha256(data).hexdigest()
+    lower, upper = (image_payload(data, sha256=text) for text in (digest, digest.upper()))
+    assert post_batch(web, [lower, upper, image_payload(data, sha256=None)]).status_code == 202
+    wrapped = lower | {"file": base64.encodebytes(data).decode()}
+    assert post_batch(web, [wrapped]).status_code == 202
+    assert [(image["sha256"], image["extra"]) for image in db.images.find()] == [(digest, {})] * 4
+
+
+def test_a_damaged_image_is_rejected_alone_when_lenient(web: FlaskClient) -> None:
+    good, damaged = (make_image(seed, (640, 480)) for seed in (2, 3))
+    digest = hashlib.sha256(good).hexdigest()
+    response = post_batch(web, [image_payload(damaged, sha256=digest), image_payload(good, sha256=digest)], Prefer="handling=lenient")
+    rejected, accepted = response.get_json()["images"]
+    assert (rejected["status"], accepted["status"]) == ("rejected", "queued")
+    assert [(error["pointer"], error["code"]) for error in rejected["errors"]] == [("/0/sha256", "digest_mismatch")]
+    assert hashlib.sha256(damaged).hexdigest() in rejected["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize("name", ["priority", "webhook_url"])
+def test_an_option_that_is_not_supported_is_named_and_refused_in_the_query_too(web: FlaskClient, db: Db, name: str) -> None:
+    for response in (post_batch(web, {"images": [image_payload()], name: "low"}), web.post(f"/upload_image_batch?{name}=low", json=[image_payload()])):
+        problem = response.get_json(force=True)
+        assert (problem["status"], problem["code"]) == (422, "not_supported")
+        assert [error["pointer"] for error in problem["errors"]] == [f"/{name}"]
+        assert f"`{name}`" in problem["detail"]
+    assert db.batches.count_documents({}) == 0
 
 
 def test_a_body_too_large_is_413_inflated_or_not(db: Db, mongo: settings.Mongo, blobs_root: Path) -> None:

@@ -1,5 +1,6 @@
 """A service on loopback that handles Idempotency-Keys as the API does; a test can script it to delay, refuse or drop requests."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -25,6 +26,8 @@ class Request:
     names: list[str]
     metadata: list[dict[str, Any]]
     at: float
+    is_intact: bool
+    """Whether the body is that of its Content-Digest."""
 
 
 @dataclass
@@ -114,7 +117,9 @@ class Handler(BaseHTTPRequestHandler):
         _, form, parts = parse_form_data(environ, silent=False)
         uploaded = parts.getlist("file")
         files = [part.read() for part in uploaded]
-        request = Request(self.headers["Idempotency-Key"], [str(part.filename) for part in uploaded], json.loads(form["metadata"]), time.monotonic())
+        is_intact = self.headers["Content-Digest"] == f"sha-256=:{base64.b64encode(hashlib.sha256(body).digest()).decode()}:"
+        names = [str(part.filename) for part in uploaded]
+        request = Request(self.headers["Idempotency-Key"], names, json.loads(form["metadata"]), time.monotonic(), is_intact)
         for part in uploaded:
             part.close()
         with self.server.lock:

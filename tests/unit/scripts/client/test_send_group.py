@@ -22,10 +22,10 @@ def open_sender(service: ScriptedService, retry_for: float = 20, settled: float 
 
 
 def test_a_request_to_a_busy_failing_or_disconnecting_service_is_retried_with_the_same_key(service: ScriptedService) -> None:
-    service.script = [Reply(429), Reply(None), Reply(408, "body_too_slow"), None]
+    service.script = [Reply(429), Reply(None), Reply(408, "body_too_slow"), Reply(422, "digest_mismatch"), None]
     with open_sender(service) as sender:
         assert sender.send("key-1", [IMAGE])["http"] == 202
-    assert [request.key for request in service.requests] == ["key-1"] * 4
+    assert [(request.key, request.is_intact) for request in service.requests] == [("key-1", True)] * 5
     assert service.stored == ["a.jpg"]
 
 

@@ -6,8 +6,9 @@ from typing import Any
 from web.http.error_codes import CODES
 from web.openapi import document as openapi
 
-SERVER_CODES = {"method_not_allowed", "uri_too_long", "headers_too_large", "no_answer"}
-"""Returned before a request reaches an operation."""
+UNLISTED = {"method_not_allowed", "no_answer"}
+"""Returned for a method that no operation has, and by nginx alone."""
+EVERYWHERE = {"unauthorized", "misdirected_request", "uri_too_long", "headers_too_large", "internal_error"}
 
 
 def codes(operation: dict[str, Any]) -> set[str]:
@@ -19,17 +20,35 @@ def codes(operation: dict[str, Any]) -> set[str]:
 
 def test_an_operation_lists_the_codes_that_it_can_return() -> None:
     paths = openapi.document()["paths"]
-    reading = {"unauthorized", "misdirected_request", "invalid", "not_found", "database_unavailable", "database_misconfigured"}
+    reading = EVERYWHERE | {"invalid", "not_found", "database_unavailable", "database_misconfigured"}
     assert codes(paths["/image_batches/{batch_id}"]["get"]) == reading | {"query_too_slow"}
     assert codes(paths["/image_batches/{batch_id}"]["delete"]) == reading | {"foreign_origin"}
-    assert codes(paths["/healthz"]["get"]) == {"unauthorized", "misdirected_request"}
+    assert codes(paths["/healthz"]["get"]) == EVERYWHERE
     assert "image_failed" not in codes(paths["/pictures/{result_id}/{picture}.jpg"]["get"])
     assert {"commit_unknown", "idempotency_mismatch"} <= codes(paths["/upload_image_batch"]["post"])
 
 
 def test_every_code_belongs_to_an_operation() -> None:
     operations = [operation for methods in openapi.document()["paths"].values() for operation in methods.values()]
-    assert set(CODES) - SERVER_CODES == set().union(*map(codes, operations))
+    assert set(CODES) - UNLISTED == set().union(*map(codes, operations))
+
+
+def test_what_the_server_refuses_before_a_page_is_known_is_never_described_as_a_page() -> None:
+    responses = openapi.document()["paths"]["/docs"]["get"]["responses"]
+    assert {status for status, response in responses.items() if "text/html" not in response["content"]} == {"414", "431"}
+
+
+def test_files_have_the_headers_of_conditional_requests_and_ranges() -> None:
+    for path in ("/uploads/{name}", "/uploads/{image_id}/{variant}.jpg", "/pictures/{result_id}/{picture}.jpg"):
+        names = {parameter["name"] for parameter in openapi.document()["paths"][path]["get"]["parameters"] if parameter["in"] == "header"}
+        assert names == {"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"}
+
+
+def test_an_image_can_have_a_digest_in_json_and_in_a_form() -> None:
+    schemas = openapi.document()["components"]["schemas"]
+    for name in ("ImageIn", "ImageMeta"):
+        assert schemas[name]["properties"]["sha256"]["anyOf"][0]["pattern"] == "^[0-9A-Fa-f]{64}$"
+        assert "sha256" not in schemas[name]["required"]
 
 
 def test_a_camera_is_a_number_or_a_name_of_limited_length() -> None:

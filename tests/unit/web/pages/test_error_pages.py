@@ -19,8 +19,9 @@ def app() -> Flask:
 
 
 def documented(path: str) -> set[str]:
+    """Return the error codes for which the path can return a page."""
     responses_of_path = openapi.document()["paths"][path]["get"]["responses"]
-    descriptions = " ".join(response["description"] for status, response in responses_of_path.items() if int(status) >= 400)
+    descriptions = " ".join(response["description"] for status, response in responses_of_path.items() if int(status) >= 400 and "text/html" in response["content"])
     return {code for code in CODES if re.search(rf"\b{code}\b", descriptions)}
 
 
@@ -44,6 +45,10 @@ def test_titles_and_advice_are_sentences_without_identifiers() -> None:
         ("/", "*/*", True),
         ("/", "application/json", False),
         ("/", "application/json, text/html;q=0.9", False),
+        ("/", "application/problem+json", False),
+        ("/", "application/problem+json, text/html;q=0.9", False),
+        ("/", "text/html, application/problem+json;q=0.9", True),
+        ("/inspections/x", "application/problem+json, text/html;q=0.9", False),
         ("/", "text/html;q=0.5, application/json;q=0.4", True),
         ("/", "image/png", True),
         ("/inspections/x", "", False),

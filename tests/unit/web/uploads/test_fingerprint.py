@@ -1,9 +1,12 @@
 """The fingerprint of an upload."""
 
+import hashlib
 import json
 from typing import Any
 
-from tests.unit.web.json_uploads import GOOD, parse
+import pytest
+
+from tests.unit.web.json_uploads import GOOD, JPEG, parse
 from web.uploads.fingerprint import request_fingerprint
 
 
@@ -16,3 +19,12 @@ def test_the_fingerprint_depends_on_the_parsed_upload_alone() -> None:
     spaced = fingerprint([GOOD], indent=3)
     other = fingerprint([{**GOOD, "camera_id": 4}])
     assert plain == spaced != other
+
+
+@pytest.mark.parametrize("wrong", [{}, {"store_name": ""}])
+def test_the_digest_that_the_client_sent_is_not_part_of_the_fingerprint(wrong: dict[str, Any]) -> None:
+    """The file itself is, whether the image is accepted or rejected."""
+    image = GOOD | wrong
+    with_digest = image | {"sha256": hashlib.sha256(JPEG).hexdigest()}
+    plain, same = (request_fingerprint(parse(json.dumps([GOOD, sent]).encode(), lenient=True), [], lenient=True) for sent in (image, with_digest))
+    assert plain == same

@@ -30,7 +30,7 @@ def main() -> int:
     """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="scripts/bench/growth", description=__doc__)
     add_options(parser, quick="20,000 and 200,000 images (default: 100,000 and 1,000,000), and fewer rounds")
-    parser.add_argument("--full", action="store_true", help="also 10,000,000 images, which takes hours")
+    parser.add_argument("--full", action="store_true", help="also 10,000,000 images, which takes 20 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to this file as JSON")
     parser.add_argument(
         "--folder",

@@ -128,7 +128,7 @@ def set_user(client: "MongoClient[dict[str, Any]]", credentials: Credentials, ro
     :param client: a client with all rights, which is connected to the primary.
     :raises PyMongoError: when that failed.
     """
-    options = {"pwd": credentials.mongodb_password, "roles": roles}
+    options: dict[str, Any] = {"pwd": credentials.mongodb_password, "roles": roles}
     try:
         client.admin.command("updateUser", _USER, **options)
     except OperationFailure as error:

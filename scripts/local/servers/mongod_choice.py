@@ -38,7 +38,12 @@ def choose(data: Path, say: Callable[[str], None], show: Progress | None = None)
     """
     series = written_by(data)
     reasons: list[str] = []
-    for find in (lambda: _find_on_path(data, series), lambda: _find_makers(series, show), lambda: _find_packaged(series)):
+    candidates: list[Callable[[], Program | None]] = [
+        lambda: _find_on_path(data, series),
+        lambda: _find_makers(series, show),
+        lambda: _find_packaged(series),
+    ]
+    for find in candidates:
         try:
             program = find()
         except Unusable as error:

@@ -247,7 +247,7 @@ def test_downloads_can_be_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_of_two_simultaneous_downloads_one_waits_for_the_other(site: Site, cache: Path) -> None:
-    site.respond = lambda request: (time.sleep(0.5), site.send(request))[1]
+    site.respond = lambda request: site.send(request, wait_s=0.5)
     paths: list[Path] = []
     threads = [threading.Thread(target=lambda: paths.append(fetch(cache))) for _ in range(2)]
     for thread in threads:

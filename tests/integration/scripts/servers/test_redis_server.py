@@ -32,8 +32,8 @@ def log_of(server: RedisServer) -> Path:
 def test_it_is_the_packaged_valkey_and_refuses_a_client_without_the_password(redis_server: RedisServer) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         assert client.info("server")["valkey_version"] == "9.1.2"
-    for options in ({}, {"password": "wrong"}):
-        with redis.Redis(port=redis_server.port, protocol=2, retry=Retry(NoBackoff(), 0), **options) as stranger, pytest.raises(redis.AuthenticationError):
+    for password in (None, "wrong"):
+        with redis.Redis(port=redis_server.port, protocol=2, password=password, retry=Retry(NoBackoff(), 0)) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
 
 

@@ -164,7 +164,7 @@ def advise(status: Status, installation: Installation) -> list[str]:
         if code in _REMEDIES:
             advice.append(f"{code}: {_REMEDIES[code]}")
     advice += [
-        f"{server.name} {server.version} gets no more security fixes since {server.end_of_life}, and has published holes. See docs/security.md for how to use a newer one."
+        f"{server.name} {server.version} has received no security fixes since {server.end_of_life}, and holes in it are published. docs/security.md describes how to use a newer one."
         for server in status.servers
         if not server.repaired
     ]

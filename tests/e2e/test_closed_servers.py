@@ -73,7 +73,7 @@ def test_status_names_the_versions_of_the_servers_and_warns_of_an_old_one(stack:
     assert servers["Valkey"]["age_months"] >= 3
     shown = run_script("status", "--data", str(stack.data)).stdout
     assert f"MongoDB {servers['MongoDB']['version']}" in shown
-    warned = any("gets no more security fixes" in line and "docs/security.md" in line for line in found["advice"])
+    warned = any("has received no security fixes" in line and "docs/security.md" in line for line in found["advice"])
     assert warned is not servers["MongoDB"]["repaired"]
 
 

@@ -54,7 +54,7 @@ def choose(data: Path, say: Callable[[str], None], show: Progress | None = None)
         for reason in reasons:
             say(reason)
         if series is None and program.series == _PACKAGE_SERIES:
-            say(f"MongoDB {program.version} of a Python package is used, which gets no more security fixes; see docs/security.md.")
+            say(f"MongoDB {program.version} of a Python package is used, which receives no security fixes; see docs/security.md.")
         return program
     needed = f"{data} was written by MongoDB {series}. " if series else ""
     remedy = f"Install MongoDB {series or _NEW_SERIES[0]}, so that mongod is on PATH, or set MONGODB_URL to a MongoDB server."

@@ -63,7 +63,7 @@ def test_a_new_folder_gets_no_series_that_is_old_ends_soon_or_is_untested(data: 
     chosen, said = choose(data)
     assert chosen == "6.0.5"
     assert f"mongod is {version} and is passed over, because a new data folder needs 8.0 or 7.0." in said[0]
-    assert said[-1] == "MongoDB 6.0.5 of a Python package is used, which gets no more security fixes; see docs/security.md."
+    assert said[-1] == "MongoDB 6.0.5 of a Python package is used, which receives no security fixes; see docs/security.md."
 
 
 def test_without_another_mongod_a_new_folder_gets_that_of_the_package(data: Path, install: Install) -> None:

@@ -37,7 +37,8 @@ def assert_closed(stack: Stack) -> None:
 def test_both_servers_refuse_a_client_without_the_password(stack: Stack) -> None:
     wait_until_ready(stack)
     assert_closed(stack)
-    assert redis.Redis.from_url(stack.redis_url).ping()
+    with redis.Redis.from_url(stack.redis_url) as client:
+        assert client.ping()
 
 
 def test_the_service_has_no_rights_beyond_its_database(stack: Stack) -> None:

@@ -1,8 +1,8 @@
 """The embedded mongod: on another port, after a kill, with a foreign program on the port, and with data of older versions."""
 
-import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -13,12 +13,11 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
-from scripts.local.servers import mongod, mongod_choice
-from scripts.local.servers import redis_server as redis_server_module
+from scripts.local.servers import mongod, mongod_choice, redis_server
 from scripts.local.servers.credentials import create_credentials
 from scripts.local.servers.errors import Unusable
 from scripts.local.servers.ports import LOOPBACK, free_port
-from scripts.local.temporary_servers import Mongod, RedisServer
+from scripts.local.temporary_servers import Mongod
 from tests.support.service_stack import wait_until
 
 pytestmark = pytest.mark.slow
@@ -53,13 +52,18 @@ def test_an_acknowledged_write_survives_a_kill(private_mongod: Mongod) -> None:
         assert client.shop.goods.find_one() == {"_id": "kept"}
 
 
-def test_a_foreign_program_on_the_port_is_noticed_and_receives_nothing(private_mongod: Mongod, redis_server: RedisServer) -> None:
-    for server in (private_mongod, redis_server):
-        credentials = server.credentials
-        with pytest.raises(Unusable, match="another program"):
-            mongod.wait_until_primary(server.port, os.getpid(), credentials, [])
-        with pytest.raises(Unusable, match="another program"):
-            redis_server_module.wait_until_ready(server.port, os.getpid(), credentials)
+def test_a_foreign_program_on_the_port_is_noticed_and_receives_no_byte(tmp_path: Path) -> None:
+    credentials = create_credentials(tmp_path)
+    with socket.create_server((LOOPBACK, 0)) as foreign, subprocess.Popen(["sleep", "60"]) as ours:
+        port = foreign.getsockname()[1]
+        foreign.settimeout(10)
+        for wait in (lambda: mongod.wait_until_primary(port, ours.pid, credentials, []), lambda: redis_server.wait_until_ready(port, ours.pid, credentials)):
+            with pytest.raises(Unusable, match="another program"):
+                wait()
+            connection, _ = foreign.accept()
+            with connection:
+                assert connection.recv(1) == b""
+        ours.kill()
 
 
 def test_a_server_is_waited_for_while_its_process_runs(private_mongod: Mongod) -> None:
@@ -80,7 +84,7 @@ def test_a_server_that_ended_is_not_waited_for_even_while_it_is_a_zombie(tmp_pat
     with pytest.raises(Unusable, match="mongod ended while starting"):
         mongod.wait_until_primary(free_port(), ended.pid, credentials, [])
     with pytest.raises(Unusable, match="redis ended while starting"):
-        redis_server_module.wait_until_ready(free_port(), ended.pid, credentials)
+        redis_server.wait_until_ready(free_port(), ended.pid, credentials)
     assert time.monotonic() - began < 60
     ended.wait()
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,11 @@ def test_a_foreign_program_on_the_port_is_noticed_and_receives_no_byte(tmp_path:
     with socket.create_server((LOOPBACK, 0)) as foreign, subprocess.Popen(["sleep", "60"]) as ours:
         port = foreign.getsockname()[1]
         foreign.settimeout(10)
-        for wait in (lambda: mongod.wait_until_primary(port, ours.pid, credentials, []), lambda: redis_server.wait_until_ready(port, ours.pid, credentials)):
+        waits: list[Callable[[], None]] = [
+            lambda: mongod.wait_until_primary(port, ours.pid, credentials, []),
+            lambda: redis_server.wait_until_ready(port, ours.pid, credentials),
+        ]
+        for wait in waits:
             with pytest.raises(Unusable, match="another program"):
                 wait()
             connection, _ = foreign.accept()

@@ -38,8 +38,9 @@ LONG_TIMEOUTS: dict[str, Any] = {"server_selection_timeout_s": 30, "commit_deadl
 
 
 def pytest_configure() -> None:
-    """Reach the servers of the tests directly, even if the environment names a proxy (``http_proxy``)."""
+    """Reach the servers of the tests directly, even if the environment names a proxy (``http_proxy``), and download nothing."""
     local = f"localhost,127.0.0.1,{PERMITTED_ADDRESS}"
+    os.environ.setdefault("MONGOD_DOWNLOAD", "off")  # scripts/start would download a mongod for a new data folder
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = f"{os.environ[name]},{local}" if os.environ.get(name) else local
 

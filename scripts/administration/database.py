@@ -79,15 +79,20 @@ def _find_mongo(data: Path | None) -> Mongo:
     if data is None and "url" in mongo.model_fields_set:
         return mongo
     try:
-        from scripts.local.embedded_servers import mongo_url  # noqa: PLC0415 -- the web image does not contain scripts.local
         from scripts.local.installation import DEFAULT_DATA, load_installation  # noqa: PLC0415 -- the web image does not contain scripts.local
+        from scripts.local.servers.errors import Unusable  # noqa: PLC0415 -- the web image does not contain scripts.local
     except ImportError as error:
         raise click.UsageError("There is no scripts/start here, so MONGODB_URL must be set, and --data cannot be used.") from error
     folder = data or DEFAULT_DATA
-    installation = load_installation(folder.resolve())
-    if installation is None:
-        raise click.UsageError(f"Nothing was started with the data folder {folder} yet. Name the folder with --data, or set MONGODB_URL.")
+    try:
+        installation = load_installation(folder.resolve())
+        if installation is None:
+            raise click.UsageError(f"Nothing was started with the data folder {folder} yet. Name the folder with --data, or set MONGODB_URL.")
+        url = installation.mongodb_url()
+    except Unusable as error:
+        raise click.UsageError(str(error)) from error
+    except PermissionError as error:
+        raise click.UsageError(f"The data folder {folder} belongs to another user. Run this command as that user.") from error
     variables = installation.variables
-    url = mongo_url(installation.read_ports()["mongod"]) if installation.embedded_mongodb else variables["MONGODB_URL"]
     # The installation does not use the variables of this shell, but those that were saved when it was started.
     return Mongo(url=url, database=variables.get("MONGODB_DATABASE") or Mongo.model_fields["database"].default)

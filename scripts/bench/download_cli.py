@@ -27,7 +27,7 @@ from scripts.bench.servers import WEB, Gunicorn, Servers, running
 from scripts.bench.timing import interleave, median
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
-from scripts.local.embedded_servers import LOOPBACK, free_port
+from scripts.local.servers.ports import LOOPBACK, free_port
 
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"

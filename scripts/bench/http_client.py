@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.bench.sample_uploads import Upload
-from scripts.local.embedded_servers import LOOPBACK
+from scripts.local.servers.ports import LOOPBACK
 
 PATH = "/upload_image_batch"
 _TIMEOUT_S = 60.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from scripts.bench.baselines import end_with_parent
-from scripts.local.embedded_servers import LOOPBACK
+from scripts.local.servers.ports import LOOPBACK
 
 REQUEST_COUNT_PATH: Final = "/request-count"
 _HEAD_BYTES: Final = 16384

@@ -23,7 +23,7 @@ from scripts.bench.report import Row, Target, compare
 from scripts.bench.servers import WEB, Gunicorn, Process, Servers, running
 from scripts.bench.timing import interleave, median
 from scripts.bench.waiting import wait_until
-from scripts.local.embedded_servers import LOOPBACK, free_port
+from scripts.local.servers.ports import LOOPBACK, free_port
 
 IMAGE_BYTES: Final = 300_000
 _CORES: Final = 2

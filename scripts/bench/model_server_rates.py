@@ -25,8 +25,8 @@ from scripts.bench.report import Row, compare
 from scripts.bench.servers import Process, running
 from scripts.bench.timing import interleave, median
 from scripts.bench.waiting import wait_until
-from scripts.local.embedded_servers import LOOPBACK, free_port
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import LOOPBACK, free_port
 
 _CLIENTS: Final = 2 * PROCESSES * BATCH_SIZE
 """Number of clients: twice the number of images that all workers process at once, so that the next batch is waiting

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import LOOPBACK, free_port
 from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
 from shared.storage.indexes import create_indexes
@@ -83,14 +83,14 @@ class Gunicorn(Process):
     """
 
     def __init__(self, name: str, application: str, environment: Mapping[str, str], logs: Path) -> None:
-        self.port = embedded_servers.free_port()
+        self.port = free_port()
         own = {"WEB_WORKERS": "1", "WEB_PORT": str(self.port)}
         options = ["-c", "web/server/gunicorn_conf.py"]
         if application != WEB:
             threads = str(settings.Web().threads)
             options = [
                 "-b",
-                f"{embedded_servers.LOOPBACK}:{self.port}",
+                f"{LOOPBACK}:{self.port}",
                 "-k",
                 "gthread",
                 "--threads",
@@ -114,7 +114,7 @@ class Gunicorn(Process):
 
     def _listens(self) -> bool:
         try:
-            socket.create_connection((embedded_servers.LOOPBACK, self.port), 1).close()
+            socket.create_connection((LOOPBACK, self.port), 1).close()
         except OSError:
             return False
         return len(self.children()) == 1

@@ -12,7 +12,7 @@ from scripts.bench.process_memory import measure_peak
 from scripts.bench.report import Row, Target
 from scripts.bench.sample_uploads import Upload
 from scripts.bench.servers import WEB, Gunicorn, Servers, running
-from scripts.local.embedded_servers import LOOPBACK
+from scripts.local.servers.ports import LOOPBACK
 
 _AT_MOST: Final = 2.5
 _TIMEOUT_S: Final = 60.0

@@ -56,8 +56,8 @@ def _measure_outage(servers: Servers, worker: Process, client: UploadClient, upl
     """Upload a batch while Redis is down; return the seconds from the restart of the empty Redis to the claim."""
     time.sleep(1)  # after this, the worker has nothing left to claim and waits for a wakeup
     servers.redis.kill()
-    shutil.rmtree(servers.redis.folder)
-    servers.redis.folder.mkdir()
+    shutil.rmtree(servers.redis.data)
+    servers.redis.data.mkdir()
     client.connect()
     batch_id = client.post(upload)["batch_id"]
     time.sleep(3)  # gives all processes time to notice the outage and to open their circuit breakers

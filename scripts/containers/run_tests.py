@@ -16,7 +16,7 @@ import httpx
 
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
-from scripts.local.embedded_servers import free_port
+from scripts.local.servers.ports import free_port
 
 _PROJECT: Final = "shelfsight-test"
 _SUBNET: Final = "10.213.78.0/24"

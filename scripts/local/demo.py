@@ -18,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.client.summary import INTERRUPTED, NOT_ACCEPTED, RESULTS_MISSING
-from scripts.local import embedded_servers, loopback, messages
+from scripts.local import loopback, messages
 from scripts.local.installation import DEFAULT_DATA, ROOT, data_folder, load_installation
+from scripts.local.servers.ports import LOOPBACK
 
 SAMPLES: Final = ROOT / "samples"
 _REQUEST_TIMEOUT_S: Final = 60
@@ -68,14 +69,14 @@ def _find_running(data: Path) -> str | None:
     installation = load_installation(data)
     if installation is None or installation.find_lock_holder() is None:
         return None
-    return f"http://{embedded_servers.LOOPBACK}:{installation.port}"
+    return f"http://{LOOPBACK}:{installation.port}"
 
 
 def _start(data: Path, port: int) -> str:
     code, _ = _run("scripts.local.start", ["--detach", "--data", str(data), "--port", str(port)])
     if code:
         sys.exit(code)  # scripts/start has printed the error
-    return f"http://{embedded_servers.LOOPBACK}:{port}"
+    return f"http://{LOOPBACK}:{port}"
 
 
 def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str, Any]]:

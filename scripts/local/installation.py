@@ -9,11 +9,17 @@ import struct
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from scripts.local import embedded_servers
+from scripts.local.servers import mongod, mongod_choice, redis_server
+from scripts.local.servers.credentials import Credentials, load_credentials
+from scripts.local.servers.errors import Unusable
+from scripts.local.servers.ports import free_port, is_free
+from scripts.local.servers.programs import Program
+from scripts.local.servers.progress import Progress
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
@@ -74,6 +80,11 @@ class Installation:
         return self.data / "logs"
 
     @property
+    def secrets(self) -> Path:
+        """The folder with the passwords of the embedded servers."""
+        return self.run / "secrets"
+
+    @property
     def socket(self) -> Path:
         """The supervisor's Unix socket.
 
@@ -87,12 +98,12 @@ class Installation:
     def remove_socket(self) -> None:
         """Remove the supervisor's socket if it exists.
 
-        :raises embedded_servers.Unusable: when another kind of file has its name.
+        :raises Unusable: when another kind of file has its name.
         """
         if self.socket.is_socket():
             self.socket.unlink(missing_ok=True)
         elif self.socket.exists():
-            raise embedded_servers.Unusable(f"{self.socket} is not a socket; remove it.")
+            raise Unusable(f"{self.socket} is not a socket; remove it.")
 
     def remove_process_files(self, suffix: str) -> None:
         """Remove the files with this suffix (``.pid`` or ``.starts``) of all processes, and no other files."""
@@ -111,9 +122,15 @@ class Installation:
         return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
 
     def prepare(self) -> None:
-        """Create the folders of the installation."""
-        for folder in (self.run, self.logs, self.data / "mongodb", self.data / "redis", self.data / "blobs"):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Create the folders of the installation, and close those of an older version to other users.
+
+        The folder of the blobs is closed only when it is created, because its owner may open it for a file server.
+        """
+        self.data.mkdir(parents=True, exist_ok=True)
+        for folder in (self.run, self.logs, self.data / "mongodb", self.data / "redis"):
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
+        (self.data / "blobs").mkdir(mode=0o700, exist_ok=True)
 
     def assign_ports(self) -> dict[str, int]:
         """Choose the ports of the embedded servers, save them, and return them by the name of the server.
@@ -124,7 +141,7 @@ class Installation:
         ports = {}
         for name in ("mongod", "redis"):
             port = saved.get(name)
-            ports[name] = port if port is not None and embedded_servers.is_free(port) else embedded_servers.free_port()
+            ports[name] = port if port is not None and is_free(port) else free_port()
         (self.run / "ports.json").write_text(json.dumps(ports) + "\n")
         return ports
 
@@ -135,6 +152,34 @@ class Installation:
         except (FileNotFoundError, ValueError):
             return {}
         return {name: port for name, port in saved.items() if isinstance(port, int)}
+
+    def credentials(self) -> Credentials:
+        """Return the passwords of the embedded servers.
+
+        :raises Unusable: when no start has generated them yet.
+        """
+        return load_credentials(self.secrets)
+
+    def mongodb_url(self) -> str:
+        """Return the connection string of the database that this installation uses.
+
+        :raises Unusable: when an embedded server has never been started, or only by a version without passwords.
+        """
+        if not self.embedded_mongodb:
+            return self.variables["MONGODB_URL"]
+        return mongod.url(self._port("mongod"), self.credentials())
+
+    def redis_url(self) -> str:
+        """Return the URL of the Redis that this installation uses; see ``mongodb_url``."""
+        if not self.embedded_redis:
+            return self.variables["REDIS_URL"]
+        return redis_server.url(self._port("redis"), self.credentials())
+
+    def _port(self, name: str) -> int:
+        port = self.read_ports().get(name)
+        if port is None:
+            raise Unusable(f"{name} has never been started with the data folder {self.data}.")
+        return port
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
         """Return the variables to add to the caller's environment for the processes of this installation."""
@@ -148,18 +193,46 @@ class Installation:
         if self.workers >= len(os.sched_getaffinity(0)) and "VISION_IN_TURN" not in os.environ:
             variables["VISION_IN_TURN"] = "true"
         if self.embedded_mongodb:
-            variables["MONGODB_URL"] = embedded_servers.mongo_url(ports["mongod"])
+            variables["MONGODB_URL"] = mongod.url(ports["mongod"], self.credentials())
         if self.embedded_redis:
-            variables["REDIS_URL"] = embedded_servers.redis_url(ports["redis"])
+            variables["REDIS_URL"] = redis_server.url(ports["redis"], self.credentials())
         return variables
 
-    def commands(self, ports: dict[str, int]) -> dict[str, list[str]]:
+    def choose_programs(self, say: Callable[[str], None], show: Progress | None = None) -> dict[str, Program]:
+        """Return the programs of the embedded servers by the name of the process.
+
+        :param say: called with a sentence for each program that would have been better and cannot be used.
+        :param show: shows the progress of a download; without it, nothing is downloaded.
+        :raises Unusable: when this machine cannot run one of the servers.
+        """
+        programs = {}
+        if self.embedded_mongodb:
+            programs["mongod"] = mongod_choice.choose(self.data / "mongodb", say, show)
+        if self.embedded_redis:
+            programs["redis"] = redis_server.find_program()
+        return programs
+
+    def save_programs(self, programs: dict[str, Program]) -> None:
+        """Save which programs are started, for ``scripts/status`` and, with the data of MongoDB, for the next start."""
+        if "mongod" in programs:
+            mongod_choice.record_version(self.data / "mongodb", programs["mongod"])
+        (self.run / "servers.json").write_text(json.dumps({name: [program.name, program.version] for name, program in programs.items()}) + "\n")
+
+    def read_programs(self) -> dict[str, tuple[str, str]]:
+        """Return the names and the versions of the embedded servers that were last started, by the name of the process."""
+        try:
+            saved = json.loads((self.run / "servers.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {name: (program, version) for name, (program, version) in saved.items()}
+
+    def commands(self, ports: dict[str, int], programs: dict[str, Program]) -> dict[str, list[str]]:
         """Return the command lines of the processes by name, in the order in which the processes are started."""
         commands = {}
         if self.embedded_mongodb:
-            commands["mongod"] = embedded_servers.mongod_command(self.data / "mongodb", ports["mongod"])
+            commands["mongod"] = mongod.command(programs["mongod"], self.data / "mongodb", ports["mongod"], self.credentials())
         if self.embedded_redis:
-            commands["redis"] = embedded_servers.redis_command(self.data / "redis", ports["redis"])
+            commands["redis"] = redis_server.command(programs["redis"], self.data / "redis", ports["redis"], self.credentials())
         commands["web"] = [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "web/server/gunicorn_conf.py"), "web.app:create_app()"]
         for number in range(1, self.workers + 1):
             commands[f"worker-{number}"] = [sys.executable, "-m", "worker.entrypoints.images", "--name", f"worker-{number}"]

@@ -21,9 +21,11 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from scripts.local import embedded_servers, loopback, messages, parent_pipe
+from scripts.local import loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
+from scripts.local.servers.errors import Unusable
+from scripts.local.servers.ports import LOOPBACK, is_free
 from shared.settings import Settings, explain
 
 READY_LIMIT_S: Final = 240.0
@@ -63,7 +65,7 @@ def main() -> None:
     try:
         _check(installation)
         _start(installation, detach=arguments.detach)
-    except (CannotStart, embedded_servers.Unusable) as error:
+    except (CannotStart, Unusable) as error:
         sys.exit(f"error: {error}")
     except StoppedExternally:
         _console.print("Stopped by another process (scripts/stop or a signal).")
@@ -97,7 +99,11 @@ def failed_checks(url: str) -> dict[str, str] | None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/start", description="Start Shelfsight on this machine and wait until it is ready.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/start",
+        description="Start Shelfsight on this machine and wait until it is ready.",
+        epilog="For a new data folder, MongoDB is downloaded from its makers if there is none on PATH; MONGOD_DOWNLOAD=off refuses this (see docs/security.md).",
+    )
     parser.add_argument("--detach", action="store_true", help="return when Shelfsight is ready, and keep it running until scripts/stop stops it")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder for all data, logs and pid files (default: data)")
     parser.add_argument("--port", type=_integer(1, 65535), default=5000, metavar="N", help="port of the web front on loopback (default: 5000)")
@@ -120,7 +126,7 @@ def _check(installation: Installation) -> None:
 
     :raises CannotStart: when Shelfsight is already running, the web port is in use, a setting is invalid, or disk space
         is short.
-    :raises embedded_servers.Unusable: when this machine cannot run the embedded MongoDB.
+    :raises Unusable: when this machine cannot run one of the embedded servers.
     :raises OSError: when the data folder cannot be created.
     """
     try:
@@ -133,13 +139,30 @@ def _check(installation: Installation) -> None:
     used = load_installation(installation.data) is not None
     installation.prepare()
     until = time.monotonic() + _PORT_WAIT_S
-    while (installation.run / "guard.pid").exists() and not embedded_servers.is_free(installation.port) and time.monotonic() < until:
+    while (installation.run / "guard.pid").exists() and not is_free(installation.port) and time.monotonic() < until:
         time.sleep(0.1)  # after a crash, the children of a killed process end within a second or two
-    if not embedded_servers.is_free(installation.port):
+    if not is_free(installation.port):
         raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
-    if installation.embedded_mongodb:
-        embedded_servers.check_mongod()
+    _choose_programs(installation)
+
+
+def _choose_programs(installation: Installation) -> None:
+    """Check that the embedded servers run on this machine. If this takes a download, show its progress.
+
+    :raises Unusable: when one of them does not.
+    """
+    with _console.status("Choosing the servers ...") as line:
+        announced = False
+
+        def show(received: int, total: int) -> None:
+            nonlocal announced
+            line.update(f"Downloading MongoDB ... {received >> 20}{f' of {total >> 20}' if total else ''} MB")
+            if not announced and not _console.is_terminal:
+                _console.print("Downloading MongoDB ...")
+            announced = True
+
+        installation.choose_programs(lambda sentence: _console.print(sentence, soft_wrap=True), show)
 
 
 def _check_paths(installation: Installation) -> None:
@@ -182,7 +205,7 @@ def _already_running(installation: Installation) -> CannotStart:
 
 
 def _url(installation: Installation) -> str:
-    return f"http://{embedded_servers.LOOPBACK}:{installation.port}"
+    return f"http://{LOOPBACK}:{installation.port}"
 
 
 def _start(installation: Installation, *, detach: bool) -> None:

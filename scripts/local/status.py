@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,12 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
-from scripts.local import embedded_servers, messages
+from scripts.local import messages
 from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installation, data_folder, load_installation
+from scripts.local.servers import versions
+from scripts.local.servers.errors import Unusable
+from scripts.local.servers.ports import LOOPBACK
+from scripts.local.servers.versions import ServerAge
 from scripts.local.start import failed_checks
 from shared import settings
 from shared.errors import ShelfsightError
@@ -57,10 +62,11 @@ class Status:
 
     ``starting`` is the current step of a start in progress; None if no start is in progress. ``external`` contains
     ``MONGODB_URL`` if that variable is set, and likewise ``REDIS_URL``, because ``scripts/start`` does not start such
-    servers. It contains only these names, not the URLs, which may include a password. ``not_ready`` contains the
-    reasons for failed checks, by the name of the check; it is None when the web front does not respond. ``backlog``,
-    ``ledger`` and ``failed`` are None when MongoDB does not respond. ``ledger``, which the sweep counted
-    ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the first time. ``failed`` counts the newest 10,000 failed images by error code. The two ``disk_`` values are in bytes.
+    servers. It contains only these names, not the URLs, which may include a password. ``servers`` contains the versions
+    of the embedded servers. ``not_ready`` contains the reasons for failed checks, by the name of the check; it is None
+    when the web front does not respond. ``backlog``, ``ledger`` and ``failed`` are None when MongoDB does not respond.
+    ``ledger``, which the sweep counted ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the
+    first time. ``failed`` counts the newest 10,000 failed images by error code. The two ``disk_`` values are in bytes.
     """
 
     running: bool
@@ -68,6 +74,7 @@ class Status:
     url: str
     processes: list[ProcessStatus]
     external: list[str]
+    servers: list[ServerAge]
     not_ready: dict[str, str] | None
     disk_free: int
     disk_watermark: int
@@ -112,7 +119,7 @@ def read_status(installation: Installation) -> Status:
     """Read the state of an installation. This takes a few seconds at most, even if no server responds."""
     running = installation.find_lock_holder() is not None
     stage = installation.read_stage() if running else None
-    url = f"http://{embedded_servers.LOOPBACK}:{installation.port}"
+    url = f"http://{LOOPBACK}:{installation.port}"
     backlog, ledger, failed = _read_ledger(installation) if running else (None, None, None)
     blobs = settings.Blobs()
     status = Status(
@@ -121,6 +128,7 @@ def read_status(installation: Installation) -> Status:
         url=url,
         processes=[_read_process(installation, name) for name in _process_names(installation)] if running else [],
         external=[name for name, embedded in (("MONGODB_URL", installation.embedded_mongodb), ("REDIS_URL", installation.embedded_redis)) if not embedded],
+        servers=[versions.age_of(name, version, datetime.now().date()) for name, version in installation.read_programs().values()] if running else [],
         not_ready=failed_checks(url) if running else None,
         disk_free=shutil.disk_usage(installation.data / "blobs").free,
         disk_watermark=blobs.min_free_bytes,
@@ -155,6 +163,11 @@ def advise(status: Status, installation: Installation) -> list[str]:
     for code in status.failed or {}:
         if code in _REMEDIES:
             advice.append(f"{code}: {_REMEDIES[code]}")
+    advice += [
+        f"{server.name} {server.version} has received no security fixes since {server.end_of_life}, and holes in it are published. docs/security.md describes how to use a newer one."
+        for server in status.servers
+        if not server.repaired
+    ]
     return advice
 
 
@@ -190,11 +203,10 @@ def _read_process(installation: Installation, name: str) -> ProcessStatus:
 
 def _read_ledger(installation: Installation) -> tuple[audit.Backlog | None, sums.Totals | None, dict[str, int] | None]:
     try:
-        mongo = settings.Mongo(url=embedded_servers.mongo_url(installation.read_ports()["mongod"])) if installation.embedded_mongodb else settings.Mongo()
-        db = connect(mongo, app="status")
+        db = connect(settings.Mongo(url=installation.mongodb_url()), app="status")
         with db.client:
             return audit.backlog(db), sums.read_totals(db), audit.failures_by_code(db)
-    except (ShelfsightError, PyMongoError, KeyError):
+    except (ShelfsightError, PyMongoError, Unusable):
         return None, None, None
 
 
@@ -209,6 +221,8 @@ def _show(status: Status) -> None:
             state = (str(process.pid), _duration(process.up_s)) if process.pid else ("-", "restarting")
             table.add_row(process.name, *state, str(process.restarts), f"{process.memory / 1e6:.0f} MB")
         console.print(table)
+    if status.servers:
+        console.print(f"Embedded  {', '.join(map(versions.describe, status.servers))}", soft_wrap=True)
     if status.external:
         console.print(f"Servers   set by {' and '.join(status.external)}; scripts/stop does not stop them")
     if status.backlog is not None:

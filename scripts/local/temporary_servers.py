@@ -1,7 +1,7 @@
-"""Run real servers for tests and benchmarks.
+"""Run real servers for tests and benchmarks, with the same commands and passwords as ``scripts/start``.
 
-Each server has its own folder and uses a free port. When the port answers, the pid in the answer must be that of the
-started process. A server is stopped by its pid.
+Each server has its own folder and uses a free port, on which the started process itself must listen. A server is
+stopped by its pid.
 """
 
 import os
@@ -9,28 +9,30 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
-from scripts.local import embedded_servers
+from scripts.local.servers import mongod, mongod_choice, redis_server
+from scripts.local.servers.credentials import Credentials, create_credentials
+from scripts.local.servers.ports import free_port
 
 _STOP_S: Final = 20
 
 
 class Server:
-    """One server process with its own data folder. Its port stays the same when the process is restarted."""
+    """One server process with its own folder. Its port stays the same when the process is restarted.
+
+    The data is in the folder ``data``. The passwords are in the folder ``secrets``, unless the caller passes others.
+    """
 
     name: str
 
-    def __init__(
-        self, folder: Path, command: Callable[[Path, int], list[str]], ready: Callable[[int, int], None], name: str
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.port = embedded_servers.free_port()
+    def __init__(self, folder: Path, name: str, credentials: Credentials | None = None) -> None:
+        self.folder, self.data = folder, folder / "data"
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
         self.name = name
-        self._command, self._ready = command, ready
+        self.credentials = credentials or create_credentials(folder / "secrets")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -55,10 +57,8 @@ class Server:
         """Start the server and wait until this process, and no other, answers on the port."""
         log = (self.folder.parent / f"{self.name}.log").open("ab")
         with log:
-            self._process = subprocess.Popen(
-                self._command(self.folder, self.port), stdout=log, stderr=log, start_new_session=True
-            )
-        self._ready(self.port, self._process.pid)
+            self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+        self.wait_until_ready()
 
     def kill(self) -> None:
         """Stop the process with SIGKILL."""
@@ -81,6 +81,13 @@ class Server:
         """Continue the suspended process (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def wait_until_ready(self) -> None:
+        """Wait until the running process accepts commands."""
+        raise NotImplementedError
+
     def _end(self, signum: signal.Signals) -> None:
         if self._process is None or self._process.poll() is not None:
             return
@@ -97,28 +104,60 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Mongod(Server):
-    """A mongod that is a replica set with one member."""
+class MongodMember(Server):
+    """A mongod that waits to become a member of a replica set."""
+
+    def _command(self) -> list[str]:
+        program = mongod_choice.choose(self.data, _ignore)
+        mongod_choice.record_version(self.data, program)
+        return mongod.command(program, self.data, self.port, self.credentials)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the running process accepts commands."""
+        mongod.wait_until_listening(self.port, self.pid)
+
+
+class Mongod(MongodMember):
+    """A mongod that is a replica set with one member. Its user may do everything, because tests use many databases."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, embedded_servers.mongod_command, embedded_servers.wait_for_mongod, "mongod")
+        super().__init__(folder, "mongod")
 
     @property
     def url(self) -> str:
         """The connection string of this MongoDB."""
-        return embedded_servers.mongo_url(self.port)
+        return mongod.url(self.port, self.credentials)
+
+    def direct_url(self, port: int) -> str:
+        """Return the connection string of a proxy in front of this MongoDB. A client does not bypass the proxy."""
+        return mongod.direct_url(port, self.credentials)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the running process accepts commands."""
+        mongod.wait_until_primary(self.port, self.pid, self.credentials, mongod.ADMINISTRATOR_ROLES)
 
 
 class RedisServer(Server):
-    """A redis-server."""
+    """A Valkey or Redis."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, embedded_servers.redis_command, embedded_servers.wait_for_redis, "redis")
+        super().__init__(folder, "redis")
 
     @property
     def url(self) -> str:
         """The URL of this Redis."""
-        return embedded_servers.redis_url(self.port)
+        return redis_server.url(self.port, self.credentials)
+
+    def _command(self) -> list[str]:
+        return redis_server.command(redis_server.find_program(), self.data, self.port, self.credentials)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the running process accepts commands."""
+        redis_server.wait_until_ready(self.port, self.pid, self.credentials)
+
+
+def _ignore(_sentence: str) -> None:
+    """Say nothing: for a test, any mongod is good enough."""
 
 
 def _state(thread: Path) -> str:

@@ -23,10 +23,14 @@ from xmlrpc.client import Error, Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from scripts.local import embedded_servers, parent_pipe
+from scripts.local import parent_pipe
 from scripts.local.exec_child import PARENT_PID
 from scripts.local.installation import ROOT, Installation, Stage
+from scripts.local.servers import mongod, redis_server
+from scripts.local.servers.credentials import create_credentials
+from scripts.local.servers.errors import Unusable
 from scripts.local.supervisor_config import SERVERS, config_text, config_variables
+from shared.settings import Mongo
 
 _STOP_S: Final = 60
 _LOCK_S: Final = 2.0
@@ -59,7 +63,7 @@ class Watchdog:
                 try:
                     self._start().wait()
                     _log("the supervisor has ended; starting it again")
-                except (embedded_servers.Unusable, *_CALL_ERRORS, subprocess.SubprocessError) as error:
+                except (Unusable, *_CALL_ERRORS, subprocess.SubprocessError) as error:
                     self._retry(error)
                 time.sleep(0.5)  # wait until the supervisor's children, which end with it, have ended
         except StopRequested:
@@ -72,9 +76,14 @@ class Watchdog:
         """
         installation = self._installation
         installation.remove_socket()
+        create_credentials(installation.secrets)
         ports = installation.assign_ports()
         os.environ.update(installation.environment(ports) | {PARENT_PID: str(os.getpid())})
-        commands = installation.commands(ports)
+        programs = installation.choose_programs(_log)
+        installation.save_programs(programs)
+        if "redis" in programs and (aside := redis_server.set_aside_unreadable(installation.data / "redis", installation.logs / "redis.log")):
+            _log(f"{programs['redis'].name} could not read its data; it starts empty, and the data was moved to {aside}. No work is lost, because the data contains none")
+        commands = installation.commands(ports, programs)
         config = installation.run / "supervisord.conf"
         config.write_text(config_text(list(commands)))
         # -P keeps files in the data folder, which is the working directory, from being imported as modules.
@@ -85,7 +94,7 @@ class Watchdog:
             cwd=installation.data,
             env=os.environ | config_variables(installation, commands),
         )
-        self._start_processes(ports)
+        self._start_processes(list(commands), ports)
         _log("all processes are started")
         installation.write_stage(None)
         return self._supervisor
@@ -99,15 +108,16 @@ class Watchdog:
             self._supervisor.wait()
         time.sleep(1)  # a start that fails immediately must not keep a core busy
 
-    def _start_processes(self, ports: dict[str, int]) -> None:
+    def _start_processes(self, names: list[str], ports: dict[str, int]) -> None:
         installation = self._installation
         if installation.embedded_mongodb:
-            self._wait_for("mongod", "MongoDB", lambda pid: embedded_servers.wait_for_mongod(ports["mongod"], pid))
+            roles = mongod.service_roles(Mongo().database)
+            self._wait_for("mongod", "MongoDB", lambda pid: mongod.wait_until_primary(ports["mongod"], pid, installation.credentials(), roles))
         if installation.embedded_redis:
-            self._wait_for("redis", "Redis", lambda pid: embedded_servers.wait_for_redis(ports["redis"], pid))
+            self._wait_for("redis", "Redis", lambda pid: redis_server.wait_until_ready(ports["redis"], pid, installation.credentials()))
         self._migrate()
         rpc = supervisor_proxy(installation)
-        for name in installation.commands(ports):
+        for name in names:
             if name not in SERVERS:
                 rpc.supervisor.startProcess(name, False)  # noqa: FBT003 -- the remote call takes positional arguments only
 
@@ -130,7 +140,7 @@ class Watchdog:
                 process.terminate()
                 raise
         if process.returncode:
-            raise embedded_servers.Unusable(f"updating the database failed: {last}")
+            raise Unusable(f"updating the database failed: {last}")
 
     def _wait_for(self, name: str, title: str, ready: Callable[[int], None]) -> None:
         """Wait until a server is ready; there is no time limit while its process runs.
@@ -154,13 +164,13 @@ class Watchdog:
         until = time.monotonic() + _PID_S
         while time.monotonic() < until:
             if self._supervisor is None or self._supervisor.poll() is not None:
-                raise embedded_servers.Unusable("the supervisor ended while starting")
+                raise Unusable("the supervisor ended while starting")
             with contextlib.suppress(*_CALL_ERRORS):
                 info: Any = supervisor_proxy(self._installation).supervisor.getProcessInfo(name)
                 if info["pid"]:
                     return int(info["pid"])
             time.sleep(0.1)  # poll, because the supervisor sends no notification
-        raise embedded_servers.Unusable(f"{name} was not started; see {self._installation.logs}/supervisor.log.")
+        raise Unusable(f"{name} was not started; see {self._installation.logs}/supervisor.log.")
 
     def _stop(self) -> None:
         """First stop the processes that use the servers (MongoDB and Redis), then stop the servers."""
@@ -174,7 +184,7 @@ class Watchdog:
                 self._supervisor.kill()
         self._installation.write_stage(None)
         self._installation.remove_process_files(".pid")
-        with contextlib.suppress(OSError, embedded_servers.Unusable):  # another program's file has the name of the socket
+        with contextlib.suppress(OSError, Unusable):  # another program's file has the name of the socket
             self._installation.remove_socket()
 
     def _stop_clients(self) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port, is_free
 from tests.support.service_stack import Stack, wait_until
 
 
@@ -70,7 +70,7 @@ class StartCommand:
     def __init__(self, folder: Path, *arguments: str, limit_s: float = 240.0) -> None:
         folder.mkdir()
         self.data = folder / "data"
-        self.port = embedded_servers.free_port()
+        self.port = free_port()
         self.out, self.err = folder / "out", folder / "err"
         self.processes: set[psutil.Process] = set()
         program = f"from scripts.local import start; start.READY_LIMIT_S = {limit_s}; start.main()"
@@ -110,7 +110,7 @@ class StartCommand:
     def assert_nothing_is_left(self, within_s: float = 15.0) -> None:
         assert self.processes
         wait_until(lambda: not any(process.is_running() for process in self.processes), within_s)
-        assert embedded_servers.is_free(self.port)
+        assert is_free(self.port)
         assert "Nothing is running" in run_script("stop", "--data", str(self.data)).stdout
 
     def remove(self) -> None:

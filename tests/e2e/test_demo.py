@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port, is_free
 from tests.support.service_stack import Stack, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -66,7 +66,7 @@ def frozen_worker(stack: Stack) -> Iterator[None]:
 
 def test_the_demo_prints_a_table_and_scripts_stop_ends_all_its_processes(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
-    port = embedded_servers.free_port()
+    port = free_port()
     try:
         process = start_demo(folder, data, "--port", str(port))
         out, err = process.communicate(timeout=TIMEOUT_S)
@@ -83,7 +83,7 @@ def test_the_demo_prints_a_table_and_scripts_stop_ends_all_its_processes(folder:
     finally:
         stop(data)
     wait_until(lambda: not {process for process in psutil.process_iter(["status"]) if process.info["status"] != psutil.STATUS_ZOMBIE} & set(started), 15)
-    assert embedded_servers.is_free(port)
+    assert is_free(port)
 
 
 def test_ctrl_c_ends_the_demo_with_one_line(stack: Stack, folder: Path) -> None:

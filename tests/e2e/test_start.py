@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port
 from scripts.local.temporary_servers import Mongod, RedisServer
 from tests.e2e.installations import StartCommand, read_ledger, read_status, run_script, upload_sample
 from tests.support.service_stack import Stack, wait_until
@@ -55,7 +55,7 @@ def test_a_folder_may_have_any_name_and_a_proxy_in_the_environment_is_not_asked(
     for file in beside:
         file.write_text("somebody's own file")
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
-    port = str(embedded_servers.free_port())
+    port = str(free_port())
     started = run_script("start", "--detach", "--data", str(data), "--port", port, "--workers", "1", **proxies)
     try:
         assert started.returncode == 0, started.stderr
@@ -95,8 +95,8 @@ def test_external_servers_are_used_shown_and_not_stopped(make_command: Callable[
         assert redis.url not in shown + completed.stdout
         run_script("stop", "--data", str(command.data))
         command.assert_nothing_is_left()
-        embedded_servers.wait_for_mongod(mongod.port, mongod.pid)
-        embedded_servers.wait_for_redis(redis.port, redis.pid)
+        mongod.wait_until_ready()
+        redis.wait_until_ready()
     finally:
         run_script("stop", "--data", str(command.data))
         mongod.remove()
@@ -207,7 +207,7 @@ def test_a_start_waits_beyond_its_limit_for_a_server_that_recovers(make_command:
 
 
 def test_too_little_free_disk_space_is_one_line_before_anything_starts(tmp_path: Path) -> None:
-    port = str(embedded_servers.free_port())
+    port = str(free_port())
     refused = run_script("start", "--detach", "--data", str(tmp_path / "data"), "--port", port, BLOBS_MIN_FREE_BYTES=str(10**18))
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1

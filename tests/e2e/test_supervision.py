@@ -48,7 +48,7 @@ def test_a_start_succeeds_after_the_watchdog_was_killed(tmp_path: Path) -> None:
 
 def test_all_processes_listen_on_loopback_only(stack: Stack) -> None:
     listening = "0A"
-    ports = {stack.port, int(stack.mongo_url.split(":")[2].split("/")[0]), int(stack.redis_url.split(":")[2].split("/")[0])}
+    ports = {stack.port, *stack.installation.read_ports().values()}
     addresses = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:

@@ -119,8 +119,8 @@ class FaultInjector:
         faults: list[tuple[str, Callable[[], bool]]] = []
         faults += [("redis flushed", lambda: self._call_redis(lambda client: client.flushall()))] * wanted.flushes
         faults += list(stack.mongodb_faults().items()) * wanted.mongo_kills
-        faults += [("redis frozen", lambda: stack.freeze("redis-server", _OUTAGE_S))] * wanted.redis_outages
-        faults += [("redis killed", lambda: stack.kill("redis-server"))] * wanted.redis_outages
+        faults += [("redis frozen", lambda: stack.freeze("redis", _OUTAGE_S))] * wanted.redis_outages
+        faults += [("redis killed", lambda: stack.kill("redis"))] * wanted.redis_outages
         faults += [("redis full", self._fill_redis)] * wanted.redis_outages
         faults += [("disk full", lambda: stack.fill_disk(_OUTAGE_S))] * wanted.disk_fills
         return faults

@@ -9,7 +9,6 @@ from typing import Any, Final
 import httpx
 
 from shared.ledger import audit
-from shared.storage.mongo import Db
 from tests.faults.images import SIZE, UploadImage
 from tests.faults.services import FaultStack
 from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
@@ -68,7 +67,7 @@ def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
     with httpx.Client(base_url=stack.url, timeout=30) as client:
         for batch in load.accepted:
             _verify_batch(client, batch, verdict)
-    _verify_database(stack.db, load.accepted, verdict)
+    _verify_database(stack, load.accepted, verdict)
     return verdict
 
 
@@ -132,15 +131,16 @@ def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: V
     return f"{path}: {response.status_code}, {len(data)} bytes, not the expected content"
 
 
-def _verify_database(db: Db, batches: list[AcceptedBatch], verdict: Verdict) -> None:
+def _verify_database(stack: FaultStack, batches: list[AcceptedBatch], verdict: Verdict) -> None:
     """Check for batches that no response named, for results that were written twice, and the balance of the ledger."""
+    db = stack.db
     ids = {batch.batch_id for batch in batches}
     unknown = [row["_id"] for row in db.batches.find({}, {"_id": 1}) if row["_id"] not in ids]
     verdict.doubled += len(unknown) + len(batches) - len(ids)
     if verdict.doubled:
         verdict.problems.append(f"batches that no response named, or that two responses named: {unknown[:5]}")
     image_ids = {row["_id"] for row in db.images.find({}, {"_id": 1})}
-    write_counts = _count_final_writes(db)
+    write_counts = _count_final_writes(stack)
     twice = [image_id for image_id, number in write_counts.items() if number > 1]
     never = [image_id for image_id in image_ids if not write_counts[image_id]]
     if twice or never:
@@ -151,8 +151,9 @@ def _verify_database(db: Db, batches: list[AcceptedBatch], verdict: Verdict) -> 
         verdict.problems.append(f"the ledger does not balance with {verdict.images} accepted images: {balance}")
 
 
-def _count_final_writes(db: Db) -> Counter[str]:
+def _count_final_writes(stack: FaultStack) -> Counter[str]:
     """Return how often a final state was written to each image, by the replica set's operation log."""
     final_states = ["done", "failed"]
-    query = {"ns": f"{db.name}.images", "op": "u", "o.diff.u.status": {"$in": final_states}}
-    return Counter(str(entry["o2"]["_id"]) for entry in db.client["local"]["oplog.rs"].find(query, {"o2": 1}))
+    query = {"ns": f"{stack.db.name}.images", "op": "u", "o.diff.u.status": {"$in": final_states}}
+    with stack.connect_as_member() as client:
+        return Counter(str(entry["o2"]["_id"]) for entry in client["local"]["oplog.rs"].find(query, {"o2": 1}))

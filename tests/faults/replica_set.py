@@ -7,8 +7,10 @@ from typing import Any, Final
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from scripts.local import embedded_servers
-from scripts.local.temporary_servers import Server
+from scripts.local.servers import mongod
+from scripts.local.servers.credentials import create_credentials
+from scripts.local.servers.ports import LOOPBACK
+from scripts.local.temporary_servers import MongodMember, Server
 from tests.support.service_stack import wait_until
 
 _MEMBERS: Final = 3
@@ -24,29 +26,26 @@ class ReplicaSet:
 
     def __init__(self, folder: Path) -> None:
         """Use ``folder`` for the data. ``start`` starts the members."""
-        self._members = [
-            Server(folder / f"member-{number}", embedded_servers.mongod_command, _wait_until_it_answers, f"mongod-{number}")
-            for number in range(_MEMBERS)
-        ]
+        self.credentials = create_credentials(folder / "secrets")
+        self._members = [MongodMember(folder / f"member-{number}", f"mongod-{number}", self.credentials) for number in range(_MEMBERS)]
 
     @property
     def url(self) -> str:
         """The connection string, with all members."""
-        hosts = ",".join(_host(member) for member in self._members)
-        return f"mongodb://{hosts}/?replicaSet={embedded_servers.REPLICA_SET}"
+        return mongod.members_url([member.port for member in self._members], self.credentials)
 
     def start(self) -> None:
-        """Start the members, initiate the replica set, and wait for its primary."""
+        """Start the members, initiate the replica set, wait for its primary, and create the user of the service."""
         for member in self._members:
             member.start()
         config = {
-            "_id": embedded_servers.REPLICA_SET,
+            "_id": mongod.REPLICA_SET,
             "members": [{"_id": number, "host": _host(member)} for number, member in enumerate(self._members)],
             "settings": {"electionTimeoutMillis": _ELECTION_TIMEOUT_MS},
         }
         with _connect(self._members[0]) as client:
             client.admin.command("replSetInitiate", config)
-        wait_until(lambda: self.primary() is not None, _READY_S, "the replica set has a primary")
+        wait_until(self._has_user, _READY_S, "the replica set has a primary and a user")
 
     def stop(self) -> None:
         """Kill the members, and delete their data."""
@@ -99,31 +98,22 @@ class ReplicaSet:
         return True
 
 
+    def _has_user(self) -> bool:
+        """Create the user of the service on the primary. Return False while there is none."""
+        primary = self.primary()
+        if primary is None:
+            return False
+        with _connect(primary) as client:
+            try:
+                mongod.set_user(client, self.credentials, mongod.ADMINISTRATOR_ROLES)
+            except PyMongoError:
+                return False
+        return True
+
+
 def _host(member: Server) -> str:
-    return f"{embedded_servers.LOOPBACK}:{member.port}"
+    return f"{LOOPBACK}:{member.port}"
 
 
 def _connect(member: Server) -> "MongoClient[dict[str, Any]]":
-    return MongoClient(
-        embedded_servers.LOOPBACK,
-        member.port,
-        directConnection=True,
-        serverSelectionTimeoutMS=1000,
-        connectTimeoutMS=1000,
-        socketTimeoutMS=10_000,
-    )
-
-
-def _wait_until_it_answers(port: int, pid: int) -> None:
-    client: MongoClient[dict[str, Any]] = MongoClient(
-        embedded_servers.LOOPBACK, port, directConnection=True, serverSelectionTimeoutMS=1000, socketTimeoutMS=5000
-    )
-
-    def answering_pid() -> int | None:
-        try:
-            return int(client.admin.command("serverStatus", repl=0, metrics=0, wiredTiger=0)["pid"])
-        except PyMongoError:
-            return None
-
-    with client:
-        wait_until(lambda: answering_pid() == pid, _READY_S, "the started mongod answers on its port")
+    return mongod.connect_as_member(member.port, member.credentials)

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 import redis
+from pymongo import MongoClient
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT, Installation
+from scripts.local.servers import mongod
+from scripts.local.servers.ports import LOOPBACK, free_port
 from scripts.local.start import failed_checks
 from shared import settings
 from shared.storage.local_blobs import LocalBlobs
@@ -29,6 +31,7 @@ HARD_LIMIT_S: Final = 40
 """After this time Celery kills a frozen child. It is long enough for another worker to take over and finish before."""
 _READY_S: Final = 400
 _BLOBS_BYTES: Final = 512 * MIB
+_QUERY_S: Final = 120.0
 
 _SETTINGS: Final = {
     "WORKER_LEASE_S": str(LEASE_S),
@@ -54,10 +57,10 @@ class FaultStack:
         """
         self.replica_set = ReplicaSet(folder / "mongodb") if with_replica_set else None
         self.installation = Installation(
-            folder, embedded_servers.free_port(), workers, embedded_mongodb=not with_replica_set, embedded_redis=True
+            folder, free_port(), workers, embedded_mongodb=not with_replica_set, embedded_redis=True
         )
         self.plan = FaultPlan(folder / "plan")
-        self.url = f"http://{embedded_servers.LOOPBACK}:{self.installation.port}"
+        self.url = f"http://{LOOPBACK}:{self.installation.port}"
         self.mounted = False
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._db: tuple[str, Db] | None = None
@@ -129,7 +132,7 @@ class FaultStack:
     @property
     def db(self) -> Db:
         """The database at its current address. The upload threads use it too, so a lock guards the connection."""
-        url = self.replica_set.url if self.replica_set is not None else embedded_servers.mongo_url(self._port("mongod"))
+        url = self.replica_set.url if self.replica_set is not None else self.installation.mongodb_url()
         with self._connection_lock:
             if self._db is None or self._db[0] != url:
                 if self._db is not None:
@@ -139,7 +142,15 @@ class FaultStack:
 
     def redis(self) -> "redis.Redis":
         """Return a new Redis client, which the caller must close."""
-        return redis.Redis(embedded_servers.LOOPBACK, self._port("redis"), socket_timeout=2, socket_connect_timeout=2)
+        return redis.Redis.from_url(self.installation.redis_url(), socket_timeout=2, socket_connect_timeout=2)
+
+    def connect_as_member(self) -> "MongoClient[dict[str, Any]]":
+        """Return a new client of the primary with all rights, which the caller must close. The service has fewer."""
+        if self.replica_set is None:
+            return mongod.connect_as_member(self.installation.read_ports()["mongod"], self.installation.credentials(), _QUERY_S)
+        primary = self.replica_set.primary()
+        assert primary is not None
+        return mongod.connect_as_member(primary.port, primary.credentials, _QUERY_S)
 
     def processes(self) -> dict[str, list[psutil.Process]]:
         """Return the processes of this stack by kind. Only descendants of its own watchdog are included."""
@@ -204,9 +215,6 @@ class FaultStack:
         command = ["mount", "-t", "tmpfs", "-o", f"size={_BLOBS_BYTES}", "tmpfs", str(self.blobs_root)]
         self.mounted = subprocess.run(command, check=False, capture_output=True, timeout=20).returncode == 0
 
-    def _port(self, name: str) -> int:
-        return self.installation.read_ports()[name]
-
 
 def _process_kind(process: psutil.Process) -> str:
     """Return the kind of a process by its command line and that of its parent."""
@@ -225,7 +233,7 @@ def _process_kind(process: psutil.Process) -> str:
             return name if by_supervisor else f"{name} child"
     if "spawn_main" in line:
         return "inspector child" if "worker.entrypoints.inspections" in parent_line else "worker child"
-    for server in ("mongod", "redis-server"):
-        if server in line.split(" ", 1)[0]:
-            return server
+    for program, name in (("mongod", "mongod"), ("valkey-server", "redis"), ("redis-server", "redis")):
+        if program in line.split(" ", 1)[0]:
+            return name
     return "other"

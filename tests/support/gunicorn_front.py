@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port
 from shared import settings
 from tests.support.service_stack import wait_until
 
@@ -46,7 +46,7 @@ def run_web_front(mongo: settings.Mongo, folder: Path, **variables: str) -> Iter
 
     :param variables: environment variables of the web front, in addition to those of this process.
     """
-    port = embedded_servers.free_port()
+    port = free_port()
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "MONGODB_URL": mongo.url,

@@ -13,8 +13,8 @@ from typing import Final
 
 import psutil
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port
 from tests.support.service_stack import wait_until
 
 NGINX: Final = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
@@ -48,7 +48,7 @@ def run_nginx(web_port: int, **variables: str) -> Iterator[Nginx]:
     :param variables: environment variables for ``deploy/nginx/start.sh``.
     """
     assert NGINX is not None
-    port = embedded_servers.free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="front-") as name:  # the path is short, because it contains a socket
         folder = Path(name)
         (folder / "bodies").mkdir()

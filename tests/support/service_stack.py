@@ -1,7 +1,6 @@
 """Run all services as ``scripts/start`` does, or use a running service of which only the URL is known."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -11,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.local import embedded_servers
-from scripts.local.installation import ROOT
+from scripts.local.installation import ROOT, Installation, load_installation
+from scripts.local.servers.ports import LOOPBACK, free_port
 
 _RESTART_S = 120
 """A time limit for the tests, which the service does not promise. When other tests ran at the same time on a slow disk,
@@ -54,24 +53,31 @@ class Stack:
         :param settings: environment variables for the processes, in addition to those of this process.
         """
         self.data = data.resolve()
-        self.port = embedded_servers.free_port()
+        self.port = free_port()
         self._workers = workers
         self._settings = settings or {}
 
     @property
     def url(self) -> str:
         """The URL of the web front."""
-        return f"http://{embedded_servers.LOOPBACK}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def mongo_url(self) -> str:
-        """The URL of this stack's MongoDB."""
-        return embedded_servers.mongo_url(self._ports()["mongod"])
+        """The URL of this stack's MongoDB, with the user of the service."""
+        return self.installation.mongodb_url()
 
     @property
     def redis_url(self) -> str:
         """The URL of this stack's Redis."""
-        return embedded_servers.redis_url(self._ports()["redis"])
+        return self.installation.redis_url()
+
+    @property
+    def installation(self) -> Installation:
+        """The installation as it was last started."""
+        installation = load_installation(self.data)
+        assert installation is not None
+        return installation
 
     def start(self) -> None:
         """Start all processes and wait until ``/readyz`` reports that they are ready."""
@@ -107,10 +113,6 @@ class Stack:
         pid = self.pid(name)
         os.kill(pid, signal_number)
         return pid
-
-    def _ports(self) -> dict[str, int]:
-        ports: dict[str, int] = json.loads((self.data / "run/ports.json").read_text())
-        return ports
 
     def _script(self, name: str, *arguments: str) -> None:
         command = [sys.executable, "-m", f"scripts.local.{name}", "--data", str(self.data), *arguments]

@@ -14,7 +14,7 @@ from fastapi import Body
 
 from scripts.bench.baselines import end_with_parent
 from scripts.bench.baselines.loop import BATCH_SIZE, create_detection
-from scripts.local.embedded_servers import LOOPBACK
+from scripts.local.servers.ports import LOOPBACK
 
 _BATCH_TIMEOUT_S = 0.02
 

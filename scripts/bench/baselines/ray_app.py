@@ -18,7 +18,7 @@ from starlette.requests import Request
 
 from scripts.bench.baselines import READY, end_with_parent
 from scripts.bench.baselines.loop import BATCH_SIZE, PROCESSES, create_detection
-from scripts.local.embedded_servers import LOOPBACK
+from scripts.local.servers.ports import LOOPBACK
 
 _BATCH_TIMEOUT_S = 0.02
 _OBJECT_STORE_BYTES = 200_000_000

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scripts.administration.__main__ import cli
-from scripts.local import embedded_servers
 from scripts.local.installation import Installation
+from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.storage.migrations.lock import MigrationLock
 from shared.storage.migrations.registry import find_migrations
@@ -107,15 +108,17 @@ def test_a_data_folder_names_the_database_of_its_installation(empty: Db, mongo: 
     assert empty.migrations.find_one({"state": "done"}) is not None
 
 
-def test_a_data_folder_with_an_embedded_mongodb_names_its_port(mongo_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folder_with_an_embedded_mongodb_names_its_port_and_password(mongod: Mongod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MONGODB_URL", raising=False)
     installation = Installation(tmp_path, 5000, 1)
     installation.prepare()
     installation.save()
-    port = int(mongo_url.partition("127.0.0.1:")[2].partition("/")[0])
-    assert embedded_servers.mongo_url(port) == mongo_url
-    (installation.run / "ports.json").write_text(json.dumps({"mongod": port, "redis": 1}))
     monkeypatch.setenv("MONGODB_URL", "mongodb://127.0.0.1:1/")
+    (installation.run / "ports.json").write_text(json.dumps({"mongod": mongod.port, "redis": 1}))
+    refused = run("status", "--data", str(tmp_path))
+    assert refused.exit_code == 2
+    assert "There are no passwords" in refused.stderr
+    shutil.copytree(mongod.credentials.folder, installation.secrets)
     assert "pending" in read_status("--data", str(tmp_path))
 
 

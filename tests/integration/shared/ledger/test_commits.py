@@ -20,23 +20,23 @@ from tests.support.mongo_proxy import CommitFault, CommitFaultProxy
 @pytest.fixture
 def connect_through(mongod: Mongod, mongo: settings.Mongo, db: Db) -> Iterator["ProxiedConnections"]:
     """Connections to the test's database through cutting proxies."""
-    connections = ProxiedConnections(mongod.port, mongo)
+    connections = ProxiedConnections(mongod, mongo)
     yield connections
     connections.close()
     db.client.admin.command("killAllSessions", [])  # a transaction without its commit stays open for a minute otherwise
 
 
 class ProxiedConnections:
-    def __init__(self, port: int, mongo: settings.Mongo) -> None:
-        self._port, self._mongo = port, mongo
+    def __init__(self, server: Mongod, mongo: settings.Mongo) -> None:
+        self._server, self._mongo = server, mongo
         self.proxies: list[CommitFaultProxy] = []
         self._dbs: list[Db] = []
 
     def __call__(self, fault: CommitFault, *, refuse_reconnects: bool = False) -> Db:
-        proxy = CommitFaultProxy(self._port, fault, refuse_reconnects=refuse_reconnects)
+        proxy = CommitFaultProxy(self._server.port, fault, refuse_reconnects=refuse_reconnects)
         self.proxies.append(proxy)
         # A direct connection: with the address of the replica set's member the driver would bypass the proxy.
-        url = f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true"
+        url = self._server.direct_url(proxy.port)
         db = connect(self._mongo.model_copy(update={"url": url}), app="cut")
         self._dbs.append(db)
         return db

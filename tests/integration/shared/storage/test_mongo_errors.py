@@ -1,6 +1,7 @@
 """A MongoDB that refuses an operation is not reported as a MongoDB that does not respond."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def _forget_reports(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def without_access(mongo: settings.Mongo) -> settings.Mongo:
     """Return settings with a user that MongoDB does not know."""
-    return mongo.model_copy(update={"url": mongo.url.replace("mongodb://", "mongodb://nobody:wrong@"), "server_selection_timeout_s": 0.2})
+    return mongo.model_copy(update={"url": re.sub("//.*@", "//nobody:wrong@", mongo.url), "server_selection_timeout_s": 0.2})
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_a_database_that_disconnects_at_the_commit_is_503_with_the_batch_that_th
     web: FlaskClient, db: Db, mongod: Mongod, mongo: settings.Mongo, blobs_root: Path
 ) -> None:
     proxy = CommitFaultProxy(mongod.port, "lose_answer", refuse_reconnects=True)
-    cut = mongo.model_copy(update={"url": f"mongodb://127.0.0.1:{proxy.port}/?directConnection=true", "commit_deadline_s": 5})
+    cut = mongo.model_copy(update={"url": mongod.direct_url(proxy.port), "commit_deadline_s": 5})
     response = post_batch(make_client(cut, blobs_root), [image_payload()], Idempotency_Key="k")
     problem = response.get_json(force=True)
     assert (response.status_code, problem["code"], response.headers["Retry-After"]) == (503, "commit_unknown", "5")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import embedded_servers
 from scripts.local.installation import ROOT
+from scripts.local.servers.ports import free_port
 from shared import settings
 from shared.bootstrap import open_stores
 from shared.queue import heartbeats
@@ -165,7 +165,7 @@ def test_a_web_process_that_responds_with_an_error_is_not_healthy() -> None:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", embedded_servers.free_port()), Broken) as server:
+    with HTTPServer(("127.0.0.1", free_port()), Broken) as server:
         threading.Thread(target=server.handle_request).start()
         port = server.server_port
         assert check("-m", "web.healthcheck", WEB_PORT=str(port)) == (1, f"error: unexpected response from 127.0.0.1:{port}/healthz: status 500, expected 200\n")

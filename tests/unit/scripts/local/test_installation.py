@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import embedded_servers, start
+from scripts.local import start
 from scripts.local.installation import ROOT, Installation, Stage, data_folder, load_installation
+from scripts.local.servers.credentials import create_credentials
+from scripts.local.servers.errors import Unusable
+from scripts.local.servers.programs import Program
 
 HOLD_LOCK = """
 import sys, time
@@ -26,6 +29,9 @@ QUERY_LOCK = """
 import select, sys
 from pathlib import Path
 from scripts.local.installation import Installation
+from scripts.local.servers.credentials import create_credentials
+from scripts.local.servers.errors import Unusable
+from scripts.local.servers.programs import Program
 installation = Installation(Path(sys.argv[1]), 1, 1)
 print("running", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
@@ -146,7 +152,58 @@ def test_workers_with_at_most_one_core_each_run_decoding_and_model_in_turn(
     monkeypatch.delenv("VISION_IN_TURN", raising=False)
     if variable is not None:
         monkeypatch.setenv("VISION_IN_TURN", variable)  # the processes inherit it
-    assert Installation(tmp_path, 5000, workers).environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == in_turn
+    installation = Installation(tmp_path, 5000, workers)
+    create_credentials(installation.secrets)
+    assert installation.environment({"mongod": 1, "redis": 2}).get("VISION_IN_TURN") == in_turn
+
+
+def test_the_folders_are_closed_to_other_users_also_those_of_an_older_version(tmp_path: Path) -> None:
+    installation = Installation(tmp_path / "data", 5000, 1)
+    for name in ("run", "mongodb", "blobs"):
+        (tmp_path / "data" / name).mkdir(parents=True, mode=0o755)
+    installation.prepare()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in installation.data.iterdir()}
+    assert modes == {"run": 0o700, "logs": 0o700, "mongodb": 0o700, "redis": 0o700, "blobs": 0o755}  # a file server may read the blobs
+    Installation(tmp_path / "new", 5000, 1).prepare()
+    assert (tmp_path / "new/blobs").stat().st_mode & 0o777 == 0o700
+
+
+def test_urls_of_embedded_servers_contain_the_port_and_the_password(installation: Installation) -> None:
+    for read in (installation.mongodb_url, installation.redis_url):
+        with pytest.raises(Unusable, match="has never been started"):
+            read()
+    ports = installation.assign_ports()
+    for read in (installation.mongodb_url, installation.redis_url):
+        with pytest.raises(Unusable, match="There are no passwords"):
+            read()
+    credentials = create_credentials(installation.secrets)
+    assert installation.mongodb_url() == f"mongodb://shelfsight:{credentials.mongodb_password}@127.0.0.1:{ports['mongod']}/?replicaSet=shelfsight&authSource=admin"
+    assert installation.redis_url() == f"redis://:{credentials.redis_password}@127.0.0.1:{ports['redis']}/0"
+
+
+def test_urls_of_external_servers_are_those_of_the_variables(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MONGODB_URL", "mongodb://db.example/?replicaSet=x")
+    monkeypatch.setenv("REDIS_URL", "rediss://cache.example/1")
+    external = Installation(installation.data, 5000, 1)
+    assert (external.mongodb_url(), external.redis_url()) == ("mongodb://db.example/?replicaSet=x", "rediss://cache.example/1")
+    assert external.choose_programs(lambda _: None) == {}
+
+
+def test_no_command_line_contains_a_password(installation: Installation) -> None:
+    credentials = create_credentials(installation.secrets)
+    programs = {"mongod": Program(Path("mongod"), "MongoDB", "8.0.32"), "redis": Program(Path("valkey-server"), "Valkey", "9.1.2")}
+    commands = installation.commands({"mongod": 1, "redis": 2}, programs)
+    text = " ".join(argument for command in commands.values() for argument in command)
+    assert not [word for word in (credentials.member_key, credentials.mongodb_password, credentials.redis_password) if word in text]
+    assert "snappy,zstd" in commands["mongod"]
+    assert "zlib" not in text
+
+
+def test_the_versions_that_were_started_are_saved(installation: Installation) -> None:
+    assert installation.read_programs() == {}
+    installation.save_programs({"mongod": Program(Path("mongod"), "MongoDB", "8.0.32"), "redis": Program(Path("valkey-server"), "Valkey", "9.1.2")})
+    assert installation.read_programs() == {"mongod": ("MongoDB", "8.0.32"), "redis": ("Valkey", "9.1.2")}
+    assert json.loads((installation.data / "mongodb/shelfsight-written-by.json").read_text()) == {"version": "8.0.32"}
 
 
 def test_only_the_files_of_processes_are_removed(installation: Installation) -> None:
@@ -166,7 +223,7 @@ def test_a_socket_is_removed_and_any_other_file_is_not(installation: Installatio
         assert not installation.socket.exists()
     installation.socket.write_text("somebody's own file")
     try:
-        with pytest.raises(embedded_servers.Unusable, match="is not a socket"):
+        with pytest.raises(Unusable, match="is not a socket"):
             installation.remove_socket()
         assert installation.socket.read_text() == "somebody's own file"
     finally:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import embedded_servers
 from scripts.local.installation import Installation
+from scripts.local.servers.errors import Unusable
 from scripts.local.watchdog import Watchdog
 
 
@@ -15,7 +15,7 @@ def test_a_supervisor_that_ended_is_not_waited_for(tmp_path: Path) -> None:
     watchdog = Watchdog(Installation(tmp_path, 1, 1))
     watchdog._supervisor = subprocess.Popen([sys.executable, "-c", ""])
     watchdog._supervisor.wait(60)
-    with pytest.raises(embedded_servers.Unusable, match="the supervisor ended while starting"):
+    with pytest.raises(Unusable, match="the supervisor ended while starting"):
         watchdog._pid("mongod")
 
 
@@ -24,7 +24,7 @@ def test_a_database_that_cannot_be_updated_prevents_the_start_and_the_reason_is_
     monkeypatch.setenv("MONGODB_SERVER_SELECTION_TIMEOUT_S", "0.1")
     installation = Installation(tmp_path, 1, 1)
     installation.prepare()
-    with pytest.raises(embedded_servers.Unusable, match=r"updating the database failed: error: The database does not respond.* Cause: "):
+    with pytest.raises(Unusable, match=r"updating the database failed: error: The database does not respond.* Cause: "):
         Watchdog(installation)._migrate()
     stage = installation.read_stage()
     assert stage is not None

@@ -1,0 +1,85 @@
+"""The passwords of the embedded servers. They are generated once and kept in a folder that only its owner can open.
+
+Whatever is missing is generated again: the key file and the password of Redis are read by the servers at every start,
+and the password of MongoDB's user is set at every start.
+"""
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from scripts.local.servers.errors import Unusable
+
+_BYTES: Final = 24
+_KEY: Final = "mongodb.key"
+_PASSWORD: Final = "mongodb.password"  # noqa: S105 -- the name of a file
+_REDIS: Final = "redis.conf"
+_REQUIRE: Final = "requirepass "
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The secrets in one folder.
+
+    ``member_key`` is the content of the key file with which the members of the replica set authenticate to each other.
+    ``mongodb_password`` is that of the user of the service. All consist of letters and digits, so they need no quoting
+    in a URL.
+    """
+
+    folder: Path
+    member_key: str = field(repr=False)
+    mongodb_password: str = field(repr=False)
+    redis_password: str = field(repr=False)
+
+    @property
+    def key_file(self) -> Path:
+        """The file with ``member_key``."""
+        return self.folder / _KEY
+
+    @property
+    def redis_config(self) -> Path:
+        """A configuration file of Redis, which contains nothing but the password."""
+        return self.folder / _REDIS
+
+
+def create_credentials(folder: Path) -> Credentials:
+    """Generate the secrets that are missing, and return all.
+
+    :raises Unusable: when the file system cannot keep other users from reading them.
+    :raises OSError: when the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name, prefix in ((_KEY, ""), (_PASSWORD, ""), (_REDIS, _REQUIRE)):
+        path = folder / name
+        if not path.exists() or not path.read_text().strip():  # a power failure may have left it empty
+            _write(path, f"{prefix}{secrets.token_hex(_BYTES)}\n")
+        path.chmod(0o600)
+        if path.stat().st_mode & 0o077:
+            raise Unusable(f"The file system of {folder} does not support file permissions, so every user could read the passwords; choose another folder with --data.")
+    return load_credentials(folder)
+
+
+def load_credentials(folder: Path) -> Credentials:
+    """Read the secrets in a folder.
+
+    :raises Unusable: when there are none yet.
+    :raises PermissionError: when the folder belongs to another user.
+    """
+    try:
+        key, password, redis = ((folder / name).read_text().strip() for name in (_KEY, _PASSWORD, _REDIS))
+    except FileNotFoundError as error:
+        raise Unusable(f"There are no passwords in {folder} yet; scripts/start generates them.") from error
+    return Credentials(folder, key, password, redis.removeprefix(_REQUIRE))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)  # a file left behind by a crash may have another mode
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

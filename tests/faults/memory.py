@@ -1,4 +1,4 @@
-"""Measure the memory of one worker over many images: ``python -m tests.faults.memory --pictures 10000 [--write docs/reliability.md]``."""
+"""Measure the memory of one worker over many images: ``python -m tests.faults.memory --images 10000 [--write docs/reliability.md]``."""
 
 import argparse
 import os
@@ -210,7 +210,7 @@ def format_tables(memory: MemorySamples, outcome: Outcome) -> str:
 def main() -> None:
     """Run, print the tables, and exit with 1 when an image did not end as expected or the memory grew."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.memory", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=10_000, help="number of images (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=10_000, help="number of images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the mixture (default: %(default)s)")
     parser.add_argument("--write", type=Path, help="replace the tables between the markers of this Markdown file")
     options = parser.parse_args()

@@ -43,8 +43,8 @@ class Archive:
         return f"mongodb-linux-{self.target}-{self.version}"
 
 
-# Each digest of an archive for x86_64 was found in two public repositories that do not refer to each other. That for
-# aarch64 was found in one, whose digests for x86_64 agree with those of others. There was none of 7.0 for aarch64.
+# Each digest of an archive for x86_64 was found in two public files in different languages, and that for aarch64 in one
+# of them, whose other digests agree with those of further files. No digest of 7.0 for aarch64 was found.
 _ARCHIVES: Final = {
     ("8.0", "x86_64"): Archive("8.0.32", "x86_64-ubuntu2204", "41da8d92dde2896ebda278cf296ae86462da6b39eda81ce6ce4fb9ce819adb2e"),
     ("8.0", "aarch64"): Archive("8.0.32", "aarch64-ubuntu2204", "7411bc9efef53346a26e67241ca9db9926c30b7a056e2515068223b497682c81"),

@@ -41,6 +41,8 @@ def main() -> None:
         sys.exit(f"error: {source} does not exist; name an existing folder or file")
     try:
         sys.exit(_demo(source, arguments))
+    except PermissionError:
+        sys.exit(f"error: {data_folder(arguments.data)} belongs to another user; choose another folder with --data")
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from scripts.local.servers import mongod, mongod_choice, redis_server
 from scripts.local.servers.credentials import Credentials, load_credentials
@@ -119,7 +119,7 @@ class Installation:
         """
         if (self.run / "house.json").exists() or not self.run.is_dir():
             return None
-        return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
+        return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new", "secrets"}), None)
 
     def prepare(self) -> None:
         """Create the folders of the installation, and close those of an older version to other users.
@@ -127,9 +127,11 @@ class Installation:
         The folder of the blobs is closed only when it is created, because its owner may open it for a file server.
         """
         self.data.mkdir(parents=True, exist_ok=True)
+        is_used = (self.run / "house.json").exists()
         for folder in (self.run, self.logs, self.data / "mongodb", self.data / "redis"):
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o700)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if is_used:  # otherwise, a folder with this name may belong to another program
+                folder.chmod(0o700)
         (self.data / "blobs").mkdir(mode=0o700, exist_ok=True)
 
     def assign_ports(self) -> dict[str, int]:
@@ -142,7 +144,7 @@ class Installation:
         for name in ("mongod", "redis"):
             port = saved.get(name)
             ports[name] = port if port is not None and is_free(port) else free_port()
-        (self.run / "ports.json").write_text(json.dumps(ports) + "\n")
+        self._write_json("ports.json", ports)
         return ports
 
     def read_ports(self) -> dict[str, int]:
@@ -216,7 +218,7 @@ class Installation:
         """Save which programs are started, for ``scripts/status`` and, with the data of MongoDB, for the next start."""
         if "mongod" in programs:
             mongod_choice.record_version(self.data / "mongodb", programs["mongod"])
-        (self.run / "servers.json").write_text(json.dumps({name: [program.name, program.version] for name, program in programs.items()}) + "\n")
+        self._write_json("servers.json", {name: [program.name, program.version] for name, program in programs.items()})
 
     def read_programs(self) -> dict[str, tuple[str, str]]:
         """Return the names and the versions of the embedded servers that were last started, by the name of the process."""
@@ -225,6 +227,12 @@ class Installation:
         except (FileNotFoundError, ValueError):
             return {}
         return {name: (program, version) for name, (program, version) in saved.items()}
+
+    def _write_json(self, name: str, value: Any) -> None:
+        """Write a file in ``run``. Other processes read the old or the new content, and never a part of it."""
+        temp = (self.run / name).with_suffix(".new")
+        temp.write_text(json.dumps(value) + "\n")
+        temp.replace(self.run / name)
 
     def commands(self, ports: dict[str, int], programs: dict[str, Program]) -> dict[str, list[str]]:
         """Return the command lines of the processes by name, in the order in which the processes are started."""

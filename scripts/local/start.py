@@ -24,6 +24,7 @@ from rich.markup import escape
 from scripts.local import loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
+from scripts.local.servers.credentials import create_credentials
 from scripts.local.servers.errors import Unusable
 from scripts.local.servers.ports import LOOPBACK, is_free
 from shared.settings import Settings, explain
@@ -74,7 +75,7 @@ def main() -> None:
         _console.print("error: interrupted before Shelfsight was ready; no process is left running")
         sys.exit(128 + interrupted.args[0])
     except PermissionError as error:
-        sys.exit(f"error: {error.filename} belongs to another user; choose another folder with --data")
+        sys.exit(f"error: {error.filename or installation.data} belongs to another user; choose another folder with --data")
     except OSError as error:
         sys.exit(f"error: {error.filename or installation.data}: {error.strerror or error}; free disk space, or choose another folder with --data")
 
@@ -126,7 +127,7 @@ def _check(installation: Installation) -> None:
 
     :raises CannotStart: when Shelfsight is already running, the web port is in use, a setting is invalid, or disk space
         is short.
-    :raises Unusable: when this machine cannot run one of the embedded servers.
+    :raises Unusable: when this machine cannot run one of the embedded servers, or the file system has no permissions.
     :raises OSError: when the data folder cannot be created.
     """
     try:
@@ -144,6 +145,7 @@ def _check(installation: Installation) -> None:
     if not is_free(installation.port):
         raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
+    create_credentials(installation.secrets)
     _choose_programs(installation)
 
 

@@ -97,7 +97,6 @@ class ReplicaSet:
                 return False
         return True
 
-
     def _has_user(self) -> bool:
         """Create the user of the service on the primary. Return False while there is none."""
         primary = self.primary()

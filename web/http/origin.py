@@ -64,13 +64,14 @@ def refuse_foreign_pages(public_url: str) -> None:
 
 
 def _is_link() -> bool:
-    """Return whether the browser is about to show the response in place of the page that sent the request.
+    """Return whether a person has followed a link, and the response is about to replace the page with the link.
 
-    It is not for an image, a script or a frame in the page, nor if the browser only prefetches the response.
+    This is not so for an image, a script or a frame in the page, nor if a script of the page opens the address, nor if
+    the browser only prefetches the response.
     """
     headers = request.headers
     is_shown = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
-    return is_shown and "Sec-Purpose" not in headers
+    return is_shown and headers.get("Sec-Fetch-User") == "?1" and "Sec-Purpose" not in headers
 
 
 def _host_and_port(url: str) -> tuple[str, int] | None:

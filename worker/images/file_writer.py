@@ -59,7 +59,7 @@ class FileWriter:
         try:
             self._blobs.write_many(list(files))
         except StoreAway as error:
-            _log.warning("the files of image %s cannot be written: %s: %s", image["_id"], files[0][0], describe(error.__cause__))
+            _log.warning("the files of image %s cannot be written: %s", image["_id"], describe(error.__cause__))
             self._claim_end.release([image], error.code)
             return False
         return True

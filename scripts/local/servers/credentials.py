@@ -5,6 +5,7 @@ and the password of MongoDB's user is set at every start.
 """
 
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ _BYTES: Final = 24
 _KEY: Final = "mongodb.key"
 _PASSWORD: Final = "mongodb.password"  # noqa: S105 -- the name of a file
 _REDIS: Final = "redis.conf"
-_REQUIRE: Final = "requirepass "
+_FILES: Final = ((_KEY, ""), (_PASSWORD, ""), (_REDIS, "requirepass "))
+"""The names of the files, and what is before the secret in each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,16 @@ class Credentials:
 
 
 def create_credentials(folder: Path) -> Credentials:
-    """Generate the secrets that are missing, and return all.
+    """Generate the secrets that are missing or damaged, and return all.
 
     :raises Unusable: when the file system cannot keep other users from reading them.
     :raises OSError: when the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    for name, prefix in ((_KEY, ""), (_PASSWORD, ""), (_REDIS, _REQUIRE)):
+    for name, prefix in _FILES:
         path = folder / name
-        if not path.exists() or not path.read_text().strip():  # a power failure may have left it empty
+        if _read(path, prefix) is None:
             _write(path, f"{prefix}{secrets.token_hex(_BYTES)}\n")
         path.chmod(0o600)
         if path.stat().st_mode & 0o077:
@@ -65,14 +67,22 @@ def create_credentials(folder: Path) -> Credentials:
 def load_credentials(folder: Path) -> Credentials:
     """Read the secrets in a folder.
 
-    :raises Unusable: when there are none yet.
+    :raises Unusable: when there are none yet, or they are damaged.
     :raises PermissionError: when the folder belongs to another user.
     """
+    key, password, redis = (_read(folder / name, prefix) for name, prefix in _FILES)
+    if key is None or password is None or redis is None:
+        raise Unusable(f"There are no passwords in {folder} yet, or they are damaged; scripts/start generates them.")
+    return Credentials(folder, key, password, redis)
+
+
+def _read(path: Path, prefix: str) -> str | None:
+    """Return the secret in a file; None if the file does not exist, or contains anything else."""
     try:
-        key, password, redis = ((folder / name).read_text().strip() for name in (_KEY, _PASSWORD, _REDIS))
-    except FileNotFoundError as error:
-        raise Unusable(f"There are no passwords in {folder} yet; scripts/start generates them.") from error
-    return Credentials(folder, key, password, redis.removeprefix(_REQUIRE))
+        found = re.fullmatch(rf"{prefix}([0-9a-f]{{{2 * _BYTES}}})\n?", path.read_bytes().decode("ascii", "replace"))
+    except FileNotFoundError:
+        return None
+    return found[1] if found else None
 
 
 def _write(path: Path, text: str) -> None:

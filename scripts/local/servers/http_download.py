@@ -30,7 +30,7 @@ def receive(url: str, path: Path, show: Progress) -> str:
     """
     try:
         return _receive(url, path, show)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:  # the last two: an unsupported proxy in the environment
         raise Unusable(str(error) or type(error).__name__) from error
 
 

@@ -90,8 +90,15 @@ def connect_as_member(port: int, credentials: Credentials, timeout_s: float = 5.
 
 
 def service_roles(database: str) -> list[dict[str, str]]:
-    """Return the roles with which the service, its migrations and ``scripts/admin`` work. Containers have the same."""
-    return [{"role": "readWrite", "db": database}, {"role": "dbAdmin", "db": database}]
+    """Return the roles with which the service, its migrations and ``scripts/admin`` work.
+
+    The last one only shows the progress of index builds, which belong to other users' operations.
+    """
+    return [
+        {"role": "readWrite", "db": database},
+        {"role": "dbAdmin", "db": database},
+        {"role": "clusterMonitor", "db": "admin"},
+    ]
 
 
 def wait_until_primary(port: int, pid: int, credentials: Credentials, roles: list[dict[str, str]]) -> None:

@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,10 @@ def choose(data: Path, say: Callable[[str], None], show: Progress | None = None)
         for reason in reasons:
             say(reason)
         if series is None and program.series == _PACKAGE_SERIES:
-            say(f"MongoDB {program.version} of a Python package is used, which receives no security fixes; see docs/security.md.")
+            say(
+                f"MongoDB {program.version} of a Python package is used, which receives no security fixes, and the new data folder keeps it. "
+                "If you want a newer one, stop Shelfsight, remove the folder, and see docs/security.md."
+            )
         return program
     needed = f"{data} was written by MongoDB {series}. " if series else ""
     remedy = f"Install MongoDB {series or _NEW_SERIES[0]}, so that mongod is on PATH, or set MONGODB_URL to a MongoDB server."
@@ -102,17 +105,37 @@ def _find_on_path(data: Path, series: str | None) -> Program | None:
 
 
 def _find_makers(series: str | None, show: Progress | None) -> Program | None:
-    archive = mongod_download.archive_of(series or _NEW_SERIES[0])
+    archive = _choose_archive([series] if series else _NEW_SERIES)
     if archive is None:
         return None
-    _check_kernel(archive.version)
-    cache = mongod_download.cache_folder()
-    path = mongod_download.find_downloaded(archive, cache)
+    folder = mongod_download.programs_folder()
+    path = mongod_download.find_downloaded(archive, folder)
     if path is None:
         if show is None:
             return None
-        path = mongod_download.download(archive, cache, show, retry=series is not None)
+        path = mongod_download.download(archive, folder, show, retry=series is not None)
     return probe(path, f"The downloaded MongoDB {archive.version}")
+
+
+def _choose_archive(wanted: Sequence[str]) -> mongod_download.Archive | None:
+    """Return the archive of the first series that runs on this Linux; None if no archive is known.
+
+    :raises Unusable: when archives are known, but none of them runs on this Linux.
+    """
+    refused: Unusable | None = None
+    for series in wanted:
+        archive = mongod_download.archive_of(series)
+        if archive is None:
+            continue
+        try:
+            _check_kernel(archive.version)
+        except Unusable as error:
+            refused = error
+        else:
+            return archive
+    if refused is not None:
+        raise refused
+    return None
 
 
 def _find_packaged(series: str | None) -> Program | None:

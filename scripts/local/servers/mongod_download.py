@@ -23,7 +23,7 @@ _VARIABLE: Final = "MONGOD_DOWNLOAD"
 _MAKERS: Final = "https://fastdl.mongodb.org/linux"
 _WAIT_S: Final = 900.0
 """Time limit in seconds for a download by another process."""
-_RETRY_S: Final = 6 * 3600
+_RETRY_S: Final = 600
 _MAX_MONGOD: Final = 1 << 30
 _MAX_MEMBERS: Final = 1000
 _CHUNK: Final = 1 << 18
@@ -57,12 +57,14 @@ def archive_of(series: str) -> Archive | None:
     return _ARCHIVES.get((series, platform.machine()))
 
 
-def cache_folder() -> Path:
+def programs_folder() -> Path:
     """Return the folder in which downloaded programs are kept, for all clones of this user.
+
+    It is not a cache that may be emptied, because the data folders need the program on a machine without network, too.
 
     :raises Unusable: when the user has no home folder.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 -- Path.home raises another error if there is none
+    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")  # noqa: PTH111 -- Path.home raises another error if there is none
     if not os.path.isabs(base):  # noqa: PTH117 -- the same
         raise Unusable("No program is downloaded, because this user has no home folder.")
     return Path(base) / "shelfsight"
@@ -71,7 +73,10 @@ def cache_folder() -> Path:
 def find_downloaded(archive: Archive, cache: Path) -> Path | None:
     """Return the mongod of an archive if it was downloaded before; None if not."""
     path = _installed_path(archive, cache)
-    return path if path.is_file() else None
+    try:
+        return path if path.is_file() else None
+    except OSError:  # for example, the home folder is that of another user
+        return None
 
 
 def download(archive: Archive, cache: Path, show: Progress, *, retry: bool) -> Path:
@@ -79,7 +84,7 @@ def download(archive: Archive, cache: Path, show: Progress, *, retry: bool) -> P
 
     If another process downloads the same archive, wait for it.
 
-    :param retry: whether to try even if the last attempt failed within the last few hours.
+    :param retry: whether to try even if the last attempt failed within the last ten minutes.
     :raises Unusable: when it cannot be downloaded, or the downloaded archive is not the expected one.
     """
     base = os.environ.get(_VARIABLE, "").strip().rstrip("/") or _MAKERS
@@ -161,7 +166,7 @@ def _locked(cache: Path) -> Iterator[IO[str]]:
 
 
 def _last_failure(cache: Path, archive: Archive, base: str) -> float | None:
-    """Return the time of the last failed attempt if it was made within the last few hours."""
+    """Return the time of the last failed attempt if it was made within the last ten minutes."""
     try:
         saved = json.loads((cache / "failure.json").read_text())
         failed_at = float(saved["at"])
@@ -177,5 +182,8 @@ def _record_failure(cache: Path, archive: Archive, base: str) -> None:
 
 
 def _without_password(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an invalid URL"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -31,7 +31,11 @@ def pause(process: psutil.Process, name: str) -> None:
     time.sleep(0.05)  # poll, because a starting server sends no notification
     # Checking that the pid exists is not enough. After the process has ended, it is a zombie until its parent reads its
     # exit status, and then another process may get the same pid.
-    if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+    try:
+        has_ended = not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess as error:
+        raise _ended(name) from error
+    if has_ended:
         raise _ended(name)
 
 
@@ -55,6 +59,8 @@ def _listens(process: psutil.Process, port: int, name: str) -> bool:
         connections = process.net_connections("tcp4")
     except psutil.NoSuchProcess as error:
         raise _ended(name) from error
+    except psutil.AccessDenied as error:
+        raise Unusable(f"The connections of {name} cannot be listed, because its process belongs to another user.") from error
     return any(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port for connection in connections)
 
 

@@ -112,10 +112,12 @@ def set_aside_unreadable(folder: Path, log: Path) -> Path | None:
             last_run = file.read().decode(errors="replace").rpartition(_STARTING)[2]
     except FileNotFoundError:
         return None
+    folder.mkdir(mode=0o700, exist_ok=True)  # an earlier call may have been interrupted
     if not _UNREADABLE.search(last_run) or not any(folder.iterdir()):
         return None
     aside = folder.with_name(f"{folder.name}-unreadable")
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():
+        shutil.rmtree(aside)
     folder.rename(aside)
     folder.mkdir(mode=0o700)
     return aside

@@ -46,7 +46,7 @@ def describe(age: ServerAge) -> str:
     """Return the version and its age as part of a sentence."""
     facts = []
     if age.released is not None and age.age_months is not None:
-        old = f"{age.age_months} months" if age.age_months < 24 else f"{age.age_months / 12:.1f} years"
+        old = f"{age.age_months} month{'s' * (age.age_months != 1)}" if age.age_months < 24 else f"{age.age_months / 12:.1f} years"
         facts.append(f"of {age.released}, {old} old")
     if age.end_of_life is not None:
         facts.append(f"{'repaired until' if age.repaired else 'end of life was'} {age.end_of_life}")

@@ -108,6 +108,7 @@ def test_the_user_of_the_service_has_no_rights_beyond_its_database(private_mongo
         assert client.shop.command("collMod", "goods", validator={})["ok"]
         with client.start_session() as session, session.start_transaction():
             client.shop.goods.update_one({"_id": 1}, {"$set": {"a": 1}}, session=session)
+        assert list(client.admin.aggregate([{"$currentOp": {"allUsers": True}}]))  # the progress of an index build
         for refused in (client.other.goods.find_one, lambda: client.admin.command("shutdown"), lambda: client.admin.command("usersInfo")):
             with pytest.raises(OperationFailure) as error:
                 refused()

@@ -212,7 +212,7 @@ def test_what_is_no_archive_is_refused(site: Site, cache: Path) -> None:
             fetch(cache, hashlib.sha256(body).hexdigest())
 
 
-def test_a_failure_is_remembered_for_some_hours_unless_the_folder_needs_this_version(site: Site, cache: Path) -> None:
+def test_a_failure_is_remembered_for_some_minutes_unless_the_folder_needs_this_version(site: Site, cache: Path) -> None:
     refuse(site)
     with pytest.raises(Unusable, match="404"):
         fetch(cache)
@@ -240,6 +240,14 @@ def test_an_unreachable_site_is_given_up_within_seconds(cache: Path, monkeypatch
         fetch(cache)
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "socks://127.0.0.1:1", "http://[127.0.0.1"])
+def test_a_proxy_that_is_not_supported_is_a_reason_and_no_traceback(site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(Unusable, match="cannot be downloaded"):
+        fetch(cache)
+
+
 def test_downloads_can_be_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MONGOD_DOWNLOAD", "off")
     with pytest.raises(Unusable, match="MONGOD_DOWNLOAD is off"):
@@ -262,7 +270,7 @@ def test_of_two_simultaneous_downloads_one_waits_for_the_other(site: Site, cache
 def test_a_new_folder_gets_the_downloaded_mongod(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive("8.0.99", "test", hashlib.sha256(GOOD).hexdigest())
     monkeypatch.setitem(mongod_download._ARCHIVES, ("8.0", platform.machine()), archive)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", os.defpath)
     monkeypatch.setattr("platform.release", lambda: "6.18.0")
     said: list[str] = []

@@ -89,7 +89,7 @@ def test_an_image_in_a_foreign_page_causes_no_fetch_with_or_without_sec_fetch_si
     assert web.get(AUGMENT, headers={"Accept": "application/json", "Referer": "http://localhost/"}).status_code == 202
 
 
-LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document", "Sec-Fetch-User": "?1"}
 
 
 def test_a_link_in_a_foreign_page_is_followed(web: FlaskClient) -> None:
@@ -98,7 +98,7 @@ def test_a_link_in_a_foreign_page_is_followed(web: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, {"Sec-Fetch-Mode": "cors"}, {"Sec-Fetch-Dest": "iframe"}, {"Sec-Purpose": "prefetch"}]
+    "other", [{"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}, {"Sec-Fetch-Mode": "cors"}, {"Sec-Fetch-Dest": "iframe"}, {"Sec-Fetch-User": "?0"}, {"Sec-Purpose": "prefetch"}]
 )
 def test_what_a_foreign_page_embeds_or_prefetches_causes_no_fetch(web: FlaskClient, db: Db, other: dict[str, str]) -> None:
     assert web.get(AUGMENT, headers=BROWSER | LINK | other).status_code == 403

@@ -29,9 +29,6 @@ QUERY_LOCK = """
 import select, sys
 from pathlib import Path
 from scripts.local.installation import Installation
-from scripts.local.servers.credentials import create_credentials
-from scripts.local.servers.errors import Unusable
-from scripts.local.servers.programs import Program
 installation = Installation(Path(sys.argv[1]), 1, 1)
 print("running", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
@@ -161,11 +158,18 @@ def test_the_folders_are_closed_to_other_users_also_those_of_an_older_version(tm
     installation = Installation(tmp_path / "data", 5000, 1)
     for name in ("run", "mongodb", "blobs"):
         (tmp_path / "data" / name).mkdir(parents=True, mode=0o755)
+    installation.save()
     installation.prepare()
     modes = {path.name: path.stat().st_mode & 0o777 for path in installation.data.iterdir()}
     assert modes == {"run": 0o700, "logs": 0o700, "mongodb": 0o700, "redis": 0o700, "blobs": 0o755}  # a file server may read the blobs
     Installation(tmp_path / "new", 5000, 1).prepare()
-    assert (tmp_path / "new/blobs").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == {0o700}
+
+
+def test_a_folder_of_another_program_is_not_closed(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir(mode=0o755)
+    Installation(tmp_path, 5000, 1).prepare()
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o755
 
 
 def test_urls_of_embedded_servers_contain_the_port_and_the_password(installation: Installation) -> None:

@@ -35,9 +35,12 @@ def test_only_their_owner_may_read_them_even_if_an_umask_or_an_older_file_says_o
 
 
 @pytest.mark.parametrize("name", ["mongodb.key", "mongodb.password", "redis.conf"])
-def test_a_lost_or_empty_file_is_generated_again_and_the_others_are_kept(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"requirepass ", b"\0" * 49, b"\xff", b"0" * 47])
+def test_a_lost_or_damaged_file_is_generated_again_and_the_others_are_kept(tmp_path: Path, name: str, content: bytes) -> None:
     before = create_credentials(tmp_path)
-    (tmp_path / name).write_text("")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unusable, match="damaged"):
+        load_credentials(tmp_path)
     after = create_credentials(tmp_path)
     changed = [old != new for old, new in zip((before.member_key, before.mongodb_password, before.redis_password), (after.member_key, after.mongodb_password, after.redis_password), strict=True)]
     assert changed.count(True) == 1
@@ -51,6 +54,14 @@ def test_the_configuration_of_redis_contains_the_password_only(tmp_path: Path) -
 def test_the_description_of_the_object_contains_no_password(tmp_path: Path) -> None:
     credentials = create_credentials(tmp_path)
     assert not [word for word in (credentials.member_key, credentials.mongodb_password, credentials.redis_password) if word in repr(credentials)]
+
+
+def test_a_file_system_without_permissions_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = Path.stat
+    readable_by_all = os.stat_result((stat(tmp_path).st_mode | 0o077, *stat(tmp_path)[1:]))
+    monkeypatch.setattr(Path, "stat", lambda *_arguments, **_options: readable_by_all)
+    with pytest.raises(Unusable, match="does not support file permissions"):
+        create_credentials(tmp_path / "secrets")
 
 
 def test_a_folder_without_passwords_is_an_error_with_a_remedy(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Return a function that puts a mongod of a version on PATH. Nothing else is on PATH, and nothing was downloaded."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "programs"))
     monkeypatch.setenv("MONGOD_DOWNLOAD", "off")
     monkeypatch.setattr("platform.release", lambda: "6.18.0")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: name)  # it runs programs on PATH
@@ -63,7 +63,7 @@ def test_a_new_folder_gets_no_series_that_is_old_ends_soon_or_is_untested(data: 
     chosen, said = choose(data)
     assert chosen == "6.0.5"
     assert f"mongod is {version} and is passed over, because a new data folder needs 8.0 or 7.0." in said[0]
-    assert said[-1] == "MongoDB 6.0.5 of a Python package is used, which receives no security fixes; see docs/security.md."
+    assert "6.0.5 of a Python package is used, which receives no security fixes, and the new data folder keeps it" in said[-1]
 
 
 def test_without_another_mongod_a_new_folder_gets_that_of_the_package(data: Path, install: Install) -> None:
@@ -120,7 +120,7 @@ def test_a_damaged_record_is_an_error_with_a_remedy(data: Path) -> None:
 @pytest.mark.parametrize(("release", "runs"), [("6.18.44-x", True), ("6.19.0", False), ("7.0.0-generic", False), ("7.0.13", False), ("7.0.14", True), ("7.1", True), ("6.19", False), ("5.10.0", True)])
 def test_mongodb_8_is_not_used_on_a_linux_on_which_it_ends(data: Path, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, *, runs: bool) -> None:
     monkeypatch.setattr(mongod_download, "archive_of", lambda _series: mongod_download.Archive("8.0.32", "test", ""))
-    downloaded = tmp_path / "cache/shelfsight/mongod-linux-test-8.0.32"
+    downloaded = tmp_path / "programs/shelfsight/mongod-linux-test-8.0.32"
     downloaded.parent.mkdir(parents=True)
     downloaded.write_text("#!/bin/sh\necho 'db version v8.0.32'\n")
     downloaded.chmod(0o755)
@@ -130,6 +130,25 @@ def test_mongodb_8_is_not_used_on_a_linux_on_which_it_ends(data: Path, install: 
         assert chosen == ("8.0.32" if runs else "6.0.5")
         assert len([sentence for sentence in said if "does not run on Linux" in sentence]) == (0 if runs else expected_sentences)
         install("8.0.32")  # the one on PATH, too
+
+
+def test_a_new_folder_gets_the_makers_7_where_their_8_does_not_run(data: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr("platform.release", lambda: "7.0.1")
+    downloaded: list[str] = []
+
+    def download(archive: mongod_download.Archive, *_: object, **_options: object) -> Path:
+        downloaded.append(archive.version)
+        raise Unusable("the site does not respond")
+
+    monkeypatch.setattr(mongod_download, "download", download)
+    assert choose(data, download=True)[0] == "6.0.5"
+    assert [version.rpartition(".")[0] for version in downloaded] == ["7.0"]
+
+
+def test_a_home_folder_of_another_user_is_no_obstacle(data: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    assert mongod_download.find_downloaded(mongod_download.Archive("8.0.32", "test", ""), Path("/root/programs")) is None
 
 
 def test_a_mongod_that_does_not_run_is_passed_over_with_the_reason(data: Path, install: Install, tmp_path: Path) -> None:

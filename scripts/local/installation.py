@@ -119,7 +119,7 @@ class Installation:
         """
         if (self.run / "house.json").exists() or not self.run.is_dir():
             return None
-        return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new", "secrets"}), None)
+        return next((path for path in self.run.iterdir() if path.name not in {"lock", "house.new"}), None)
 
     def prepare(self) -> None:
         """Create the folders of the installation, and close those of an older version to other users.

@@ -24,7 +24,7 @@ from rich.markup import escape
 from scripts.local import loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
-from scripts.local.servers.credentials import create_credentials
+from scripts.local.servers.credentials import check_permissions
 from scripts.local.servers.errors import Unusable
 from scripts.local.servers.ports import LOOPBACK, is_free
 from shared.settings import Settings, explain
@@ -145,7 +145,7 @@ def _check(installation: Installation) -> None:
     if not is_free(installation.port):
         raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
-    create_credentials(installation.secrets)
+    check_permissions(installation.data)
     _choose_programs(installation)
 
 

@@ -7,6 +7,7 @@ and the password of MongoDB's user is set at every start.
 import os
 import re
 import secrets
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -46,10 +47,20 @@ class Credentials:
         return self.folder / _REDIS
 
 
+def check_permissions(folder: Path) -> None:
+    """Check that the file system of a folder can keep other users from reading a file.
+
+    :raises Unusable: when it cannot.
+    :raises OSError: when the folder cannot be written.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder) as file:  # its mode is 0600 where that is possible
+        if Path(file.name).stat().st_mode & 0o077:
+            raise Unusable(f"The file system of {folder} does not support file permissions, so every user could read the passwords; choose another folder with --data.")
+
+
 def create_credentials(folder: Path) -> Credentials:
     """Generate the secrets that are missing or damaged, and return all.
 
-    :raises Unusable: when the file system cannot keep other users from reading them.
     :raises OSError: when the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,8 +70,6 @@ def create_credentials(folder: Path) -> Credentials:
         if _read(path, prefix) is None:
             _write(path, f"{prefix}{secrets.token_hex(_BYTES)}\n")
         path.chmod(0o600)
-        if path.stat().st_mode & 0o077:
-            raise Unusable(f"The file system of {folder} does not support file permissions, so every user could read the passwords; choose another folder with --data.")
     return load_credentials(folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local.servers.credentials import create_credentials, load_credentials
+from scripts.local.servers.credentials import check_permissions, create_credentials, load_credentials
 from scripts.local.servers.errors import Unusable
 
 
@@ -61,7 +61,12 @@ def test_a_file_system_without_permissions_is_refused(tmp_path: Path, monkeypatc
     readable_by_all = os.stat_result((stat(tmp_path).st_mode | 0o077, *stat(tmp_path)[1:]))
     monkeypatch.setattr(Path, "stat", lambda *_arguments, **_options: readable_by_all)
     with pytest.raises(Unusable, match="does not support file permissions"):
-        create_credentials(tmp_path / "secrets")
+        check_permissions(tmp_path)
+
+
+def test_a_file_system_with_permissions_is_accepted_and_nothing_is_left(tmp_path: Path) -> None:
+    check_permissions(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_passwords_is_an_error_with_a_remedy(tmp_path: Path) -> None:

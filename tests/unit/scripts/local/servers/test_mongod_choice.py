@@ -148,7 +148,7 @@ def test_a_new_folder_gets_the_makers_7_where_their_8_does_not_run(data: Path, i
 
 def test_a_home_folder_of_another_user_is_no_obstacle(data: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_file", lambda _self: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    assert mongod_download.find_downloaded(mongod_download.Archive("8.0.32", "test", ""), Path("/root/programs")) is None
+    assert mongod_download.find_downloaded(mongod_download.Archive("8.0.32", "test", ""), data) is None
 
 
 def test_a_mongod_that_does_not_run_is_passed_over_with_the_reason(data: Path, install: Install, tmp_path: Path) -> None:

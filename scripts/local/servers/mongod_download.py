@@ -70,16 +70,16 @@ def programs_folder() -> Path:
     return Path(base) / "shelfsight"
 
 
-def find_downloaded(archive: Archive, cache: Path) -> Path | None:
+def find_downloaded(archive: Archive, folder: Path) -> Path | None:
     """Return the mongod of an archive if it was downloaded before; None if not."""
-    path = _installed_path(archive, cache)
+    path = _installed_path(archive, folder)
     try:
         return path if path.is_file() else None
     except OSError:  # for example, the home folder is that of another user
         return None
 
 
-def download(archive: Archive, cache: Path, show: Progress, *, retry: bool) -> Path:
+def download(archive: Archive, folder: Path, show: Progress, *, retry: bool) -> Path:
     """Download an archive, and return the path of its mongod.
 
     If another process downloads the same archive, wait for it.
@@ -92,33 +92,33 @@ def download(archive: Archive, cache: Path, show: Progress, *, retry: bool) -> P
         raise Unusable(f"MongoDB {archive.version} is not downloaded, because {_VARIABLE} is off.")
     what = f"MongoDB {archive.version} cannot be downloaded from {_without_password(base)}"
     try:
-        with _locked(cache):
-            if (found := find_downloaded(archive, cache)) is not None:
+        with _locked(folder):
+            if (found := find_downloaded(archive, folder)) is not None:
                 return found
-            if not retry and (failed_at := _last_failure(cache, archive, base)) is not None:
+            if not retry and (failed_at := _last_failure(folder, archive, base)) is not None:
                 again = time.strftime("%H:%M", time.localtime(failed_at + _RETRY_S))
                 raise Unusable(f"{what}: the last attempt failed, and the next is made after {again}.")
             try:
-                return _fetch(archive, base, cache, show)
+                return _fetch(archive, base, folder, show)
             except (Unusable, OSError, tarfile.TarError, EOFError, zlib.error) as error:
-                _record_failure(cache, archive, base)
+                _record_failure(folder, archive, base)
                 raise Unusable(f"{what}: {error}") from error
     except OSError as error:
         raise Unusable(f"{what}: {error}") from error
 
 
-def _fetch(archive: Archive, base: str, cache: Path, show: Progress) -> Path:
+def _fetch(archive: Archive, base: str, folder: Path, show: Progress) -> Path:
     """Download, verify and extract an archive. The mongod gets its final name when it is complete."""
     from scripts.local.servers.http_download import receive  # noqa: PLC0415 -- importing it takes a tenth of a second, and most starts download nothing
 
-    with tempfile.TemporaryDirectory(prefix="download-", dir=cache) as name:
+    with tempfile.TemporaryDirectory(prefix="download-", dir=folder) as name:
         file = Path(name) / "archive.tgz"
         digest = receive(f"{base}/{archive.name}.tgz", file, show)
         if digest != archive.sha256:
             raise Unusable(f"the archive has the digest {digest} instead of {archive.sha256}")
         mongod = Path(name) / "mongod"
         _extract(file, f"{archive.name}/bin/mongod", mongod)
-        path = _installed_path(archive, cache)
+        path = _installed_path(archive, folder)
         mongod.replace(path)
     return path
 
@@ -143,16 +143,16 @@ def _extract(archive: Path, member_name: str, target: Path) -> None:
     raise Unusable(f"the archive contains no {member_name}")
 
 
-def _installed_path(archive: Archive, cache: Path) -> Path:
-    return cache / archive.name.replace("mongodb", "mongod", 1)
+def _installed_path(archive: Archive, folder: Path) -> Path:
+    return folder / archive.name.replace("mongodb", "mongod", 1)
 
 
 @contextlib.contextmanager
-def _locked(cache: Path) -> Iterator[IO[str]]:
-    """Create the cache folder, and lock out other downloads until the block ends."""
-    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    """Create the folder of the programs, and lock out other downloads until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     until = time.monotonic() + _WAIT_S
-    with (cache / "lock").open("w") as file:
+    with (folder / "lock").open("w") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,10 +165,10 @@ def _locked(cache: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _last_failure(cache: Path, archive: Archive, base: str) -> float | None:
+def _last_failure(folder: Path, archive: Archive, base: str) -> float | None:
     """Return the time of the last failed attempt if it was made within the last ten minutes."""
     try:
-        saved = json.loads((cache / "failure.json").read_text())
+        saved = json.loads((folder / "failure.json").read_text())
         failed_at = float(saved["at"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -176,9 +176,9 @@ def _last_failure(cache: Path, archive: Archive, base: str) -> float | None:
     return failed_at if same and 0 <= time.time() - failed_at < _RETRY_S else None
 
 
-def _record_failure(cache: Path, archive: Archive, base: str) -> None:
+def _record_failure(folder: Path, archive: Archive, base: str) -> None:
     with contextlib.suppress(OSError):  # the disk is full
-        (cache / "failure.json").write_text(json.dumps({"archive": archive.name, "base": base, "at": time.time()}))
+        (folder / "failure.json").write_text(json.dumps({"archive": archive.name, "base": base, "at": time.time()}))
 
 
 def _without_password(url: str) -> str:

@@ -9,9 +9,11 @@ from shared.bootstrap import open_stores
 from shared.settings import Settings
 from shared.storage.blobs import BlobStore
 from shared.storage.mongo import Db
-from tests.support.web_client import post_batch
+from tests.support.web_client import image_payload, make_image, post_batch
 from worker.images.pipeline import ImagePipeline
 from worker.vision.detection.detect import Detector
+
+_FORMATS = ("PNG", "JPEG")
 
 
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
@@ -27,9 +29,21 @@ def upload(web: FlaskClient, db: Db, body: Any) -> Any:
     return batch
 
 
+def upload_images(web: FlaskClient, db: Db, number: int) -> Any:
+    """Post a batch of ``number`` small images in turns of PNG and JPEG, without augmentations; see ``upload``."""
+    images = [image_payload(make_image(at, (64, 48), _FORMATS[at % 2])) for at in range(number)]
+    return upload(web, db, {"images": images, "augmentations": []})
+
+
 def run(pipeline: ImagePipeline) -> None:
     """Process images until none is claimable."""
     pipeline.run(lambda: None, 600)
+
+
+def run_at_once(pipeline: ImagePipeline, db: Db) -> None:
+    """Process the images, without waiting until their delays have passed."""
+    db.images.update_many({}, [{"$set": {"work.not_before": "$created_at"}}])
+    run(pipeline)
 
 
 def count(db: Db) -> dict[str, int]:

@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -14,17 +13,16 @@ from shared.bootstrap import open_stores
 from shared.errors import StoreAway
 from shared.settings import Settings
 from shared.states import READ_ERRORS_ALLOWED, retry_delay_s
-from shared.storage.blob_keys import image_prefix, original_key, spool_key
+from shared.storage.blob_keys import original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.worker.running import count, run, upload
+from tests.integration.worker.running import count, run, run_at_once, upload_images
 from tests.support.ledger import validate_documents
-from tests.support.web_client import image_payload, make_image
+from tests.support.web_client import make_image
 from worker.images.pipeline import ImagePipeline
 from worker.spools.settlement import settle
 
 pytestmark = pytest.mark.slow
-FORMATS = ("PNG", "JPEG")
 
 
 @pytest.fixture
@@ -41,17 +39,6 @@ def fail_reads(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(os, "pread", read)
 
     return fail
-
-
-def upload_images(web: FlaskClient, db: Db, number: int) -> Any:
-    images = [image_payload(make_image(at, (64, 48), FORMATS[at % 2])) for at in range(number)]
-    return upload(web, db, {"images": images, "augmentations": []})
-
-
-def run_at_once(pipeline: ImagePipeline, db: Db) -> None:
-    """Process the images, without waiting until their delays have passed."""
-    db.images.update_many({}, [{"$set": {"work.not_before": "$created_at"}}])
-    run(pipeline)
 
 
 def codes(db: Db) -> list[str | None]:
@@ -164,52 +151,6 @@ def test_an_original_of_an_earlier_claim_that_cannot_be_read_is_rewritten(
     run(pipeline)
     assert original in written
     assert count(db) == {"done": 2}
-
-
-def test_an_original_that_cannot_be_stored_delays_no_other_image(
-    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    denied, other = upload_images(web, db, 2), upload_images(web, db, 2)
-    replace = Path.replace
-
-    def fail(self: Path, target: Path) -> Path:
-        if denied["batch_id"] in str(target):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self), None, str(target))
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fail)
-        for _ in range(3):
-            run_at_once(pipeline, db)
-        waiting = {"batch_id": denied["batch_id"], "status": "queued", "work.solo": False, "work.faults": 0}
-        assert db.images.count_documents(waiting) == 2
-        assert db.images.count_documents({"batch_id": other["batch_id"], "status": "done"}) == 2
-    run_at_once(pipeline, db)
-    assert count(db) == {"done": 4}
-    assert list((blobs_root / "tmp").iterdir()) == []
-
-
-def test_an_image_whose_augmented_images_cannot_be_written_delays_no_other_image(
-    web: FlaskClient, db: Db, pipeline: ImagePipeline, blobs_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = [image["id"] for image in upload_images(web, db, 3)["images"]]
-    replace = Path.replace
-
-    def fail(self: Path, target: Path) -> Path:
-        if target.name == "thumb.jpg" and f"/{image_prefix(ids[1])}/" in str(target):
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self), None, str(target))
-        return replace(self, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", fail)
-        for _ in range(3):
-            run_at_once(pipeline, db)
-        assert [image["status"] for image in db.images.find().sort("_id", 1)] == ["done", "queued", "done"]
-        assert db.images.count_documents({"_id": ids[1], "work.solo": False, "work.faults": 0, "work.released_for": "blobs_unavailable"}) == 1
-    run_at_once(pipeline, db)
-    assert count(db) == {"done": 3}
-    assert list((blobs_root / "tmp").iterdir()) == []
-    validate_documents(db)
 
 
 @pytest.mark.usefixtures("without_settling")

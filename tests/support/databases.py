@@ -22,7 +22,8 @@ class Databases:
     """Lends databases with all indexes and without documents.
 
     After a test, its database rests while the next ``_RESTING`` tests use others. So a thread that writes after the end of
-    its test affects no other test. A database is dropped if a test has changed its collections or indexes.
+    its test affects no other test. Collections that are not declared are dropped after the test. A database is dropped if
+    a test has changed the declared collections or their indexes.
     """
 
     def __init__(self, url: str, timeouts: dict[str, Any]) -> None:
@@ -46,7 +47,11 @@ class Databases:
     def give_back(self, mongo: settings.Mongo) -> None:
         """Lend this database again later, or drop it if it no longer has the collections and indexes of a new one."""
         db = self._client[mongo.database]
-        if _read_definitions(db) == self._definitions:
+        found = _read_definitions(db)
+        for undeclared in found.keys() - self._definitions.keys():
+            db.drop_collection(undeclared)
+            del found[undeclared]
+        if found == self._definitions:
             self._resting.append(mongo)
         else:
             self._client.drop_database(db)

@@ -2,9 +2,10 @@
 
 Each server and the service itself have their own folder on their own volume: ``mongodb/`` holds the key file of the
 replica set and the administrator's password, ``redis/`` holds the configuration of Redis, and ``app/`` holds the two
-URLs with which the service connects to MongoDB and Redis.
+URLs with which the service connects to MongoDB and Redis, and the keys that sign access tokens.
 """
 
+import json
 import os
 import secrets
 import sys
@@ -20,6 +21,7 @@ _MONGODB_UID: Final = 999
 a key file that other users can read."""
 _APP_UID: Final = 10001
 _BYTES: Final = 24
+_SIGNING_BYTES: Final = 32
 
 
 def main() -> None:
@@ -57,6 +59,7 @@ def create_secrets(root: Path, chown: Callable[[Path, int, int], None]) -> list[
     read_or_create("mongodb/administrator", _MONGODB_UID, 0o400, _generate_password)
     read_or_create("app/mongodb_url", _APP_UID, 0o400, lambda: f"mongodb://shelfsight:{_generate_password()}@mongodb:27017/?replicaSet=shelfsight&authSource=admin")
     url = read_or_create("app/redis_url", _APP_UID, 0o400, lambda: f"redis://:{_generate_password()}@redis:6379/0")
+    read_or_create("app/signing_keys", _APP_UID, 0o400, lambda: json.dumps({"1": secrets.token_hex(_SIGNING_BYTES)}))
     password = url.removeprefix("redis://:").partition("@")[0]
     # The uid of Redis differs between versions of its image, so every user can read this file. This is safe, because
     # only the containers of Redis and of this program mount the volume.

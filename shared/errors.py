@@ -9,15 +9,16 @@
     │   ├── TooLarge               413 body_too_large | too_many_images | too_many_values | image_too_large
     │   ├── SlowBody               408 body_too_slow
     │   ├── UnsupportedMedia       415 unsupported_media_type
-    │   ├── Unauthorized           401 unauthorized
-    │   ├── Forbidden              403 forbidden
+    │   ├── Unauthorized           401 unauthorized | bad_credentials
+    │   ├── Forbidden              403 missing_scope | foreign_store | exceeds_rights | foreign_origin | ...
     │   ├── Misdirected            421 misdirected_request
     │   └── UrlRefused             422 bad_url | blocked_host | blocked_address | unresolvable_host
     ├── NotAnImage                 415 not_an_image
     ├── BadPicture                 422 the image's own code: truncated | corrupt | too_many_pixels | ...
     ├── NotFound                   404 not_found | image_pending | image_failed
-    ├── Gone                       410 batch_deleted
-    ├── Conflict
+    ├── Gone                       410 batch_deleted | bad_link
+    ├── Conflict                   409 last_admin | too_many_keys
+    │   ├── AlreadyExists          409 already_exists
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
     ├── Busy                       429 too_many_requests, Retry-After
@@ -144,7 +145,7 @@ class Forbidden(BadRequest):
 
 
 class Misdirected(BadRequest):
-    """The request names an unknown host. While the service has no accounts, it accepts only known host names."""
+    """The request names an unknown host. While access is open, the service accepts only known host names."""
 
     status = 421
     title = "Misdirected request"
@@ -181,6 +182,12 @@ class Conflict(ShelfsightError):
     status = 409
     title = "Conflict"
     default_code = "conflict"
+
+
+class AlreadyExists(Conflict):
+    """A name is already taken."""
+
+    default_code = "already_exists"
 
 
 class IdempotencyMismatch(Conflict):

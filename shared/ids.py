@@ -15,15 +15,21 @@ IMAGE_ID_LENGTH: Final = 36
 IMAGE_ID_PATTERN: Final = f"[0-9a-f]{{{IMAGE_ID_LENGTH}}}"
 DIGEST_ID_PATTERN: Final = "[0-9a-f]{32}"
 """Pattern of the ids of inspections and of their results. These ids are digests with 128 bits."""
+EVENT_ID_PATTERN: Final = "[0-9a-f]{32}"
 SHA256_PATTERN: Final = "[0-9a-f]{64}"
 _BATCH_ID: Final = re.compile(BATCH_ID_PATTERN)
 _IMAGE_ID: Final = re.compile(IMAGE_ID_PATTERN)
 _DIGEST_ID: Final = re.compile(DIGEST_ID_PATTERN)
 
 
-def new_batch_id() -> str:
-    """Return a new batch id: a UUIDv7 (RFC 9562) as 32 hex digits."""
+def new_id() -> str:
+    """Return a new UUIDv7 (RFC 9562) as 32 hex digits. Such ids sort by the time at which they were made."""
     return uuid_utils.uuid7().hex
+
+
+def new_batch_id() -> str:
+    """Return a new batch id."""
+    return new_id()
 
 
 def smallest_batch_id(moment: datetime) -> str:
@@ -40,6 +46,11 @@ def image_id(batch_id: str, index: int) -> str:
 def batch_of(image_id: str) -> str:
     """Return the id of the batch that an image belongs to."""
     return image_id[:32]
+
+
+def is_id(text: str) -> bool:
+    """Return whether a text has the form of an id that ``new_id`` makes."""
+    return is_batch_id(text)
 
 
 def is_batch_id(text: str) -> bool:

@@ -54,7 +54,8 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Formats a log record as text: one line, and below it the lines of a traceback, if there is one.
 
-    Unsafe characters are shown as escapes, and the lines of a traceback are indented. Therefore, each line that is not
+    The members of ``extra={"data": ...}`` that have a value follow the message as JSON, so that a client or a request id
+    is found in both formats. Unsafe characters are shown as escapes, and the lines of a traceback are indented. Therefore, each line that is not
     indented is the beginning of a record, whatever the messages and the exceptions contain.
     """
 
@@ -64,7 +65,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a log record as text."""
-        lines = [f"{self.formatTime(record)} {record.levelname} {self._process} {record.name}: {record.getMessage()}"]
+        data = {name: value for name, value in getattr(record, "data", {}).items() if value is not None}
+        shown = f" {json.dumps(data, ensure_ascii=False, default=str)}" if data else ""
+        lines = [f"{self.formatTime(record)} {record.levelname} {self._process} {record.name}: {record.getMessage()}{shown}"]
         if record.exc_info:
             lines += _indented(self.formatException(record.exc_info))
         if record.stack_info:

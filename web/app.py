@@ -4,9 +4,22 @@ from flask import Flask
 
 from shared import telemetry
 from shared.settings import Settings
+from web import security_events
+from web.accounts import api_keys, sign_in, users
+from web.audit import views as audit
 from web.batches import views as batches
 from web.files import views as files
-from web.http import access_log, body_stream, origin, problems, query, request_id, security_headers
+from web.http import (
+    access_log,
+    access_rules,
+    authentication,
+    body_stream,
+    origin,
+    problems,
+    query,
+    request_id,
+    security_headers,
+)
 from web.http.trusted_proxies import TrustedProxies
 from web.inspections import views as inspections
 from web.openapi import views as openapi
@@ -27,17 +40,20 @@ def create_app(settings: Settings | None = None) -> Flask:
     telemetry.configure(settings.log, "web")
     app = Flask(__name__, static_folder=None)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.web.trusted_proxies)  # type: ignore[method-assign]  # Flask documents this assignment as the way to add middleware
-    app.extensions["shelfsight"] = Services(settings)
+    app.extensions["shelfsight"] = services = Services(settings)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the declared type is the base class of the provider that Flask creates
     # Flask calls the before_request functions in this order, and the after_request functions in the reverse order.
     request_id.install(app)
     problems.install(app)
-    origin.install(app, settings.web)
+    security_events.install(app)
+    origin.install(app, settings.web, checks_host=not settings.access.is_on)
+    authentication.install(app, services.authenticate, security_events.record_key_use, is_on=settings.access.is_on)
     query.install(app)
     body_stream.install(app)
     access_log.install(app)
     security_headers.install(app)
     error_pages.install(app, pages.blueprint, inspections.blueprint)
-    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages):
+    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages, sign_in, users, api_keys, audit):
         app.register_blueprint(module.blueprint)
+    access_rules.install(app, public_endpoints=[f"{pages.blueprint.name}.static"])
     return app

@@ -10,10 +10,17 @@ from typing import Final, TypeVar
 
 from flask import current_app
 
+from shared.accounts.audit_log import AuditLog
+from shared.accounts.authenticator import Authenticator
+from shared.accounts.key_usage import KeyUsage
+from shared.accounts.passwords import PasswordHasher
+from shared.accounts.permissions import Principal
+from shared.accounts.tokens import TokenSigner
 from shared.bootstrap import open_stores
 from shared.errors import DiskFull
 from shared.inspections import jobs
 from shared.inspections.notifications import Subscriber
+from shared.inspections.requesters import Requesters
 from shared.ledger import audit, store_rotation
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
@@ -22,10 +29,15 @@ from web.cached_value import CachedValue, RefreshedValue
 from web.http.body_limits import BodyBudget
 from web.http.rate_limits import RateLimits
 from web.http.response_cache import ResponseCache
+from web.http.sign_in_throttle import SignInThrottle
 from web.http.slow_clients import SLOW_CLIENTS
 
 _BACKLOG_MIN_PAUSE_S: Final = 2.0
 _PENDING_MAX_AGE_S: Final = 0.5
+_CALLS_PER_REQUEST: Final = 3
+_MAX_PARALLEL_HASHES: Final = 2
+"""A hash of a password takes 64 MiB of memory, and up to four cores."""
+_MAX_HASH_WAIT_S: Final = 5.0
 T = TypeVar("T")
 
 
@@ -66,16 +78,27 @@ class Services:
         self._stores = stores = open_stores(settings, app="web")
         self.settings, self.db, self.blobs = settings, stores.db, stores.blobs
         self.identity, self.wakeups = stores.identity, stores.wakeups
+        self.audit_log = AuditLog(self.db, write_deadline_s=settings.mongo.commit_deadline_s)
+        self.token_signer = TokenSigner(settings.access.parse_signing_keys())
+        self.authenticator = Authenticator(self.db, self.token_signer)
+        self.password_hasher = PasswordHasher(_MAX_PARALLEL_HASHES, _MAX_HASH_WAIT_S, max_waiting=max(1, settings.web.threads // 4))
+        self.key_usage = KeyUsage(self.db)
+        self.sign_in_throttle = SignInThrottle(settings.redis)
+        self.requesters = Requesters(self.db)
         self.notifications = Subscriber(settings.redis)
         self.rate_limits = RateLimits(settings)
         self.response_cache = ResponseCache()
         self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight, SLOW_CLIENTS.end_slowest_body)
         self.wait_slots = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
         """Acquired by each thread that waits because of ``wait=``. At most a quarter of the threads can wait."""
-        self._executor = ThreadPoolExecutor(2 * settings.web.threads, thread_name_prefix="services")
+        self._executor = ThreadPoolExecutor(_CALLS_PER_REQUEST * settings.web.threads, thread_name_prefix="services")
         self.wakeup_thread = WakeupThread(self._publish_wakeup)
         self.backlog = BacklogMeter(lambda: audit.backlog(self.db))
         self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
+
+    def authenticate(self, credentials: str) -> Principal:
+        """Return the principal that an access token or an API key belongs to; see ``Authenticator``."""
+        return self.authenticator.authenticate(credentials)
 
     def _publish_wakeup(self, stores: set[str]) -> None:
         try:
@@ -88,13 +111,15 @@ class Services:
         self.backlog.close()
         self._executor.shutdown()
         self.rate_limits.close()
+        self.sign_in_throttle.close()
+        self.audit_log.close()
         self._stores.close()
 
     def submit(self, call: Callable[..., T], *args: object) -> Future[T]:
         """Run ``call`` in another thread.
 
-        A request must not have more than two such calls at the same time, because the executor has only two threads for
-        each thread that handles requests.
+        A request must not have more than ``_CALLS_PER_REQUEST`` such calls at the same time, because the executor has only
+        so many threads for each thread that handles requests.
 
         When the interpreter exits, the executor accepts no more calls although the last requests are still running. In
         this case, ``call`` runs in the current thread.

@@ -164,7 +164,7 @@ def read_by_cursor(subject: Subject) -> Sample:
 def delete_batch(subject: Subject) -> Sample:
     """Delete a random batch, without its files."""
     batch_id = subject.ids.pop(random.randrange(len(subject.ids)))
-    return {"deletion of a batch": seconds(lambda: deletion.begin_delete(subject.db, batch_id))}
+    return {"deletion of a batch": seconds(lambda: deletion.begin_delete(subject.db, batch_id, None))}
 
 
 def read_state(subject: Subject) -> Sample:

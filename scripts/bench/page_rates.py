@@ -151,7 +151,7 @@ def delete_batches(db: Db, ids: list[str], share: float) -> int:
     """
     deleted = random.Random(5).sample(ids, int(len(ids) * share))
     for batch_id in deleted:
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
     return len(ids) - len(deleted)
 
 

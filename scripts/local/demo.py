@@ -1,11 +1,12 @@
 """Demonstrate Shelfsight: start it if it is not running, upload images, wait for the results and print them.
 
 The exit code is that of the upload (see scripts/upload --help). Shelfsight continues to run afterwards; stop it with
-scripts/stop.
+scripts/stop. If the service requires an API key (ACCESS=on), set SHELFSIGHT_API_KEY to one that may upload and read images.
 """
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -130,7 +131,7 @@ def _run(module: str, arguments: list[str], stdout: int | None = None) -> tuple[
 
 
 def _get(url: str) -> dict[str, Any]:
-    with loopback.open_url(url, _REQUEST_TIMEOUT_S) as response:
+    with loopback.open_url(url, _REQUEST_TIMEOUT_S, os.environ.get("SHELFSIGHT_API_KEY")) as response:
         body: dict[str, Any] = json.load(response)
         return body
 

@@ -20,6 +20,7 @@ from scripts.local.servers.errors import Unusable
 from scripts.local.servers.ports import free_port, is_free
 from scripts.local.servers.programs import Program
 from scripts.local.servers.progress import Progress
+from scripts.local.signing_keys import read_or_create_signing_keys
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
@@ -194,6 +195,8 @@ class Installation:
         }
         if self.workers >= len(os.sched_getaffinity(0)) and "VISION_IN_TURN" not in os.environ:
             variables["VISION_IN_TURN"] = "true"
+        if not os.environ.get("SIGNING_KEYS"):
+            variables["SIGNING_KEYS"] = read_or_create_signing_keys(self.secrets)
         if self.embedded_mongodb:
             variables["MONGODB_URL"] = mongod.url(ports["mongod"], self.credentials())
         if self.embedded_redis:

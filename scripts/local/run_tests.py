@@ -20,6 +20,7 @@ _LINTS: Final = {
     "ruff": ["ruff", "check", "."],
     "mypy": ["mypy"],
     "imports": ["lint-imports", "--no-cache"],
+    "bandit": ["bandit", "-q", "-c", "pyproject.toml", "-r", "shared", "web", "worker", "scripts", "deploy"],
     "hadolint": ["hadolint", "Dockerfile.web", "Dockerfile.worker"],
 }
 _PYTEST: Final = ["pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]

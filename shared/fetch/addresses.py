@@ -6,7 +6,8 @@ special-purpose registries for IPv4 and IPv6 (RFC 6890, as of 2025), IANA's regi
 and the documentation of the cloud providers.
 """
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 Address = IPv4Address | IPv6Address
@@ -102,6 +103,15 @@ def client_network(address: Address) -> Network | Address:
     """
     address = unmap(address)
     return address if isinstance(address, IPv4Address) else IPv6Network((int(address), 64), strict=False)
+
+
+@lru_cache(maxsize=4096)
+def client_key(client: str) -> str:
+    """Return the string that identifies a client: its IPv4 address, or the /64 network of its IPv6 address."""
+    try:
+        return str(client_network(ip_address(client)))
+    except ValueError:  # a proxy forwarded an invalid address; all clients with an invalid address count as one client
+        return "unknown"
 
 
 def _lies_in(address: Address, network: IPv6Network) -> bool:

@@ -7,5 +7,6 @@ Inspections are stored in their own collections, separate from batches.
 ``jobs``           store an inspection from its request until it is done or has failed
 ``results``        store what was made from an image with a recipe and a model, until it has not been used for a while
 ``notifications``  report to waiting requests through Redis that an inspection has ended
+``requesters``     record which accounts requested an inspection, because only they may read it
 =================  =====================================================================================================
 """

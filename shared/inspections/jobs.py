@@ -27,6 +27,7 @@ _MAX_LOSSES: Final = 3
 _ROUNDS: Final = 12
 MAX_WAIT_S: Final = 300
 """Seconds after its request at which an inspection fails if it still waits for an inspector, or for its turn in one."""
+UNKNOWN: Final = "This inspection does not exist or is no longer kept."
 NOT_IN_TIME: Final = "No inspector was available in time; retry later."
 _LOST: Final = InspectionLost("Every worker that started this inspection ended before the inspection was done.")
 _TIMED_OUT: Final = Environment(NOT_IN_TIME)
@@ -116,7 +117,7 @@ def get(db: Db, job_id: str) -> Job:
     """
     job = find(db, job_id)
     if job is None:
-        raise NotFound("This inspection does not exist or is no longer kept.")
+        raise NotFound(UNKNOWN)
     return job
 
 

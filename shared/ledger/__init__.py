@@ -7,7 +7,9 @@
 ``claims``          claims images for a worker, renews leases, and releases images that are not finished
 ``results``         stores each result once
 ``closing``         closes a batch after its last result
+``filters``         the conditions of a list of batches
 ``queries``         reads lists of batches (by page or by cursor), single batches, and single images
+``batch_headers``   reads batches without their images, as a reader of some stores sees them
 ``batch_images``    reads the images of batches in pieces of limited size
 ``page_index``      finds the first batch of page N without scanning all earlier pages
 ``segments``        counts batches in segments for the page index

@@ -16,6 +16,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING
 
+from shared.allowed_stores import AllowedStores
 from shared.errors import NotFound
 from shared.ids import IMAGE_ID_LENGTH, batch_of
 from shared.states import ImageState
@@ -26,6 +27,7 @@ VISIBLE: Final = {"$in": [state.value for state in ImageState]}
 """The condition for the ``status`` of images that responses can contain."""
 PUBLIC: Final[Mapping[str, Any]] = dict.fromkeys(schema.hidden_fields(schema.Image), 0)
 """The projection of the fields that responses can contain."""
+_BY_BATCH: Final = {"batch_id": 1, "index": 1}
 _PIECE: Final = 256
 _LARGE_BYTES: Final = 16 * 1024
 _RUN_BYTES: Final = 1024 * 1024
@@ -34,17 +36,27 @@ _ID_AT: Final = 13
 """Where the text of ``_id`` begins in a BSON document: after the length, the type, the name and the length of the text."""
 
 
+def visible_images(stores: AllowedStores) -> dict[str, Any]:
+    """Return the query for the images of the given stores that responses can contain."""
+    return {"status": VISIBLE} | ({} if stores is None else {"store_name": {"$in": sorted(stores)}})
+
+
 def read_first(
-    db: Db, totals: Mapping[str, int], limit: int, deadline_ms: int, fields: Mapping[str, Any] = PUBLIC
+    db: Db,
+    totals: Mapping[str, int],
+    stores: AllowedStores,
+    limit: int,
+    deadline_ms: int,
+    fields: Mapping[str, Any] = PUBLIC,
 ) -> Iterator[tuple[str, Document | None]]:
     """Yield the first ``limit`` images of each batch, as pairs of the batch id and the image document.
 
     The images of a batch are in ascending order of their indexes. If a batch has more than ``limit`` images, its last
-    pair has None instead of a document. Rejected and deleted images do not count. The caller can stop at any time; at
-    most two pieces of 256 images have then been read in vain.
+    pair has None instead of a document. Images that are rejected, deleted, or of other stores than ``stores`` do not
+    count. The caller can stop at any time; at most two pieces of 256 images have then been read in vain.
 
-    :param totals: the batches in descending order of their ids, each with the number of its images. A number that is too
-        large costs one more request to MongoDB.
+    :param totals: the batches in descending order of their ids, each with the number of its images that count. A number
+        that is too large costs one more request to MongoDB.
     :param fields: projection of the image documents. It must include ``batch_id`` and ``index``.
     :raises StoreAway: when MongoDB does not respond.
     :raises TooSlow: when MongoDB needs longer than ``deadline_ms``.
@@ -52,20 +64,21 @@ def read_first(
     numbers = {batch_id: min(total, limit + 1) for batch_id, total in totals.items()}  # one more shows that there are more
     small = {batch_id: number for batch_id, number in numbers.items() if number <= _PIECE}
     read = fields if limit else {"batch_id": 1}
+    visible = visible_images(stores)
     with translate_errors():
-        of_small = _read_together(db, small, limit, read, deadline_ms)
+        of_small = _read_together(db, small, visible, limit, read, deadline_ms)
         for batch_id in numbers:
             rows = next(of_small) if batch_id in small else None
             if rows is None:
-                rows = _read_piece(db, {"batch_id": batch_id, "status": VISIBLE}, 0, limit + 1, read, deadline_ms)
-            for image in _replace_stubs(db, islice(rows, limit), fields, deadline_ms):
+                rows = _read_piece(db, {"batch_id": batch_id} | visible, 0, limit + 1, read, deadline_ms)
+            for image in _replace_stubs(db, islice(rows, limit), visible, fields, deadline_ms):
                 yield batch_id, image
             if next(rows, None) is not None:
                 yield batch_id, None
 
 
-def read_all(db: Db, batch_id: str, deadline_ms: int) -> Iterator[Document]:
-    """Yield all images of a batch in ascending order of their indexes.
+def read_all(db: Db, batch_id: str, stores: AllowedStores, deadline_ms: int) -> Iterator[Document]:
+    """Yield all images of a batch that belong to ``stores``, in ascending order of their indexes.
 
     No cursor is open between two pieces, so a slow caller holds nothing in MongoDB.
 
@@ -74,13 +87,14 @@ def read_all(db: Db, batch_id: str, deadline_ms: int) -> Iterator[Document]:
     :raises StoreAway: when MongoDB does not respond.
     :raises TooSlow: when MongoDB needs longer than ``deadline_ms`` for a piece.
     """
+    visible = visible_images(stores)
     found = [-1]
     while found:
-        after = {"batch_id": batch_id, "status": VISIBLE, "index": {"$gt": found[-1]}}
+        after = {"batch_id": batch_id, "index": {"$gt": found[-1]}} | visible
         found = []
         with translate_errors():
             rows = _record_indexes(_read_piece(db, after, 0, _PIECE, PUBLIC, deadline_ms), found)
-            yield from _replace_stubs(db, rows, PUBLIC, deadline_ms)
+            yield from _replace_stubs(db, rows, visible, PUBLIC, deadline_ms)
         if len(found) < _PIECE:
             break
     with translate_errors():
@@ -89,22 +103,35 @@ def read_all(db: Db, batch_id: str, deadline_ms: int) -> Iterator[Document]:
 
 
 def read_range(
-    db: Db, batch_id: str, skip: int, limit: int, deadline_ms: int, fields: Mapping[str, Any] = PUBLIC
+    db: Db,
+    batch_id: str,
+    stores: AllowedStores,
+    skip: int,
+    limit: int,
+    deadline_ms: int,
+    fields: Mapping[str, Any] = PUBLIC,
 ) -> Iterator[Document]:
-    """Yield up to ``limit`` images of a batch in ascending order of their indexes, after the first ``skip`` images.
+    """Yield up to ``limit`` images of a batch that belong to ``stores``, after the first ``skip`` of these images.
+
+    They are in ascending order of their indexes.
 
     :param fields: projection of the image documents. It must include ``batch_id`` and ``index``.
     :raises StoreAway: when MongoDB does not respond.
     :raises TooSlow: when MongoDB needs longer than ``deadline_ms``.
     """
-    query = {"batch_id": batch_id, "status": VISIBLE}
+    visible = visible_images(stores)
     with translate_errors():
-        rows = _read_piece(db, query, skip, limit, fields, deadline_ms)
-        yield from _replace_stubs(db, rows, fields, deadline_ms)
+        rows = _read_piece(db, {"batch_id": batch_id} | visible, skip, limit, fields, deadline_ms)
+        yield from _replace_stubs(db, rows, visible, fields, deadline_ms)
 
 
 def _read_together(
-    db: Db, numbers: Mapping[str, int], limit: int, fields: Mapping[str, Any], deadline_ms: int
+    db: Db,
+    numbers: Mapping[str, int],
+    visible: Mapping[str, Any],
+    limit: int,
+    fields: Mapping[str, Any],
+    deadline_ms: int,
 ) -> Iterator[Iterator[Document] | None]:
     """Yield the images of each batch whose index is at most ``limit``, or None if they are not as many as expected.
 
@@ -117,18 +144,18 @@ def _read_together(
     if not numbers:
         return
     pipeline: list[dict[str, Any]] = [
-        {"$match": {"batch_id": {"$in": list(numbers)}, "status": VISIBLE, "index": {"$lte": limit}}},
+        {"$match": {"batch_id": {"$in": list(numbers)}, "index": {"$lte": limit}, **visible}},
         {"$sort": {"batch_id": DESCENDING, "index": DESCENDING}},
         *_shape(fields),
     ]
-    groups = groupby(_read_encoded(db, pipeline, deadline_ms), key=_batch_of)
+    groups = groupby(_read_encoded(db, pipeline, deadline_ms, hint=_BY_BATCH), key=_batch_of)
     group = next(groups, None)
     for batch_id, number in numbers.items():
         found: list[bytes] = []
         if group is not None and group[0] == batch_id:
             found = list(group[1])
             group = next(groups, None)
-        is_complete = len(found) == number  # else, images are missing, or rejected images have left gaps in the indexes
+        is_complete = len(found) == number  # else, images are missing, or the indexes of those that count have gaps
         yield (_decode(db, encoded) for encoded in reversed(found)) if is_complete else None
 
 
@@ -142,7 +169,8 @@ def _read_piece(
         {"$limit": limit},
         *_shape(fields),
     ]
-    return _read(db, pipeline, deadline_ms)
+    # With a condition for stores, MongoDB could otherwise choose the index of the stores, and sort.
+    return _read(db, pipeline, deadline_ms, hint=_BY_BATCH)
 
 
 def _record_indexes(rows: Iterable[Document], indexes: list[int]) -> Iterator[Document]:
@@ -162,14 +190,16 @@ def _shape(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [project, replace] if any(fields.values()) else [replace, project]
 
 
-def _replace_stubs(db: Db, rows: Iterable[Document], fields: Mapping[str, Any], deadline_ms: int) -> Iterator[Document]:
+def _replace_stubs(
+    db: Db, rows: Iterable[Document], visible: Mapping[str, Any], fields: Mapping[str, Any], deadline_ms: int
+) -> Iterator[Document]:
     """Yield the image documents of one batch, with each stub replaced by its document."""
     run: list[str] = []
     run_bytes = 0
     for row in rows:
         size = row.get(_STUB)
         if run and (size is None or run_bytes + size > _RUN_BYTES):
-            yield from _read_run(db, run, fields, deadline_ms)
+            yield from _read_run(db, run, visible, fields, deadline_ms)
             run, run_bytes = [], 0
         if size is None:
             yield row
@@ -177,26 +207,28 @@ def _replace_stubs(db: Db, rows: Iterable[Document], fields: Mapping[str, Any], 
             run.append(row["_id"])
             run_bytes += size
     if run:
-        yield from _read_run(db, run, fields, deadline_ms)
+        yield from _read_run(db, run, visible, fields, deadline_ms)
 
 
-def _read_run(db: Db, image_ids: list[str], fields: Mapping[str, Any], deadline_ms: int) -> Iterator[Document]:
+def _read_run(
+    db: Db, image_ids: list[str], visible: Mapping[str, Any], fields: Mapping[str, Any], deadline_ms: int
+) -> Iterator[Document]:
     pipeline: list[dict[str, Any]] = [
-        {"$match": {"_id": {"$in": image_ids}, "status": VISIBLE}},
+        {"$match": {"_id": {"$in": image_ids}, **visible}},
         {"$sort": {"_id": ASCENDING}},
         {"$project": dict(fields)},
     ]
-    return _read(db, pipeline, deadline_ms)
+    return _read(db, pipeline, deadline_ms, hint="_id_")
 
 
-def _read(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[Document]:
-    return (_decode(db, encoded) for encoded in _read_encoded(db, pipeline, deadline_ms))
+def _read(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int, *, hint: Any) -> Iterator[Document]:
+    return (_decode(db, encoded) for encoded in _read_encoded(db, pipeline, deadline_ms, hint=hint))
 
 
-def _read_encoded(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int) -> Iterator[bytes]:
+def _read_encoded(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int, *, hint: Any) -> Iterator[bytes]:
     # Not ``aggregate_raw_batches``, whose first request never returns documents.
     images = db.images.with_options(CodecOptions(RawBSONDocument))
-    with images.aggregate(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms) as cursor:
+    with images.aggregate(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms, hint=hint) as cursor:
         for document in cursor:
             yield bytes(document.raw)  # without a copy
 

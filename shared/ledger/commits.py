@@ -46,13 +46,19 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """A batch as parsed from the upload. Times are naive UTC."""
+    """A batch as parsed from the upload. Times are naive UTC.
+
+    ``account`` owns the batch, and ``created_by`` is the person or the API key that uploaded it; see
+    ``shared.accounts.permissions.Principal``. Both are None if access was open.
+    """
 
     id: str
     images: list[NewImage]
     augmentations: tuple[str, ...]
     detect: bool
     created_at: datetime
+    account: str | None = None
+    created_by: str | None = None
 
 
 def commit_batch(
@@ -181,6 +187,8 @@ def batch_document(batch: NewBatch) -> Document:
         "bytes": sum(image.file_size for image in batch.images),
         "stores": sorted({image.store_name for image in batch.images}),
         "created_at": batch.created_at,
+        "account": batch.account,
+        "created_by": batch.created_by,
         "checked_at": batch.created_at,
     }
 
@@ -208,6 +216,8 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
         "sha256": image.sha256,
         "created_at": batch.created_at,
         "updated_at": batch.created_at,
+        "account": batch.account,
+        "created_by": batch.created_by,
         "work": work,
     }
     for name in _IMAGE_LISTS:

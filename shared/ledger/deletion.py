@@ -4,14 +4,17 @@ First, the batch is removed from all lists, and the fences of its images are inc
 twice. Finally, its documents are deleted.
 """
 
+from typing import Any
+
 from pymongo.client_session import ClientSession
 
-from shared.errors import NotFound
+from shared.allowed_stores import AllowedStores, within_query
+from shared.errors import Forbidden, NotFound
 from shared.ledger import claims, page_index, sums, sweep_claims
 from shared.storage.mongo import Db, deadline, session_with_rollback, translate_errors
 
 
-def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
+def begin_delete(db: Db, batch_id: str, stores: AllowedStores, *, deadline_s: float = 10.0) -> None:
     """Remove a batch from all lists and increase the fences of its images, in one transaction.
 
     The transaction also updates the ledger document. After the transaction, no image of the batch can be claimed or
@@ -20,22 +23,30 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
     caller has died. It deletes them once more after the longest lease, because a frozen worker may still have written a
     file.
 
+    :param stores: the stores in which the caller may delete images. The batch is deleted only if all its images belong to
+        these stores, and the transaction checks it.
     :param deadline_s: seconds for all attempts together; without it, the driver would continue for two minutes.
     :raises NotFound: when the batch is unknown or already deleted.
+    :raises Forbidden: when an image belongs to another store (``foreign_store``). Nothing has been changed.
     :raises StoreAway: when MongoDB does not respond. The deletion may still have taken place; if so, another call
         raises ``NotFound``.
     """
+    query: dict[str, Any] = {"_id": batch_id, "listed": True}
+    permitted = query | within_query(stores)
 
-    def write(session: ClientSession) -> bool:
+    def write(session: ClientSession) -> None:
         # Only the batches that a part of the sweep has to handle may be in the index of this part.
         unset = dict.fromkeys(("listed", "open", "spooled", "unswept"), "")
         flags = {"deleting": True, "uncleared": True}
         change = {"$unset": unset, "$set": flags, "$currentDate": {"deleting_at": True}}
-        header = db.batches.find_one_and_update(
-            {"_id": batch_id, "listed": True}, change, {"stores": 1}, session=session
-        )
+        header = db.batches.find_one_and_update(permitted, change, {"stores": 1}, session=session)
         if header is None:
-            return False
+            if db.batches.find_one(query, {"_id": 1}, session=session) is None:
+                raise NotFound("There is no such batch.")
+            raise Forbidden(
+                "The batch has images of stores that these credentials do not include; ask somebody with access to all its stores.",
+                code="foreign_store",
+            )
         images = {"batch_id": batch_id}
         fenced = {"status": "deleting"} | claims.LEASES.unheld()
         count = db.images.update_many(
@@ -46,12 +57,9 @@ def begin_delete(db: Db, batch_id: str, *, deadline_s: float = 10.0) -> None:
         )
         page_index.remove_batch(db, session, batch_id, header["stores"])
         sums.mark_changed(db, session, batch_id)
-        return True
 
     with session_with_rollback(db) as session, deadline(deadline_s):
-        found = session.with_transaction(write)
-    if not found:
-        raise NotFound("There is no such batch.")
+        session.with_transaction(write)
 
 
 def claim_with_files(db: Db) -> str | None:

@@ -1,76 +1,36 @@
 """Reads lists of batches (by page or by cursor), single batches, and single images.
 
-Batches are returned without their images, which ``shared.ledger.batch_images`` reads, and without hidden fields.
+Batches are returned without their images, which ``shared.ledger.batch_images`` reads, and without hidden fields. Each
+function returns only what belongs to the ``stores`` of its reader; ``shared.ledger.batch_headers`` describes how it
+shows a batch that also has images of other stores.
 """
 
+import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from pymongo import DESCENDING
 
+from shared.allowed_stores import AllowedStores
 from shared.errors import FieldError, Invalid, NotFound, TooSlow
 from shared.ids import is_batch_id
 from shared.ledger import page_index
-from shared.ledger.batch_images import VISIBLE
-from shared.ledger.open_counts import count_open
-from shared.states import CLOSED, BatchState, ImageState, batch_state
-from shared.storage import schema
+from shared.ledger.batch_headers import load_headers
+from shared.ledger.batch_images import VISIBLE, visible_images
+from shared.ledger.filters import Filters
+from shared.states import CLOSED, BatchState, ImageState
 from shared.storage.mongo import Db, Document, translate_errors
 
-_HEADER: Final = dict.fromkeys(schema.hidden_fields(schema.Batch), 0)
 NEWEST: Final = "newest"
 """The cursor for the first page."""
+PAGED_WITHOUT_TOTAL: Final = 1000
+"""The number of batches that page numbers reach in a list without a total."""
 _ONE_BATCH_MS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions for a listing. A batch is listed if one of its images meets all conditions that are set.
-
-    If both ``label`` and ``min_score`` are set, the same detection must meet both. ``since`` and ``until`` (naive UTC,
-    inclusive) apply to the ``timestamp`` of the image. ``status`` is the state of the image, except for ``partial``,
-    which is the state of its batch.
-    """
-
-    store_name: str | None = None
-    camera_id: str | None = None
-    barcode: str | None = None
-    status: str | None = None
-    label: str | None = None
-    min_score: float | None = None
-    tag: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-
-    @property
-    def can_use_page_index(self) -> bool:
-        """Whether the page index can be used, that is, no condition other than ``store_name`` is set."""
-        return self == Filters(store_name=self.store_name)
-
-    def query(self) -> dict[str, Any]:
-        """Return the MongoDB query for the images that meet the conditions."""
-        query: dict[str, Any] = {"status": VISIBLE}
-        for name in ("store_name", "camera_id", "barcode"):
-            if getattr(self, name) is not None:
-                query[name] = getattr(self, name)
-        if self.status is not None and self.status != BatchState.PARTIAL:
-            query["status"] = self.status
-        if self.tag is not None:
-            query["tags"] = self.tag
-        if self.label is not None:
-            query["detections.label"] = self.label
-        if self.min_score is not None:
-            detection: dict[str, Any] = {"score": {"$gte": self.min_score}}
-            if self.label is not None:
-                detection["label"] = self.label
-            query["detections"] = {"$elemMatch": detection}
-        if self.since is not None or self.until is not None:
-            bounds = {"$gte": self.since, "$lte": self.until}
-            query["timestamp"] = {op: value for op, value in bounds.items() if value is not None}
-        return query
+_BY_STORES: Final = "stores_1_listed_1__id_-1"
+_STORES_AT_ONCE: Final = 100
+"""MongoDB merges the index entries of at most 200 stores in their order. For more, it reads them all and sorts them."""
+_MAX_STEP: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +38,8 @@ class Page:
     """One page of a list of batches, the newest first.
 
     The documents of the batches contain no images; ``shared.ledger.batch_images`` reads those. ``total`` (the number of
-    batches) and ``pages`` are None if the page was read with a cursor. ``next_cursor`` is None on the last page.
+    batches) and ``pages`` are None if the page was read with a cursor, or if the list is limited to several stores.
+    ``next_cursor`` is None on the last page.
     """
 
     batches: list[Document]
@@ -87,28 +48,44 @@ class Page:
     next_cursor: str | None
 
 
-def page_of_batches(db: Db, filters: Filters, page: int, per_page: int, *, deadline_s: float = 10.0) -> Page:
-    """Return the page with the number ``page``, with totals. Pages are numbered from 1. A page past the end is empty.
+def page_of_batches(
+    db: Db, filters: Filters, stores: AllowedStores, page: int, per_page: int, *, deadline_s: float = 10.0
+) -> Page:
+    """Return the page with the number ``page``. Pages are numbered from 1. A page past the end is empty.
 
-    :raises TooSlow: when counting takes longer than ``deadline_s``. This does not happen without filters, or with a
-        filter for the store alone.
+    A list that is limited to several stores has no totals: nothing counts the batches of a set of stores.
+
+    :raises Invalid: when the list has no totals, and the page begins after its first ``PAGED_WITHOUT_TOTAL`` batches.
+    :raises TooSlow: when finding or counting the batches takes longer than ``deadline_s``. This does not happen without
+        filters, or with a filter for the store alone.
     """
     deadline_ms = int(deadline_s * 1000)
     index = (page - 1) * per_page
+    searched = filters.limit_stores(stores)
+    if searched is not None and not searched:
+        return Page([], 0, 0, None)
+    if searched is not None and len(searched) > 1:
+        return _page_without_total(db, filters, stores, index, per_page, deadline_s)
     with translate_errors():
         if filters.can_use_page_index:
-            start = page_index.find_position(db, filters.store_name, index, deadline_ms)
+            store = None if searched is None else next(iter(searched))
+            start = page_index.find_position(db, store, index, deadline_ms)
             total, ids = start.total, []
             if index < total:
-                ids = _ids_from(db, filters.store_name, start, per_page, deadline_ms)
+                ids = _ids_from(db, store, start, per_page, deadline_ms)
+        elif filters.status == BatchState.PARTIAL and stores is not None:
+            ids = _ids_after(db, filters, stores, NEWEST, sys.maxsize, time.monotonic() + deadline_s)
+            total, ids = len(ids), ids[index : index + per_page]
         else:
-            total, ids = _count_and_ids(db, filters, index, per_page, deadline_ms)
-        batches = _load_headers(db, ids, deadline_ms)
+            total, ids = _count_and_ids(db, filters, stores, index, per_page, deadline_ms)
+        batches = load_headers(db, ids, stores, deadline_ms)
     has_more = bool(ids) and index + len(ids) < total
     return Page(batches, total, -(-total // per_page), ids[-1] if has_more else None)
 
 
-def batches_after(db: Db, filters: Filters, cursor: str, per_page: int, *, deadline_s: float = 10.0) -> Page:
+def batches_after(
+    db: Db, filters: Filters, stores: AllowedStores, cursor: str, per_page: int, *, deadline_s: float = 10.0
+) -> Page:
     """Return the page of batches that follows ``cursor``, without totals. The cursor ``NEWEST`` returns the first page.
 
     :raises Invalid: when the cursor is unknown.
@@ -117,50 +94,66 @@ def batches_after(db: Db, filters: Filters, cursor: str, per_page: int, *, deadl
     if cursor != NEWEST and not is_batch_id(cursor):
         detail = f"Unknown cursor; start with cursor={NEWEST}."
         raise Invalid(detail, code="bad_cursor", errors=[FieldError("/cursor", "bad_value", detail)])
-    deadline_ms = int(deadline_s * 1000)
     with translate_errors():
-        if filters.can_use_page_index:
-            query = page_index.listed_query(filters.store_name) | _after_cursor(cursor, "_id")
-            rows = (
-                db.batches.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(per_page + 1).max_time_ms(deadline_ms)
-            )
-            ids = [row["_id"] for row in rows]
-        else:
-            find = _partial_after if filters.status == BatchState.PARTIAL else _matching_after
-            ids = find(db, filters, cursor, per_page + 1, time.monotonic() + deadline_s)
-        batches = _load_headers(db, ids[:per_page], deadline_ms)
-    return Page(batches, None, None, ids[per_page - 1] if len(ids) > per_page else None)
+        ids = _ids_after(db, filters, stores, cursor, per_page + 1, time.monotonic() + deadline_s)
+        return _page_of_ids(db, stores, ids, per_page, int(deadline_s * 1000))
 
 
-def get_batch(db: Db, batch_id: str) -> Document:
+def get_batch(db: Db, batch_id: str, stores: AllowedStores) -> Document:
     """Return one batch without its images.
 
-    :raises NotFound: when the batch is unknown or deleted.
+    :raises NotFound: when the batch is unknown or deleted, or has no image of ``stores``.
     """
     with translate_errors():
-        found = _load_headers(db, [batch_id], _ONE_BATCH_MS)
+        found = load_headers(db, [batch_id], stores, _ONE_BATCH_MS)
     if not found:
         raise NotFound("There is no such batch.")
     return found[0]
 
 
-def is_closed(db: Db, batch_id: str) -> bool:
-    """Return whether a batch is finished or deleted. The cost is one indexed read, so callers can poll."""
+def is_closed(db: Db, batch_id: str, stores: AllowedStores) -> bool:
+    """Return whether ``get_batch`` would raise ``NotFound``, or a batch that is finished.
+
+    The cost is one indexed read, so callers can poll.
+    """
+    query: dict[str, Any] = {"_id": batch_id, "listed": True}
+    if stores is not None:
+        query["stores"] = {"$in": sorted(stores)}
     with translate_errors():
-        header = db.batches.find_one({"_id": batch_id, "listed": True}, {"status": 1})
+        header = db.batches.find_one(query, {"status": 1})
     return header is None or header["status"] in CLOSED
 
 
-def get_image(db: Db, image_id: str) -> Document:
+def get_image(db: Db, image_id: str, stores: AllowedStores) -> Document:
     """Return one image as stored, including the fields of its claim under ``work``.
 
-    :raises NotFound: when the image is unknown or deleted.
+    :raises NotFound: when the image is unknown or deleted, or belongs to another store than ``stores``.
     """
     with translate_errors():
         found = db.images.find_one({"_id": image_id, "status": VISIBLE})
-    if found is None:
+    if found is None or (stores is not None and found["store_name"] not in stores):
         raise NotFound("There is no such image.")
     return found
+
+
+def _page_without_total(
+    db: Db, filters: Filters, stores: AllowedStores, index: int, per_page: int, deadline_s: float
+) -> Page:
+    if index >= PAGED_WITHOUT_TOTAL:
+        detail = (
+            f"In a list of several stores, page numbers reach only the first {PAGED_WITHOUT_TOTAL:,} batches. "
+            "To read on, send the next_cursor of an earlier page as cursor."
+        )
+        raise Invalid(detail, errors=[FieldError("/page", "bad_value", detail)])
+    with translate_errors():
+        ids = _ids_after(db, filters, stores, NEWEST, index + per_page + 1, time.monotonic() + deadline_s)
+        return _page_of_ids(db, stores, ids[index:], per_page, int(deadline_s * 1000))
+
+
+def _page_of_ids(db: Db, stores: AllowedStores, ids: list[str], per_page: int, deadline_ms: int) -> Page:
+    """Return the page with the first ``per_page`` of the batches ``ids``. Further ids mean that there is a next page."""
+    batches = load_headers(db, ids[:per_page], stores, deadline_ms)
+    return Page(batches, None, None, ids[per_page - 1] if len(ids) > per_page else None)
 
 
 def _ids_from(db: Db, store: str | None, start: page_index.Position, per_page: int, deadline_ms: int) -> list[str]:
@@ -171,10 +164,12 @@ def _ids_from(db: Db, store: str | None, start: page_index.Position, per_page: i
     return [row["_id"] for row in rows.max_time_ms(deadline_ms)]
 
 
-def _count_and_ids(db: Db, filters: Filters, index: int, per_page: int, deadline_ms: int) -> tuple[int, list[str]]:
-    groups: list[dict[str, Any]] = [{"$match": filters.query()}, {"$group": {"_id": "$batch_id"}}]
+def _count_and_ids(
+    db: Db, filters: Filters, stores: AllowedStores, index: int, per_page: int, deadline_ms: int
+) -> tuple[int, list[str]]:
+    groups: list[dict[str, Any]] = [{"$match": filters.query(stores)}, {"$group": {"_id": "$batch_id"}}]
     if filters.status == BatchState.PARTIAL:
-        in_batch = filters.query() | {"$expr": {"$eq": ["$batch_id", "$$batch"]}}
+        in_batch = filters.query(stores) | {"$expr": {"$eq": ["$batch_id", "$$batch"]}}
         groups = [
             {"$match": {"status": BatchState.PARTIAL.value, "listed": True}},
             {
@@ -213,7 +208,44 @@ def _remaining_ms(until: float) -> int:
     return remaining_ms
 
 
-def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
+def _ids_after(
+    db: Db, filters: Filters, stores: AllowedStores, cursor: str, count: int, until: float
+) -> list[str]:
+    """Return the ids of the first ``count`` batches after ``cursor``, or of all if there are fewer."""
+    searched = filters.limit_stores(stores)
+    if searched is not None and not searched:
+        return []
+    if filters.can_use_page_index:
+        return _listed_after(db, searched, cursor, count, until)
+    find = _partial_after if filters.status == BatchState.PARTIAL else _matching_after
+    return find(db, filters, stores, cursor, count, until)
+
+
+def _listed_after(db: Db, stores: AllowedStores, cursor: str, count: int, until: float) -> list[str]:
+    """Return the ids of the first ``count`` batches after ``cursor`` that have an image of one of ``stores``.
+
+    For many stores, several queries read as many batches each. This reads more than one scan of all batches would if most
+    batches belong to these stores, but the scan would read all batches if none does.
+    """
+    after = _after_cursor(cursor, "_id")
+    if stores is None:
+        return _read_ids(db, page_index.listed_query(None) | after, count, until)
+    names = sorted(stores)
+    ids: set[str] = set()
+    for start in range(0, len(names), _STORES_AT_ONCE):
+        among = {"stores": {"$in": names[start : start + _STORES_AT_ONCE]}, "listed": True}
+        ids.update(_read_ids(db, among | after, count, until, hint=_BY_STORES))
+    return sorted(ids, reverse=True)[:count]
+
+
+def _read_ids(db: Db, query: dict[str, Any], count: int, until: float, hint: str | None = None) -> list[str]:
+    rows = db.batches.find(query, {"_id": 1}, hint=hint).sort("_id", DESCENDING).limit(count)
+    return [row["_id"] for row in rows.max_time_ms(_remaining_ms(until))]
+
+
+def _matching_after(
+    db: Db, filters: Filters, stores: AllowedStores, cursor: str, count: int, until: float
+) -> list[str]:
     """Return the ids of the first ``count`` batches after ``cursor`` that have a matching image.
 
     Images are read in steps, the newest batch first. A step begins with the batch after the last batch of the previous
@@ -222,9 +254,7 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
     ids: list[str] = []
     step = 4 * count
     while len(ids) < count:
-        query = filters.query() | _after_cursor(cursor, "batch_id")
-        rows = db.images.find(query, {"_id": 0, "batch_id": 1}).sort("batch_id", DESCENDING)
-        found_ids = [row["batch_id"] for row in rows.limit(step).batch_size(step).max_time_ms(_remaining_ms(until))]
+        found_ids = _read_batch_ids(db, filters.query(stores), cursor, step, until)
         ids += dict.fromkeys(found_ids)
         if len(found_ids) < step:
             break
@@ -232,54 +262,45 @@ def _matching_after(db: Db, filters: Filters, cursor: str, count: int, until: fl
     return ids[:count]
 
 
-def _partial_after(db: Db, filters: Filters, cursor: str, count: int, until: float) -> list[str]:
+def _read_batch_ids(
+    db: Db, images: dict[str, Any], cursor: str, limit: int, until: float, hint: str | None = None
+) -> list[str]:
+    """Return the batch id of each of the first ``limit`` images after ``cursor``, in descending order."""
+    rows = db.images.find(images | _after_cursor(cursor, "batch_id"), {"_id": 0, "batch_id": 1}, hint=hint)
+    rows = rows.sort("batch_id", DESCENDING).limit(limit).batch_size(limit)
+    return [row["batch_id"] for row in rows.max_time_ms(_remaining_ms(until))]
+
+
+def _partial_after(
+    db: Db, filters: Filters, stores: AllowedStores, cursor: str, count: int, until: float
+) -> list[str]:
     """Return the ids of the first ``count`` batches after ``cursor`` that meet filters with the status ``partial``.
 
-    A batch meets such filters if its state is ``partial`` and one of its images meets all other filters.
+    A batch meets such filters if its state is ``partial`` and one of its images meets all other filters. The state is
+    that of the part that the reader sees, which can be ``partial`` only if one of its images has failed.
     """
     ids: list[str] = []
-    step = 4 * count
+    step = min(4 * count, _MAX_STEP)
+    failed = visible_images(stores) | {"status": ImageState.FAILED.value}
+    partial = {"status": BatchState.PARTIAL.value, "listed": True}
     while len(ids) < count:
-        query = {"status": BatchState.PARTIAL.value, "listed": True} | _after_cursor(cursor, "_id")
-        rows = db.batches.find(query, {"_id": 1}).sort("_id", DESCENDING).limit(step).max_time_ms(_remaining_ms(until))
-        found_ids = [row["_id"] for row in rows]
-        matching = [{"$match": filters.query() | {"batch_id": {"$in": found_ids}}}, {"$group": {"_id": "$batch_id"}}]
+        if stores is None:
+            found_ids = partial_ids = _read_ids(db, partial | _after_cursor(cursor, "_id"), step, until)
+        else:
+            found_ids = _read_batch_ids(db, failed, cursor, step, until, hint="unfinished_or_bad")
+            headers = load_headers(db, list(dict.fromkeys(found_ids)), stores, _remaining_ms(until))
+            partial_ids = [header["_id"] for header in headers if header["status"] == BatchState.PARTIAL]
+        matching = [
+            {"$match": filters.query(stores) | {"batch_id": {"$in": partial_ids}}},
+            {"$group": {"_id": "$batch_id"}},
+        ]
         keep = (
             {row["_id"] for row in db.images.aggregate(matching, maxTimeMS=_remaining_ms(until))}
-            if found_ids
+            if partial_ids
             else set()
         )
-        ids += [batch_id for batch_id in found_ids if batch_id in keep]
+        ids += [batch_id for batch_id in partial_ids if batch_id in keep]
         if len(found_ids) < step:
             break
         cursor = found_ids[-1]
     return ids[:count]
-
-
-def _load_headers(db: Db, ids: Sequence[str], deadline_ms: int) -> list[Document]:
-    """Return the batches that are still listed, in the order of ``ids``, with their counts and without hidden fields."""
-    if not ids:
-        return []
-    query = {"_id": {"$in": list(ids)}, "listed": True}
-    found = db.batches.find(query, _HEADER).batch_size(len(ids) + 1).max_time_ms(deadline_ms)
-    headers = {row["_id"]: row for row in found}
-    batches = [headers[batch_id] for batch_id in ids if batch_id in headers]
-    _complete_counts(db, batches, deadline_ms)
-    return batches
-
-
-def _complete_counts(db: Db, batches: list[Document], deadline_ms: int) -> None:
-    counts = count_open(db, [batch["_id"] for batch in batches if batch["counts"] is None], deadline_ms)
-    for batch in batches:
-        if batch["counts"] is None:
-            _set_counts(batch, counts[batch["_id"]])
-
-
-def _set_counts(batch: Document, counts: dict[str, int]) -> None:
-    """Set the counts and the state of an open batch from the states of its images.
-
-    The batch is shown as ``processing`` until it has been closed, even if all its images are already finished.
-    """
-    batch["counts"] = {state.value: counts.get(state.value, 0) for state in ImageState}
-    state = batch_state(counts, batch["total"])
-    batch["status"] = BatchState.PROCESSING.value if state in CLOSED else state.value

@@ -15,6 +15,7 @@ import the names from this package.
 ===========  ==========================================================================================
 """
 
+from shared.settings.access import Access
 from shared.settings.blobs import Blobs
 from shared.settings.fetch import Fetch
 from shared.settings.groups import Settings
@@ -32,6 +33,7 @@ from shared.settings.worker import Worker
 
 __all__ = [
     "MIB",
+    "Access",
     "Blobs",
     "Fetch",
     "Inspect",

@@ -5,6 +5,7 @@ from functools import cached_property
 from pydantic import BaseModel, Field, model_validator
 
 from shared.augmentations import DEFAULT_AUGMENTATIONS
+from shared.settings.access import Access
 from shared.settings.blobs import Blobs
 from shared.settings.fetch import Fetch
 from shared.settings.inspect import Inspect
@@ -33,6 +34,7 @@ class Settings(BaseModel):
     fetch: Fetch = Field(default_factory=Fetch)
     inspect: Inspect = Field(default_factory=Inspect)
     log: Logging = Field(default_factory=Logging)
+    access: Access = Field(default_factory=Access)
 
     @model_validator(mode="after")
     def _check_groups(self) -> "Settings":
@@ -45,6 +47,11 @@ class Settings(BaseModel):
             self.sweep.orphan_age_s > self.mongo.commit_deadline_s,
             "SWEEP_ORPHAN_AGE_S must be greater than MONGODB_COMMIT_DEADLINE_S, because otherwise the sweep deletes the "
             "spools of commits in progress",
+        )
+        require(
+            not (self.access.is_on and self.web.open_behind_loopback_proxy),
+            "ACCESS=on cannot be combined with OPEN_BEHIND_LOOPBACK_PROXY=1 yet, because a proxy that serves the files "
+            "itself does not check who may see them",
         )
         return self
 

@@ -48,8 +48,8 @@ class Web(SettingsGroup):
     def _require_loopback(self) -> "Web":
         if not self.open_behind_loopback_proxy and not _is_loopback(self.host):
             raise ValueError(
-                f"WEB_HOST={self.host} is not allowed: there are no accounts yet, so the web process listens on "
-                "loopback addresses only. Behind a proxy that is itself published on loopback only, set "
+                f"WEB_HOST={self.host} is not allowed: files and pages are not protected yet, so the web process listens "
+                "on loopback addresses only. Behind a proxy that is itself published on loopback only, set "
                 "OPEN_BEHIND_LOOPBACK_PROXY=1."
             )
         return self

@@ -29,6 +29,11 @@ class WebFront:
     pid: int
 
     @property
+    def url(self) -> str:
+        """The URL of the web front."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def worker_pid(self) -> int:
         """The pid of the one process that handles requests."""
         (worker,) = psutil.Process(self.pid).children()

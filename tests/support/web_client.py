@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from argon2.profiles import CHEAPEST
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
 from shared import settings
+from shared.accounts.passwords import PasswordHasher
 from web.app import create_app
 from web.services import Services
 
@@ -48,9 +50,10 @@ def make_client(
     *,
     threads: int = 16,
     inspect: settings.Inspect | None = None,
+    access: settings.Access | None = None,
     **limits: Any,
 ) -> FlaskClient:
-    """Return a test client for a new application.
+    """Return a test client for a new application, whose hashes of passwords are cheap.
 
     By default, Redis is unreachable, because accepting a batch must not depend on Redis.
 
@@ -63,11 +66,15 @@ def make_client(
         limits=settings.Limits(**limits),
         web=settings.Web(threads=threads),
         inspect=inspect or settings.Inspect(),
+        access=access or settings.Access(),
         log=settings.Logging(level="CRITICAL"),
     )
     app = create_app(app_settings)
     app.test_client_class = BufferedClient
-    open_services.append(app.extensions["shelfsight"])
+    services = app.extensions["shelfsight"]
+    # The parameters that the service uses cost a tenth of a second for each hash.
+    services.password_hasher = PasswordHasher(2, 30, CHEAPEST)
+    open_services.append(services)
     return app.test_client()
 
 

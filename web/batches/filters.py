@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from shared.ledger.queries import Filters
+from shared.ledger.filters import Filters
 from shared.states import BatchState, ImageState
-from web.http import query
+from web.http import cursor_pages, query
 
 STATUSES: Final = (*(state.value for state in ImageState), BatchState.PARTIAL.value)
-DEFAULT_PER_PAGE: Final = 20
-MAX_PER_PAGE: Final = 100
 DEFAULT_IMAGES_PER_BATCH: Final = 100
 MAX_IMAGES_PER_BATCH: Final = 1000
 
@@ -33,8 +31,7 @@ FILTERS: Final[dict[str, Callable[[str], Any]]] = {
 }
 PAGING: Final[dict[str, Callable[[str], Any]]] = {
     "page": query.integer(1, query.MAX_PAGE),
-    "per_page": query.integer(1, MAX_PER_PAGE),
-    "cursor": query.text,
+    **cursor_pages.PARAMETERS,
     "images_per_batch": query.integer(0, MAX_IMAGES_PER_BATCH),
 }
 

@@ -5,17 +5,22 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.ledger import queries
-from web.batches.filters import (
-    DEFAULT_IMAGES_PER_BATCH,
-    DEFAULT_PER_PAGE,
-    MAX_IMAGES_PER_BATCH,
-    MAX_PER_PAGE,
-    STATUSES,
-)
+from web.batches.filters import DEFAULT_IMAGES_PER_BATCH, MAX_IMAGES_PER_BATCH, STATUSES
 from web.batches.response_schemas import Batch, BatchPage
 from web.batches.serializers import MAX_IMAGE_BYTES
-from web.http.openapi_components import ID, PAGE, WAIT, json_content, parameter, path_id, problem_responses
+from web.http.openapi_components import (
+    ID,
+    PAGE,
+    PER_PAGE,
+    TIME,
+    WAIT,
+    json_content,
+    parameter,
+    path_id,
+    problem_responses,
+)
 
+CURSOR: Final[dict[str, Any]] = {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]}
 _IMAGES_PER_BATCH: Final[dict[str, Any]] = {"type": "integer", "minimum": 0, "maximum": MAX_IMAGES_PER_BATCH}
 _IMAGE_BYTES: Final = f"The images have at most {MAX_IMAGE_BYTES} bytes of JSON in total. A batch with further images has images_more."
 MODELS: Final[tuple[type[BaseModel], ...]] = (Batch, BatchPage)
@@ -32,7 +37,7 @@ def paths() -> dict[str, Any]:
 def _list_batches() -> dict[str, Any]:
     return {
         "operationId": "listImageBatches",
-        "summary": "List batches, newest first",
+        "summary": "List batches, newest first. Of a batch with images of several stores, each reader sees the images of their own stores, and the total, counts and status of these images.",
         "parameters": _list_parameters(),
         "responses": {"200": json_content("A page of batches", "BatchPage")}
         | problem_responses("invalid", "bad_cursor", "database_unavailable", "query_too_slow"),
@@ -56,25 +61,24 @@ def _get_batch() -> dict[str, Any]:
 def _delete_batch() -> dict[str, Any]:
     return {
         "operationId": "deleteImageBatch",
-        "summary": "Delete a batch and its files",
+        "summary": "Delete a batch and its files. This requires access to all its stores.",
         "parameters": [path_id("batch_id")],
         "responses": {"204": {"description": "The batch has been deleted"}}
-        | problem_responses("foreign_origin", "not_found", "invalid", "database_unavailable"),
+        | problem_responses("foreign_origin", "foreign_store", "not_found", "invalid", "database_unavailable"),
     }
 
 
 def _list_parameters() -> list[dict[str, Any]]:
     text = {"type": "string", "minLength": 1, "maxLength": 200}
-    time = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}], "description": "RFC 3339 time (UTC if it has no offset), or Unix seconds"}
     schemas: dict[str, dict[str, Any]] = {
-        "page": PAGE,
-        "per_page": {"type": "integer", "minimum": 1, "maximum": MAX_PER_PAGE, "default": DEFAULT_PER_PAGE},
-        "cursor": {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]},
+        "page": PAGE | {"description": f"Page number. Readers of several, but not all, stores can use page numbers for the first {queries.PAGED_WITHOUT_TOTAL:,} batches; beyond these, they use cursor."},
+        "per_page": PER_PAGE,
+        "cursor": CURSOR,
         "images_per_batch": _IMAGES_PER_BATCH | {"default": DEFAULT_IMAGES_PER_BATCH, "description": f"Maximum number of images of each batch. {_IMAGE_BYTES}"},
         "status": {"type": "string", "enum": list(STATUSES)},
         "min_score": {"type": "number", "minimum": 0, "maximum": 1},
-        "since": time,
-        "until": time,
+        "since": TIME,
+        "until": TIME,
         **dict.fromkeys(("store_name", "camera_id", "barcode", "label", "tag"), text),
     }
     return [parameter(name, schema) for name, schema in schemas.items()]

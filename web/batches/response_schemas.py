@@ -15,7 +15,11 @@ Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)),
 
 
 class BatchPage(BaseModel):
-    """A list of batches. If the request has ``cursor``, the ``page``, ``total`` and ``pages`` fields are absent."""
+    """A list of batches.
+
+    If the request has ``cursor``, the ``page``, ``total`` and ``pages`` fields are absent. ``total`` and ``pages`` are null
+    if the reader has access to several stores, but not to all, and the request does not name one of them.
+    """
 
     per_page: int
     page: int | None = None

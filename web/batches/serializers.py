@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from shared.storage.mongo import Document
-from web.http.responses import JSON_OPTIONS
+from web.http.json_options import JSON_OPTIONS
 
 MAX_IMAGE_BYTES: Final = 10 * 1024 * 1024
 """Maximum size of all images in one list, in bytes of JSON. A list leaves out the images that exceed it."""

@@ -20,6 +20,8 @@ from shared.storage.blob_keys import original_key, spool_key, variant_key
 from shared.storage.blobs import BlobMissing, BlobStat
 from shared.storage.mongo import Document
 from shared.variants import BOXES, RENDITION, THUMB
+from web.http import access_rules
+from web.http.authentication import current_principal
 from web.http.file_response import file_response
 from web.services import Services, current_services
 
@@ -31,6 +33,7 @@ _PENDING_RETRY_S: Final = 2
 
 
 @blueprint.get("/uploads/<name>")
+@access_rules.requires("images:read")
 def original(name: str) -> Response:
     """Return the original or the rendition of an image, depending on the extension in ``name``.
 
@@ -42,7 +45,7 @@ def original(name: str) -> Response:
         raise NotFound("This file does not exist; check the URL.")
     image_id, extension = match[1], match[2]
     services = current_services()
-    image = queries.get_image(services.db, image_id)
+    image = queries.get_image(services.db, image_id, current_principal().stores)
     original_extension = image["work"]["ext"]
     if extension == original_extension:
         response = file_response(*_open_original(services, image), _IMMUTABLE, CONTENT_TYPES[original_extension])
@@ -56,12 +59,13 @@ def original(name: str) -> Response:
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
+@access_rules.requires("images:read")
 def variant(image_id: str, variant: str) -> Response:
     """Return a variant of an image: ``thumb``, ``boxes``, or the augmentation with the given name."""
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:
         raise NotFound("This file does not exist; check the URL.")
     services = current_services()
-    image = queries.get_image(services.db, image_id)
+    image = queries.get_image(services.db, image_id, current_principal().stores)
     is_open = ImageState(image["status"]) not in TERMINAL
     augmentations = image["work"]["augmentations"] if is_open else [made["name"] for made in image["augmentations"]]
     is_unknown = variant in AUGMENTATIONS and variant not in augmentations

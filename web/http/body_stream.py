@@ -61,8 +61,28 @@ class BodyStream:
         with SLOW_CLIENTS.register(self._wait) if self._wait is not None else nullcontext():
             return self._read(size)
 
+    def peek(self, size: int) -> bytes:
+        """Return the next bytes of a body with a Content-Length. The next call of ``read`` returns them again.
+
+        The result is empty if the server is not gunicorn, because no other stream takes bytes back.
+
+        :raises ShelfsightError: in the same cases as ``read``.
+        """
+        reader = self._reader
+        if not isinstance(reader, LengthReader):
+            return b""
+        data = self.read(size)
+        reader.unreader.unread(data)
+        reader.length += len(data)
+        return data
+
+    @property
+    def _reader(self) -> Any:
+        """The reader of gunicorn. None if the server is not gunicorn."""
+        return self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
+
     def _read(self, size: int) -> bytes:
-        reader = self._stream.reader if self._socket is not None and isinstance(self._stream, Body) else None
+        reader = self._reader
         try:
             if self._socket is not None and isinstance(reader, LengthReader):
                 return self._receive(reader, size, self._socket)

@@ -17,6 +17,7 @@ CODES: Final = {
     "extra_forbidden": "unknown_field",
     "bad_timestamp": "bad_timestamp",
     "bad_text": "bad_text",
+    "one_of": "bad_value",
     "list_type": "wrong_type",
     "greater_than_equal": "bad_value",
     "less_than_equal": "bad_value",

@@ -55,6 +55,24 @@ def parse_form(body: bytes, boundary: str, *, max_images: int) -> list[Part]:
     return parts
 
 
+def find_part(head: bytes, boundary: str, name: str) -> bytes | None:
+    """Return the content of the first part with this name, or None if ``head`` does not contain it up to its end.
+
+    :param head: the beginning of a form.
+    :param boundary: the boundary that the Content-Type header names; empty if it names none.
+    """
+    if not boundary:
+        return None
+    try:
+        for start, end in _find_parts(head, _DASHES + boundary.encode("latin-1", "replace")):
+            part = _read_part(head, start, end)
+            if part.name == name:
+                return part.data
+    except BadRequest:
+        return None  # the rest of the form is missing, or the form is malformed
+    return None
+
+
 def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """Yield, for each part, the position of its headers, and the position of the line break that ends its content."""
     start = None

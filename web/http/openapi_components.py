@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from shared.ids import BATCH_ID_PATTERN, DIGEST_ID_PATTERN, IMAGE_ID_PATTERN
+from web.http import cursor_pages
 from web.http.error_codes import CODES
 from web.http.query import MAX_PAGE
 
@@ -14,10 +15,15 @@ ID: Final = {
     "result_id": f"^{DIGEST_ID_PATTERN}$",
 }
 PAGE: Final = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}
+PER_PAGE: Final = {"type": "integer", "minimum": 1, "maximum": cursor_pages.MAX_PER_PAGE, "default": cursor_pages.DEFAULT_PER_PAGE}
 WAIT: Final = {
     "type": "integer",
     "minimum": 0,
     "description": "Number of seconds to wait for the result. Values above 30 are treated as 30. The service does not wait while too many other requests are waiting.",
+}
+TIME: Final[dict[str, Any]] = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+    "description": "RFC 3339 time (UTC if it has no offset), or Unix seconds",
 }
 BINARY: Final = {"type": "string", "format": "binary"}
 BODY_CODES: Final = (
@@ -26,7 +32,9 @@ BODY_CODES: Final = (
 )  # fmt: skip
 """Error codes that every operation with a request body can return."""
 
-_EVERY_CODES: Final = ("unauthorized", "misdirected_request", "uri_too_long", "headers_too_large", "internal_error")
+_EVERY_CODES: Final = ("unauthorized", "misdirected_request", "uri_too_long", "headers_too_large", "internal_error", "database_unavailable")
+"""Error codes that every operation can return. Credentials that are sent are checked in the database, also for public operations."""
+_CODES_KEY: Final = "x-error-codes"
 _SERVER_STATUSES: Final = frozenset({"414", "431"})
 """Statuses of requests that the server refuses before they reach an operation. They are never pages."""
 CONTENT_DIGEST: Final = {
@@ -83,15 +91,32 @@ def simple_operation(operation_id: str, summary: str, *codes: str, media_type: s
 def problem_responses(*codes: str) -> dict[str, Any]:
     """Return the error responses of an operation, with the status as key.
 
-    The responses include ``codes`` and the error codes that every operation has. An operation that uses the database
-    names ``database_unavailable``; it can also return ``database_misconfigured``. The same holds for the blob store.
+    The responses include ``codes`` and the error codes that every operation has. An operation that can return
+    ``database_unavailable`` can also return ``database_misconfigured``. The same holds for the blob store.
     """
-    implied = {f"{store}_misconfigured" for store in ("database", "blobs") if f"{store}_unavailable" in codes}
-    by_status: dict[str, list[str]] = {}
-    for code in sorted({*codes, *implied, *_EVERY_CODES}, key=list(CODES).index):
-        by_status.setdefault(str(CODES[code][0]), []).append(code)
+    named = {*codes, *_EVERY_CODES}
+    implied = {f"{store}_misconfigured" for store in ("database", "blobs") if f"{store}_unavailable" in named}
+    by_status: dict[str, set[str]] = {}
+    for code in named | implied:
+        by_status.setdefault(str(CODES[code].status), set()).add(code)
     content = {"application/problem+json": {"schema": ref("Problem")}}
-    return {status: {"description": f"One of: {', '.join(names)}", "headers": RETRY_AFTER, "content": content} for status, names in by_status.items()}
+    return {status: {"headers": RETRY_AFTER, "content": content} | _describe_codes(names) for status, names in sorted(by_status.items())}
+
+
+def with_code(responses: dict[str, Any], code: str) -> dict[str, Any]:
+    """Return the responses of an operation, to which an error code is added.
+
+    The media types of a new response are those of the response with status 401, which every operation has.
+    """
+    status = str(CODES[code].status)
+    response = responses.get(status, responses["401"])
+    names = {code, *responses.get(status, {}).get(_CODES_KEY, ())}
+    return dict(sorted((responses | {status: response | _describe_codes(names)}).items()))
+
+
+def _describe_codes(codes: set[str]) -> dict[str, Any]:
+    names = sorted(codes, key=list(CODES).index)
+    return {"description": f"One of: {', '.join(names)}", _CODES_KEY: names}
 
 
 def json_content(description: str, model: str) -> dict[str, Any]:
@@ -112,3 +137,12 @@ def path_id(name: str) -> dict[str, Any]:
 def parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
     """Describe a parameter of an operation."""
     return {"name": name, "in": where, "required": where == "path", "schema": schema}
+
+
+def paging_parameters(key: dict[str, Any]) -> list[dict[str, Any]]:
+    """Describe the parameters of a list that is read with ``web.http.cursor_pages``.
+
+    :param key: the schema of the list's keys.
+    """
+    cursor = key | {"description": "The next_cursor of the previous page. Without it, the list begins with its first page."}
+    return [parameter("per_page", PER_PAGE), parameter("cursor", cursor)]

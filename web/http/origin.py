@@ -1,32 +1,34 @@
-"""Restrict requests while the service has no accounts ("open mode").
+"""Refuse requests for other hosts and from pages of other origins.
 
-The service accepts requests only for the host names of this machine and for the host in ``PUBLIC_URL``. It refuses
-requests that are sent by pages of other origins.
+While access is open, the service accepts requests only for the host names of this machine and for the host in
+``PUBLIC_URL``. It always refuses requests with unsafe methods that are sent by pages of other origins. The host or the
+origin is a detail of the event in the security log.
 """
 
 import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, request
+from flask import Flask, g, request
 
-from shared import settings, telemetry
-from shared.errors import Forbidden, Misdirected, Unauthorized
+from shared import settings
+from shared.errors import Forbidden, Misdirected
 
 _SAFE_METHODS: Final = {"GET", "HEAD", "OPTIONS"}
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def install(app: Flask, web: settings.Web) -> None:
-    """Check the ``Host``, ``Origin`` and ``Authorization`` headers before a request is handled."""
+def install(app: Flask, web: settings.Web, *, checks_host: bool) -> None:
+    """Check the ``Origin`` header before a request is handled.
+
+    :param checks_host: whether to check the ``Host`` header, too.
+    """
     public_host = urlsplit(web.public_url).hostname if web.public_url else None
 
     def check_request() -> None:
-        if not all(_is_own_host(host, public_host) for host in _request_hosts()):
-            telemetry.security.warning("request for an unknown host name", extra={"data": {"host": request.host[:200]}})
+        if checks_host and not all(_is_own_host(host, public_host) for host in _request_hosts()):
+            g.refusal_details = {"host": request.host}
             raise Misdirected("Unknown host name; use localhost, a loopback address, or the host in PUBLIC_URL.")
-        if request.headers.get("Authorization") is not None:
-            raise Unauthorized("This version does not support accounts; do not send an Authorization header.")
         if request.method not in _SAFE_METHODS:
             refuse_foreign_pages(web.public_url)
 
@@ -54,9 +56,7 @@ def refuse_foreign_pages(public_url: str) -> None:
             _host_and_port(public_url),
         } - {None}
     if is_foreign:
-        telemetry.security.warning(
-            "request from a page of another origin", extra={"data": {"origin": (origin or "")[:200]}}
-        )
+        g.refusal_details = {"origin": origin}
         raise Forbidden(
             "Pages of other sites must not send this request; send it from a page of this service.",
             code="foreign_origin",

@@ -80,6 +80,7 @@ def pointer(name: str) -> str:
 
 
 def _problem_response(status: int, title: str, code: str, detail: str, members: dict[str, Any]) -> Response:
+    g.problem_code = code  # web.security_events counts refused requests by their codes
     body = document(status, title, code, detail, instance=request.path, request_id=g.request_id)
     return Response(orjson.dumps(body | members), status, mimetype=MEDIA_TYPE)
 

@@ -8,7 +8,6 @@ Redis.
 
 import math
 import time
-from ipaddress import ip_address
 from typing import Final
 
 from limits import RateLimitItemPerSecond
@@ -17,7 +16,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 from redis.exceptions import RedisError
 
 from shared.errors import Busy, StoreAway
-from shared.fetch.addresses import client_network
+from shared.fetch.addresses import client_key
 from shared.queue.breaker import Breaker
 from shared.queue.redis_client import connect_redis
 from shared.settings import Settings
@@ -72,14 +71,6 @@ class RateLimits:
     def close(self) -> None:
         """Close the connections to Redis."""
         self._redis.close()
-
-
-def client_key(client: str) -> str:
-    """Return the string that identifies a client: its IPv4 address, or the /64 network of its IPv6 address."""
-    try:
-        return str(client_network(ip_address(client)))
-    except ValueError:  # a proxy forwarded an invalid address; all clients with an invalid address count as one client
-        return "unknown"
 
 
 def _redis_unavailable() -> StoreAway:

@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from flask import request
 
 from web.http import body_limits
-from web.http.body_limits import BodyBudget, Readable, Reserve
-from web.http.body_stream import open_body
+from web.http.body_limits import BodyBudget, Reserve
+from web.http.body_stream import BodyStream, open_body
 from web.http.content_digest import DigestingStream, parse_content_digest
 
 
 class RequestBody:
     """The body of the current request, which is read on demand. Use ``open_request_body`` to create an instance."""
 
-    def __init__(self, stream: Readable, reserve: Reserve) -> None:
+    def __init__(self, stream: BodyStream, reserve: Reserve) -> None:
         self._stream, self._reserve = stream, reserve
+        self._encoding = request.headers.get("Content-Encoding", "").strip().lower()
         self.media_type = request.mimetype
         """The Content-Type without its parameters, in lower case. It is empty if the client sent no Content-Type."""
         self.length = request.content_length
@@ -46,6 +47,20 @@ class RequestBody:
         if self.length is not None and self.length > limit:
             raise body_limits.too_large(limit)
 
+    def peek(self, size: int) -> bytes:
+        """Return the first ``size`` bytes of the body. ``read`` returns them again.
+
+        The result is empty if the body has no more than ``size`` bytes, if it is chunked or compressed, or if the server's
+        stream does not take bytes back. Then no bytes are read.
+
+        :raises Busy: when this body and the other bodies that this process holds would together have too many bytes.
+        :raises BadRequest: in the same cases as ``BodyStream.read``.
+        """
+        if self.length is None or self.length <= size or self._encoding not in {"", "identity"}:
+            return b""
+        self._reserve(size)
+        return self._stream.peek(size)
+
     def read(self, limit: int) -> bytes:
         """Read the whole body, compare it with its Content-Digest, and decompress it if its encoding is gzip.
 
@@ -53,12 +68,11 @@ class RequestBody:
         :raises Invalid: when the body differs from its Content-Digest (``digest_mismatch``).
         :raises ShelfsightError: in the same cases as ``body_limits.read_body`` and ``BodyStream.read``.
         """
-        encoding = request.headers.get("Content-Encoding", "").strip().lower()
         expected = parse_content_digest(request.headers.get("Content-Digest", ""))
         if not expected:
-            return body_limits.read_body(self._stream, self.length, encoding, limit, self._reserve)
+            return body_limits.read_body(self._stream, self.length, self._encoding, limit, self._reserve)
         stream = DigestingStream(self._stream, expected)
-        body = body_limits.read_body(stream, self.length, encoding, limit, self._reserve)
+        body = body_limits.read_body(stream, self.length, self._encoding, limit, self._reserve)
         stream.check()
         return body
 

@@ -18,12 +18,16 @@ _OVERHEAD_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """A cached response. It is fresh until ``time.monotonic()`` reaches ``fresh_until``."""
+    """A cached response. It is fresh until ``time.monotonic()`` reaches ``fresh_until``.
+
+    ``shown_ids`` are the ids of what the response shows. They are not part of the response.
+    """
 
     body: bytes
     content_type: str
     etag: str
     fresh_until: float
+    shown_ids: tuple[str, ...] = ()
 
     def response(self) -> Response:
         """Return the response for the current request: status 304 if the client already has the body, else the body."""
@@ -42,9 +46,10 @@ class CachedResponse:
         return Response(self.body, headers=headers)
 
 
-def make_cached_response(body: bytes, content_type: str, fresh_s: float) -> CachedResponse:
+def make_cached_response(body: bytes, content_type: str, fresh_s: float, shown_ids: tuple[str, ...] = ()) -> CachedResponse:
     """Create a ``CachedResponse`` that is fresh for ``fresh_s`` seconds."""
-    return CachedResponse(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"', time.monotonic() + fresh_s)
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    return CachedResponse(body, content_type, etag, time.monotonic() + fresh_s, shown_ids)
 
 
 class ResponseCache:

@@ -1,12 +1,11 @@
 """Functions for JSON and HTML responses: encode JSON, return the base of absolute links, and choose HTML or JSON."""
 
-from typing import Any, Final
+from typing import Any
 
 import orjson
 from flask import Response, request
 
-JSON_OPTIONS: Final = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
-"""Options for orjson. MongoDB returns times without a time zone, in UTC; orjson writes them with a ``Z``."""
+from web.http.json_options import JSON_OPTIONS
 
 
 def json_response(body: Any, status: int = 200) -> Response:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Final
 
-from web.http.rate_limits import client_key
+from shared.fetch.addresses import client_key
 
 _INTERVAL_S: Final = 0.25
 _HEAD_LIMIT_S: Final = 10.0

@@ -13,7 +13,7 @@ class ImageByUrl(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_LENGTH)]
+    url: Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_LENGTH), Field(examples=["https://example.org/shelf.jpg"])]
     effect: Literal["deepdream"] | None = None
     layer: Annotated[int, Field(strict=True, ge=DREAM_LAYERS[0], le=DREAM_LAYERS[-1])] | None = None
     strength: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from shared.errors import Busy, NotFound, StoreAway
+from shared.fetch.addresses import client_key
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
 from shared.inspections.recipes import Describe
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
 from web.http.problems import StoredProblem
-from web.http.rate_limits import client_key
 from web.inspections.requests import InspectionRequest
 from web.services import Services
 

@@ -13,11 +13,12 @@ from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
-from web.http import origin, query, responses
+from web.http import access_rules, origin, query, responses
+from web.http.authentication import recheck
 from web.http.file_response import file_response
 from web.http.request_body import open_request_body
 from web.http.response_cache import make_cached_response
-from web.inspections import requests, serializers, service
+from web.inspections import requesters, requests, serializers, service
 from web.inspections.service import InspectionResult
 from web.services import Services, current_services
 
@@ -31,6 +32,7 @@ View = Literal["page", "json"]
 
 
 @blueprint.post("/img")
+@access_rules.requires("images:read")
 def describe() -> Response:
     """Return the properties of an image and the objects detected in it.
 
@@ -40,11 +42,12 @@ def describe() -> Response:
     with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
         requested = requests.from_request(services.settings, body)
         key = _cache_key(recipes.job_id(requested.source, requested.recipe), "json")
-        cached = services.response_cache.get(key)
+        cached = _cached_response(services, key)
         if cached is not None:
-            return cached.response()
+            return cached
         wait_s, found = requested.wait_s, service.request_inspection(services, requested, request.remote_addr or "")
         del requested  # frees the memory of an uploaded image before the wait
+    requesters.permit(services, _job_id(found))
     return _respond(services, key, found, wait_s)
 
 
@@ -56,15 +59,17 @@ def augment() -> Response:
     key = _cache_key(
         request.full_path, _view()
     )  # the unparsed path and query, so that a cached response needs no parsing
-    cached = services.response_cache.get(key)
+    cached = _cached_response(services, key)
     if cached is not None:
-        return cached.response()
+        return cached
     requested = requests.from_query(services.settings)
     found = service.request_inspection(services, requested, request.remote_addr or "")
+    requesters.permit(services, _job_id(found))
     return _respond(services, key, found, requested.wait_s)
 
 
 @blueprint.get("/inspections/<job_id>")
+@access_rules.requires("images:read")
 def inspection(job_id: str) -> Response:
     """Return the result of the inspection with this id, or status 202 if the inspection is not finished.
 
@@ -76,19 +81,24 @@ def inspection(job_id: str) -> Response:
     values = query.read({"wait": query.WAIT, "format": _format})
     if not is_digest_id(job_id):
         raise NotFound("There is no such inspection.")
+    requesters.check(services, job_id, jobs.UNKNOWN)
     key = _cache_key(job_id, values.get("format") or _view())
     cached = services.response_cache.get(key)
     if cached is not None:
+        _, result_id = cached.shown_ids
+        requesters.permit(services, result_id)
         return cached.response()
     return _respond(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
 
 
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
+@access_rules.requires("images:read")
 def picture(result_id: str, name: str) -> Response:
     """Return an image that an inspection made."""
     if not is_digest_id(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
         raise NotFound("There is no such image.")
     services = current_services()
+    requesters.check(services, result_id, _IMAGE_DELETED)
     found = results.use(services.db, result_id)
     if found is None:
         raise NotFound(_IMAGE_DELETED)
@@ -117,17 +127,32 @@ def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
     return inspection, view, responses.base_url(current_services().settings.web.public_url)
 
 
+def _cached_response(services: Services, key: tuple[str, View, str]) -> Response | None:
+    """Return the cached response to a request for an inspection, or None if there is none."""
+    cached = services.response_cache.get(key)
+    if cached is None:
+        return None
+    requesters.permit(services, *cached.shown_ids)
+    return cached.response()
+
+
+def _job_id(found: Job | InspectionResult) -> str:
+    return found.id if isinstance(found, Job) else found.job.id
+
+
 def _respond(services: Services, key: tuple[str, View, str], found: Job | InspectionResult, wait_s: float) -> Response:
     _, view, base = key
     if isinstance(found, Job):
         found = service.wait_for_result(services, found, wait_s)
+        recheck()
     if isinstance(found, Job):
         return _pending_response(found, view)
+    requesters.permit(services, found.id)
     if view == "page" and isinstance(found.job.recipe, Augment):
         body, content_type = serializers.result_page(found), "text/html; charset=utf-8"
     else:
         body, content_type = serializers.result_json(found, base), "application/json"
-    cached = make_cached_response(body, content_type, found.job.fresh_for_s)
+    cached = make_cached_response(body, content_type, found.job.fresh_for_s, (found.job.id, found.id))
     services.response_cache.put(key, cached)
     return cached.response()
 

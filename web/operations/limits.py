@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from shared.augmentations import AUGMENTATIONS
 from shared.media_types import SIGNATURES
-from web.http import query
+from web.http import access_rules, query
 from web.http.responses import json_response
 from web.services import current_services
 
@@ -12,6 +12,7 @@ blueprint = Blueprint("limits", __name__)
 
 
 @blueprint.get("/limits")
+@access_rules.public
 def limits() -> Response:
     """Return the limits, the image formats and the augmentations that are valid for an upload."""
     query.read({})

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from shared.errors import Environment
 from shared.ledger import original_checks, sums
 from web.cached_value import CachedValue
-from web.http import problems, responses
+from web.http import access_rules, problems, responses
 from web.operations import readiness
 from web.services import Services, current_services
 
@@ -19,6 +19,7 @@ blueprint = Blueprint("operations", __name__)
 
 
 @blueprint.get("/healthz")
+@access_rules.public
 def healthz() -> Response:
     """Return 200, which shows that this process responds."""
     return responses.json_response({"status": "ok"})
@@ -33,6 +34,7 @@ def _prepare(state: BlueprintSetupState) -> None:
 
 
 @blueprint.get("/readyz")
+@access_rules.public
 def readyz() -> Response:
     """Return whether everything that is needed to accept and process batches is available, and what is missing.
 
@@ -47,6 +49,7 @@ def readyz() -> Response:
 
 
 @blueprint.get("/metrics")
+@access_rules.requires("metrics:read")
 def metrics() -> Response:
     """Return Prometheus metrics: the ledger (images in each state), the backlog and the pending inspections."""
     registry = CollectorRegistry()

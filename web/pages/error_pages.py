@@ -58,9 +58,11 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "internal_error": ErrorPage("Something went wrong", _REPORT),
     "not_found": ErrorPage("Not found", "Check the address. The content may have been deleted."),
     "invalid": ErrorPage("Invalid request", "Correct the parameters above and try again."),
+    "bad_cursor": ErrorPage("Unknown position in the list", "Open the start page again."),
     "foreign_origin": ErrorPage("Request from another website", "To inspect this image, press the “Inspect” button."),
     "misdirected_request": ErrorPage("Unknown host name", "Open this service at localhost or at its public URL."),
-    "unauthorized": ErrorPage("Accounts are not supported", "Do not send an Authorization header."),
+    "unauthorized": ErrorPage("Credentials required", "Send an access token or an API key in the Authorization header. /docs shows how to get one."),
+    "missing_scope": ErrorPage("Not permitted", "Ask an administrator of this service for the scope that your credentials lack."),
 }
 _OTHER_ERROR: Final = ErrorPage("The request failed", "Go back and try again.")
 

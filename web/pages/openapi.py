@@ -4,6 +4,7 @@ from typing import Any
 
 from shared.augmentations import AUGMENTATIONS
 from shared.inspections.recipes import MAX_SEED
+from web.batches.openapi import CURSOR
 from web.http.openapi_components import (
     PAGE,
     WAIT,
@@ -21,6 +22,8 @@ def paths() -> dict[str, Any]:
     """Return the OpenAPI path items for the HTML pages."""
     return {
         "/": {"get": _start_page()},
+        "/signup": {"get": simple_operation("getSignUpPage", "Get the page on which people sign up", "invalid", media_type="text/html")},
+        "/reset_password": {"get": simple_operation("getResetPasswordPage", "Get the page on which people set a new password with a one-time link", "invalid", media_type="text/html")},
         "/batches/{batch_id}": {
             "get": simple_operation(
                 "getBatchPage",
@@ -44,12 +47,13 @@ def _start_page() -> dict[str, Any]:
         "operationId": "getStartPage",
         "summary": "Get the start page. With the url parameter, inspect one image and show its augmentations instead.",
         "parameters": [
-            parameter("page", PAGE | {"description": "Page number of the list of batches. Must not be combined with url."}),
+            parameter("page", PAGE | {"description": "Page number of the list of batches. Must not be combined with url or cursor."}),
+            parameter("cursor", CURSOR),
             parameter("url", URL),
             parameter("augmentations", augmentations),
             parameter("seed", seed),
             parameter("wait", WAIT),
         ],
         "responses": inspection_responses("A page, or JSON if Accept prefers JSON", ref("AugmentedImage"))
-        | or_html(problem_responses("foreign_origin", "query_too_slow", *OPERATION_CODES)),
+        | or_html(problem_responses("foreign_origin", "bad_cursor", "query_too_slow", *OPERATION_CODES)),
     }

@@ -7,12 +7,16 @@ from typing import Final
 
 from flask import Blueprint, Response, render_template, request, stream_template
 
+from shared.accounts.passwords import MIN_LENGTH
+from shared.allowed_stores import AllowedStores
 from shared.errors import NotFound
 from shared.ids import is_batch_id
 from shared.ledger import batch_images, queries
+from shared.ledger.filters import Filters
 from shared.storage.mongo import Document
-from web.batches import filters, serializers
-from web.http import query, responses, streams
+from web.batches import filters, paging, serializers
+from web.http import access_rules, query, responses, streams
+from web.http.authentication import current_principal
 from web.inspections import views as inspections
 from web.pages import user_texts
 from web.services import current_services
@@ -35,33 +39,39 @@ _SHOWN_IN_BATCH: Final = dict.fromkeys(
 
 
 @blueprint.get("/")
+@access_rules.requires("images:read")
 def start() -> Response | str:
     """Return the newest batches and the backlog or, if ``url=`` is present, the inspection of the image at this URL."""
     if "url" in request.args:
         return inspections.augment()
-    services = current_services()
-    values = query.read({"page": filters.PAGING["page"]})
-    page = values.get("page", 1)
-    deadline_s = services.settings.mongo.query_deadline_s
-    found = queries.page_of_batches(services.db, queries.Filters(), page, _BATCHES_PER_PAGE, deadline_s=deadline_s)
-    batches = _with_first_images(found.batches, int(deadline_s * 1000))
-    backlog = services.backlog.get()
-    base = responses.base_url(services.settings.web.public_url)
-    return render_template("batches/start.html", batches=batches, page=page, pages=found.pages, total=found.total, backlog=backlog, base=base)
+    services, stores = current_services(), current_principal().stores
+    values = query.read({name: filters.PAGING[name] for name in ("page", "cursor")})
+    found = paging.read_page(Filters(), stores, values, _BATCHES_PER_PAGE)
+    page = None if "cursor" in values else values.get("page", 1)
+    return render_template(
+        "batches/start.html",
+        batches=_with_first_images(found.batches, stores),
+        page=page,
+        pages=found.pages,
+        total=found.total,
+        older=paging.next_position(found, page, _BATCHES_PER_PAGE),
+        backlog=services.backlog.get() if stores is None else None,  # it is that of all stores
+        base=responses.base_url(services.settings.web.public_url),
+    )
 
 
 @blueprint.get("/batches/<batch_id>")
+@access_rules.requires("images:read")
 def batch(batch_id: str) -> Response:
     """Return a page with up to 100 images of one batch, their states and what was detected in them."""
-    services = current_services()
+    services, stores = current_services(), current_principal().stores
     page = query.read({"page": filters.PAGING["page"]}).get("page", 1)
     if not is_batch_id(batch_id):
         raise NotFound("There is no such batch.")
-    found = serializers.batch(queries.get_batch(services.db, batch_id))
-    deadline_ms = int(services.settings.mongo.query_deadline_s * 1000)
+    found = serializers.batch(queries.get_batch(services.db, batch_id, stores))
     count = sum(found["counts"].values())
     skip = min((page - 1) * _IMAGES_PER_PAGE, count)
-    stored = batch_images.read_range(services.db, batch_id, skip, _IMAGES_PER_PAGE, deadline_ms, _SHOWN_IN_BATCH)
+    stored = batch_images.read_range(services.db, batch_id, stores, skip, _IMAGES_PER_PAGE, _deadline_ms(), _SHOWN_IN_BATCH)
     parts = stream_template(
         "batches/batch.html",
         batch=found,
@@ -72,13 +82,34 @@ def batch(batch_id: str) -> Response:
     return streams.streamed_response((part.encode() for part in parts), "text/html")
 
 
-def _with_first_images(batches: list[Document], deadline_ms: int) -> list[Document]:
+@blueprint.get("/signup")
+@access_rules.public
+def sign_up() -> str:
+    """Return the page on which a person signs up, also with an invitation."""
+    query.read({})
+    return render_template("accounts/sign_up.html", mode=current_services().settings.access.signup, min_password_length=MIN_LENGTH)
+
+
+@blueprint.get("/reset_password")
+@access_rules.public
+def reset_password() -> str:
+    """Return the page on which a person sets a new password with a one-time link."""
+    query.read({})
+    return render_template("accounts/reset_password.html", min_password_length=MIN_LENGTH)
+
+
+def _with_first_images(batches: list[Document], stores: AllowedStores) -> list[Document]:
     """Convert the batches of the start page to their public form, each with the images that the page shows."""
+    db = current_services().db
     totals = {document["_id"]: document["total"] for document in batches}
     shown = {document["_id"]: serializers.batch(document) | {"images": []} for document in batches}
-    for batch_id, image in batch_images.read_first(current_services().db, totals, _IMAGES_PER_BATCH, deadline_ms, _SHOWN_IN_LIST):
+    for batch_id, image in batch_images.read_first(db, totals, stores, _IMAGES_PER_BATCH, _deadline_ms(), _SHOWN_IN_LIST):
         if image is None:
             shown[batch_id]["images_more"] = True
         else:
             shown[batch_id]["images"].append(serializers.image(image, ""))
     return list(shown.values())
+
+
+def _deadline_ms() -> int:
+    return int(current_services().settings.mongo.query_deadline_s * 1000)

@@ -17,7 +17,9 @@ from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS
 from web.uploads.digests import FileDigests
 from web.uploads.fingerprint import rejected_image_digest
+from web.uploads.foreign_stores import find_foreign_store, refuse_foreign_stores
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
+from web.uploads.rules import UploadRules
 from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
 
 _WHITESPACE: Final = " \t\r\n\f\v"
@@ -38,9 +40,7 @@ def parse_images(
     model: type[ImageMeta],
     read_file: ReadFile,
     digests: FileDigests,
-    limits: Limits,
-    *,
-    lenient: bool,
+    rules: UploadRules,
 ) -> ParsedUpload:
     """Validate every image in ``items``, and return ``upload`` after adding the results to it.
 
@@ -50,24 +50,25 @@ def parse_images(
         its file.
     :param prefix: the JSON Pointer of ``items``.
     :param digests: computes the digests of the files whose images have the field ``sha256``, unless it already has.
-    :param lenient: whether invalid images are rejected separately, instead of refusing the whole upload.
-    :raises TooLarge: when an image has too many bytes and ``lenient`` is False (``image_too_large``).
-    :raises Invalid: when an image is invalid and ``lenient`` is False, when no image is valid, or when ``upload`` has
-        option errors.
+    :raises Forbidden: when an image belongs to a store that is not in ``rules.stores``, and ``rules`` are not lenient
+        (``foreign_store``).
+    :raises TooLarge: when an image has too many bytes and ``rules`` are not lenient (``image_too_large``).
+    :raises Invalid: when an image is invalid and ``rules`` are not lenient, when no image is valid, or when ``upload``
+        has option errors.
     """
     for index, item in enumerate(items):
-        text = item.get("file") if lenient and isinstance(item, dict) else None
-        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, digests, limits)
+        text = item.get("file") if rules.lenient and isinstance(item, dict) else None
+        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, digests, rules)
         items[index] = None
         if image is not None:
             upload.images.append(image)
         else:
             upload.rejected[index] = errors
-            if lenient:
+            if rules.lenient:
                 file = text if model is ImageIn else read_file(index, {})
                 upload.rejected_digests.append(rejected_image_digest(item, file))
-    if not lenient or not upload.images or upload.option_errors:
-        _raise_errors(upload, limits, lenient=lenient)
+    if not rules.lenient or not upload.images or upload.option_errors:
+        _raise_errors(upload, rules)
     return upload
 
 
@@ -106,7 +107,7 @@ def _parse_image(
     model: type[ImageMeta],
     read_file: ReadFile,
     digests: FileDigests,
-    limits: Limits,
+    rules: UploadRules,
 ) -> tuple[ValidImage | None, list[FieldError]]:
     if not isinstance(item, dict):
         return None, [FieldError(prefix, "wrong_type", "The image is not an object; send a JSON object.")]
@@ -115,8 +116,11 @@ def _parse_image(
         errors = [FieldError(prefix + data.pointer, data.code, data.detail)]
         ext = ""
     else:
-        ext, problem = _check_file(data, limits)
+        ext, problem = _check_file(data, rules.limits)
         errors = [] if problem is None else [FieldError(f"{prefix}/file", *problem)]
+    if rules.stores is not None:
+        foreign = find_foreign_store(item, prefix, rules.stores)
+        errors += [foreign] if foreign is not None else []
     try:
         meta = model.model_validate(item)
     except ValidationError as error:
@@ -174,12 +178,15 @@ def _compare_digest(data: bytes, expected: str, pointer: str, digests: FileDiges
     return [FieldError(pointer, "digest_mismatch", detail)]
 
 
-def _raise_errors(upload: ParsedUpload, limits: Limits, *, lenient: bool) -> None:
+def _raise_errors(upload: ParsedUpload, rules: UploadRules) -> None:
     errors = upload.option_errors + [error for image_errors in upload.rejected.values() for error in image_errors]
+    if not rules.lenient:
+        refuse_foreign_stores(errors, upload.total)
     too_large = [error for error in errors if error.code == "image_too_large"]
-    if too_large and not lenient:
-        extra = {"limit": "max_image_bytes", "value": limits.max_image_bytes}
-        detail = f"At least one image is too large; send at most {limits.max_image_bytes} bytes for each image."
+    if too_large and not rules.lenient:
+        limit = rules.limits.max_image_bytes
+        extra = {"limit": "max_image_bytes", "value": limit}
+        detail = f"At least one image is too large; send at most {limit} bytes for each image."
         raise TooLarge(detail, code="image_too_large", errors=too_large[:MAX_ERRORS], extra=extra)
     if not errors:
         return

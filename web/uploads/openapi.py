@@ -68,7 +68,12 @@ def _upload() -> dict[str, Any]:
                         "type": "object",
                         "required": ["metadata", "file"],
                         "properties": {
-                            "metadata": {"type": "string", "contentMediaType": "application/json", "minLength": 2},
+                            "metadata": {
+                                "type": "string",
+                                "contentMediaType": "application/json",
+                                "contentSchema": {"anyOf": [{"type": "array", "items": ref("ImageMeta")}, {"type": "object"}]},
+                                "minLength": 2,
+                            },
                             "file": {"type": "array", "items": BINARY},
                         },
                     }
@@ -77,7 +82,7 @@ def _upload() -> dict[str, Any]:
         },
         "responses": {"202": json_content("The batch is accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
         | problem_responses(
-            *BODY_CODES, "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
+            *BODY_CODES, "foreign_store", "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
             "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
         ),
     }  # fmt: skip

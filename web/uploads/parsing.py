@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from shared.errors import FieldError, Invalid, ShelfsightError
-from shared.settings import Limits
 from web.http.body_limits import too_many_images
 from web.http.json_body import parse_json
 from web.http.multipart import Part
@@ -13,36 +12,36 @@ from web.uploads.embedded_files import DetachedFiles, detach_files
 from web.uploads.envelope import parse_envelope, unknown_fields
 from web.uploads.images import file_from_base64, parse_images
 from web.uploads.parsed_upload import ParsedUpload
+from web.uploads.rules import UploadRules
 from web.uploads.schemas import ImageIn, ImageMeta
 
 
-def parse_json_upload(body: bytes, limits: Limits, digests: FileDigests, *, lenient: bool) -> ParsedUpload:
+def parse_json_upload(body: bytes, rules: UploadRules, digests: FileDigests) -> ParsedUpload:
     """Parse an upload that is encoded as JSON.
 
     The caller should not keep a reference to ``body``, so that its memory can be freed before the files are decoded.
 
     :param digests: receives the files that are decoded before the JSON is parsed.
     :raises MalformedJson: when ``body`` is not valid JSON.
+    :raises Forbidden: when an image belongs to a foreign store.
     :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
     :raises Invalid: when the upload has any other error.
     """
-    detached = detach_files(body, limits.max_images, digests.add)
+    detached = detach_files(body, rules.limits.max_images, digests.add)
     if detached is not None:
-        upload = _parse_detached(detached, digests, limits, lenient=lenient)
+        upload = _parse_detached(detached, rules, digests)
         if upload is not None:
             return upload
         del detached
     digests.clear()  # frees the files, which are decoded once more
-    tree = parse_json(body, limits.max_values)
+    tree = parse_json(body, rules.limits.max_values)
     del body
-    upload, items, prefix = parse_envelope(tree, limits)
+    upload, items, prefix = parse_envelope(tree, rules.limits)
     del tree
-    return parse_images(upload, items, prefix, ImageIn, file_from_base64, digests, limits, lenient=lenient)
+    return parse_images(upload, items, prefix, ImageIn, file_from_base64, digests, rules)
 
 
-def _parse_detached(
-    detached: DetachedFiles, digests: FileDigests, limits: Limits, *, lenient: bool
-) -> ParsedUpload | None:
+def _parse_detached(detached: DetachedFiles, rules: UploadRules, digests: FileDigests) -> ParsedUpload | None:
     """Parse an upload whose files were detached. If it has any error, return None, because only the whole body shows it."""
     files = detached.files
 
@@ -55,30 +54,29 @@ def _parse_detached(
         return data
 
     try:
-        upload, items, prefix = parse_envelope(parse_json(detached.json, limits.max_values), limits)
-        parse_images(upload, items, prefix, ImageIn, read_file, digests, limits, lenient=lenient)
+        upload, items, prefix = parse_envelope(parse_json(detached.json, rules.limits.max_values), rules.limits)
+        parse_images(upload, items, prefix, ImageIn, read_file, digests, rules)
     except ShelfsightError:
         return None
     return None if files or upload.rejected else upload
 
 
-def parse_form_upload(
-    parts: Sequence[Part], limits: Limits, digests: FileDigests, *, lenient: bool
-) -> ParsedUpload:
+def parse_form_upload(parts: Sequence[Part], rules: UploadRules, digests: FileDigests) -> ParsedUpload:
     """Parse an upload that is encoded as a form.
 
     :param parts: the parts of the form: one part ``metadata``, which contains JSON without files, and one part ``file``
         for each image, in the order of the images in ``metadata``.
     :param digests: receives the files.
     :raises MalformedJson: when ``metadata`` is not valid JSON.
+    :raises Forbidden: when an image belongs to a foreign store.
     :raises TooLarge: when the upload has too many images or JSON values, or an image has too many bytes.
     :raises Invalid: when the upload has any other error.
     """
     metadata = [part.data for part in parts if part.name == "metadata"]
     files = [part for part in parts if part.name == "file"]
-    tree = parse_json(metadata[0], limits.max_values) if metadata else None
-    if len(files) > limits.max_images:
-        raise too_many_images(limits.max_images)
+    tree = parse_json(metadata[0], rules.limits.max_values) if metadata else None
+    if len(files) > rules.limits.max_images:
+        raise too_many_images(rules.limits.max_images)
     for part in files:
         digests.add(part.data)
     if not metadata:
@@ -88,7 +86,7 @@ def parse_form_upload(
                 FieldError("/metadata", "missing", "This part is missing; send the metadata of the images as JSON.")
             ],
         )
-    upload, items, prefix = parse_envelope(tree, limits)
+    upload, items, prefix = parse_envelope(tree, rules.limits)
     upload.option_errors += unknown_fields(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:
         upload.option_errors.append(FieldError("/metadata", "given_twice", "This part is repeated; send only one."))
@@ -108,4 +106,4 @@ def parse_form_upload(
             item["filename"] = part.filename[-255:]
         return part.data
 
-    return parse_images(upload, items, prefix, ImageMeta, file_from_part, digests, limits, lenient=lenient)
+    return parse_images(upload, items, prefix, ImageMeta, file_from_part, digests, rules)

@@ -14,6 +14,8 @@ from web.http.timestamps import parse_timestamp
 EXTRA_MAX_BYTES: Final = 4096
 _EXTRA_MAX_DEPTH: Final = 16
 _INT64: Final = 2**63
+_SMALL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+"""An image of one pixel, as an example."""
 
 
 def _int_as_text(value: object) -> object:
@@ -45,7 +47,7 @@ Sha256 = Annotated[
 Timestamp = Annotated[
     datetime,
     BeforeValidator(parse_timestamp, json_schema_input_type=str | float),
-    Field(description="RFC 3339 time (UTC if it has no offset), or Unix seconds"),
+    Field(description="RFC 3339 time (UTC if it has no offset), or Unix seconds", examples=["2026-01-15T09:00:00Z"]),
 ]
 
 
@@ -55,8 +57,8 @@ class ImageMeta(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     timestamp: Timestamp
-    store_name: Name
-    camera_id: Annotated[Name, BeforeValidator(_int_as_text, json_schema_input_type=Name | int)]
+    store_name: Annotated[Name, Field(examples=["Main Street"])]
+    camera_id: Annotated[Name, BeforeValidator(_int_as_text, json_schema_input_type=Name | int), Field(examples=["cam-1"])]
     barcode: Barcode | None = None
     filename: Filename | None = None
     sha256: Sha256 | None = None
@@ -70,6 +72,7 @@ class ImageIn(ImageMeta):
         Field(
             strict=True,
             description="The image file as base64. A data: prefix and whitespace are allowed.",
+            examples=[_SMALL_PNG],
             json_schema_extra={"contentEncoding": "base64", "minLength": 4},
         ),
     ]

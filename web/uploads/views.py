@@ -6,6 +6,7 @@ publishes a wakeup for the workers, and responds.
 
 import re
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,10 +14,13 @@ import orjson
 from flask import Blueprint, Response, g, request
 
 from shared import failpoints
+from shared.accounts.permissions import OPEN
 from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, ShelfsightError, StoreAway, UnsupportedMedia
 from shared.ids import image_id, new_batch_id
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
+from web.http import access_rules
+from web.http.authentication import current_principal, recheck
 from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody, open_request_body
@@ -24,29 +28,31 @@ from web.services import Services, current_services
 from web.uploads.digests import FileDigests
 from web.uploads.envelope import unsupported_options
 from web.uploads.fingerprint import request_fingerprint
+from web.uploads.foreign_stores import refuse_foreign_form
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.parsing import parse_form_upload, parse_json_upload
+from web.uploads.rules import UploadRules
 
 blueprint = Blueprint("uploads", __name__)
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?\Z")
-_ACCOUNT: Final = "open"
 _DISCARD_TIMEOUT_S: Final = 10.0
 
 
 @blueprint.post("/upload_image_batch")
+@access_rules.requires("images:upload")
 def upload_image_batch() -> Response:
     """Accept a batch, or return all errors in it."""
     services = current_services()
-    lenient = _is_lenient()
+    rules = UploadRules(services.settings.limits, _is_lenient(), current_principal().stores)
     patience_s = services.settings.web.body_patience_s
     with FileDigests(services.submit) as digests, open_request_body(services.body_budget, patience_s) as body:
-        upload = _parse(services, body, digests, lenient=lenient)
+        upload = _parse(services, body, rules, digests)
         _refuse_unsupported_options()
-        return _accept(services, upload, digests, _idempotency_key(), lenient=lenient)
+        return _accept(services, upload, rules, digests, _idempotency_key())
 
 
-def _parse(services: Services, body: RequestBody, digests: FileDigests, *, lenient: bool) -> ParsedUpload:
-    limits = services.settings.limits
+def _parse(services: Services, body: RequestBody, rules: UploadRules, digests: FileDigests) -> ParsedUpload:
+    limits = rules.limits
     if not (body.is_json or body.is_form):
         accepted = ["application/json", "multipart/form-data"]
         raise UnsupportedMedia(
@@ -54,11 +60,18 @@ def _parse(services: Services, body: RequestBody, digests: FileDigests, *, lenie
         )
     body.check_length(limits.max_body_bytes)
     _check_free_space(services, body.length or 0)
+    if body.is_form:
+        refuse_foreign_form(body, rules)
     # The bytes of the body are not assigned to a variable, so that they are freed as soon as they are parsed.
     if body.is_json:
-        return parse_json_upload(body.read(limits.max_body_bytes), limits, digests, lenient=lenient)
+        return parse_json_upload(body.read(limits.max_body_bytes), _with_present_rights(rules), digests)
     parts = parse_form(body.read(limits.max_body_bytes), body.boundary, max_images=limits.max_images)
-    return parse_form_upload(parts, limits, digests, lenient=lenient)
+    return parse_form_upload(parts, _with_present_rights(rules), digests)
+
+
+def _with_present_rights(rules: UploadRules) -> UploadRules:
+    """Return the rules for a body that has been read, which can have taken minutes."""
+    return replace(rules, stores=recheck().stores)
 
 
 def _refuse_unsupported_options() -> None:
@@ -79,12 +92,12 @@ def _check_free_space(services: Services, upload_bytes: int) -> None:
         services.check_free_space(upload_bytes)
     except DiskFull:
         key = request.headers.get("Idempotency-Key")
-        if key is None or not idempotency.is_accepted(services.db, f"{_ACCOUNT}:{key}"):
+        if key is None or not idempotency.is_accepted(services.db, _account_key(key)):
             raise
 
 
 def _accept(
-    services: Services, upload: ParsedUpload, file_digests: FileDigests, key: str | None, *, lenient: bool
+    services: Services, upload: ParsedUpload, rules: UploadRules, file_digests: FileDigests, key: str | None
 ) -> Response:
     batch_id = new_batch_id()
     # Another thread writes the spool while this thread completes the digests and MongoDB inserts the documents. The commit
@@ -94,9 +107,9 @@ def _accept(
         digests = file_digests.compute([image.data for image in upload.images])
         request_key = None
         if key is not None:
-            fingerprint = request_fingerprint(upload, digests, lenient=lenient)
-            request_key = idempotency.RequestKey(f"{_ACCOUNT}:{key}", fingerprint)
-        body = _accepted_body(batch_id, upload, lenient=lenient)
+            fingerprint = request_fingerprint(upload, digests, lenient=rules.lenient)
+            request_key = idempotency.RequestKey(_account_key(key), fingerprint)
+        body = _accepted_body(batch_id, upload, lenient=rules.lenient)
         batch = _new_batch(services, batch_id, upload, digests)
         stored = commits.commit_batch(
             services.db,
@@ -150,7 +163,9 @@ def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests:
         offset += len(image.data)
     default = services.settings.default_augmentations
     augmentations = default if upload.augmentations is None else upload.augmentations
-    return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at)
+    principal = current_principal()
+    account, actor = (None, None) if principal == OPEN else (principal.account, principal.actor)
+    return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at, account, actor)
 
 
 def _new_image(image: ValidImage, sha256: str, offset: int) -> commits.NewImage:
@@ -222,3 +237,8 @@ def _idempotency_key() -> str | None:
             detail, code="bad_idempotency_key", errors=[FieldError("/Idempotency-Key", "bad_idempotency_key", detail)]
         )
     return key
+
+
+def _account_key(key: str) -> str:
+    """Return the idempotency key under which a response is stored. It belongs to the account of the current request."""
+    return f"{current_principal().account}:{key}"

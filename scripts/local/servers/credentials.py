@@ -68,7 +68,7 @@ def create_credentials(folder: Path) -> Credentials:
     for name, prefix in _FILES:
         path = folder / name
         if _read(path, prefix) is None:
-            _write(path, f"{prefix}{secrets.token_hex(_BYTES)}\n")
+            write_secret(path, f"{prefix}{secrets.token_hex(_BYTES)}\n")
         path.chmod(0o600)
     return load_credentials(folder)
 
@@ -85,16 +85,11 @@ def load_credentials(folder: Path) -> Credentials:
     return Credentials(folder, key, password, redis)
 
 
-def _read(path: Path, prefix: str) -> str | None:
-    """Return the secret in a file; None if the file does not exist, or contains anything else."""
-    try:
-        found = re.fullmatch(rf"{prefix}([0-9a-f]{{{2 * _BYTES}}})\n?", path.read_bytes().decode("ascii", "replace"))
-    except FileNotFoundError:
-        return None
-    return found[1] if found else None
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, atomically and durably.
 
-
-def _write(path: Path, text: str) -> None:
+    :raises OSError: when the file cannot be written.
+    """
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)  # a file left behind by a crash may have another mode
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -102,3 +97,12 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _read(path: Path, prefix: str) -> str | None:
+    """Return the secret in a file; None if the file does not exist, or contains anything else."""
+    try:
+        found = re.fullmatch(rf"{prefix}([0-9a-f]{{{2 * _BYTES}}})\n?", path.read_bytes().decode("ascii", "replace"))
+    except FileNotFoundError:
+        return None
+    return found[1] if found else None

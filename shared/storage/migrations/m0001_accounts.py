@@ -1,4 +1,4 @@
-"""Adds ``account`` and ``created_by`` to batches and images. Both are null, because there are no accounts yet."""
+"""Adds ``account`` and ``created_by`` to batches and images. Both are null, because the version before had no accounts."""
 
 from typing import Final
 

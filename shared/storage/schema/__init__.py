@@ -8,7 +8,7 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
 There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``store_rotation``,
-``page_index``, and ``inspections``. The module ``fields`` reads the declarations of a document.
+``page_index``, ``inspections``, and ``audit``. The module ``fields`` reads the declarations of a document.
 
 Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
 ``heartbeats`` (test writes of the web front), ``leases`` (the leases of the sweep and of the migrations), ``bonds`` (the
@@ -18,11 +18,13 @@ store identity), ``checks`` (the counts of checked originals) and ``migrations``
 
 from typing import Final
 
+from shared.storage.schema.accounts import ApiKey, OneTimeLink, Session, User
+from shared.storage.schema.audit import AuditEvent
 from shared.storage.schema.batches import Batch
 from shared.storage.schema.fields import hidden_fields, initial_document, public_fields
 from shared.storage.schema.idempotency import IdempotencyRecord
 from shared.storage.schema.images import MAX_BARCODE_LENGTH, MAX_NAME_LENGTH, RARE_STATES, Detection, Image
-from shared.storage.schema.inspections import Inspection, InspectionResult
+from shared.storage.schema.inspections import Inspection, InspectionRequester, InspectionResult
 from shared.storage.schema.ledger import LedgerLine, LedgerSegment, LedgerTotals
 from shared.storage.schema.page_index import Segment, SegmentGroup
 from shared.storage.schema.store_rotation import Turn
@@ -32,6 +34,7 @@ __all__ = [
     "MAX_BARCODE_LENGTH",
     "MAX_NAME_LENGTH",
     "RARE_STATES",
+    "AuditEvent",
     "Batch",
     "Detection",
     "Image",
@@ -54,4 +57,10 @@ DOCUMENTS: Final = (
     SegmentGroup,
     Inspection,
     InspectionResult,
+    InspectionRequester,
+    User,
+    ApiKey,
+    Session,
+    OneTimeLink,
+    AuditEvent,
 )

@@ -85,8 +85,8 @@ class Image(me.Document):
     created_at = me.DateTimeField(required=True)
     updated_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
-    # ``account`` and ``created_by`` are null until there are accounts. In documents that old code has written, they are
-    # missing, which means the same.
+    # ``account`` and ``created_by`` are null if access was open. In documents that old code has written, they are missing,
+    # which means the same.
     account = me.StringField(null=True, public=False)
     created_by = me.StringField(null=True, public=False)
     work = me.EmbeddedDocumentField(Work, required=True, public=False)

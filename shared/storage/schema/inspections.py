@@ -1,4 +1,4 @@
-"""The inspections and their results."""
+"""The inspections, their results, and the accounts that may read them."""
 
 from typing import Any, ClassVar
 
@@ -59,3 +59,16 @@ class InspectionResult(me.Document):
         IndexModel([("folder", 1)]),
         IndexModel([("going", 1)], partialFilterExpression={"going": True}),
     ]
+
+
+class InspectionRequester(me.Document):
+    """An account that may read an inspection or a result. The id consists of the account and of the id of either.
+
+    See ``shared.inspections.requesters``. MongoDB deletes the document when it has expired.
+    """
+
+    id = me.StringField(primary_key=True)
+    expires_at = me.DateTimeField(required=True)
+
+    meta: ClassVar[dict[str, Any]] = {"collection": "inspection_requesters", "auto_create_index": False}
+    indexes: ClassVar[list[IndexModel]] = [IndexModel([("expires_at", 1)], expireAfterSeconds=0)]

@@ -33,10 +33,10 @@ def chown(owners: Owners) -> Callable[[Path, int, int], None]:
 def test_secrets_are_created_once(tmp_path: Path, owners: Owners, chown: Callable[[Path, int, int], None]) -> None:
     created = create_secrets(tmp_path, chown)
     first = {name: (tmp_path / name).read_text() for name in created}
-    assert set(created) == {"mongodb/key", "mongodb/administrator", "app/mongodb_url", "app/redis_url", "redis/redis.conf"}
+    assert set(created) == {"mongodb/key", "mongodb/administrator", "app/mongodb_url", "app/redis_url", "app/signing_keys", "redis/redis.conf"}
     assert create_secrets(tmp_path, chown) == []
     assert {name: (tmp_path / name).read_text() for name in created} == first
-    assert owners == {"key": 999, "administrator": 999, "mongodb_url": 10001, "redis_url": 10001, "redis": 0}
+    assert owners == {"key": 999, "administrator": 999, "mongodb_url": 10001, "redis_url": 10001, "signing_keys": 10001, "redis": 0}
 
 
 def test_no_two_installations_share_a_secret(tmp_path: Path, chown: Callable[[Path, int, int], None]) -> None:
@@ -44,14 +44,14 @@ def test_no_two_installations_share_a_secret(tmp_path: Path, chown: Callable[[Pa
     for name in ("one", "two"):
         create_secrets(tmp_path / name, chown)
         texts.append({path.read_text() for path in (tmp_path / name).rglob("*") if path.is_file()})
-    assert len(texts[0]) == 5
+    assert len(texts[0]) == 6
     assert not texts[0] & texts[1]
 
 
 def test_only_its_owner_may_read_a_secret_except_that_of_redis_whose_uid_differs(tmp_path: Path, chown: Callable[[Path, int, int], None]) -> None:
     create_secrets(tmp_path, chown)
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
-    assert modes == {"key": 0o400, "administrator": 0o400, "mongodb_url": 0o400, "redis_url": 0o400, "redis.conf": 0o444}
+    assert modes == {"key": 0o400, "administrator": 0o400, "mongodb_url": 0o400, "redis_url": 0o400, "signing_keys": 0o400, "redis.conf": 0o444}
 
 
 def test_redis_and_the_service_have_the_same_password(tmp_path: Path, chown: Callable[[Path, int, int], None]) -> None:

@@ -57,3 +57,26 @@ def test_a_json_line_keeps_the_characters_themselves(capsys: pytest.CaptureFixtu
     telemetry.access.info("%s", "a\nb\u202e", extra={"data": {"client": "c\r"}})
     (line,) = capsys.readouterr().err.splitlines()
     assert (json.loads(line)["message"], json.loads(line)["client"]) == ("a\nb\u202e", "c\r")
+
+
+def test_a_text_line_shows_the_data_that_has_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure(Logging(format="text"), "web")
+    telemetry.security.info("user.changed", extra={"data": {"username": "Ada Läden", "key_id": None, "details": {"old": ["a", "b"]}}})
+    line = capsys.readouterr().err
+    assert line.endswith('INFO web shelfsight.security: user.changed {"username": "Ada Läden", "details": {"old": ["a", "b"]}}\n')
+
+
+def test_the_data_of_a_text_line_cannot_begin_a_line_or_end_early(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure(Logging(format="text"), "web")
+    name = f'x"}}\n2026-01-01 00:00:00,000 INFO web shelfsight.security: user.signed_in {{"username": "admin {HOSTILE}'
+    telemetry.security.info("sign_in.failed", extra={"data": {"username": name, "request_id": "r"}})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert not telemetry._UNSAFE.search(line)
+    assert r'sign_in.failed {"username": "x\"}\n2026-01-01 00:00:00,000 INFO' in line
+    assert line.endswith('", "request_id": "r"}')
+
+
+def test_a_text_line_without_data_is_only_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure(Logging(format="text"), "web")
+    telemetry.errors.error("it failed", extra={"data": {"batch_id": None}})
+    assert capsys.readouterr().err.endswith("shelfsight.error: it failed\n")

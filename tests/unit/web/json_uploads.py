@@ -8,10 +8,12 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from shared.allowed_stores import AllowedStores
 from shared.settings import Limits
 from web.uploads.digests import FileDigests
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.parsing import parse_json_upload
+from web.uploads.rules import UploadRules
 
 JPEG = b"\xff\xd8\xff\xe0" + b"x" * 40
 GOOD: dict[str, Any] = {
@@ -39,6 +41,6 @@ def run_now(call: Callable[[], None]) -> Future[None]:
     return future
 
 
-def parse(body: bytes, *, lenient: bool = False) -> ParsedUpload:
-    """Parse the body of an upload within the default limits."""
-    return parse_json_upload(body, Limits(), FileDigests(run_now), lenient=lenient)
+def parse(body: bytes, *, lenient: bool = False, stores: AllowedStores = None) -> ParsedUpload:
+    """Parse the body of an upload within the default limits, with credentials for all stores or for ``stores``."""
+    return parse_json_upload(body, UploadRules(Limits(), lenient, stores), FileDigests(run_now))

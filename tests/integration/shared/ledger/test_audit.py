@@ -9,7 +9,7 @@ import pytest
 from scripts.local.temporary_servers import Mongod
 from shared.errors import NotFound, StoreAway
 from shared.ledger import audit, claims, deletion, queries, results
-from shared.ledger.queries import Filters
+from shared.ledger.filters import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import (
@@ -45,7 +45,7 @@ def test_the_balance_shows_a_document_removed_by_hand(db: Db, status: str) -> No
     assert missing(audit.balance(db)) == 0
     db.images.delete_one({"_id": f"{batch_id}0001"})
     assert missing(audit.balance(db)) == 1
-    deletion.begin_delete(db, batch_id)  # which does not hide the loss
+    deletion.begin_delete(db, batch_id, None)  # which does not hide the loss
     deletion.finish_delete(db, batch_id)
     assert missing(audit.balance(db)) == 1
 
@@ -66,7 +66,7 @@ def test_the_balance_holds_at_every_moment_under_load(db: Db) -> None:
 
     def delete() -> None:
         for row in list(db.batches.find({}, {"_id": 1}).limit(5)):
-            deletion.begin_delete(db, row["_id"])
+            deletion.begin_delete(db, row["_id"], None)
 
     threads = [threading.Thread(target=churn), threading.Thread(target=delete)]
     for thread in threads:
@@ -99,12 +99,12 @@ def test_the_backlog_counts_what_waits(db: Db) -> None:
 def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
     batch_id, other = commit_new_batch(db, 3), commit_new_batch(db, 2)
     process_all(db)
-    deletion.begin_delete(db, batch_id)
-    assert [row["_id"] for row in queries.page_of_batches(db, Filters(), 1, 10).batches] == [other]
+    deletion.begin_delete(db, batch_id, None)
+    assert [row["_id"] for row in queries.page_of_batches(db, Filters(), None, 1, 10).batches] == [other]
     for operation in (
-        lambda: queries.get_batch(db, batch_id),
-        lambda: queries.get_image(db, f"{batch_id}0000"),
-        lambda: deletion.begin_delete(db, batch_id),
+        lambda: queries.get_batch(db, batch_id, None),
+        lambda: queries.get_image(db, f"{batch_id}0000", None),
+        lambda: deletion.begin_delete(db, batch_id, None),
     ):
         with pytest.raises(NotFound):
             operation()
@@ -135,7 +135,7 @@ def test_deleting_while_workers_finish_leaves_no_image_behind(db: Db) -> None:
         thread.start()
     barrier.wait()
     for batch_id in ids[::2]:
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
     for thread in threads:
         thread.join()
     process_all(db)
@@ -149,7 +149,7 @@ def test_of_concurrent_deletions_all_but_one_find_nothing(db: Db) -> None:
 
     def delete() -> None:
         try:
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
             outcomes.append("deleted")
         except NotFound:
             outcomes.append("not found")
@@ -169,11 +169,11 @@ def test_a_deletion_does_not_wait_forever_for_a_frozen_server(db: Db, mongod: Mo
     try:
         started_at = time.monotonic()
         with pytest.raises(StoreAway):
-            deletion.begin_delete(db, batch_id, deadline_s=1)
+            deletion.begin_delete(db, batch_id, None, deadline_s=1)
         assert time.monotonic() - started_at < 20
     finally:
         mongod.resume()
-    assert len(queries.page_of_batches(db, Filters(), 1, 10).batches) == 1
+    assert len(queries.page_of_batches(db, Filters(), None, 1, 10).batches) == 1
     _delete_when_the_server_allows_it(db, batch_id)
     assert audit.balance(db)["deleted"] == 1
 
@@ -183,7 +183,7 @@ def _delete_when_the_server_allows_it(db: Db, batch_id: str) -> None:
     until = time.monotonic() + 60
     while True:
         try:
-            return deletion.begin_delete(db, batch_id, deadline_s=2)
+            return deletion.begin_delete(db, batch_id, None, deadline_s=2)
         except NotFound:  # an earlier attempt took place, and its response came too late
             return None
         except StoreAway:

@@ -16,7 +16,7 @@ def first(db: Db, batch_ids: Sequence[str], limit: int) -> dict[str, list[int | 
     """Return the indexes of the images that ``read_first`` returns, by batch."""
     found: dict[str, list[int | None]] = {}
     totals = {row["_id"]: row["total"] for row in db.batches.find({"_id": {"$in": list(batch_ids)}}).sort("_id", -1)}
-    for batch_id, image in batch_images.read_first(db, totals, limit, _DEADLINE_MS):
+    for batch_id, image in batch_images.read_first(db, totals, None, limit, _DEADLINE_MS):
         found.setdefault(batch_id, []).append(image["index"] if image else None)
     return found
 
@@ -52,8 +52,8 @@ def test_gaps_left_by_rejected_and_deleted_images_do_not_count(db: Db) -> None:
     delete(db, dense.id, 0, 150)
     assert first(db, [dense.id], 3) == {dense.id: [50, 100, 200, None]}
     assert first(db, [dense.id], 4) == {dense.id: [50, 100, 200, 250]}
-    assert [image["index"] for image in batch_images.read_all(db, dense.id, _DEADLINE_MS)] == [50, 100, 200, 250]
-    assert [image["index"] for image in batch_images.read_range(db, dense.id, 1, 2, _DEADLINE_MS)] == [100, 200]
+    assert [image["index"] for image in batch_images.read_all(db, dense.id, None, _DEADLINE_MS)] == [50, 100, 200, 250]
+    assert [image["index"] for image in batch_images.read_range(db, dense.id, None, 1, 2, _DEADLINE_MS)] == [100, 200]
     delete(db, dense.id, 50, 100, 200, 250)
     assert first(db, [dense.id], 0) == {}
 
@@ -66,7 +66,7 @@ def test_large_documents_are_in_their_places(db: Db, large: list[int], monkeypat
         enlarge(db, batch_id, *large)
     assert first(db, ids, 5) == {batch_id: [0, 1, 2, 3, 4] for batch_id in ids}
     assert first(db, ids, 2) == {batch_id: [0, 1, None] for batch_id in ids}
-    for image in batch_images.read_all(db, ids[0], _DEADLINE_MS):
+    for image in batch_images.read_all(db, ids[0], None, _DEADLINE_MS):
         assert len(image["detections"]) == (400 if image["index"] in large else 0)
         assert "work" not in image
 
@@ -76,14 +76,14 @@ def test_a_batch_of_many_pieces_is_read_completely(db: Db, monkeypatch: pytest.M
     for count in (1, 3, 4, 5, 8, 11):
         batch_id = commit_new_batch(db, count)
         enlarge(db, batch_id, 3, 4)
-        assert [image["index"] for image in batch_images.read_all(db, batch_id, _DEADLINE_MS)] == list(range(count))
+        assert [image["index"] for image in batch_images.read_all(db, batch_id, None, _DEADLINE_MS)] == list(range(count))
         assert first(db, [batch_id], 1000) == {batch_id: list(range(count))}
 
 
 def test_an_image_deleted_while_its_piece_is_read_is_left_out(db: Db) -> None:
     batch_id = commit_new_batch(db, 3)
     enlarge(db, batch_id, 1, 2)
-    images = batch_images.read_all(db, batch_id, _DEADLINE_MS)
+    images = batch_images.read_all(db, batch_id, None, _DEADLINE_MS)
     found: list[Document] = [next(images)]  # the sizes of the other documents are known, but not their contents
     delete(db, batch_id, 1)
     found += images
@@ -109,6 +109,6 @@ def test_only_the_requested_fields_are_read(db: Db) -> None:
     batch_id = commit_new_batch(db, 2)
     enlarge(db, batch_id, 1)
     fields = {"batch_id": 1, "index": 1, "detections": 1}
-    assert [set(image) for image in batch_images.read_range(db, batch_id, 0, 5, _DEADLINE_MS, fields)] == [
+    assert [set(image) for image in batch_images.read_range(db, batch_id, None, 0, 5, _DEADLINE_MS, fields)] == [
         {"_id", *fields}
     ] * 2

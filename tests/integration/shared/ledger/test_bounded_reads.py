@@ -10,10 +10,22 @@ import pytest
 
 from shared.inspections import jobs
 from shared.inspections import results as inspection_results
-from shared.ledger import audit, batch_images, claims, closing, open_counts, results, store_rotation, sums
+from shared.ledger import (
+    audit,
+    batch_images,
+    claims,
+    closing,
+    commits,
+    open_counts,
+    queries,
+    results,
+    store_rotation,
+    sums,
+)
+from shared.ledger.filters import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
-from tests.support.ledger import commit_new_batch, process_all, successful_results
+from tests.support.ledger import commit_new_batch, new_batch, process_all, successful_results
 
 
 def reads(db: Db, call: Callable[[], Any]) -> tuple[int, int, int]:
@@ -145,6 +157,46 @@ def test_the_first_images_of_batches_are_read_with_one_command_and_without_the_i
 ) -> None:
     totals = {commit_new_batch(db, count): count for count in (6, 4, 2)}
     newest_first = dict(sorted(totals.items(), reverse=True))
-    commands, keys, read = reads(db, lambda: list(batch_images.read_first(db, newest_first, limit, 60_000)))
+    commands, keys, read = reads(db, lambda: list(batch_images.read_first(db, newest_first, None, limit, 60_000)))
     assert (commands, read) == (1, documents)
     assert keys <= documents + len(totals)
+
+
+@pytest.mark.parametrize("owned", [2, 20])
+def test_a_list_of_several_stores_is_read_from_their_index_entries_alone(db: Db, owned: int) -> None:
+    batches = [new_batch(1, f"store {number % 40:02}", id=f"{number:032x}") for number in range(200)]
+    db.batches.insert_many([commits.batch_document(batch) | {"counts": {}} for batch in batches])
+    stores = frozenset(f"store {number:02}" for number in range(owned))
+    found: list[queries.Page] = []
+    for read in (
+        lambda: found.append(queries.page_of_batches(db, Filters(), stores, 2, 3)),
+        lambda: found.append(queries.batches_after(db, Filters(), stores, batches[-1].id, 3)),
+    ):
+        commands, keys, documents = reads(db, read)
+        assert (commands, documents) == (2, 3)  # the documents of the page
+        assert keys <= owned + 7 + 3 + 3
+    assert [len(page.batches) for page in found] == [3, 3]
+
+
+def test_of_parts_only_the_images_in_rare_states_are_read(db: Db) -> None:
+    batch_ids = [commit_new_batch(db, store=["a", "b", "c"] * 20) for _ in range(3)]
+    process_all(db)
+    db.images.update_many({"batch_id": batch_ids[0], "index": {"$lt": 4}}, {"$set": {"status": "failed"}})
+    parts = {batch_id: frozenset(stores) for batch_id, stores in zip(batch_ids, ("ab", "a", "ab"), strict=True)}
+    found: list[dict[str, dict[str, int]]] = []
+    commands, keys, documents = reads(db, lambda: found.append(open_counts.count_parts(db, parts, 10_000)))
+    assert found == [{batch_ids[0]: {"failed": 3, "done": 37}, batch_ids[1]: {"done": 20}, batch_ids[2]: {"done": 40}}]
+    assert (commands, documents) == (2, 4)
+    assert keys <= 100 + 4 + 10
+
+
+def test_the_images_of_a_part_are_read_without_those_of_other_batches(db: Db) -> None:
+    batch_ids = [commit_new_batch(db, store=["a", "b"] * 5) for _ in range(6)]
+    stores = frozenset({"a"})
+    for read in (
+        lambda: list(batch_images.read_first(db, {batch_ids[3]: 5}, stores, 10, 60_000)),
+        lambda: list(batch_images.read_range(db, batch_ids[3], stores, 0, 10, 60_000)),
+    ):
+        commands, keys, documents = reads(db, read)
+        assert (commands, documents) == (1, 10)
+        assert keys <= 11

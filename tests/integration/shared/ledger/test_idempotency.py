@@ -178,7 +178,7 @@ def test_the_record_of_an_earlier_version_is_respected_until_it_expires(db: Db) 
 def test_the_key_of_a_deleted_batch_is_gone(db: Db) -> None:
     batch = new_batch()
     commit(db, batch)
-    deletion.begin_delete(db, batch.id)
+    deletion.begin_delete(db, batch.id, None)
     with pytest.raises(Gone):
         commit(db, new_batch())
 

@@ -123,7 +123,7 @@ def test_several_sweeps_at_once_count_each_batch_once(db: Db) -> None:
 
     def delete() -> None:
         for batch_id in ids[5:100:7]:
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
 
     with ThreadPoolExecutor(4) as threads:
         for done in [threads.submit(work) for work in (sweep, sweep, sweep, delete)]:
@@ -156,7 +156,7 @@ def test_groups_are_correct_while_batches_are_deleted(db: Db) -> None:
     maintain_all(db)
     assert counts(db, "rank_groups")[page_index.ALL] >= 64
     for batch_id in ids[::5]:
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
     assert page_index.recount(db, 1000) == 0
     assert [segments.verify_group(db, group) for group in db.rank_groups.find()] == [
         False
@@ -179,7 +179,7 @@ def test_a_deletion_between_the_snapshot_and_the_commit_of_a_group_is_counted_in
     def delete_first(self: Collection[Any], *arguments: Any, **options: Any) -> Any:
         """Delete a batch of the group after its members were counted, and before it is inserted."""
         if self.name == "rank_groups" and not threads:
-            thread = threading.Thread(target=deletion.begin_delete, args=(db, ids[0]))
+            thread = threading.Thread(target=deletion.begin_delete, args=(db, ids[0], None))
             threads.append(thread)
             thread.start()
             # The deletion either succeeds, or is repeated because it conflicts with the transaction of the group.

@@ -9,9 +9,10 @@ import pytest
 
 from shared.errors import Invalid, NotFound
 from shared.ledger import claims, closing, commits, deletion, page_index, queries, results, segments
-from shared.ledger.queries import Filters
+from shared.ledger.filters import Filters
 from shared.ledger.results import Result
-from shared.storage.mongo import Db, Document
+from shared.storage.mongo import Db
+from tests.integration.shared.ledger.matching import matches
 from tests.support.databases import Databases
 from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, utc_now, validate_documents
 
@@ -57,28 +58,6 @@ def fill(db: Db) -> None:
         commits.commit_batch(db, new_batch(2, "a", id=batch_id_at(utc_now() - timedelta(hours=1), number)))
 
 
-def matches(image: Document, batch_status: str, filters: Filters) -> bool:
-    """Evaluate filters in plain Python."""
-    partial = filters.status == "partial"
-    conditions = [
-        not partial or batch_status == "partial",
-        partial or filters.status in {None, image["status"]},
-        filters.tag is None or filters.tag in image["tags"],
-        filters.since is None or image["timestamp"] >= filters.since,
-        filters.until is None or image["timestamp"] <= filters.until,
-        *(getattr(filters, name) in {None, image[name]} for name in ("store_name", "camera_id", "barcode")),
-    ]
-    if filters.label is not None or filters.min_score is not None:
-        conditions.append(
-            any(
-                filters.label in {None, detection["label"]}
-                and (filters.min_score is None or detection["score"] >= filters.min_score)
-                for detection in image["detections"]
-            )
-        )
-    return all(conditions)
-
-
 def expected(db: Db, filters: Filters) -> list[str]:
     status = {row["_id"]: row["status"] for row in db.batches.find({"listed": True})}
     found = {
@@ -121,7 +100,7 @@ def test_pages_and_cursors_return_what_a_scan_returns(filled: Db, fields: dict[s
     number = 0
     while True:
         number += 1
-        page = queries.page_of_batches(filled, filters, number, 7)
+        page = queries.page_of_batches(filled, filters, None, number, 7)
         assert page.total == len(expected_ids)
         assert page.pages == -(-len(expected_ids) // 7)
         ids = [row["_id"] for row in page.batches]
@@ -133,7 +112,7 @@ def test_pages_and_cursors_return_what_a_scan_returns(filled: Db, fields: dict[s
     by_cursor: list[str] = []
     cursor: str | None = queries.NEWEST
     while cursor is not None:
-        page = queries.batches_after(filled, filters, cursor, 7)
+        page = queries.batches_after(filled, filters, None, cursor, 7)
         by_cursor += [row["_id"] for row in page.batches]
         cursor = page.next_cursor
     assert by_cursor == expected_ids
@@ -159,7 +138,7 @@ def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
             stores_of[batch.id] = {image.store_name for image in batch.images}
         elif choice < 0.8 and stores_of:
             deleted_id = source.choice(sorted(stores_of))
-            deletion.begin_delete(db, deleted_id)
+            deletion.begin_delete(db, deleted_id, None)
             del stores_of[deleted_id]
         elif choice < 0.95:
             page_index.maintain(db, max_chunks=source.randint(1, 3))
@@ -172,7 +151,7 @@ def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
             (batch_id for batch_id, stores in stores_of.items() if store is None or store in stores), reverse=True
         )
         for number in range(1, len(expected_ids) // 4 + 3):
-            page = queries.page_of_batches(db, Filters(store_name=store), number, 4)
+            page = queries.page_of_batches(db, Filters(store_name=store), None, number, 4)
             assert page.total == len(expected_ids)
             assert [row["_id"] for row in page.batches] == expected_ids[(number - 1) * 4 : number * 4]
     validate_documents(db)
@@ -186,28 +165,28 @@ def test_a_recount_adds_a_commit_later_than_its_segment(db: Db) -> None:
     late = new_batch(1, id=batch_id_at(first_at + timedelta(seconds=5), 99))
     commits.commit_batch(db, late)
     assert page_index.recount(db) == 2  # the count of all batches, and that of the store
-    assert queries.page_of_batches(db, Filters(), 1, 20).total == 11
+    assert queries.page_of_batches(db, Filters(), None, 1, 20).total == 11
     assert page_index.recount(db) == 0
 
 
 def test_an_unknown_cursor_is_refused(db: Db) -> None:
     with pytest.raises(Invalid) as raised:
-        queries.batches_after(db, Filters(), "$ne", 5)
+        queries.batches_after(db, Filters(), None, "$ne", 5)
     assert raised.value.code == "bad_cursor"
 
 
 def test_an_unknown_batch_or_image_is_not_found(db: Db) -> None:
     with pytest.raises(NotFound):
-        queries.get_batch(db, "0" * 32)
+        queries.get_batch(db, "0" * 32, None)
     with pytest.raises(NotFound):
-        queries.get_image(db, "0" * 36)
-    assert queries.is_closed(db, "0" * 32)
+        queries.get_image(db, "0" * 36, None)
+    assert queries.is_closed(db, "0" * 32, None)
 
 
 def test_an_empty_list_has_no_pages(db: Db) -> None:
     for page, totals in (
-        (queries.page_of_batches(db, Filters(), 1, 20), (0, 0)),
-        (queries.batches_after(db, Filters(), queries.NEWEST, 20), (None, None)),
+        (queries.page_of_batches(db, Filters(), None, 1, 20), (0, 0)),
+        (queries.batches_after(db, Filters(), None, queries.NEWEST, 20), (None, None)),
     ):
         assert page.batches == []
         assert (page.total, page.pages, page.next_cursor) == (*totals, None)
@@ -215,6 +194,6 @@ def test_an_empty_list_has_no_pages(db: Db) -> None:
 
 def test_hidden_fields_are_not_returned(db: Db) -> None:
     batch_id = commit_new_batch(db, 1)
-    for batch in (queries.get_batch(db, batch_id), queries.page_of_batches(db, Filters(), 1, 1).batches[0]):
+    for batch in (queries.get_batch(db, batch_id, None), queries.page_of_batches(db, Filters(), None, 1, 1).batches[0]):
         assert set(batch) == {"_id", "status", "total", "counts", "created_at", "finished_at"}
-    assert queries.get_image(db, f"{batch_id}0000")["work"]["fence"] == 0
+    assert queries.get_image(db, f"{batch_id}0000", None)["work"]["fence"] == 0

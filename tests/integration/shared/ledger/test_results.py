@@ -32,12 +32,12 @@ def test_result_and_state_change_together(db: Db) -> None:
         ],
     )
     assert stored == {good_id, bad_id}
-    image = queries.get_image(db, good_id)
+    image = queries.get_image(db, good_id, None)
     assert (image["status"], image["width"], image["error"]) == ("done", 7, None)
     assert image["finished_at"] is not None
-    assert queries.get_image(db, bad_id)["error"] == {"code": "corrupt", "detail": "Broken."}
+    assert queries.get_image(db, bad_id, None)["error"] == {"code": "corrupt", "detail": "Broken."}
     assert closing.close_batches(db, [batch_id]) == [batch_id]
-    shown = queries.get_batch(db, batch_id)
+    shown = queries.get_batch(db, batch_id, None)
     assert (shown["status"], shown["counts"]["done"], shown["counts"]["failed"]) == ("partial", 1, 1)
     validate_documents(db)
 
@@ -54,7 +54,7 @@ def test_a_worker_with_an_old_fence_writes_nothing_even_after_its_successor_fini
     )  # processing, held by another worker
     assert len(results.finish(db, "w2", successful_results(successor, width=5))) == 1
     assert results.finish(db, "w1", successful_results(frozen, width=666)) == set()  # done
-    assert queries.get_image(db, successor.images[0]["_id"])["width"] == 5
+    assert queries.get_image(db, successor.images[0]["_id"], None)["width"] == 5
 
 
 def test_an_owner_cannot_store_its_old_result_under_a_new_fence(db: Db) -> None:
@@ -83,13 +83,13 @@ def test_finishing_twice_reports_the_result_as_stored_twice_and_changes_nothing(
         image_id
     }  # as when the response is lost and the write is sent again
     assert results.finish(db, "w", successful_results(claim, width=2)) == {image_id}
-    assert queries.get_image(db, image_id)["width"] == 1
+    assert queries.get_image(db, image_id, None)["width"] == 1
 
 
 def test_nothing_can_be_finished_in_a_batch_under_deletion(db: Db) -> None:
     batch_id = commit_new_batch(db, 2)
     claim = claims.claim(db, "w", 8, 60)
-    deletion.begin_delete(db, batch_id)
+    deletion.begin_delete(db, batch_id, None)
     assert results.finish(db, "w", successful_results(claim)) == set()
     assert claims.renew(db, "w", claimed_fences(claim), 60) == set()
     assert claims.release(db, "w", claimed_fences(claim), "stop") == 0
@@ -124,7 +124,7 @@ def test_a_batch_left_open_by_a_crash_is_found(db: Db) -> None:
     db.images.update_one({"batch_id": waiting}, {"$set": later})
     claim = claims.claim(db, "w", 8, 60)
     results.finish(db, "w", successful_results(claim))  # and the worker dies here
-    assert queries.get_batch(db, unclosed)["status"] == "processing"  # shown as finished only after it is closed
+    assert queries.get_batch(db, unclosed, None)["status"] == "processing"  # shown as finished only after it is closed
     assert closing.find_closable(db) == [unclosed]
     assert closing.close_batches(db, [unclosed, waiting]) == [unclosed]
     assert closing.find_closable(db) == []
@@ -132,18 +132,18 @@ def test_a_batch_left_open_by_a_crash_is_found(db: Db) -> None:
 
 def test_the_state_of_a_batch_follows_its_images(db: Db) -> None:
     batch_id = commit_new_batch(db, 2)
-    assert queries.get_batch(db, batch_id)["status"] == "queued"
+    assert queries.get_batch(db, batch_id, None)["status"] == "queued"
     claim = claims.claim(db, "w", 1, 60)
-    processing = queries.get_batch(db, batch_id)
+    processing = queries.get_batch(db, batch_id, None)
     assert processing["status"] == "processing"
     assert processing["counts"] == {"queued": 1, "processing": 1, "done": 0, "failed": 0, "cancelled": 0}
     results.finish(db, "w", [Result(*claimed_fences(claim)[0], None, ("corrupt", "x"))])
-    assert not queries.is_closed(db, batch_id)
+    assert not queries.is_closed(db, batch_id, None)
     claim = claims.claim(db, "w", 1, 60)
     results.finish(db, "w", [Result(*claimed_fences(claim)[0], None, ("corrupt", "x"))])
     closing.close_batches(db, [batch_id])
-    assert queries.is_closed(db, batch_id)
-    assert queries.get_batch(db, batch_id)["status"] == "failed"
+    assert queries.is_closed(db, batch_id, None)
+    assert queries.get_batch(db, batch_id, None)["status"] == "failed"
 
 
 def test_an_abandoned_batch_is_never_closed(db: Db) -> None:

@@ -55,7 +55,7 @@ def rotate_completely(db: Db) -> list[sums.Imbalance]:
 
 def delete_if_present(db: Db, batch_id: str) -> None:
     with suppress(NotFound):
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
 
 
 def test_there_are_no_totals_until_the_first_refresh(db: Db) -> None:
@@ -94,7 +94,7 @@ def test_finished_and_deleted_images_in_old_segments_are_counted_at_the_next_ref
     assert totals(db) == audit.balance(db)
     for _ in range(4):
         refresh(db)  # now no segment is due, and the rotation has passed the first segment
-    deletion.begin_delete(db, first)
+    deletion.begin_delete(db, first, None)
     refresh(db)
     assert totals(db) == audit.balance(db)
     assert totals(db)["deleted"] == 4
@@ -157,7 +157,7 @@ def test_nothing_is_reported_missing_while_batches_are_committed_finished_and_de
             batch_id = commit_new_batch(db, 4)
             process_all(db)
             if number % 2:
-                deletion.begin_delete(db, batch_id)
+                deletion.begin_delete(db, batch_id, None)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -204,7 +204,7 @@ def test_every_recount_is_exact_although_batches_are_deleted_at_the_same_time(db
 
     def delete() -> None:
         for batch_id in ids[::2]:
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
 
     thread = threading.Thread(target=delete)
     thread.start()

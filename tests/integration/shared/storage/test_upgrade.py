@@ -17,6 +17,7 @@ from shared import settings
 from shared.ids import image_id, new_batch_id
 from shared.inspections import jobs
 from shared.ledger import audit, claims, closing, deletion, idempotency, page_index, queries, segments, sums
+from shared.ledger.filters import Filters
 from shared.storage.migrations import runner
 from shared.storage.mongo import Db, connect
 from tests.support.ledger import batch_id_at, commit_new_batch, process_all, utc_now, validate_documents
@@ -206,8 +207,8 @@ def test_a_deletion_by_old_code_is_corrected_in_the_new_counts(old: Db, monkeypa
         counts.update_many({"checked_at": {"$exists": True}}, {"$set": {"checked_at": utc_now() - timedelta(days=1)}})
     for _ in range(old.rank_groups.count_documents({})):  # each call verifies one group
         page_index.recount(old, 1000)
-    assert queries.page_of_batches(old, queries.Filters(), 1, 1).total == listed - 1
-    last = queries.page_of_batches(old, queries.Filters(), -(-(listed - 1) // 100), 100)
+    assert queries.page_of_batches(old, Filters(), None, 1, 1).total == listed - 1
+    last = queries.page_of_batches(old, Filters(), None, -(-(listed - 1) // 100), 100)
     assert len(last.batches) == (listed - 1) % 100
     old.ledger_segments.update_many({}, {"$set": {"due": True}, "$inc": {"changes": 1}})  # as after their rotation
     refreshed = sums.refresh(old, time.monotonic() + 60, now=later)
@@ -222,22 +223,22 @@ def test_lists_deletions_keys_and_inspections_work_on_upgraded_data(old: Db) -> 
     listed = old.batches.count_documents({"listed": True})
     while page_index.maintain(old):
         pass
-    page = queries.page_of_batches(old, queries.Filters(), 1, 100)
+    page = queries.page_of_batches(old, Filters(), None, 1, 100)
     shown = [batch["_id"] for batch in page.batches]
     assert (page.total, len(shown)) == (listed, listed)
-    found = queries.page_of_batches(old, queries.Filters(barcode="4006381333931"), 1, 1)
+    found = queries.page_of_batches(old, Filters(barcode="4006381333931"), None, 1, 1)
     assert found.total == 1
 
-    deletion.begin_delete(old, shown[-1])
+    deletion.begin_delete(old, shown[-1], None)
     for batch in old.batches.find({"deleting": True}):
         deletion.finish_delete(old, batch["_id"])
     assert old.images.find_one({"status": "deleting"}) is None
-    assert queries.page_of_batches(old, queries.Filters(), 1, 1).total == listed - 1
+    assert queries.page_of_batches(old, Filters(), None, 1, 1).total == listed - 1
     balance = audit.balance(old)
     assert balance["received"] == sum(balance.values()) - balance["received"]
 
     stored = idempotency.read_response(old, idempotency.RequestKey(":queued", "0" * 64))
-    assert queries.get_batch(old, stored.batch_id)["status"] == "queued"
+    assert queries.get_batch(old, stored.batch_id, None)["status"] == "queued"
 
     assert jobs.expire_leases(old, 10) == 1
     assert {job.status for job in jobs.claim(old, "inspector", 10, 60)} == {"processing"}

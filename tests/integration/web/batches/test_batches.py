@@ -141,7 +141,7 @@ def test_a_batch_that_is_deleted_while_it_is_read_is_not_sent_in_part(web: Flask
 
     def delete_and_read(*args: Any) -> Any:
         if args[1]["index"] == {"$gt": 1}:
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
         return read_piece(*args)
 
     monkeypatch.setattr(batch_images, "_read_piece", delete_and_read)
@@ -273,7 +273,7 @@ def test_a_page_links_to_the_first_the_last_and_its_neighbours(web: FlaskClient)
 
 def test_a_wait_is_limited_to_30_seconds(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[int] = []
-    monkeypatch.setattr(batches, "_wait_until_closed", lambda _batch_id, seconds: waits.append(seconds))
+    monkeypatch.setattr(batches, "_wait_until_closed", lambda _batch_id, _stores, seconds: waits.append(seconds))
     accepted = post_batch(web, [image_payload()]).get_json()
     for seconds in (0, 30, 31, 10**30):
         assert web.get(f"{accepted['links']['self']}?wait={seconds}").status_code == 200

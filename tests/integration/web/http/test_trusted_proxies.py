@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from shared import settings
 from shared.storage.mongo import Db
 from tests.support.gunicorn_front import WebFront, run_web_front
+from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload
 
 pytestmark = pytest.mark.slow
@@ -62,3 +65,20 @@ def test_the_log_names_the_client_and_not_the_address_that_it_claims(front: WebF
 def test_no_peer_sets_the_script_name_by_a_header(front: WebFront) -> None:
     response, body = send(front, CLIENT, "GET", "/limits", {"SCRIPT_NAME": "/limits"})
     assert (response.status, "max_images" in body) == (200, True)
+
+
+def test_a_server_that_stops_has_stored_the_clients_of_all_refused_requests(front: WebFront, db: Db) -> None:
+    def refuse(peer: str) -> None:
+        assert send(front, peer, "GET", "/limits", {"X-Forwarded-For": "203.0.113.9", "Authorization": "Bearer x"})[0].status == 401
+
+    def count_refusals() -> dict[str, int]:
+        grouped = db.audit_events.aggregate([{"$match": {"type": "request.refused"}}, {"$group": {"_id": "$address", "n": {"$sum": "$count"}}}])
+        return {group["_id"]: group["n"] for group in grouped}  # there is a document for each minute
+
+    refuse(PROXY)
+    refuse(CLIENT)
+    wait_until(lambda: len(count_refusals()) == 2, 60, "the first refusals are stored")
+    for _ in range(4):  # the next ones would be stored ten seconds later
+        refuse(PROXY)
+    os.kill(front.pid, signal.SIGTERM)
+    wait_until(lambda: count_refusals() == {"203.0.113.9": 5, CLIENT: 1}, 60, "all refusals are stored")

@@ -10,6 +10,7 @@ from shared.queue import wakeups
 from shared.storage.mongo import Db
 from tests.integration.web.inspections.inspection_requests import SHORT_WAIT
 from tests.integration.web.inspections.scripted_inspector import Inspector
+from tests.support.accounts import ACCESS
 from tests.support.web_client import make_client
 from web.http import rate_limits
 
@@ -24,6 +25,11 @@ def _raise_redis_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def web(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> FlaskClient:
     return make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT)
+
+
+@pytest.fixture
+def closed_web(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> FlaskClient:
+    return make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT, access=ACCESS)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_a_batch_deleted_while_a_worker_processes_it_stays_deleted(
 ) -> None:
     batch = upload(web, db, [image_payload(make_image(1))])
     claim = pipeline.claim_next()
-    deletion.begin_delete(db, batch["batch_id"])
+    deletion.begin_delete(db, batch["batch_id"], None)
     pipeline.process(claim)
     assert web.get(batch["links"]["self"]).status_code == 404
     assert db.images.count_documents({"status": {"$in": ["done", "failed"]}}) == 0

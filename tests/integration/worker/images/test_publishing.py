@@ -204,7 +204,7 @@ def test_a_deletion_that_was_broken_off_is_ended_by_the_sweep(
     batch = upload(web, db, [image_payload(make_image(1))])
     image, folder = batch["images"][0]["id"], batch_prefix(batch["batch_id"])
     run(pipeline)
-    deletion.begin_delete(db, batch["batch_id"])  # the files stay, as if the web process was killed at this point
+    deletion.begin_delete(db, batch["batch_id"], None)  # the files stay, as if the web process was killed at this point
     assert served(blobs_root, image, "jpg") == make_image(1)
     sweep = Sweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
     sweep.tick()

@@ -78,7 +78,7 @@ def test_no_batch_is_claimed_that_its_worker_or_a_deletion_still_handles(db: Db,
     else:
         (batch_id,) = close_batches(db, 1)
         if kind == "deleting":
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
         else:
             db.batches.update_one({}, {"$currentDate": {"finished_at": True}})
     assert settlement.claim_unsettled(db) is None
@@ -90,10 +90,10 @@ def test_the_claims_read_only_index_entries_of_batches_that_are_due(db: Db) -> N
     close_batches(db, 3)
     for _ in range(100):
         batch_id = commit_new_batch(db, images=1)
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
         deletion.mark_files_deleted(db, batch_id)
         commit_new_batch(db, images=1)
-    deletion.begin_delete(db, batch_id := commit_new_batch(db, images=1))
+    deletion.begin_delete(db, batch_id := commit_new_batch(db, images=1), None)
     db.command("profile", 2)
     try:
         assert settlement.claim_unsettled(db) is not None
@@ -149,7 +149,7 @@ def prepare(db: Db, part: str, ids: list[str]) -> tuple[dict[str, Any], Callable
     """Make batches due for a part of the sweep. Return the query for the batches that are due, and the part."""
     if part == "deletions":
         for batch_id in ids:
-            deletion.begin_delete(db, batch_id)
+            deletion.begin_delete(db, batch_id, None)
         return {"uncleared": True}, deletions.finish
     if part == "spools":
         return {"spooled": True}, spools.settle_left
@@ -173,7 +173,7 @@ def test_documents_are_deleted_although_there_are_always_batches_whose_files_mus
     stores.identity.check()
     *deleted_now, deleted_earlier = close_batches(db, 4)
     for batch_id in (*deleted_now, deleted_earlier):
-        deletion.begin_delete(db, batch_id)
+        deletion.begin_delete(db, batch_id, None)
     deletion.mark_files_deleted(db, deleted_earlier)
     db.batches.update_one({"_id": deleted_earlier}, {"$set": {"deleting_at": utc_now() - timedelta(days=1)}})
     assert deletions.finish(stores, 0.0)

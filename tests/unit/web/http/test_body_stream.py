@@ -69,6 +69,33 @@ def test_a_body_may_be_read_in_steps(pair: Pair) -> None:
     assert {len(part) for part in parts[:-1]} == {99_999}
 
 
+@pytest.mark.parametrize("size", [0, 1, 5000, 100_000, 3_000_000])
+@pytest.mark.parametrize("peeked", [0, 1, 8192, 262_144])
+def test_peeked_bytes_are_read_again(pair: Pair, size: int, peeked: int) -> None:
+    body = random.Random(size).randbytes(size)
+    sender = send(pair[0], request(body) + request(b"next"))
+    parser = RequestParser(Config(), pair[1], ("", 0))
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert stream.peek(peeked) == body[:peeked]
+        assert stream.peek(peeked) == body[:peeked]
+        assert stream.read(size + 10) == body
+        assert stream.peek(10) == b""
+    with open_body(environ(parser, pair[1]), 60) as stream:
+        assert stream.read(100) == b"next"
+    sender.join()
+
+
+@pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked", b"Content-Length: 4"])
+def test_a_stream_that_takes_no_bytes_back_is_not_read_by_a_peek(pair: Pair, head: bytes) -> None:
+    send(pair[0], b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + (b"4\r\nwell\r\n0\r\n\r\n" if b"chunked" in head else b"well")).join()
+    received = environ(RequestParser(Config(), pair[1], ("", 0)), pair[1])
+    if b"chunked" not in head:
+        received["gunicorn.socket"] = None  # as with another server
+    with open_body(received, 60) as stream:
+        assert stream.peek(4) == b""
+        assert read_all(stream) == b"well"
+
+
 def test_a_chunked_body_is_read_by_gunicorns_reader(pair: Pair) -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     sender = send(pair[0], head + b"4\r\nwell\r\n5\r\n done\r\n0\r\n\r\n" + request(b"next"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shared.errors import BadRequest, TooLarge
-from web.http.multipart import Part, parse_form
+from web.http.multipart import Part, find_part, parse_form
 
 DATA = bytes(range(256)) * 3 + b"\r\n\r\n--\r\n"
 
@@ -157,3 +157,15 @@ def test_the_number_of_parts_is_limited() -> None:
     assert len(parse_form(form(*parts[:25]), "XX", max_images=9)) == 25
     with pytest.raises(TooLarge):
         parse_form(form(*parts), "XX", max_images=9)
+
+
+@pytest.mark.parametrize("newline", [b"\r\n", b"\n", b"\r"])
+def test_a_part_is_found_in_the_beginning_of_a_form_only_if_it_is_complete(newline: bytes) -> None:
+    data = b"[1]" + newline + b"--X" + newline + b"-- XX"
+    body = form(part(b"name=note", b"", newline), part(b'name="metadata"', data, newline), part(b"name=metadata", b"[2]", newline), part(b"name=file"), newline=newline)
+    end = body.index(b"--XX" + newline, body.index(data)) + len(b"--XX") + 1
+    for cut in range(len(body) + 1):
+        assert find_part(body[:cut], "XX", "metadata") == (data if cut >= end else None)
+    assert find_part(body, "XX", "other") is None
+    assert find_part(body, "", "metadata") is None
+    assert find_part(b"--XX\r\nno headers", "XX", "metadata") is None

@@ -1,0 +1,221 @@
+"""Every operation of the OpenAPI document, with every role, every scope, and every kind of invalid credentials.
+
+The table says who may use each operation. A new route fails this test until it is in the table.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from shared.accounts import sessions
+from shared.accounts.permissions import ROLES, SCOPES, Scope
+from shared.accounts.tokens import TokenSigner
+from shared.storage.mongo import Db
+from tests.support import accounts
+from tests.support.accounts import SIGNER, bearer, make_key, make_token, make_user
+from tests.support.web_client import image_payload, post_batch
+
+Operation = tuple[str, str]
+Needs = Scope | Literal["nothing", "credentials", "session", "admin if a key"]
+
+TABLE: Final[dict[Operation, Needs]] = {
+    ("POST", "/upload_image_batch"): "images:upload",
+    ("GET", "/image_batches"): "images:read",
+    ("GET", "/image_batches/{batch_id}"): "images:read",
+    ("DELETE", "/image_batches/{batch_id}"): "images:write",
+    ("GET", "/uploads/{name}"): "images:read",
+    ("GET", "/uploads/{image_id}/{variant}.jpg"): "images:read",
+    ("GET", "/"): "images:read",
+    ("GET", "/batches/{batch_id}"): "images:read",
+    ("POST", "/img"): "images:read",
+    ("GET", "/inspections/{inspection_id}"): "images:read",
+    ("GET", "/pictures/{result_id}/{picture}.jpg"): "images:read",
+    ("GET", "/metrics"): "metrics:read",
+    ("GET", "/limits"): "nothing",
+    ("GET", "/healthz"): "nothing",
+    ("GET", "/readyz"): "nothing",
+    ("GET", "/openapi.json"): "nothing",
+    ("GET", "/docs"): "nothing",
+    ("GET", "/signup"): "nothing",
+    ("POST", "/signup"): "nothing",
+    ("GET", "/reset_password"): "nothing",
+    ("POST", "/login"): "nothing",
+    ("POST", "/refresh"): "nothing",
+    ("POST", "/reset_password"): "nothing",
+    ("POST", "/logout"): "session",
+    ("GET", "/me"): "credentials",
+    ("POST", "/me/password"): "session",
+    ("GET", "/users"): "admin",
+    ("PATCH", "/users/{username}"): "admin",
+    ("POST", "/users/{username}/reset_password"): "admin",
+    ("GET", "/invitations"): "admin",
+    ("POST", "/invitations"): "admin",
+    ("GET", "/api_keys"): "admin if a key",
+    ("POST", "/api_keys"): "admin if a key",
+    ("DELETE", "/api_keys/{key_id}"): "admin if a key",
+    ("GET", "/audit"): "admin",
+}
+UNKNOWN: Final = {
+    "batch_id": "0" * 32,
+    "name": f"{'0' * 36}.jpg",
+    "image_id": "0" * 36,
+    "variant": "thumb",
+    "inspection_id": "0" * 32,
+    "result_id": "0" * 32,
+    "picture": "original",
+    "username": "nobody",
+    "key_id": "0" * 16,
+}
+OF_KEYS: Final = {"credentials": None, "session": "a session", "admin if a key": "admin"}
+
+
+@pytest.fixture(name="send")
+def make_sender(closed_web: FlaskClient) -> Callable[..., TestResponse]:
+    """Return a function that sends a request of an operation, with unknown ids and an empty body."""
+
+    def send(operation: Operation, credentials: str | None = None, **ids: str) -> TestResponse:
+        method, path = operation
+        headers = {"Accept": "application/json"} | (bearer(credentials) if credentials else {})
+        body: dict[str, Any] = {} if method in {"GET", "DELETE", "HEAD"} else {"json": {}}
+        return closed_web.open(path.format(**(UNKNOWN | ids)), method=method, headers=headers, **body)
+
+    return send
+
+
+def test_the_table_contains_every_operation(closed_web: FlaskClient) -> None:
+    paths = closed_web.get("/openapi.json").get_json()["paths"]
+    assert {(method.upper(), path) for path, item in paths.items() for method in item} == set(TABLE)
+    assert {name for path in paths for name in re.findall(r"{(\w+)}", path)} == set(UNKNOWN)
+
+
+def test_without_credentials_only_public_operations_can_be_used(send: Callable[..., TestResponse]) -> None:
+    for operation, needs in TABLE.items():
+        response = send(operation)
+        assert (response.status_code != 401) == (needs == "nothing"), operation
+        if response.status_code == 401:
+            assert (response.get_json()["code"], response.headers["WWW-Authenticate"]) == ("unauthorized", "Bearer")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_permits_exactly_the_operations_of_its_scopes(send: Callable[..., TestResponse], db: Db, role: Any) -> None:
+    check_key(send, make_key(db, role), ROLES[role])
+
+
+def test_a_scope_permits_exactly_its_operations(send: Callable[..., TestResponse], db: Db) -> None:
+    for scope in SCOPES:
+        check_key(send, make_key(db, None, scopes=[scope]), frozenset({scope}))
+
+
+def check_key(send: Callable[..., TestResponse], key: str, scopes: frozenset[Scope]) -> None:
+    for operation, needs in TABLE.items():
+        response = send(operation, key)
+        code = (response.get_json(silent=True) or {}).get("code")
+        assert response.status_code != 401, operation
+        if needs == "session":
+            assert code == "session_required", operation
+            continue
+        scope = None if needs == "nothing" else OF_KEYS.get(needs, needs)
+        if scope is None or scope in scopes:
+            assert code not in {"missing_scope", "session_required"}, operation
+        else:
+            assert (response.status_code, code, response.get_json()["scope"]) == (403, "missing_scope", scope), operation
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_person_may_use_the_operations_of_the_role_and_manage_own_keys(send: Callable[..., TestResponse], db: Db, role: Any) -> None:
+    token = make_token(db, make_user(db, role=role))
+    for operation, needs in TABLE.items():
+        if needs == "session":
+            continue  # these end the session
+        response = send(operation, token)
+        code = (response.get_json(silent=True) or {}).get("code")
+        is_permitted = needs not in SCOPES or needs in ROLES[role]
+        assert response.status_code != 401, operation
+        assert (code == "missing_scope") == (not is_permitted), operation
+
+
+def invalid_credentials(db: Db) -> Iterator[tuple[str, str]]:
+    """Yield descriptions of invalid credentials, and the credentials."""
+    user = make_user(db, role="admin")
+    ended = make_token(db, user)
+    db.sessions.delete_many({})
+    yield "session that has ended", ended
+    live = sessions.start(db, SIGNER, user)
+    session_id = str((db.sessions.find_one({}) or {})["_id"])
+    yield "expired token", TokenSigner(accounts.ACCESS.parse_signing_keys(), lambda: time.time() - 3600).issue_access(user.id, session_id)[0]
+    yield "token of another key", TokenSigner({"test": b"x" * 40}).issue_access(user.id, session_id)[0]
+    yield "token of another user", SIGNER.issue_access("0" * 32, session_id)[0]
+    yield "refresh token", live.refresh_token
+    yield "cut token", live.access_token[:-1]
+    deleted = make_key(db)
+    db.api_keys.delete_one({"_id": deleted.split("_")[1]})
+    yield "deleted key", deleted
+    expired = make_key(db)
+    db.api_keys.update_one({"_id": expired.split("_")[1]}, {"$set": {"expires_at": datetime.now(UTC) - timedelta(seconds=1)}})
+    yield "expired key", expired
+    key = make_key(db)
+    yield "damaged key", f"{key[:-1]}{'0' if key[-1] != '0' else '1'}"
+    yield "rubbish", "rubbish"
+    yield "long rubbish", "x" * 1_000_000
+    yield "NUL", f"{key}\0"
+    yield "percent sign", f"{key}%00"
+
+
+def test_invalid_credentials_are_refused_by_every_operation_that_needs_some(send: Callable[..., TestResponse], db: Db) -> None:
+    for name, credentials in invalid_credentials(db):
+        for operation, needs in TABLE.items():
+            response = send(operation, credentials)
+            assert "Traceback" not in response.text
+            if needs == "nothing":
+                assert response.status_code != 401, (name, operation)
+            else:
+                assert (response.status_code, response.get_json()["code"]) == (401, "unauthorized"), (name, operation)
+
+
+def test_other_schemes_and_malformed_headers_are_refused(closed_web: FlaskClient, db: Db) -> None:
+    key = make_key(db)
+    for header in ("", "Bearer", "Bearer ", key, f"Basic {key}", f"Bearer {key}, Bearer {key}", f"Bearer {key} {key}", "Bearer \xe9\xff", f"Bearer\t{key}", f"Token {key}"):
+        response = closed_web.get("/me", headers={"Authorization": header})
+        assert response.status_code == 401, header
+    assert closed_web.get("/me", headers={"Authorization": f"bearer {key}"}).status_code == 200
+    assert closed_web.get("/me", headers={"authorization": f"BEARER  {key}"}).status_code == 200
+    assert closed_web.get("/me", headers={"X-Authorization": f"Bearer {key}", "Cookie": f"access_token={key}"}).status_code == 401
+    assert closed_web.get(f"/me?access_token={key}").status_code == 401
+
+
+def test_what_does_not_exist_is_only_told_to_those_with_credentials(send: Callable[..., TestResponse], db: Db) -> None:
+    key = make_key(db, "viewer")
+    for operation in (("GET", "/no/such/path"), ("PUT", "/image_batches"), ("GET", "/tags"), ("POST", "/webhooks")):
+        assert send(operation).status_code == 401
+        assert send(operation, key).status_code in {404, 405}
+    assert send(("PUT", "/limits")).status_code == 405
+    assert send(("GET", "/static/style.css")).status_code == 200
+    assert send(("HEAD", "/image_batches")).status_code == 401
+    assert send(("HEAD", "/image_batches"), key).status_code == 200
+    assert send(("OPTIONS", "/image_batches")).status_code == 401
+    assert send(("OPTIONS", "/image_batches"), key).status_code == 200
+
+
+def test_in_a_foreign_store_nothing_is_read_and_nothing_is_changed(closed_web: FlaskClient, send: Callable[..., TestResponse], db: Db) -> None:
+    created = post_batch(closed_web, [image_payload(store_name="north")], **bearer(make_key(db))).get_json()
+    ids = {"batch_id": created["batch_id"], "image_id": created["images"][0]["id"], "name": f"{created['images'][0]['id']}.jpg"}
+    foreign, own = make_key(db, "admin", ["south"]), make_key(db, "admin", ["north", "south"])
+    for operation, needs in TABLE.items():
+        if not any(f"{{{name}}}" in operation[1] for name in ids):
+            continue
+        response = send(operation, foreign, **ids)
+        expected = (404, "not_found") if operation[0] == "GET" else (403, "foreign_store")
+        assert needs in {"images:read", "images:write"}
+        assert (response.status_code, response.get_json()["code"]) == expected, operation
+        assert response.get_json()["detail"] == send(operation, own).get_json()["detail"] or expected[0] == 403, operation
+    assert send(("GET", "/image_batches"), foreign).get_json()["batches"] == []
+    assert [batch["id"] for batch in send(("GET", "/image_batches"), own).get_json()["batches"]] == [created["batch_id"]]
+    refused = post_batch(closed_web, [image_payload(store_name="north")], **bearer(foreign))
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "foreign_store")
+    assert send(("DELETE", "/image_batches/{batch_id}"), own, **ids).status_code == 204

@@ -1,0 +1,89 @@
+"""The OpenAPI document says who may use each operation, as the access rules of the routes do, and describes every route."""
+
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from shared.accounts.permissions import SCOPES
+from shared.settings import Logging, Settings
+from web.app import create_app
+from web.http import access_rules
+from web.openapi import security
+from web.openapi.document import document
+
+
+@pytest.fixture(scope="module")
+def app() -> Flask:
+    return create_app(Settings(log=Logging(level="CRITICAL")))
+
+
+@pytest.fixture(scope="module")
+def api(app: Flask) -> dict[str, Any]:
+    return document(app, is_open=False)
+
+
+def operations(api: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(security.template(path), method): operation for path, item in api["paths"].items() for method, operation in item.items()}
+
+
+def test_every_route_except_static_files_is_described(app: Flask, api: dict[str, Any]) -> None:
+    routes = {operation: endpoint for operation, endpoint in security.endpoints_by_operation(app).items() if endpoint != "pages.static"}
+    assert set(routes) == set(operations(api))
+
+
+def test_every_operation_requires_the_scope_of_its_route_with_each_kind_of_credentials(app: Flask, api: dict[str, Any]) -> None:
+    endpoints = security.endpoints_by_operation(app)
+    for key, operation in operations(api).items():
+        rule = access_rules.rule_of(app, endpoints[key])
+        scopes = [rule.scope] if rule.scope else []
+        expected = [] if rule.needs_session else [{"api_key": [rule.key_scope] if rule.key_scope else scopes}]
+        assert operation["security"] == ([] if rule.is_public else [*expected, {"oauth2": scopes}]), key
+        assert "unauthorized" in operation["responses"]["401"]["x-error-codes"], key
+        assert ("missing_scope" in operation["responses"].get("403", {}).get("x-error-codes", ())) == bool(rule.scope or rule.key_scope), key
+        assert ("session_required" in operation["responses"].get("403", {}).get("x-error-codes", ())) == rule.needs_session, key
+
+
+def test_the_document_names_rules_of_each_kind(api: dict[str, Any]) -> None:
+    found = operations(api)
+    assert found["/limits", "get"]["security"] == []
+    assert found["/image_batches/{}", "delete"]["security"][0] == {"api_key": ["images:write"]}
+    assert found["/upload_image_batch", "post"]["security"][1] == {"oauth2": ["images:upload"]}
+    assert found["/me", "get"]["security"] == [{"api_key": []}, {"oauth2": []}]
+    assert found["/api_keys", "get"]["security"] == [{"api_key": ["admin"]}, {"oauth2": []}]
+    assert found["/logout", "post"]["security"] == [{"oauth2": []}]
+
+
+def test_while_access_is_open_credentials_are_optional(app: Flask) -> None:
+    found = operations(document(app, is_open=True))
+    assert found["/image_batches", "get"]["security"] == [{}, {"api_key": ["images:read"]}, {"oauth2": ["images:read"]}]
+    assert found["/limits", "get"]["security"] == []
+
+
+def test_every_scope_has_a_meaning_and_names_its_roles(api: dict[str, Any]) -> None:
+    schemes = api["components"]["securitySchemes"]
+    flow = schemes["oauth2"]["flows"]["password"]
+    assert set(flow["scopes"]) == set(security.MEANINGS) == set(SCOPES)
+    assert flow["scopes"]["images:write"] == f"{security.MEANINGS['images:write']} Roles: uploader, admin."
+    assert (flow["tokenUrl"], flow["refreshUrl"]) == ("/login", "/refresh")
+    assert (schemes["api_key"]["type"], schemes["api_key"]["scheme"]) == ("http", "bearer")
+
+
+def test_a_scope_that_is_missing_is_a_page_where_other_errors_are(api: dict[str, Any]) -> None:
+    found = operations(api)
+    assert set(found["/batches/{}", "get"]["responses"]["403"]["content"]) == {"application/problem+json", "text/html"}
+    assert set(found["/image_batches/{}", "get"]["responses"]["403"]["content"]) == {"application/problem+json"}
+
+
+def test_a_scope_that_is_missing_is_added_to_the_codes_of_the_operation(api: dict[str, Any]) -> None:
+    refused = operations(api)["/image_batches/{}", "delete"]["responses"]["403"]
+    assert refused["x-error-codes"] == ["missing_scope", "foreign_store", "foreign_origin"]
+    assert refused["description"] == "One of: missing_scope, foreign_store, foreign_origin"
+
+
+def test_an_operation_without_a_route_is_an_error(app: Flask) -> None:
+    operation: dict[str, Any] = {"responses": {}}
+    with pytest.raises(ValueError, match="get /nowhere"):
+        security.describe_access({"/nowhere": {"get": operation}}, app, is_open=False)
+    with pytest.raises(ValueError, match="put /limits"):
+        security.describe_access({"/limits": {"put": operation}}, app, is_open=False)

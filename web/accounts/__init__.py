@@ -1,0 +1,1 @@
+"""Sign-up, sign-in, users, invitations, and API keys."""

@@ -1,0 +1,112 @@
+"""Declare for each route what the principal of a request must be allowed to do.
+
+Each view has one of the decorators of this module, below the decorator of its route. ``web.http.authentication`` enforces
+the rules, and ``web.openapi`` describes them. An application that has a route without a rule does not start.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from flask import Flask
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import MapAdapter, Rule
+
+from shared.accounts.permissions import Scope
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """What a route requires: nothing (``is_public``), or a principal.
+
+    The principal must have ``scope``, if it is set. An API key must have ``key_scope``, if it is set. With
+    ``needs_session``, the principal must be a person who has signed in.
+    """
+
+    is_public: bool = False
+    scope: Scope | None = None
+    key_scope: Scope | None = None
+    needs_session: bool = False
+
+
+PUBLIC: Final = AccessRule(is_public=True)
+AUTHENTICATED: Final = AccessRule()
+_RULES: Final = "access_rules"
+
+
+def public(view: View) -> View:
+    """Declare that a route needs no credentials."""
+    return _declare(view, PUBLIC)
+
+
+def authenticated(view: View) -> View:
+    """Declare that a route needs credentials, but no particular scope."""
+    return _declare(view, AUTHENTICATED)
+
+
+def requires(scope: Scope) -> Callable[[View], View]:
+    """Declare that a route needs credentials with ``scope``."""
+
+    def declare(view: View) -> View:
+        return _declare(view, AccessRule(scope=scope))
+
+    return declare
+
+
+def key_requires(scope: Scope) -> Callable[[View], View]:
+    """Declare that a route needs the credentials of a person, or an API key with ``scope``."""
+
+    def declare(view: View) -> View:
+        return _declare(view, AccessRule(key_scope=scope))
+
+    return declare
+
+
+def session_required(view: View) -> View:
+    """Declare that a route needs the access token of a person who has signed in."""
+    return _declare(view, AccessRule(needs_session=True))
+
+
+def install(app: Flask, *, public_endpoints: Iterable[str]) -> None:
+    """Collect the rules of all routes. Call this function after all blueprints have been registered.
+
+    :param public_endpoints: endpoints that Flask itself defines, such as those of static files, and that need no
+        credentials.
+    :raises ValueError: when a route has no rule.
+    """
+    rules = dict.fromkeys(public_endpoints, PUBLIC)
+    for endpoint, view in app.view_functions.items():
+        rule = getattr(view, "access_rule", None)
+        if rule is not None:
+            rules[endpoint] = rule
+        elif endpoint not in rules:
+            raise ValueError(f"The route {endpoint} declares no access rule; see web.http.access_rules.")
+    app.extensions[_RULES] = rules
+
+
+def rule_of(app: Flask, endpoint: str) -> AccessRule:
+    """Return the rule of the route with this endpoint."""
+    rule = app.extensions[_RULES][endpoint]
+    assert isinstance(rule, AccessRule)  # noqa: S101 -- ``install`` sets them
+    return rule
+
+
+def match_endpoint(adapter: MapAdapter | None, routed: Rule | None, error: Exception | None) -> str | None:
+    """Return the endpoint of a request, also if its path has a route, but not for its method. None: there is no route.
+
+    :param routed: the route of the request, if it has one.
+    :param error: the error of routing the request, if it has none.
+    """
+    if routed is not None:
+        return str(routed.endpoint)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods and adapter is not None:
+        endpoint, _ = adapter.match(method=next(iter(error.valid_methods)))
+        return str(endpoint)
+    return None
+
+
+def _declare(view: View, rule: AccessRule) -> View:
+    view.access_rule = rule  # type: ignore[attr-defined]  # functions accept any attribute
+    return view

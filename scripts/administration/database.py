@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Concatenate, Final, NoReturn, ParamSpec
+from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -21,7 +21,28 @@ from shared.storage.mongo_errors import describe
 FAILED: Final = 1
 UNAVAILABLE: Final = 3
 LOCKED: Final = 4
+_DATA: Final = "scripts.administration.data"
 P = ParamSpec("P")
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class CommandFailed(Exception):
+    """A command cannot do what it was asked for. The message is the sentence for the operator."""
+
+
+def data_option(command: Command) -> Command:
+    """Decorate the function of the group or of a command: add the option ``--data``.
+
+    It can be given before and after the name of the command. If it is given more than once, the last one counts.
+    """
+
+    def keep(context: click.Context, _parameter: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            context.meta[_DATA] = value  # the contexts of the group and of the command share ``meta``
+
+    description = "Data folder of an installation that scripts/start started (see scripts/admin --help)."
+    option = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help=description, expose_value=False, callback=keep)
+    return option(command)
 
 
 def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, None]:
@@ -31,17 +52,17 @@ def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, No
     another process holds the lock of the migrations, and ``FAILED`` for any other error.
     """
 
-    @click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Data folder of an installation that scripts/start started (see scripts/admin --help).")
+    @data_option
     @functools.wraps(command)
-    def wrapper(data: Path | None, *args: P.args, **kwargs: P.kwargs) -> None:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
         with reported_errors():
-            db = connect(_find_mongo(data), app="admin")
+            db = connect(_find_mongo(click.get_current_context().meta.get(_DATA)), app="admin")
             try:
                 command(db, *args, **kwargs)
             finally:
                 db.client.close()
 
-    return wrapper  # type: ignore[return-value]  # click passes the option --data
+    return wrapper
 
 
 @contextmanager
@@ -57,7 +78,7 @@ def reported_errors() -> Iterator[None]:
         _exit(LOCKED, str(error))
     except IndexConflict as error:  # its message contains the cause
         _exit(FAILED, str(error))
-    except (ShelfsightError, MigrationError) as error:
+    except (ShelfsightError, MigrationError, CommandFailed) as error:
         _exit(FAILED, _with_cause(error))
 
 

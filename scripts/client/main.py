@@ -11,11 +11,16 @@ In a folder, files with the endings of the supported formats are uploaded. Links
 hidden folders and those in which file servers keep thumbnails, snapshots and deleted files (@eaDir, #recycle,
 lost+found). To upload such a folder, name it. The summary says what was left out.
 
+A service whose access is restricted needs an API key with the scope images:upload; --wait also needs the scope
+images:read. The key is read from --api-key, --api-key-file or the environment variable SHELFSIGHT_API_KEY. If several are
+set, an option has priority. An access token can be used in place of a key, but it expires after some minutes.
+
 A proxy that the environment names (http_proxy, https_proxy, no_proxy) is used, but never for a service on this machine.
 
 To resume an interrupted upload, run the same command again within 24 hours. No image is uploaded twice, even if files
-were added or removed in the meantime. A file that has changed counts as a new image. On Ctrl-C, the command waits for
-the responses to the requests in progress, then exits; on a second Ctrl-C, it exits immediately.
+were added or removed in the meantime. A file that has changed counts as a new image. With an API key of another account,
+an image whose response was lost may be stored twice. On Ctrl-C, the command waits for the responses to the requests in
+progress, then exits; on a second Ctrl-C, it exits immediately.
 
 Exit codes:
   0    all images were accepted (with --wait: all images are done)
@@ -23,7 +28,7 @@ Exit codes:
   2    the command line, a manifest or the resume file is invalid
   3    the service did not accept all images
   4    the same upload is already running
-  5    all images were accepted or rejected, but not all results arrived in time
+  5    all images were accepted or rejected, but not all results arrived: they took too long, or the API key may not read them
   130  the upload was interrupted
 """
 
@@ -37,6 +42,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -44,6 +50,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from scripts.client.credentials import FILE_OPTION, OPTION, VARIABLE, find_api_key, without_key
 from scripts.client.files import DEFAULTS, Found, find_images
 from scripts.client.groups import Image, UsageError
 from scripts.client.journal import AlreadyRunning, Journal
@@ -74,7 +81,8 @@ def main() -> int:
     summary = Summary()
     stop = threading.Event()
     try:
-        sender = Sender(arguments.url, arguments.token, arguments.retry_for, stop)
+        api_key = find_api_key(arguments.api_key, arguments.api_key_file, partial(_warn, console))
+        sender = Sender(arguments.url, api_key, arguments.retry_for, stop)
         try:
             found = find_images(arguments.sources, store=arguments.store, camera=arguments.camera, timestamp=arguments.timestamp)
             images = found.images
@@ -100,6 +108,10 @@ def main() -> int:
     return summary.exit_code
 
 
+def _warn(console: Console, text: str) -> None:
+    console.print(f"Warning: {escape(text)}", style="red", markup=False, soft_wrap=True)
+
+
 def _no_images(found: Found) -> str:
     reasons = [f"{unread['path']} could not be read: {unread['detail']}" for unread in found.unread[:1]]
     reasons += [f"left out: {describe(found.left_out)}"] if found.left_out else []
@@ -122,7 +134,7 @@ def _run(
     expired = [group for group in journal.pending.values() if group.at < time.time() - _KEY_LIFETIME_S]
     if expired:
         count = sum(len(group.images) for group in expired)
-        console.print(f"Warning: {count} images were sent more than 24 h ago without a response; they are sent again and may be stored twice.", style="red")
+        _warn(console, f"{count} images were sent more than 24 h ago without a response; they are sent again and may be stored twice.")
     try:
         limits = sender.fetch_limits()
     except GaveUp as error:
@@ -226,7 +238,8 @@ def _how_to_resume(arguments: argparse.Namespace) -> str:
     """Return a sentence with the command that resumes the upload, or an empty string if there is no resume file."""
     if not arguments.resume or not arguments.resume.exists():
         return ""
-    return f" To resume: {shlex.join([os.environ.get('INVOKED_AS', 'scripts/upload'), *sys.argv[1:]])}"
+    command = shlex.join([os.environ.get("INVOKED_AS", "scripts/upload"), *without_key(sys.argv[1:])])
+    return f" To resume: {command}" if arguments.api_key is None else f" To resume, set {VARIABLE} and run: {command}"
 
 
 def _progress(console: Console, arguments: argparse.Namespace) -> Progress:
@@ -238,7 +251,9 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/upload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="+", type=Path, metavar="PATH", help="images, folders, or .csv manifests")
     parser.add_argument("--url", default="http://127.0.0.1:5000", help="address of the service (default: %(default)s)")
-    parser.add_argument("--token", help="bearer token, if the service requires one")
+    api_key = parser.add_mutually_exclusive_group()
+    api_key.add_argument(OPTION, metavar="KEY", help="API key, if the service requires one; other users of this machine can see it in the list of processes")
+    api_key.add_argument(FILE_OPTION, type=Path, metavar="FILE", help=f"file whose first line is the API key (default: the environment variable {VARIABLE}, if it is set)")
     parser.add_argument("--store", help=f"store_name of the images for which no manifest sets one (default: {DEFAULTS['store_name']})")
     parser.add_argument("--camera", help=f"camera_id of the images for which no manifest sets one (default: {DEFAULTS['camera_id']})")
     parser.add_argument(

@@ -6,12 +6,13 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
 import httpx
 
+from scripts.client.credentials import FILE_OPTION, OPTION, VARIABLE
 from scripts.client.groups import Image, UsageError
 
 _FIRST_WAIT_S: Final = 0.5
@@ -22,6 +23,7 @@ _RETRIED: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 507})
 _REFUSED_IMAGES: Final = frozenset({400, 410, 413, 415, 422})
 """Status codes with which the service refuses the images of one group; it may still accept other groups."""
 _PORTS: Final = range(1, 65536)
+_MAX_STORES_NAMED: Final = 10
 SETTLED_S: Final = 65.0
 """Seconds for which a request is repeated if the service responds with the error ``idempotency_mismatch``. An earlier
 request with the same key may be in progress, and its key then expires after 60 s. If the error is still returned after
@@ -39,17 +41,16 @@ class GaveUp(Exception):
 class Sender:
     """A thread-safe HTTP client for the service."""
 
-    def __init__(self, url: str, token: str | None, retry_for_s: float, stop: threading.Event, settled_s: float = SETTLED_S) -> None:
+    def __init__(self, url: str, api_key: str | None, retry_for_s: float, stop: threading.Event, settled_s: float = SETTLED_S) -> None:
         """Open the client.
 
+        :param api_key: the API key, or an access token; None if the service needs none.
         :param retry_for_s: seconds for which a request is retried.
         :param stop: once this event is set, no request is retried.
         :param settled_s: seconds for which ``send`` repeats an upload that fails with ``idempotency_mismatch``.
-        :raises UsageError: when the URL, the token, or a proxy in the environment is invalid.
+        :raises UsageError: when the URL or a proxy in the environment is invalid.
         """
-        if token and not (token.isascii() and token.isprintable()):
-            raise UsageError("--token contains characters that are not allowed in a token.")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         base_url = _parse_url(url)
         try:
             # A proxy would look for a service on loopback on its own machine.
@@ -57,6 +58,7 @@ class Sender:
         except (ValueError, ImportError, httpx.InvalidURL):
             raise UsageError("A proxy in the environment (http_proxy, https_proxy or all_proxy) is invalid, or of a kind that is not supported.") from None
         self._url, self._retry_for_s, self._stop, self._settled_s = url, retry_for_s, stop, settled_s
+        self._has_key = api_key is not None
 
     def close(self) -> None:
         """Close the connections."""
@@ -66,10 +68,12 @@ class Sender:
         """Request the service's limits for uploads.
 
         :returns: ``max_images``, ``max_body_bytes`` and ``max_image_bytes``.
-        :raises GaveUp: when the service does not respond, or the response does not come from Shelfsight.
+        :raises GaveUp: when the service does not respond or refuses the API key, or the response does not come from Shelfsight.
         """
         response = self._request(lambda: self._client.get("/limits"), f"{self._url} does not respond", self._retry_for_s)
         body = _body(response)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise GaveUp(self._refusal(response, body))
         try:
             return {name: int(body[name]) for name in ("max_images", "max_body_bytes", "max_image_bytes")}
         except (KeyError, TypeError, ValueError):
@@ -109,7 +113,7 @@ class Sender:
         accepted = response.status_code == httpx.codes.ACCEPTED and {"batch_id", "total", "images"} <= body.keys()
         if accepted or (response.status_code in _REFUSED_IMAGES and body):
             return body | {"http": response.status_code}
-        raise GaveUp(f"The service refused the request: {_problem(response, body)}")
+        raise GaveUp(self._refusal(response, body, [image for image, _ in images]))
 
     def fetch_batch(self, batch_id: str, until: float) -> dict[str, Any]:
         """Request a batch.
@@ -129,7 +133,25 @@ class Sender:
         body = _body(response)
         if "images" in body or response.status_code == httpx.codes.NOT_FOUND:
             return body
-        raise GaveUp(f"The service refused the request: {_problem(response, body)}")
+        raise GaveUp(self._refusal(response, body))
+
+    def _refusal(self, response: httpx.Response, body: dict[str, Any], images: Sequence[Image] = ()) -> str:
+        """Return why the service refuses a request, and what to do, without a full stop.
+
+        :param images: the images in the request.
+        """
+        problem = _problem(response, body)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._has_key:
+            return f"The service refuses this API key; use another one ({problem})"
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return f"The service requires an API key; set {VARIABLE}, {FILE_OPTION} or {OPTION} ({problem})"
+        if body.get("code") == "missing_scope" and isinstance(scope := body.get("scope"), str):
+            return f"The API key lacks the scope {scope}; use a key that has it"
+        if body.get("code") == "foreign_store" and (stores := _foreign_stores(body, images)):
+            more = f" and {len(stores) - _MAX_STORES_NAMED} more" if len(stores) > _MAX_STORES_NAMED else ""
+            named = ", ".join(json.dumps(store, ensure_ascii=False) for store in stores[:_MAX_STORES_NAMED])
+            return f"The API key does not include the stores {named}{more}; use a key that includes them"
+        return f"The service refused the request: {problem}"
 
     def _request(self, send: Callable[[], httpx.Response], failure: str, retry_for_s: float) -> httpx.Response:
         """Send a request. If it fails in a way that may be temporary, retry it for at most ``retry_for_s`` seconds.
@@ -155,6 +177,12 @@ class Sender:
             if time.monotonic() + pause > until or self._stop.wait(pause):
                 raise GaveUp(f"{failure} ({reason})")
             wait = min(_MAX_WAIT_S, wait * 2)
+
+
+def image_index(error: dict[str, Any]) -> int | None:
+    """Return the index of the image to which an error of a problem document belongs; None if it belongs to none."""
+    index = str(error["pointer"]).strip("/").split("/")[0]
+    return int(index) if index.isdecimal() else None
 
 
 def _parse_url(url: str) -> str:
@@ -207,6 +235,12 @@ def _body(response: httpx.Response) -> dict[str, Any]:
 def _problem(response: httpx.Response, body: dict[str, Any]) -> str:
     detail = f"{body['code']}: {body['detail']}" if {"code", "detail"} <= body.keys() else response.reason_phrase
     return f"HTTP {response.status_code} {detail}".strip()
+
+
+def _foreign_stores(body: dict[str, Any], images: Sequence[Image]) -> list[str]:
+    """Return the stores because of which a request was refused: those of the images that the problem document names."""
+    indexes = {image_index(error) for error in body.get("errors", [])}
+    return sorted({str(image.metadata["store_name"]) for index, image in enumerate(images) if index in indexes})
 
 
 def _retry_after(response: httpx.Response) -> float:

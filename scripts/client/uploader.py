@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.client.groups import Image, split_into_groups
 from scripts.client.journal import Journal
-from scripts.client.send_group import GaveUp, Sender
+from scripts.client.send_group import GaveUp, Sender, image_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +173,8 @@ def _parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:
         return GroupResult(body["batch_id"], body["total"], rejected)
     by_index: dict[int, dict[str, Any]] = {}
     for error in body.get("errors", []):
-        index = error["pointer"].strip("/").split("/")[0]
-        if index.isdigit():
-            by_index.setdefault(int(index), error)
+        if (index := image_index(error)) is not None:
+            by_index.setdefault(index, error)
     whole_request = {"code": body.get("code", "refused"), "detail": body.get("detail", f"HTTP {body['http']}")}
     rejected = []
     for index, image in enumerate(images):

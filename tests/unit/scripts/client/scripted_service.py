@@ -38,6 +38,8 @@ class Reply:
     """None closes the connection without a response."""
     code: str = "unavailable"
     headers: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Any] = field(default_factory=dict)
+    """Further members of the problem document."""
 
 
 class ScriptedService(ThreadingHTTPServer):
@@ -52,7 +54,12 @@ class ScriptedService(ThreadingHTTPServer):
         self.script: list[Reply | None] = []
         """The responses to the next uploads, one each; None sends the usual response."""
         self.on_limits: Callable[[], None] = lambda: None
-        self.token: str | None = None
+        self.api_key: str | None = None
+        """The only valid API key; if it is None, access is open."""
+        self.scopes = {"images:read", "images:upload"}
+        """The scopes of this key."""
+        self.stores: set[str] | None = None
+        """The stores of this key; None means all stores."""
         self.finished = True
         self.answering = threading.Event()
         """While cleared, uploads are accepted, but not answered."""
@@ -71,6 +78,16 @@ class ScriptedService(ThreadingHTTPServer):
             assert time.monotonic() < until, f"{len(self.requests)} uploads were received, not {count}"
             time.sleep(0.01)
 
+    def refuse(self, authorization: str | None, scope: str | None) -> tuple[int, dict[str, Any]] | None:
+        """Return the status and the body of a refusal if the credentials are invalid or lack the scope (None: the operation is public)."""
+        if self.api_key is None or (scope is None and authorization is None):
+            return None
+        if authorization != f"Bearer {self.api_key}":
+            return 401, {"code": "unauthorized", "detail": "These credentials are invalid."}
+        if scope is not None and scope not in self.scopes:
+            return 403, {"code": "missing_scope", "detail": "A scope is missing.", "scope": scope}
+        return None
+
     def accept(self, request: Request, digest: str, files: list[bytes]) -> tuple[int, dict[str, Any]]:
         """Accept an upload as the API does.
 
@@ -86,6 +103,9 @@ class ScriptedService(ThreadingHTTPServer):
                 if data.startswith(b"bad"):
                     error = {"pointer": f"/{index}/file", "code": "unsupported_format", "detail": "Not an image."}
                     images[index] = {"index": index, "status": "rejected", "errors": [error]}
+                elif self.stores is not None and request.metadata[index]["store_name"] not in self.stores:
+                    error = {"pointer": f"/{index}/store_name", "code": "foreign_store", "detail": "Another store."}
+                    images[index] = {"index": index, "status": "rejected", "errors": [error]}
             accepted: list[str] = [image["name"] for image in images if image["status"] == "queued"]
             if not accepted:
                 return 422, {"code": "invalid", "detail": "No valid image.", "errors": [image["errors"][0] for image in images]}
@@ -99,8 +119,9 @@ class Handler(BaseHTTPRequestHandler):
     server: ScriptedService
 
     def do_GET(self) -> None:
-        if self.server.token is not None and self.headers["Authorization"] != f"Bearer {self.server.token}":
-            self._respond(401, {"code": "unauthorized", "detail": "Unknown token."})
+        refusal = self.server.refuse(self.headers["Authorization"], None if self.path == "/limits" else "images:read")
+        if refusal is not None:
+            self._respond(*refusal)
         elif self.path == "/limits":
             self.server.on_limits()
             self._respond(200, LIMITS)
@@ -125,7 +146,10 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append(request)
             reply = self.server.script.pop(0) if self.server.script else None
-        if reply is None:
+        refusal = self.server.refuse(self.headers["Authorization"], "images:upload")
+        if refusal is not None:
+            self._respond(*refusal)
+        elif reply is None:
             digest = hashlib.sha256(repr((request.metadata, files)).encode()).hexdigest()
             status, response = self.server.accept(request, digest, files)
             assert self.server.answering.wait(PATIENCE_S)
@@ -133,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         elif reply.status is None:
             self.close_connection = True
         else:
-            self._respond(reply.status, {"code": reply.code, "detail": "Scripted by the test."}, reply.headers)
+            self._respond(reply.status, {"code": reply.code, "detail": "Scripted by the test.", **reply.members}, reply.headers)
 
     def _respond(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         data = json.dumps(body).encode()

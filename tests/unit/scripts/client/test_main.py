@@ -1,4 +1,4 @@
-"""``scripts/upload`` as a program: its options, its proxy, its token, and the names and rows that it sends."""
+"""``scripts/upload`` as a program: its options, its proxy, and the names and rows that it sends."""
 
 import os
 import threading
@@ -9,18 +9,10 @@ import pytest
 
 from scripts.client.groups import UsageError
 from scripts.client.send_group import Sender, _is_loopback
-from tests.unit.scripts.client.command_line import resume_files, upload
+from tests.unit.scripts.client.command_line import upload
 from tests.unit.scripts.client.scripted_service import Reply, ScriptedService
 
 pytestmark = pytest.mark.slow
-
-
-def test_a_wrong_token_is_reported_with_the_problem_of_the_service(service: ScriptedService, folder: Path) -> None:
-    service.token = "right"
-    code, _, stderr = upload(service, folder, "--token", "wrong")
-    assert code == 3
-    assert "unauthorized: Unknown token." in stderr
-    assert not resume_files(folder)
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
@@ -63,7 +55,8 @@ def test_a_service_on_loopback_is_recognized(url: str, local: bool) -> None:  # 
     ("arguments", "stderr"),
     [
         (["--url", "127.0.0.1:5000"], "--url 127.0.0.1:5000 is not the address of a service"),
-        (["--token", "caf\xe9"], "--token"),
+        (["--api-key", "caf\xe9"], "--api-key contains characters that are not allowed"),
+        (["--api-key-file", "nowhere"], "The file in --api-key-file cannot be read: No such file or directory"),
         (["latin.csv"], "latin.csv is not UTF-8"),
         (["nowhere"], "nowhere does not exist"),
         (["--resume", "latin.csv"], "latin.csv is not a resume file"),

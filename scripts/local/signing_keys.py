@@ -11,6 +11,11 @@ _FILE: Final = "signing_keys"
 _BYTES: Final = 32
 
 
+def generate_signing_keys() -> str:
+    """Return a value of the setting ``SIGNING_KEYS`` with one new key."""
+    return json.dumps({"1": secrets.token_hex(_BYTES)})
+
+
 def read_or_create_signing_keys(folder: Path) -> str:
     """Return the value of the setting ``SIGNING_KEYS``. If there are no keys in ``folder``, or the file is damaged, generate one.
 
@@ -20,6 +25,6 @@ def read_or_create_signing_keys(folder: Path) -> str:
     try:
         return json.dumps(json.loads(path.read_text()))
     except (FileNotFoundError, ValueError):
-        keys = json.dumps({"1": secrets.token_hex(_BYTES)})
+        keys = generate_signing_keys()
         write_secret(path, f"{keys}\n")
         return keys

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
@@ -27,7 +27,8 @@ from scripts.local.model_errors import ModelErrorLog
 from scripts.local.servers.credentials import check_permissions
 from scripts.local.servers.errors import Unusable
 from scripts.local.servers.ports import LOOPBACK, is_free
-from shared.settings import Settings, explain
+from scripts.local.signing_keys import generate_signing_keys
+from shared.settings import Access, Settings, explain
 
 READY_LIMIT_S: Final = 240.0
 """Time limit in seconds. It is long, because the first start of a worker reads a few hundred MB of libraries, perhaps
@@ -130,10 +131,7 @@ def _check(installation: Installation) -> None:
     :raises Unusable: when this machine cannot run one of the embedded servers, or the file system has no permissions.
     :raises OSError: when the data folder cannot be created.
     """
-    try:
-        settings = Settings()
-    except (ValidationError, SettingsError) as error:
-        raise CannotStart(explain(error)) from error
+    settings = read_settings()
     _check_paths(installation)
     if installation.find_lock_holder() is not None:
         raise _already_running(installation)
@@ -147,6 +145,19 @@ def _check(installation: Installation) -> None:
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
     check_permissions(installation.data)
     _choose_programs(installation)
+
+
+def read_settings() -> Settings:
+    """Return the settings that the processes will have.
+
+    The keys that sign tokens are generated later, in the data folder. Unless the environment sets them, others stand for them here.
+
+    :raises CannotStart: when a setting is invalid.
+    """
+    try:
+        return Settings() if os.environ.get("SIGNING_KEYS") else Settings(access=Access(signing_keys=SecretStr(generate_signing_keys())))
+    except (ValidationError, SettingsError) as error:
+        raise CannotStart(explain(error)) from error
 
 
 def _choose_programs(installation: Installation) -> None:

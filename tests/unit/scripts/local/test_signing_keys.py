@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from scripts.local import start
 from scripts.local.signing_keys import read_or_create_signing_keys
 from shared.settings import Access
 
@@ -16,3 +19,17 @@ def test_keys_are_generated_once_and_are_a_valid_setting(tmp_path: Path) -> None
 def test_two_folders_have_different_keys(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert read_or_create_signing_keys(tmp_path) != read_or_create_signing_keys(tmp_path / "other")
+
+
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "signing_keys").write_text("{")
+    assert Access(access="on", signing_keys=read_or_create_signing_keys(tmp_path)).is_on
+
+
+def test_a_start_with_access_needs_no_keys_of_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCESS", "on")
+    monkeypatch.delenv("SIGNING_KEYS", raising=False)
+    assert start.read_settings().access.is_on
+    monkeypatch.setenv("SIGNING_KEYS", "secret")
+    with pytest.raises(start.CannotStart, match="SIGNING_KEYS must be a JSON object"):
+        start.read_settings()

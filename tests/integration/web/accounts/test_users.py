@@ -64,12 +64,12 @@ def test_an_invalid_change_is_refused(closed_web: FlaskClient, db: Db) -> None:
 
 def test_a_limited_administrator_changes_nobody_with_more_rights(closed_web: FlaskClient, db: Db) -> None:
     chief = make_key(db, "admin", ["north", "south"])
-    make_user(db, "root", "admin")
+    make_user(db, "owner", "admin")
     make_user(db, "helper", "viewer", ["north"])
-    for username, body in (("root", {"disabled": True}), ("root", {"role": "viewer"}), ("helper", {"stores": ["*"]}), ("helper", {"stores": ["west"]})):
+    for username, body in (("owner", {"disabled": True}), ("owner", {"role": "viewer"}), ("helper", {"stores": ["*"]}), ("helper", {"stores": ["west"]})):
         refused = patch(closed_web, chief, username, **body)
         assert (refused.status_code, refused.get_json()["code"]) == (403, "exceeds_rights")
-    offered = closed_web.post("/users/root/reset_password", headers=bearer(chief))
+    offered = closed_web.post("/users/owner/reset_password", headers=bearer(chief))
     assert (offered.status_code, offered.get_json()["code"]) == (403, "exceeds_rights")
     invited = closed_web.post("/invitations", json={"role": "viewer", "stores": ["*"]}, headers=bearer(chief))
     assert (invited.status_code, invited.get_json()["code"]) == (403, "exceeds_rights")
@@ -80,13 +80,13 @@ def test_a_limited_administrator_changes_nobody_with_more_rights(closed_web: Fla
 
 def test_the_last_administrator_stays(closed_web: FlaskClient, db: Db) -> None:
     admin = make_key(db)
-    make_user(db, "root", "admin")
+    make_user(db, "owner", "admin")
     make_user(db, "chief", "admin", ["north"])
     for body in ({"role": "viewer"}, {"disabled": True}, {"stores": ["north"]}):
-        refused = patch(closed_web, admin, "root", **body)
+        refused = patch(closed_web, admin, "owner", **body)
         assert (refused.status_code, refused.get_json()["code"]) == (409, "last_admin")
     make_user(db, "second", "admin")
-    assert patch(closed_web, admin, "root", role="viewer").status_code == 200
+    assert patch(closed_web, admin, "owner", role="viewer").status_code == 200
     assert patch(closed_web, admin, "second", disabled=True).status_code == 409
 
 
@@ -129,7 +129,7 @@ def test_an_invitation_is_used_once_and_gives_its_role_and_stores(closed_web: Fl
 
 
 def test_a_link_stops_working_with_the_rights_of_whoever_made_it(closed_web: FlaskClient, db: Db) -> None:
-    make_user(db, "root", "admin")
+    make_user(db, "owner", "admin")
     make_user(db, "chief", "admin", ["north"])
     make_user(db, stores=["north"])
     token = sign_in(closed_web, "chief")["access_token"]

@@ -69,7 +69,7 @@ _pool_child: PoolChild | None = None
 def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory) -> Celery:
     """Return the Celery application of a worker. It has one task, which runs the pipeline."""
     app = make_celery_app(settings, work_queue)
-    app.task(name=work_queue.task, ignore_result=True)(run_pipeline)
+    app.task(name=work_queue.task, ignore_result=True, Request="worker.runtime.requests:ReconnectingRequest")(run_pipeline)
     worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline), weak=False)
     worker_process_shutdown.connect(_stop_pool_child, weak=False)
     return app

@@ -1,9 +1,9 @@
 """Import torchvision without importing torch's compiler. A module that uses torchvision must import this module first.
 
-One line of torchvision (in ``ops.roi_align``, for deterministic CUDA) imports all of ``torch._dynamo``. This import
-takes half of a worker's start-up time and a tenth of its memory, although the worker never calls the compiler. Therefore,
-lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a stub function is called, the
-function imports the compiler, calls the original function, and returns the result.
+Two lines of torchvision (in ``ops.roi_align``, for deterministic CUDA, and in ``tv_tensors``) import all of
+``torch._dynamo``. This import takes half of a worker's start-up time and a tenth of its memory, although the worker never
+calls the compiler. Therefore, lightweight stub modules replace ``torch._dynamo`` while torchvision is imported. If a stub
+function is called later, the function imports the compiler, calls the original function, and returns the result.
 """
 
 import importlib
@@ -22,6 +22,11 @@ def _is_compile_supported(device: str) -> bool:
     return bool(is_compile_supported(device))
 
 
+def _disable(function: object, _recursive: object, *, reason: str | None = None) -> object:  # noqa: ARG001 -- the parameters of the original
+    """Return a function that must not be compiled, unchanged: nothing is compiled here."""
+    return function
+
+
 def _import_attribute(name: str) -> object:
     """Import the compiler and return one of its attributes.
 
@@ -37,10 +42,11 @@ def _import_attribute(name: str) -> object:
 def _import_torchvision() -> None:
     package, utils = (ModuleType(name) for name in _NAMES)
     utils.is_compile_supported = _is_compile_supported  # type: ignore[attr-defined]  # a module object has any attributes
+    package.disable = _disable  # type: ignore[attr-defined]  # the same
     utils.__getattr__ = _import_attribute  # type: ignore[method-assign]  # a module's own __getattr__ (PEP 562), not the method
     sys.modules.update(zip(_NAMES, (package, utils), strict=True))
     try:
-        import torchvision  # noqa: F401, PLC0415 -- torchvision must be imported while the stubs are in place
+        import torchvision.tv_tensors  # noqa: F401, PLC0415 -- torchvision must be imported while the stubs are in place
     finally:
         for name, stub in ((package.__name__, package), (utils.__name__, utils)):
             if sys.modules.get(name) is stub:

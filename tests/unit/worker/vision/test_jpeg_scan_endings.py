@@ -111,6 +111,7 @@ def test_a_missing_end_marker_loses_no_pixel(tail: bytes) -> None:
         assert np.array_equal(read(whole[:-2] + tail), read(whole))
 
 
+@pytest.mark.slow
 def test_every_missing_byte_of_the_pixels_of_an_unfinished_jpeg_is_noticed() -> None:
     """The last byte of the pixels holds at least one bit of them."""
     for whole in whole_jpegs():

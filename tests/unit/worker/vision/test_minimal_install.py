@@ -53,6 +53,7 @@ from worker.vision.detection import detect
 
 print(sorted({"openvino", "simplejpeg", "zxingcpp"} & set(sys.modules)))
 detect.load(device="cpu")
+from worker.vision.augment import pixels_torch
 print(sorted({"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)))
 import torch._dynamo.utils
 from torchvision.ops import roi_align

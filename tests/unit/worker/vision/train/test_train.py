@@ -72,10 +72,10 @@ def command(*arguments: object) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_model_learns_from_coco_resumes_after_a_kill_and_loads_from_its_folder(coco: Path, tmp_path: Path) -> None:
-    """A minute of training on drawings: far below a good model, and far above chance."""
+    """Twenty seconds of training on drawings: far below a good model, and far above chance."""
     out = tmp_path / "out"
     train = command(
-        "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 4, "--detect-epochs", 12, "--threads", 1, "--device", "cpu"
+        "train", coco, "--out", out, "--name", "shelves", "--size", 128, "--classify-epochs", 1, "--detect-epochs", 3, "--threads", 1, "--device", "cpu"
     )
     with subprocess.Popen(train, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 600
@@ -102,6 +102,25 @@ def test_a_model_learns_from_coco_resumes_after_a_kill_and_loads_from_its_folder
     predictions = detector.predict([image for image, _ in unseen])
     right = sum(found[0]["label"] in {name for _, name in truths} for found, (_, truths) in zip(predictions, unseen, strict=True) if found)
     assert right >= 20
+
+
+@pytest.mark.parametrize(("instructions", "dtype"), [("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16), ("avx2", torch.float32)])
+def test_only_a_cpu_with_bfloat16_instructions_computes_in_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: str, dtype: torch.dtype
+) -> None:
+    """Another CPU takes ten times as long in bfloat16 as in float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instructions: True})
+    dtypes = []
+
+    def compute_losses(model: torch.nn.Module, _samples: list[Any]) -> dict[str, torch.Tensor]:
+        output = model(torch.ones(1, 2, 4, 4))
+        dtypes.append(output.dtype)
+        return {"loss": output.mean()}
+
+    stage = trainer._Stage("classify", trainer.Plan(threads=1), steps=2, learning_rate=1e-3, checkpoint_path=tmp_path / "checkpoint.pt")
+    state = {"stage": "classify", "step": 0, "identity": {}}
+    stage.run(torch.nn.Conv2d(2, 1, 3), state, trainer.Task(lambda _rng, _done: None, 1, compute_losses), lambda _line: None)
+    assert dtypes == [dtype] * 2
 
 
 class Interrupted(Exception):

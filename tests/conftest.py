@@ -1,7 +1,10 @@
 """Fixtures for several kinds of tests: real servers that are started once, and a separate database for each test."""
 
+import gc
 import json
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from PIL import Image
 
 from scripts.local.temporary_servers import Mongod, RedisServer
 from shared import settings
-from shared.storage.mongo import Db, connect
+from shared.storage.mongo import Db
 from tests.support.databases import Databases
 from tests.support.image_sources import PERMITTED_ADDRESS
 from tests.support.service_stack import Service, Stack
@@ -58,12 +61,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection_finish() -> None:
+    """Exempt the objects that exist now from garbage collection: hundreds of thousands, mostly of imported modules."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _restore_pillow_limit() -> Iterator[None]:
     """Restore Pillow's pixel limit, which is global to the process, so that one test does not affect the next."""
     limit = Image.MAX_IMAGE_PIXELS
     yield
     Image.MAX_IMAGE_PIXELS = limit
+
+
+@pytest.fixture(autouse=True)
+def _ignore_records_of_earlier_threads(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep what the threads of earlier tests log out of ``caplog``, because a thread can end after its test has ended."""
+    earlier = {thread for thread in threading.enumerate() if thread is not threading.current_thread()}
+
+    def is_of_this_test(_record: logging.LogRecord) -> bool:
+        return threading.current_thread() not in earlier
+
+    caplog.handler.addFilter(is_of_this_test)
+    yield
+    caplog.handler.removeFilter(is_of_this_test)
 
 
 @pytest.fixture(scope="session")
@@ -133,11 +155,9 @@ def mongo(request: pytest.FixtureRequest, databases: Databases) -> Iterator[sett
 
 
 @pytest.fixture
-def db(mongo: settings.Mongo) -> Iterator[Db]:
+def db(mongo: settings.Mongo, databases: Databases) -> Db:
     """Return a database with all indexes and without documents, which only this test uses."""
-    database = connect(mongo, app="test")
-    yield database
-    database.client.close()
+    return databases.connect(mongo)
 
 
 @pytest.fixture

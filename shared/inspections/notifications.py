@@ -6,7 +6,6 @@ intervals.
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,7 +18,7 @@ from shared.queue.redis_client import connect_redis
 
 _CHANNEL: Final = "shelfsight:inspected"
 _TIMEOUT_S: Final = 1.0
-_POLL_S: Final = 5.0
+_POLL_S: Final = 1.0
 _RECONNECT_S: Final = 1.0
 _log = logging.getLogger("shelfsight.error")
 
@@ -36,19 +35,21 @@ class Publisher:
 
     def publish(self, job_id: str) -> None:
         """Publish that an inspection has ended."""
-        if self._breaker.is_open:
+        if not self._breaker.admits():
             return
         try:
             self._redis.publish(_CHANNEL, job_id)
         except (RedisError, OSError) as error:
             self._breaker.trip()
             _log.warning("cannot publish a notification to redis: %s", type(error).__name__)
+        else:
+            self._breaker.reset()
 
 
 class Subscriber:
     """Receives notifications for all threads of a process.
 
-    It has one thread, which starts with the first call of ``expect`` and ends with the process.
+    It has one thread, which starts with the first call of ``expect``.
     """
 
     def __init__(self, redis: settings.Redis) -> None:
@@ -56,6 +57,7 @@ class Subscriber:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = {}
         self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
 
     @contextmanager
     def expect(self, job_id: str) -> Iterator[threading.Event]:
@@ -79,17 +81,28 @@ class Subscriber:
                 if not events:
                     del self._waiting[job_id]
 
+    def close(self) -> None:
+        """End the thread within about a second, and log nothing more. No event is set after this call."""
+        self._closed.set()
+
     def _listen(self) -> None:
-        while True:
+        while not self._closed.is_set():
             try:
-                client = connect_redis(self._redis_settings, timeout_s=_TIMEOUT_S)
-                with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]  # redis-py has no type annotations for it
-                    subscription.subscribe(_CHANNEL)
-                    while True:
-                        self._dispatch(subscription.get_message(timeout=_POLL_S))
+                self._receive()
             except Exception as error:  # noqa: BLE001 -- no connection failure may end the thread
+                if self._closed.is_set():
+                    return
                 _log.warning("cannot receive notifications from redis: %s", type(error).__name__)
-                time.sleep(_RECONNECT_S)  # Redis does not announce that it is back
+                self._closed.wait(_RECONNECT_S)  # Redis does not announce that it is back
+
+    def _receive(self) -> None:
+        with (
+            connect_redis(self._redis_settings, timeout_s=_TIMEOUT_S) as client,
+            client.pubsub(ignore_subscribe_messages=True) as subscription,
+        ):
+            subscription.subscribe(_CHANNEL)
+            while not self._closed.is_set():
+                self._dispatch(subscription.get_message(timeout=_POLL_S))
 
     def _dispatch(self, message: dict[str, Any] | None) -> None:
         if message is None:

@@ -82,14 +82,16 @@ class WakeupPublisher:
         return int(count)
 
     def _guarded(self, call: Callable[[], int]) -> int | None:
-        if self._breaker.is_open:
+        if not self._breaker.admits():
             return None
         try:
-            return call()
+            result = call()
         except (OperationalError, RedisError, OSError) as error:
             self._breaker.trip()
             _log.warning("cannot publish or count wakeups in redis: %s", type(error).__name__)
             return None
+        self._breaker.reset()
+        return result
 
 
 class WakeupThread:
@@ -100,7 +102,7 @@ class WakeupThread:
     """
 
     def __init__(self, announce: Callable[[set[str]], object], interval_s: float = _INTERVAL_S) -> None:
-        """Start the thread; it ends with the process.
+        """Start the thread.
 
         :param announce: function that is called with the names of the stores that have new work. It can raise any
             exception; in this case, the sweep finds the waiting work.
@@ -108,7 +110,9 @@ class WakeupThread:
         """
         self._announce, self._interval_s = announce, interval_s
         self._backlog: queue.Queue[set[str]] = queue.Queue(_MAX_BACKLOG)
-        threading.Thread(target=self._run, name="wakeups", daemon=True).start()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wakeups", daemon=True)
+        self._thread.start()
 
     def notify(self, stores: set[str]) -> None:
         """Announce soon that these stores have new work.
@@ -118,14 +122,22 @@ class WakeupThread:
         with suppress(queue.Full):
             self._backlog.put_nowait(stores)
 
+    def close(self) -> None:
+        """End the thread, after it has announced the new work of which it was notified before this call."""
+        self._closed.set()
+        self._backlog.put(set())  # the thread may be waiting for a call of notify
+        self._thread.join()
+
     def _run(self) -> None:
         next_at = 0.0
-        while True:
+        while not (self._closed.is_set() and self._backlog.empty()):
             stores = self._backlog.get()
-            time.sleep(max(0.0, next_at - time.monotonic()))
+            self._closed.wait(max(0.0, next_at - time.monotonic()))
             next_at = time.monotonic() + self._interval_s
             for _ in range(self._backlog.qsize()):
                 stores |= self._backlog.get()
+            if not stores:  # close() puts an empty set
+                continue
             try:
                 self._announce(stores)
             except Exception as error:  # noqa: BLE001 -- no failed announcement may end the thread

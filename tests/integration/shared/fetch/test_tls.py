@@ -1,7 +1,6 @@
 """TLS: the certificate of a source is verified."""
 
 import ssl
-import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from shared.errors import UpstreamError
 from shared.fetch.client import Fetcher, FetchResult
 from shared.settings import Fetch
 from tests.integration.shared.fetch.fetching import MAX, PERMITTED
+from tests.support.certificates import make_certificate
 from tests.support.image_sources import PERMITTED_ADDRESS, SourceServer, ok_response, redirect_response, respond_with
 
 pytestmark = pytest.mark.slow
@@ -20,26 +20,10 @@ class Tls:
     """A certificate for ``right.example`` and an address, and the server names (SNI) that clients sent."""
 
     def __init__(self, folder: Path) -> None:
-        self.authority, key = folder / "cert.pem", folder / "key.pem"
-        names = f"subjectAltName=DNS:right.example,DNS:*.right.example,IP:{PERMITTED_ADDRESS}"
-        command = [
-            "openssl",
-            "req",
-            "-x509",
-            "-nodes",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-days",
-            "2",
-        ]
-        files: list[str | Path] = ["-keyout", key, "-out", self.authority]
-        subprocess.run(
-            [*command, "-subj", "/CN=test", "-addext", names, *files], check=True, capture_output=True, timeout=30
-        )
+        made = make_certificate(folder, f"DNS:right.example,DNS:*.right.example,IP:{PERMITTED_ADDRESS}")
+        self.authority = made.certificate
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(self.authority, key)
+        self.context.load_cert_chain(made.certificate, made.key)
         self.server_names: list[str | None] = []
         self.context.sni_callback = lambda _, name, __: self.server_names.append(name)
 

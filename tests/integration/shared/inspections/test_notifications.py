@@ -40,3 +40,18 @@ def test_notifications_reach_every_waiting_thread_and_resume_when_redis_is_back(
         redis.start()
         wait_until(lambda: notified(first), 60, "a notification after the restart")
     assert subscriber._waiting == {}
+
+
+@pytest.mark.parametrize("server", ["running", "away"])
+def test_close_ends_the_thread(redis: RedisServer, server: str) -> None:
+    if server == "away":
+        redis.kill()
+    subscriber = Subscriber(settings.Redis(url=redis.url))
+    with subscriber.expect("a"):
+        pass
+    thread = subscriber._thread
+    assert thread is not None
+    assert thread.is_alive()
+    subscriber.close()
+    thread.join(60)
+    assert not thread.is_alive()

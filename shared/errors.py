@@ -22,6 +22,7 @@
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
     ├── Busy                       429 too_many_requests, Retry-After
+    │   └── ReducedCapacity        429 temporary_reduced_capacity, Retry-After
     ├── UpstreamError              502 upstream_error; the source that a URL names failed
     │   ├── UpstreamTimeout        504 upstream_timeout
     │   ├── UpstreamStatus         422 upstream_status, with the status that the source returned
@@ -29,7 +30,7 @@
     ├── InspectionLost             500 inspection_lost
     ├── StoreRefused               500 internal_error; MongoDB refuses an operation because of a defect of the service
     └── Environment                the service cannot accept the request now; the client can retry
-        ├── StoreAway              503 database_unavailable | blobs_unavailable | redis_unavailable
+        ├── StoreAway              503 database_unavailable | blobs_unavailable
         │   └── StoreMisconfigured 503 database_misconfigured | blobs_misconfigured; an operator must act
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
         ├── TooSlow                503 query_too_slow
@@ -213,6 +214,13 @@ class Busy(ShelfsightError):
     default_code = "too_many_requests"
 
 
+class ReducedCapacity(Busy):
+    """The service accepts no more work until the workers have caught up; ``extra`` has the name and the value of the limit."""
+
+    title = "Temporarily reduced capacity"
+    default_code = "temporary_reduced_capacity"
+
+
 class UpstreamError(ShelfsightError):
     """The source that a URL names is unreachable, or its response is invalid. No error sentence quotes the response."""
 
@@ -285,7 +293,7 @@ class Environment(ShelfsightError):
 
 
 class StoreAway(Environment):
-    """MongoDB or the blob store does not respond, or Redis, which counts the requests of a client, does not respond."""
+    """MongoDB or the blob store does not respond."""
 
     default_code = "database_unavailable"
 

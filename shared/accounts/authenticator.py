@@ -1,4 +1,4 @@
-"""Finds the principal of a request from its credentials: an access token or an API key.
+"""Finds the principal of a request from its credentials: an access token, an API key, or the token in the session cookie.
 
 What MongoDB knows of a session or a key is kept for a few seconds, so that most requests need no read. A change of rights
 therefore takes effect in every process within five seconds.
@@ -15,9 +15,9 @@ from cachetools import LRUCache
 from shared.accounts import api_keys, key_format, principals, sessions
 from shared.accounts.clock import utc_now
 from shared.accounts.permissions import Principal
-from shared.accounts.tokens import TokenSigner
+from shared.accounts.tokens import SessionClaims, TokenSigner
 from shared.errors import Unauthorized
-from shared.storage.mongo import Db
+from shared.storage.mongo import Db, deadline
 
 MAX_AGE_S: Final = 4.0
 """Seconds for which a session or a key is not read again. It counts from the beginning of the read."""
@@ -35,10 +35,13 @@ class _Entry(NamedTuple):
 
 
 class Authenticator:
-    """Finds principals. Thread-safe."""
+    """Finds principals. Thread-safe.
 
-    def __init__(self, db: Db, signer: TokenSigner) -> None:
-        self._db, self._signer = db, signer
+    :param read_deadline_s: maximum seconds for what must be read for one request, also while MongoDB is frozen.
+    """
+
+    def __init__(self, db: Db, signer: TokenSigner, read_deadline_s: float = 5.0) -> None:
+        self._db, self._signer, self._read_deadline_s = db, signer, read_deadline_s
         self._entries: LRUCache[str, _Entry] = LRUCache(_MAX_ENTRIES)
         self._refused: LRUCache[str, _Entry] = LRUCache(_MAX_REFUSED)
         self._lock = threading.Lock()
@@ -51,8 +54,17 @@ class Authenticator:
         """
         if credentials.startswith(key_format.PREFIX):
             return self._find_by_key(credentials)
-        claims = self._signer.read_access(credentials)
+        return self._find_by_session(self._signer.read_access(credentials))
 
+    def authenticate_cookie(self, token: str) -> Principal:
+        """Return the principal that the token in a session cookie belongs to.
+
+        :raises Unauthorized: when the token is invalid, or the session or the user no longer exists.
+        :raises StoreAway: when MongoDB does not respond.
+        """
+        return self._find_by_session(self._signer.read_cookie(token))
+
+    def _find_by_session(self, claims: SessionClaims) -> Principal:
         def read() -> tuple[str, Principal | None]:
             return "", self._read_session(claims.session_id, claims.user_id)
 
@@ -88,7 +100,8 @@ class Authenticator:
         with self._lock:
             entry = self._entries.get(name) or self._refused.get(name)
         if entry is None or began >= entry.valid_until:
-            entry = _Entry(*read(), began + MAX_AGE_S)
+            with deadline(self._read_deadline_s):
+                entry = _Entry(*read(), began + MAX_AGE_S)
             with self._lock:
                 self._entries.pop(name, None)
                 self._refused.pop(name, None)

@@ -18,6 +18,18 @@ Scope = Literal[
 Role = Literal["viewer", "tagger", "uploader", "admin"]
 
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+SCOPE_MEANINGS: Final[Mapping[Scope, str]] = {
+    "images:read": "See batches and images with their results, download files, and inspect single images.",
+    "images:upload": "Upload batches of images.",
+    "images:write": "Change and delete batches and images.",
+    "originals:read": "Download originals in stores whose policy is to blur images.",
+    "tags:write": "Create, change and delete tags and annotations.",
+    "exports:read": "Create and download exports.",
+    "webhooks:write": "Create, change and delete webhooks.",
+    "metrics:read": "Read the metrics.",
+    "admin": "Manage users, invitations, the API keys of others and the service, and read the audit log.",
+}
+"""What each scope permits."""
 _VIEWER: Final[frozenset[Scope]] = frozenset({"images:read", "exports:read"})
 _TAGGER: Final[frozenset[Scope]] = _VIEWER | {"tags:write"}
 _UPLOADER: Final[frozenset[Scope]] = _TAGGER | {"images:upload", "images:write", "webhooks:write"}
@@ -88,3 +100,5 @@ OPERATOR: Final = "operator"
 """The actor of what a program on the server does, such as ``scripts/admin``. Whoever can run it has all rights."""
 OPEN: Final = Principal("open", "open", "admin", Rights(ROLES["admin"], None))
 """The principal of requests without credentials while access is open."""
+SIGNED: Final = Principal("signature", "signature", None, Rights(frozenset({"images:read"}), None))
+"""The principal of requests with a signed URL. Its rights count for the one image alone that the signature covers."""

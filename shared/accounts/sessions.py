@@ -1,7 +1,8 @@
 """Sessions: what a person has from signing in until signing out, and the tokens that belong to it.
 
-A session is a family of refresh tokens, each of which can be used once. The use of a token makes the next one. If a used
-token comes back, it was copied, and nobody knows who has the copy, so the session ends.
+The session of a program is a family of refresh tokens, each of which can be used once. The use of a token makes the next one.
+If a used token comes back, it was copied, and nobody knows who has the copy, so the session ends. The session of a browser
+has a single token, which is in a cookie.
 """
 
 from dataclasses import dataclass, replace
@@ -34,6 +35,14 @@ class Tokens:
     expires_in: int
 
 
+@dataclass(frozen=True, slots=True)
+class CookieToken:
+    """The token of a browser's session, and the number of seconds until it expires."""
+
+    token: str
+    expires_in: int
+
+
 class TokenReused(Unauthorized):
     """A refresh token was used twice, so its session has been ended. ``user_id`` is the user of the session."""
 
@@ -43,7 +52,7 @@ class TokenReused(Unauthorized):
 
 
 def start(db: Db, signer: TokenSigner, user: User) -> Tokens:
-    """Start a session of a user, and return its first tokens.
+    """Start a session of a program, and return its first tokens.
 
     If the password has been changed, or the user has been disabled, since ``user`` was read, the tokens are refused.
 
@@ -53,20 +62,21 @@ def start(db: Db, signer: TokenSigner, user: User) -> Tokens:
     session_id, now = new_id(), utc_now()
     expires_at = now + LIFETIME
     tokens = _issue(signer, user.id, session_id, 0, expires_at)
-    document = {
-        "_id": session_id,
-        "user": user.id,
-        "generation": 0,
-        "credentials_version": user.credentials_version,
-        "created_at": now,
-        "expires_at": expires_at,
-    }
-    with translate_errors():
-        db.sessions.insert_one(document)
-        too_many = db.sessions.find({"user": user.id}, {"_id": 1}).sort("created_at", -1).skip(_MAX_SESSIONS).limit(_MAX_SESSIONS)
-        if old := [row["_id"] for row in too_many]:
-            db.sessions.delete_many({"_id": {"$in": old}})
+    _store(db, user, session_id, now, expires_at)
     return tokens
+
+
+def start_in_browser(db: Db, signer: TokenSigner, user: User) -> CookieToken:
+    """Start a session of a browser, and return the token for its cookie. Otherwise, this is like ``start``.
+
+    :raises Environment: when there is no key to sign tokens (``signing_keys_missing``).
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    session_id, now = new_id(), utc_now()
+    expires_at = now + LIFETIME
+    token = signer.issue_cookie(user.id, session_id, expires_at.replace(tzinfo=UTC).timestamp())
+    _store(db, user, session_id, now, expires_at)
+    return CookieToken(token, int(LIFETIME.total_seconds()))
 
 
 def refresh(db: Db, signer: TokenSigner, refresh_token: str) -> tuple[str, Tokens]:
@@ -138,6 +148,22 @@ def change_password(db: Db, user: User, password_hash: str) -> User:
     if not is_stored:
         raise _ended()
     return replace(user, password_hash=password_hash, credentials_version=user.credentials_version + 1)
+
+
+def _store(db: Db, user: User, session_id: str, now: datetime, expires_at: datetime) -> None:
+    document = {
+        "_id": session_id,
+        "user": user.id,
+        "generation": 0,
+        "credentials_version": user.credentials_version,
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+    with translate_errors():
+        db.sessions.insert_one(document)
+        too_many = db.sessions.find({"user": user.id}, {"_id": 1}).sort("created_at", -1).skip(_MAX_SESSIONS).limit(_MAX_SESSIONS)
+        if old := [row["_id"] for row in too_many]:
+            db.sessions.delete_many({"_id": {"$in": old}})
 
 
 def _is_of(session: Document, user: User | None) -> bool:

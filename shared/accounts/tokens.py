@@ -1,15 +1,17 @@
-"""Access tokens and refresh tokens: JSON Web Tokens (RFC 7519) with an HMAC (HS256), for this service alone.
+"""Access tokens, refresh tokens and cookie tokens: JSON Web Tokens (RFC 7519) with an HMAC (HS256), for this service alone.
 
 A token says who the user is and which session the token belongs to. It contains no rights, which are read from the database.
+A program sends access tokens, which it renews with refresh tokens. A browser sends a cookie token.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
 
+from shared.accounts.signing_keys import SigningKeys
 from shared.errors import Environment, Unauthorized
 
 ACCESS_LIFETIME_S: Final = 15 * 60
@@ -33,11 +35,12 @@ class _Kind:
 
 _ACCESS: Final = _Kind("shelfsight:access", "access+jwt", "The access token is invalid or has expired; get another one with POST /refresh, or sign in.")
 _REFRESH: Final = _Kind("shelfsight:refresh", "refresh+jwt", "The refresh token is invalid or has expired; sign in again.")
+_COOKIE: Final = _Kind("shelfsight:cookie", "cookie+jwt", "The session cookie is invalid or has expired; sign in again.")
 
 
 @dataclass(frozen=True, slots=True)
-class AccessClaims:
-    """What a valid access token says."""
+class SessionClaims:
+    """What a valid access token or cookie token says."""
 
     user_id: str
     session_id: str
@@ -55,14 +58,13 @@ class RefreshClaims:
 class TokenSigner:
     """Issues and reads tokens. Thread-safe.
 
-    :param signing_keys: the keys by their ids. The first one signs new tokens. A token that was signed with any of them is
-        valid, so a key can be replaced: put the new one first, and remove the old one when its tokens have expired.
+    :param keys: a token that was signed with any of these keys is valid.
     :param clock: returns the time in Unix seconds.
     :raises ValueError: when a key is shorter than 32 bytes (RFC 7518), or is a public key or a JWK.
     """
 
-    def __init__(self, signing_keys: Mapping[str, bytes], clock: Callable[[], float] = time.time) -> None:
-        self._keys, self._clock = dict(signing_keys), clock
+    def __init__(self, keys: SigningKeys, clock: Callable[[], float] = time.time) -> None:
+        self._keys, self._clock = keys, clock
         # PyJWT reads the system clock and would apply one tolerance to all times, so ``_is_current`` checks them.
         self._jwt = jwt.PyJWT(
             {
@@ -74,7 +76,7 @@ class TokenSigner:
                 "enforce_minimum_key_length": True,
             }
         )
-        for key_id, key in self._keys.items():
+        for key_id, key in keys.current().secrets.items():
             try:
                 self._jwt.encode({}, key, _ALGORITHM)
             except jwt.InvalidKeyError:
@@ -96,13 +98,28 @@ class TokenSigner:
         claims = {"sub": user_id, "sid": session_id, "gen": generation}
         return self._issue(_REFRESH, claims, int(self._clock()), int(expires_at))
 
-    def read_access(self, token: str) -> AccessClaims:
+    def issue_cookie(self, user_id: str, session_id: str, expires_at: float) -> str:
+        """Return a new cookie token that expires at ``expires_at`` (Unix seconds; a fraction is cut off).
+
+        :raises Environment: when there are no signing keys (``signing_keys_missing``).
+        """
+        return self._issue(_COOKIE, {"sub": user_id, "sid": session_id}, int(self._clock()), int(expires_at))
+
+    def read_access(self, token: str) -> SessionClaims:
         """Return what an access token says.
 
         :raises Unauthorized: when the token is not a valid access token.
         """
         claims = self._read(_ACCESS, token)
-        return AccessClaims(claims["sub"], claims["sid"])
+        return SessionClaims(claims["sub"], claims["sid"])
+
+    def read_cookie(self, token: str) -> SessionClaims:
+        """Return what a cookie token says.
+
+        :raises Unauthorized: when the token is not a valid cookie token.
+        """
+        claims = self._read(_COOKIE, token)
+        return SessionClaims(claims["sub"], claims["sid"])
 
     def read_refresh(self, token: str) -> RefreshClaims:
         """Return what a refresh token says.
@@ -116,11 +133,11 @@ class TokenSigner:
         return RefreshClaims(claims["sub"], claims["sid"], generation)
 
     def _issue(self, kind: _Kind, claims: dict[str, Any], now: int, expires_at: int) -> str:
-        if not self._keys:
+        keys = self._keys.current()
+        if keys.signing_id is None:
             raise Environment(_NO_KEYS, code="signing_keys_missing")
-        key_id, key = next(iter(self._keys.items()))
         payload = {"iss": _ISSUER, "aud": kind.audience, **claims, "iat": now, "nbf": now, "exp": expires_at}
-        return self._jwt.encode(payload, key, _ALGORITHM, headers={"typ": kind.header_type, "kid": key_id})
+        return self._jwt.encode(payload, keys.secrets[keys.signing_id], _ALGORITHM, headers={"typ": kind.header_type, "kid": keys.signing_id})
 
     def _read(self, kind: _Kind, token: str) -> dict[str, Any]:
         """Return the claims of a valid token. ``sub`` and ``sid`` are texts, and ``exp`` is an integer.
@@ -132,7 +149,7 @@ class TokenSigner:
         try:
             header = jwt.get_unverified_header(token)
             key_id = header.get("kid")
-            key = None if key_id is None else self._keys.get(key_id)
+            key = None if key_id is None else self._keys.current().secrets.get(key_id)
             # No other member is allowed, such as one that names an algorithm, a key, or an extension (RFC 8725, 3.1 and 3.10).
             if key is None or header != {"alg": _ALGORITHM, "typ": kind.header_type, "kid": key_id}:
                 raise Unauthorized(kind.refusal)

@@ -143,6 +143,12 @@ def list_page(db: Db, by: Rights, after: str | None, limit: int) -> list[User]:
         return [_read(row) for row in db.users.find(query).sort("_id", -1).limit(limit).max_time_ms(int(_DEADLINE_S * 1000))]
 
 
+def has_administrator(db: Db) -> bool:
+    """Return whether there is an administrator who is not disabled."""
+    with translate_errors():
+        return db.users.find_one({"role": "admin", "disabled": False}, {"_id": 1}, max_time_ms=int(_DEADLINE_S * 1000)) is not None
+
+
 def change(db: Db, username: str, wanted: Change, by: Rights) -> tuple[User, User]:
     """Change the role, the stores or the state of a user. If the user is disabled, all sessions of the user end.
 

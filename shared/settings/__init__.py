@@ -7,12 +7,13 @@ and ``web/server/gunicorn_conf.py``.
 There is one module for each group. It is named after the field of ``Settings`` that holds the group. Other packages
 import the names from this package.
 
-===========  ==========================================================================================
-``group``    is the base class of all groups, which determines where their values are read from
-``values``   parses and checks the values of several groups
-``groups``   puts all groups together (``Settings``), and checks the rules that concern several of them
-``reading``  reads the settings when a program starts, and explains which setting is wrong
-===========  ==========================================================================================
+===============  ==========================================================================================
+``group``        is the base class of all groups, which determines where their values are read from
+``values``       parses and checks the values of several groups
+``server_urls``  checks the URLs of servers
+``groups``       puts all groups together (``Settings``), and checks the rules that concern several of them
+``reading``      reads the settings when a program starts, and explains which setting is wrong
+===============  ==========================================================================================
 """
 
 from shared.settings.access import Access
@@ -23,6 +24,7 @@ from shared.settings.inspect import Inspect
 from shared.settings.limits import Limits
 from shared.settings.log import Logging
 from shared.settings.mongo import Mongo
+from shared.settings.rates import Rates
 from shared.settings.reading import explain, read
 from shared.settings.redis import Redis
 from shared.settings.sweep import Sweep
@@ -40,6 +42,7 @@ __all__ = [
     "Limits",
     "Logging",
     "Mongo",
+    "Rates",
     "Redis",
     "Settings",
     "Sweep",

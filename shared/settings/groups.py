@@ -12,7 +12,9 @@ from shared.settings.inspect import Inspect
 from shared.settings.limits import Limits
 from shared.settings.log import Logging
 from shared.settings.mongo import Mongo
+from shared.settings.rates import Rates
 from shared.settings.redis import Redis
+from shared.settings.server_urls import is_open_to_others
 from shared.settings.sweep import Sweep
 from shared.settings.values import require
 from shared.settings.vision import Vision
@@ -35,6 +37,7 @@ class Settings(BaseModel):
     inspect: Inspect = Field(default_factory=Inspect)
     log: Logging = Field(default_factory=Logging)
     access: Access = Field(default_factory=Access)
+    rates: Rates = Field(default_factory=Rates)
 
     @model_validator(mode="after")
     def _check_groups(self) -> "Settings":
@@ -49,11 +52,31 @@ class Settings(BaseModel):
             "spools of commits in progress",
         )
         require(
-            not (self.access.is_on and self.web.open_behind_loopback_proxy),
-            "ACCESS=on cannot be combined with OPEN_BEHIND_LOOPBACK_PROXY=1 yet, because a proxy that serves the files "
-            "itself does not check who may see them",
+            self.web.is_on_loopback or self.access.is_on or self.web.open_behind_loopback_proxy,
+            f"WEB_HOST={self.web.host} is not allowed while access is open, because everybody who reaches this address could "
+            "do everything. Set SHELFSIGHT_ENV=production or ACCESS=on, so that requests need credentials. Behind a proxy that is itself "
+            "published on loopback only, set OPEN_BEHIND_LOOPBACK_PROXY=1",
         )
+        for variable, url in (("MONGODB_URL", self.mongo.url), ("REDIS_URL", self.redis.url)):
+            require(
+                not (self.access.is_production and is_open_to_others(url)),
+                f"{variable} names a server on another machine and contains no password, which SHELFSIGHT_ENV=production refuses, because "
+                "everybody in that network could read and change the data. Give the server a user with a password, and write them into the URL",
+            )
         return self
+
+    @property
+    def proxy_fault(self) -> str | None:
+        """Why what clients send over HTTPS would be treated as plain HTTP; None if it is not.
+
+        Only the web front has all settings of its proxy, so only there this is an error or a warning.
+        """
+        if not self.web.public_url.startswith("https://") or self.web.trusted_proxies:
+            return None
+        return (
+            "PUBLIC_URL is an https address, but WEB_TRUSTED_PROXIES is empty, so cookies would not be limited to HTTPS, browsers would not be told to use it (HSTS), "
+            "and all clients would share the limits of one address. Set WEB_TRUSTED_PROXIES to the addresses of the proxy with TLS, such as '[\"127.0.0.1\"]' on the same machine"
+        )
 
     @cached_property
     def default_augmentations(self) -> tuple[str, ...]:

@@ -28,16 +28,16 @@ class Inspect(SettingsGroup):
         description="Maximum total bytes of all kept images; the least recently used images are deleted first.",
     )
     per_minute: int = Field(
-        60, gt=0, description="Maximum new inspections per minute and client address; more are answered with 429."
+        60, gt=0, description="Maximum new inspections per minute of an account, or of a client address while access is open; more are answered with 429."
     )
     dreams_per_minute: int = Field(
         6,
         gt=0,
-        description="Maximum new inspections with a dream per minute and client address. A dream takes "
-        "seconds of CPU time.",
+        description="Maximum new inspections with a dream per minute of an account, or of a client address while access is open. "
+        "A dream takes seconds of CPU time.",
     )
     max_pending: int = Field(
-        16, gt=0, description="Maximum unfinished inspections per client address; more are answered with 429."
+        16, gt=0, description="Maximum unfinished inspections of an account, or of a client address while access is open; more are answered with 429."
     )
     max_waiting: int = Field(1000, gt=0, description="Maximum inspections in the queue; more are answered with 429.")
     at_once: int = Field(32, gt=0, description="Maximum number of concurrent inspections in one inspector.")

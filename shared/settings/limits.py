@@ -26,3 +26,9 @@ class Limits(SettingsGroup):
         description="Maximum decompressed bytes of all uploads in progress in one web process. "
         "More are answered with 429.",
     )
+    max_queue_age_s: int = Field(
+        86_400,
+        ge=0,
+        description="Seconds for which the oldest images may have waited until a worker takes up images of their store. After that, uploads are answered with 429. 0: never. "
+        "The default is a day, so that workers that are stopped for a while refuse nothing.",
+    )

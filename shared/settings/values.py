@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, TypeVar
 
 MIB: Final = 1024 * 1024
@@ -22,6 +22,14 @@ def parse_json_list(variable: str, value: object, parse_item: Callable[[str], It
         return tuple(parse_item(str(item)) for item in items)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{variable} must be a JSON list like {example}: {error}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or an address names this machine, and can be reached from no other one."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def require(rule_holds: bool, sentence: str) -> None:  # noqa: FBT001 -- reads like an assertion

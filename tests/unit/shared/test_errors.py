@@ -41,7 +41,7 @@ def test_every_code_that_reaches_a_client_is_in_the_table_with_its_status_and_do
     raised = find_in_source(r"\bcode=\"([a-z_]+)\"", "web", "shared", "worker") | find_in_source(r"\"code\": \"([a-z_]+)\"", "web", "shared", "worker")
     defaults = find_in_source(r"\bdefault_code = \"([a-z_]+)\"", "web", "shared", "worker") - {"conflict", "forbidden"}
     of_images = vision.CODES.keys() - {"unsupported_format", "empty"}  # an inspection reports these as not_an_image
-    nginx = (ROOT / "deploy/nginx/shelfsight.conf").read_text()
+    nginx = (ROOT / "deploy/nginx/problem_members.conf").read_text()
     by_nginx = dict(re.findall(r"^ +(\w+) ([a-z_]+);$", nginx.partition("map $status $problem_code {")[2].partition("}")[0], re.MULTILINE))
     assert min(map(len, (raised, defaults, of_images, by_nginx))) >= 5
     assert raised | defaults | of_images | set(by_nginx.values()) <= CODES.keys()

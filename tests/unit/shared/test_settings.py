@@ -1,5 +1,6 @@
 """Settings come from the environment and from secret files, and are read once, when ``Settings()`` is called."""
 
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ PREFIXES = (
     "FETCH_",
     "INSPECT_",
     "LOG_",
+    "RATE_",
 )
 
 
@@ -290,6 +292,25 @@ def test_every_program_ends_with_a_sentence_when_the_folder_of_secrets_is_missin
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "[Errno 2] No such file or directory: '{path}'"),
+        ('{"1": "short"}', 'SIGNING_KEYS: the secret of the key "1" is too short or too regular; use at least 32 random characters.'),
+    ],
+    ids=["missing", "short"],
+)
+def test_unusable_signing_keys_end_the_web_front_with_a_sentence(tmp_path: Path, content: str | None, reason: str) -> None:
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_text(content)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "SHELFSIGHT_ENV": "production", "SIGNING_KEYS_FILE": str(path)}
+    command = [sys.executable, "-m", "gunicorn", "-c", "web/server/gunicorn_conf.py", "web.app:create_app()"]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 1
+    assert process.stderr == f"error: invalid setting SIGNING_KEYS_FILE: {reason.format(path=path)}\n"
+
+
 def test_a_folder_of_secrets_that_is_a_file_ends_the_start_with_a_sentence(secrets: Path) -> None:
     secrets.rmdir()
     secrets.touch()
@@ -325,3 +346,21 @@ def test_an_invalid_setting_is_reported_without_its_value(monkeypatch: pytest.Mo
     message = error_at_the_start()
     assert message.startswith("error: invalid setting LIMITS_MAX_IMAGES: ")
     assert "secret" not in message
+
+
+def test_origins_are_written_as_browsers_send_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().web.cors_origins == ()
+    origins = ("https://labels.example.org", "http://localhost:8080", "https://[2001:db8::1]:8443", "http://10.0.0.5")
+    monkeypatch.setenv("CORS_ORIGINS", json.dumps(origins))
+    assert Settings().web.cors_origins == origins
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["https://a.example", "[1]", '["*"]', '["null"]', '["a.example"]', '["https://a.example/"]', '["https://A.example"]', '["https://a.example:443"]',
+     '["http://a.example:80"]', '["https://*.example"]', '["https://user@a.example"]', '["ftp://a.example"]', '["https://a.example", "https://b.example/x"]'],
+)  # fmt: skip
+def test_what_is_no_origin_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("CORS_ORIGINS", value)
+    with pytest.raises(ValidationError, match="CORS_ORIGINS must be a JSON list"):
+        Settings()

@@ -7,15 +7,18 @@ from typing import Any
 import pymongo.monitoring
 import pytest
 
+from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.accounts import api_keys, key_format
 from shared.accounts.authenticator import Authenticator
 from shared.accounts.key_usage import KeyUsage
 from shared.accounts.permissions import ROLES
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
-from shared.errors import Unauthorized
-from shared.storage.mongo import Db
+from shared.errors import StoreAway, Unauthorized
+from shared.storage.mongo import Db, connect
 from tests.support.accounts import SIGNER, make_key, make_token, make_user
+from tests.support.mongo_proxy import OutageProxy
 
 
 class _CountingListener(pymongo.monitoring.CommandListener):
@@ -61,7 +64,7 @@ def test_what_cannot_be_valid_is_refused_without_a_read(counted: tuple[Db, list[
     counted_db, commands = counted
     authenticator = Authenticator(counted_db, SIGNER)
     key = make_key(db)
-    forged = TokenSigner({"test": b"y" * 40}).issue_access("0" * 32, "1" * 32)[0]
+    forged = TokenSigner(FixedSigningKeys({"test": b"y" * 40})).issue_access("0" * 32, "1" * 32)[0]
     for text in ("rubbish", "sfs_", key[:-1], key.swapcase(), forged, f"{forged}x", "a.b.c", ""):
         with pytest.raises(Unauthorized):
             authenticator.authenticate(text)
@@ -109,3 +112,21 @@ def test_the_use_of_a_key_is_stored_at_most_once_a_minute(db: Db) -> None:
     later = last_used_at(db)
     assert later is not None
     assert later >= first
+
+
+@pytest.mark.timeout(20)
+def test_a_frozen_database_is_given_up_within_the_time_limit(db: Db, mongo: settings.Mongo, mongod: Mongod) -> None:
+    """The time limit of the test is below that of a connection, which is 30 s."""
+    proxy = OutageProxy(mongod.port)
+    through_proxy = connect(mongo.model_copy(update={"url": mongod.direct_url(proxy.port), "socket_timeout_s": 30.0}), app="test")
+    authenticator = Authenticator(through_proxy, SIGNER, read_deadline_s=0.3)
+    user = make_user(db)
+    key, token = make_key(db, user=user), make_token(db, user)
+    assert authenticator.authenticate(make_key(db, user=user)).user_id == user.id  # it has a connection now
+    proxy.freeze()
+    for credentials in (key, token):
+        with pytest.raises(StoreAway):
+            authenticator.authenticate(credentials)
+    proxy.restore()
+    through_proxy.client.close()
+    proxy.close()

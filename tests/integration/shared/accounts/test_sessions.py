@@ -5,13 +5,14 @@ import pytest
 from shared.accounts import sessions, users
 from shared.accounts.authenticator import Authenticator
 from shared.accounts.permissions import OPEN
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
 from shared.accounts.users import Change
 from shared.errors import Unauthorized
 from shared.storage.mongo import Db
 from tests.support.accounts import SIGNING_KEYS, make_user
 
-SIGNER = TokenSigner({name: key.encode() for name, key in SIGNING_KEYS.items()})
+SIGNER = TokenSigner(FixedSigningKeys({name: key.encode() for name, key in SIGNING_KEYS.items()}))
 
 
 def assert_refused(db: Db, tokens: sessions.Tokens) -> None:

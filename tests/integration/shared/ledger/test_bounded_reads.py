@@ -21,6 +21,7 @@ from shared.ledger import (
     results,
     store_rotation,
     sums,
+    waits,
 )
 from shared.ledger.filters import Filters
 from shared.ledger.results import Result
@@ -48,6 +49,15 @@ def test_the_backlog_is_measured_from_indexes_alone(db: Db) -> None:
     commands, keys, documents = reads(db, lambda: audit.backlog(db))
     assert (commands, documents) == (3, 0)
     assert keys <= 5 + 1 + 4
+
+
+def test_the_wait_of_the_oldest_image_is_read_from_two_documents(db: Db) -> None:
+    for number in range(6):
+        commit_new_batch(db, 30, store=f"store {number}")
+    store_rotation.touch(db, [f"store {number}" for number in range(6)])
+    commands, keys, documents = reads(db, lambda: waits.find_wait(db))
+    assert (commands, documents) == (1, 2)
+    assert keys <= 3
 
 
 def test_images_are_counted_from_indexes_alone(db: Db) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.accounts.tokens import AccessClaims, RefreshClaims, TokenSigner
+from shared.accounts.signing_keys import FixedSigningKeys
+from shared.accounts.tokens import RefreshClaims, SessionClaims, TokenSigner
 from shared.errors import Environment, Unauthorized
 
 NOW = 1_800_000_000
@@ -23,6 +24,8 @@ CLAIMS = {
 }  # fmt: skip
 REFRESH_HEADER = HEADER | {"typ": "refresh+jwt"}
 REFRESH_CLAIMS = CLAIMS | {"aud": "shelfsight:refresh", "gen": 7}
+COOKIE_HEADER = HEADER | {"typ": "cookie+jwt"}
+COOKIE_CLAIMS = CLAIMS | {"aud": "shelfsight:cookie"}
 PUBLIC_KEY = b"""-----BEGIN PUBLIC KEY-----
 MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEEVs/o5+uQbTjL3chynL4wXgUg2R9
 q9UU8I5mEovUf86QZ7kOBIjJwqnzD1omageEHWwHdBO6B+dFabmdT9POxg==
@@ -38,7 +41,7 @@ MISSING = _Missing.VALUE
 
 
 def signer(now: float = NOW, keys: dict[str, bytes] = KEYS) -> TokenSigner:
-    return TokenSigner(keys, lambda: now)
+    return TokenSigner(FixedSigningKeys(keys), lambda: now)
 
 
 def encode(part: bytes) -> str:
@@ -56,39 +59,51 @@ def without(members: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def assert_refused(token: str, now: float = NOW, keys: dict[str, bytes] = KEYS) -> None:
-    for read in (signer(now, keys).read_access, signer(now, keys).read_refresh):
+    for read in (signer(now, keys).read_access, signer(now, keys).read_refresh, signer(now, keys).read_cookie):
         with pytest.raises(Unauthorized) as refusal:
             read(token)
         assert refusal.value.code == "unauthorized"
         assert refusal.value.detail in {
             "The access token is invalid or has expired; get another one with POST /refresh, or sign in.",
             "The refresh token is invalid or has expired; sign in again.",
+            "The session cookie is invalid or has expired; sign in again.",
         }
         assert refusal.value.__cause__ is None
 
 
 def test_the_tokens_made_by_hand_in_these_tests_are_valid() -> None:
-    assert signer().read_access(make_token()) == AccessClaims("user", "session")
+    assert signer().read_access(make_token()) == SessionClaims("user", "session")
     assert signer().read_refresh(make_token(REFRESH_HEADER, REFRESH_CLAIMS)) == RefreshClaims("user", "session", 7)
+    assert signer().read_cookie(make_token(COOKIE_HEADER, COOKIE_CLAIMS)) == SessionClaims("user", "session")
 
 
 def test_an_issued_token_is_read_as_what_it_was_issued_for() -> None:
     token, lifetime_s = signer(NOW + 0.7).issue_access("user", "session")
     assert lifetime_s == 15 * 60
-    assert signer().read_access(token) == AccessClaims("user", "session")
+    assert signer().read_access(token) == SessionClaims("user", "session")
     token = signer().issue_refresh("user", "session", 3, NOW + 86_400.5)
     assert signer(NOW + 86_399).read_refresh(token) == RefreshClaims("user", "session", 3)
     assert_refused(token, NOW + 86_400)
+    token = signer().issue_cookie("user", "session", NOW + 86_400.5)
+    assert signer(NOW + 86_399).read_cookie(token) == SessionClaims("user", "session")
+    assert_refused(token, NOW + 86_400)
 
 
-def test_a_token_of_one_kind_is_not_accepted_as_the_other_kind() -> None:
-    access, refresh = signer().issue_access("user", "session")[0], signer().issue_refresh("user", "session", 0, NOW + 900)
-    with pytest.raises(Unauthorized):
-        signer().read_refresh(access)
-    with pytest.raises(Unauthorized):
-        signer().read_access(refresh)
-    assert_refused(make_token(HEADER, REFRESH_CLAIMS))
-    assert_refused(make_token(REFRESH_HEADER, CLAIMS | {"gen": 7}))
+def test_a_token_of_one_kind_is_not_accepted_as_another_kind() -> None:
+    tokens = {
+        signer().read_access: signer().issue_access("user", "session")[0],
+        signer().read_refresh: signer().issue_refresh("user", "session", 0, NOW + 900),
+        signer().read_cookie: signer().issue_cookie("user", "session", NOW + 900),
+    }
+    for read, own in tokens.items():
+        for token in set(tokens.values()) - {own}:
+            with pytest.raises(Unauthorized):
+                read(token)
+    kinds = ((HEADER, CLAIMS), (REFRESH_HEADER, REFRESH_CLAIMS), (COOKIE_HEADER, COOKIE_CLAIMS))
+    for header, own_claims in kinds:
+        for _, claims in kinds:
+            if claims is not own_claims:
+                assert_refused(make_token(header, claims | {"gen": 7}))
 
 
 @pytest.mark.parametrize("now", [NOW - 60, NOW, NOW + 899, NOW + 899.9])
@@ -237,8 +252,9 @@ JSON_VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(
 @given(st.sampled_from([*HEADER, "crit", "jwk", "b64"]), st.sampled_from([*CLAIMS, "gen", "jti"]), JSON_VALUES)
 def test_random_members_cause_no_other_error_than_unauthorized(member: str, claim: str, value: Any) -> None:
     assert_refused(make_token(HEADER | {member: value}))
-    for token in (make_token(claims=CLAIMS | {claim: value}), make_token(REFRESH_HEADER, REFRESH_CLAIMS | {claim: value})):
-        for read in (signer().read_access, signer().read_refresh):
+    changed = {claim: value}
+    for token in (make_token(claims=CLAIMS | changed), make_token(REFRESH_HEADER, REFRESH_CLAIMS | changed), make_token(COOKIE_HEADER, COOKIE_CLAIMS | changed)):
+        for read in (signer().read_access, signer().read_refresh, signer().read_cookie):
             with contextlib.suppress(Unauthorized):
                 read(token)
 
@@ -254,7 +270,9 @@ def test_keys_can_be_replaced_without_ending_sessions() -> None:
 
 def test_without_keys_no_token_is_issued_or_accepted() -> None:
     nobody = signer(keys={})
-    for issue in (lambda: nobody.issue_access("user", "session"), lambda: nobody.issue_refresh("user", "session", 0, NOW + 9)):
+    for issue in (
+        lambda: nobody.issue_access("user", "session"), lambda: nobody.issue_refresh("user", "session", 0, NOW + 9), lambda: nobody.issue_cookie("user", "session", NOW + 9),
+    ):  # fmt: skip
         with pytest.raises(Environment) as error:
             issue()
         assert error.value.code == "signing_keys_missing"

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from shared.ledger import commits
-from shared.settings import Logging, Settings
 from shared.storage.schema import Batch, Image, hidden_fields
+from tests.support.applications import open_app
 from tests.support.ledger import new_batch
-from web.app import create_app
 from web.batches import serializers
+from web.file_urls import FileUrls
 from web.openapi.document import document
 
 
@@ -39,7 +39,8 @@ def test_a_response_contains_the_public_fields_and_those_that_openapi_names() ->
     for kind, stored in ((Batch, batch), (Image, image)):
         for name in hidden_fields(kind):
             stored.pop(name, None)  # as the projection of a query does
-    shown = json.loads(b"".join(serializers.encode_batch(batch, [image], "http://localhost")))
-    schemas = document(create_app(Settings(log=Logging(level="CRITICAL"))), is_open=True)["components"]["schemas"]
+    shown = json.loads(b"".join(serializers.encode_batch(batch, [image], FileUrls("http://localhost"))))
+    with open_app() as app:
+        schemas = document(app, is_open=True)["components"]["schemas"]
     assert set(shown["images"][0]) == set(schemas["Image"]["required"])
     assert set(shown) == set(schemas["Batch"]["required"])

@@ -14,17 +14,25 @@ from web.http import (
     access_rules,
     authentication,
     body_stream,
+    cors,
     origin,
+    private_responses,
     problems,
     query,
+    rate_limit_headers,
     request_id,
+    request_rates,
     security_headers,
+    session_cookie,
+    upload_checks,
 )
+from web.http.authentication import CredentialChecks
 from web.http.trusted_proxies import TrustedProxies
 from web.inspections import views as inspections
 from web.openapi import views as openapi
 from web.operations import limits
 from web.operations import views as operations
+from web.pages import account_views as account_pages
 from web.pages import error_pages
 from web.pages import views as pages
 from web.services import Services
@@ -45,15 +53,27 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Flask calls the before_request functions in this order, and the after_request functions in the reverse order.
     request_id.install(app)
     problems.install(app)
+    upload_checks.install_answers(app)
     security_events.install(app)
+    rate_limit_headers.install(app)
     origin.install(app, settings.web, checks_host=not settings.access.is_on)
-    authentication.install(app, services.authenticate, security_events.record_key_use, is_on=settings.access.is_on)
+    cors.install(app, settings.web.cors_origins)
+    session_cookie.install(app)
+    # Find out who makes the request, count it, check whether they may make it, and end it if it only asks this. Requests that
+    # are refused with 401 or 403 count, too.
+    checks = CredentialChecks(services.authenticator.authenticate, services.authenticator.authenticate_cookie, services.url_signer)
+    authentication.install(app, checks, security_events.record_key_use, is_on=settings.access.is_on)
+    if settings.access.is_on:
+        request_rates.install(app, services.rate_limiter, settings.rates)
+    authentication.install_enforcement(app, services.csrf_tokens)
+    upload_checks.install(app)
     query.install(app)
     body_stream.install(app)
     access_log.install(app)
+    private_responses.install(app, is_on=settings.access.is_on)
     security_headers.install(app)
-    error_pages.install(app, pages.blueprint, inspections.blueprint)
-    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages, sign_in, users, api_keys, audit):
+    error_pages.install(app, pages.blueprint, account_pages.blueprint, inspections.blueprint)
+    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages, account_pages, sign_in, users, api_keys, audit):
         app.register_blueprint(module.blueprint)
     access_rules.install(app, public_endpoints=[f"{pages.blueprint.name}.static"])
     return app

@@ -8,6 +8,7 @@ from flask import Flask, Response, g, request
 
 from shared.accounts.audit_events import Detail, Event, EventType
 from shared.accounts.permissions import Principal
+from web.http import rate_limit_headers
 from web.services import current_services
 
 _REFUSED: Final = frozenset({401, 403, 421})
@@ -68,8 +69,12 @@ def _with_principal(event: Event, principal: Principal) -> Event:
     return replace(event, actor=principal.actor, account=principal.account, username=principal.username, key_id=key_id)
 
 
+def _is_refusal(response: Response) -> bool:
+    return response.status_code in _REFUSED or rate_limit_headers.is_refused()
+
+
 def _count_refusal(response: Response) -> Response:
-    if response.status_code >= 400 and response.status_code in _REFUSED and not g.get("has_security_event"):
+    if response.status_code >= 400 and _is_refusal(response) and not g.get("has_security_event"):
         route = request.url_rule.rule if request.url_rule is not None else None  # the path can contain a secret
         details = {"code": g.get("problem_code"), "status": response.status_code, "method": request.method, "route": route}
         record("request.refused", details=details | g.get("refusal_details", {}))

@@ -10,27 +10,30 @@ from typing import Final, TypeVar
 
 from flask import current_app
 
+from shared.accounts import inherited_signing_keys
 from shared.accounts.audit_log import AuditLog
 from shared.accounts.authenticator import Authenticator
+from shared.accounts.csrf_tokens import CsrfTokens
 from shared.accounts.key_usage import KeyUsage
 from shared.accounts.passwords import PasswordHasher
-from shared.accounts.permissions import Principal
+from shared.accounts.signed_urls import UrlSigner
 from shared.accounts.tokens import TokenSigner
 from shared.bootstrap import open_stores
 from shared.errors import DiskFull
 from shared.inspections import jobs
 from shared.inspections.notifications import Subscriber
 from shared.inspections.requesters import Requesters
-from shared.ledger import audit, store_rotation
+from shared.ledger import audit, store_rotation, waits
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
 from shared.settings import Settings
 from web.cached_value import CachedValue, RefreshedValue
 from web.http.body_limits import BodyBudget
-from web.http.rate_limits import RateLimits
+from web.http.rate_limits import RateLimiter
 from web.http.response_cache import ResponseCache
 from web.http.sign_in_throttle import SignInThrottle
 from web.http.slow_clients import SLOW_CLIENTS
+from web.queue_age import QueueAge
 
 _BACKLOG_MIN_PAUSE_S: Final = 2.0
 _PENDING_MAX_AGE_S: Final = 0.5
@@ -79,14 +82,18 @@ class Services:
         self.settings, self.db, self.blobs = settings, stores.db, stores.blobs
         self.identity, self.wakeups = stores.identity, stores.wakeups
         self.audit_log = AuditLog(self.db, write_deadline_s=settings.mongo.commit_deadline_s)
-        self.token_signer = TokenSigner(settings.access.parse_signing_keys())
-        self.authenticator = Authenticator(self.db, self.token_signer)
+        signing_keys = inherited_signing_keys.get(settings.access)
+        self.token_signer = TokenSigner(signing_keys)
+        self.csrf_tokens = CsrfTokens(signing_keys)
+        self.url_signer = UrlSigner(signing_keys, settings.access.signed_url_lifetime_s) if settings.access.is_on else None
+        """Signs the URLs of files. None while access is open, because they need no signature then."""
+        self.authenticator = Authenticator(self.db, self.token_signer, settings.mongo.commit_deadline_s)
         self.password_hasher = PasswordHasher(_MAX_PARALLEL_HASHES, _MAX_HASH_WAIT_S, max_waiting=max(1, settings.web.threads // 4))
         self.key_usage = KeyUsage(self.db)
-        self.sign_in_throttle = SignInThrottle(settings.redis)
+        self.rate_limiter = RateLimiter(settings.redis)
+        self.sign_in_throttle = SignInThrottle(self.rate_limiter)
         self.requesters = Requesters(self.db)
         self.notifications = Subscriber(settings.redis)
-        self.rate_limits = RateLimits(settings)
         self.response_cache = ResponseCache()
         self.body_budget = BodyBudget(settings.limits.max_bytes_in_flight, SLOW_CLIENTS.end_slowest_body)
         self.wait_slots = threading.BoundedSemaphore(max(1, settings.web.threads // 4))
@@ -94,11 +101,8 @@ class Services:
         self._executor = ThreadPoolExecutor(_CALLS_PER_REQUEST * settings.web.threads, thread_name_prefix="services")
         self.wakeup_thread = WakeupThread(self._publish_wakeup)
         self.backlog = BacklogMeter(lambda: audit.backlog(self.db))
+        self.queue_age = QueueAge(settings.limits.max_queue_age_s, lambda: waits.find_wait(self.db))
         self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
-
-    def authenticate(self, credentials: str) -> Principal:
-        """Return the principal that an access token or an API key belongs to; see ``Authenticator``."""
-        return self.authenticator.authenticate(credentials)
 
     def _publish_wakeup(self, stores: set[str]) -> None:
         try:
@@ -109,9 +113,11 @@ class Services:
     def close(self) -> None:
         """Stop the threads and close the connections."""
         self.backlog.close()
+        self.queue_age.close()
         self._executor.shutdown()
-        self.rate_limits.close()
-        self.sign_in_throttle.close()
+        self.wakeup_thread.close()
+        self.notifications.close()
+        self.rate_limiter.close()
         self.audit_log.close()
         self._stores.close()
 

@@ -71,6 +71,10 @@ class Browser:
         self._call("Page.navigate", url=url)
         self.wait_for_load()
 
+    def clear_cookies(self) -> None:
+        """Delete the cookies of all hosts."""
+        self._call("Storage.clearCookies")
+
     def navigate_with(self, script: str) -> None:
         """Run JavaScript that opens another page, and wait until that page has loaded."""
         self.evaluate(f"{{{script}}} null")

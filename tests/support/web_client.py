@@ -49,14 +49,17 @@ def make_client(
     redis_url: str = "redis://127.0.0.1:1/0",
     *,
     threads: int = 16,
+    proxies: str = "[]",
     inspect: settings.Inspect | None = None,
     access: settings.Access | None = None,
+    rates: settings.Rates | None = None,
     **limits: Any,
 ) -> FlaskClient:
-    """Return a test client for a new application, whose hashes of passwords are cheap.
+    """Return a test client for a new application, whose hashes of passwords are cheap. It keeps no cookies.
 
     By default, Redis is unreachable, because accepting a batch must not depend on Redis.
 
+    :param proxies: the trusted proxies, as in ``WEB_TRUSTED_PROXIES``.
     :param limits: values for ``settings.Limits``, and ``min_free_bytes`` for ``settings.Blobs``.
     """
     app_settings = settings.Settings(
@@ -64,9 +67,10 @@ def make_client(
         redis=settings.Redis(url=redis_url),
         blobs=settings.Blobs(root=blobs, min_free_bytes=limits.pop("min_free_bytes", 0)),
         limits=settings.Limits(**limits),
-        web=settings.Web(threads=threads),
+        web=settings.Web.model_validate({"threads": threads, "trusted_proxies": proxies}),
         inspect=inspect or settings.Inspect(),
         access=access or settings.Access(),
+        rates=rates or settings.Rates(),
         log=settings.Logging(level="CRITICAL"),
     )
     app = create_app(app_settings)
@@ -75,7 +79,7 @@ def make_client(
     # The parameters that the service uses cost a tenth of a second for each hash.
     services.password_hasher = PasswordHasher(2, 30, CHEAPEST)
     open_services.append(services)
-    return app.test_client()
+    return app.test_client(use_cookies=False)  # with them, it would drop the header Cookie of a request
 
 
 def post_batch(web: FlaskClient, body: Any, **headers: str) -> TestResponse:

@@ -21,6 +21,8 @@ _USERNAME: Final = parameter("username", {"type": "string", "pattern": f"^{USERN
 _KEY_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-z]{16}$"}
 _PAGING: Final = paging_parameters({"type": "string", "pattern": f"^{BATCH_ID_PATTERN}$"})
 _EMPTY: Final = {"204": {"description": "Done"}}
+_COOKIE: Final = {"204": {"description": "The session cookie", "headers": {"Set-Cookie": {"schema": {"type": "string"}}}}}
+"""The response to a browser. The header is in each response with this status: ``POST /me/password`` sends none to programs."""
 
 
 def paths() -> dict[str, Any]:
@@ -28,12 +30,13 @@ def paths() -> dict[str, Any]:
     return {
         "/signup": {"post": _with_body("signUp", "Create a user", "SignUp", {"201": json_content("The user", "User")}, "signup_closed", "bad_link", "already_exists")},
         "/login": {"post": _sign_in()},
+        "/sessions": {"post": _with_body("startSession", "Sign in with a browser: get a session cookie", "Credentials", _COOKIE, "bad_credentials", "signing_keys_missing")},
         "/refresh": {"post": _with_body("refreshTokens", "Use a refresh token: get a new access token and the next refresh token", "RefreshToken", _tokens(), "signing_keys_missing")},
         "/logout": {"post": _with_body("signOut", "End one session or all sessions", "SignOut", _EMPTY, required=False)},
         "/me": {"get": _without_body("getMe", "Get who makes the request, and what they may do", [], {"200": json_content("The principal of the request", "Me")}, "invalid")},
         "/me/password": {
             "post": _with_body(
-                "changePassword", "Set a new password, and end all sessions", "PasswordChange", _tokens(), "wrong_password", "signing_keys_missing"
+                "changePassword", "Set a new password, end all sessions, and start a new one", "PasswordChange", _tokens() | _COOKIE, "wrong_password", "signing_keys_missing"
             )
         },
         "/reset_password": {"post": _with_body("resetPassword", "Set a new password with a one-time link, and end all sessions", "PasswordReset", _EMPTY, "bad_link")},

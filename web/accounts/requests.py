@@ -44,7 +44,7 @@ def read_credentials() -> Credentials:
 
 
 def check_new_password(pointer: str, password: str, *names: str | None) -> None:
-    """Refuse a password that is too short or too common.
+    """Refuse a password that is a name of its user. ``web.accounts.schemas`` checks everything else.
 
     :param names: names that the password must not be.
     :raises Invalid: when it is (``bad_password`` at ``pointer``).

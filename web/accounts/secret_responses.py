@@ -4,8 +4,8 @@ from typing import Any
 
 from flask import Response
 
-from shared.accounts.sessions import Tokens
-from web.http import responses
+from shared.accounts.sessions import CookieToken, Tokens
+from web.http import responses, session_cookie
 
 
 def secret_response(body: dict[str, Any], status: int = 200) -> Response:
@@ -25,3 +25,10 @@ def tokens(issued: Tokens) -> Response:
             "expires_in": issued.expires_in,
         }
     )
+
+
+def session_cookie_response(issued: CookieToken) -> Response:
+    """Return the response without a body that sets the session cookie of a browser."""
+    response = Response(status=204, headers={"Cache-Control": "no-store"})
+    session_cookie.put(response, issued.token, issued.expires_in)
+    return response

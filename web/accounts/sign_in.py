@@ -7,10 +7,10 @@ from shared.accounts.permissions import ROLES, Rights, Role
 from shared.accounts.sessions import TokenReused
 from shared.accounts.users import NewUser, User
 from shared.errors import Busy, Forbidden, Unauthorized
-from web import security_events
+from web import security_events, signed_in_user
 from web.accounts import requests, schemas, secret_responses, serializers
-from web.http import access_rules, query
-from web.http.authentication import current_principal
+from web.http import access_rules, query, session_cookie
+from web.http.authentication import cookie_principal, current_principal
 from web.http.responses import json_response
 from web.services import current_services
 
@@ -24,7 +24,7 @@ def sign_up() -> Response:
     services = current_services()
     query.read({})
     wanted = requests.read(schemas.SignUp)
-    mode = services.settings.access.signup
+    mode = services.settings.access.signup_mode
     if mode == "closed" or (mode == "invited" and wanted.invitation is None):
         raise Forbidden("Nobody can sign up here without an invitation; ask an administrator." if mode == "invited" else "Nobody can sign up here; ask an administrator for an account.", code="signup_closed")
     requests.check_new_password("/password", wanted.password, wanted.username, wanted.email)
@@ -45,29 +45,32 @@ def sign_up() -> Response:
 @blueprint.post("/login")
 @access_rules.public
 def sign_in() -> Response:
-    """Start a session. The answer to a wrong password and to an unknown user is the same, and takes the same time."""
+    """Start a session of a program, and return its tokens."""
     services = current_services()
     query.read({})
-    credentials = requests.read_credentials()
-    name, client = credentials.username or credentials.email or "", request.remote_addr or ""
-    # The user is read first, because an attempt during an outage of MongoDB must not count as a failure.
-    user = users.find(services.db, name)
-    name = name if user is None else user.username  # the user name and the email address share one counter
-    try:
-        services.sign_in_throttle.count_sign_in(name, client)
-    except Busy:
-        security_events.record("sign_in.throttled", username=None if user is None else user.username)
-        raise
-    if not _has_password(user, credentials.password) or user is None or user.disabled:
-        security_events.record("sign_in.failed", username=None if user is None else user.username)
-        raise Unauthorized("The user name, the email address or the password is wrong, or the user is disabled.", code="bad_credentials")
-    services.sign_in_throttle.forget_sign_in(name, client)
+    user = _check_credentials(requests.read_credentials())
     issued = sessions.start(services.db, services.token_signer, user)
     security_events.record("user.signed_in", actor=f"user:{user.id}", username=user.username)
     return secret_responses.tokens(issued)
 
 
+@blueprint.post("/sessions")
+@access_rules.public
+def sign_in_browser() -> Response:
+    """Start a session of a browser, whose token is in a cookie. The session whose cookie it replaces ends."""
+    services = current_services()
+    query.read({})
+    user = _check_credentials(requests.read(schemas.Credentials))
+    replaced = signed_in_user.find()
+    if replaced is not None:
+        sessions.end(services.db, replaced.session_id or "", replaced.user_id or "")
+    issued = sessions.start_in_browser(services.db, services.token_signer, user)
+    security_events.record("user.signed_in", actor=f"user:{user.id}", username=user.username)
+    return secret_responses.session_cookie_response(issued)
+
+
 @blueprint.post("/refresh")
+@access_rules.counts_as("failures")  # so that nobody uses up the quota of the valid tokens of others with the same address
 @access_rules.public
 def refresh() -> Response:
     """Use a refresh token: return a new access token and the next refresh token."""
@@ -85,7 +88,7 @@ def refresh() -> Response:
 @blueprint.post("/logout")
 @access_rules.session_required
 def sign_out() -> Response:
-    """End the session of the access token, that of a refresh token, or all sessions of the user."""
+    """End the session of the credentials, that of a refresh token, or all sessions of the user."""
     services = current_services()
     query.read({})
     principal = current_principal()
@@ -99,7 +102,10 @@ def sign_out() -> Response:
             session_id = services.token_signer.read_refresh(wanted.refresh_token).session_id
         sessions.end(services.db, session_id, principal.user_id)
     security_events.record("user.signed_out", details={"everywhere": wanted.everywhere})
-    return Response(status=204)
+    response = Response(status=204)
+    if cookie_principal() is not None and wanted.refresh_token is None:
+        session_cookie.clear(response)
+    return response
 
 
 @blueprint.get("/me")
@@ -113,7 +119,7 @@ def me() -> Response:
 @blueprint.post("/me/password")
 @access_rules.session_required
 def change_password() -> Response:
-    """Set a new password. All sessions of the user end, and the answer has the tokens of a new one."""
+    """Set a new password. All sessions of the user end, and a new one starts, which replaces that of the credentials."""
     services = current_services()
     query.read({})
     principal = current_principal()
@@ -123,13 +129,15 @@ def change_password() -> Response:
         raise Unauthorized("This session has ended; sign in again.")
     requests.check_new_password("/new_password", wanted.new_password, user.username, user.email)
     client = request.remote_addr or ""
-    services.sign_in_throttle.count_sign_in(user.username, client)
+    services.sign_in_throttle.count_sign_in(user.username, user.username, client)
     if not _has_password(user, wanted.current_password):
         security_events.record("sign_in.failed", target=f"user:{user.id}")
         raise Forbidden("The present password is wrong.", code="wrong_password")
-    services.sign_in_throttle.forget_sign_in(user.username, client)
+    services.sign_in_throttle.forget_sign_in(user.username, user.username, client)
     changed = sessions.change_password(services.db, user, services.password_hasher.hash(wanted.new_password))
     security_events.record("user.password_changed", target=f"user:{user.id}")
+    if cookie_principal() is not None:
+        return secret_responses.session_cookie_response(sessions.start_in_browser(services.db, services.token_signer, changed))
     return secret_responses.tokens(sessions.start(services.db, services.token_signer, changed))
 
 
@@ -148,6 +156,31 @@ def reset_password() -> Response:
     changed = one_time_links.set_new_password(services.db, wanted.token, services.password_hasher.hash(wanted.new_password))
     security_events.record("user.password_reset", target=f"user:{changed.id}", actor=f"user:{changed.id}", username=changed.username)
     return Response(status=204)
+
+
+def _check_credentials(credentials: schemas.Credentials) -> User:
+    """Return the user with a name and a password.
+
+    The answer to a wrong password and to an unknown user is the same, and takes the same time.
+
+    :raises Unauthorized: when the name or the password is wrong, or the user is disabled (``bad_credentials``).
+    :raises Busy: when there were too many failures for this name from this client, for the user, or from this client.
+    """
+    services = current_services()
+    name, client = credentials.username or credentials.email or "", request.remote_addr or ""
+    # The user is read first, because an attempt during an outage of MongoDB must not count as a failure.
+    user = users.find(services.db, name)
+    account = name if user is None else user.username
+    try:
+        services.sign_in_throttle.count_sign_in(name, account, client)
+    except Busy:
+        security_events.record("sign_in.throttled", username=None if user is None else user.username)
+        raise
+    if not _has_password(user, credentials.password) or user is None or user.disabled:
+        security_events.record("sign_in.failed", username=None if user is None else user.username)
+        raise Unauthorized("The user name, the email address or the password is wrong, or the user is disabled.", code="bad_credentials")
+    services.sign_in_throttle.forget_sign_in(name, account, client)
+    return user
 
 
 def _has_password(user: User | None, password: str) -> bool:

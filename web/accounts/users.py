@@ -61,7 +61,7 @@ def invite() -> Response:
     services = current_services()
     query.read({})
     wanted = requests.read(schemas.NewInvitation)
-    if services.settings.access.signup == "closed":
+    if services.settings.access.signup_mode == "closed":
         raise Forbidden("Nobody can sign up here, because SIGNUP=closed; create users with scripts/admin.", code="signup_closed")
     rights = requests.rights_of_role(wanted.role, wanted.stores)
     users.require_cover(current_principal().rights, rights)

@@ -10,7 +10,17 @@ from pydantic import BaseModel
 from shared.storage import schema
 from web.http.openapi_models import response_model
 
-Image: Final[Any] = response_model(schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), after="status")
+
+class ImageUrls(BaseModel):
+    """The signed URLs of the thumbnail and of the picture with the detections drawn in."""
+
+    thumb: str
+    boxes: str
+
+
+Image: Final[Any] = response_model(
+    schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), ("urls", (ImageUrls | None, None)), after="status"
+)
 Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)), ("images_more", (bool | None, None)))
 
 

@@ -13,20 +13,25 @@ from typing import Any, Final
 import orjson
 
 from shared.storage.mongo import Document
+from shared.variants import BOXES, THUMB
+from web.file_urls import FileUrls
 from web.http.json_options import JSON_OPTIONS
 
-MAX_IMAGE_BYTES: Final = 10 * 1024 * 1024
+MAX_IMAGE_BYTES: Final = 14 * 1024 * 1024
 """Maximum size of all images in one list, in bytes of JSON. A list leaves out the images that exceed it."""
 
 
-def image(document: Document, base: str) -> Document:
-    """Convert a stored image to its public form, in place, and return it.
-
-    :param base: the beginning of the ``url`` field, without a slash at the end.
-    """
+def image(document: Document, urls: FileUrls) -> Document:
+    """Convert a stored image to its public form, in place, and return it."""
     document["id"] = image_id = document.pop("_id")
-    document["file_path"] = path = f"/uploads/{image_id}.jpg"
-    document["url"] = base + path
+    resource = f"/uploads/{image_id}"
+    document["file_path"] = path = f"{resource}.jpg"
+    query = urls.query(resource)
+    document["url"] = f"{urls.base}{path}{query}"
+    if urls.are_signed:
+        document["urls"] = {name: f"{urls.base}{resource}/{name}.jpg{query}" for name in (THUMB, BOXES)}
+        for augmentation in document.get("augmentations", ()):
+            augmentation["url"] = f"{urls.base}{augmentation['file_path']}{query}"
     return document
 
 
@@ -47,15 +52,12 @@ def encode_page(members: dict[str, Any], batches: Iterable[bytes]) -> Iterator[b
     yield b"]}"
 
 
-def encode_batch(document: Document, images: Iterable[Document], base: str) -> Iterator[bytes]:
-    """Yield the JSON text of a batch with all its images in parts.
-
-    :param base: the beginning of the ``url`` field of the images, without a slash at the end.
-    """
+def encode_batch(document: Document, images: Iterable[Document], urls: FileUrls) -> Iterator[bytes]:
+    """Yield the JSON text of a batch with all its images in parts."""
     yield _open_batch(document)
     separator = b""
     for stored in images:
-        yield separator + _encode(image(stored, base))
+        yield separator + _encode(image(stored, urls))
         separator = b","
     yield b"]}"
 
@@ -86,19 +88,18 @@ def encode_batches(documents: Iterable[Document], images: Iterable[tuple[str, by
 def encode_images(
     images: Iterable[tuple[str, Document | None]],
     read_rest: Callable[[str], Iterable[tuple[str, None]]],
-    base: str,
+    urls: FileUrls,
 ) -> Iterator[tuple[str, bytes | None]]:
     """Encode the images of several batches until they have ``MAX_IMAGE_BYTES``, and leave out all further images.
 
     :param images: pairs of batch id and image document, as ``shared.ledger.batch_images.read_first`` returns them.
     :param read_rest: function that is called with the id of the first batch whose images exceed the limit. It returns a
         pair of batch id and None for each batch after this one that has images.
-    :param base: the beginning of the ``url`` field of the images, without a slash at the end.
     :returns: the same pairs with texts instead of documents.
     """
     left = MAX_IMAGE_BYTES
     for batch_id, stored in images:
-        text = None if stored is None else _encode(image(stored, base))
+        text = None if stored is None else _encode(image(stored, urls))
         left -= len(text or b"")
         if left < 0:
             yield batch_id, None

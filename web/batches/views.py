@@ -14,7 +14,7 @@ from shared.ids import is_batch_id
 from shared.ledger import batch_images, deletion, queries
 from shared.storage.blob_keys import batch_prefix, spool_key
 from shared.storage.mongo import Document
-from web import security_events
+from web import file_urls, security_events
 from web.batches import filters, paging, serializers
 from web.http import access_rules, cursor_pages, query, responses, streams
 from web.http.authentication import current_principal, recheck
@@ -61,7 +61,7 @@ def get_batch(batch_id: str) -> Response:
     if "images_per_batch" in values:
         return streams.buffered_response(_encode_batches([found], stores, values["images_per_batch"]), _JSON)
     images = batch_images.read_all(db, batch_id, stores, _deadline_ms())
-    return streams.streamed_response(serializers.encode_batch(found, images, _base_url()), _JSON)
+    return streams.streamed_response(serializers.encode_batch(found, images, file_urls.absolute()), _JSON)
 
 
 @blueprint.delete("/image_batches/<batch_id>")
@@ -98,7 +98,7 @@ def _encode_batches(documents: list[Document], stores: AllowedStores, images_per
             yield other_id, None
 
     images = batch_images.read_first(db, totals, stores, images_per_batch, deadline_ms)
-    return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, _base_url()))
+    return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, file_urls.absolute()))
 
 
 def _deadline_ms() -> int:

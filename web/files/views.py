@@ -33,7 +33,7 @@ _PENDING_RETRY_S: Final = 2
 
 
 @blueprint.get("/uploads/<name>")
-@access_rules.requires("images:read")
+@access_rules.requires("images:read", or_signature=True)
 def original(name: str) -> Response:
     """Return the original or the rendition of an image, depending on the extension in ``name``.
 
@@ -59,7 +59,7 @@ def original(name: str) -> Response:
 
 
 @blueprint.get("/uploads/<image_id>/<variant>.jpg")
-@access_rules.requires("images:read")
+@access_rules.requires("images:read", or_signature=True)
 def variant(image_id: str, variant: str) -> Response:
     """Return a variant of an image: ``thumb``, ``boxes``, or the augmentation with the given name."""
     if not is_image_id(image_id) or variant not in {THUMB, BOXES, *AUGMENTATIONS}:

@@ -8,7 +8,7 @@ from shared import telemetry
 
 
 def install(app: Flask) -> None:
-    """Log the client, the status and the duration of every request."""
+    """Log the client, the status and the duration of every request, except an upload check that was passed: the upload follows."""
     app.before_request(_start_timer)
     app.after_request(_log_request)
 
@@ -18,6 +18,8 @@ def _start_timer() -> None:
 
 
 def _log_request(response: Response) -> Response:
+    if g.get("is_passed_check"):
+        return response
     # The start time is missing if an earlier before_request function refused the request.
     started_at = g.get("started_at", time.perf_counter())
     telemetry.access.info(

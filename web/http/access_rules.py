@@ -5,8 +5,8 @@ the rules, and ``web.openapi`` describes them. An application that has a route w
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeVar
 
 from flask import Flask
 from werkzeug.exceptions import MethodNotAllowed
@@ -15,6 +15,7 @@ from werkzeug.routing import MapAdapter, Rule
 from shared.accounts.permissions import Scope
 
 View = TypeVar("View", bound=Callable[..., Any])
+Rate = Literal["requests", "uploads", "failures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,19 @@ class AccessRule:
     """What a route requires: nothing (``is_public``), or a principal.
 
     The principal must have ``scope``, if it is set. An API key must have ``key_scope``, if it is set. With
-    ``needs_session``, the principal must be a person who has signed in.
+    ``needs_session``, the principal must be a person who has signed in. With ``accepts_signature``, the signature in the URL
+    can take the place of credentials.
+
+    ``counts_as`` says which requests count against the quotas of ``web.http.request_rates``: all of them, as ``requests`` or as
+    ``uploads``; only those with missing or invalid credentials (``failures``); or none (None).
     """
 
     is_public: bool = False
     scope: Scope | None = None
     key_scope: Scope | None = None
     needs_session: bool = False
+    accepts_signature: bool = False
+    counts_as: Rate | None = "requests"
 
 
 PUBLIC: Final = AccessRule(is_public=True)
@@ -46,11 +53,11 @@ def authenticated(view: View) -> View:
     return _declare(view, AUTHENTICATED)
 
 
-def requires(scope: Scope) -> Callable[[View], View]:
-    """Declare that a route needs credentials with ``scope``."""
+def requires(scope: Scope, *, or_signature: bool = False) -> Callable[[View], View]:
+    """Declare that a route needs credentials with ``scope`` or, with ``or_signature``, a signed URL."""
 
     def declare(view: View) -> View:
-        return _declare(view, AccessRule(scope=scope))
+        return _declare(view, AccessRule(scope=scope, accepts_signature=or_signature))
 
     return declare
 
@@ -69,14 +76,26 @@ def session_required(view: View) -> View:
     return _declare(view, AccessRule(needs_session=True))
 
 
+def counts_as(rate: Rate | None) -> Callable[[View], View]:
+    """Declare against which quotas the requests to a route count, if not as ``requests``.
+
+    This decorator is above the one that declares what the route requires.
+    """
+
+    def declare(view: View) -> View:
+        return _declare(view, replace(_rule_of_view(view), counts_as=rate))
+
+    return declare
+
+
 def install(app: Flask, *, public_endpoints: Iterable[str]) -> None:
     """Collect the rules of all routes. Call this function after all blueprints have been registered.
 
     :param public_endpoints: endpoints that Flask itself defines, such as those of static files, and that need no
-        credentials.
+        credentials. Their requests count against no quota.
     :raises ValueError: when a route has no rule.
     """
-    rules = dict.fromkeys(public_endpoints, PUBLIC)
+    rules = dict.fromkeys(public_endpoints, replace(PUBLIC, counts_as=None))
     for endpoint, view in app.view_functions.items():
         rule = getattr(view, "access_rule", None)
         if rule is not None:
@@ -93,6 +112,12 @@ def rule_of(app: Flask, endpoint: str) -> AccessRule:
     return rule
 
 
+def scopes_in_use(app: Flask) -> frozenset[Scope]:
+    """Return the scopes that routes require. The others have no effect in this version."""
+    rules: Iterable[AccessRule] = app.extensions[_RULES].values()
+    return frozenset(scope for rule in rules for scope in (rule.scope, rule.key_scope) if scope is not None)
+
+
 def match_endpoint(adapter: MapAdapter | None, routed: Rule | None, error: Exception | None) -> str | None:
     """Return the endpoint of a request, also if its path has a route, but not for its method. None: there is no route.
 
@@ -105,6 +130,13 @@ def match_endpoint(adapter: MapAdapter | None, routed: Rule | None, error: Excep
         endpoint, _ = adapter.match(method=next(iter(error.valid_methods)))
         return str(endpoint)
     return None
+
+
+def _rule_of_view(view: Callable[..., Any]) -> AccessRule:
+    rule = getattr(view, "access_rule", None)
+    if not isinstance(rule, AccessRule):
+        raise TypeError(f"{view.__name__} declares no access rule below its quota.")
+    return rule
 
 
 def _declare(view: View, rule: AccessRule) -> View:

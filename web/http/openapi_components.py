@@ -51,6 +51,18 @@ _CONDITIONS: Final = {
     "If-Unmodified-Since": "The response is 412 if the file has changed after this time.",
 }
 HTML: Final = {"text/html": {"schema": {"type": "string"}}}
+RATE_LIMIT_HEADERS: Final = {
+    "RateLimit-Policy": {
+        "description": "The quotas against which the request counted: `q` requests in `w` seconds (draft-ietf-httpapi-ratelimit-headers-11, a list of structured fields).",
+        "schema": {"type": "string", "examples": ['"key";q=6000;w=60']},
+    },
+    "RateLimit": {
+        "description": "What remains of these quotas: `r` requests. `t` is the number of seconds until the window ends or, with status 429, until a request is admitted.",
+        "schema": {"type": "string", "examples": ['"key";r=5999;t=60']},
+    },
+}
+"""The headers of responses to requests that count against a quota. They belong to the components of the document."""
+RATE_LIMIT: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_LIMIT_HEADERS}
 RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
 
 
@@ -72,7 +84,8 @@ def file_operation(operation_id: str, summary: str, parameters: list[dict[str, A
         "200": {"description": summary, "content": content},
         "206": {"description": "The requested range of the file", "content": content},
         "304": {"description": "Not modified"},
-    } | problem_responses("not_found", "precondition_failed", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
+    } | problem_responses("not_found", "range_not_satisfiable", "database_unavailable", "blobs_unavailable", *codes)
+    responses |= or_html(problem_responses("precondition_failed"))  # nginx answers an empty If-Match with a page of its own
     conditions = [parameter(name, {"type": "string", "description": text}, where="header") for name, text in _CONDITIONS.items()]
     return {"operationId": operation_id, "summary": summary, "parameters": [*parameters, *conditions], "responses": responses}
 
@@ -86,6 +99,14 @@ def simple_operation(operation_id: str, summary: str, *codes: str, media_type: s
     errors = problem_responses(*codes)
     responses = {"200": success} | (or_html(errors) if media_type == "text/html" else errors)
     return {"operationId": operation_id, "summary": summary, "responses": responses} | ({"parameters": parameters} if parameters else {})
+
+
+def with_rate_limit(responses: dict[str, Any]) -> dict[str, Any]:
+    """Return the responses of an operation that counts requests, each with the headers that show the quota."""
+    return {
+        status: response if status in _SERVER_STATUSES else response | {"headers": response.get("headers", {}) | RATE_LIMIT}
+        for status, response in responses.items()
+    }
 
 
 def problem_responses(*codes: str) -> dict[str, Any]:

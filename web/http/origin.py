@@ -1,20 +1,24 @@
 """Refuse requests for other hosts and from pages of other origins.
 
 While access is open, the service accepts requests only for the host names of this machine and for the host in
-``PUBLIC_URL``. It always refuses requests with unsafe methods that are sent by pages of other origins. The host or the
-origin is a detail of the event in the security log.
+``PUBLIC_URL``. It always refuses requests with unsafe methods that are sent by pages of other origins, except those in
+``CORS_ORIGINS`` with an ``Authorization`` header, which browsers do not add by themselves. This exception does not count for
+public routes, such as that to sign in, where the header proves nothing. The host or the origin is a detail of the event in the
+security log.
 """
 
 import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
-from flask import Flask, g, request
+from flask import Flask, current_app, g, request
 
 from shared import settings
 from shared.errors import Forbidden, Misdirected
+from web.http import access_rules
 
-_SAFE_METHODS: Final = {"GET", "HEAD", "OPTIONS"}
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""The methods of requests that change nothing."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -29,20 +33,22 @@ def install(app: Flask, web: settings.Web, *, checks_host: bool) -> None:
         if checks_host and not all(_is_own_host(host, public_host) for host in _request_hosts()):
             g.refusal_details = {"host": request.host}
             raise Misdirected("Unknown host name; use localhost, a loopback address, or the host in PUBLIC_URL.")
-        if request.method not in _SAFE_METHODS:
-            refuse_foreign_pages(web.public_url)
+        if request.method not in SAFE_METHODS:
+            refuse_foreign_pages(web)
 
     app.before_request(check_request)
 
 
-def refuse_foreign_pages(public_url: str) -> None:
+def refuse_foreign_pages(web: settings.Web) -> None:
     """Refuse a request that a browser sends from a page of another origin. A different port is a different origin, too.
 
     A link is no such request: with a safe method, the page of another origin can send the user to this service.
 
     :raises Forbidden: when the request comes from another origin (``foreign_origin``).
     """
-    if request.method in _SAFE_METHODS and _is_link():
+    if request.method in SAFE_METHODS and _is_link():
+        return
+    if request.headers.get("Origin") in web.cors_origins and "Authorization" in request.headers and not _is_public():
         return
     site = request.headers.get("Sec-Fetch-Site")
     # Browsers send Sec-Fetch-Site only over https, and to the machine on which they run. If the header is missing, the
@@ -53,7 +59,7 @@ def refuse_foreign_pages(public_url: str) -> None:
         own_origin = f"{request.scheme}://{request.host}"
         is_foreign = is_foreign or _host_and_port(origin) not in {
             _host_and_port(own_origin),
-            _host_and_port(public_url),
+            _host_and_port(web.public_url),
         } - {None}
     if is_foreign:
         g.refusal_details = {"origin": origin}
@@ -61,6 +67,12 @@ def refuse_foreign_pages(public_url: str) -> None:
             "Pages of other sites must not send this request; send it from a page of this service.",
             code="foreign_origin",
         )
+
+
+def _is_public() -> bool:
+    """Return whether the current request belongs to a route that needs no credentials."""
+    endpoint = request.endpoint
+    return endpoint is not None and access_rules.rule_of(current_app, endpoint).is_public
 
 
 def _is_link() -> bool:

@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 
 from shared import telemetry
 from shared.errors import ShelfsightError
+from web.http.challenges import challenge
 from web.http.error_codes import CODES
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -53,8 +54,8 @@ def problem(error: ShelfsightError) -> Response:
     response = _problem_response(error.status, error.title, error.code, error.detail, members)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
+    if (header := challenge(error)) is not None:
+        response.headers["WWW-Authenticate"] = header
     return response
 
 

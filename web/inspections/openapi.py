@@ -21,6 +21,7 @@ from web.http.openapi_components import (
     path_id,
     problem_responses,
     ref,
+    with_rate_limit,
 )
 from web.inspections.response_schemas import AugmentedImage, ImageDescription, PendingInspection
 from web.inspections.schemas import ImageByUrl
@@ -93,7 +94,9 @@ def _describe() -> dict[str, Any]:
                 "application/octet-stream": {"schema": BINARY},
             },
         },
-        "responses": inspection_responses("The description of the image", ref("ImageDescription"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES),
+        "responses": with_rate_limit(
+            inspection_responses("The description of the image", ref("ImageDescription"), html=False) | problem_responses(*BODY_CODES, *OPERATION_CODES)
+        ),
     }
 
 

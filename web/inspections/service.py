@@ -8,14 +8,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.errors import Busy, NotFound, StoreAway
-from shared.fetch.addresses import client_key
+from shared.errors import Busy, NotFound
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
-from shared.inspections.recipes import Describe
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
 from web.http.problems import StoredProblem
+from web.inspections import quotas
 from web.inspections.requests import InspectionRequest
 from web.services import Services
 
@@ -33,15 +32,16 @@ class InspectionResult:
     fields: dict[str, Any]
 
 
-def request_inspection(services: Services, requested: InspectionRequest, client: str) -> Job | InspectionResult:
+def request_inspection(services: Services, requested: InspectionRequest) -> Job | InspectionResult:
     """Return the stored result of an inspection if it is fresh. Otherwise, make sure that the inspection is queued.
 
-    :param client: the address of the client. A new inspection counts against the limits for this client.
+    A new inspection counts against the limits for the account or the client address of the current request. While Redis does
+    not respond, a stored result is returned regardless of its age, because the inspectors wait for Redis.
+
     :returns: the result, or the pending job.
     :raises StoredProblem: when the same inspection failed recently.
-    :raises Busy: when the limits for this client, or the limits for all clients together, are reached.
-    :raises StoreAway: when Redis does not respond and no result is stored, or when MongoDB or the blob store does not
-        respond.
+    :raises Busy: when the limits for the account or the address, or the limits for all together, are reached.
+    :raises StoreAway: when MongoDB or the blob store does not respond.
     :raises DiskFull: when there is too little disk space for an uploaded image.
     """
     job = jobs.find(services.db, recipes.job_id(requested.source, requested.recipe))
@@ -50,21 +50,16 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
     known = _outcome(services, job) if job is not None and job.fresh else None
     if known is not None:
         return known
-    try:
-        services.rate_limits.hit("inspection", client)
-        if isinstance(requested.recipe, Describe) and requested.recipe.dream is not None:
-            services.rate_limits.hit("dream", client)
-    except StoreAway:
+    if not quotas.count(services, requested.recipe):
         known = _outcome(services, job) if job is not None and job.error is None else None
-        if known is None:
-            raise
-        # While Redis is unavailable, no inspection is started, but stored results are returned regardless of their age.
-        return known
+        if known is not None:
+            return known
     inspect = services.settings.inspect
     if services.pending_inspections.get()["queued"] >= inspect.max_waiting:
         raise Busy("Too many inspections are waiting; retry later.", retry_after=_RETRY_AFTER_S)
-    if jobs.has_pending(services.db, client_key(client), inspect.max_pending):
-        raise Busy("Your client address has too many unfinished inspections; retry later.", retry_after=_RETRY_AFTER_S)
+    subject = quotas.subject(services)
+    if jobs.has_pending(services.db, subject, inspect.max_pending):
+        raise Busy("You have too many unfinished inspections; retry later.", retry_after=_RETRY_AFTER_S)
     if requested.data is not None:
         services.check_free_space(len(requested.data))
         services.blobs.write(incoming_key(recipes.job_id(requested.source, requested.recipe)), [requested.data])
@@ -74,7 +69,7 @@ def request_inspection(services: Services, requested: InspectionRequest, client:
         services.db,
         requested.source,
         requested.recipe,
-        client_key(client),
+        subject,
         keep_s=inspect.keep_s,
         anew=is_result_missing,
     )

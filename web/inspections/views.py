@@ -13,7 +13,8 @@ from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
-from web.http import access_rules, origin, query, responses
+from web import file_urls, signed_in_user
+from web.http import access_rules, origin, query, responses, signed_urls
 from web.http.authentication import recheck
 from web.http.file_response import file_response
 from web.http.request_body import open_request_body
@@ -29,6 +30,7 @@ _IMAGE_DELETED: Final = "This image is no longer stored; repeat the inspection r
 _CACHE_FOR_A_DAY: Final = "private, max-age=86400, immutable"  # the URL identifies the source image, the recipe and the model, so its content never changes
 
 View = Literal["page", "json"]
+_CacheKey = tuple[str, View, str, str]
 
 
 @blueprint.post("/img")
@@ -45,7 +47,7 @@ def describe() -> Response:
         cached = _cached_response(services, key)
         if cached is not None:
             return cached
-        wait_s, found = requested.wait_s, service.request_inspection(services, requested, request.remote_addr or "")
+        wait_s, found = requested.wait_s, service.request_inspection(services, requested)
         del requested  # frees the memory of an uploaded image before the wait
     requesters.permit(services, _job_id(found))
     return _respond(services, key, found, wait_s)
@@ -55,7 +57,7 @@ def augment() -> Response:
     """Return an image and its augmentations (``GET /?url=``) as a page, or as JSON if the client prefers JSON."""
     services = current_services()
     # An <img> element in a page of another origin must not cause this service to fetch a URL. A link may.
-    origin.refuse_foreign_pages(services.settings.web.public_url)
+    origin.refuse_foreign_pages(services.settings.web)
     key = _cache_key(
         request.full_path, _view()
     )  # the unparsed path and query, so that a cached response needs no parsing
@@ -63,36 +65,38 @@ def augment() -> Response:
     if cached is not None:
         return cached
     requested = requests.from_query(services.settings)
-    found = service.request_inspection(services, requested, request.remote_addr or "")
+    found = service.request_inspection(services, requested)
     requesters.permit(services, _job_id(found))
     return _respond(services, key, found, requested.wait_s)
 
 
 @blueprint.get("/inspections/<job_id>")
-@access_rules.requires("images:read")
+@access_rules.requires("images:read", or_signature=True)
 def inspection(job_id: str) -> Response:
     """Return the result of the inspection with this id, or status 202 if the inspection is not finished.
 
     The result has the same members as in the response to the request that started the inspection.
 
-    With ``wait=N``, return as soon as the inspection is finished, or after N seconds.
+    With ``wait=N``, return as soon as the inspection is finished, or after N seconds. A request without other credentials
+    than a signature does not wait, because the number of such requests is not limited.
     """
     services = current_services()
-    values = query.read({"wait": query.WAIT, "format": _format})
+    values = query.read({"wait": query.WAIT, "format": _format}, signed_urls.other_parameters())
     if not is_digest_id(job_id):
         raise NotFound("There is no such inspection.")
     requesters.check(services, job_id, jobs.UNKNOWN)
     key = _cache_key(job_id, values.get("format") or _view())
-    cached = services.response_cache.get(key)
+    is_signed = signed_urls.signed_until() is not None
+    cached = None if is_signed else services.response_cache.get(key)  # the URLs of a cached response can be valid for longer
     if cached is not None:
         _, result_id = cached.shown_ids
         requesters.permit(services, result_id)
         return cached.response()
-    return _respond(services, key, jobs.get(services.db, job_id), values.get("wait", 0))
+    return _respond(services, key, jobs.get(services.db, job_id), 0 if is_signed else values.get("wait", 0))
 
 
 @blueprint.get("/pictures/<result_id>/<name>.jpg")
-@access_rules.requires("images:read")
+@access_rules.requires("images:read", or_signature=True)
 def picture(result_id: str, name: str) -> Response:
     """Return an image that an inspection made."""
     if not is_digest_id(result_id) or name not in {ORIGINAL, DREAM, *AUGMENTATIONS}:
@@ -119,15 +123,17 @@ def _format(text: str) -> View:
     return "json"
 
 
-def _cache_key(inspection: str, view: View) -> tuple[str, View, str]:
-    """Return the key of a response in the cache.
+def _cache_key(inspection: str, view: View) -> _CacheKey:
+    """Return the key of a response in the cache. A page shows who has signed in, so each session has its own.
 
     :param inspection: the id of the job, or the path and query of the request if they identify the job.
     """
-    return inspection, view, responses.base_url(current_services().settings.web.public_url)
+    person = signed_in_user.find() if view == "page" else None
+    session_id = "" if person is None else person.session_id or ""
+    return inspection, view, responses.base_url(current_services().settings.web.public_url), session_id
 
 
-def _cached_response(services: Services, key: tuple[str, View, str]) -> Response | None:
+def _cached_response(services: Services, key: _CacheKey) -> Response | None:
     """Return the cached response to a request for an inspection, or None if there is none."""
     cached = services.response_cache.get(key)
     if cached is None:
@@ -140,8 +146,8 @@ def _job_id(found: Job | InspectionResult) -> str:
     return found.id if isinstance(found, Job) else found.job.id
 
 
-def _respond(services: Services, key: tuple[str, View, str], found: Job | InspectionResult, wait_s: float) -> Response:
-    _, view, base = key
+def _respond(services: Services, key: _CacheKey, found: Job | InspectionResult, wait_s: float) -> Response:
+    view = key[1]
     if isinstance(found, Job):
         found = service.wait_for_result(services, found, wait_s)
         recheck()
@@ -149,22 +155,25 @@ def _respond(services: Services, key: tuple[str, View, str], found: Job | Inspec
         return _pending_response(found, view)
     requesters.permit(services, found.id)
     if view == "page" and isinstance(found.job.recipe, Augment):
-        body, content_type = serializers.result_page(found), "text/html; charset=utf-8"
+        body, content_type = serializers.result_page(found, file_urls.relative()), "text/html; charset=utf-8"
     else:
-        body, content_type = serializers.result_json(found, base), "application/json"
-    cached = make_cached_response(body, content_type, found.job.fresh_for_s, (found.job.id, found.id))
-    services.response_cache.put(key, cached)
+        body, content_type = serializers.result_json(found, file_urls.absolute()), "application/json"
+    fresh_for_s = min(found.job.fresh_for_s, services.settings.access.signed_url_lifetime_s / 2)  # the response contains signed URLs
+    cached = make_cached_response(body, content_type, fresh_for_s, (found.job.id, found.id))
+    if signed_urls.signed_until() is None:
+        services.response_cache.put(key, cached)
     return cached.response()
 
 
 def _pending_response(job: Job, view: View) -> Response:
+    urls = file_urls.relative()
     response = (
         _waiting_page(job.source.url or "")
         if view == "page"
-        else responses.json_response(serializers.pending_inspection(job))
+        else responses.json_response(serializers.pending_inspection(job, urls))
     )
     response.status_code = 202
-    response.headers["Location"] = serializers.inspection_path(job)
+    response.headers["Location"] = serializers.inspection_path(job, urls)
     response.headers["Retry-After"] = str(_RETRY_AFTER_S)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Vary"] = "Accept"

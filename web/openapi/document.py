@@ -10,7 +10,7 @@ from web.accounts import openapi as accounts
 from web.audit import openapi as audit
 from web.batches import openapi as batches
 from web.files import openapi as files
-from web.http.openapi_components import REF
+from web.http.openapi_components import RATE_LIMIT_HEADERS, REF
 from web.http.problem_schema import Problem
 from web.inspections import openapi as inspections
 from web.openapi import openapi, security
@@ -22,6 +22,7 @@ _DESCRIPTION: Final = (
     "Every GET operation can also be requested with HEAD, which returns the same headers without the body. "
     "OPTIONS returns the methods of a path; any other method is refused with 405 method_not_allowed, and an unknown path with 404 not_found. "
     "Unless access is open, a request without valid credentials is refused with 401 unauthorized, also if its path or its method does not exist; only public operations need no credentials. "
+    "Browsers send the session cookie that POST /sessions sets in place of the Authorization header. An operation that changes something then needs a CSRF token in X-CSRF-Token, too, which is in the pages. "
     "Every response has X-Request-ID, which is that of the request if it consists of 1 to 128 letters, digits and characters of ._:-"
 )
 
@@ -41,5 +42,5 @@ def document(app: Flask, *, is_open: bool) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Shelfsight", "version": "0.1.0", "summary": "Accepts, stores, processes and shows batches of images from store cameras.", "description": _DESCRIPTION},
         "paths": security.describe_access(paths, app, is_open=is_open),
-        "components": {"schemas": schemas["$defs"], "securitySchemes": security.schemes()},
+        "components": {"schemas": schemas["$defs"], "headers": RATE_LIMIT_HEADERS, "securitySchemes": security.schemes()},
     }

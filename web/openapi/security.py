@@ -1,35 +1,31 @@
 """Describe who may use each operation, from the access rules of the routes (``web.http.access_rules``)."""
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from flask import Flask
 
-from shared.accounts.permissions import ROLES, SCOPES, Scope
-from web.http import access_rules
-from web.http.openapi_components import with_code
+from shared.accounts.permissions import ROLES, SCOPE_MEANINGS, SCOPES
+from web.http import access_rules, session_cookie
+from web.http.authentication import CSRF_HEADER
+from web.http.openapi_components import or_html, parameter, with_code, with_rate_limit
 
-MEANINGS: Final[Mapping[Scope, str]] = {
-    "images:read": "See batches and images with their results, download files, and inspect single images.",
-    "images:upload": "Upload batches of images.",
-    "images:write": "Change and delete batches and images.",
-    "originals:read": "Download originals in stores whose policy is to blur images.",
-    "tags:write": "Create, change and delete tags and annotations.",
-    "exports:read": "Create and download exports.",
-    "webhooks:write": "Create, change and delete webhooks.",
-    "metrics:read": "Read the metrics.",
-    "admin": "Manage users, invitations, the API keys of others and the service, and read the audit log.",
-}
-"""What each scope permits."""
 _API_KEY: Final = "api_key"
 _OAUTH2: Final = "oauth2"
+_SIGNED_URL: Final = "signed_url"
+_SESSION_COOKIE: Final = "session_cookie"
+_CSRF: Final = "csrf_token"
+_SIGNATURE: Final = [
+    parameter("signature", {"type": "string", "description": "Part of a URL from a response: permits the request without other credentials."}),
+    # no integer, because it is not read if the request has other credentials
+    parameter("expires", {"type": "string", "description": "Part of a URL from a response: the time in Unix seconds until which the signature is valid."}),
+]
 _PARAMETER: Final = re.compile(r"<[^<>]*>|\{[^{}]*\}")
 
 
 def schemes() -> dict[str, Any]:
     """Return the security schemes of the document."""
-    scopes = {scope: f"{MEANINGS[scope]} Roles: {', '.join(role for role in ROLES if scope in ROLES[role])}." for scope in SCOPES}
+    scopes = {scope: f"{SCOPE_MEANINGS[scope]} Roles: {', '.join(role for role in ROLES if scope in ROLES[role])}." for scope in SCOPES}
     return {
         _API_KEY: {
             "type": "http",
@@ -40,6 +36,24 @@ def schemes() -> dict[str, Any]:
             "type": "oauth2",
             "description": "The access token of a person, for a user name and a password. Its scopes are those of the user.",
             "flows": {"password": {"tokenUrl": "/login", "refreshUrl": "/refresh", "scopes": scopes}},
+        },
+        _SESSION_COOKIE: {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": session_cookie.PLAIN_NAME,
+            "description": f"The cookie that POST /sessions sets in the browser of a person. Under HTTPS, its name is {session_cookie.SECURE_NAME}.",
+        },
+        _CSRF: {
+            "type": "apiKey",
+            "in": "header",
+            "name": CSRF_HEADER,
+            "description": 'The token in `<meta name="csrf-token">` of a page of the same session. An operation that changes something needs it together with the cookie.',
+        },
+        _SIGNED_URL: {
+            "type": "apiKey",
+            "in": "query",
+            "name": "signature",
+            "description": "A URL from a response, with its `signature` and `expires` parameters. It is valid for all files of one image.",
         },
     }
 
@@ -58,7 +72,7 @@ def describe_access(paths: dict[str, Any], app: Flask, *, is_open: bool) -> dict
             endpoint = endpoints.get((template(path), method))
             if endpoint is None:
                 raise ValueError(f"The document describes {method} {path}, for which there is no route.")
-            described[path][method] = _with_rule(operation, access_rules.rule_of(app, endpoint), is_open=is_open)
+            described[path][method] = _with_rule(method, operation, access_rules.rule_of(app, endpoint), is_open=is_open)
     return described
 
 
@@ -82,16 +96,26 @@ def template(path: str) -> str:
     return _PARAMETER.sub("{}", path)
 
 
-def _with_rule(operation: dict[str, Any], rule: access_rules.AccessRule, *, is_open: bool) -> dict[str, Any]:
+def _with_rule(method: str, operation: dict[str, Any], rule: access_rules.AccessRule, *, is_open: bool) -> dict[str, Any]:
+    responses = operation["responses"]
+    if rule.counts_as is not None and not is_open:
+        responses = with_rate_limit(with_code(responses, "too_many_requests"))
     if rule.is_public:
-        return operation | {"security": []}
+        return operation | {"security": [], "responses": responses}
     of_person = [rule.scope] if rule.scope else []
     of_key = [rule.key_scope] if rule.key_scope else of_person
     requirements: list[dict[str, Any]] = [*([] if rule.needs_session else [{_API_KEY: of_key}]), {_OAUTH2: of_person}]
+    requirements.append({_SESSION_COOKIE: of_person} | ({} if method == "get" else {_CSRF: []}))
+    if rule.accepts_signature:
+        requirements.append({_SIGNED_URL: []})
+        operation = operation | {"parameters": [*operation.get("parameters", []), *_SIGNATURE]}
     anonymous: list[dict[str, Any]] = [{}] if is_open else []  # an empty requirement means that credentials are optional
-    responses = operation["responses"]
     if rule.scope or rule.key_scope:
         responses = with_code(responses, "missing_scope")
     if rule.needs_session:
         responses = with_code(responses, "session_required")
+    if method != "get":
+        responses = with_code(responses, "bad_csrf_token")
+    elif not is_open:
+        responses = responses | or_html({"401": responses["401"]})  # the page to sign in
     return operation | {"security": [*anonymous, *requirements], "responses": responses}

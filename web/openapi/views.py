@@ -1,16 +1,17 @@
 """Return the OpenAPI document as JSON, and as a page that loads nothing from other hosts."""
 
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Response, current_app, render_template
 
+from shared.accounts.permissions import SCOPE_MEANINGS
 from web.http import access_rules
 from web.http.error_codes import CODES
 from web.http.responses import json_response
 from web.openapi.document import document
-from web.openapi.security import MEANINGS
 from web.services import current_services
 
+_EXTENSION: Final = "shelfsight-openapi"
 blueprint = Blueprint("openapi", __name__)
 
 
@@ -25,11 +26,16 @@ def openapi_json() -> Response:
 @access_rules.public
 def docs() -> str:
     """Return the OpenAPI document as a page."""
-    return render_template("openapi.html", api=_document(), codes=CODES, meanings=MEANINGS, is_open=_is_open())
+    return render_template("openapi.html", api=_document(), codes=CODES, meanings=SCOPE_MEANINGS, is_open=_is_open())
 
 
 def _document() -> dict[str, Any]:
-    return document(current_app, is_open=_is_open())
+    """Return the document, which is built once for an application: that takes ten times as long as encoding it."""
+    extensions = current_app.extensions
+    if _EXTENSION not in extensions:
+        extensions[_EXTENSION] = document(current_app, is_open=_is_open())
+    built: dict[str, Any] = extensions[_EXTENSION]
+    return built
 
 
 def _is_open() -> bool:

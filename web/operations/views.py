@@ -19,6 +19,7 @@ blueprint = Blueprint("operations", __name__)
 
 
 @blueprint.get("/healthz")
+@access_rules.counts_as(None)
 @access_rules.public
 def healthz() -> Response:
     """Return 200, which shows that this process responds."""
@@ -34,6 +35,7 @@ def _prepare(state: BlueprintSetupState) -> None:
 
 
 @blueprint.get("/readyz")
+@access_rules.counts_as(None)
 @access_rules.public
 def readyz() -> Response:
     """Return whether everything that is needed to accept and process batches is available, and what is missing.

@@ -1,6 +1,6 @@
 """Return error responses as HTML pages.
 
-A page shows what is wrong, what the user can do, and the form for another image URL. One template shows the titles and
+Where credentials are missing, the page is the form to sign in, at the address that was requested. Any other page shows what is wrong, what the user can do, and the form for another image URL. One template shows the titles and
 the advice that this module contains.
 """
 
@@ -10,8 +10,10 @@ from typing import Any, Final
 import orjson
 from flask import Blueprint, Flask, Response, render_template, request
 
-from web.http import query, responses
+from web.http import query, responses, session_cookie
 from web.http.problems import MEDIA_TYPE
+from web.pages.account_views import render_sign_in
+from web.services import current_services
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,6 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "decoder_crash": ErrorPage("The image cannot be processed", _BROKEN),
     "bytes_missing": ErrorPage("The image is no longer stored", "Upload it again."),
     "too_many_requests": ErrorPage("Too many requests", "Try again in a moment. Recent results are still available."),
-    "redis_unavailable": ErrorPage("New images cannot be inspected at the moment", _RETRY),
     "database_unavailable": ErrorPage("Service unavailable", _RETRY),
     "database_misconfigured": ErrorPage("Service unavailable", _REPORT),
     "blobs_unavailable": ErrorPage("Service unavailable", _RETRY),
@@ -62,13 +63,18 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "foreign_origin": ErrorPage("Request from another website", "To inspect this image, press the “Inspect” button."),
     "misdirected_request": ErrorPage("Unknown host name", "Open this service at localhost or at its public URL."),
     "unauthorized": ErrorPage("Credentials required", "Send an access token or an API key in the Authorization header. /docs shows how to get one."),
+    "session_required": ErrorPage("Sign in first", "This page belongs to a person. An API key has no such page."),
     "missing_scope": ErrorPage("Not permitted", "Ask an administrator of this service for the scope that your credentials lack."),
 }
+_NO_ACCOUNTS: Final = ErrorPage("Nobody needs to sign in", "Access to this service is open: everybody who reaches it may do everything, without an account.")
+"""The page of ``session_required`` while access is open."""
 _OTHER_ERROR: Final = ErrorPage("The request failed", "Go back and try again.")
 
 
 def install(app: Flask, *blueprints: Blueprint) -> None:
-    """Convert problem documents to HTML pages if the client prefers HTML and the route belongs to one of ``blueprints``.
+    """Convert problem documents to HTML pages if the client prefers HTML and the route belongs to one of ``blueprints``, or there is no route.
+
+    If a person can sign in to get the response, this is the same for all routes.
 
     Call this function after the ``install`` functions that add headers to HTML responses. Flask calls ``after_request``
     functions in the reverse order of their registration, so the functions that add headers see the converted response.
@@ -76,17 +82,25 @@ def install(app: Flask, *blueprints: Blueprint) -> None:
     names = {blueprint.name for blueprint in blueprints}
 
     def convert(response: Response) -> Response:
-        if request.blueprint in names and response.mimetype == MEDIA_TYPE and request.method in {"GET", "HEAD"}:
+        if response.mimetype != MEDIA_TYPE or request.method not in {"GET", "HEAD"}:
+            return response
+        needs_sign_in = response.status_code == 401 and current_services().settings.access.is_on and "Authorization" not in request.headers
+        if needs_sign_in or request.url_rule is None or request.blueprint in names:
             if responses.prefers_html():
-                response.set_data(_render(orjson.loads(response.get_data())))
+                response.set_data(_render_sign_in() if needs_sign_in else _render(orjson.loads(response.get_data())))
                 response.mimetype = "text/html"
-            response.headers["Vary"] = "Accept"
+            response.vary.add("Accept")
         return response
 
     app.after_request(convert)
 
 
+def _render_sign_in() -> str:
+    return render_sign_in(None, "Your session has ended. Sign in again." if session_cookie.is_sent() else "Sign in to see this page.")
+
+
 def _render(problem: dict[str, Any]) -> str:
-    texts = ERROR_PAGES.get(problem["code"], _OTHER_ERROR)
+    is_without_accounts = problem["code"] == "session_required" and not current_services().settings.access.is_on
+    texts = _NO_ACCOUNTS if is_without_accounts else ERROR_PAGES.get(problem["code"], _OTHER_ERROR)
     url = request.args.get("url", "") if query.is_utf8() else ""
     return render_template("error.html", title=texts.title, advice=texts.advice, problem=problem, url=url)

@@ -1,6 +1,6 @@
 """The OpenAPI description of the HTML pages."""
 
-from typing import Any
+from typing import Any, Final
 
 from shared.augmentations import AUGMENTATIONS
 from shared.inspections.recipes import MAX_SEED
@@ -14,8 +14,12 @@ from web.http.openapi_components import (
     problem_responses,
     ref,
     simple_operation,
+    with_rate_limit,
 )
 from web.inspections.openapi import OPERATION_CODES, URL, inspection_responses
+
+NEXT_PATH: Final[dict[str, Any]] = {"type": "string", "pattern": r"^/([!-.0-\[\]-~][!-\[\]-~]*)?$", "maxLength": 2000, "default": "/", "description": "The page to open afterwards: a path of this service"}
+KEY_CURSOR: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-z]{16}$", "description": "Position in the list of API keys. Without it, the page shows the first ones."}
 
 
 def paths() -> dict[str, Any]:
@@ -23,6 +27,13 @@ def paths() -> dict[str, Any]:
     return {
         "/": {"get": _start_page()},
         "/signup": {"get": simple_operation("getSignUpPage", "Get the page on which people sign up", "invalid", media_type="text/html")},
+        "/login": {"get": simple_operation("getSignInPage", "Get the page on which people sign in", "invalid", media_type="text/html", parameters=[parameter("next", NEXT_PATH)])},
+        "/account": {
+            "get": simple_operation(
+                "getAccountPage", "Get the page on which people see what they may do, and manage their keys, their password and their sessions",
+                "invalid", "bad_cursor", "query_too_slow", "database_unavailable", media_type="text/html", parameters=[parameter("cursor", KEY_CURSOR)],
+            )
+        },
         "/reset_password": {"get": simple_operation("getResetPasswordPage", "Get the page on which people set a new password with a one-time link", "invalid", media_type="text/html")},
         "/batches/{batch_id}": {
             "get": simple_operation(
@@ -54,6 +65,8 @@ def _start_page() -> dict[str, Any]:
             parameter("seed", seed),
             parameter("wait", WAIT),
         ],
-        "responses": inspection_responses("A page, or JSON if Accept prefers JSON", ref("AugmentedImage"))
-        | or_html(problem_responses("foreign_origin", "bad_cursor", "query_too_slow", *OPERATION_CODES)),
+        "responses": with_rate_limit(
+            inspection_responses("A page, or JSON if Accept prefers JSON", ref("AugmentedImage"))
+            | or_html(problem_responses("foreign_origin", "bad_cursor", "query_too_slow", *OPERATION_CODES))
+        ),
     }

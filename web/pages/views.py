@@ -3,17 +3,17 @@
 With the ``url`` parameter, the path of the start page shows the inspection of one image.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, render_template, request, stream_template
 
-from shared.accounts.passwords import MIN_LENGTH
 from shared.allowed_stores import AllowedStores
 from shared.errors import NotFound
 from shared.ids import is_batch_id
 from shared.ledger import batch_images, queries
 from shared.ledger.filters import Filters
 from shared.storage.mongo import Document
+from web import file_urls, signed_in_user
 from web.batches import filters, paging, serializers
 from web.http import access_rules, query, responses, streams
 from web.http.authentication import current_principal
@@ -23,6 +23,14 @@ from web.services import current_services
 
 blueprint = Blueprint("pages", __name__, template_folder="templates", static_folder="static", static_url_path="/static")
 user_texts.install(blueprint)
+
+
+@blueprint.app_context_processor
+def _describe_user() -> dict[str, Any]:
+    """Return what the header of every page shows, and the token for the requests of its scripts."""
+    return {"signed_in_user": signed_in_user.find(), "csrf_token": signed_in_user.csrf_token(), "has_accounts": current_services().settings.access.is_on}
+
+
 _BATCHES_PER_PAGE: Final = 20
 _IMAGES_PER_BATCH: Final = 8
 _IMAGES_PER_PAGE: Final = 100
@@ -72,30 +80,15 @@ def batch(batch_id: str) -> Response:
     count = sum(found["counts"].values())
     skip = min((page - 1) * _IMAGES_PER_PAGE, count)
     stored = batch_images.read_range(services.db, batch_id, stores, skip, _IMAGES_PER_PAGE, _deadline_ms(), _SHOWN_IN_BATCH)
+    urls = file_urls.relative()
     parts = stream_template(
         "batches/batch.html",
         batch=found,
-        images=(serializers.image(document, "") for document in stored),
+        images=(serializers.image(document, urls) for document in stored),
         page=page,
         pages=-(-count // _IMAGES_PER_PAGE),
     )
     return streams.streamed_response((part.encode() for part in parts), "text/html")
-
-
-@blueprint.get("/signup")
-@access_rules.public
-def sign_up() -> str:
-    """Return the page on which a person signs up, also with an invitation."""
-    query.read({})
-    return render_template("accounts/sign_up.html", mode=current_services().settings.access.signup, min_password_length=MIN_LENGTH)
-
-
-@blueprint.get("/reset_password")
-@access_rules.public
-def reset_password() -> str:
-    """Return the page on which a person sets a new password with a one-time link."""
-    query.read({})
-    return render_template("accounts/reset_password.html", min_password_length=MIN_LENGTH)
 
 
 def _with_first_images(batches: list[Document], stores: AllowedStores) -> list[Document]:
@@ -103,11 +96,12 @@ def _with_first_images(batches: list[Document], stores: AllowedStores) -> list[D
     db = current_services().db
     totals = {document["_id"]: document["total"] for document in batches}
     shown = {document["_id"]: serializers.batch(document) | {"images": []} for document in batches}
+    urls = file_urls.relative()
     for batch_id, image in batch_images.read_first(db, totals, stores, _IMAGES_PER_BATCH, _deadline_ms(), _SHOWN_IN_LIST):
         if image is None:
             shown[batch_id]["images_more"] = True
         else:
-            shown[batch_id]["images"].append(serializers.image(image, ""))
+            shown[batch_id]["images"].append(serializers.image(image, urls))
     return list(shown.values())
 
 

@@ -83,6 +83,6 @@ def _upload() -> dict[str, Any]:
         "responses": {"202": json_content("The batch is accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}
         | problem_responses(
             *BODY_CODES, "foreign_store", "request_in_flight", "batch_deleted", "image_too_large", "not_supported", "bad_idempotency_key", "idempotency_mismatch",
-            "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
+            "temporary_reduced_capacity", "database_unavailable", "blobs_unavailable", "commit_unknown", "disk_full",
         ),
     }  # fmt: skip

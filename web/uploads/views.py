@@ -15,7 +15,16 @@ from flask import Blueprint, Response, g, request
 
 from shared import failpoints
 from shared.accounts.permissions import OPEN
-from shared.errors import CommitUnknown, DiskFull, FieldError, Invalid, ShelfsightError, StoreAway, UnsupportedMedia
+from shared.errors import (
+    CommitUnknown,
+    DiskFull,
+    FieldError,
+    Invalid,
+    ReducedCapacity,
+    ShelfsightError,
+    StoreAway,
+    UnsupportedMedia,
+)
 from shared.ids import image_id, new_batch_id
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
@@ -39,6 +48,7 @@ _DISCARD_TIMEOUT_S: Final = 10.0
 
 
 @blueprint.post("/upload_image_batch")
+@access_rules.counts_as("uploads")
 @access_rules.requires("images:upload")
 def upload_image_batch() -> Response:
     """Accept a batch, or return all errors in it."""
@@ -59,7 +69,7 @@ def _parse(services: Services, body: RequestBody, rules: UploadRules, digests: F
             "Unsupported content type; send application/json or multipart/form-data.", extra={"accepted": accepted}
         )
     body.check_length(limits.max_body_bytes)
-    _check_free_space(services, body.length or 0)
+    _check_capacity(services, body.length or 0)
     if body.is_form:
         refuse_foreign_form(body, rules)
     # The bytes of the body are not assigned to a variable, so that they are freed as soon as they are parsed.
@@ -81,16 +91,18 @@ def _refuse_unsupported_options() -> None:
         raise Invalid(errors[0].detail, code="not_supported", errors=errors)
 
 
-def _check_free_space(services: Services, upload_bytes: int) -> None:
-    """Refuse an upload if there is too little disk space for it.
+def _check_capacity(services: Services, upload_bytes: int) -> None:
+    """Refuse an upload if there is too little disk space for it, or if no worker takes up the oldest images.
 
-    An upload that repeats an accepted upload is not refused, because it needs no additional space.
+    An upload that repeats an accepted upload is not refused, because it needs no additional space and adds no images.
 
     :raises DiskFull: when there is too little free space (507).
+    :raises ReducedCapacity: when the oldest images have waited for too long (429).
     """
     try:
         services.check_free_space(upload_bytes)
-    except DiskFull:
+        services.queue_age.check()
+    except (DiskFull, ReducedCapacity):
         key = request.headers.get("Idempotency-Key")
         if key is None or not idempotency.is_accepted(services.db, _account_key(key)):
             raise

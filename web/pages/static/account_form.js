@@ -1,54 +1,39 @@
 // Send the form of a one-time link as JSON. The token of the link is in the fragment of the address, which browsers do not send.
+import { onSubmit } from "./forms.js";
+import { send } from "./requests.js";
+
 const form = /** @type {HTMLFormElement} */ (document.querySelector("form.account-form"));
-const problem = /** @type {HTMLElement} */ (form.querySelector("[role=alert]"));
-const button = /** @type {HTMLButtonElement} */ (form.querySelector("button"));
-const { link = "", done = "" } = form.dataset;
+const { link = "", done = "", missing } = form.dataset;
 const token = new URLSearchParams(location.hash.slice(1)).get(link);
 
-/** @param {string} text */
-function showProblem(text) {
-  problem.textContent = text;
-  problem.hidden = false;
+/**
+ * Replace the form by a heading and a sentence with a link.
+ * @param {string} title
+ * @param {string} sentence
+ * @param {boolean} isDone
+ */
+function showInstead(title, sentence, isDone) {
+  const heading = document.createElement("h1");
+  heading.textContent = title;
+  heading.tabIndex = -1;
+  const message = document.createElement("p");
+  message.setAttribute("role", isDone ? "status" : "alert");
+  const signIn = document.createElement("a");
+  signIn.href = "/login";
+  signIn.textContent = "Sign in";
+  message.append(`${sentence} `, signIn);
+  form.replaceChildren(heading, message);
+  if (isDone) heading.focus();
 }
 
-/** @param {Response} response */
-async function describe(response) {
-  try {
-    const { detail, errors = [] } = await response.json();
-    return errors.length ? errors.map((/** @type {{detail: string}} */ error) => error.detail).join(" ") : detail;
-  } catch {
-    return `The service answered with status ${response.status}.`;
-  }
-}
-
-async function send() {
-  problem.hidden = true;
-  button.disabled = true;
-  try {
-    const body = { ...Object.fromEntries(new FormData(form)), ...(token === null ? {} : { [link]: token }) };
-    const response = await fetch(form.action, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-    if (!response.ok) {
-      showProblem(await describe(response));
-      return;
-    }
-    history.replaceState(null, "", location.pathname); // the token has been used
-    const message = document.createElement("p");
-    message.className = "hint";
-    message.setAttribute("role", "status");
-    message.textContent = done;
-    form.replaceChildren(message);
-  } catch {
-    showProblem("The service cannot be reached. Try again in a moment.");
-  } finally {
-    button.disabled = false;
-  }
-}
-
-if (link === "token" && token === null) {
-  showProblem("This address has no token. Open the whole link that you received.");
-}
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  void send();
+onSubmit(form, async (values) => {
+  const fields = Object.fromEntries([...values].map(([name, value]) => [name, name.endsWith("password") ? value : String(value).trim()]));
+  await send("POST", form.action, { ...fields, ...(token === null ? {} : { [link]: token }) });
+  history.replaceState(null, "", location.pathname); // the token has been used
+  showInstead(done, form.dataset.then ?? "", true);
 });
+if (token === null && missing) {
+  showInstead(/** @type {HTMLElement} */ (form.querySelector("h1")).textContent ?? "", missing, false);
+}
+for (const part of /** @type {NodeListOf<HTMLElement>} */ (form.querySelectorAll("[data-with-link]"))) part.hidden = token === null;
 window.addEventListener("hashchange", () => location.reload()); // another link has been opened on this page

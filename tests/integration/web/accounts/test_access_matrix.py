@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal
 
 import pytest
@@ -15,10 +16,11 @@ from werkzeug.test import TestResponse
 
 from shared.accounts import sessions
 from shared.accounts.permissions import ROLES, SCOPES, Scope
+from shared.accounts.signing_keys import FixedSigningKeys, open_signing_keys
 from shared.accounts.tokens import TokenSigner
 from shared.storage.mongo import Db
 from tests.support import accounts
-from tests.support.accounts import SIGNER, bearer, make_key, make_token, make_user
+from tests.support.accounts import SIGNER, bearer, by_cookie, make_cookie, make_key, make_token, make_user
 from tests.support.web_client import image_payload, post_batch
 
 Operation = tuple[str, str]
@@ -43,9 +45,12 @@ TABLE: Final[dict[Operation, Needs]] = {
     ("GET", "/openapi.json"): "nothing",
     ("GET", "/docs"): "nothing",
     ("GET", "/signup"): "nothing",
+    ("GET", "/login"): "nothing",
+    ("GET", "/account"): "session",
     ("POST", "/signup"): "nothing",
     ("GET", "/reset_password"): "nothing",
     ("POST", "/login"): "nothing",
+    ("POST", "/sessions"): "nothing",
     ("POST", "/refresh"): "nothing",
     ("POST", "/reset_password"): "nothing",
     ("POST", "/logout"): "session",
@@ -77,11 +82,14 @@ OF_KEYS: Final = {"credentials": None, "session": "a session", "admin if a key":
 
 @pytest.fixture(name="send")
 def make_sender(closed_web: FlaskClient) -> Callable[..., TestResponse]:
-    """Return a function that sends a request of an operation, with unknown ids and an empty body."""
+    """Return a function that sends a request of an operation, with unknown ids and an empty body.
 
-    def send(operation: Operation, credentials: str | None = None, **ids: str) -> TestResponse:
+    Its parameter ``way`` is the function that returns the headers for the credentials.
+    """
+
+    def send(operation: Operation, credentials: str | None = None, way: Callable[[str], dict[str, str]] = bearer, **ids: str) -> TestResponse:
         method, path = operation
-        headers = {"Accept": "application/json"} | (bearer(credentials) if credentials else {})
+        headers = {"Accept": "application/json"} | (way(credentials) if credentials else {})
         body: dict[str, Any] = {} if method in {"GET", "DELETE", "HEAD"} else {"json": {}}
         return closed_web.open(path.format(**(UNKNOWN | ids)), method=method, headers=headers, **body)
 
@@ -125,19 +133,32 @@ def check_key(send: Callable[..., TestResponse], key: str, scopes: frozenset[Sco
             assert code not in {"missing_scope", "session_required"}, operation
         else:
             assert (response.status_code, code, response.get_json()["scope"]) == (403, "missing_scope", scope), operation
+            assert response.headers["WWW-Authenticate"] == f'Bearer error="insufficient_scope", scope="{scope}"', operation
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_person_may_use_the_operations_of_the_role_and_manage_own_keys(send: Callable[..., TestResponse], db: Db, role: Any) -> None:
-    token = make_token(db, make_user(db, role=role))
+@pytest.mark.parametrize(("make", "way"), [(make_token, bearer), (make_cookie, by_cookie)], ids=["token", "cookie"])
+def test_a_person_may_use_the_operations_of_the_role_and_manage_own_keys(
+    send: Callable[..., TestResponse], db: Db, role: Any, make: Callable[..., str], way: Callable[[str], dict[str, str]]
+) -> None:
+    token = make(db, make_user(db, role=role))
     for operation, needs in TABLE.items():
         if needs == "session":
             continue  # these end the session
-        response = send(operation, token)
+        response = send(operation, token, way)
         code = (response.get_json(silent=True) or {}).get("code")
         is_permitted = needs not in SCOPES or needs in ROLES[role]
         assert response.status_code != 401, operation
         assert (code == "missing_scope") == (not is_permitted), operation
+
+
+def test_a_cookie_without_a_csrf_token_changes_nothing(send: Callable[..., TestResponse], db: Db) -> None:
+    value = make_cookie(db, make_user(db, role="admin"))
+    for operation, needs in TABLE.items():
+        response = send(operation, value, partial(by_cookie, with_csrf_token=False))
+        code = (response.get_json(silent=True) or {}).get("code")
+        assert (code == "bad_csrf_token") == (operation[0] != "GET" and needs != "nothing"), operation
+        assert response.status_code != 401, operation
 
 
 def invalid_credentials(db: Db) -> Iterator[tuple[str, str]]:
@@ -148,10 +169,11 @@ def invalid_credentials(db: Db) -> Iterator[tuple[str, str]]:
     yield "session that has ended", ended
     live = sessions.start(db, SIGNER, user)
     session_id = str((db.sessions.find_one({}) or {})["_id"])
-    yield "expired token", TokenSigner(accounts.ACCESS.parse_signing_keys(), lambda: time.time() - 3600).issue_access(user.id, session_id)[0]
-    yield "token of another key", TokenSigner({"test": b"x" * 40}).issue_access(user.id, session_id)[0]
+    yield "expired token", TokenSigner(open_signing_keys(accounts.ACCESS), lambda: time.time() - 3600).issue_access(user.id, session_id)[0]
+    yield "token of another key", TokenSigner(FixedSigningKeys({"test": b"x" * 40})).issue_access(user.id, session_id)[0]
     yield "token of another user", SIGNER.issue_access("0" * 32, session_id)[0]
     yield "refresh token", live.refresh_token
+    yield "the other kind of token, of a session of the same kind", make_cookie(db, user)
     yield "cut token", live.access_token[:-1]
     deleted = make_key(db)
     db.api_keys.delete_one({"_id": deleted.split("_")[1]})
@@ -176,6 +198,43 @@ def test_invalid_credentials_are_refused_by_every_operation_that_needs_some(send
                 assert response.status_code != 401, (name, operation)
             else:
                 assert (response.status_code, response.get_json()["code"]) == (401, "unauthorized"), (name, operation)
+                if len(credentials) < 4096:
+                    assert response.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"', (name, operation)
+
+
+def invalid_cookies(db: Db) -> Iterator[tuple[str, str]]:
+    """Yield descriptions of invalid session cookies, and their values."""
+    user = make_user(db, "berta", role="admin")
+    ended = make_cookie(db, user)
+    db.sessions.delete_one({"user": user.id})
+    yield "session that has ended", ended
+    make_cookie(db, user)
+    session_id = str((db.sessions.find_one({"user": user.id}) or {})["_id"])
+    later = time.time() + 3600
+    yield "expired cookie", SIGNER.issue_cookie(user.id, session_id, time.time() - 1)
+    yield "cookie of another key", TokenSigner(FixedSigningKeys({"test": b"x" * 40})).issue_cookie(user.id, session_id, later)
+    yield "cookie of an unknown key", TokenSigner(FixedSigningKeys({"foreign": b"x" * 40})).issue_cookie(user.id, session_id, later)
+    yield "cookie of another user", SIGNER.issue_cookie("0" * 32, session_id, later)
+    yield "access token", make_token(db, user)
+    yield "refresh token", SIGNER.issue_refresh(user.id, session_id, 0, later)
+    yield "cut cookie", SIGNER.issue_cookie(user.id, session_id, later)[:-1]
+    yield "API key", make_key(db, user=user)
+    yield "rubbish", "rubbish"
+    yield "long rubbish", "x" * 1_000_000
+    yield "nothing", ""
+    yield "two cookies", "; shelfsight_session=".join(2 * [SIGNER.issue_cookie(user.id, session_id, later)])
+
+
+def test_invalid_cookies_are_refused_by_every_operation_that_needs_credentials(send: Callable[..., TestResponse], db: Db) -> None:
+    for name, value in invalid_cookies(db):
+        for operation, needs in TABLE.items():
+            response = send(operation, value, by_cookie) if value else send(operation, "-", lambda _: {"Cookie": "shelfsight_session="})
+            if needs == "nothing":
+                assert response.status_code != 401, (name, operation)
+            else:
+                assert (response.status_code, response.get_json()["code"]) == (401, "unauthorized"), (name, operation)
+                assert response.headers["WWW-Authenticate"] == "Bearer", (name, operation)
+            assert "Set-Cookie" not in response.headers, (name, operation)
 
 
 def test_other_schemes_and_malformed_headers_are_refused(closed_web: FlaskClient, db: Db) -> None:
@@ -183,6 +242,7 @@ def test_other_schemes_and_malformed_headers_are_refused(closed_web: FlaskClient
     for header in ("", "Bearer", "Bearer ", key, f"Basic {key}", f"Bearer {key}, Bearer {key}", f"Bearer {key} {key}", "Bearer \xe9\xff", f"Bearer\t{key}", f"Token {key}"):
         response = closed_web.get("/me", headers={"Authorization": header})
         assert response.status_code == 401, header
+    assert closed_web.get("/me", headers={"Authorization": f"Basic {key}"}).headers["WWW-Authenticate"] == "Bearer"
     assert closed_web.get("/me", headers={"Authorization": f"bearer {key}"}).status_code == 200
     assert closed_web.get("/me", headers={"authorization": f"BEARER  {key}"}).status_code == 200
     assert closed_web.get("/me", headers={"X-Authorization": f"Bearer {key}", "Cookie": f"access_token={key}"}).status_code == 401

@@ -13,12 +13,13 @@ from werkzeug.test import TestResponse
 
 from scripts.local.temporary_servers import Mongod
 from shared import settings
-from shared.accounts import authenticator, key_format
+from shared.accounts import authenticator, key_format, users
 from shared.accounts.passwords import PasswordHasher
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
 from shared.storage.mongo import Db
 from tests.support import accounts, web_client
-from tests.support.accounts import PASSWORD, bearer, make_key, make_user
+from tests.support.accounts import PASSWORD, bearer, by_cookie, make_cookie, make_key, make_user
 from tests.support.mongo_proxy import OutageProxy
 from tests.support.service_stack import wait_until
 
@@ -28,13 +29,14 @@ _LIMIT_S = 5
 
 
 class Outage(NamedTuple):
-    """A web front that is connected to MongoDB through a proxy, with the credentials of a key and of a session."""
+    """A web front that is connected to MongoDB through a proxy, with the credentials of a key and of two sessions."""
 
     web: FlaskClient
     proxy: OutageProxy
     key: str
     token: str
     refresh_token: str
+    cookie: str
 
     def me(self, credentials: str) -> int:
         return self.web.get("/me", headers=bearer(credentials)).status_code
@@ -43,7 +45,7 @@ class Outage(NamedTuple):
         """Send requests at the same time, because each of them waits for MongoDB."""
 
         def send_one(request: dict[str, Any]) -> TestResponse:
-            return self.web.application.test_client().open(**request)
+            return self.web.application.test_client(use_cookies=False).open(**request)
 
         with ThreadPoolExecutor(len(requests)) as threads:
             return list(threads.map(send_one, requests))
@@ -58,7 +60,7 @@ def outage(db: Db, mongo: settings.Mongo, mongod: Mongod, blobs_root: Path) -> I
     web.application.extensions["shelfsight"].password_hasher = PasswordHasher(2, 30, CHEAPEST)
     make_user(db)
     signed_in = web.post("/login", json={"username": "anna", "password": PASSWORD}).get_json()
-    yield Outage(web, proxy, make_key(db), signed_in["access_token"], signed_in["refresh_token"])
+    yield Outage(web, proxy, make_key(db), signed_in["access_token"], signed_in["refresh_token"], make_cookie(db, users.get(db, "anna")))
     proxy.restore()
     web_client.open_services.pop().close()  # before the proxy that it is connected through
     proxy.close()
@@ -68,12 +70,12 @@ def outage(db: Db, mongo: settings.Mongo, mongod: Mongod, blobs_root: Path) -> I
 def test_credentials_that_cannot_be_checked_are_503_within_the_time_limits(outage: Outage, fault: str) -> None:
     getattr(outage.proxy, fault)()
     began = time.monotonic()
-    requests = [{"path": path, "headers": bearer(credentials)} for path in ("/me", "/image_batches", "/nothing") for credentials in (outage.key, outage.token)]
+    requests = [{"path": path, "headers": headers} for path in ("/me", "/image_batches", "/nothing") for headers in (bearer(outage.key), bearer(outage.token), by_cookie(outage.cookie))]
     for refused in outage.send(*requests):
         assert time.monotonic() - began < _LIMIT_S
         assert (refused.status_code, refused.get_json()["code"]) == (503, "database_unavailable")
         assert int(refused.headers["Retry-After"]) > 0
-        assert "WWW-Authenticate" not in refused.headers
+        assert not {"WWW-Authenticate", "Set-Cookie"} & set(refused.headers.keys())
     outage.proxy.restore()
     for credentials in (outage.key, outage.token):
         wait_until(lambda: outage.me(credentials) == 200)  # noqa: B023 -- it is called before the next step of the loop
@@ -81,14 +83,15 @@ def test_credentials_that_cannot_be_checked_are_503_within_the_time_limits(outag
 
 def test_what_needs_no_read_is_answered_as_ever(outage: Outage) -> None:
     outage.proxy.refuse()
-    forged = TokenSigner({"test": b"another key, with more than 32 bytes"}).issue_access("someone", "session")[0]
+    forged = TokenSigner(FixedSigningKeys({"test": b"another key, with more than 32 bytes"})).issue_access("someone", "session")[0]
     for garbage in ("x", outage.key[:-1], outage.key[:-1] + "g", forged, outage.token[:-2]):
         refused = outage.web.get("/me", headers=bearer(garbage))
         assert (refused.status_code, refused.get_json()["code"]) == (401, "unauthorized")
     assert outage.web.get("/me").status_code == 401
     assert outage.web.get("/me", headers={"Authorization": "Basic YTpi"}).status_code == 401
-    for path in ("/healthz", "/limits", "/openapi.json"):
-        assert outage.web.get(path).status_code == 200
+    assert outage.web.get("/me", headers={"Cookie": f"shelfsight_session={outage.cookie[:-2]}"}).status_code == 401
+    for path in ("/healthz", "/limits", "/openapi.json", "/docs", "/login"):
+        assert outage.web.get(path, headers=by_cookie(outage.cookie)).status_code == 200
     assert outage.me(key_format.generate().text) == 503  # its form is right, so only the database knows that there is no such key
 
 
@@ -96,6 +99,7 @@ def test_nobody_can_sign_in_or_sign_up(outage: Outage) -> None:
     outage.proxy.refuse()
     bodies = {
         "/login": {"username": "anna", "password": PASSWORD},
+        "/sessions": {"username": "anna", "password": PASSWORD},
         "/refresh": {"refresh_token": outage.refresh_token},
         "/signup": {"username": "ben", "email": "ben@example.com", "password": PASSWORD},
         "/reset_password": {"token": "t" * 43, "new_password": PASSWORD},

@@ -120,8 +120,9 @@ def test_a_sign_in_of_another_form_is_refused(closed_web: FlaskClient, db: Db) -
     assert [closed_web.post("/login", json=body).status_code for body in bodies] == [422] * len(bodies)
 
 
+@pytest.mark.parametrize("path", ["/login", "/sessions"])
 def test_a_wrong_password_and_an_unknown_or_disabled_user_have_the_same_answer_and_cost(
-    closed_web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch
+    closed_web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     make_user(db)
     make_user(db, "ben")
@@ -137,7 +138,8 @@ def test_a_wrong_password_and_an_unknown_or_disabled_user_have_the_same_answer_a
     answers = []
     for username, password in (("anna", "wrong"), ("carl", "wrong"), ("ben", "wrong"), ("ben", PASSWORD), ("b\0n", "wrong"), ("a@b", "wrong")):
         calls.clear()
-        response = closed_web.post("/login", json={"username": username, "password": password})
+        response = closed_web.post(path, json={"username": username, "password": password})
+        assert "Set-Cookie" not in response.headers
         answers.append((response.status_code, response.get_json()["code"], response.get_json()["detail"], len(calls)))
     assert answers == [(401, "bad_credentials", answers[0][2], 1)] * len(answers)
 
@@ -147,7 +149,8 @@ def test_fifteen_wrong_passwords_at_once_are_throttled(closed_web: FlaskClient, 
     application = closed_web.application
 
     def attempt(number: int) -> TestResponse:
-        return application.test_client().post("/login", json={"username": "anna", "password": f"wrong {number}"})
+        path = "/login" if number % 2 else "/sessions"  # they are counted together
+        return application.test_client().post(path, json={"username": "anna", "password": f"wrong {number}"})
 
     with ThreadPoolExecutor(15) as pool:
         responses = list(pool.map(attempt, range(15)))
@@ -158,6 +161,17 @@ def test_fifteen_wrong_passwords_at_once_are_throttled(closed_web: FlaskClient, 
     assert int(throttled.headers["Retry-After"]) >= 1
     assert attempt(16).status_code == 429
     assert closed_web.post("/login", json={"username": "anna", "password": PASSWORD}).status_code == 429
+
+
+def test_the_throttle_does_not_tell_which_email_address_belongs_to_a_user(closed_web: FlaskClient, db: Db) -> None:
+    make_user(db, "bob", email="bob@example.org")
+
+    def attempt(**name: str) -> int:
+        return closed_web.post("/login", json={**name, "password": "wrong"}).status_code
+
+    assert [attempt(username="bob") for _ in range(11)] == [401] * 10 + [429]
+    assert [attempt(email=email) for email in ("bob@example.org", "ben@example.org")] == [401, 401]
+    assert [attempt(email="bob@example.org") for _ in range(10)] == [401] * 9 + [429]
 
 
 def test_failures_are_forgotten_after_a_success(closed_web: FlaskClient, db: Db) -> None:

@@ -137,7 +137,7 @@ def test_a_hostile_name_cannot_forge_a_line(closed_web: FlaskClient, db: Db, flu
     closed_web.get("/audit", headers=headers, environ_base={"REMOTE_ADDR": "192.0.2.1\n2026"})
     flush()
     assert [event["username"] for event in stored(db)] == [username]
-    (text_line,) = lines.text.splitlines()
+    (text_line,) = (line for line in lines.text.splitlines() if "request.refused" in line)  # the counts of requests have lines, too, while Redis is away
     assert r'"username": "vi\nvian\u001b[2J"' in text_line
     assert "user.signed_in" not in text_line
     assert [line["username"] for line in lines.lines()] == [username]

@@ -1,5 +1,7 @@
 """A known result is returned while it is fresh; afterwards the inspection runs again."""
 
+import re
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -15,6 +17,7 @@ from tests.integration.web.inspections.inspection_requests import (
     expire_all,
 )
 from tests.integration.web.inspections.scripted_inspector import Inspector
+from tests.support.accounts import by_cookie, make_cookie, make_user
 from web.http import response_cache
 
 pytestmark = pytest.mark.slow
@@ -94,3 +97,17 @@ def test_an_unknown_inspection_is_not_found(web: FlaskClient) -> None:
         assert (response.status_code, code(response)) == (404, "not_found")
         assert "Not found" in web.get(path, headers=BROWSER).text
     assert web.get(f"/inspections/{'0' * 32}?format=xml").status_code == 422
+
+
+def test_a_cached_page_shows_each_person_their_own_name(closed_web: FlaskClient, db: Db, inspector: Inspector) -> None:
+    people = {name: by_cookie(make_cookie(db, make_user(db, name))) for name in ("anna", "berta")}
+    closed_web.get(AUGMENT, headers=BROWSER | people["anna"])
+    inspector.finish()
+    for _ in range(2):
+        for name, headers in people.items():
+            page = closed_web.get(AUGMENT, headers=BROWSER | headers)
+            (shown,) = re.findall(r'href="/account"><bdi>(\w+)</bdi>', page.text)
+            assert (page.status_code, shown, page.headers["Cache-Control"]) == (200, name, "no-store")
+            token = re.search(r'name="csrf-token" content="([^"]+)"', page.text)
+            assert token is not None
+            assert closed_web.post("/me/password", headers=headers | {"X-CSRF-Token": token[1]}).status_code == 422  # it is a token of this session

@@ -24,24 +24,23 @@ from tests.integration.web.inspections.inspection_requests import (
     expire_all,
 )
 from tests.integration.web.inspections.scripted_inspector import Inspector
+from tests.support import rate_windows
+from tests.support.accounts import ACCESS, bearer, make_key, make_user
 from tests.support.service_stack import wait_until
+from tests.support.structured_fields import parse_list
 from tests.support.web_client import make_client, make_image
 
 pytestmark = pytest.mark.slow
 
 
-def test_known_results_are_returned_while_redis_is_unavailable_and_nothing_new_is_started(
-    web: FlaskClient, db: Db, mongo: settings.Mongo, blobs_root: Path, inspector: Inspector
-) -> None:
-    web.post(DESCRIBE)
-    inspector.finish()
-    without_redis = make_client(mongo, blobs_root, inspect=SHORT_WAIT)  # without Redis
-    assert without_redis.post(DESCRIBE).status_code == 200
-    fresh = without_redis.post("/img?https://example.org/other.jpg")
-    assert (fresh.status_code, code(fresh)) == (503, "redis_unavailable")
-    assert int(fresh.headers["Retry-After"]) >= 1
-    assert "New images cannot be inspected" in without_redis.get("/?url=https://example.org/other.jpg").text
-    assert db.inspections.count_documents({}) == 1
+def test_while_redis_is_unavailable_a_local_limit_holds_and_inspections_are_queued(db: Db, mongo: settings.Mongo, blobs_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate_windows.freeze(monkeypatch)
+    without_redis = make_client(mongo, blobs_root, inspect=SHORT_WAIT.model_copy(update={"per_minute": 3}))
+    responses = [without_redis.post(f"/img?https://example.org/{number}.jpg") for number in range(5)]
+    assert [response.status_code for response in responses] == [202, 202, 202, 429, 429]
+    assert (code(responses[-1]), int(responses[-1].headers["Retry-After"]) >= 1) == ("too_many_requests", True)
+    assert "Too many requests" in without_redis.get("/?url=https://example.org/other.jpg").text
+    assert db.inspections.count_documents({}) == 3
 
 
 def test_known_results_are_returned_while_redis_is_unavailable_however_old(db: Db, web: FlaskClient, mongo: settings.Mongo, blobs_root: Path, inspector: Inspector) -> None:
@@ -132,6 +131,34 @@ def test_one_client_starts_a_limited_number_and_joins_any_number(db: Db, mongo: 
     assert (code(responses[-1]), int(responses[-1].headers["Retry-After"]) >= 1) == ("too_many_requests", True)
     assert "Too many requests" in web.get("/?url=https://example.org/d.jpg", environ_overrides=address).text
     assert web.post("/img?https://example.org/c.jpg", environ_overrides={"REMOTE_ADDR": "198.51.100.8"}).status_code == 202
+
+
+def test_responses_show_what_remains_of_the_quotas_unless_the_result_is_known(mongo: settings.Mongo, db: Db, blobs_root: Path, redis_url: str, inspector: Inspector) -> None:
+    web = make_client(mongo, blobs_root, redis_url, inspect=SHORT_WAIT.model_copy(update={"per_minute": 2, "dreams_per_minute": 1}))
+    address = {"REMOTE_ADDR": "198.51.100.37"}
+    responses = [web.post(f"/img?url=https://example.org/{name}.jpg&effect=deepdream", environ_overrides=address) for name in "ab"]
+    assert [response.status_code for response in responses] == [202, 429]
+    assert {response.headers["RateLimit-Policy"] for response in responses} == {'"inspections";q=2;w=60, "dreams";q=1;w=60'}
+    remaining = [[limit["r"] for _, limit in parse_list(response.headers["RateLimit"])] for response in responses]
+    assert remaining == [[1, 0], [0, 0]]
+    inspector.finish()
+    known = web.post("/img?url=https://example.org/a.jpg&effect=deepdream", environ_overrides=address)
+    assert (known.status_code, "RateLimit" in known.headers) == (200, False)
+
+
+def test_with_access_on_an_account_starts_a_limited_number_from_all_addresses_and_with_all_keys(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:
+    inspect = SHORT_WAIT.model_copy(update={"per_minute": 3, "max_pending": 2})
+    web = make_client(mongo, blobs_root, redis_url, inspect=inspect, access=ACCESS)
+    ada, ben = make_user(db, "ada"), make_user(db, "ben")
+    keys = [make_key(db, "viewer", user=ada) for _ in range(2)]
+
+    def send(name: str, key: str, address: str) -> TestResponse:
+        return web.post(f"/img?https://example.org/{name}.jpg", headers=bearer(key), environ_overrides={"REMOTE_ADDR": f"198.51.100.{address}"})
+
+    responses = [send(name, keys[number % 2], f"4{number}") for number, name in enumerate("abcd")]
+    assert [response.status_code for response in responses] == [202, 202, 429, 429]
+    assert ["unfinished" in response.get_json()["detail"] for response in responses[2:]] == [True, False]  # the third was counted
+    assert send("c", make_key(db, "viewer", user=ben), "40").status_code == 202
 
 
 def test_the_number_of_waiting_inspections_is_limited(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str) -> None:

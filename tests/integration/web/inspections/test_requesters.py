@@ -1,5 +1,7 @@
 """An address of an inspection or of its images answers the accounts that requested the inspection, and no others."""
 
+import html
+import re
 from typing import Any, NamedTuple
 
 import pytest
@@ -7,6 +9,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from shared import settings
+from shared.accounts.signed_urls import UrlSigner
+from shared.accounts.signing_keys import open_signing_keys
 from shared.errors import UpstreamStatus
 from shared.storage.mongo import Db, connect
 from tests.integration.web.inspections.inspection_requests import (
@@ -19,7 +23,7 @@ from tests.integration.web.inspections.inspection_requests import (
     code,
 )
 from tests.integration.web.inspections.scripted_inspector import Inspector
-from tests.support.accounts import bearer, make_key
+from tests.support.accounts import ACCESS, bearer, make_key
 from tests.support.web_client import open_services
 
 pytestmark = pytest.mark.slow
@@ -40,8 +44,8 @@ def by(db: Db) -> Readers:
 
 
 def shown(response: TestResponse) -> tuple[Any, ...]:
-    """Return what a client sees of an error, but for the address and the id of the request."""
-    headers = {name: value for name, value in response.headers if name not in {"X-Request-ID", "Content-Length"}}
+    """Return what a client sees of an error, but for the address and the id of the request, and how many requests remain."""
+    headers = {name: value for name, value in response.headers if name not in {"X-Request-ID", "Content-Length", "RateLimit"}}
     problem = response.get_json(force=True)
     return response.status_code, headers, {name: problem[name] for name in problem.keys() - {"instance", "request_id"}}
 
@@ -58,14 +62,14 @@ def answers(web: FlaskClient, path: str, headers: dict[str, str]) -> bool:
 
 
 def test_only_those_who_requested_it_see_an_inspection_and_its_images(closed_web: FlaskClient, by: Readers, db: Db, inspector: Inspector) -> None:
-    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"]
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"].partition("?")[0]
     assert [answers(closed_web, address, headers) for headers in (by.ann, by.bob)] == [True, False]
     picture = f"/pictures/{inspector.finish()}/original.jpg"
     assert [answers(closed_web, picture, headers) for headers in (by.ann, by.bob)] == [False, False]  # Ann has not seen the result yet
     for cached in (False, True):
         assert [answers(closed_web, address, headers) for headers in (by.ann, by.bob)] == [True, False], cached
         assert [answers(closed_web, picture, headers) for headers in (by.ann, by.bob)] == [True, False], cached
-    assert closed_web.post(DESCRIBE, headers=by.bob).get_json()["links"]["self"] == address  # from the cache
+    assert closed_web.post(DESCRIBE, headers=by.bob).get_json()["links"]["self"].partition("?")[0] == address  # from the cache
     assert [answers(closed_web, path, headers) for path in (address, picture) for headers in (by.bob, by.eve)] == [True, False] * 2
     assert closed_web.post(DESCRIBE, headers=by.eve).status_code == 200
     clear_response_caches()
@@ -75,7 +79,7 @@ def test_only_those_who_requested_it_see_an_inspection_and_its_images(closed_web
 
 @pytest.mark.parametrize("accept", [JSON, BROWSER])
 def test_the_images_of_a_shown_url_open_for_those_who_requested_it(closed_web: FlaskClient, by: Readers, inspector: Inspector, accept: dict[str, str]) -> None:
-    address = closed_web.get(AUGMENT, headers=accept | by.ann).headers["Location"]
+    address = closed_web.get(AUGMENT, headers=accept | by.ann).headers["Location"].partition("?")[0]
     picture = f"/pictures/{inspector.finish()}/rotate.jpg"
     for headers in (by.ann, by.bob):  # the second response comes from the cache
         assert [answers(closed_web, path, headers) for path in (address, picture)] == [headers == by.ann] * 2
@@ -85,7 +89,7 @@ def test_the_images_of_a_shown_url_open_for_those_who_requested_it(closed_web: F
 
 
 def test_a_result_seen_at_its_address_opens_its_images_and_prolongs_nothing_else(closed_web: FlaskClient, by: Readers, db: Db, inspector: Inspector) -> None:
-    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"]
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"].partition("?")[0]
     picture = f"/pictures/{inspector.finish()}/original.jpg"
     account = f"key:{by.ann['Authorization'].split('_')[1]}"
     for cached in (False, True):
@@ -99,7 +103,7 @@ def test_a_result_seen_at_its_address_opens_its_images_and_prolongs_nothing_else
 
 
 def test_a_failed_inspection_is_shown_to_those_who_requested_it(closed_web: FlaskClient, by: Readers, inspector: Inspector) -> None:
-    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"]
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"].partition("?")[0]
     inspector.fail(UpstreamStatus("The source responded with status 404.", extra={"upstream_status": 404}))
     assert code(closed_web.get(address, headers=by.ann)) == "upstream_status"
     assert not answers(closed_web, address, by.bob)
@@ -128,10 +132,59 @@ def test_without_mongodb_an_address_is_503_although_the_response_is_cached(
 
 
 def test_while_access_is_open_nothing_is_recorded_and_every_address_answers(web: FlaskClient, by: Readers, db: Db, inspector: Inspector) -> None:
-    address = web.post(DESCRIBE).headers["Location"]
+    address = web.post(DESCRIBE).headers["Location"].partition("?")[0]
     picture = f"/pictures/{inspector.finish()}/original.jpg"
     for headers in ({}, by.ann):
         assert web.get(picture, headers=headers).status_code == 200
         assert web.get(address, headers=headers).status_code == 200
         assert web.post(DESCRIBE, headers=headers).status_code == 200
     assert db.inspection_requesters.count_documents({}) == 0
+
+
+def test_the_urls_in_an_answer_open_without_a_header_and_without_an_account(closed_web: FlaskClient, by: Readers, inspector: Inspector) -> None:
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"]
+    assert closed_web.get(address).status_code == 202
+    inspector.finish()
+    shown = closed_web.get(address).get_json()
+    assert shown["url"].startswith("http://localhost/pictures/")
+    assert closed_web.get(shown["url"]).status_code == 200
+    assert closed_web.get(shown["links"]["self"]).status_code == 200
+    assert closed_web.get(f"{address}&format=json").get_json()["url"] == shown["url"]
+    assert closed_web.get(f"{address}&unknown=1").status_code == 422
+    query = address.partition("?")[2]
+    assert closed_web.get(f"{shown['url'].partition('?')[0]}?{query}").status_code == 401
+    assert not answers(closed_web, address.partition("?")[0], by.bob)  # others still need the signature
+
+
+def test_a_signed_url_gives_no_url_that_is_valid_for_longer(closed_web: FlaskClient, by: Readers, inspector: Inspector) -> None:
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"].partition("?")[0]
+    signing = UrlSigner(open_signing_keys(ACCESS), 60).begin()
+    signed = address + signing.query(address)
+    assert closed_web.get(signed).headers["Location"] == signed
+    inspector.finish()
+    assert closed_web.get(address, headers=by.ann).status_code == 200  # its URLs are valid for an hour, and it is cached
+    for accept in (JSON, BROWSER):
+        text = html.unescape(closed_web.get(signed, headers=accept).get_data(as_text=True))
+        assert set(re.findall(r"expires=(\d+)", text)) == {str(signing.expires)}
+    clear_response_caches()
+    assert closed_web.get(signed).status_code == 200
+    shown = closed_web.get(address, headers=by.ann).get_data(as_text=True)
+    assert str(signing.expires) not in shown  # nor does the response to a signed URL stay in the cache
+
+
+def test_a_request_with_a_signed_url_does_not_wait(closed_web: FlaskClient, by: Readers) -> None:
+    address = closed_web.post(DESCRIBE, headers=by.ann).headers["Location"]
+    services = open_services[-1]
+    while services.wait_slots.acquire(blocking=False):
+        pass  # a request that waits would raise ValueError when it releases a slot that it does not have
+    assert closed_web.get(f"{address}&wait=30").status_code == 202
+
+
+def test_the_images_in_the_page_of_a_url_are_signed(closed_web: FlaskClient, by: Readers, inspector: Inspector) -> None:
+    closed_web.get(AUGMENT, headers=BROWSER | by.ann)
+    result = inspector.finish()
+    page = closed_web.get(AUGMENT, headers=BROWSER | by.ann).get_data(as_text=True)
+    sources = [html.unescape(source) for source in re.findall(r'<img[^>]* src="(/pictures/[^"]+)"', page)]
+    assert sources
+    assert all(source.startswith(f"/pictures/{result}/") for source in sources)
+    assert [closed_web.get(source).status_code for source in sources] == [200] * len(sources)

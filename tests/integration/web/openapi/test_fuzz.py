@@ -6,14 +6,15 @@
 import json
 import urllib.request
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
 
 from shared.accounts import sessions
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
 from shared.storage.mongo import connect
-from tests.support.accounts import SIGNING_KEYS, bearer, make_user
+from tests.support.accounts import SIGNING_KEYS, bearer, by_cookie, make_cookie, make_user
 from tests.support.databases import Databases
 from tests.support.fuzzer import CHECKS, fuzz
 from tests.support.gunicorn_front import run_web_front
@@ -25,33 +26,52 @@ _CHECKS: Final = [*CHECKS, "ignored_auth"]
 _NOT_READY: Final = ["--exclude-path", "/readyz"]
 """It has the status 503, because there is neither a worker nor Redis."""
 _INSPECTIONS: Final = ["--exclude-path", "/", "--exclude-path", "/img"]
-"""They have the status 503 without Redis."""
+"""They wait for an inspector, and there is none."""
+_NO_LIMITS: Final = {"RATE_REQUESTS_PER_MINUTE": "1000000", "RATE_ADDRESS_PER_MINUTE": "1000000"}
+"""The fuzzer sends more requests than a client may, and expects 401 for each of those without credentials."""
+_SIGN_OUT: Final = ["--exclude-path", "/logout"]
+"""It would end the session. Nothing else can: the last administrator can neither be disabled nor demoted."""
+
+
+class Front(NamedTuple):
+    """A web front, and the access token and the session cookie of its only administrator."""
+
+    url: str
+    token: str
+    cookie: str
 
 
 @pytest.fixture(scope="module")
-def front(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Run a web front, and return its URL and the access token of its only administrator."""
+def front(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Run a web front with an administrator."""
     mongo = databases.lend()
     db = connect(mongo, app="test")
-    signer = TokenSigner({name: secret.encode() for name, secret in SIGNING_KEYS.items()})
-    tokens = sessions.start(db, signer, make_user(db, "root", "admin"))
-    with run_web_front(mongo, tmp_path_factory.mktemp("front"), ACCESS="on", SIGNING_KEYS=json.dumps(SIGNING_KEYS)) as running:
-        yield f"http://127.0.0.1:{running.port}", tokens.access_token
+    signer = TokenSigner(FixedSigningKeys({name: secret.encode() for name, secret in SIGNING_KEYS.items()}))
+    root = make_user(db, "root", "admin")
+    token, cookie = sessions.start(db, signer, root).access_token, make_cookie(db, root)
+    with run_web_front(mongo, tmp_path_factory.mktemp("front"), ACCESS="on", SIGNING_KEYS=json.dumps(SIGNING_KEYS), **_NO_LIMITS) as running:
+        yield Front(running.url, token, cookie)
     db.client.close()
     databases.give_back(mongo)
 
 
-def test_requests_of_an_administrator_conform_to_the_openapi_document(front: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    url, token = front
-    options = [
-        "--phases", "fuzzing,stateful", "--max-examples", "4", "--header", f"Authorization: Bearer {token}", *_NOT_READY, *_INSPECTIONS,
-        "--exclude-path", "/logout",  # it would end the session. Nothing else can: the last administrator can neither be disabled nor demoted.
-    ]  # fmt: skip
-    fuzz(url, tmp_path_factory.mktemp("fuzzer"), *options, checks=_CHECKS, left_out=4)
-    request = urllib.request.Request(f"{url}/me", headers=bearer(token))
-    assert json.load(urllib.request.urlopen(request, timeout=60))["role"] == "admin"
+def test_requests_of_an_administrator_conform_to_the_openapi_document(front: Front, tmp_path_factory: pytest.TempPathFactory) -> None:
+    options = ["--phases", "fuzzing,stateful", "--max-examples", "4", "--header", f"Authorization: Bearer {front.token}", *_NOT_READY, *_INSPECTIONS, *_SIGN_OUT]
+    fuzz(front.url, tmp_path_factory.mktemp("fuzzer"), *options, checks=_CHECKS, left_out=4)
+    assert role(front, bearer(front.token)) == "admin"
 
 
-def test_requests_without_credentials_conform_to_the_openapi_document(front: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    url, _ = front
-    fuzz(url, tmp_path_factory.mktemp("fuzzer"), "--phases", "fuzzing", "--max-examples", "3", *_NOT_READY, checks=_CHECKS, left_out=1)
+def test_requests_of_the_browser_of_an_administrator_conform_to_the_openapi_document(front: Front, tmp_path_factory: pytest.TempPathFactory) -> None:
+    headers = [option for name, value in by_cookie(front.cookie).items() for option in ("--header", f"{name}: {value}")]
+    options = ["--phases", "fuzzing", "--max-examples", "1", *headers, *_NOT_READY, *_INSPECTIONS, *_SIGN_OUT]
+    fuzz(front.url, tmp_path_factory.mktemp("fuzzer"), *options, left_out=4)
+    assert role(front, by_cookie(front.cookie)) == "admin"
+
+
+def role(front: Front, headers: dict[str, str]) -> str:
+    request = urllib.request.Request(f"{front.url}/me", headers=headers)
+    return str(json.load(urllib.request.urlopen(request, timeout=60))["role"])
+
+
+def test_requests_without_credentials_conform_to_the_openapi_document(front: Front, tmp_path_factory: pytest.TempPathFactory) -> None:
+    fuzz(front.url, tmp_path_factory.mktemp("fuzzer"), "--phases", "fuzzing", "--max-examples", "3", *_NOT_READY, checks=_CHECKS, left_out=1)

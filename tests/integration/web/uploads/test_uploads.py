@@ -86,7 +86,7 @@ def test_a_full_disk_is_507_and_nothing_is_read(db: Db, mongo: settings.Mongo, b
 
 def test_an_unavailable_database_is_503_and_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = settings.Mongo(url="mongodb://127.0.0.1:1/?replicaSet=shelfsight", server_selection_timeout_s=0.2)
-    web = make_client(away, tmp_path / "blobs")
+    web = make_client(away, tmp_path / "blobs", max_queue_age_s=0)  # otherwise, the backlog is read first
     monkeypatch.setattr(open_services[-1], "check_free_space", lambda _coming: None)  # it reads the database first
     written: list[str] = []
     write = LocalBlobs.write

@@ -18,7 +18,7 @@ def request_through(peer: str, trusted: tuple[str, ...] = TRUSTED, **headers: st
 
     @Request.application
     def app(request: Request) -> Response:
-        left = [name for name in request.environ if "FORWARDED" in name]
+        left = [name for name in request.environ if "FORWARDED" in name or "CHECK" in name]
         return Response(json.dumps({"client": request.remote_addr, "at": request.host_url, "left": left}))
 
     wrapped = TrustedProxies(app, tuple(ip_network(network) for network in trusted))
@@ -44,8 +44,13 @@ def test_forwarded_headers_of_any_other_peer_are_removed(peer: str) -> None:
         X_Forwarded_Proto="https",
         X_Forwarded_Host="evil.example",
         Forwarded="for=10.0.0.5;proto=https",
+        X_Upload_Check="1",
     )
     assert seen == {"client": peer, "at": "http://shelf.example/", "left": []}
+
+
+def test_an_upload_check_of_a_trusted_proxy_is_one() -> None:
+    assert request_through("10.0.0.5", X_Upload_Check="1")["left"] == ["HTTP_X_UPLOAD_CHECK"]
 
 
 def test_by_default_no_proxy_is_trusted() -> None:

@@ -6,16 +6,11 @@ from pathlib import PurePosixPath
 import pytest
 from flask import Flask
 
-from shared.settings import Access, Logging, Settings
-from web.app import create_app
+from shared.settings import Access
+from tests.support.applications import open_app
 from web.openapi.document import document
 
 SIGNING_KEYS = '{"1": "0123456789abcdefghijklmnopqrstuvwxyz"}'
-
-
-@pytest.fixture(scope="module")
-def app() -> Flask:
-    return create_app(Settings(log=Logging(level="CRITICAL")))
 
 
 @pytest.fixture(scope="module")
@@ -64,5 +59,5 @@ def test_its_modules_import_only_each_other(app: Flask, page: str) -> None:
 
 @pytest.mark.parametrize(("access", "sentence"), [("off", "Access is open: no credentials are needed"), ("on", "Sign in or enter an API key")])
 def test_it_says_whether_credentials_are_needed(access: str, sentence: str) -> None:
-    settings = Settings(log=Logging(level="CRITICAL"), access=Access.model_validate({"access": access, "signing_keys": SIGNING_KEYS}))
-    assert sentence in create_app(settings).test_client().get("/docs").text
+    with open_app(Access.model_validate({"access": access, "signing_keys": SIGNING_KEYS})) as app:
+        assert sentence in app.test_client().get("/docs").text

@@ -4,10 +4,11 @@ import re
 from typing import Any
 
 import pytest
+from flask import Flask
 
-from shared.settings import Logging, Settings
-from web.app import create_app
+from tests.support.applications import open_app
 from web.http.error_codes import CODES
+from web.openapi import views
 from web.openapi.document import document
 
 UNLISTED = {"method_not_allowed", "no_answer"}
@@ -18,8 +19,8 @@ EVERYWHERE = {
 
 
 @pytest.fixture(scope="module")
-def api() -> dict[str, Any]:
-    return document(create_app(Settings(log=Logging(level="CRITICAL"))), is_open=False)
+def api(app: Flask) -> dict[str, Any]:
+    return document(app, is_open=False)
 
 
 def codes(operation: dict[str, Any]) -> set[str]:
@@ -31,12 +32,12 @@ def codes(operation: dict[str, Any]) -> set[str]:
 
 def test_an_operation_lists_the_codes_that_it_can_return(api: dict[str, Any]) -> None:
     paths = api["paths"]
-    reading = EVERYWHERE | {"invalid", "not_found", "missing_scope"}
+    reading = EVERYWHERE | {"invalid", "not_found", "missing_scope", "too_many_requests"}
     assert codes(paths["/image_batches/{batch_id}"]["get"]) == reading | {"query_too_slow"}
-    assert codes(paths["/image_batches/{batch_id}"]["delete"]) == reading | {"foreign_origin", "foreign_store"}
+    assert codes(paths["/image_batches/{batch_id}"]["delete"]) == reading | {"foreign_origin", "foreign_store", "bad_csrf_token"}
     assert codes(paths["/healthz"]["get"]) == EVERYWHERE
     assert "image_failed" not in codes(paths["/pictures/{result_id}/{picture}.jpg"]["get"])
-    assert {"commit_unknown", "idempotency_mismatch"} <= codes(paths["/upload_image_batch"]["post"])
+    assert {"commit_unknown", "idempotency_mismatch", "temporary_reduced_capacity"} <= codes(paths["/upload_image_batch"]["post"])
 
 
 def test_every_code_belongs_to_an_operation(api: dict[str, Any]) -> None:
@@ -67,3 +68,19 @@ def test_a_camera_is_a_number_or_a_name_of_limited_length(api: dict[str, Any]) -
     name = {"type": "string", "minLength": 1, "maxLength": 200}
     assert image["camera_id"]["anyOf"] == [name, {"type": "integer"}]
     assert {part: image["store_name"][part] for part in name} == name
+
+
+def test_the_document_is_built_once_for_the_json_and_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+
+    def build(app: Flask, *, is_open: bool) -> dict[str, Any]:
+        built.append(is_open)
+        return document(app, is_open=is_open)
+
+    monkeypatch.setattr(views, "document", build)
+    with open_app() as app:
+        client = app.test_client()
+        responses = [client.get(path) for path in ("/openapi.json", "/docs", "/openapi.json")]
+    assert [response.status_code for response in responses] == [200] * 3
+    assert responses[0].data == responses[2].data
+    assert built == [True]

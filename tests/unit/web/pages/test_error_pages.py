@@ -5,17 +5,10 @@ import re
 import pytest
 from flask import Flask, render_template, request
 
-from shared.settings import Logging, Settings
-from web.app import create_app
 from web.http import responses
 from web.http.error_codes import CODES, INSPECTION_CODES
 from web.openapi import document as openapi
 from web.pages.error_pages import ERROR_PAGES
-
-
-@pytest.fixture(scope="module")
-def app() -> Flask:
-    return create_app(Settings(log=Logging(level="CRITICAL")))
 
 
 def documented(app: Flask, path: str) -> set[str]:

@@ -12,7 +12,9 @@ TEMPLATES = Path(user_texts.__file__).with_name("templates")
 FROM_OUTSIDE = re.compile(
     r"store_name|camera_id|filename\b(?!=)|code\.text|found\.label|\.detail|pointer|\bsource\b|\burl\b|request_id"
 )
-IN_MACHINE_TEXT = ('href="{{ source }}"', "value=\"{{ url or '' }}\"")
+IN_MACHINE_TEXT = (
+    'href="{{ source }}"', "value=\"{{ url or '' }}\"", 'href="{{ image.url }}"', 'href="{{ augmentation.url or augmentation.file_path }}"',
+)  # fmt: skip
 """Attributes that are read by programs and need the whole text. The input field is isolated by itself."""
 
 

@@ -2,7 +2,8 @@
 
 The program also creates the users, and runs the migrations, which create the indexes. It runs in the network namespace
 of the MongoDB container, because a server that has no users yet accepts these commands only from localhost (MongoDB's
-localhost exception). It can be run again: it leaves everything that already exists unchanged.
+localhost exception). It can be run again: it leaves everything that already exists unchanged. If requests need credentials, and
+nobody is an administrator yet, it prints how to create one.
 """
 
 import sys
@@ -19,11 +20,13 @@ from pymongo.errors import ConnectionFailure, OperationFailure
 
 from scripts.administration.database import reported_errors
 from scripts.administration.progress_line import ProgressLine
+from shared.accounts import users
 from shared.errors import StoreAway, StoreMisconfigured
-from shared.settings import Mongo, explain
+from shared.settings import Access, Mongo, explain
 from shared.storage.migrations import runner
 from shared.storage.mongo import connect
 
+FIRST_ADMINISTRATOR: Final = "docker compose run --rm --no-deps web python -m scripts.administration create-user NAME --role admin --stores '*'"
 _ADMINISTRATOR: Final = "administrator"
 _PASSWORD: Final = Path("/secrets/mongodb/administrator")
 _TIME_LIMIT_S: Final = 60.0
@@ -44,6 +47,8 @@ def main() -> None:
     _retry(lambda: _prepare(mongo), (ConnectionFailure, OperationFailure))
     with reported_errors():
         _retry(lambda: _migrate(mongo), (StoreAway,))
+        if _is_access_on():
+            _retry(lambda: _explain_first_administrator(mongo), (StoreAway,))
 
 
 def _retry(step: Callable[[], None], errors: tuple[type[Exception], ...]) -> None:
@@ -82,6 +87,22 @@ def _migrate(mongo: Mongo) -> None:
     db = connect(mongo, app="initiate")
     try:
         runner.migrate(db, ProgressLine().show)
+    finally:
+        db.client.close()
+
+
+def _is_access_on() -> bool:
+    try:
+        return Access().is_on
+    except (ValidationError, SettingsError):
+        return False  # the web front, which needs these settings, says what is wrong with them
+
+
+def _explain_first_administrator(mongo: Mongo) -> None:
+    db = connect(mongo, app="initiate")
+    try:
+        if not users.has_administrator(db):
+            sys.stdout.write(f"There is no administrator yet; create the first one with: {FIRST_ADMINISTRATOR}\n")
     finally:
         db.client.close()
 

@@ -40,7 +40,8 @@ def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
     :raises EngineError: when a container did not start or stop; the containers that serve requests then continue to
         run.
     """
-    log("running the migrations of the new version")
+    log("creating the secrets that the new version needs, and running its migrations")
+    deployment.compose("run", "--rm", "--no-deps", "make-secrets", limit_s=_START_S)
     deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "scripts.administration", "migrate", limit_s=_MIGRATE_S, shown=True)
     if "web" in services:
         _roll_web(deployment, log)

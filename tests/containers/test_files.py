@@ -25,7 +25,7 @@ response = connection.getresponse()
 body = response.read()
 print(json.dumps([response.status, {name.lower(): value for name, value in response.getheaders()}, body.hex()]))
 """
-_SERVER_HEADERS: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive"}
+_SERVER_HEADERS: Final = {"server", "date", "connection", "x-request-id", "transfer-encoding", "keep-alive", "referrer-policy"}
 
 
 class ResponseComparison:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.local.servers.ports import free_port
 from shared import settings
 from shared.storage.mongo import Db
 from tests.support.gunicorn_front import WebFront, run_web_front
-from tests.support.nginx_front import NGINX, Nginx, run_nginx
+from tests.support.nginx_front import NGINX, TRUSTS_NGINX, Nginx, run_nginx
 from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload
 
@@ -30,8 +31,7 @@ Send = Callable[[str, int], socket.socket]
 
 @pytest.fixture
 def front(mongo: settings.Mongo, db: Db, tmp_path: Path) -> Iterator[WebFront]:
-    trusted = '["127.0.0.1/32"]'
-    with run_web_front(mongo, tmp_path, WEB_THREADS=str(THREADS), WEB_TRUSTED_PROXIES=trusted) as front:
+    with run_web_front(mongo, tmp_path, WEB_THREADS=str(THREADS), **TRUSTS_NGINX) as front:
         yield front
 
 
@@ -138,6 +138,16 @@ def test_a_client_whose_address_is_known_leaves_places_to_others(front: WebFront
         status, headers, _ = post(nginx.port, length, **{"X-Forwarded-For": "192.0.2.2"})
         assert status == 202
         wait_for_client(front, headers["X-Request-ID"], "192.0.2.2")
+
+
+def test_a_request_without_a_host_is_refused() -> None:
+    with run_nginx(free_port()) as nginx:
+        for head in ("GET /limits HTTP/1.0", "GET /limits HTTP/1.1\r\nHost:", "POST /upload_image_batch HTTP/1.0"):
+            with socket.create_connection(("127.0.0.1", nginx.port), timeout=30) as client:
+                client.sendall(f"{head}\r\n\r\n".encode())
+                with http.client.HTTPResponse(client) as response:
+                    response.begin()
+                    assert (response.status, json.loads(response.read())["code"]) == (400, "bad_request")
 
 
 @pytest.mark.parametrize("path", ["/upload_image_batch", "/img"])

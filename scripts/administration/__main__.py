@@ -2,7 +2,7 @@
 
 import click
 
-from scripts.administration import account_list, api_keys, migrations, users
+from scripts.administration import account_list, api_keys, key_rotation, migrations, users
 from scripts.administration.database import data_option
 
 
@@ -41,6 +41,7 @@ for command in (
     api_keys.create_key,
     api_keys.revoke_key,
     account_list.list_accounts,
+    key_rotation.rotate_keys,
     migrations.migrate,
     migrations.status,
 ):

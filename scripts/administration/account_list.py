@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 import click
 
+from scripts.administration import key_rotation
 from scripts.administration.database import with_database
 from scripts.administration.output import describe_rights, json_option, print_columns, print_json_lists
 from shared.accounts import api_keys, users
@@ -24,15 +25,17 @@ Account = TypeVar("Account", User, ApiKey)
 def list_accounts(db: Db, *, as_json: bool) -> None:
     """List all users, the newest first, and all API keys, by id: their rights, when keys expire and were last used.
 
-    Keys themselves are not stored, so they cannot be shown. The time of the last use is stored at most once a minute.
+    Keys themselves are not stored, so they cannot be shown. The time of the last use is stored at most once a minute. The
+    keys that sign tokens and URLs are listed, too: their ids and their age. "rotate-keys" replaces them.
 
     \b
     Examples:
       scripts/admin list
       scripts/admin list --json | jq -r '.api_keys[] | select(.last_used_at == null) | .id'
 
-    The JSON object has the members users and api_keys, whose elements are those of GET /users and GET /api_keys. It
-    contains all of them; the command reads and prints 500 at a time. It is complete if the exit code is 0.
+    The JSON object has the members users and api_keys, whose elements are those of GET /users and GET /api_keys, and
+    signing_keys, whose elements have id, created_at (or null) and signs. It contains all of them; the command reads and
+    prints 500 at a time. It is complete if the exit code is 0.
 
     \b
     Exit codes:
@@ -46,6 +49,7 @@ def list_accounts(db: Db, *, as_json: bool) -> None:
             {
                 "users": (serializers.user(user) for user in _list_users(db)),
                 "api_keys": (serializers.api_key(key, username) for key, username in _list_keys(db)),
+                "signing_keys": key_rotation.list_keys(),
             }
         )
         return
@@ -55,6 +59,10 @@ def list_accounts(db: Db, *, as_json: bool) -> None:
     click.echo("API keys:")
     for key, username in _list_keys(db):
         _print_key(key, username)
+    for position, signing_key in enumerate(key_rotation.list_keys()):
+        if position == 0:
+            click.echo("Signing keys:")
+        print_columns(f"  {signing_key['id']}", key_rotation.describe_key(signing_key))
 
 
 def _list_users(db: Db) -> Iterator[User]:

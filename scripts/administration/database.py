@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Concatenate, Final, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, NoReturn, ParamSpec, TypeVar
 
 import click
 from pydantic import ValidationError
@@ -17,6 +17,9 @@ from shared.storage.indexes import IndexConflict
 from shared.storage.migrations.errors import Locked, MigrationError
 from shared.storage.mongo import Db, connect
 from shared.storage.mongo_errors import describe
+
+if TYPE_CHECKING:
+    from scripts.local.installation import Installation
 
 FAILED: Final = 1
 UNAVAILABLE: Final = 3
@@ -55,14 +58,29 @@ def with_database(command: Callable[Concatenate[Db, P], None]) -> Callable[P, No
     @data_option
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
-        with reported_errors():
-            db = connect(_find_mongo(click.get_current_context().meta.get(_DATA)), app="admin")
-            try:
-                command(db, *args, **kwargs)
-            finally:
-                db.client.close()
+        with reported_errors(), opened_database() as db:
+            command(db, *args, **kwargs)
 
     return wrapper
+
+
+@contextmanager
+def opened_database() -> Iterator[Db]:
+    """Connect to the database that the command line names, for the duration of the body.
+
+    :raises click.UsageError: when the folder contains no installation.
+    """
+    db = connect(_find_mongo(named_folder()), app="admin")
+    try:
+        yield db
+    finally:
+        db.client.close()
+
+
+def named_folder() -> Path | None:
+    """Return the folder in the option ``--data`` of the running command; None if it was not given."""
+    folder: Path | None = click.get_current_context().meta.get(_DATA)
+    return folder
 
 
 @contextmanager
@@ -99,6 +117,19 @@ def _find_mongo(data: Path | None) -> Mongo:
     mongo = Mongo()
     if data is None and "url" in mongo.model_fields_set:
         return mongo
+    with find_installation(data) as installation:
+        url, variables = installation.mongodb_url(), installation.variables
+    # The installation does not use the variables of this shell, but those that were saved when it was started.
+    return Mongo(url=url, database=variables.get("MONGODB_DATABASE") or Mongo.model_fields["database"].default)
+
+
+@contextmanager
+def find_installation(data: Path | None) -> Iterator["Installation"]:
+    """Return the installation in a data folder. Errors of the body that it causes become errors of the command line, too.
+
+    :param data: the folder; None stands for the folder "data" of this clone.
+    :raises click.UsageError: when the folder contains no installation, or one that belongs to another user.
+    """
     try:
         from scripts.local.installation import DEFAULT_DATA, load_installation  # noqa: PLC0415 -- the web image does not contain scripts.local
         from scripts.local.servers.errors import Unusable  # noqa: PLC0415 -- the web image does not contain scripts.local
@@ -109,11 +140,8 @@ def _find_mongo(data: Path | None) -> Mongo:
         installation = load_installation(folder.resolve())
         if installation is None:
             raise click.UsageError(f"Nothing was started with the data folder {folder} yet. Name the folder with --data, or set MONGODB_URL.")
-        url = installation.mongodb_url()
+        yield installation
     except Unusable as error:
         raise click.UsageError(str(error)) from error
     except PermissionError as error:
         raise click.UsageError(f"The data folder {folder} belongs to another user. Run this command as that user.") from error
-    variables = installation.variables
-    # The installation does not use the variables of this shell, but those that were saved when it was started.
-    return Mongo(url=url, database=variables.get("MONGODB_DATABASE") or Mongo.model_fields["database"].default)

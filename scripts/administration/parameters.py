@@ -58,7 +58,7 @@ USERNAME: Final = _Validated(
 )
 EMAIL: Final = _Validated("email", schemas.Email, "An email address has the form name@host.")
 STORE: Final = _Validated("store", schemas.StoreName, f"The name of a store has 1 to 200 characters and no control characters; {ALL_STORES} stands for all stores.")
-KEY_NAME: Final = _Validated("name", schemas.Text, "The name of a key has 1 to 100 characters and no control characters.")
+KEY_NAME: Final = _Validated("name", schemas.KeyName, "The name of a key has 1 to 100 characters and no control characters.")
 EXPIRY: Final = _Expiry("time", schemas.ExpiresAt, "Give a time in the future, such as 2030-06-30T00:00:00Z, or a duration from now, such as 90d or 12h.")
 KEY_ID: Final = _Validated("id", Annotated[str, AfterValidator(_check_key_id)], 'The id of a key has 16 lowercase letters and digits; "scripts/admin list" shows it.')
 URL: Final = _Validated("url", Annotated[str, StringConstraints(pattern=r"^https?://\S+$")], "Give an address such as https://shelf.example.")

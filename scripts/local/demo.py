@@ -21,7 +21,6 @@ from rich.text import Text
 from scripts.client.summary import INTERRUPTED, NOT_ACCEPTED, RESULTS_MISSING
 from scripts.local import loopback, messages
 from scripts.local.installation import DEFAULT_DATA, ROOT, data_folder, load_installation
-from scripts.local.servers.ports import LOOPBACK
 
 SAMPLES: Final = ROOT / "samples"
 _REQUEST_TIMEOUT_S: Final = 60
@@ -53,6 +52,7 @@ def _demo(source: Path, arguments: argparse.Namespace) -> int:
     data = data_folder(arguments.data)
     status_command = messages.command("status", data)
     url = _find_running(data) or _start(data, arguments.port)
+    _check_credentials(data)
     code, summary = _upload(source, url, arguments.wait_for)
     try:
         images = [image for batch_id in summary["batches"] for image in _get(f"{url}/image_batches/{batch_id}")["images"]]
@@ -72,14 +72,24 @@ def _find_running(data: Path) -> str | None:
     installation = load_installation(data)
     if installation is None or installation.find_lock_holder() is None:
         return None
-    return f"http://{LOOPBACK}:{installation.port}"
+    return installation.url
 
 
 def _start(data: Path, port: int) -> str:
     code, _ = _run("scripts.local.start", ["--detach", "--data", str(data), "--port", str(port)])
     if code:
         sys.exit(code)  # scripts/start has printed the error
-    return f"http://{LOOPBACK}:{port}"
+    installation = load_installation(data)
+    assert installation is not None  # noqa: S101 -- scripts/start has saved it
+    return installation.url
+
+
+def _check_credentials(data: Path) -> None:
+    """Exit with an error message if the running installation needs credentials, and there are none."""
+    installation = load_installation(data)
+    if installation is not None and installation.needs_credentials and not os.environ.get("SHELFSIGHT_API_KEY"):
+        create_key = f"{messages.command('admin', data)} create-key --name demo --role uploader --stores demo"
+        sys.exit(f"error: Shelfsight runs at {installation.url}, and requires credentials; run SHELFSIGHT_API_KEY=$({create_key}) {messages.command('demo', data)}")
 
 
 def _upload(source: Path, url: str, wait_for: str | None) -> tuple[int, dict[str, Any]]:

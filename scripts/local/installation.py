@@ -10,23 +10,28 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO, Any, Final
 
 from scripts.local.servers import mongod, mongod_choice, redis_server
 from scripts.local.servers.credentials import Credentials, load_credentials
 from scripts.local.servers.errors import Unusable
-from scripts.local.servers.ports import free_port, is_free
+from scripts.local.servers.ports import LOOPBACK, free_port, is_free
 from scripts.local.servers.programs import Program
 from scripts.local.servers.progress import Progress
-from scripts.local.signing_keys import read_or_create_signing_keys
+from scripts.local.signing_key_setup import FILE_NAME, create_signing_keys
+from shared.settings.access import needs_credentials
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DEFAULT_DATA: Final = ROOT / "data"
-SAVED_VARIABLES: Final = ("MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES")
-"""Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` needs the same values
-even if it is run in another shell."""
+SAVED_VARIABLES: Final = (
+    "MONGODB_URL", "MONGODB_DATABASE", "REDIS_URL", "BLOBS_MIN_FREE_BYTES", "SHELFSIGHT_ENV", "ACCESS", "WEB_HOST", "SIGNING_KEYS_FILE",
+)  # fmt: skip
+"""Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` and ``scripts/admin`` need
+the same values even if they are run in another shell."""
 _PROCESS_FILES: Final = re.compile(r"(?:guard|supervisor|mongod|redis|web|worker-\d+|inspector|sweep)(?:\.pid|\.starts)")
 _MAX_SOCKET_BYTES: Final = 107 - len(".4194304")
 """Maximum length of the path of the supervisor's socket. The kernel allows 107 bytes, and the supervisor first appends
@@ -61,6 +66,7 @@ class Installation:
     """One installation on one machine. All its files are in ``data``.
 
     ``variables`` contains the names and values of those ``SAVED_VARIABLES`` that are set in the environment.
+    ``has_given_keys`` is whether ``SIGNING_KEYS`` is set; its value is a secret, and is not saved.
     """
 
     data: Path
@@ -69,6 +75,7 @@ class Installation:
     embedded_mongodb: bool = field(default_factory=lambda: not os.environ.get("MONGODB_URL"))
     embedded_redis: bool = field(default_factory=lambda: not os.environ.get("REDIS_URL"))
     variables: dict[str, str] = field(default_factory=_read_variables)
+    has_given_keys: bool = field(default_factory=lambda: bool(os.environ.get("SIGNING_KEYS")))
 
     @property
     def run(self) -> Path:
@@ -82,8 +89,40 @@ class Installation:
 
     @property
     def secrets(self) -> Path:
-        """The folder with the passwords of the embedded servers."""
+        """The folder with the passwords of the embedded servers, and with the signing keys."""
         return self.run / "secrets"
+
+    @property
+    def signing_keys_file(self) -> Path | None:
+        """The file of the keys that sign tokens and URLs; None if ``SIGNING_KEYS`` contains them."""
+        if self.has_given_keys:
+            return None
+        given = self.variables.get("SIGNING_KEYS_FILE")
+        return Path(given) if given else self.secrets / FILE_NAME
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the service may be reached from other machines."""
+        return self.variables.get("SHELFSIGHT_ENV") == "production"
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Whether requests need credentials."""
+        return needs_credentials(self.variables.get("SHELFSIGHT_ENV", ""), self.variables.get("ACCESS"))
+
+    @property
+    def web_host(self) -> str:
+        """The host name or address on which the web front listens."""
+        return self.variables.get("WEB_HOST") or LOOPBACK
+
+    @property
+    def url(self) -> str:
+        """The URL of the web front for clients on this machine."""
+        host = self.web_host
+        with suppress(ValueError):  # the host is a name
+            if ip_address(host).is_unspecified:
+                host = "::1" if ":" in host else LOOPBACK
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def socket(self) -> Path:
@@ -185,7 +224,12 @@ class Installation:
         return port
 
     def environment(self, ports: dict[str, int]) -> dict[str, str]:
-        """Return the variables to add to the caller's environment for the processes of this installation."""
+        """Return the variables to add to the caller's environment for the processes of this installation.
+
+        This creates the signing keys if there are none.
+
+        :raises Unusable: when the signing keys are damaged, or there are no passwords yet.
+        """
         variables = {
             "PYTHONPATH": str(ROOT),
             "BLOBS_ROOT": str(self.data / "blobs"),
@@ -195,8 +239,10 @@ class Installation:
         }
         if self.workers >= len(os.sched_getaffinity(0)) and "VISION_IN_TURN" not in os.environ:
             variables["VISION_IN_TURN"] = "true"
-        if not os.environ.get("SIGNING_KEYS"):
-            variables["SIGNING_KEYS"] = read_or_create_signing_keys(self.secrets)
+        if self.signing_keys_file is not None:
+            if "SIGNING_KEYS_FILE" not in self.variables:
+                create_signing_keys(self.signing_keys_file)
+            variables["SIGNING_KEYS_FILE"] = str(self.signing_keys_file)
         if self.embedded_mongodb:
             variables["MONGODB_URL"] = mongod.url(ports["mongod"], self.credentials())
         if self.embedded_redis:
@@ -256,7 +302,7 @@ class Installation:
 
         Only the owner can read the file, because URLs may contain passwords.
         """
-        parameters = {"port": self.port, "workers": self.workers, "given": self.variables}
+        parameters = {"port": self.port, "workers": self.workers, "given": self.variables, "given_keys": self.has_given_keys}
         temp = self.run / "house.new"
         temp.unlink(missing_ok=True)  # a file left behind by a crash may have another mode
         with os.fdopen(os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -347,4 +393,5 @@ def load_installation(data: Path) -> Installation | None:
     except (OSError, ValueError):  # there is no such file, or ``data`` is a file or a loop of links
         return None
     variables = saved.get("given", {})
-    return Installation(data, saved["port"], saved["workers"], "MONGODB_URL" not in variables, "REDIS_URL" not in variables, variables)
+    embedded = ("MONGODB_URL" not in variables, "REDIS_URL" not in variables)
+    return Installation(data, saved["port"], saved["workers"], *embedded, variables, saved.get("given_keys", False))

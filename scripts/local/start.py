@@ -16,18 +16,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 from rich.markup import escape
 
-from scripts.local import loopback, messages, parent_pipe
+from scripts.local import access_modes, loopback, messages, parent_pipe
 from scripts.local.installation import DEFAULT_DATA, ROOT, Installation, data_folder, load_installation
 from scripts.local.model_errors import ModelErrorLog
 from scripts.local.servers.credentials import check_permissions
 from scripts.local.servers.errors import Unusable
-from scripts.local.servers.ports import LOOPBACK, is_free
-from scripts.local.signing_keys import generate_signing_keys
+from scripts.local.servers.ports import is_free
+from scripts.local.signing_key_setup import check_signing_keys
+from shared.accounts.signing_key_file import describe_exposure
 from shared.settings import Access, Settings, explain
 
 READY_LIMIT_S: Final = 240.0
@@ -62,9 +63,14 @@ def main() -> None:
     """
     arguments = _parse_arguments()
     messages.print_any_text()
-    installation = Installation(data_folder(arguments.data), arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
+    data = data_folder(arguments.data)
     _install_signal_handlers()
     try:
+        for sentence in access_modes.keep_modes(data):
+            _console.print(sentence, soft_wrap=True)
+        if keys_file := os.environ.get("SIGNING_KEYS_FILE"):
+            os.environ["SIGNING_KEYS_FILE"] = str(Path(keys_file).absolute())  # the processes have another working directory
+        installation = Installation(data, arguments.port, arguments.workers or len(os.sched_getaffinity(0)))
         _check(installation)
         _start(installation, detach=arguments.detach)
     except (CannotStart, Unusable) as error:
@@ -76,9 +82,9 @@ def main() -> None:
         _console.print("error: interrupted before Shelfsight was ready; no process is left running")
         sys.exit(128 + interrupted.args[0])
     except PermissionError as error:
-        sys.exit(f"error: {error.filename or installation.data} belongs to another user; choose another folder with --data")
+        sys.exit(f"error: {error.filename or data} belongs to another user; choose another folder with --data")
     except OSError as error:
-        sys.exit(f"error: {error.filename or installation.data}: {error.strerror or error}; free disk space, or choose another folder with --data")
+        sys.exit(f"error: {error.filename or data}: {error.strerror or error}; free disk space, or choose another folder with --data")
 
 
 def failed_checks(url: str) -> dict[str, str] | None:
@@ -104,11 +110,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/start",
         description="Start Shelfsight on this machine and wait until it is ready.",
-        epilog="For a new data folder, MongoDB is downloaded from its makers if there is none on PATH; MONGOD_DOWNLOAD=off refuses this (see docs/security.md).",
+        epilog="Everybody on this machine can use the service without credentials, unless it is started with SHELFSIGHT_ENV=production or ACCESS=on (see docs/accounts.md). "
+        "For a new data folder, MongoDB is downloaded from its makers if there is none on PATH; MONGOD_DOWNLOAD=off refuses this (see docs/security.md).",
     )
     parser.add_argument("--detach", action="store_true", help="return when Shelfsight is ready, and keep it running until scripts/stop stops it")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR", help="folder for all data, logs and pid files (default: data)")
-    parser.add_argument("--port", type=_integer(1, 65535), default=5000, metavar="N", help="port of the web front on loopback (default: 5000)")
+    parser.add_argument("--port", type=_integer(1, 65535), default=5000, metavar="N", help="port of the web front (default: 5000)")
     parser.add_argument("--workers", type=_integer(1, 256), metavar="N", help="number of worker processes (default: one for each core)")
     return parser.parse_args()
 
@@ -132,32 +139,71 @@ def _check(installation: Installation) -> None:
     :raises OSError: when the data folder cannot be created.
     """
     settings = read_settings()
+    if fault := access_modes.check_host(installation.web_host):
+        raise CannotStart(fault)
+    _check_transport(settings)
     _check_paths(installation)
     if installation.find_lock_holder() is not None:
         raise _already_running(installation)
     used = load_installation(installation.data) is not None
     installation.prepare()
     until = time.monotonic() + _PORT_WAIT_S
-    while (installation.run / "guard.pid").exists() and not is_free(installation.port) and time.monotonic() < until:
+    while (installation.run / "guard.pid").exists() and not is_free(installation.port, installation.web_host) and time.monotonic() < until:
         time.sleep(0.1)  # after a crash, the children of a killed process end within a second or two
-    if not is_free(installation.port):
+    if not is_free(installation.port, installation.web_host):
         raise CannotStart(f"port {installation.port} is in use; choose another port with --port, or stop the program that listens on it")
     _check_disk(installation, settings.blobs.min_free_bytes, used=used)
     check_permissions(installation.data)
+    if installation.signing_keys_file is not None and installation.signing_keys_file.exists():
+        check_signing_keys(installation.signing_keys_file, is_production=settings.access.is_production)
+        _warn_of_exposed_keys(installation)
     _choose_programs(installation)
 
 
 def read_settings() -> Settings:
     """Return the settings that the processes will have.
 
-    The keys that sign tokens are generated later, in the data folder. Unless the environment sets them, others stand for them here.
+    The keys that sign tokens are generated later, in the data folder. Unless the environment sets them, the name of a file
+    stands for them here.
 
     :raises CannotStart: when a setting is invalid.
     """
     try:
-        return Settings() if os.environ.get("SIGNING_KEYS") else Settings(access=Access(signing_keys=SecretStr(generate_signing_keys())))
+        if os.environ.get("SIGNING_KEYS"):
+            return Settings()
+        given = os.environ.get("SIGNING_KEYS_FILE")
+        access = Access(signing_keys_file=Path(given or "signing_keys"))
+        if given:
+            check_signing_keys(Path(given), is_production=access.is_production)
+        return Settings(access=access)
     except (ValidationError, SettingsError) as error:
         raise CannotStart(explain(error)) from error
+    except Unusable as error:
+        raise CannotStart(str(error)) from error
+
+
+def _check_transport(settings: Settings) -> None:
+    """Warn if passwords and images travel without TLS, or if the proxy with TLS is not known.
+
+    :raises CannotStart: when such a proxy is not known in production.
+    """
+    if settings.proxy_fault and settings.access.is_production:
+        raise CannotStart(settings.proxy_fault)
+    if settings.proxy_fault:
+        _console.print(f"warning: {settings.proxy_fault}", soft_wrap=True)
+    elif not settings.web.is_on_loopback and not settings.web.public_url.startswith("https://"):
+        _console.print(
+            f"warning: WEB_HOST={settings.web.host} is reached over plain HTTP, so everybody on the way can read passwords, keys and images. Put a proxy with TLS in front "
+            "of it, and set PUBLIC_URL to the https address and WEB_TRUSTED_PROXIES to the addresses of the proxy",
+            soft_wrap=True,
+        )
+
+
+def _warn_of_exposed_keys(installation: Installation) -> None:
+    """Warn of a file of signing keys that other users can read. The start closes a file that it has created itself."""
+    path = installation.signing_keys_file
+    if path is not None and "SIGNING_KEYS_FILE" in installation.variables and (exposure := describe_exposure(path)):
+        _console.print(f"warning: {exposure}", soft_wrap=True)
 
 
 def _choose_programs(installation: Installation) -> None:
@@ -212,13 +258,9 @@ def _check_disk(installation: Installation, watermark: int, *, used: bool) -> No
 def _already_running(installation: Installation) -> CannotStart:
     running = load_installation(installation.data) or installation
     return CannotStart(
-        f"Shelfsight is already running at {_url(running)} with the data folder {installation.data}; see {messages.command('status', installation.data)}, "
+        f"Shelfsight is already running at {running.url} with the data folder {installation.data}; see {messages.command('status', installation.data)}, "
         f"stop it with {messages.command('stop', installation.data)}, or choose another folder with --data"
     )
-
-
-def _url(installation: Installation) -> str:
-    return f"http://{LOOPBACK}:{installation.port}"
 
 
 def _start(installation: Installation, *, detach: bool) -> None:
@@ -289,7 +331,7 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
         while (elapsed := time.monotonic() - began) < READY_LIMIT_S + longest_wait:
             if watchdog.poll() is not None:
                 raise _reason_of_end(installation, watchdog)
-            failed = failed_checks(_url(installation))
+            failed = failed_checks(installation.url)
             if failed == {} and installation.find_lock_holder() == watchdog.pid:  # the response may come from a concurrent start
                 _console.print(f"Ready after {elapsed:.0f} s.")
                 return
@@ -303,7 +345,7 @@ def _wait_until_ready(installation: Installation, watchdog: "subprocess.Popen[by
                 _console.print(f"{step} ...", soft_wrap=True)
             shown = step
             time.sleep(0.2)  # poll, because other processes send no notification
-    why = "; ".join(f"{name}: {detail}" for name, detail in (failed_checks(_url(installation)) or {}).items()) or shown
+    why = "; ".join(f"{name}: {detail}" for name, detail in (failed_checks(installation.url) or {}).items()) or shown
     raise CannotStart(f"Shelfsight was not ready after {elapsed:.0f} s ({why}) and has been stopped; see {installation.logs}, then start it again")
 
 
@@ -352,11 +394,15 @@ def _stop(watchdog: "subprocess.Popen[bytes]") -> None:
 
 
 def _print_addresses(installation: Installation, *, detached: bool) -> None:
-    print(f"Shelfsight runs at  {_url(installation)}/")
-    print(f"API                 {_url(installation)}/docs")
-    print(f"Upload              scripts/upload FOLDER --url {_url(installation)} --store NAME")
+    key = ", with a key in SHELFSIGHT_API_KEY (scripts/admin create-key --help)" if installation.needs_credentials else ""
+    print(f"Shelfsight runs at  {installation.url}/")
+    print(f"API                 {installation.url}/docs")
+    print(f"Upload              scripts/upload FOLDER --url {installation.url} --store NAME{key}")
     print(f"Status              {messages.command('status', installation.data)}")
-    print(f"Stop                {messages.command('stop', installation.data) if detached else 'Ctrl-C'}", flush=True)
+    print(f"Stop                {messages.command('stop', installation.data) if detached else 'Ctrl-C'}")
+    print(f"Access              {access_modes.describe(installation)}", flush=True)
+    if installation.needs_credentials and access_modes.has_administrator(installation) is False:
+        print(f"First administrator {access_modes.first_administrator_command(installation)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,15 @@ from pymongo.errors import PyMongoError
 from rich.console import Console
 from rich.table import Table
 
-from scripts.local import messages
+from scripts.local import access_modes, messages
 from scripts.local.installation import DEFAULT_DATA, SAVED_VARIABLES, Installation, data_folder, load_installation
 from scripts.local.servers import versions
 from scripts.local.servers.errors import Unusable
-from scripts.local.servers.ports import LOOPBACK
 from scripts.local.servers.versions import ServerAge
+from scripts.local.signing_key_setup import check_signing_keys
 from scripts.local.start import failed_checks
 from shared import settings
+from shared.accounts.signing_key_file import describe_exposure
 from shared.errors import ShelfsightError
 from shared.ledger import audit, sums
 from shared.storage.mongo import connect
@@ -67,6 +68,8 @@ class Status:
     when the web front does not respond. ``backlog``, ``ledger`` and ``failed`` are None when MongoDB does not respond.
     ``ledger``, which the sweep counted ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the
     first time. ``failed`` counts the newest 10,000 failed images by error code. The two ``disk_`` values are in bytes.
+    ``access`` says who can use the service. ``has_administrator`` is None when no credentials are needed, or MongoDB does not
+    respond.
     """
 
     running: bool
@@ -82,6 +85,9 @@ class Status:
     ledger: dict[str, int] | None
     ledger_age_s: float | None
     failed: dict[str, int] | None
+    access: str
+    needs_credentials: bool
+    has_administrator: bool | None
     advice: list[str]
 
 
@@ -119,7 +125,7 @@ def read_status(installation: Installation) -> Status:
     """Read the state of an installation. This takes a few seconds at most, even if no server responds."""
     running = installation.find_lock_holder() is not None
     stage = installation.read_stage() if running else None
-    url = f"http://{LOOPBACK}:{installation.port}"
+    url = installation.url
     backlog, ledger, failed = _read_ledger(installation) if running else (None, None, None)
     blobs = settings.Blobs()
     status = Status(
@@ -136,6 +142,9 @@ def read_status(installation: Installation) -> Status:
         ledger=None if ledger is None else ledger.counts,
         ledger_age_s=None if ledger is None else ledger.age_s,
         failed=failed,
+        access=access_modes.describe(installation),
+        needs_credentials=installation.needs_credentials,
+        has_administrator=access_modes.has_administrator(installation) if running and installation.needs_credentials else None,
         advice=[],
     )
     status.advice.extend(advise(status, installation))
@@ -156,10 +165,13 @@ def advise(status: Status, installation: Installation) -> list[str]:
     if down:
         advice.append(f"These processes are not running, because they are being restarted or fail repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
     advice += _advise_on_readiness(status, installation)
+    advice += _advise_on_signing_keys(status, installation)
     if status.ledger is not None and (missing := sums.count_missing(status.ledger)):
         advice.append(f"The ledger does not balance: {missing} accepted images have no document, so documents were removed by hand. Restore a backup.")
     if status.backlog is not None and status.backlog.oldest_age_s > _OLD_S:
         advice.append("The oldest batch has been waiting for more than five minutes. Start with more --workers, or add machines.")
+    if status.has_administrator is False:
+        advice.append(f"There is no administrator yet; create the first one with {access_modes.first_administrator_command(installation)}")
     for code in status.failed or {}:
         if code in _REMEDIES:
             advice.append(f"{code}: {_REMEDIES[code]}")
@@ -177,6 +189,18 @@ def _advise_on_readiness(status: Status, installation: Installation) -> list[str
     if status.not_ready is None:
         return [f"The web front does not respond; see {installation.logs}/web.log"]
     return [f"{name}: {detail}" for name, detail in status.not_ready.items()]
+
+
+def _advise_on_signing_keys(status: Status, installation: Installation) -> list[str]:
+    path = installation.signing_keys_file
+    if path is None or not installation.needs_credentials or status.starting:  # the first start creates them
+        return []
+    try:
+        check_signing_keys(path, is_production=installation.is_production)
+        exposure = describe_exposure(path)
+    except (Unusable, OSError) as error:
+        return [f"The service goes on with the signing keys that it has read, but only until it is stopped. {error}"]
+    return [exposure] if exposure else []
 
 
 def _process_names(installation: Installation) -> list[str]:
@@ -233,6 +257,8 @@ def _show(status: Status) -> None:
         failed = ", ".join(f"{code} {count:,}" for code, count in (status.failed or {}).items())
         console.print(f"Failed    {failed or 'none'}")
     console.print(f"Disk      {status.disk_free / 1e9:.1f} GB free, uploads are refused below {status.disk_watermark / 1e9:.1f} GB")
+    if status.running:
+        console.print(f"Access    {status.access}", style=None if status.needs_credentials else "bold red", markup=False, soft_wrap=True)
     for line in status.advice:
         console.print(f"To do     {line}", markup=False, soft_wrap=True)
 

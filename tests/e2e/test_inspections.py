@@ -4,7 +4,6 @@ import io
 import socket
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,16 +43,8 @@ def inspection_url(service: Service | Stack, url: str, options: str = "") -> str
     return f"{service.url}/?url={quote(url, safe='')}{options}"
 
 
-def retry_while_redis_is_slow(send: Callable[[], httpx.Response]) -> httpx.Response:
-    """Repeat a request while Redis does not respond within its timeout of 0.5 s. The service has started no work then."""
-    deadline = time.monotonic() + 60
-    while (response := send()).status_code == 503 and "redis_unavailable" in response.text and time.monotonic() < deadline:
-        time.sleep(1)
-    return response
-
-
 def get(url: str, headers: dict[str, str]) -> httpx.Response:
-    return retry_while_redis_is_slow(lambda: httpx.get(url, headers=headers, timeout=120))
+    return httpx.get(url, headers=headers, timeout=120)
 
 
 def wait_for_result(service: Service | Stack, response: httpx.Response) -> httpx.Response:
@@ -66,7 +57,7 @@ def wait_for_result(service: Service | Stack, response: httpx.Response) -> httpx
 
 
 def inspect(service: Service | Stack, query: str, **request: Any) -> dict[str, Any]:
-    response = wait_for_result(service, retry_while_redis_is_slow(lambda: httpx.post(f"{service.url}/img{query}", timeout=120, **request)))
+    response = wait_for_result(service, httpx.post(f"{service.url}/img{query}", timeout=120, **request))
     assert response.status_code == 200, response.text
     return response.json()  # type: ignore[no-any-return]
 
@@ -277,7 +268,7 @@ def test_an_inspection_is_finished_although_its_inspector_is_killed(stack: Stack
         connection.sendall(ok_response(SHELF))
 
     with SourceServer(hang_at_first) as source:
-        accepted = retry_while_redis_is_slow(lambda: httpx.post(f"{stack.url}/img", params={"url": source.url, "wait": 0}, timeout=60))
+        accepted = httpx.post(f"{stack.url}/img", params={"url": source.url, "wait": 0}, timeout=60)
         assert accepted.status_code == 202
         source.wait_for(1)
         inspector = psutil.Process(stack.pid("inspector"))

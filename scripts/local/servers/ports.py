@@ -1,4 +1,4 @@
-"""TCP ports on loopback, where everything that runs on this machine listens."""
+"""TCP ports. Everything that ``scripts/start`` starts listens on loopback, except the web front if ``WEB_HOST`` is set."""
 
 import socket
 from typing import Final
@@ -13,12 +13,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def is_free(port: int) -> bool:
-    """Return whether a TCP port on loopback is free."""
-    with socket.socket() as probe:
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Return whether a TCP port on a host of this machine is free."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -1,4 +1,4 @@
-"""Measure what checking credentials costs: authentication alone and in a request, revocation, and passwords.
+"""Measure what access control costs: authentication alone and in a request, rates, revocation, passwords, and signed URLs.
 
 The exit code is 0 if every target is met and 1 if a target is missed.
 """
@@ -8,13 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scripts.bench import auth_rates, password_rates, revocation_times
+from scripts.bench import auth_rates, password_rates, revocation_times, signed_list_times
 from scripts.bench.auth_testbed import Testbed
 from scripts.bench.extent import add_options
 from scripts.bench.report import Report
 from scripts.bench.servers import Servers
 
-PARTS = ("authentication", "gate", "reads", "revocation", "passwords")
+PARTS = ("authentication", "gate", "rates", "reads", "revocation", "passwords", "signed-lists")
 
 
 def main() -> int:
@@ -35,6 +35,8 @@ def main() -> int:
                 report.add_part("Authentication", lambda: auth_rates.measure_authentication(testbed, extent))
             if "gate" in parts:
                 report.add_part("The gate in a request", lambda: auth_rates.measure_gate(testbed, extent))
+            if "rates" in parts:
+                report.add_part("Rates", lambda: auth_rates.measure_rates(testbed, extent))
             if "reads" in parts:
                 report.add_part("Reads, and invalid credentials", lambda: auth_rates.measure_reads(testbed, extent))
             if "revocation" in parts:
@@ -42,6 +44,8 @@ def main() -> int:
                 report.add_part("Revocation", lambda: revocation_times.measure(testbed, rounds=rounds))
             if "passwords" in parts:
                 report.add_part("Passwords", lambda: password_rates.measure(testbed, extent))
+            if "signed-lists" in parts:
+                report.add_part("Signed URLs in a list", lambda: signed_list_times.measure(testbed, extent, report.log))
         finally:
             servers.stop()
     return report.finish(args.json)

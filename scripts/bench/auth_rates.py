@@ -1,6 +1,7 @@
-"""Measure the CPU time of checking credentials: alone, in a request, and when they are refused.
+"""Measure the CPU time of checking credentials and of counting requests: alone, in a request, and when they are refused.
 
-CPU times are those of the thread that calls, which Linux counts in nanoseconds. MongoDB and other threads are not included.
+CPU times are those of the thread that calls, which Linux counts in nanoseconds. MongoDB, Redis and other threads are not
+included.
 """
 
 import secrets
@@ -20,11 +21,17 @@ from scripts.bench.auth_testbed import CountingListener, Testbed
 from scripts.bench.extent import Extent
 from scripts.bench.report import Row, Target, compare
 from scripts.bench.timing import interleave, median
+from shared import settings
 from shared.accounts import key_format
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
 from shared.errors import Unauthorized
+from web.http import rate_limit_headers
+from web.http.rate_limits import QuotaPolicy, RateLimiter
 
 _CHEAP: Final = Target(at_most=300)
+_RATE_CHECK: Final = Target(at_most=200)
+_NO_LIMIT: Final = 1_000_000_000
 _PATH: Final = "/me"
 _AUDIENCE: Final = "shelfsight:access"
 _NO_COMMANDS: Final = Target(at_most=0)
@@ -62,7 +69,10 @@ def measure_authentication(testbed: Testbed, extent: Extent) -> list[Row]:
 
 
 def measure_gate(testbed: Testbed, extent: Extent) -> list[Row]:
-    """Measure what the gate adds to a request of the real application, called through WSGI in this process."""
+    """Measure what the gate adds to a request of the real application, called through WSGI in this process.
+
+    Requests are not counted; ``measure_rates`` measures what that adds.
+    """
     user = testbed.create_user()
     credentials = {"key": testbed.create_key(user)[1], "token": testbed.sign_in(user)}
     apps = {is_on: page_rates.create_client(testbed.settings(is_on=is_on)).application for is_on in (False, True)}
@@ -80,6 +90,40 @@ def measure_gate(testbed: Testbed, extent: Extent) -> list[Row]:
         compare(f"GET {_PATH} with a token: CPU, of one without credentials while access is open", us["token"], "us", us["open"]),
         Row("what a key adds to a request: CPU", us["key"] - us["open"], "us", target=_CHEAP),
         Row("what a token adds to a request: CPU", us["token"] - us["open"], "us", target=_CHEAP),
+    ]
+
+
+def measure_rates(testbed: Testbed, extent: Extent) -> list[Row]:
+    """Measure what it costs to count a request: alone with its headers, in a request of the real application, and without Redis."""
+    key = testbed.create_key(testbed.create_user())[1]
+    policy = QuotaPolicy("bench", _NO_LIMIT, 60)
+    limiter, alone = (RateLimiter(redis) for redis in (testbed.servers.settings.redis, settings.Redis(url="redis://127.0.0.1:1/0")))
+
+    def count(by: RateLimiter) -> None:
+        usages = [by.require(policy, "client", reason="Too many")]
+        rate_limit_headers.policy_field(usages)
+        rate_limit_headers.limit_field(usages)
+
+    if not limiter.hit(policy, "client").is_shared:
+        raise RuntimeError("Redis does not count.")
+    apps = {per_minute: page_rates.create_client(testbed.settings(is_on=True, per_minute=per_minute)).application for per_minute in (0, _NO_LIMIT)}
+    headers = Headers({"Authorization": f"Bearer {key}"})
+    subjects: dict[str, Callable[[], object]] = {
+        "Redis": partial(count, limiter),
+        "local": partial(count, alone),
+        "not counted": _Request(apps[0], headers),
+        "counted": _Request(apps[_NO_LIMIT], headers),
+    }
+    us = _measure(subjects, extent, calls=extent.choose(full=200, quick=100, smoke=2))
+    for app in apps.values():
+        app.extensions["shelfsight"].close()
+    for opened in (limiter, alone):
+        opened.close()
+    return [
+        Row("counting a request in Redis, with the headers: CPU", us["Redis"], "us", target=_RATE_CHECK),
+        Row("what counting adds to a request: CPU", us["counted"] - us["not counted"], "us", target=_RATE_CHECK),
+        compare(f"GET {_PATH} that is counted: CPU, of one that is not", us["counted"], "us", us["not counted"]),
+        Row("counting a request locally, while Redis is away: CPU", us["local"], "us"),
     ]
 
 
@@ -123,7 +167,7 @@ def _garbage(key: str, token: str) -> dict[str, str]:
     """Return credentials that must be refused without a read, by their names."""
     header, claims, _ = token.split(".")
     none = urlsafe_b64encode(b'{"alg":"none","typ":"access+jwt","kid":"bench"}').decode().rstrip("=")
-    stranger = TokenSigner({"bench": secrets.token_bytes(32)}).issue_access("someone", "session")[0]
+    stranger = TokenSigner(FixedSigningKeys({"bench": secrets.token_bytes(32)})).issue_access("someone", "session")[0]
     return {
         "a key with a wrong character": key[:-9] + ("a" if key[-9] != "a" else "b") + key[-8:],
         "a truncated key": key[:-1],

@@ -14,6 +14,7 @@ from shared.accounts import api_keys, sessions, users
 from shared.accounts.api_keys import NewKey
 from shared.accounts.authenticator import Authenticator
 from shared.accounts.permissions import OPERATOR, ROLES, Rights, Role
+from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
 from shared.accounts.users import NewUser, User
 from shared.storage.mongo import Db, Document
@@ -46,12 +47,16 @@ class Testbed:
     def __init__(self, servers: Servers) -> None:
         self.servers, self.db = servers, servers.db
         self.signing_key = secrets.token_urlsafe(32)
-        self.signer = TokenSigner({_SIGNING_KEY_ID: self.signing_key.encode()})
+        self.signer = TokenSigner(FixedSigningKeys({_SIGNING_KEY_ID: self.signing_key.encode()}))
 
-    def settings(self, *, is_on: bool) -> settings.Settings:
-        """Return the settings of a web front, whose requests need credentials if ``is_on``."""
+    def settings(self, *, is_on: bool, per_minute: int = 0) -> settings.Settings:
+        """Return the settings of a web front, whose requests need credentials if ``is_on``.
+
+        :param per_minute: the quota of each client; 0 means that requests are not counted.
+        """
         access = settings.Access(access="on" if is_on else "off", signing_keys=json.dumps({_SIGNING_KEY_ID: self.signing_key}))
-        return self.servers.settings.model_copy(update={"access": access})
+        rates = settings.Rates(requests_per_minute=per_minute, address_per_minute=per_minute)
+        return self.servers.settings.model_copy(update={"access": access, "rates": rates})
 
     def new_authenticator(self, db: Db | None = None) -> Authenticator:
         """Return an authenticator with an empty cache.

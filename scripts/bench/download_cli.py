@@ -1,6 +1,6 @@
 """Measure downloads of a 200 KB image through the deployment's nginx, against a plain nginx that serves the same file.
 
-This benchmark needs a Docker engine. It starts a separate compose project (shelfsight-bench) and removes it at the end.
+Another nginx of the deployment checks the signature in the URL of the image. This benchmark needs a Docker engine. It starts a separate compose project (shelfsight-bench) and removes it at the end.
 The clients run on this machine and connect to the containers' own addresses. The exit code is 0 if every target is met,
 1 if a target is missed, and 2 if there is no Docker engine. With --smoke, it needs no Docker engine: it downloads from a
 web process alone.
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import uuid
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from scripts.bench.timing import interleave, median
 from scripts.containers import engine
 from scripts.containers.engine import ROOT, Deployment, EngineError
 from scripts.local.servers.ports import LOOPBACK, free_port
+from shared.accounts.signed_urls import UrlSigning
 
 _PROJECT: Final = "shelfsight-bench"
 _PLAIN: Final = f"{_PROJECT}-plain"
@@ -35,6 +37,7 @@ _SUBNET: Final = "10.213.79.0/24"
 _COMPOSE_TIMEOUT_S: Final = 3600
 _WAIT_S: Final = 30
 _AT_LEAST: Final = 0.9
+_SIGNED_AT_LEAST: Final = 0.8
 _DOWNLOADERS: Final = {"processes": 2, "connections": 4}
 
 
@@ -51,19 +54,21 @@ def main() -> int:
     if problem := engine.find_problem():
         print(f"No usable Docker engine with compose: {problem}", file=sys.stderr)
         return 2
+    signed = ""
     deployment = Deployment(_PROJECT, {"LISTEN": f"127.0.0.1:{free_port()}", "FRONT_SUBNET": _SUBNET, "WEB_IMAGE": f"{_PROJECT}-web", "WORKER_IMAGE": f"{_PROJECT}-worker"})
     try:
         report.log("starting all containers ...")
         deployment.compose("up", "--detach", "--wait", "--build", limit_s=_COMPOSE_TIMEOUT_S)
         image_id = _upload(f"http://{deployment.variables['LISTEN']}", sample_uploads.draw_jpeg(1))
         _start_plain(deployment)
-        report.add_part(f"Downloads of {sample_uploads.JPEG_BYTES // 1000} KB", lambda: _measure(deployment, image_id, args.extent))
+        signed = _start_signed(deployment)
+        report.add_part(f"Downloads of {sample_uploads.JPEG_BYTES // 1000} KB", lambda: _measure(deployment, signed, image_id, args.extent))
     except EngineError as error:
         print(error, file=sys.stderr)
         return 2
     finally:
         with contextlib.suppress(EngineError):  # the container may not exist
-            engine.run(["docker", "rm", "--force", _PLAIN])
+            engine.run(["docker", "rm", "--force", _PLAIN, *([signed] if signed else [])])
         deployment.compose("--profile", "*", "down", "--volumes", "--timeout", "20", limit_s=_COMPOSE_TIMEOUT_S)
     return report.finish(args.json)
 
@@ -110,7 +115,31 @@ def _start_plain(deployment: Deployment) -> None:
     ])  # fmt: skip
 
 
-def _measure(deployment: Deployment, image_id: str, extent: Extent) -> list[Row]:
+def _start_signed(deployment: Deployment) -> str:
+    """Start an nginx of the deployment that checks the signatures of URLs, and return the id of its container."""
+    container = deployment.compose("run", "--detach", "--no-deps", "--env", "ACCESS=on", "nginx").split()[-1]
+    until = time.monotonic() + _WAIT_S
+    while not _responds(_address(deployment, container)):
+        if time.monotonic() > until:
+            raise EngineError(f"The nginx with signatures does not respond after {_WAIT_S} s.")
+        time.sleep(0.2)  # poll, because the container sends no notification
+    return container
+
+
+def _responds(address: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"http://{address}:8080/limits", headers={"Host": "localhost"}, timeout=_WAIT_S, trust_env=False).status_code == 200
+    return False
+
+
+def _signed_path(deployment: Deployment, container: str, image_id: str) -> str:
+    """Return the path of an image with a signature that this nginx accepts for an hour."""
+    key = next(iter(json.loads(deployment.execute(container, "cat", "/secrets/signed_url_keys.json")).values()))
+    resource = f"/uploads/{image_id}"
+    return f"{resource}.jpg{UrlSigning(key.encode(), int(time.time()) + 3600).query(resource)}"
+
+
+def _measure(deployment: Deployment, signed: str, image_id: str, extent: Extent) -> list[Row]:
     (nginx,) = deployment.containers("nginx")
     web = deployment.containers("web")[0]
     shard, batch, index = image_id[30:32], image_id[:32], image_id[32:]
@@ -119,6 +148,7 @@ def _measure(deployment: Deployment, image_id: str, extent: Extent) -> list[Row]
         "plain": (_PLAIN, Source(_address(deployment, _PLAIN), 8080, file)),
         "no log": (_PLAIN, Source(_address(deployment, _PLAIN), 8081, file)),
         "ours": (nginx, Source(_address(deployment, nginx), 8080, f"/uploads/{image_id}.jpg")),
+        "signed": (signed, Source(_address(deployment, signed), 8080, _signed_path(deployment, signed, image_id))),
         "web": (web, Source(_address(deployment, web), 5000, f"/uploads/{image_id}.jpg")),
     }
     seconds, rounds = (1.0, 5) if extent is Extent.QUICK else (3.0, 15)
@@ -136,6 +166,8 @@ def _measure(deployment: Deployment, image_id: str, extent: Extent) -> list[Row]
         compare("through nginx, of an nginx with the plain file", rate["ours"], "files/s", rate["plain"], at_least=_AT_LEAST),
         compare("the same, of one that keeps no access log", rate["ours"], "files/s", rate["no log"]),
         compare("nginx's CPU a file, of the other's", cpu["ours"], "us", cpu["plain"]),
+        compare("with a signed URL, of an nginx with the plain file", rate["signed"], "files/s", rate["plain"], at_least=_SIGNED_AT_LEAST),
+        compare("nginx's CPU a file with a signed URL, of the other's", cpu["signed"], "us", cpu["plain"]),
         compare("from one web replica itself, of the plain file", rate["web"], "files/s", rate["plain"]),
     ]
 

@@ -1,139 +1,36 @@
-"""nginx in front of a web process while access is on: signed files, refused uploads, changed keys, and HTTPS."""
+"""nginx in front of a web process while access is on: signed files, changed keys, HTTPS, and unsafe settings."""
 
 import http.client
 import json
-import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from scripts.local.servers.ports import free_port
-from shared import settings
-from shared.accounts.signed_urls import PURPOSE, UrlSigner
-from shared.accounts.signing_keys import FixedSigningKeys
-from shared.storage.blob_keys import image_prefix, original_key
-from shared.storage.mongo import Db, connect
+from tests.integration.deploy.nginx_deployment import (
+    BOXES,
+    NEEDS_NGINX,
+    NEW_KEYS,
+    ORIGINAL,
+    OTHER_IMAGE,
+    OTHER_ORIGIN,
+    RENDITION,
+    Deployment,
+    derived_keys,
+    query_of,
+    read,
+    request,
+    write_files,
+)
 from tests.support.accounts import SIGNING_KEYS, bearer, make_key
 from tests.support.certificates import make_certificate
-from tests.support.databases import Databases
-from tests.support.gunicorn_front import WebFront, run_web_front
-from tests.support.ledger import process_all
-from tests.support.nginx_front import (
-    HAS_NJS,
-    TRUSTS_NGINX,
-    Mounted,
-    Nginx,
-    run_nginx,
-)
+from tests.support.nginx_front import Mounted, run_nginx
 from tests.support.service_stack import wait_until
-from tests.support.web_client import image_payload, make_image
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HAS_NJS, reason="nginx or its njs module is not installed")]
-
-ORIGINAL, RENDITION, BOXES = make_image(kind="PNG"), b"the rendition", b"the boxes"
-OTHER_IMAGE = "0" * 36
-NEW_KEYS = {"new": "zyxwvutsrqponmlkjihgfedcba9876543210"}
-ACCESS = {"ACCESS": "on", "SIGNING_KEYS": json.dumps(SIGNING_KEYS)}
-OTHER_ORIGIN = "https://labels.example.org"
-CORS = {"CORS_ORIGINS": json.dumps([OTHER_ORIGIN])}
-SERVER_HEADERS = {"server", "date", "connection", "x-request-id", "keep-alive", "referrer-policy", "ratelimit", "ratelimit-policy"}
-UNIMPORTANT_HEADERS = {206: {"accept-ranges"}, 304: {"accept-ranges", "last-modified"}, 401: {"cache-control", "vary"}}
-"""Headers that clients do not need in a response of this status, so either server may leave them out."""
-UPLOADS = ["/upload_image_batch", "/img"]
-SLOW_CLIENTS = 200
-
-
-def signing_keys(secrets: dict[str, str]) -> FixedSigningKeys:
-    return FixedSigningKeys({key_id: secret.encode() for key_id, secret in secrets.items()})
-
-
-def derived_keys(secrets: dict[str, str]) -> dict[str, bytes]:
-    return dict(signing_keys(secrets).current().derive(PURPOSE))
-
-
-def query_of(image: str, secrets: dict[str, str] | None = None, now: float | None = None) -> str:
-    """Return the query that a web process with these signing keys adds to the URLs of an image."""
-    clock = {} if now is None else {"clock": lambda: now}
-    return UrlSigner(signing_keys(secrets or SIGNING_KEYS), 3600, **clock).begin().query(f"/uploads/{image}")
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def comparable(self) -> tuple[int, dict[str, str], bytes]:
-        """Return what nginx and a web process must have in common."""
-        ignored = SERVER_HEADERS | UNIMPORTANT_HEADERS.get(self.status, set())
-        return self.status, {name: value for name, value in self.headers.items() if name not in ignored}, self.body
-
-
-def request(port: int, path: str, method: str = "GET", tls: ssl.SSLContext | None = None, /, **headers: str) -> Response:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30) if tls is None else http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=tls)
-    with closing(connection):
-        connection.request(method, path, headers={"X-Request-ID": "test", **headers})
-        return read(connection.getresponse())
-
-
-def read(response: http.client.HTTPResponse) -> Response:
-    return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """nginx with a web process behind it, another nginx whose web process is stopped, and an image that is done."""
-
-    nginx: Nginx
-    alone: Nginx
-    web: WebFront
-    database: Db
-    image: str
-    blobs: Path
-
-
-@pytest.fixture(scope="module")
-def database(databases: Databases) -> Iterator[settings.Mongo]:
-    lent = databases.lend()
-    yield lent
-    databases.give_back(lent)
-
-
-@pytest.fixture(scope="module")
-def deployment(database: settings.Mongo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("deployment")
-    keys = derived_keys(SIGNING_KEYS)
-    with (
-        closing(connect(database, app="test").client) as client,
-        run_web_front(database, folder, **ACCESS, **CORS, **TRUSTS_NGINX) as web,
-        run_nginx(web.port, Mounted(folder / "blobs", keys), ACCESS="on", LISTEN="0.0.0.0:5000", UPLOAD_BUFFER="256m", **CORS) as nginx,
-        run_nginx(free_port(), Mounted(folder / "blobs", keys), SHELFSIGHT_ENV="production", **CORS) as alone,
-    ):
-        db = client[database.database]
-        body = json.dumps([image_payload(ORIGINAL)]).encode()
-        with ExitStack() as stack:
-            accepted = read_answer(begin_upload(stack, web.port, "/upload_image_batch", len(body), body, **bearer(make_key(db))))
-        image = json.loads(accepted.body)["images"][0]["id"]
-        wait_until(lambda: process_all(db) == 1, 10, "the image can be claimed")
-        (work,) = db.images.distinct("work", {"_id": image})
-        write_files(folder / "blobs", image, work["fence"])
-        yield Deployment(nginx, alone, web, db, image, folder / "blobs")
-
-
-def write_files(blobs: Path, image: str, fence: int = 1) -> None:
-    """Write the files of a PNG that is done."""
-    variants = blobs / image_prefix(image) / str(fence)
-    variants.mkdir(parents=True)
-    (variants.parent / "live").symlink_to(str(fence))
-    (blobs / original_key(image, "png")).write_bytes(ORIGINAL)
-    (variants / "rendition.jpg").write_bytes(RENDITION)
-    (variants / "boxes.jpg").write_bytes(BOXES)
+pytestmark = NEEDS_NGINX
 
 
 @pytest.mark.parametrize(("file", "body"), [(".png", ORIGINAL), (".jpg", RENDITION), ("/boxes.jpg", BOXES)], ids=["original", "rendition", "variant"])
@@ -317,128 +214,6 @@ def test_nginx_reads_changed_keys_within_seconds(deployment: Deployment, tmp_pat
         assert request(nginx.port, new).status == 200
         for key in (derived_keys(NEW_KEYS) | derived_keys(SIGNING_KEYS)).values():
             assert key.decode() not in nginx.log
-
-
-def begin_upload(stack: ExitStack, port: int, path: str, length: int, start: bytes = b"", /, **headers: str) -> socket.socket:
-    """Send the head of an upload, and the first bytes of its body."""
-    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", f"Content-Length: {length}", "X-Request-ID: test"]
-    client.sendall("\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode() + start)
-    return client
-
-
-def read_answer(client: socket.socket) -> Response:
-    with http.client.HTTPResponse(client) as response:
-        response.begin()
-        return read(response)
-
-
-@pytest.mark.parametrize("path", UPLOADS)
-@pytest.mark.parametrize("credentials", ["none", "an unknown key", "a key without the scope"])
-def test_an_upload_is_refused_before_its_body_as_by_the_web_process(deployment: Deployment, path: str, credentials: str) -> None:
-    keys = {"an unknown key": "nobody", "a key without the scope": make_key(deployment.database, None, scopes=["metrics:read"])}
-    headers = {} if credentials == "none" else bearer(keys[credentials])
-    with ExitStack() as stack:
-        # nginx asks for the body with `100 Continue` if it wants it, which HTTPResponse skips
-        client = begin_upload(stack, deployment.nginx.port, path, 1_000_000, Expect="100-continue", **headers)
-        assert client.recv(13, socket.MSG_PEEK | socket.MSG_WAITALL) == (b"HTTP/1.1 403 " if "scope" in credentials else b"HTTP/1.1 401 ")
-        refused = read_answer(client)
-        of_web = read_answer(begin_upload(stack, deployment.web.port, path, 2, b"[]", **headers))
-    assert refused.comparable() == of_web.comparable()
-    assert json.loads(refused.body)["instance"] == path
-
-
-def test_a_permitted_upload_is_asked_for_its_body(deployment: Deployment) -> None:
-    body = json.dumps([image_payload()]).encode()
-    headers = bearer(make_key(deployment.database, "uploader"))
-    with ExitStack() as stack:
-        client = begin_upload(stack, deployment.nginx.port, "/upload_image_batch", len(body), Expect="100-continue", **headers)
-        assert client.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        client.sendall(body)
-        assert read_answer(client).status == 202
-
-
-def test_a_client_cannot_ask_the_web_process_for_a_check(deployment: Deployment) -> None:
-    body = json.dumps([image_payload()]).encode()
-    headers = bearer(make_key(deployment.database, "uploader")) | {"X-Upload-Check": "1"}
-    with ExitStack() as stack:
-        assert read_answer(begin_upload(stack, deployment.nginx.port, "/upload_image_batch", len(body), body, **headers)).status == 202
-        assert request(deployment.nginx.port, "/upload_check").status == 404
-
-
-def test_an_upload_while_no_web_process_runs_is_told_so_before_its_body(deployment: Deployment) -> None:
-    with ExitStack() as stack:
-        answer = read_answer(begin_upload(stack, deployment.alone.port, "/upload_image_batch", 1_000_000))
-    assert (answer.status, json.loads(answer.body)["code"]) == (502, "no_answer")
-
-
-def test_an_upload_is_told_that_its_credentials_cannot_be_checked(database: settings.Mongo, deployment: Deployment, tmp_path: Path) -> None:
-    headers = bearer(make_key(deployment.database))
-    away = {"MONGODB_URL": "mongodb://127.0.0.1:1/?replicaSet=away", "MONGODB_SERVER_SELECTION_TIMEOUT_S": "0.2"}
-    with run_web_front(database, tmp_path, **away, **ACCESS, **TRUSTS_NGINX) as web, run_nginx(web.port, Mounted(keys=derived_keys(SIGNING_KEYS)), ACCESS="on") as nginx, ExitStack() as stack:
-        refused = read_answer(begin_upload(stack, nginx.port, "/upload_image_batch", 1_000_000, **headers))
-        of_web = read_answer(begin_upload(stack, web.port, "/upload_image_batch", 2, b"[]", **headers))
-    assert refused.comparable() == of_web.comparable()
-    assert (refused.status, json.loads(refused.body)["code"]) == (503, "database_unavailable")
-
-
-TOO_LARGE: dict[str, tuple[int, str, dict[str, str]]] = {
-    "a header": (431, "", {"X-Long": "a" * 9000}),
-    "headers": (431, "", {f"X-Header-{number}": "a" for number in range(120)}),
-    "a query": (414, f"?page={'a' * 9000}", {}),
-    "the address of an image": (414, f"?http://{'a' * 9000}", {}),
-}
-"""For each part of a head that is too large for a web process: the status, the query, and the headers."""
-
-
-@pytest.mark.parametrize("path", UPLOADS)
-@pytest.mark.parametrize("part", TOO_LARGE)
-def test_an_upload_whose_head_is_too_large_is_refused_by_the_web_process_before_its_body(deployment: Deployment, path: str, part: str) -> None:
-    status, query, headers = TOO_LARGE[part]
-    for credentials in (bearer(make_key(deployment.database)), {}):
-        with ExitStack() as stack:
-            refused = read_answer(begin_upload(stack, deployment.nginx.port, path + query, 900_000, bytes(70_000), **credentials, **headers))
-            assert deployment.nginx.buffered_bytes() == []
-            of_web = read_answer(begin_upload(stack, deployment.web.port, path + query, 2, b"[]", **credentials, **headers))
-        assert refused.status == status
-        assert json.loads(refused.body) | {"request_id": ""} == json.loads(of_web.body) | {"request_id": ""}
-        assert "retry-after" not in refused.headers
-
-
-class WithoutCheck(BaseHTTPRequestHandler):
-    """A web process of a version without the check: it handles the request for a check as an upload without a body."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        """Accept a body, and refuse a request without one."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        self.send_response(202 if body else int(self.headers["X-Status"]))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Write nothing."""
-
-
-def test_an_upload_is_passed_on_if_the_web_process_does_not_know_the_check() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), WithoutCheck) as server, ExitStack() as stack:
-        stack.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever).start()
-        nginx = stack.enter_context(run_nginx(server.server_port, Mounted(keys=derived_keys(SIGNING_KEYS)), ACCESS="on"))
-        for status in ("303", "400", "401", "403", "415", "422", "500"):
-            assert {read_answer(begin_upload(stack, nginx.port, path, 70_000, bytes(70_000), **{"X-Status": status})).status for path in UPLOADS} == {202}
-
-
-def test_slow_uploads_without_credentials_take_no_space_and_refuse_nobody(deployment: Deployment) -> None:
-    body = json.dumps([image_payload()]).encode()
-    body += b" " * (900_000 - len(body))
-    headers = bearer(make_key(deployment.database, "uploader"))
-    with ExitStack() as stack:
-        slow = [begin_upload(stack, deployment.nginx.port, UPLOADS[number % 2], 900_000, bytes(70_000)) for number in range(SLOW_CLIENTS)]
-        assert read_answer(begin_upload(stack, deployment.nginx.port, "/upload_image_batch", len(body), body, **headers)).status == 202
-        assert {read_answer(client).status for client in slow} == {401}
-        assert deployment.nginx.buffered_bytes() == []
 
 
 def test_requests_of_other_kinds_are_passed_on(deployment: Deployment) -> None:

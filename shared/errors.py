@@ -16,8 +16,10 @@
     ├── NotAnImage                 415 not_an_image
     ├── BadPicture                 422 the image's own code: truncated | corrupt | too_many_pixels | ...
     ├── NotFound                   404 not_found | image_pending | image_failed
+    ├── PreconditionFailed         412 precondition_failed
     ├── Gone                       410 batch_deleted | bad_link
-    ├── Conflict                   409 last_admin | too_many_keys
+    ├── Conflict                   409 last_admin | too_many_keys | too_many_tags | image_not_processed |
+    │   │                          too_many_jobs | job_finished | job_unfinished | already_undone | not_undoable
     │   ├── AlreadyExists          409 already_exists
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
@@ -167,6 +169,14 @@ class NotFound(ShelfsightError):
     status = 404
     title = "Not found"
     default_code = "not_found"
+
+
+class PreconditionFailed(ShelfsightError):
+    """The resource is not the version that the client named in ``If-Match``."""
+
+    status = 412
+    title = "Precondition failed"
+    default_code = "precondition_failed"
 
 
 class Gone(ShelfsightError):

@@ -7,9 +7,9 @@ from typing import Final
 from pymongo.write_concern import WriteConcern
 
 from shared.accounts import key_format
-from shared.accounts.clock import utc_now
 from shared.accounts.permissions import ROLES, Rights, Role
 from shared.allowed_stores import stores_from_list, stores_to_list
+from shared.clock import utc_now
 from shared.errors import Conflict, NotFound
 from shared.storage.mongo import Db, Document, translate_errors
 

@@ -23,7 +23,7 @@ EventType = Literal[
     "user.signed_up", "user.created", "user.signed_in", "sign_in.failed", "sign_in.throttled", "token.reused",
     "user.signed_out", "user.password_changed", "user.password_reset", "user.changed", "api_key.created",
     "api_key.deleted", "api_key.used", "invitation.created", "reset_link.created", "signing_keys.rotated",
-    "batch.deleted", "request.refused",
+    "batch.deleted", "image.changed", "image.deleted", "tag.changed", "tag.deleted", "request.refused",
 ]  # fmt: skip
 Detail = str | int | bool | Sequence[str] | None
 

@@ -25,8 +25,8 @@ from shared.accounts.audit_events import (
     new_event_id,
     smallest_event_id,
 )
-from shared.accounts.clock import utc_now
 from shared.accounts.event_counts import Count, EventCounts
+from shared.clock import utc_now
 from shared.errors import ShelfsightError
 from shared.fetch.addresses import client_key
 from shared.storage.mongo import Db, Document, deadline, translate_errors

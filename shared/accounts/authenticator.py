@@ -13,9 +13,9 @@ from typing import Final, NamedTuple
 from cachetools import LRUCache
 
 from shared.accounts import api_keys, key_format, principals, sessions
-from shared.accounts.clock import utc_now
 from shared.accounts.permissions import Principal
 from shared.accounts.tokens import SessionClaims, TokenSigner
+from shared.clock import utc_now
 from shared.errors import Unauthorized
 from shared.storage.mongo import Db, deadline
 

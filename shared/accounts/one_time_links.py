@@ -14,13 +14,13 @@ from typing import Any, Final, Literal
 from pymongo.client_session import ClientSession
 
 from shared.accounts import principals, sessions, users
-from shared.accounts.clock import utc_now
 from shared.accounts.permissions import ROLES, Rights, Role
 from shared.accounts.users import NewUser, User
 from shared.allowed_stores import stores_from_list, stores_to_list
+from shared.clock import utc_now
 from shared.errors import Gone
 from shared.ids import new_id
-from shared.storage.mongo import Db, Document, deadline, session_with_rollback, translate_errors
+from shared.storage.mongo import Db, Document, run_transaction, translate_errors
 
 Kind = Literal["invitation", "password_reset"]
 LIFETIMES: Final[dict[Kind, timedelta]] = {"invitation": timedelta(days=7), "password_reset": timedelta(hours=24)}
@@ -83,7 +83,7 @@ def accept_invitation(db: Db, token: str, make_user: Callable[[Role, Rights], Ne
         _use(db, link, session)
         return users.insert(db, new, session)
 
-    return _run(db, write)
+    return run_transaction(db, write, _DEADLINE_S)
 
 
 def set_new_password(db: Db, token: str, password_hash: str) -> User:
@@ -103,7 +103,7 @@ def set_new_password(db: Db, token: str, password_hash: str) -> User:
         sessions.delete_all(db, user_id, session)
         return user
 
-    return _run(db, write)
+    return run_transaction(db, write, _DEADLINE_S)
 
 
 def find(db: Db, kind: Kind, token: str) -> Link:
@@ -151,12 +151,6 @@ def _create(db: Db, kind: Kind, created_by: str, **fields: Any) -> tuple[Link, s
 def _use(db: Db, link: Link, session: ClientSession) -> None:
     if not db.one_time_links.delete_one({"_id": link.id}, session=session).deleted_count:
         raise _bad_link()
-
-
-def _run(db: Db, write: Callable[[ClientSession], User]) -> User:
-    with session_with_rollback(db) as session, deadline(_DEADLINE_S):
-        user: User = session.with_transaction(write)
-    return user
 
 
 def _digest(token: str) -> str:

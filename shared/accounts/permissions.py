@@ -91,6 +91,11 @@ class Principal:
         """The stores in which the rights count; None means all stores."""
         return self.rights.stores
 
+    @property
+    def by(self) -> str | None:
+        """Who has made a change, as it is stored and shown: a user name, ``key:<id>``, or None while access is open."""
+        return self.actor if self.username is None and self.key is not None else self.username
+
     def may(self, scope: Scope) -> bool:
         """Return whether the rights include ``scope``."""
         return scope in self.rights.scopes

@@ -12,12 +12,12 @@ from typing import Final
 from pymongo.client_session import ClientSession
 
 from shared.accounts import users
-from shared.accounts.clock import utc_now
 from shared.accounts.tokens import TokenSigner
 from shared.accounts.users import User
+from shared.clock import utc_now
 from shared.errors import Unauthorized
 from shared.ids import new_id
-from shared.storage.mongo import Db, Document, deadline, session_with_rollback, translate_errors
+from shared.storage.mongo import Db, Document, run_transaction, translate_errors
 
 LIFETIME: Final = timedelta(days=30)
 """Time after which a person must sign in again (NIST SP 800-63B-4, 2.1.3)."""
@@ -143,9 +143,7 @@ def change_password(db: Db, user: User, password_hash: str) -> User:
             delete_all(db, user.id, session)
         return is_stored
 
-    with session_with_rollback(db) as session, deadline(_DEADLINE_S):
-        is_stored = session.with_transaction(write)
-    if not is_stored:
+    if not run_transaction(db, write, _DEADLINE_S):
         raise _ended()
     return replace(user, password_hash=password_hash, credentials_version=user.credentials_version + 1)
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from shared.accounts.clock import utc_now
 from shared.accounts.permissions import ROLES, Rights, Role
 from shared.allowed_stores import stores_from_list, stores_to_list, within_query
+from shared.clock import utc_now
 from shared.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from shared.ids import new_id
-from shared.storage.mongo import Db, Document, deadline, session_with_rollback, translate_errors
+from shared.storage.mongo import Db, Document, run_transaction, translate_errors
 
 USERNAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 EMAIL_PATTERN: Final = r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}"
@@ -185,9 +185,7 @@ def change(db: Db, username: str, wanted: Change, by: Rights) -> tuple[User, Use
         db.users.update_one({"_id": user_id}, update, session=session)
         return before, after
 
-    with session_with_rollback(db) as session, deadline(_DEADLINE_S):
-        result: tuple[User, User] = session.with_transaction(write)
-    return result
+    return run_transaction(db, write, _DEADLINE_S)
 
 
 def describe_change(before: User, after: User) -> dict[str, str | bool | list[str]]:

@@ -46,7 +46,7 @@ def backlog(db: Db) -> Backlog:
     with deadline(_BACKLOG_DEADLINE_S):
         images = sum(
             # With both states in one query, MongoDB would read each document, too.
-            db.images.count_documents({"status": state}, hint="unfinished_or_bad")
+            db.images.count_documents({"status": state}, hint="rare_states")
             for state in ("queued", "processing")
         )
         batches = db.batches.aggregate(
@@ -63,11 +63,11 @@ def failures_by_code(db: Db) -> dict[str, int]:
         groups = db.images.aggregate(
             [
                 {"$match": {"status": "failed"}},
-                {"$sort": {"batch_id": -1}},
+                {"$sort": {"batch_id": -1, "_id": -1}},
                 {"$limit": _FAILURES_READ},
                 {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
                 {"$sort": {"n": -1}},
             ],
-            hint="unfinished_or_bad",
+            hint="rare_states",
         )
         return {str(group["_id"]): group["n"] for group in groups}

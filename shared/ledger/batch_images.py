@@ -1,4 +1,4 @@
-"""Reads the images of batches in order, in a small amount of memory, however large the documents are.
+"""Reads the images of batches, or of a list, in order, in a small amount of memory, however large the documents are.
 
 An image document has a few kilobytes, or several hundred if the image has many detections and augmentations. MongoDB
 returns up to 16 MB of documents at once, and their Python objects need ten times as much memory. So this module
@@ -7,7 +7,7 @@ document. It then reads these documents in runs of about 1 MB. Each document is 
 a caller that encodes one document before it asks for the next needs the memory of one document.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any, Final
 
@@ -32,8 +32,12 @@ _PIECE: Final = 256
 _LARGE_BYTES: Final = 16 * 1024
 _RUN_BYTES: Final = 1024 * 1024
 _STUB: Final = "stub_bytes"
+_RUN_IMAGES: Final = 32
 _ID_AT: Final = 13
 """Where the text of ``_id`` begins in a BSON document: after the length, the type, the name and the length of the text."""
+
+SortedQuery = tuple[Mapping[str, Any], Sequence[tuple[str, int]]]
+"""A query for images, and its sort specification."""
 
 
 def visible_images(stores: AllowedStores) -> dict[str, Any]:
@@ -125,6 +129,59 @@ def read_range(
         yield from _replace_stubs(db, rows, visible, fields, deadline_ms)
 
 
+def read_in_order(
+    db: Db, image_ids: Sequence[str], stores: AllowedStores, deadline_ms: int, fields: Mapping[str, Any] = PUBLIC
+) -> Iterator[list[Document]]:
+    """Yield those of some images that belong to ``stores``, in the order of ``image_ids``. Deleted images are left out.
+
+    :param image_ids: the ids of at most 256 images.
+    :param fields: projection of the image documents. It must include ``batch_id`` and ``index``.
+    :returns: runs, as ``decode_rows`` returns them.
+    :raises StoreAway: when MongoDB does not respond.
+    :raises TooSlow: when MongoDB needs longer than ``deadline_ms``.
+    """
+    visible = visible_images(stores)
+    pipeline: list[dict[str, Any]] = [{"$match": {"_id": {"$in": list(image_ids)}, **visible}}, *_shape(fields)]
+    with translate_errors():
+        rows = _in_order(db, image_ids, _read_encoded(db, pipeline, deadline_ms, hint="_id_"))
+        yield from _in_runs(db, rows, visible, fields, deadline_ms)
+
+
+def read_rows(db: Db, queries: Sequence[SortedQuery], skip: int, limit: int, deadline_ms: int, also: Collection[str] = ()) -> list[bytes]:
+    """Return the first images that each query finds, as encoded documents without hidden fields. Large ones are stubs.
+
+    One request to MongoDB reads all queries, one after the other. A row begins with the ``_id`` (``id_of``), and
+    ``decode_rows`` decodes it. Errors of the driver pass.
+
+    :param skip: the number of images that each query leaves out.
+    :param limit: the maximum number of images of each query.
+    :param also: names of fields that the rows and the stubs contain, too, even if they are hidden.
+    """
+    fields = {name: shown for name, shown in PUBLIC.items() if name not in also}
+    window = [{"$skip": skip}, {"$limit": limit}, *_shape(fields, also)]
+    pipelines: list[list[dict[str, Any]]] = [[{"$match": query}, {"$sort": dict(keys)}, *window] for query, keys in queries]
+    unions = [{"$unionWith": {"coll": db.images.name, "pipeline": pipeline}} for pipeline in pipelines[1:]]
+    return list(_read_encoded(db, [*pipelines[0], *unions], deadline_ms))
+
+
+def decode_rows(db: Db, rows: Iterable[bytes], stores: AllowedStores, deadline_ms: int) -> Iterator[list[Document]]:
+    """Yield the images of some rows of ``read_rows``, in the order of the rows, with the documents that the stubs stand for.
+
+    Of these, documents that were deleted since, or belong to other stores now, are left out.
+
+    :returns: runs of images that can be in memory together: of up to 32 small images, or of one large image.
+    :raises StoreAway: when MongoDB does not respond.
+    :raises TooSlow: when MongoDB needs longer than ``deadline_ms`` for the large images of a run.
+    """
+    with translate_errors():
+        yield from _in_runs(db, (_decode(db, row) for row in rows), visible_images(stores), PUBLIC, deadline_ms)
+
+
+def id_of(row: bytes) -> str:
+    """Return the id of an encoded image document, whose first field is ``_id``, without decoding the document."""
+    return row[_ID_AT : _ID_AT + IMAGE_ID_LENGTH].decode()
+
+
 def _read_together(
     db: Db,
     numbers: Mapping[str, int],
@@ -179,10 +236,10 @@ def _record_indexes(rows: Iterable[Document], indexes: list[int]) -> Iterator[Do
         yield row
 
 
-def _shape(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stages that apply a projection and replace large documents by stubs."""
+def _shape(fields: Mapping[str, Any], also: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return the stages that apply a projection and replace large documents by stubs, which contain the fields ``also``, too."""
     size = {"$bsonSize": "$$ROOT"}
-    stub = {"_id": "$_id", "batch_id": "$batch_id", "index": "$index", _STUB: size}
+    stub = {name: f"${name}" for name in ("_id", "batch_id", "index", *also)} | {_STUB: size}
     replace = {"$replaceWith": {"$cond": [{"$lt": [size, _LARGE_BYTES]}, "$$ROOT", stub]}}
     project = {"$project": dict(fields)}
     # A projection that only excludes fields keeps stubs as they are. MongoDB measures the size of a document faster before
@@ -190,10 +247,23 @@ def _shape(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [project, replace] if any(fields.values()) else [replace, project]
 
 
+def _in_runs(
+    db: Db, rows: Iterable[Document], visible: Mapping[str, Any], fields: Mapping[str, Any], deadline_ms: int
+) -> Iterator[list[Document]]:
+    """Yield image documents, with each stub replaced by its document: up to 32 small documents together, large ones alone."""
+    for are_stubs, group in groupby(rows, key=lambda row: _STUB in row):
+        if are_stubs:
+            for image in _replace_stubs(db, group, visible, fields, deadline_ms):
+                yield [image]
+        else:
+            while run := list(islice(group, _RUN_IMAGES)):
+                yield run
+
+
 def _replace_stubs(
     db: Db, rows: Iterable[Document], visible: Mapping[str, Any], fields: Mapping[str, Any], deadline_ms: int
 ) -> Iterator[Document]:
-    """Yield the image documents of one batch, with each stub replaced by its document."""
+    """Yield image documents, with each stub replaced by its document."""
     run: list[str] = []
     run_bytes = 0
     for row in rows:
@@ -213,22 +283,27 @@ def _replace_stubs(
 def _read_run(
     db: Db, image_ids: list[str], visible: Mapping[str, Any], fields: Mapping[str, Any], deadline_ms: int
 ) -> Iterator[Document]:
-    pipeline: list[dict[str, Any]] = [
-        {"$match": {"_id": {"$in": image_ids}, **visible}},
-        {"$sort": {"_id": ASCENDING}},
-        {"$project": dict(fields)},
-    ]
-    return _read(db, pipeline, deadline_ms, hint="_id_")
+    """Yield image documents in the order of their ids in ``image_ids``. Those that are missing are left out."""
+    pipeline: list[dict[str, Any]] = [{"$match": {"_id": {"$in": image_ids}, **visible}}, {"$project": dict(fields)}]
+    yield from _in_order(db, image_ids, _read_encoded(db, pipeline, deadline_ms, hint="_id_"))
+
+
+def _in_order(db: Db, image_ids: Sequence[str], encoded: Iterable[bytes]) -> Iterator[Document]:
+    found = {id_of(document): document for document in encoded}
+    for image_id in image_ids:
+        if image_id in found:
+            yield _decode(db, found.pop(image_id))
 
 
 def _read(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int, *, hint: Any) -> Iterator[Document]:
     return (_decode(db, encoded) for encoded in _read_encoded(db, pipeline, deadline_ms, hint=hint))
 
 
-def _read_encoded(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int, *, hint: Any) -> Iterator[bytes]:
+def _read_encoded(db: Db, pipeline: list[dict[str, Any]], deadline_ms: int, *, hint: Any = None) -> Iterator[bytes]:
     # Not ``aggregate_raw_batches``, whose first request never returns documents.
     images = db.images.with_options(CodecOptions(RawBSONDocument))
-    with images.aggregate(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms, hint=hint) as cursor:
+    options = {} if hint is None else {"hint": hint}
+    with images.aggregate(pipeline, batchSize=_PIECE, maxTimeMS=deadline_ms, **options) as cursor:
         for document in cursor:
             yield bytes(document.raw)  # without a copy
 
@@ -238,5 +313,5 @@ def _decode(db: Db, encoded: bytes) -> Document:
 
 
 def _batch_of(encoded: bytes) -> str:
-    """Return the batch id of an encoded image document, whose first field is ``_id``, without decoding the document."""
-    return batch_of(encoded[_ID_AT : _ID_AT + IMAGE_ID_LENGTH].decode())
+    """Return the batch id of an encoded image document without decoding the document."""
+    return batch_of(id_of(encoded))

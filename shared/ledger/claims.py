@@ -88,7 +88,7 @@ def count_queued(db: Db, *, at_most: int) -> int:
     :raises StoreAway: when MongoDB does not respond.
     """
     with translate_errors():
-        return db.images.count_documents({"status": ImageState.QUEUED.value}, limit=at_most, hint="unfinished_or_bad")
+        return db.images.count_documents({"status": ImageState.QUEUED.value}, limit=at_most, hint="rare_states")
 
 
 def renew(db: Db, owner: str, leases: Sequence[Lease], lease_s: float) -> set[Lease]:

@@ -47,7 +47,9 @@ def _close(header: Document, counts: dict[str, int]) -> UpdateOne:
     final = {state.value: counts.get(state.value, 0) for state in ImageState}
     change = {"status": batch_state(counts, header["total"]).value, "counts": final}
     return UpdateOne(
-        {"_id": header["_id"], "open": True, "generation": header["generation"]},
+        # A smaller total means that an image has been deleted since, which may have been counted. Whoever deletes an image
+        # closes its batch afterwards.
+        {"_id": header["_id"], "open": True, "generation": header["generation"], "total": header["total"]},
         {"$set": change, "$unset": {"open": ""}, "$currentDate": {"finished_at": True}},
     )
 
@@ -61,7 +63,7 @@ def _find_unfinished(db: Db, batch_ids: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for state in _UNFINISHED:
         images = {"status": state, "batch_id": {"$in": list(batch_ids)}}
-        groups = db.images.aggregate([{"$match": images}, {"$group": {"_id": "$batch_id"}}], hint="unfinished_or_bad")
+        groups = db.images.aggregate([{"$match": images}, {"$group": {"_id": "$batch_id"}}], hint="rare_states")
         found |= {group["_id"] for group in groups}
     return found
 

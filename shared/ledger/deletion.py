@@ -1,17 +1,21 @@
-"""Deletes a batch in three steps.
+"""Deletes a batch in three steps. ``shared.ledger.standing_images`` begins the deletion of a single image.
 
 First, the batch is removed from all lists, and the fences of its images are increased. Then its files are deleted,
 twice. Finally, its documents are deleted.
 """
 
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from pymongo.client_session import ClientSession
 
 from shared.allowed_stores import AllowedStores, within_query
 from shared.errors import Forbidden, NotFound
-from shared.ledger import claims, page_index, sums, sweep_claims
-from shared.storage.mongo import Db, deadline, session_with_rollback, translate_errors
+from shared.ledger import claims, page_index, sums, sweep_claims, tag_counts
+from shared.storage.mongo import Db, Document, run_transaction, translate_errors
+
+_TAG_PARTS: Final = 40
+_TAG_PART_S: Final = 10.0
 
 
 def begin_delete(db: Db, batch_id: str, stores: AllowedStores, *, deadline_s: float = 10.0) -> None:
@@ -32,34 +36,42 @@ def begin_delete(db: Db, batch_id: str, stores: AllowedStores, *, deadline_s: fl
         raises ``NotFound``.
     """
     query: dict[str, Any] = {"_id": batch_id, "listed": True}
-    permitted = query | within_query(stores)
 
     def write(session: ClientSession) -> None:
-        # Only the batches that a part of the sweep has to handle may be in the index of this part.
-        unset = dict.fromkeys(("listed", "open", "spooled", "unswept"), "")
-        flags = {"deleting": True, "uncleared": True}
-        change = {"$unset": unset, "$set": flags, "$currentDate": {"deleting_at": True}}
-        header = db.batches.find_one_and_update(permitted, change, {"stores": 1}, session=session)
-        if header is None:
-            if db.batches.find_one(query, {"_id": 1}, session=session) is None:
-                raise NotFound("There is no such batch.")
-            raise Forbidden(
-                "The batch has images of stores that these credentials do not include; ask somebody with access to all its stores.",
-                code="foreign_store",
-            )
-        images = {"batch_id": batch_id}
-        fenced = {"status": "deleting"} | claims.LEASES.unheld()
-        count = db.images.update_many(
-            images, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session
-        ).matched_count
-        db.ledger.update_one(
-            {"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session
+        if mark_deleted(db, session, query | within_query(stores)):
+            return
+        if db.batches.find_one(query, {"_id": 1}, session=session) is None:
+            raise NotFound("There is no such batch.")
+        raise Forbidden(
+            "The batch has images of stores that these credentials do not include; ask somebody with access to all its stores.",
+            code="foreign_store",
         )
-        page_index.remove_batch(db, session, batch_id, header["stores"])
-        sums.mark_changed(db, session, batch_id)
 
-    with session_with_rollback(db) as session, deadline(deadline_s):
-        session.with_transaction(write)
+    run_transaction(db, write, deadline_s)
+
+
+def mark_deleted(db: Db, session: ClientSession, listed: Document) -> bool:
+    """Do in a transaction what ``begin_delete`` describes. Images that are being deleted already are not counted again.
+
+    :param listed: a filter for the batch, which must include ``listed``.
+    :returns: False if no batch matches the filter. Then nothing is changed.
+    """
+    # Only the batches that a part of the sweep has to handle may be in the index of this part.
+    unset = dict.fromkeys(("listed", "open", "spooled", "unswept"), "")
+    flags = {"deleting": True, "uncleared": True}
+    change = {"$unset": unset, "$set": flags, "$currentDate": {"deleting_at": True}}
+    header = db.batches.find_one_and_update(listed, change, {"stores": 1}, session=session)
+    if header is None:
+        return False
+    batch_id = header["_id"]
+    tag_counts.remove_batch(db, session, batch_id)  # if images are left, the sweep continues
+    images = {"batch_id": batch_id, "status": {"$ne": "deleting"}}
+    fenced = {"status": "deleting"} | claims.LEASES.unheld()
+    count = db.images.update_many(images, {"$set": fenced, "$inc": {"work.fence": 1}}, session=session).matched_count
+    db.ledger.update_one({"_id": batch_id}, {"$set": {"state": "deleted"}, "$inc": {"deleted": count}}, session=session)
+    page_index.remove_batch(db, session, batch_id, header["stores"])
+    sums.mark_changed(db, session, batch_id)
+    return True
 
 
 def claim_with_files(db: Db) -> str | None:
@@ -90,8 +102,34 @@ def claim_deletable(db: Db, longest_lease_s: float) -> str | None:
     return sweep_claims.claim_batch(db, {"deleting": True} | sweep_claims.older_than("deleting_at", longest_lease_s))
 
 
+def remove_tags(db: Db, batch_id: str) -> bool:
+    """Remove the images of a batch under deletion from the counts of tags, as far as the deletion itself has not done so.
+
+    This is done in several transactions, so it can be interrupted at any point and repeated. Each image is removed once.
+
+    :returns: whether all of them have been removed. If not, repeat the call later.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    after = -1
+    for _ in range(_TAG_PARTS):
+        last = run_transaction(db, partial(_remove_tags_after, db, batch_id, after), _TAG_PART_S)
+        if last is None:
+            return True
+        after = last
+    return False
+
+
 def finish_delete(db: Db, batch_id: str) -> None:
-    """Delete the documents of a batch whose files have been deleted. The ledger document of the batch is kept."""
+    """Delete the documents of a batch whose files have been deleted. The ledger document of the batch is kept.
+
+    The documents stay as long as they are in the counts of tags and these are too many for one call.
+    """
+    if not remove_tags(db, batch_id):
+        return
     with translate_errors():
         db.images.delete_many({"batch_id": batch_id, "status": "deleting"})
         db.batches.delete_one({"_id": batch_id, "deleting": True})
+
+
+def _remove_tags_after(db: Db, batch_id: str, after: int, session: ClientSession) -> int | None:
+    return tag_counts.remove_batch(db, session, batch_id, after)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from shared.ids import BATCH_ID_LENGTH, batch_range
 from shared.states import ImageState
 from shared.storage.mongo import Db
 from shared.storage.schema import RARE_STATES
 
 _BY_BATCH: Final = {"batch_id": 1, "index": 1}
-_BY_STORE: Final = {"store_name": 1, "batch_id": -1}
+_BY_STORE: Final = {"store_name": 1, "_id": -1}
+_BATCH_OF_ID: Final = {"$substrBytes": ["$_id", 0, BATCH_ID_LENGTH]}
 
 
 def count_open(db: Db, batch_ids: Sequence[str], deadline_ms: int) -> dict[str, dict[str, int]]:
@@ -41,26 +43,27 @@ def count_parts(db: Db, parts: Mapping[str, frozenset[str]], deadline_ms: int) -
     for batch_id, stores in parts.items():
         batches_by_stores.setdefault(stores, []).append(batch_id)
     in_parts: dict[str, Any] = {
-        # Each batch has images of each of the stores. Otherwise, MongoDB would look for many pairs that do not exist.
         "$or": [
             {"store_name": {"$in": sorted(stores)}, "batch_id": {"$in": batch_ids}}
             for stores, batch_ids in batches_by_stores.items()
         ]
     }
+    # MongoDB reads the index once for each batch. With all ranges of ids in one condition, it takes 200 times as long (measured).
+    in_ranges = {"$or": [{"store_name": {"$in": sorted(stores)}, "_id": batch_range(batch_id)} for batch_id, stores in parts.items()]}
     among = {"batch_id": {"$in": list(parts)}}
-    return _count_states(db, list(parts), among | in_parts, in_parts, _BY_STORE, deadline_ms)
+    return _count_states(db, list(parts), among | in_parts, in_ranges, _BY_STORE, deadline_ms)
 
 
 def _count_states(
-    db: Db, batch_ids: Sequence[str], rare_images: dict[str, Any], images: dict[str, Any], hint: Any, deadline_ms: int
+    db: Db, batch_ids: Sequence[str], rare_images: dict[str, Any], images: dict[str, Any], hint: dict[str, int], deadline_ms: int
 ) -> dict[str, dict[str, int]]:
     # With fewer states than the filter of the index names, MongoDB would read each document, too.
     rare = {"status": {"$in": RARE_STATES}, **rare_images}
     by_state = {"_id": {"batch": "$batch_id", "state": "$status"}, "n": {"$sum": 1}}
     counts: dict[str, dict[str, int]] = {batch_id: {} for batch_id in batch_ids}
-    for group in _count(db, rare, by_state, "unfinished_or_bad", deadline_ms):
+    for group in _count(db, rare, by_state, "rare_states", deadline_ms):
         counts[group["_id"]["batch"]][group["_id"]["state"]] = group["n"]
-    all_images = {"_id": "$batch_id", "n": {"$sum": 1}}
+    all_images = {"_id": "$batch_id" if "batch_id" in hint else _BATCH_OF_ID, "n": {"$sum": 1}}
     for group in _count(db, images, all_images, hint, deadline_ms):
         states = counts[group["_id"]]
         states[ImageState.DONE.value] = max(0, group["n"] - sum(states.values()))  # below 0 after a deletion in between

@@ -6,7 +6,7 @@ from typing import Final
 
 from pymongo.write_concern import WriteConcern
 
-from shared.ids import image_id
+from shared.ledger.batch_images import VISIBLE
 from shared.storage.mongo import Db, Document, translate_errors
 
 _ID: Final = "originals"
@@ -25,7 +25,8 @@ def choose_image(db: Db) -> Document | None:
     """Choose a random image whose spool has been settled.
 
     The times of acceptance are equally likely, so an image of a quiet hour is chosen more often than one of a busy hour.
-    The cost does not depend on the number of images: each of the four queries reads one entry of an index.
+    The cost does not depend on the number of images: each of the five queries reads one entry of an index, or a few if
+    images next to each other are being deleted.
 
     :returns: the document, with only the fields that the check needs. None if the chosen image cannot be checked,
         because its spool has not been settled or its bytes were already missing when it was processed.
@@ -38,11 +39,26 @@ def choose_image(db: Db) -> Document | None:
             return None
         milliseconds = random.randint(_milliseconds(oldest), _milliseconds(newest))
         later = listed | {"_id": {"$gte": f"{milliseconds:012x}"}}
-        batch = db.batches.find_one(later, {"total": 1, "spooled": 1}, sort=[("_id", 1)])
+        batch = db.batches.find_one(later, {"spooled": 1}, sort=[("_id", 1)])
         if batch is None or "spooled" in batch:
             return None
-        chosen = {"_id": image_id(batch["_id"], random.randrange(batch["total"])), "error.code": {"$ne": "bytes_missing"}}
-        return db.images.find_one(chosen, dict.fromkeys(_FIELDS, 1))
+        return _choose_of_batch(db, batch["_id"])
+
+
+def _choose_of_batch(db: Db, batch_id: str) -> Document | None:
+    """Choose a random image of a batch, or None if its bytes were already missing when it was processed.
+
+    Where images were rejected or deleted, the indexes have gaps. An image after a gap is chosen more often.
+    """
+    standing = {"batch_id": batch_id, "status": VISIBLE}
+    last = db.images.find_one(standing, {"index": 1}, sort=[("index", -1)])
+    if last is None:
+        return None
+    after = standing | {"index": {"$gte": random.randint(0, last["index"])}}
+    image = db.images.find_one(after, dict.fromkeys((*_FIELDS, "error.code"), 1), sort=[("index", 1)])
+    if image is None or (image.pop("error", None) or {}).get("code") == "bytes_missing":
+        return None
+    return image
 
 
 def count(db: Db, *, checked: int, damaged: int) -> None:

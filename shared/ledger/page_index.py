@@ -7,8 +7,12 @@ page adds up the counts of groups and of at most 256 newer segments (two small c
 more than 256 segments), and then skips batches within a single segment. The batches that are newer than the newest segment are called the head. They are counted
 directly. ``shared.ledger.segments`` writes segments (collection ``ranks``) and groups (``rank_groups``).
 
-A deletion decreases the counts of the affected segments and groups in its own transaction. However, a count becomes
-wrong when, for example, a commit is completed more than a minute late. The function ``recount`` corrects such counts;
+A deletion decreases the counts of the affected segments and groups in its own transaction, and so does a move of an
+image to another store, which can also increase counts. However, two things make counts wrong: a commit that is completed more
+than a minute late, and a deletion or move that is committed while its batch is added, that is, after ``maintain`` has read the
+stores of the batch and before it has written all segments of the chunk. This takes some milliseconds, about a minute after the
+upload. A common document that both write would prevent it, but all deletions and moves of new batches would conflict there, and a
+chunk can be too large for a transaction. A wrong count shifts the pages of a list by a batch. ``recount`` corrects such counts;
 the sweep calls it repeatedly, so that each segment is recounted in turn.
 """
 
@@ -129,6 +133,24 @@ def recount(db: Db, count: int = 8, *, until: float = math.inf) -> int:
 def remove_batch(db: Db, session: ClientSession, batch_id: str, stores: list[str]) -> None:
     """Decrease the counts that contain a batch under deletion, in the transaction of the deletion."""
     segments.decrease(db, session, [ALL, *(scope_of(store) for store in stores)], batch_id)
+
+
+def leave_store(db: Db, session: ClientSession, batch_id: str, store: str) -> None:
+    """Decrease the counts of a store whose last image of a batch is deleted or moved, in the transaction that does this."""
+    segments.decrease(db, session, [scope_of(store)], batch_id)
+
+
+def enter_store(db: Db, session: ClientSession, batch_id: str, store: str) -> None:
+    """Count a batch also for a store to which its first image is moved, in the transaction that moves it.
+
+    A batch that ``maintain`` has not yet reached is left to it.
+    """
+    scope = scope_of(store)
+    if segments.increase(db, session, scope, batch_id):
+        return
+    cursor = db.ranks.find_one({"_id": _CURSOR}, session=session)
+    if cursor is not None and batch_id <= cursor["at"]:
+        segments.append_late(db, session, scope, batch_id, db.command("hello")["localTime"].replace(tzinfo=None))
 
 
 def _read_counts(db: Db, scope: str, deadline_ms: int) -> tuple[list[Document], list[Document]]:

@@ -1,15 +1,18 @@
 """Stores the result of an image, once, and only from the worker that still holds the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from pymongo import UpdateOne
 
+from shared.barcode_checks import check
 from shared.ledger import claims
 from shared.queue.leases import Lease
 from shared.states import ImageState
 from shared.storage.mongo import Db, Document, translate_errors
+
+_ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class Result:
     """The result of processing an image under the claim with the given fence.
 
     ``fields`` are the fields to store. If processing failed, ``error`` is a stable error code and a sentence.
-    ``stored`` says that the original is stored durably under its own key, and that its bytes were verified.
+    ``stored`` says that the original is stored durably under its own key, and that its bytes were verified. ``barcode`` is
+    the declared barcode with which the ``barcode_check`` among the fields was made.
     """
 
     image_id: str
@@ -25,6 +29,7 @@ class Result:
     fields: dict[str, Any] | None = None
     error: tuple[str, str] | None = None
     stored: bool = False
+    barcode: str | None = None
 
 
 def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
@@ -33,16 +38,46 @@ def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
     :returns: the ids of the images whose results are stored. The claims of all other images were lost, so the caller
         must write nothing more for them.
     """
-    if not results:
-        return set()
+    finished: set[str] = set()
+    left = list(results)
     with translate_errors():
-        stored = db.images.bulk_write([_update(owner, result) for result in results], ordered=False)
-        if stored.matched_count == len(results):
-            return {result.image_id for result in results}
-        fences = {result.image_id: result.fence for result in results}
-        terminal = {"_id": {"$in": list(fences)}, "status": {"$in": ["done", "failed"]}, "work.finisher": owner}
-        found = db.images.find(terminal, {"work.fence": 1})
-        return {image["_id"] for image in found if image["work"]["fence"] == fences[image["_id"]]}
+        for _ in range(_ROUNDS):
+            if not left:
+                break
+            stored = _write(db, owner, left)
+            finished |= stored
+            left = _check_again(db, owner, [result for result in left if result.image_id not in stored])
+    return finished
+
+
+def _write(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
+    stored = db.images.bulk_write([_update(owner, result) for result in results], ordered=False)
+    if stored.matched_count == len(results):
+        return {result.image_id for result in results}
+    fences = {result.image_id: result.fence for result in results}
+    terminal = {"_id": {"$in": list(fences)}, "status": {"$in": ["done", "failed"]}, "work.finisher": owner}
+    found = db.images.find(terminal, {"work.fence": 1})
+    return {image["_id"] for image in found if image["work"]["fence"] == fences[image["_id"]]}
+
+
+def _check_again(db: Db, owner: str, results: Sequence[Result]) -> list[Result]:
+    """Return those of the results whose images are still held, so their barcodes were corrected during the processing.
+
+    Their ``barcode_check`` is made with the corrected barcode.
+    """
+    if not results:
+        return []
+    held = claims.LEASES.guard_many(owner, [Lease(result.image_id, result.fence) for result in results])
+    declared = {image["_id"]: image["barcode"] for image in db.images.find(held, {"barcode": 1})}
+    return [
+        replace(result, barcode=barcode, fields=result.fields | {"barcode_check": check(barcode, result.fields["barcodes"])})
+        for result in results
+        if result.fields is not None and _has_check(result) and (barcode := declared.get(result.image_id, result.barcode)) != result.barcode
+    ]
+
+
+def _has_check(result: Result) -> bool:
+    return result.fields is not None and "barcode_check" in result.fields
 
 
 def _update(owner: str, result: Result) -> "UpdateOne":
@@ -55,7 +90,8 @@ def _update(owner: str, result: Result) -> "UpdateOne":
     if result.stored:
         fields["work.stored"] = True
     fields |= claims.LEASES.unheld() | {"work.finisher": owner}
+    guard = claims.LEASES.guard(owner, Lease(result.image_id, result.fence))
     return UpdateOne(
-        claims.LEASES.guard(owner, Lease(result.image_id, result.fence)),
+        guard | {"barcode": result.barcode} if _has_check(result) else guard,
         {"$set": fields, "$currentDate": {"finished_at": True, "updated_at": True}},
     )

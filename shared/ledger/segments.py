@@ -13,9 +13,10 @@ from typing import Final
 
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from shared.storage.mongo import Db, Document
+from shared.storage.mongo import Db, Document, run_raw_transaction
 
 SEGMENT: Final = 512
 """Maximum number of batches in a segment."""
@@ -24,6 +25,7 @@ GROUP: Final = 128
 _GROUPS_AT_ONCE: Final = 32
 _SCOPES_AT_ONCE: Final = 500
 _ROUNDS: Final = 6
+_DEADLINE_S: Final = 10.0
 _DUPLICATE_KEY: Final = 11000
 _Write = InsertOne[Document] | UpdateOne
 
@@ -45,22 +47,53 @@ def append(db: Db, batches: Mapping[str, Sequence[str]], now: datetime) -> bool:
 def decrease(db: Db, session: ClientSession, scopes: Sequence[str], batch_id: str) -> None:
     """Decrease the counts of the segments and groups that contain a batch, in the transaction of its deletion."""
     for begin in range(0, len(scopes), _SCOPES_AT_ONCE):
-        some = {"$in": scopes[begin : begin + _SCOPES_AT_ONCE]}
         for collection in (db.ranks, db.rank_groups):
-            # For each scope, this finds the oldest document that does not end before the batch.
-            nearest = collection.aggregate(
-                [
-                    {"$match": {"scope": some, "newest": {"$gte": batch_id}}},
-                    {"$sort": {"scope": DESCENDING, "newest": ASCENDING}},
-                    {"$group": {"_id": "$scope", "id": {"$first": "$_id"}, "after": {"$first": "$after"}}},
-                ],
-                session=session,
-            )
-            writes = [
-                UpdateOne({"_id": row["id"]}, {"$inc": {"count": -1}}) for row in nearest if row["after"] < batch_id
-            ]
-            if writes:
-                collection.bulk_write(writes, ordered=False, session=session)
+            _change_counts(collection, session, scopes[begin : begin + _SCOPES_AT_ONCE], batch_id, -1)
+
+
+def increase(db: Db, session: ClientSession, scope: str, batch_id: str) -> bool:
+    """Increase the counts of the segment and the group in whose interval a batch is that is new to a scope.
+
+    :returns: False if no segment contains the batch, because it is newer than all of them. Then nothing is changed.
+    """
+    if not _change_counts(db.ranks, session, [scope], batch_id, 1):
+        return False
+    _change_counts(db.rank_groups, session, [scope], batch_id, 1)
+    return True
+
+
+def append_late(db: Db, session: ClientSession, scope: str, batch_id: str, now: datetime) -> None:
+    """Append a batch that is new to a scope, and newer than all its segments, in the transaction that adds it to the scope.
+
+    :param now: the current time as naive UTC, as for ``append``.
+    """
+    while True:
+        last = db.ranks.find_one({"scope": scope, "newest": {"$gt": ""}}, sort=[("newest", DESCENDING)], session=session)
+        write = _next_write(scope, [batch_id], last, now)
+        if write is None:
+            return
+        db.ranks.bulk_write([write], session=session)
+
+
+def _change_counts(
+    collection: Collection[Document], session: ClientSession, scopes: Sequence[str], batch_id: str, difference: int
+) -> int:
+    """Change the counts of the segments or groups that contain a batch, and return their number."""
+    # For each scope, this finds the oldest document that does not end before the batch.
+    nearest = collection.aggregate(
+        [
+            {"$match": {"scope": {"$in": scopes}, "newest": {"$gte": batch_id}}},
+            {"$sort": {"scope": DESCENDING, "newest": ASCENDING}},
+            {"$group": {"_id": "$scope", "id": {"$first": "$_id"}, "after": {"$first": "$after"}}},
+        ],
+        session=session,
+    )
+    writes = [
+        UpdateOne({"_id": row["id"]}, {"$inc": {"count": difference}}) for row in nearest if row["after"] < batch_id
+    ]
+    if writes:
+        collection.bulk_write(writes, ordered=False, session=session)
+    return len(writes)
 
 
 def verify_group(db: Db, group: Document) -> bool:
@@ -148,8 +181,7 @@ def _group_oldest(db: Db, scope: str, now: datetime) -> None:
         members, newest = rows[:GROUP], rows[GROUP - 1]["newest"]
         group = {"_id": _id_after(after, scope), "scope": scope, "after": after, "newest": newest, "checked_at": now}
         try:
-            with db.client.start_session() as session:
-                session.with_transaction(partial(_insert_group, db, group, [row["_id"] for row in members]))
+            run_raw_transaction(db, partial(_insert_group, db, group, [row["_id"] for row in members]), _DEADLINE_S)
         except DuplicateKeyError:  # another process has made this group
             return
         after = newest

@@ -42,10 +42,12 @@ def claim_unswept(db: Db, longest_write_s: float) -> str | None:
 def read_images(db: Db, batch_ids: Collection[str]) -> Iterator[Document]:
     """Iterate over the images of batches, one batch after the other, as a majority of the replica set has them.
 
+    Images that are being deleted are left out: what remains of their bytes is deleted.
+
     The documents have only the fields that are needed to settle a spool.
     """
     images = db.get_collection("images", read_concern=ReadConcern("majority"))
-    query = {"batch_id": {"$in": list(batch_ids)}}
+    query = {"batch_id": {"$in": list(batch_ids)}, "status": {"$ne": "deleting"}}
     with translate_errors():
         found = images.find(query, dict.fromkeys(_FIELDS, 1)).sort([("batch_id", 1), ("index", 1)])
         yield from found.batch_size(_PER_ROUND_TRIP)
@@ -68,6 +70,18 @@ def is_kept(db: Db, batch_id: str) -> bool:
     with deadline(_KEPT_S):
         found = linearizable(db).batches.find_one({"_id": batch_id}, {"deleting": 1})
     return found is not None and "deleting" not in found
+
+
+def find_deleted(db: Db, image_ids: Collection[str]) -> set[str]:
+    """Return those of ``image_ids`` that are being deleted or do not exist any more.
+
+    After ``is_kept``, a deletion that a majority of the replica set has confirmed is seen, unless the primary changes
+    between the two calls.
+    """
+    images = db.get_collection("images", read_concern=ReadConcern("majority"))
+    with translate_errors():
+        kept = images.find({"_id": {"$in": list(image_ids)}, "status": {"$ne": "deleting"}}, {"_id": 1})
+        return set(image_ids) - {image["_id"] for image in kept}
 
 
 def has_images(db: Db, batch_id: str) -> bool:

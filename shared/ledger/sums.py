@@ -14,20 +14,17 @@ reads could look like lost images. Therefore, the numbers of each interval balan
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeVar
+from typing import Final
 
-import pymongo
 from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.ids import smallest_batch_id
-from shared.storage.mongo import Db, Document, session_with_rollback, translate_errors
+from shared.storage.mongo import Db, Document, run_raw_transaction, translate_errors
 from shared.storage.schema import RARE_STATES
 
-T = TypeVar("T")
 OUTCOMES: Final = ("done", "failed", "cancelled", "pending", "deleted")
 """The outcomes of an image. In every count, ``received`` equals the sum of these numbers unless a document is missing."""
 SEGMENT_BATCHES: Final = 256
@@ -94,7 +91,7 @@ def count_interval(db: Db, after: str = "", newest: str | None = None) -> dict[s
     with db.client.start_session(snapshot=True) as session:
         lines = next(iter(db.ledger.aggregate([{"$match": {"_id": ids}}, {"$group": sums}], session=session)), {})
         groups = db.images.aggregate(
-            [{"$match": rare_states}, {"$group": by_status}], hint="unfinished_or_bad", session=session
+            [{"$match": rare_states}, {"$group": by_status}], hint="rare_states", session=session
         )
         states = Counter({group["_id"]: group["n"] for group in groups})
         by_batch = [("batch_id", 1), ("index", 1)]
@@ -206,7 +203,7 @@ def _append_segment(db: Db, after: str, newest: str) -> list[Imbalance]:
             db.ledger_segments.update_one({"_id": newest}, segment | current, upsert=True, session=session)
         return found
 
-    before, missing = _run_transaction(db, write), count_missing(counts)
+    before, missing = run_raw_transaction(db, write, _DEADLINE_S), count_missing(counts)
     if before is None or missing == 0 or 0 < missing <= _known_missing(before):
         return []
     return [Imbalance(after, newest, missing)]
@@ -240,7 +237,7 @@ def _recount(db: Db, until: float, now: datetime) -> list[Imbalance]:
             db.ledger_totals.update_one({"_id": _TOTALS}, {"$inc": differences}, session=session)
         return imbalances
 
-    return _run_transaction(db, write)
+    return run_raw_transaction(db, write, _DEADLINE_S)
 
 
 def _recount_candidates(db: Db, now: datetime) -> list[Document]:
@@ -272,8 +269,3 @@ def _known_missing(totals: Document) -> int:
     their batch to a segment. These are reported with the segment. So a negative difference counts as zero.
     """
     return max(0, count_missing(totals["head"]))
-
-
-def _run_transaction(db: Db, write: Callable[[ClientSession], T]) -> T:
-    with session_with_rollback(db) as session, pymongo.timeout(_DEADLINE_S):
-        return session.with_transaction(write)

@@ -36,7 +36,7 @@ def find_wait(db: Db) -> Wait | None:
                 {"$lookup": {"from": "turns", "localField": "store_name", "foreignField": "_id", "as": "turns"}},
                 {"$project": {"batch_id": 1, "waited_ms": {"$subtract": ["$$NOW", begins]}}},
             ],
-            hint="unfinished_or_bad",
+            hint="rare_states",
         )
         oldest = next(iter(found), None)
     return None if oldest is None else Wait(oldest["batch_id"], max(0.0, oldest["waited_ms"] / 1000))

@@ -16,6 +16,7 @@ from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 
 from shared.storage import schema
 from shared.storage.mongo import Db, Document, translate_errors
+from shared.storage.schema.superseded import SUPERSEDED
 
 _BUILD_S: Final = 12 * 3600.0
 """Time limit in seconds for the indexes of one collection, which replaces the time limit for a response."""
@@ -84,6 +85,21 @@ def find_missing_indexes(db: Db) -> list[IndexName]:
             for collection, models in _declared()
             for model in _missing(db, collection, models)
         ]
+
+
+def find_superseded_indexes(db: Db) -> dict[str, str]:
+    """Return the indexes of older versions that the database still has, as ``collection.index``, and what they were for.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        found = {collection: {index["name"] for index in _list_built(db, collection)} for collection in SUPERSEDED}
+    return {
+        str(IndexName(collection, name)): purpose
+        for collection, purposes in SUPERSEDED.items()
+        for name, purpose in purposes.items()
+        if name in found[collection]
+    }
 
 
 def _declared() -> Iterator[tuple[str, Sequence[IndexModel]]]:

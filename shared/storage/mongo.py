@@ -1,8 +1,8 @@
 """Connections to MongoDB. Each process opens its own client after it has been forked. Every wait has a time limit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pymongo
 from pymongo import MongoClient
@@ -19,6 +19,7 @@ from shared.storage import mongo_errors
 
 Document = dict[str, Any]
 Db = Database[Document]
+T = TypeVar("T")
 
 WRITE_TIMEOUT_MS = 5000
 _ROLLBACK_S = 1.0
@@ -100,3 +101,26 @@ def session_with_rollback(db: Db) -> Iterator[ClientSession]:
     finally:
         with pymongo.timeout(_ROLLBACK_S):
             session.end_session()
+
+
+def run_transaction(db: Db, write: Callable[[ClientSession], T], seconds: float) -> T:
+    """Call ``write`` in a transaction, and return its result when the commit meets the write concern of the database.
+
+    :param write: is called again after a conflict with another transaction. It must pass the session to each operation, and let
+        the driver's errors pass, because they say whether the transaction is to be repeated.
+    :param seconds: time limit of all attempts together, including the commit.
+    :raises StoreAway: when MongoDB does not respond, or the time is over. The transaction may still have been committed.
+    """
+    with session_with_rollback(db) as session, deadline(seconds):
+        return _with_transaction(db, session, write)
+
+
+def run_raw_transaction(db: Db, write: Callable[[ClientSession], T], seconds: float) -> T:
+    """Do the same as ``run_transaction``, but let the driver's errors pass, for a caller that handles or converts them itself."""
+    with session_with_rollback(db) as session, pymongo.timeout(seconds):
+        return _with_transaction(db, session, write)
+
+
+def _with_transaction(db: Db, session: ClientSession, write: Callable[[ClientSession], T]) -> T:
+    # By default, a transaction has the concerns of the client, which are not set, and not those of the database.
+    return session.with_transaction(write, read_concern=ReadConcern("local"), write_concern=db.write_concern)

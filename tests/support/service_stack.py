@@ -90,8 +90,8 @@ class Stack:
     def pid(self, name: str) -> int:
         """Return the pid of a process. If the process is being restarted, wait until it runs.
 
-        :param name: ``mongod``, ``redis``, ``web``, ``worker-1`` (and so on), ``inspector``, ``sweep``, ``supervisor``
-            or ``guard``.
+        :param name: ``mongod``, ``redis``, ``web``, ``worker-1`` (and so on), ``inspector``, ``jobs``, ``sweep``,
+            ``supervisor`` or ``guard``.
         :raises AssertionError: when the process is not running within 120 s.
         """
         deadline = time.monotonic() + _RESTART_S

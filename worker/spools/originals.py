@@ -51,12 +51,12 @@ def restore(blobs: BlobStore, image: Document) -> bool:
 
 
 def is_lost(stores: Stores, image: Document) -> bool:
-    """Return whether an original that is missing or damaged is lost. It is not if its batch has just been deleted.
+    """Return whether an original that is missing or damaged is lost. It is not if it, or its batch, has just been deleted.
 
     :raises ShelfsightError: when the database does not respond, or all files are missing, not only this one.
     """
     stores.identity.check()
-    return settlement.is_kept(stores.db, image["batch_id"])
+    return settlement.is_kept(stores.db, image["batch_id"]) and not settlement.find_deleted(stores.db, [image["_id"]])
 
 
 def _digest(blobs: BlobStore, blob_key: str) -> str:

@@ -29,7 +29,8 @@ def settle(stores: Stores, batch_ids: Collection[str]) -> set[str]:
     """Publish the variants of closed batches, and delete their spools if all their originals are stored.
 
     A missing or damaged original is first restored from the spool. If that fails, or if a batch has no image documents,
-    its spool is kept permanently. Batches with an image that is not terminal are skipped. An error in one batch is
+    its spool is kept permanently. Such a spool also contains the bytes of images of the batch that were deleted singly; only
+    the deletion of the whole batch deletes it. Batches with an image that is not terminal are skipped. An error in one batch is
     logged, and the other batches are settled.
 
     :returns: the ids of the batches whose spools need no further work, whether they were deleted or kept.
@@ -114,23 +115,38 @@ def _try(stores: Stores, image: Document, call: Callable[[BlobStore, Document], 
 def _restore(stores: Stores, batch_id: str, images: Sequence[Document]) -> bool:
     """Restore missing or damaged originals from the spool, and return whether all of them are stored now.
 
-    Nothing is reported if all files are missing, or if the batch has just been deleted. A deletion is recorded before it
-    deletes files. So if the batch is kept after this function has written originals, a deletion will delete them, too.
+    Nothing is reported if all files are missing, or of what has just been deleted: the batch, or some of the images. A
+    deletion is recorded before it deletes files. So if the batch or an image is kept after this function has written
+    originals, a deletion will delete them, too.
     """
-    if not settlement.is_kept(stores.db, batch_id):
-        raise _NotFinished
+    images = _without_deleted(stores, batch_id, images)
     restored = {image["_id"]: originals.key(image) for image in images if _try(stores, image, originals.restore)}
     stores.identity.check()
-    if not settlement.is_kept(stores.db, batch_id):
-        for key in restored.values():
-            stores.blobs.delete(key)
+    try:
+        kept = _without_deleted(stores, batch_id, images)
+    except _NotFinished:
+        kept = []
+    for image_id in restored.keys() - {image["_id"] for image in kept}:
+        stores.blobs.delete(restored[image_id])
+    if not kept and images:
         raise _NotFinished
-    for image in images:
+    for image in kept:
         if image["_id"] in restored:
             _log.error("the original of image %s was missing or damaged; it was rewritten from the spool", image["_id"])
         else:
-            _log.critical("the original of image %s is missing or damaged, so its spool is kept", image["_id"])
-    return len(restored) == len(images)
+            _log.critical("the original of image %s is missing or damaged, so its spool is kept, with the bytes of any deleted images of its batch", image["_id"])
+    return all(image["_id"] in restored for image in kept)
+
+
+def _without_deleted(stores: Stores, batch_id: str, images: Sequence[Document]) -> list[Document]:
+    """Return the images without those that are being deleted.
+
+    :raises _NotFinished: when the whole batch is being deleted.
+    """
+    if not settlement.is_kept(stores.db, batch_id):
+        raise _NotFinished
+    deleted = settlement.find_deleted(stores.db, [image["_id"] for image in images])
+    return [image for image in images if image["_id"] not in deleted]
 
 
 def _is_without_images(stores: Stores, batch_id: str) -> bool:

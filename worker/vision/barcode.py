@@ -1,4 +1,4 @@
-"""Read the barcodes in an image, and compare them with the barcode that the client declared."""
+"""Read the barcodes in an image. ``shared.barcode_checks`` compares them with the barcode that was declared."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -7,11 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.vision import barcode_text
 from worker.vision.imaging import Rgb
 
 _FORMAT_NAMES: Final = {"EAN13": "EAN-13", "EAN8": "EAN-8", "UPCA": "UPC-A", "UPCE": "UPC-E", "Code128": "Code 128", "QRCode": "QR Code", "DataMatrix": "Data Matrix"}  # fmt: skip
-_RETAIL_FORMATS: Final = frozenset({"EAN-13", "EAN-8", "UPC-A"})
 _LINEAR_FORMATS: Final = ("EAN13", "EAN8", "UPCA", "UPCE", "Code128")
 _MAX_BARCODES: Final = 50
 _MAX_PATCHES: Final = 20
@@ -125,22 +123,3 @@ def _bounding_box(corners: NDArray[np.float32], width: int, height: int) -> list
     """Return the axis-aligned bounding box x1, y1, x2, y2 of four corners ``[4, 2]``, clipped to the image."""
     clipped = corners.clip(0, [width, height])
     return [round(float(value), 1) for value in (*clipped.min(0), *clipped.max(0))]
-
-
-def check(declared: str | None, found: list[dict[str, Any]]) -> str:
-    """Compare the declared barcode with the barcodes that were read.
-
-    A few bars of another barcode can be misread as a UPC-E, because the check digit of a UPC-E is weak. So a UPC-E
-    counts as a mismatch only if the declared barcode could have been printed as a UPC-E.
-
-    :param declared: the barcode that the client declared, or None.
-    :param found: the result of ``read``.
-    :returns: ``not_declared`` if no barcode was declared; ``match`` if the declared barcode was read; ``mismatch`` if a
-        retail barcode was read but not the declared one; ``not_read`` otherwise.
-    """
-    if not declared:
-        return "not_declared"
-    if any(barcode_text.matches(declared, code["text"], is_upc_e=code["format"] == "UPC-E") for code in found):
-        return "match"
-    contradicting = _RETAIL_FORMATS | {"UPC-E"} if barcode_text.could_be_upc_e(declared) else _RETAIL_FORMATS
-    return "mismatch" if any(code["format"] in contradicting for code in found) else "not_read"

@@ -10,6 +10,7 @@
 ``error``       the class of the error with which the last run failed; null otherwise
 ``progress``    for each collection: ``after``, the last id that is done; ``until``, the last id that is to be done;
                 ``done`` and ``total``, numbers of documents, of which ``total`` is an estimate
+``late_from``   only of migration 2: see ``late_results``
 ==============  ====================================================================================================
 """
 
@@ -81,6 +82,15 @@ class Run:
     def fail(self, error: Exception) -> None:
         """Record that the migration failed."""
         self._update([{"$set": {"state": "failed", "error": type(error).__name__}}])
+
+    def store_once(self, name: str, find: Callable[[Db], str]) -> None:
+        """Store a text in a field of the record, unless an earlier run of the migration has done so.
+
+        :param find: returns the text.
+        :raises LockLost: when another process has taken over the lock.
+        """
+        text = find(self.db)
+        self._update([{"$set": {name: {"$ifNull": [f"${name}", {"$literal": text}]}}}])
 
     def id_ranges(self, collection: str) -> Iterator[Document]:
         """Yield a condition on ``_id`` for each of the ranges that together contain all documents of a collection.

@@ -1,14 +1,15 @@
 """Brings a database up to date: creates the missing indexes, then runs the pending migrations."""
 
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from shared.errors import Environment, ShelfsightError
-from shared.storage.indexes import IndexBuild, create_indexes, find_missing_indexes
+from shared.storage.indexes import IndexBuild, create_indexes, find_missing_indexes, find_superseded_indexes
+from shared.storage.migrations import late_results
 from shared.storage.migrations.errors import Failed, Locked, MigrationError
 from shared.storage.migrations.lock import MigrationLock, find_holder
 from shared.storage.migrations.registry import Migration, find_migrations, select_pending
@@ -41,7 +42,8 @@ class Status:
     """The state of a database, compared with this code.
 
     ``migrations`` contains all migrations that the code or the database knows. ``newer`` contains the names of those
-    that only the database knows, because newer code has run them. ``holder`` describes the process that is running
+    that only the database knows, because newer code has run them. ``superseded_indexes`` are those of older versions that the
+    database still has, with their purpose; see ``shared.storage.schema.superseded``. ``holder`` describes the process that is running
     migrations now; None if there is none.
     """
 
@@ -49,6 +51,7 @@ class Status:
     newer: tuple[str, ...]
     pending: tuple[str, ...]
     missing_indexes: tuple[str, ...]
+    superseded_indexes: dict[str, str]
     holder: str | None
 
     @property
@@ -74,6 +77,7 @@ def read_status(db: Db, known: Sequence[Migration] | None = None) -> Status:
         newer=tuple(record.name for record in records if record.version > len(known)),
         pending=tuple(migration.name for migration in pending),
         missing_indexes=tuple(str(name) for name in find_missing_indexes(db)),
+        superseded_indexes=find_superseded_indexes(db),
         holder=find_holder(db),
     )
 
@@ -98,16 +102,51 @@ def migrate(db: Db, report: Report = lambda _: None, *, wait_s: float = WAIT_S, 
     while not read_status(db, known).up_to_date:
         holder = lock.acquire()
         if holder is None:
-            try:
+            with _released(lock):
                 return _migrate(db, lock, report, known)
-            finally:
-                with suppress(ShelfsightError):  # if the lock cannot be released, it will expire
-                    lock.release()
-        if time.monotonic() > until:
-            raise Locked(f"The lock of the migrations is still held by {holder}, after a wait of {wait_s:.0f} s. Run the command again later.")
-        report(Progress(f"waiting for {holder}, which is running the migrations"))
-        time.sleep(_POLL_S)  # poll, because the other process sends no notification
+        _wait(holder, report, until, wait_s)
     return []
+
+
+def finish_update(db: Db, report: Report = lambda _: None, *, wait_s: float = WAIT_S) -> int:
+    """Add to documents what the processes of the version before have omitted while they ran beside this version.
+
+    Call this function after the last of them has ended, and after ``migrate``. See ``late_results``.
+
+    :param report: called with the progress.
+    :param wait_s: seconds to wait for another process that is running migrations.
+    :returns: the number of documents that were changed.
+    :raises Locked: when another process was still running migrations after ``wait_s`` seconds.
+    :raises LockLost: when this process lost the lock.
+    :raises StoreAway: when MongoDB does not respond. As after all other errors, the function can be called again.
+    """
+    lock = MigrationLock(db)
+    until = time.monotonic() + wait_s
+    while (holder := lock.acquire()) is not None:
+        _wait(holder, report, until, wait_s)
+    with _released(lock):
+        return late_results.add_scores(db, lock, report)
+
+
+@contextmanager
+def _released(lock: MigrationLock) -> Iterator[None]:
+    """Release a lock at the end of the ``with`` block."""
+    try:
+        yield
+    finally:
+        with suppress(ShelfsightError):  # if the lock cannot be released, it will expire
+            lock.release()
+
+
+def _wait(holder: str, report: Report, until: float, wait_s: float) -> None:
+    """Wait for a moment for the process that holds the lock.
+
+    :raises Locked: when the time is over.
+    """
+    if time.monotonic() > until:
+        raise Locked(f"The lock of the migrations is still held by {holder}, after a wait of {wait_s:.0f} s. Run the command again later.")
+    report(Progress(f"waiting for {holder}, which is running the migrations"))
+    time.sleep(_POLL_S)  # poll, because the other process sends no notification
 
 
 def _migrate(db: Db, lock: MigrationLock, report: Report, known: Sequence[Migration]) -> list[str]:

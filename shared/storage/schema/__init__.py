@@ -8,7 +8,8 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
 There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``store_rotation``,
-``page_index``, ``inspections``, and ``audit``. The module ``fields`` reads the declarations of a document.
+``page_index``, ``inspections``, ``tags``, ``jobs``, ``accounts``, and ``audit``. The module ``fields`` reads the declarations of a document, and
+``superseded`` names indexes of older versions.
 
 Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
 ``heartbeats`` (test writes of the web front), ``leases`` (the leases of the sweep and of the migrations), ``bonds`` (the
@@ -23,23 +24,41 @@ from shared.storage.schema.audit import AuditEvent
 from shared.storage.schema.batches import Batch
 from shared.storage.schema.fields import hidden_fields, initial_document, public_fields
 from shared.storage.schema.idempotency import IdempotencyRecord
-from shared.storage.schema.images import MAX_BARCODE_LENGTH, MAX_NAME_LENGTH, RARE_STATES, Detection, Image
+from shared.storage.schema.images import (
+    BARCODE_CHECKS,
+    ENDED_STATES,
+    EPOCH,
+    MAX_BARCODE_LENGTH,
+    MAX_NAME_LENGTH,
+    RARE_STATES,
+    Annotation,
+    Detection,
+    Image,
+)
 from shared.storage.schema.inspections import Inspection, InspectionRequester, InspectionResult
+from shared.storage.schema.jobs import Job, JobChange
 from shared.storage.schema.ledger import LedgerLine, LedgerSegment, LedgerTotals
 from shared.storage.schema.page_index import Segment, SegmentGroup
 from shared.storage.schema.store_rotation import Turn
+from shared.storage.schema.tags import Tag, TagCount
 
 __all__ = [
+    "BARCODE_CHECKS",
     "DOCUMENTS",
+    "ENDED_STATES",
+    "EPOCH",
     "MAX_BARCODE_LENGTH",
     "MAX_NAME_LENGTH",
     "RARE_STATES",
+    "Annotation",
     "AuditEvent",
     "Batch",
     "Detection",
     "Image",
     "Inspection",
+    "Job",
     "LedgerLine",
+    "Tag",
     "hidden_fields",
     "initial_document",
     "public_fields",
@@ -63,4 +82,8 @@ DOCUMENTS: Final = (
     Session,
     OneTimeLink,
     AuditEvent,
+    Tag,
+    TagCount,
+    Job,
+    JobChange,
 )

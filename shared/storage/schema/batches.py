@@ -25,6 +25,8 @@ class Batch(me.Document):
     account = me.StringField(null=True, public=False)
     created_by = me.StringField(null=True, public=False)
     generation = me.IntField(required=True, min_value=0, public=False, initial=0)
+    # Increased by each deletion or move of one of the images, so that two such transactions at the same time conflict.
+    revision = me.IntField(public=False)
     # ``listed`` and ``open`` exist only while they are true.
     listed = me.BooleanField(public=False, initial=True)
     open = me.BooleanField(public=False, initial=True)

@@ -1,10 +1,11 @@
 """The fields of a declared document: which of them responses contain, and their values in a new document.
 
-MongoEngine stores unknown keyword arguments as attributes of the field. The declarations use three of them:
+MongoEngine stores unknown keyword arguments as attributes of the field. The declarations use four of them:
 
 - ``initial``: the value of the field in a new document. Without ``initial``, the value is None if the field has
   ``null=True``, and an empty list or dictionary for a ``ListField`` or ``DictField``. Any other field that is not
   required is missing in a new document.
+- ``set_later=True``: the field is missing in a new document, and until it is set for the first time.
 - ``public=False``: no response contains the field.
 - ``shown_as``: the type of the field in responses, if it is narrower than the type of the MongoEngine field.
 """
@@ -38,6 +39,8 @@ def _fields(document: type[me.Document]) -> dict[str, me.fields.BaseField]:
 
 
 def _is_present_at_first(field: me.fields.BaseField) -> bool:
+    if getattr(field, "set_later", False):
+        return False
     return field.required or field.null or hasattr(field, "initial") or isinstance(field, me.ListField | me.DictField)
 
 

@@ -1,7 +1,7 @@
 """The images of the batches, and the fields that claims and workers use."""
 
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, get_args
 
 import mongoengine as me
 from pymongo import IndexModel
@@ -14,7 +14,11 @@ MAX_NAME_LENGTH: Final = 200
 MAX_BARCODE_LENGTH: Final = 64
 _IMAGE_STATES = [*(state.value for state in ImageState), "deleting"]
 RARE_STATES: Final = ["queued", "processing", "failed", "cancelled", "deleting"]
-_EPOCH: Final = datetime(1970, 1, 1)
+ENDED_STATES: Final = ["done", "failed", "cancelled"]
+BarcodeCheck = Literal["match", "mismatch", "not_read", "not_declared"]
+BARCODE_CHECKS: Final[tuple[BarcodeCheck, ...]] = get_args(BarcodeCheck)
+EPOCH: Final = datetime(1970, 1, 1)
+"""A time before every time that is stored, for conditions that a field is set."""
 
 
 class Detection(me.EmbeddedDocument):
@@ -23,6 +27,28 @@ class Detection(me.EmbeddedDocument):
     label = me.StringField()
     score = me.FloatField()
     box = me.ListField(me.FloatField())
+
+
+class AppliedTag(me.EmbeddedDocument):
+    """A tag of an image: its id, and by whom and when the image was tagged. ``by`` is None while access is open.
+
+    ``at`` is the time of the host that received the request, or whose worker did the job, not of MongoDB's clock.
+    """
+
+    id = me.StringField(required=True)
+    by = me.StringField(null=True)
+    at = me.DateTimeField(required=True)
+
+
+class Annotation(me.EmbeddedDocument):
+    """What a person says is in the picture. ``box`` is ``[x1, y1, x2, y2]`` in pixels of the upright image."""
+
+    id = me.StringField(required=True)
+    label = me.StringField(required=True)
+    box = me.ListField(me.FloatField())
+    by = me.StringField(null=True)
+    at = me.DateTimeField(required=True)
+    origin = me.StringField(required=True, db_field="from", choices=["drawn", "detection", "import"], shown_as=Literal["drawn", "detection", "import"])
 
 
 class Work(me.EmbeddedDocument):
@@ -37,7 +63,7 @@ class Work(me.EmbeddedDocument):
     lease_until = me.DateTimeField(null=True)
     # Claims compare this time with MongoDB's clock. The initial value is not the time of the web host, because a clock
     # that is ahead would delay the first claim needlessly.
-    not_before = me.DateTimeField(required=True, initial=_EPOCH)
+    not_before = me.DateTimeField(required=True, initial=EPOCH)
     solo = me.BooleanField(required=True, initial=False)
     releases = me.IntField(required=True, min_value=0, initial=0)
     released_for = me.StringField()
@@ -79,8 +105,11 @@ class Image(me.Document):
     model = me.DictField(null=True, shown_as=dict[str, str] | None)
     augmentations = me.ListField(me.DictField())
     barcodes = me.ListField(me.DictField())
-    barcode_check = me.StringField(null=True, choices=["match", "mismatch", "not_read", "not_declared"])
-    tags = me.ListField(me.StringField())
+    barcode_check = me.StringField(null=True, choices=BARCODE_CHECKS, shown_as=BarcodeCheck | None)
+    # Stored are the ids of tags (``AppliedTag``), in the order in which the image was tagged. Responses have the names.
+    tags = me.ListField(me.DictField(), shown_as=list[str])
+    # None or missing: nobody has looked at the picture. Otherwise ``Annotation`` objects, of which there may be none.
+    annotations = me.ListField(me.DictField(shown_as=Annotation), null=True, set_later=True)
     error = me.DictField(null=True, shown_as=dict[str, str] | None)
     created_at = me.DateTimeField(required=True)
     updated_at = me.DateTimeField(required=True)
@@ -89,6 +118,21 @@ class Image(me.Document):
     # which means the same.
     account = me.StringField(null=True, public=False)
     created_by = me.StringField(null=True, public=False)
+    # Increased by each change that a person makes to the image, so that the image can have an ETag.
+    revision = me.IntField(public=False)
+    annotations_revision = me.IntField(public=False)
+    # When the annotations were last set; missing while they are None.
+    annotated_at = me.DateTimeField(public=False)
+    rejected_labels = me.ListField(me.StringField(), public=False, set_later=True)
+    # Written with the result. ``top_score`` is the highest score of the detections, and missing without any. The perceptual
+    # hash has 64 bits as 16 hexadecimal digits; ``shared.catalog.near_duplicates`` describes its bands.
+    top_score = me.FloatField(public=False)
+    phash = me.StringField(public=False)
+    phash_bands = me.ListField(me.IntField(), public=False, set_later=True)
+    # While the image is being deleted on its own, not with its batch.
+    deleting_at = me.DateTimeField(public=False)
+    uncleared = me.BooleanField(public=False)
+    sweep_until = me.DateTimeField(public=False)
     work = me.EmbeddedDocumentField(Work, required=True, public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
@@ -99,17 +143,35 @@ class Image(me.Document):
         IndexModel([("store_name", 1), ("_id", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
         IndexModel([("work.lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
         # This index covers all states except ``done``, because nearly all images end in that state. The number of
-        # done images is the number of all images minus the number of all images in this index.
+        # done images is the number of all images minus the number of all images in this index. Lists by state sort by the
+        # batch id and the id, which is the order of the ids.
         IndexModel(
-            [("status", 1), ("batch_id", -1)],
-            name="unfinished_or_bad",
+            [("status", 1), ("batch_id", -1), ("_id", -1)],
+            name="rare_states",
             partialFilterExpression={"status": {"$in": RARE_STATES}},
         ),
-        IndexModel([("store_name", 1), ("batch_id", -1)]),
-        IndexModel([("camera_id", 1), ("batch_id", -1)]),
+        IndexModel([("store_name", 1), ("_id", -1)]),
+        IndexModel([("camera_id", 1), ("_id", -1)]),
         # This index covers a search by time, so the images of a past hour are found without reading their documents.
-        IndexModel([("timestamp", -1), ("batch_id", -1), ("status", 1)]),
-        IndexModel([("barcode", 1), ("batch_id", -1)], partialFilterExpression={"barcode": {"$gt": ""}}),
-        IndexModel([("detections.label", 1), ("batch_id", -1)], partialFilterExpression={"detections.label": {"$gt": ""}}),
-        IndexModel([("tags", 1), ("batch_id", -1)], partialFilterExpression={"tags": {"$gt": ""}}),
+        IndexModel([("timestamp", -1), ("_id", -1), ("status", 1)]),
+        IndexModel([("barcode", 1), ("_id", -1)], partialFilterExpression={"barcode": {"$gt": ""}}),
+        # The following indexes contain what is set after the commit, so they cost nothing while a batch is accepted. The
+        # keys of ``sha256`` are in no order, so an image is added after it has been processed, not before.
+        IndexModel([("sha256", 1), ("_id", -1)], partialFilterExpression={"status": {"$in": ENDED_STATES}}),
+        IndexModel([("barcode_check", 1), ("_id", -1)], partialFilterExpression={"barcode_check": {"$gt": ""}}),
+        IndexModel([("detections.label", 1), ("_id", -1)], partialFilterExpression={"detections.label": {"$gt": ""}}),
+        IndexModel([("quality.sharpness", 1), ("_id", 1)], partialFilterExpression={"quality.sharpness": {"$gte": 0}}),
+        IndexModel([("quality.brightness", 1), ("_id", 1)], partialFilterExpression={"quality.brightness": {"$gte": 0}}),
+        IndexModel([("top_score", -1), ("_id", -1)], partialFilterExpression={"top_score": {"$gte": 0}}),
+        # Images without tags. This index is written at the commit; its keys are in the order of the ids, which is cheap.
+        IndexModel([("tags", 1), ("_id", -1)], name="untagged", partialFilterExpression={"tags": []}),
+        IndexModel([("tags.id", 1), ("_id", -1)], name="tagged", partialFilterExpression={"tags.id": {"$gt": ""}}),
+        IndexModel([("annotations.label", 1), ("_id", -1)], name="annotated_with", partialFilterExpression={"annotations.label": {"$gt": ""}}),
+        # A condition for ``_id`` alone cannot be partial, so the state is before it. MongoDB merges the five states in order.
+        IndexModel([("status", 1), ("_id", -1)], name="annotated", partialFilterExpression={"annotated_at": {"$gt": EPOCH}}),
+        # Entries (band, hash) for each of the four bands of a perceptual hash. See ``shared.catalog.near_duplicates``.
+        IndexModel([("phash_bands", 1), ("phash", 1)], name="phash_bands", partialFilterExpression={"phash": {"$gt": ""}}),
+        IndexModel([("phash", 1), ("_id", -1)], name="phash", partialFilterExpression={"phash": {"$gt": ""}}),
+        IndexModel([("deleting_at", 1)], name="deleting", partialFilterExpression={"deleting_at": {"$gt": EPOCH}}),
+        IndexModel([("uncleared", 1), ("deleting_at", 1)], name="uncleared", partialFilterExpression={"uncleared": True}),
     ]

@@ -53,9 +53,16 @@ def fill(db: Db) -> None:
         closing.close_batches(db, {image["batch_id"] for image in claim.images})
     for image in list(db.images.find({}, {"_id": 1})):
         if source.random() < 0.2:
-            db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": ["seen", "again"][: source.randint(1, 2)]}})
+            db.images.update_one({"_id": image["_id"]}, {"$set": {"tags": [{"id": "seen"}, {"id": "again"}][: source.randint(1, 2)]}})
+        if source.random() < 0.2:
+            labels = source.sample(["apple", "pear", "milk"], source.randint(0, 2))
+            db.images.update_one({"_id": image["_id"]}, {"$set": {"annotations": [annotation(label) for label in labels]}})
     for number in range(4):  # these stay queued
         commits.commit_batch(db, new_batch(2, "a", id=batch_id_at(utc_now() - timedelta(hours=1), number)))
+
+
+def annotation(label: str) -> dict[str, Any]:
+    return {"id": label, "label": label, "box": [0, 0, 1, 1], "by": None, "at": datetime(2026, 1, 1), "from": "drawn"}
 
 
 def expected(db: Db, filters: Filters) -> list[str]:
@@ -81,14 +88,14 @@ FILTERS: list[dict[str, Any]] = [
     {"label": "apple"},
     {"min_score": 0.8},
     {"label": "apple", "min_score": 0.8},
-    {"tag": "again"},
+    {"tag_ids": ("again",)},
     {"since": datetime(2026, 1, 4)},
     {"until": datetime(2026, 1, 4)},
     {"since": datetime(2026, 1, 3), "until": datetime(2026, 1, 5)},
     {"store_name": "a", "camera_id": "cam 1", "status": "done", "label": "milk"},
     {"store_name": "b", "status": "partial"},
     {"status": "partial", "label": "apple", "min_score": 0.8},
-    {"tag": "seen", "min_score": 0.5, "since": datetime(2026, 1, 2)},
+    {"tag_ids": ("seen",), "min_score": 0.5, "since": datetime(2026, 1, 2)},
 ]
 
 

@@ -17,7 +17,7 @@ from shared.ledger import batch_images, commits, deletion, page_index, queries
 from shared.ledger.filters import Filters
 from shared.ledger.queries import Page
 from shared.states import CLOSED, TERMINAL, ImageState, batch_state
-from shared.storage.mongo import Db, Document, session_with_rollback
+from shared.storage.mongo import Db, Document, run_transaction
 from tests.integration.shared.ledger.matching import matches
 from tests.support.databases import Databases
 from tests.support.ledger import batch_id_at, commit_new_batch, new_batch, process_all, utc_now, validate_documents
@@ -37,7 +37,7 @@ _FILTERS: list[dict[str, Any]] = [
     {"status": "partial"},
     {"status": "partial", "store_name": "b"},
     {"status": "partial", "camera_id": "cam 1"},
-    {"tag": "seen"},
+    {"tag_ids": ("seen",)},
     {"since": datetime(2026, 1, 4)},
 ]
 
@@ -94,7 +94,7 @@ def stored(databases: Databases) -> Iterator[Stored]:
             states = source.choice([list(ImageState), list(TERMINAL), [ImageState.DONE, ImageState.FAILED], [ImageState.DONE]])
             documents = [
                 commits.image_document(batch, image)
-                | {"status": source.choice(states).value, "camera_id": f"cam {source.randint(0, 2)}", "tags": source.choice([[], ["seen"]])}
+                | {"status": source.choice(states).value, "camera_id": f"cam {source.randint(0, 2)}", "tags": source.choice([[], [{"id": "seen"}]])}
                 for image in batch.images
             ]
             counts = Counter(image["status"] for image in documents)
@@ -238,10 +238,10 @@ def test_a_batch_with_images_of_other_stores_cannot_be_deleted(db: Db, stores: l
 def test_a_deletion_checks_the_stores_that_the_batch_has_when_it_is_deleted(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = commit_new_batch(db, store="a")
 
-    def change_and_open(db: Db) -> Any:
+    def change_and_run(db: Db, *arguments: Any) -> Any:
         db.batches.update_one({"_id": batch_id}, {"$set": {"stores": ["a", "b"]}})
-        return session_with_rollback(db)
+        return run_transaction(db, *arguments)
 
-    monkeypatch.setattr("shared.ledger.deletion.session_with_rollback", change_and_open)
+    monkeypatch.setattr("shared.ledger.deletion.run_transaction", change_and_run)
     with pytest.raises(Forbidden):
         deletion.begin_delete(db, batch_id, frozenset({"a"}))

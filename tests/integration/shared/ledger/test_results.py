@@ -150,3 +150,17 @@ def test_an_abandoned_batch_is_never_closed(db: Db) -> None:
     batch_id = commit_new_batch(db)
     assert not commits.abandon(db, batch_id)
     assert closing.close_batches(db, [batch_id, "0" * 32]) == []
+
+
+def test_a_barcode_that_is_corrected_during_the_processing_is_compared_with_what_was_read(db: Db) -> None:
+    commit_new_batch(db, 3, barcode="5901234123457")
+    claim = claims.claim(db, "w", 8, 60)
+    read = [{"format": "EAN-13", "text": "4006381333931", "box": [0, 0, 1, 1]}]
+    fields = {"barcodes": read, "barcode_check": "mismatch"}
+    corrected, same, lost = (lease.id for lease in claim.leases)
+    db.images.update_one({"_id": corrected}, {"$set": {"barcode": "4006381333931"}})
+    db.images.update_one({"_id": lost}, {"$inc": {"work.fence": 1}})
+    finished = [Result(lease.id, lease.fence, fields, barcode="5901234123457") for lease in claim.leases]
+    assert results.finish(db, "w", finished) == {corrected, same}
+    checks = [queries.get_image(db, image_id, None)["barcode_check"] for image_id in (corrected, same, lost)]
+    assert checks == ["match", "mismatch", None]

@@ -14,12 +14,17 @@ from bson import json_util
 from pymongo.client_session import ClientSession
 
 from shared import settings
-from shared.ids import image_id, new_batch_id
+from shared.catalog.image_lists import page_of_images
+from shared.ids import batch_of, image_id, new_batch_id
 from shared.inspections import jobs
 from shared.ledger import audit, claims, closing, deletion, idempotency, page_index, queries, segments, sums
 from shared.ledger.filters import Filters
-from shared.storage.migrations import runner
+from shared.storage.indexes import create_indexes
+from shared.storage.migrations import late_results, runner
+from shared.storage.migrations.run import Progress
 from shared.storage.mongo import Db, connect
+from shared.storage.schema import DOCUMENTS
+from shared.storage.schema.superseded import SUPERSEDED
 from tests.support.ledger import batch_id_at, commit_new_batch, process_all, utc_now, validate_documents
 from tests.support.paths import ROOT
 
@@ -137,6 +142,11 @@ def _terminal(db: Db) -> dict[str, dict[str, Any]]:
     return {document["_id"]: document for document in [*batches, *images]}
 
 
+def _top_score(document: dict[str, Any]) -> dict[str, float]:
+    scores = [detection["score"] for detection in document.get("detections", [])]
+    return {"top_score": max(scores)} if scores else {}
+
+
 def test_the_fixture_contains_every_state() -> None:
     states = {name: {document.get("status") for document in _RELEASE[name]["documents"]} for name in ("batches", "images", "inspections")}
     assert states["images"] == {"queued", "processing", "done", "failed", "deleting"}
@@ -157,6 +167,7 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
         commit_new_batch(old, 2, "new")
         process_all(old, "worker")
 
+    create_indexes(old)  # this version does not start without its indexes
     with Load(insert_as_old_code, upload_and_process) as load:
         load.wait_for_calls(2)
         # The ranges of a migration take turns with the load, so that both change the same database.
@@ -169,7 +180,7 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
     for name in ("batches", "images"):
         assert old[name].count_documents(_NEW_FIELDS) == old[name].count_documents({})
     after = _terminal(old)
-    assert {name: after[name] for name in before} == {name: document | _NEW_FIELDS for name, document in before.items()}
+    assert {name: after[name] for name in before} == {name: document | _NEW_FIELDS | _top_score(document) for name, document in before.items()}
 
     # Nothing is lost: all images are processed, the batches are closed, and the ledger balances.
     claims.expire_leases(old)
@@ -184,6 +195,75 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
     assert balance["received"] == sum(balance.values()) - balance["received"]
     assert old.batches.find_one({"open": True}) is None
     validate_documents(old)
+
+
+def _finish_as_old_code(db: Db, batch_id: str) -> None:
+    """Finish the images of a batch as a worker of the release before, which does not write the field ``top_score``."""
+    process_all(db, "old worker")
+    result = {"detections": [{"label": "milk", "score": 0.75, "box": [0, 0, 1, 1]}]}
+    changed = db.images.update_many({"batch_id": batch_id, "status": "done"}, {"$set": result, "$unset": {"top_score": ""}})
+    assert changed.matched_count == changed.modified_count == 2
+
+
+def _best(db: Db) -> set[str]:
+    """Return the batches of the images that have the highest score of these tests, as a list by score has them."""
+    page = page_of_images(db, Filters(min_score=0.75), None, "-score", 1, 100)
+    return {batch_of(position.image_id) for position in page.positions}
+
+
+def test_images_that_old_workers_finish_during_and_after_the_migration_are_completed_when_these_have_ended(old: Db) -> None:
+    create_indexes(old)
+    process_all(old)
+    waiting = commit_new_batch(old, 2)  # the migration visits it before it has a result
+    late: list[str] = []
+
+    def finish_between_ranges(progress: Progress) -> None:
+        if progress.step == "m0002_top_score: images" and not late:
+            late.append(commit_new_batch(old, 2))
+            for batch_id in (waiting, *late):
+                _finish_as_old_code(old, batch_id)
+
+    runner.migrate(old, finish_between_ranges)
+    late.append(commit_new_batch(old, 2))
+    _finish_as_old_code(old, late[-1])
+    assert not _best(old) & {waiting, *late}
+    assert runner.read_status(old).up_to_date
+    running = commit_new_batch(old, 2)
+    assert runner.finish_update(old) == 6
+    assert {waiting, *late} <= _best(old)
+    assert runner.finish_update(old) == 0
+
+    _finish_as_old_code(old, running)  # as after a return to the release before
+    old.images.delete_many({"batch_id": {"$lt": waiting}})
+    assert runner.finish_update(old) == 2
+    assert running in _best(old)
+    validate_documents(old)
+
+
+def test_the_end_of_an_update_visits_only_images_that_had_no_result_before(old: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    _insert_copies(old, utc_now() - timedelta(days=1))
+    old.images.delete_many({"status": {"$in": ["queued", "processing"]}})
+    runner.migrate(old)
+    batch_id = commit_new_batch(old, 5)
+    process_all(old)
+    monkeypatch.setattr(late_results, "CHUNK", 2)
+    visited: list[int] = []
+    for _ in range(2):
+        runner.finish_update(old, lambda progress: visited.append(progress.done))
+    assert visited == [2, 4, 5] * 2
+    assert old.images.count_documents({"_id": {"$gte": batch_id}}) == 5
+
+
+def test_the_indexes_of_older_versions_that_are_not_used_any_more_are_kept_and_named(old: Db) -> None:
+    runner.migrate(old)
+    declared = {(document._meta["collection"], index.document["name"]) for document in DOCUMENTS for index in document.indexes}
+    kept = {(name, index) for name in _RELEASE for index in old[name].index_information() if index != "_id_"}
+    superseded = {f"{name}.{index}" for name, index in kept - declared}
+    assert "images.unfinished_or_bad" in superseded
+    assert runner.read_status(old).superseded_indexes.keys() == superseded
+    assert superseded == {f"{name}.{index}" for name, indexes in SUPERSEDED.items() for index in indexes}
+    replacements = {(name, purpose.rpartition("replaced by ")[2]) for name, indexes in SUPERSEDED.items() for purpose in indexes.values()}
+    assert replacements <= declared
 
 
 def test_a_deletion_by_old_code_is_corrected_in_the_new_counts(old: Db, monkeypatch: pytest.MonkeyPatch) -> None:

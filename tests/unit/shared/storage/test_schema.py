@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+from shared.catalog.tag_names import TagNames
 from shared.ledger import commits
 from shared.storage.schema import Batch, Image, hidden_fields
 from tests.support.applications import open_app
 from tests.support.ledger import new_batch
 from web.batches import serializers
 from web.file_urls import FileUrls
+from web.image_serializer import ImageSerializer
 from web.openapi.document import document
 
 
@@ -39,8 +41,9 @@ def test_a_response_contains_the_public_fields_and_those_that_openapi_names() ->
     for kind, stored in ((Batch, batch), (Image, image)):
         for name in hidden_fields(kind):
             stored.pop(name, None)  # as the projection of a query does
-    shown = json.loads(b"".join(serializers.encode_batch(batch, [image], FileUrls("http://localhost"))))
     with open_app() as app:
+        serializer = ImageSerializer(FileUrls("http://localhost"), TagNames(app.extensions["shelfsight"].db))
+        shown = json.loads(b"".join(serializers.encode_batch(batch, [image], serializer)))
         schemas = document(app, is_open=True)["components"]["schemas"]
     assert set(shown["images"][0]) == set(schemas["Image"]["required"])
     assert set(shown) == set(schemas["Batch"]["required"])

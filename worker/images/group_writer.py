@@ -62,9 +62,8 @@ class GroupWriter:
 
     def _success(self, image: Document, prepared: PreparedImage) -> Result:
         model = self._detector.info if image["work"]["detect"] else None
-        return Result(
-            image["_id"], image["work"]["fence"], prepared.fields | {"model": model}, stored=_is_stored(image)
-        )
+        fields = prepared.fields | {"model": model}
+        return Result(image["_id"], image["work"]["fence"], fields, stored=_is_stored(image), barcode=image["barcode"])
 
     def _publish(self, done: list[Result]) -> None:
         """Publish the variants of done images, so that a plain file server can serve them.

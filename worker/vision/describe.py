@@ -68,11 +68,12 @@ def describe_image(data: bytes, *, max_pixels: int) -> ImageDescription:
     :raises VisionError: see ``imaging.decode``.
     """
     image = imaging.decode(data, max_pixels=max_pixels)
+    grey = quality.luma(image.rgb)
     fields = _file_properties(image, data) | {
         "exif": image.exif,
         "icc": image.icc,
-        "phash": quality.perceptual_hash(image.rgb),
-        **quality.measure(image.rgb),
+        "phash": quality.perceptual_hash(grey),
+        **quality.measure(grey),
         "dominant_colors": colors.dominant_colors(image.rgb),
         "barcodes": barcode.read(image.rgb),
     }

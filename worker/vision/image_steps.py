@@ -6,6 +6,7 @@ Neither step does I/O. Both run in threads while the detector processes other im
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared import barcode_checks, perceptual_hashes
 from shared.variants import BOXES, RENDITION, THUMB
 from worker.vision import barcode, imaging, quality
 from worker.vision.augment.augmenter import Augmenter
@@ -27,20 +28,24 @@ class PreparedImage:
 
 
 def prepare(image: DecodedImage, *, image_id: str, declared: str | None) -> PreparedImage:
-    """Measure the quality of a decoded image, read its barcodes, and make its first variants.
+    """Measure the quality of a decoded image, compute its perceptual hash, read its barcodes, and make its first variants.
 
     These variants are a thumbnail and, unless the original is a JPEG, a rendition.
 
     :param declared: the barcode that the client declared for the image, or None.
     """
     barcodes = barcode.read(image.rgb)
+    grey = quality.luma(image.rgb)
+    phash = quality.perceptual_hash(grey)
     fields = {
         "width": image.width,
         "height": image.height,
         "exif": image.exif,
-        "quality": quality.measure(image.rgb),
+        "quality": quality.measure(grey),
+        "phash": phash,
+        "phash_bands": perceptual_hashes.bands(phash),
         "barcodes": barcodes,
-        "barcode_check": barcode.check(declared, barcodes),
+        "barcode_check": barcode_checks.check(declared, barcodes),
     }
     files = {THUMB: imaging.encode_jpeg(imaging.thumbnail(image.rgb))}
     if image.format != "jpeg":
@@ -70,5 +75,7 @@ def finish(prepared: PreparedImage, detections: list[dict[str, Any]], names: lis
         path = f"/uploads/{prepared.image_id}/{name}.jpg"
         augmentations.append({"name": name, "params": augmented.params, "file_path": path, "boxes": remaining})
     prepared.fields |= {"detections": detections, "augmentations": augmentations}
+    if detections:
+        prepared.fields["top_score"] = max(detection["score"] for detection in detections)
     prepared.rgb = rgb[:0].copy()  # without the copy, the view would keep all pixels in memory
     return prepared

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from shared import barcode_checks
 from worker.vision import barcode
 from worker.vision.imaging import encode_jpeg
 from worker.vision.train import drawings
@@ -200,8 +201,8 @@ def _measure_strength(rate: ReadRate, pose: Pose, degrade: Degrade, backgrounds:
         rate.wrong += len(texts - {label.code.text for label in drawn})
         for code in (label.code for label in drawn):
             rate.read[code.symbology] += code.text in texts
-            rate.matched[code.symbology] += barcode.check(code.declared, found) == "match"
-            rate.wrong_matches += barcode.check(code.other, found) == "match"
+            rate.matched[code.symbology] += barcode_checks.check(code.declared, found) == "match"
+            rate.wrong_matches += barcode_checks.check(code.other, found) == "match"
     return rate
 
 

@@ -113,6 +113,12 @@ def finished(device: str) -> PreparedImage:
     return image_steps.finish(PreparedImage("a", RGB, {}), detections, list(AUGMENTATIONS), device)
 
 
+def test_the_highest_score_of_the_detections_is_stored_and_without_detections_none_is() -> None:
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    without = image_steps.finish(PreparedImage("a", rgb, {}), [], [], "cpu")
+    assert (finished("cpu").fields["top_score"], "top_score" in without.fields) == (0.9, False)
+
+
 def test_an_image_is_copied_to_the_device_once_and_parameters_and_boxes_are_the_same_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[Any] = []
     to_tensor = pixels_torch.to_tensor

@@ -22,4 +22,7 @@ IMAGES: Final = WorkQueue("shelfsight.bells", "shelfsight.work")
 INSPECTIONS: Final = WorkQueue("shelfsight.inspections", "shelfsight.inspect")
 """Inspections have their own queue and their own workers, so they do not wait for the images of batches."""
 
-QUEUES: Final = (IMAGES, INSPECTIONS)
+JOBS: Final = WorkQueue("shelfsight.jobs", "shelfsight.job")
+"""Jobs, such as tagging many images, have their own queue and their own worker, which loads no model."""
+
+QUEUES: Final = (IMAGES, INSPECTIONS, JOBS)

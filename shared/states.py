@@ -53,8 +53,7 @@ def batch_state(counts: dict[str, int], total: int) -> BatchState:
     """Derive the state of a batch from the number of its images in each state.
 
     :param counts: number of images by state; a missing state counts as 0.
-    :param total: number of images in the batch when it was accepted. If ``counts`` adds up to less, the missing images
-        were deleted individually.
+    :param total: number of images of the batch. If ``counts`` adds up to less, documents of images are missing.
     """
     queued, processing = counts.get(ImageState.QUEUED, 0), counts.get(ImageState.PROCESSING, 0)
     done, failed = counts.get(ImageState.DONE, 0), counts.get(ImageState.FAILED, 0)

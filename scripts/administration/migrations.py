@@ -17,8 +17,9 @@ from shared.storage.mongo import Db
 
 @click.command()
 @click.option("--wait", type=click.FloatRange(0), default=runner.WAIT_S, show_default=True, metavar="SECONDS", help="How long to wait for another process that is running migrations.")
+@click.option("--finish", is_flag=True, help="Also complete an update during which processes of the version before were running.")
 @with_database
-def migrate(db: Db, wait: float) -> None:
+def migrate(db: Db, wait: float, *, finish: bool) -> None:
     """Update the database for this version: create missing indexes, then run pending migrations.
 
     scripts/start, scripts/roll and docker compose up run this command themselves. Run it yourself before you start a new
@@ -29,6 +30,10 @@ def migrate(db: Db, wait: float) -> None:
     changes nothing. It can be interrupted at any moment, even with kill -9, and then continues where it was. If two are
     started, one waits for the other. A process that was killed holds the lock for up to 15 seconds.
 
+    During a rolling update, workers of the version before omit what this version adds (the field top_score, by which lists
+    of images are sorted). When the last of them has ended, run the command with --finish, which adds it. scripts/roll does so
+    itself. It visits the images that were accepted since the update began, or since the last run with --finish.
+
     There is no way back: take a backup first if you may want to return to data as it is now. The version before this one
     works with the updated database.
 
@@ -36,6 +41,7 @@ def migrate(db: Db, wait: float) -> None:
     Examples:
       scripts/admin migrate
       scripts/admin migrate --data /srv/shelfsight
+      scripts/admin migrate --finish
       MONGODB_URL=mongodb://db.example/?replicaSet=rs scripts/admin migrate --wait 60
       docker compose run --rm --no-deps web python -m scripts.administration migrate
 
@@ -51,9 +57,12 @@ def migrate(db: Db, wait: float) -> None:
     line = ProgressLine()
     try:
         names = runner.migrate(db, line.show, wait_s=wait)
+        changed = runner.finish_update(db, line.show, wait_s=wait) if finish else 0
     finally:
         line.close()
     click.echo(f"The database is up to date. Migrations that were run: {', '.join(names) or 'none'}.")
+    if finish:
+        click.echo(f"Images that workers of the version before had processed, and that were completed: {changed}.")
 
 
 @click.command()
@@ -72,12 +81,13 @@ def status(db: Db, *, as_json: bool) -> None:
 
     \b
     The members of the JSON object:
-      up_to_date       whether "scripts/admin migrate" has nothing to do
-      pending          names of the migrations that it would run
-      missing_indexes  names of the indexes that it would create, as collection.index
-      newer            names of the migrations that only the database knows
-      holder           the process that is running migrations now, or null
-      migrations       version, name, state, started_at, finished_at, error and progress of each
+      up_to_date          whether "scripts/admin migrate" has nothing to do
+      pending             names of the migrations that it would run
+      missing_indexes     names of the indexes that it would create, as collection.index
+      superseded_indexes  names of the indexes of older versions that are still there, and what each was for
+      newer               names of the migrations that only the database knows
+      holder              the process that is running migrations now, or null
+      migrations          version, name, state, started_at, finished_at, error and progress of each
 
     \b
     Exit codes:
@@ -97,6 +107,7 @@ def _lines(found: Status) -> list[str]:
         lines.append(f"Migrations are being run by {found.holder}.")
     if found.missing_indexes:
         lines.append(f"Missing indexes: {', '.join(found.missing_indexes)}")
+    lines += [f"Superseded index, which the next release drops: {name} ({purpose})" for name, purpose in found.superseded_indexes.items()]
     if found.newer:
         lines.append("A newer version has updated this database. This version works with it as before.")
     lines.append("The database is up to date." if found.up_to_date else "The database is not up to date; run scripts/admin migrate.")

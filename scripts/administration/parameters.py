@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 import click
 from pydantic import AfterValidator, StringConstraints, TypeAdapter, ValidationError
 
-from shared.accounts.clock import utc_now
 from shared.accounts.key_format import is_key_id
 from shared.accounts.permissions import ROLES, SCOPES
 from shared.allowed_stores import ALL_STORES
+from shared.clock import utc_now
 from web.accounts import schemas
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,4})([dh])")

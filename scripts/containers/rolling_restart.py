@@ -1,10 +1,11 @@
 """Replace the running containers with containers of the current images, without a failed request.
 
-The web containers are replaced first, then the workers and inspectors one at a time, then the sweep. While the web
+The web containers are replaced first, then the workers, inspectors and workers for jobs one at a time, then the sweep. While the web
 containers are being replaced, temporary containers of the new image (web-next) serve the requests. First, the temporary
 containers are started and become ready. Next, the old containers report that they are not ready, and nginx switches to
 web-next. Then the old containers complete their requests and are replaced. Finally, nginx switches back. A worker
-releases its claim when it is stopped. An interrupted rolling restart can be run again.
+releases its claim when it is stopped. When all workers are replaced, what the old ones have written in the meantime is completed
+(``scripts/admin migrate --finish``). An interrupted rolling restart can be run again.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from typing import Final
 
 from scripts.containers.engine import Deployment, EngineError
 
-SERVICES: Final = ("web", "worker", "inspector", "sweep")
+SERVICES: Final = ("web", "worker", "inspector", "jobs", "sweep")
 _BUILD_S: Final = 3600
 _START_S: Final = 300
 _STOP_S: Final = 120
@@ -42,15 +43,23 @@ def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
     """
     log("creating the secrets that the new version needs, and running its migrations")
     deployment.compose("run", "--rm", "--no-deps", "make-secrets", limit_s=_START_S)
-    deployment.compose("run", "--rm", "--no-deps", "web", "python", "-m", "scripts.administration", "migrate", limit_s=_MIGRATE_S, shown=True)
+    _migrate(deployment)
     if "web" in services:
         _roll_web(deployment, log)
-    for service in ("worker", "inspector"):
+    for service in ("worker", "inspector", "jobs"):
         if service in services:
             _roll_workers(deployment, service, log)
     if "sweep" in services:
         log("sweep: replacing the container")
         deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "sweep", limit_s=_START_S)
+    if "worker" in services:
+        log("completing the data that the old workers have written in the meantime")
+        _migrate(deployment, "--finish")
+
+
+def _migrate(deployment: Deployment, *options: str) -> None:
+    command = ("python", "-m", "scripts.administration", "migrate", *options)
+    deployment.compose("run", "--rm", "--no-deps", "web", *command, limit_s=_MIGRATE_S, shown=True)
 
 
 def _roll_web(deployment: Deployment, log: Log) -> None:

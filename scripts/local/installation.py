@@ -32,7 +32,7 @@ SAVED_VARIABLES: Final = (
 )  # fmt: skip
 """Environment variables of ``scripts/start`` whose values are saved, because ``scripts/status`` and ``scripts/admin`` need
 the same values even if they are run in another shell."""
-_PROCESS_FILES: Final = re.compile(r"(?:guard|supervisor|mongod|redis|web|worker-\d+|inspector|sweep)(?:\.pid|\.starts)")
+_PROCESS_FILES: Final = re.compile(r"(?:guard|supervisor|mongod|redis|web|worker-\d+|inspector|jobs|sweep)(?:\.pid|\.starts)")
 _MAX_SOCKET_BYTES: Final = 107 - len(".4194304")
 """Maximum length of the path of the supervisor's socket. The kernel allows 107 bytes, and the supervisor first appends
 its pid to the path."""
@@ -294,6 +294,7 @@ class Installation:
         for number in range(1, self.workers + 1):
             commands[f"worker-{number}"] = [sys.executable, "-m", "worker.entrypoints.images", "--name", f"worker-{number}"]
         commands["inspector"] = [sys.executable, "-m", "worker.entrypoints.inspections"]
+        commands["jobs"] = [sys.executable, "-m", "worker.entrypoints.jobs"]
         commands["sweep"] = [sys.executable, "-m", "worker.entrypoints.sweep"]
         return commands
 

@@ -205,7 +205,7 @@ def _advise_on_signing_keys(status: Status, installation: Installation) -> list[
 
 def _process_names(installation: Installation) -> list[str]:
     servers = [name for name, embedded in (("mongod", installation.embedded_mongodb), ("redis", installation.embedded_redis)) if embedded]
-    return ["supervisor", *servers, "web", *(f"worker-{number}" for number in range(1, installation.workers + 1)), "inspector", "sweep"]
+    return ["supervisor", *servers, "web", *(f"worker-{number}" for number in range(1, installation.workers + 1)), "inspector", "jobs", "sweep"]
 
 
 def _read_process(installation: Installation, name: str) -> ProcessStatus:

@@ -51,7 +51,7 @@ class Pipeline(Protocol):
 
 PipelineFactory = Callable[[Stores, Any, str], Pipeline]
 """Builds a pipeline from the stores, the detector, and the owner name of its claims. It is called in the pool child,
-because only the pool child imports torch."""
+because only the pool child imports torch. The detector is None for a worker that needs none."""
 
 
 @dataclass(slots=True)
@@ -66,11 +66,14 @@ class PoolChild:
 _pool_child: PoolChild | None = None
 
 
-def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory) -> Celery:
-    """Return the Celery application of a worker. It has one task, which runs the pipeline."""
+def make_worker_app(settings: Settings, work_queue: WorkQueue, make_pipeline: PipelineFactory, *, needs_detector: bool = True) -> Celery:
+    """Return the Celery application of a worker. It has one task, which runs the pipeline.
+
+    :param needs_detector: whether each pool child loads the model. If not, it does not import torch either.
+    """
     app = make_celery_app(settings, work_queue)
     app.task(name=work_queue.task, ignore_result=True, Request="worker.runtime.requests:ReconnectingRequest")(run_pipeline)
-    worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline), weak=False)
+    worker_process_init.connect(partial(_start_pool_child, work_queue, make_pipeline, needs_detector=needs_detector), weak=False)
     worker_process_shutdown.connect(_stop_pool_child, weak=False)
     return app
 
@@ -95,23 +98,23 @@ def run_pipeline() -> None:
         raise SystemExit(1) from None  # a thread of the interrupted work may still hang, and nothing else can end it
 
 
-def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sender: str, **_: Any) -> None:
+def _start_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, sender: str, *, needs_detector: bool, **_: Any) -> None:
     global _pool_child  # noqa: PLW0603 -- a process has one pool child object
     try:
-        _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0])
+        _pool_child = _make_pool_child(work_queue, make_pipeline, sender.partition("@")[0], needs_detector=needs_detector)
     except BaseException:  # noqa: BLE001 -- Celery only logs an exception that a signal receiver raises, and continues
         telemetry.errors.exception("a pool child could not start, so it ends and the pool starts a new one")
         time.sleep(_START_RETRY_S)  # otherwise, children that cannot start would be replaced without a pause
         os._exit(1)  # otherwise the child would receive wakeups and do nothing
 
 
-def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name: str) -> PoolChild:
+def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name: str, *, needs_detector: bool) -> PoolChild:
     allocator.configure(allocator.WORKER)  # must precede all large allocations
     settings = Settings()
     telemetry.configure(settings.log, name)
     owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     stores = open_stores(settings, app="worker")
-    detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue))
+    detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue)) if needs_detector else None
     child = PoolChild(settings, make_pipeline(stores, detector, owner), stores.wakeups[work_queue])
     threading.Thread(target=_send_heartbeats, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _handle_sigterm)  # the pool sends SIGTERM after the soft shutdown

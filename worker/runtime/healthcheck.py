@@ -1,7 +1,7 @@
 """``python -m worker.runtime.healthcheck``: check that a worker on this host can work.
 
-With ``--inspector``, check that an inspector on this host can work. With ``--sweep``, check that a sweep process holds
-the lease of the sweep.
+With ``--inspector``, check that an inspector on this host can work. With ``--jobs``, check that a worker for jobs on this
+host can work. With ``--sweep``, check that a sweep process holds the lease of the sweep.
 
 Containers use this program as their health check. Exit code 0 means healthy. Exit code 1 means not healthy, and a
 sentence on standard error gives the reason. This module imports no code that processes images or claims work, because
@@ -17,7 +17,7 @@ import pymongo
 
 from shared.errors import ShelfsightError
 from shared.queue import heartbeats
-from shared.queues import IMAGES, INSPECTIONS, WorkQueue
+from shared.queues import IMAGES, INSPECTIONS, JOBS, WorkQueue
 from shared.settings import read
 from shared.storage.mongo import Db, connect
 
@@ -32,6 +32,7 @@ def main() -> None:
     )
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--inspector", action="store_true", help="check the inspector on this host instead")
+    target.add_argument("--jobs", action="store_true", help="check the worker for jobs on this host instead")
     target.add_argument("--sweep", action="store_true", help="check instead that a sweep process holds its lease")
     options = parser.parse_args()
     database = read().mongo.model_copy(update={"socket_timeout_s": _LIMIT_S, "server_selection_timeout_s": _LIMIT_S})
@@ -41,7 +42,8 @@ def main() -> None:
             if options.sweep:
                 problem = None if heartbeats.is_sweep_active(db) else "no sweep holds its lease; see the sweep's log"
             else:
-                problem = _find_problem(db, *((INSPECTIONS, "inspector") if options.inspector else (IMAGES, "worker")))
+                queues = ((options.inspector, INSPECTIONS, "inspector"), (options.jobs, JOBS, "worker for jobs"))
+                problem = _find_problem(db, *next(((queue, name) for chosen, queue, name in queues if chosen), (IMAGES, "worker")))
     except ShelfsightError as error:
         sys.exit(f"error: {error.detail}")
     if problem:

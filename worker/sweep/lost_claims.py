@@ -10,7 +10,7 @@ from functools import partial
 from shared.bootstrap import Stores
 from shared.ledger import settlement
 from shared.storage.blob_keys import image_prefix
-from worker.sweep.claimed_batches import clean_each
+from worker.sweep.claimed_work import clean_each
 from worker.sweep.deletions import longest_write_s
 
 

@@ -10,7 +10,7 @@ from shared.storage.blob_keys import SPOOL, spool_key
 from shared.storage.blobs import BlobStat
 from shared.storage.mongo import translate_errors
 from worker.spools.settlement import settle
-from worker.sweep.claimed_batches import clean_each
+from worker.sweep.claimed_work import clean_each
 from worker.sweep.listing import Listing
 
 

@@ -7,15 +7,16 @@ from functools import partial
 from typing import Final
 
 from shared.bootstrap import Stores
-from worker.sweep import deletions, ledger_sums, lost_claims, page_index, samples, spools
+from worker.sweep import deletions, jobs, ledger_sums, lost_claims, page_index, samples, spools
 from worker.sweep.failures import succeeds
 from worker.sweep.images import ImageSweep
 from worker.sweep.inspections import InspectionSweep
 from worker.sweep.leader import Leader
 from worker.sweep.orphans import OrphanedFiles, TemporaryFiles
+from worker.sweep.tags import TagSweep
 
-_SHARE: Final = 1 / 12
-"""Share of the sweep interval that each clean-up may use in a tick. All of them together use about two thirds."""
+_SHARE: Final = 1 / 14
+"""Share of the sweep interval that each clean-up may use in a tick. All of them together use about three quarters."""
 _REPAIR_SHARE: Final = 1 / 16
 _SUMS_SHARE: Final = 1 / 8
 
@@ -39,8 +40,8 @@ class _CleanUp:
 class Sweep:
     """Runs all parts of the sweep.
 
-    Parts that do work per batch run in every sweep process, and share the batches by claims in MongoDB. All other parts
-    run only while this process is the leader.
+    Parts that do work per batch or per image run in every sweep process, and share the work by claims in MongoDB. All other
+    parts run only while this process is the leader.
     """
 
     def __init__(self, stores: Stores) -> None:
@@ -51,7 +52,8 @@ class Sweep:
         self._shared = (
             _CleanUp(partial(spools.settle_left, stores)),
             _CleanUp(partial(lost_claims.clean, stores)),
-            _CleanUp(partial(deletions.finish, stores)),
+            _CleanUp(partial(deletions.finish_batches, stores)),
+            _CleanUp(partial(deletions.finish_images, stores)),
             _CleanUp(partial(samples.check, stores)),
         )
         self._leaders = (
@@ -59,6 +61,7 @@ class Sweep:
             _CleanUp(OrphanedFiles(stores).clean),
             _CleanUp(TemporaryFiles(stores).clean),
             _CleanUp(self._inspections.clean),
+            _CleanUp(TagSweep(stores).clean),
         )
 
     def tick(self) -> None:
@@ -79,6 +82,7 @@ class Sweep:
         for repair in (self._images.expire_leases, self._images.close_batches, self._images.publish_wakeup):
             succeeds(repair, self._after(_REPAIR_SHARE))
         succeeds(self._inspections.repair)
+        succeeds(jobs.repair, self._stores)
         succeeds(page_index.maintain, self._stores)
         succeeds(ledger_sums.refresh, self._stores, self._after(_SUMS_SHARE))
 

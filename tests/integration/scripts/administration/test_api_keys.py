@@ -8,8 +8,8 @@ import pytest
 
 from shared import telemetry
 from shared.accounts import key_format, users
-from shared.accounts.clock import utc_now
 from shared.accounts.permissions import ROLES, SCOPES, Rights
+from shared.clock import utc_now
 from shared.errors import Unauthorized
 from shared.storage.mongo import Db
 from tests.support.admin_commands import authenticator, fail, run, run_json

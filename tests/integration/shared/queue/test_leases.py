@@ -7,11 +7,14 @@ import pytest
 from shared.inspections import jobs, results
 from shared.inspections.jobs import Job, Validators
 from shared.inspections.recipes import Describe, Source
+from shared.jobs import claims as job_claims
+from shared.jobs import progress
 from shared.ledger import claims
 from shared.ledger.results import Result, finish
 from shared.queue.leases import Lease, LeasedCollection
 from shared.storage.mongo import Db
 from tests.contracts.leases import LeaseContract, LeasedQueue
+from tests.integration.shared.jobs.requesting import request_job
 from tests.support.ledger import claimed_fences, commit_new_batch
 
 
@@ -73,6 +76,34 @@ class InspectionQueue:
         return jobs.has_claimable(db)
 
 
+class JobQueue:
+    leases = job_claims.LEASES
+
+    def add(self, db: Db, count: int) -> None:
+        for number in range(count):
+            request_job(db, account=f"user:{number}")
+
+    def claim(self, db: Db, owner: str, count: int, lease_s: float = 60) -> list[Lease]:
+        claimed = (job_claims.claim(db, owner, lease_s) for _ in range(count))
+        return [self.leases.lease(document) for document in claimed if document is not None]
+
+    def renew(self, db: Db, owner: str, leases: Sequence[Lease], lease_s: float = 60) -> set[Lease]:
+        return job_claims.renew(db, owner, leases, lease_s)
+
+    def release(self, db: Db, owner: str, leases: Sequence[Lease], *, delay: bool = False) -> None:
+        job_claims.release(db, owner, leases, delay_s=1 if delay else 0)
+
+    def expire(self, db: Db) -> int:
+        return job_claims.expire_leases(db)
+
+    def finish(self, db: Db, owner: str, lease: Lease) -> bool:
+        document = {"_id": lease.id, "fence": lease.fence, "params": {}}
+        return progress.finish(db, progress.HeldJob(owner, document), "done")
+
+    def has_claimable(self, db: Db) -> bool:
+        return job_claims.has_claimable(db)
+
+
 class TestImages(LeaseContract):
     @pytest.fixture
     def queue(self) -> LeasedQueue:
@@ -83,6 +114,12 @@ class TestInspections(LeaseContract):
     @pytest.fixture
     def queue(self) -> LeasedQueue:
         return InspectionQueue()
+
+
+class TestJobs(LeaseContract):
+    @pytest.fixture
+    def queue(self) -> LeasedQueue:
+        return JobQueue()
 
 
 DELIVERIES = LeasedCollection("deliveries", releases="attempts", expiries="attempts")

@@ -18,7 +18,7 @@ from scripts.local.servers.ports import free_port
 from shared import settings
 from shared.bootstrap import open_stores
 from shared.queue import heartbeats
-from shared.queues import IMAGES, INSPECTIONS
+from shared.queues import IMAGES, INSPECTIONS, JOBS
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.support.gunicorn_front import run_web_front
@@ -100,6 +100,14 @@ def test_a_worker_of_another_host_does_not_count(mongo: settings.Mongo, db: Db) 
     db.workers.update_one({"_id": "one"}, {"$set": {"host": "another"}})
     assert heartbeats.is_worker_alive(db, IMAGES)
     assert check_worker(mongo)[0] == 1
+
+
+def test_the_worker_for_jobs_has_a_health_check_of_its_own(mongo: settings.Mongo, db: Db) -> None:
+    heartbeats.send_heartbeat(db, "one", IMAGES)
+    missing = f"error: no worker for jobs on {socket.gethostname()} has sent a heartbeat in the last 15 s; see its log\n"
+    assert check_worker(mongo, "--jobs") == (1, missing)
+    heartbeats.send_heartbeat(db, "two", JOBS)
+    wait_until(lambda: check_worker(mongo, "--jobs") == (0, ""), 60, "a healthy worker for jobs")
 
 
 def test_the_sweep_is_healthy_while_its_lease_is_held(mongo: settings.Mongo, db: Db, blobs_root: Path) -> None:

@@ -150,7 +150,7 @@ def prepare(db: Db, part: str, ids: list[str]) -> tuple[dict[str, Any], Callable
     if part == "deletions":
         for batch_id in ids:
             deletion.begin_delete(db, batch_id, None)
-        return {"uncleared": True}, deletions.finish
+        return {"uncleared": True}, deletions.finish_batches
     if part == "spools":
         return {"spooled": True}, spools.settle_left
     finish_earlier(db, 3600)
@@ -176,7 +176,7 @@ def test_documents_are_deleted_although_there_are_always_batches_whose_files_mus
         deletion.begin_delete(db, batch_id, None)
     deletion.mark_files_deleted(db, deleted_earlier)
     db.batches.update_one({"_id": deleted_earlier}, {"$set": {"deleting_at": utc_now() - timedelta(days=1)}})
-    assert deletions.finish(stores, 0.0)
+    assert deletions.finish_batches(stores, 0.0)
     assert db.batches.count_documents({"uncleared": True}) == 2
     assert db.batches.find_one({"_id": deleted_earlier}) is None
     assert db.images.count_documents({"batch_id": deleted_earlier}) == 0

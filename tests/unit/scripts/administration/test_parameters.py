@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.administration.parameters import EMAIL, EXPIRY, KEY_ID, KEY_NAME, STORE, URL, USERNAME
-from shared.accounts.clock import utc_now
+from shared.clock import utc_now
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90d", timedelta(days=90)), ("1h", timedelta(hours=1)), ("99999d", timedelta(days=99999))])

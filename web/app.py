@@ -6,6 +6,7 @@ from shared import telemetry
 from shared.settings import Settings
 from web import security_events
 from web.accounts import api_keys, sign_in, users
+from web.annotations import views as annotations
 from web.audit import views as audit
 from web.batches import views as batches
 from web.files import views as files
@@ -28,7 +29,10 @@ from web.http import (
 )
 from web.http.authentication import CredentialChecks
 from web.http.trusted_proxies import TrustedProxies
+from web.images import list_views, similar_views
+from web.images import views as images
 from web.inspections import views as inspections
+from web.jobs import views as jobs
 from web.openapi import views as openapi
 from web.operations import limits
 from web.operations import views as operations
@@ -36,6 +40,8 @@ from web.pages import account_views as account_pages
 from web.pages import error_pages
 from web.pages import views as pages
 from web.services import Services
+from web.tags import bulk_views, image_views, suggestion_views
+from web.tags import views as tags
 from web.uploads import views as uploads
 
 
@@ -73,7 +79,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     private_responses.install(app, is_on=settings.access.is_on)
     security_headers.install(app)
     error_pages.install(app, pages.blueprint, account_pages.blueprint, inspections.blueprint)
-    for module in (uploads, batches, files, inspections, limits, operations, openapi, pages, account_pages, sign_in, users, api_keys, audit):
+    for module in (
+        uploads, batches, list_views, images, similar_views, tags, image_views, bulk_views, suggestion_views, annotations, jobs, files,
+        inspections, limits, operations, openapi, pages, account_pages, sign_in, users, api_keys, audit,
+    ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     access_rules.install(app, public_endpoints=[f"{pages.blueprint.name}.static"])
     return app

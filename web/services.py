@@ -23,6 +23,7 @@ from shared.errors import DiskFull
 from shared.inspections import jobs
 from shared.inspections.notifications import Subscriber
 from shared.inspections.requesters import Requesters
+from shared.jobs import records
 from shared.ledger import audit, store_rotation, waits
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
@@ -103,6 +104,7 @@ class Services:
         self.backlog = BacklogMeter(lambda: audit.backlog(self.db))
         self.queue_age = QueueAge(settings.limits.max_queue_age_s, lambda: waits.find_wait(self.db))
         self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
+        self.pending_jobs = CachedValue(_PENDING_MAX_AGE_S, lambda: records.read_pending(self.db))
 
     def _publish_wakeup(self, stores: set[str]) -> None:
         try:

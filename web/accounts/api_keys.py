@@ -8,7 +8,7 @@ from shared.accounts import api_keys, key_format, users
 from shared.accounts.api_keys import ApiKey, NewKey
 from shared.accounts.permissions import Principal, Rights
 from shared.allowed_stores import stores_from_list
-from web import security_events
+from web import request_bodies, security_events
 from web.accounts import requests, schemas, secret_responses, serializers
 from web.http import access_rules, cursor_pages, query
 from web.http.authentication import current_principal
@@ -24,7 +24,7 @@ def create_key() -> Response:
     services = current_services()
     query.read({})
     principal = current_principal()
-    wanted = requests.read(schemas.NewApiKey)
+    wanted = request_bodies.read(schemas.NewApiKey)
     rights = Rights(frozenset(wanted.scopes or ()), stores_from_list(wanted.stores))
     if wanted.role is not None:
         rights = requests.rights_of_role(wanted.role, wanted.stores)

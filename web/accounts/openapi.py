@@ -7,7 +7,14 @@ from pydantic import BaseModel
 from shared.accounts.users import USERNAME_PATTERN
 from shared.ids import BATCH_ID_PATTERN
 from web.accounts import response_schemas, schemas
-from web.http.openapi_components import BODY_CODES, json_content, paging_parameters, parameter, problem_responses, ref
+from web.http.openapi_components import (
+    JSON_BODY_CODES,
+    json_content,
+    paging_parameters,
+    parameter,
+    problem_responses,
+    ref,
+)
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (
     schemas.SignUp, schemas.Credentials, schemas.RefreshToken, schemas.SignOut, schemas.PasswordChange, schemas.PasswordReset,
@@ -16,7 +23,6 @@ MODELS: Final[tuple[type[BaseModel], ...]] = (
     response_schemas.CreatedApiKey, response_schemas.ApiKeyPage,
     response_schemas.CreatedInvitation, response_schemas.InvitationPage, response_schemas.PasswordLink,
 )  # fmt: skip
-_BODY: Final = tuple(code for code in BODY_CODES if code not in {"too_many_images", "malformed_form"})
 _USERNAME: Final = parameter("username", {"type": "string", "pattern": f"^{USERNAME_PATTERN}$"}, where="path")
 _KEY_ID: Final[dict[str, Any]] = {"type": "string", "pattern": "^[0-9a-z]{16}$"}
 _PAGING: Final = paging_parameters({"type": "string", "pattern": f"^{BATCH_ID_PATTERN}$"})
@@ -84,7 +90,7 @@ def _with_body(
         "operationId": operation_id,
         "summary": summary,
         "requestBody": {"required": required, "content": {"application/json": {"schema": ref(model)}}},
-        "responses": responses | problem_responses(*_BODY, "database_unavailable", *codes),
+        "responses": responses | problem_responses(*JSON_BODY_CODES, "database_unavailable", *codes),
     } | ({"parameters": parameters} if parameters else {})
 
 

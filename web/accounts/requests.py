@@ -1,29 +1,17 @@
 """Read the bodies of requests about accounts, and check passwords."""
 
-from typing import TypeVar
 from urllib.parse import parse_qsl
-
-from pydantic import BaseModel
 
 from shared.accounts import passwords
 from shared.accounts.permissions import ROLES, Rights, Role
 from shared.allowed_stores import stores_from_list
 from shared.errors import FieldError, Invalid
+from web import request_bodies
 from web.accounts.schemas import Credentials
 from web.http.json_model import MAX_BYTES, read_model, validate
-from web.http.request_body import open_request_body
-from web.services import current_services
 
 FORM = "application/x-www-form-urlencoded"
 _MAX_FORM_FIELDS = 20
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def read(model: type[Model]) -> Model:
-    """Read the JSON body of the current request."""
-    services = current_services()
-    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
-        return read_model(body, model)
 
 
 def read_credentials() -> Credentials:
@@ -31,8 +19,7 @@ def read_credentials() -> Credentials:
 
     The form's other fields (``grant_type``, ``scope``, ``client_id``, ``client_secret``) are ignored.
     """
-    services = current_services()
-    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
+    with request_bodies.open_body() as body:
         if body.media_type != FORM:
             return read_model(body, Credentials)
         text = body.read(MAX_BYTES)

@@ -7,7 +7,7 @@ from shared.accounts.permissions import ROLES, Rights, Role
 from shared.accounts.sessions import TokenReused
 from shared.accounts.users import NewUser, User
 from shared.errors import Busy, Forbidden, Unauthorized
-from web import security_events, signed_in_user
+from web import request_bodies, security_events, signed_in_user
 from web.accounts import requests, schemas, secret_responses, serializers
 from web.http import access_rules, query, session_cookie
 from web.http.authentication import cookie_principal, current_principal
@@ -23,7 +23,7 @@ def sign_up() -> Response:
     """Create a user: a viewer of no stores or, with an invitation, with the role and the stores of the invitation."""
     services = current_services()
     query.read({})
-    wanted = requests.read(schemas.SignUp)
+    wanted = request_bodies.read(schemas.SignUp)
     mode = services.settings.access.signup_mode
     if mode == "closed" or (mode == "invited" and wanted.invitation is None):
         raise Forbidden("Nobody can sign up here without an invitation; ask an administrator." if mode == "invited" else "Nobody can sign up here; ask an administrator for an account.", code="signup_closed")
@@ -60,7 +60,7 @@ def sign_in_browser() -> Response:
     """Start a session of a browser, whose token is in a cookie. The session whose cookie it replaces ends."""
     services = current_services()
     query.read({})
-    user = _check_credentials(requests.read(schemas.Credentials))
+    user = _check_credentials(request_bodies.read(schemas.Credentials))
     replaced = signed_in_user.find()
     if replaced is not None:
         sessions.end(services.db, replaced.session_id or "", replaced.user_id or "")
@@ -76,7 +76,7 @@ def refresh() -> Response:
     """Use a refresh token: return a new access token and the next refresh token."""
     services = current_services()
     query.read({})
-    token = requests.read(schemas.RefreshToken).refresh_token
+    token = request_bodies.read(schemas.RefreshToken).refresh_token
     try:
         _, issued = sessions.refresh(services.db, services.token_signer, token)
     except TokenReused as error:
@@ -92,7 +92,7 @@ def sign_out() -> Response:
     services = current_services()
     query.read({})
     principal = current_principal()
-    wanted = requests.read(schemas.SignOut)
+    wanted = request_bodies.read(schemas.SignOut)
     assert principal.user_id is not None  # noqa: S101 -- a session has a user
     if wanted.everywhere:
         sessions.end_all(services.db, principal.user_id)
@@ -123,7 +123,7 @@ def change_password() -> Response:
     services = current_services()
     query.read({})
     principal = current_principal()
-    wanted = requests.read(schemas.PasswordChange)
+    wanted = request_bodies.read(schemas.PasswordChange)
     user = users.find_by_id(services.db, principal.user_id or "")
     if user is None:
         raise Unauthorized("This session has ended; sign in again.")
@@ -147,7 +147,7 @@ def reset_password() -> Response:
     """Set a new password with a one-time link. All sessions of the user end."""
     services = current_services()
     query.read({})
-    wanted = requests.read(schemas.PasswordReset)
+    wanted = request_bodies.read(schemas.PasswordReset)
     services.sign_in_throttle.count_sign_up(request.remote_addr or "")
     link = one_time_links.find(services.db, "password_reset", wanted.token)
     user = users.find_by_id(services.db, link.user_id or "")

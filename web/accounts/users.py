@@ -6,7 +6,7 @@ from shared.accounts import one_time_links, users
 from shared.accounts.users import Change
 from shared.errors import Forbidden
 from shared.ids import is_id
-from web import security_events
+from web import request_bodies, security_events
 from web.accounts import requests, schemas, secret_responses, serializers
 from web.http import access_rules, cursor_pages, query
 from web.http.authentication import current_principal
@@ -31,7 +31,7 @@ def change_user(username: str) -> Response:
     """Change the role, the stores, or the state of a user. A change of rights takes effect within five seconds."""
     services = current_services()
     query.read({})
-    wanted = requests.read(schemas.UserChange)
+    wanted = request_bodies.read(schemas.UserChange)
     change = Change(wanted.role, wanted.stores, wanted.disabled)
     before, after = users.change(services.db, username, change, current_principal().rights)
     if before != after:
@@ -45,7 +45,7 @@ def offer_new_password(username: str) -> Response:
     """Create a one-time link with which a user can set a new password. Earlier links of this user stop working."""
     services = current_services()
     query.read({})
-    requests.read(schemas.Nothing)
+    request_bodies.read(schemas.Nothing)
     user = users.get(services.db, username)
     users.require_cover(current_principal().rights, user.rights)
     link, token = one_time_links.offer_new_password(services.db, user, current_principal().actor)
@@ -60,7 +60,7 @@ def invite() -> Response:
     """Create a one-time link with which a new user can sign up."""
     services = current_services()
     query.read({})
-    wanted = requests.read(schemas.NewInvitation)
+    wanted = request_bodies.read(schemas.NewInvitation)
     if services.settings.access.signup_mode == "closed":
         raise Forbidden("Nobody can sign up here, because SIGNUP=closed; create users with scripts/admin.", code="signup_closed")
     rights = requests.rights_of_role(wanted.role, wanted.stores)

@@ -5,20 +5,20 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.ledger import queries
-from web.batches.filters import DEFAULT_IMAGES_PER_BATCH, MAX_IMAGES_PER_BATCH, STATUSES
+from web.batches.parameters import DEFAULT_IMAGES_PER_BATCH, MAX_IMAGES_PER_BATCH
 from web.batches.response_schemas import Batch, BatchPage
 from web.batches.serializers import MAX_IMAGE_BYTES
 from web.http.openapi_components import (
     ID,
     PAGE,
     PER_PAGE,
-    TIME,
     WAIT,
     json_content,
     parameter,
     path_id,
     problem_responses,
 )
+from web.image_filter_schemas import BATCH_FILTERS
 
 CURSOR: Final[dict[str, Any]] = {"anyOf": [{"const": queries.NEWEST}, {"type": "string", "pattern": ID["batch_id"]}]}
 _IMAGES_PER_BATCH: Final[dict[str, Any]] = {"type": "integer", "minimum": 0, "maximum": MAX_IMAGES_PER_BATCH}
@@ -69,16 +69,11 @@ def _delete_batch() -> dict[str, Any]:
 
 
 def _list_parameters() -> list[dict[str, Any]]:
-    text = {"type": "string", "minLength": 1, "maxLength": 200}
     schemas: dict[str, dict[str, Any]] = {
         "page": PAGE | {"description": f"Page number. Readers of several, but not all, stores can use page numbers for the first {queries.PAGED_WITHOUT_TOTAL:,} batches; beyond these, they use cursor."},
         "per_page": PER_PAGE,
         "cursor": CURSOR,
         "images_per_batch": _IMAGES_PER_BATCH | {"default": DEFAULT_IMAGES_PER_BATCH, "description": f"Maximum number of images of each batch. {_IMAGE_BYTES}"},
-        "status": {"type": "string", "enum": list(STATUSES)},
-        "min_score": {"type": "number", "minimum": 0, "maximum": 1},
-        "since": TIME,
-        "until": TIME,
-        **dict.fromkeys(("store_name", "camera_id", "barcode", "label", "tag"), text),
+        **BATCH_FILTERS,
     }
     return [parameter(name, schema) for name, schema in schemas.items()]

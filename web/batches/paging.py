@@ -3,9 +3,9 @@
 from typing import Any
 
 from shared.allowed_stores import AllowedStores
-from shared.errors import FieldError, Invalid
 from shared.ledger import queries
 from shared.ledger.filters import Filters
+from web.http import numbered_pages
 from web.services import current_services
 
 
@@ -18,13 +18,7 @@ def read_page(chosen: Filters, stores: AllowedStores, values: dict[str, Any], pe
     """
     services = current_services()
     deadline_s = services.settings.mongo.query_deadline_s
-    if "page" in values and "cursor" in values:
-        raise Invalid(
-            "The query has both `page` and `cursor`; send only one of them.",
-            errors=[
-                FieldError("/cursor", "bad_value", "This parameter cannot be combined with `page`; omit one of them.")
-            ],
-        )
+    numbered_pages.refuse_page_with_cursor(values)
     if "cursor" in values:
         return queries.batches_after(services.db, chosen, stores, values["cursor"], per_page, deadline_s=deadline_s)
     return queries.page_of_batches(services.db, chosen, stores, values.get("page", 1), per_page, deadline_s=deadline_s)
@@ -35,10 +29,5 @@ def next_position(found: queries.Page, number: int | None, per_page: int) -> dic
 
     :param number: the number of the page ``found``; None if it was read with a cursor.
     """
-    if number is not None and found.pages is not None:
-        return {"page": number + 1} if number < found.pages else None
-    if found.next_cursor is None:
-        return None
-    if number is not None and number * per_page < queries.PAGED_WITHOUT_TOTAL:
-        return {"page": number + 1}
-    return {"cursor": found.next_cursor}
+    rows = (number or 0) * per_page
+    return numbered_pages.next_position(number, found.pages, found.next_cursor, rows=rows, reach=queries.PAGED_WITHOUT_TOTAL)

@@ -1,6 +1,6 @@
 """The pydantic models for responses with batches.
 
-The ``Image`` and ``Batch`` models are generated from the database schema in ``shared.storage.schema``.
+The ``Batch`` model is generated from the database schema in ``shared.storage.schema``.
 """
 
 from typing import Any, Final
@@ -9,18 +9,8 @@ from pydantic import BaseModel
 
 from shared.storage import schema
 from web.http.openapi_models import response_model
+from web.image_schemas import Image
 
-
-class ImageUrls(BaseModel):
-    """The signed URLs of the thumbnail and of the picture with the detections drawn in."""
-
-    thumb: str
-    boxes: str
-
-
-Image: Final[Any] = response_model(
-    schema.Image, ("file_path", (str, ...)), ("url", (str, ...)), ("urls", (ImageUrls | None, None)), after="status"
-)
 Batch: Final[Any] = response_model(schema.Batch, ("images", (list[Image], ...)), ("images_more", (bool | None, None)))
 
 

@@ -13,26 +13,11 @@ from typing import Any, Final
 import orjson
 
 from shared.storage.mongo import Document
-from shared.variants import BOXES, THUMB
-from web.file_urls import FileUrls
 from web.http.json_options import JSON_OPTIONS
+from web.image_serializer import ImageSerializer
 
 MAX_IMAGE_BYTES: Final = 14 * 1024 * 1024
 """Maximum size of all images in one list, in bytes of JSON. A list leaves out the images that exceed it."""
-
-
-def image(document: Document, urls: FileUrls) -> Document:
-    """Convert a stored image to its public form, in place, and return it."""
-    document["id"] = image_id = document.pop("_id")
-    resource = f"/uploads/{image_id}"
-    document["file_path"] = path = f"{resource}.jpg"
-    query = urls.query(resource)
-    document["url"] = f"{urls.base}{path}{query}"
-    if urls.are_signed:
-        document["urls"] = {name: f"{urls.base}{resource}/{name}.jpg{query}" for name in (THUMB, BOXES)}
-        for augmentation in document.get("augmentations", ()):
-            augmentation["url"] = f"{urls.base}{augmentation['file_path']}{query}"
-    return document
 
 
 def batch(document: Document) -> Document:
@@ -52,12 +37,12 @@ def encode_page(members: dict[str, Any], batches: Iterable[bytes]) -> Iterator[b
     yield b"]}"
 
 
-def encode_batch(document: Document, images: Iterable[Document], urls: FileUrls) -> Iterator[bytes]:
+def encode_batch(document: Document, images: Iterable[Document], serializer: ImageSerializer) -> Iterator[bytes]:
     """Yield the JSON text of a batch with all its images in parts."""
     yield _open_batch(document)
     separator = b""
     for stored in images:
-        yield separator + _encode(image(stored, urls))
+        yield separator + _encode(serializer.image(stored))
         separator = b","
     yield b"]}"
 
@@ -88,7 +73,7 @@ def encode_batches(documents: Iterable[Document], images: Iterable[tuple[str, by
 def encode_images(
     images: Iterable[tuple[str, Document | None]],
     read_rest: Callable[[str], Iterable[tuple[str, None]]],
-    urls: FileUrls,
+    serializer: ImageSerializer,
 ) -> Iterator[tuple[str, bytes | None]]:
     """Encode the images of several batches until they have ``MAX_IMAGE_BYTES``, and leave out all further images.
 
@@ -99,7 +84,7 @@ def encode_images(
     """
     left = MAX_IMAGE_BYTES
     for batch_id, stored in images:
-        text = None if stored is None else _encode(image(stored, urls))
+        text = None if stored is None else _encode(serializer.image(stored))
         left -= len(text or b"")
         if left < 0:
             yield batch_id, None

@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import urlencode
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from shared.allowed_stores import AllowedStores
 from shared.errors import NotFound, ShelfsightError
@@ -14,10 +13,11 @@ from shared.ids import is_batch_id
 from shared.ledger import batch_images, deletion, queries
 from shared.storage.blob_keys import batch_prefix, spool_key
 from shared.storage.mongo import Document
-from web import file_urls, security_events
-from web.batches import filters, paging, serializers
-from web.http import access_rules, cursor_pages, query, responses, streams
+from web import image_filters, security_events
+from web.batches import paging, parameters, serializers
+from web.http import access_rules, cursor_pages, numbered_pages, query, responses, streams
 from web.http.authentication import current_principal, recheck
+from web.image_serializer import ImageSerializer
 from web.services import current_services
 
 blueprint = Blueprint("batches", __name__)
@@ -29,18 +29,19 @@ _JSON: Final = "application/json"
 @access_rules.requires("images:read")
 def list_batches() -> Response:
     """List batches, newest first."""
-    values = query.read(filters.FILTERS | filters.PAGING)
+    values = query.read(image_filters.FILTERS | parameters.PAGING)
     stores = current_principal().stores
     per_page = values.get("per_page", cursor_pages.DEFAULT_PER_PAGE)
-    found = paging.read_page(filters.from_query(values), stores, values, per_page)
+    found = paging.read_page(image_filters.to_filters(current_services().db, values), stores, values, per_page)
     number = None if "cursor" in values else values.get("page", 1)
     members: dict[str, Any] = {"per_page": per_page, "next_cursor": found.next_cursor}
     if number is not None:
         members = {"page": number, "per_page": per_page, "total": found.total, "pages": found.pages} | members
-    images_per_batch = values.get("images_per_batch", filters.DEFAULT_IMAGES_PER_BATCH)
+    images_per_batch = values.get("images_per_batch", parameters.DEFAULT_IMAGES_PER_BATCH)
     batches = _encode_batches(found.batches, stores, images_per_batch)
     response = streams.buffered_response(serializers.encode_page(members, batches), _JSON)
-    _add_links(response, _base_url(), number, found, per_page)
+    following = paging.next_position(found, number, per_page)
+    numbered_pages.add_links(response, f"{_base_url()}/image_batches", number, found.pages, following)
     return response
 
 
@@ -52,7 +53,7 @@ def get_batch(batch_id: str) -> Response:
     With ``wait=N``, return as soon as the batch is finished, or after N seconds.
     """
     db, stores = current_services().db, current_principal().stores
-    values = query.read({"wait": query.WAIT, "images_per_batch": filters.PAGING["images_per_batch"]})
+    values = query.read({"wait": query.WAIT, "images_per_batch": parameters.PAGING["images_per_batch"]})
     _check_id(batch_id)
     if values.get("wait"):
         _wait_until_closed(batch_id, stores, values["wait"])
@@ -61,7 +62,7 @@ def get_batch(batch_id: str) -> Response:
     if "images_per_batch" in values:
         return streams.buffered_response(_encode_batches([found], stores, values["images_per_batch"]), _JSON)
     images = batch_images.read_all(db, batch_id, stores, _deadline_ms())
-    return streams.streamed_response(serializers.encode_batch(found, images, file_urls.absolute()), _JSON)
+    return streams.streamed_response(serializers.encode_batch(found, images, ImageSerializer()), _JSON)
 
 
 @blueprint.delete("/image_batches/<batch_id>")
@@ -76,7 +77,6 @@ def delete_batch(batch_id: str) -> Response:
     query.read({})
     _check_id(batch_id)
     deletion.begin_delete(services.db, batch_id, current_principal().stores)
-    security_events.record("batch.deleted", target=f"batch:{batch_id}")
     # The spool is deleted first, because a process that settles it restores missing originals from it.
     for delete, key in (
         (services.blobs.delete, spool_key(batch_id)),
@@ -84,6 +84,7 @@ def delete_batch(batch_id: str) -> Response:
     ):
         with suppress(ShelfsightError):  # the sweep also deletes these files, whether or not this attempt succeeded
             delete(key)
+    security_events.record("batch.deleted", target=f"batch:{batch_id}")  # last, because it can wait for MongoDB
     return Response(status=204)
 
 
@@ -98,7 +99,7 @@ def _encode_batches(documents: list[Document], stores: AllowedStores, images_per
             yield other_id, None
 
     images = batch_images.read_first(db, totals, stores, images_per_batch, deadline_ms)
-    return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, file_urls.absolute()))
+    return serializers.encode_batches(documents, serializers.encode_images(images, read_rest, ImageSerializer()))
 
 
 def _deadline_ms() -> int:
@@ -130,21 +131,3 @@ def _wait_until_closed(batch_id: str, stores: AllowedStores, seconds: int) -> No
             )  # poll, because there are no notifications about batches
     finally:
         services.wait_slots.release()
-
-
-def _add_links(response: Response, base: str, number: int | None, found: queries.Page, per_page: int) -> None:
-    """Add the Link header (RFC 8288).
-
-    The header has links to the first, previous, next and last page. There is no link to the last page if the number of
-    pages is unknown. For a list by cursor (``number`` is None), the header links only to the next page.
-    """
-    targets: dict[str, dict[str, Any] | None] = {"next": paging.next_position(found, number, per_page)}
-    if number is not None:
-        targets["first"] = {"page": 1}
-        targets["last"] = None if found.pages is None else {"page": max(1, found.pages)}
-        before = number - 1 if found.pages is None else min(number - 1, max(1, found.pages))
-        targets["prev"] = {"page": before} if before else None
-    kept = {name: value for name, value in request.args.items() if name not in {"page", "cursor"}}
-    links = [f'<{base}/image_batches?{urlencode(kept | query)}>; rel="{rel}"' for rel, query in targets.items() if query]
-    if links:
-        response.headers["Link"] = ", ".join(links)

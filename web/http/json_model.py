@@ -11,12 +11,12 @@ from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody
 
 MAX_BYTES: Final = 64 * 1024
-_MAX_VALUES: Final = 2000
+MAX_VALUES: Final = 2000
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def read_model(body: RequestBody, model: type[Model]) -> Model:
-    """Read a JSON object of at most 64 KiB. An empty body counts as an empty object.
+def read_model(body: RequestBody, model: type[Model], *, max_bytes: int = MAX_BYTES, max_values: int = MAX_VALUES) -> Model:
+    """Read a JSON object. An empty body counts as an empty object.
 
     :raises UnsupportedMedia: when the body has another media type.
     :raises TooLarge: when the body has too many bytes or values.
@@ -25,8 +25,8 @@ def read_model(body: RequestBody, model: type[Model]) -> Model:
     """
     if not body.is_json:
         raise UnsupportedMedia("Unsupported content type; send application/json.", extra={"accepted": ["application/json"]})
-    content = body.read(MAX_BYTES)
-    return validate(parse_json(content, _MAX_VALUES) if content else {}, model)
+    content = body.read(max_bytes)
+    return validate(parse_json(content, max_values) if content else {}, model)
 
 
 def validate(value: Any, model: type[Model]) -> Model:

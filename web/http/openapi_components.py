@@ -12,6 +12,7 @@ ID: Final = {
     "batch_id": f"^{BATCH_ID_PATTERN}$",
     "image_id": f"^{IMAGE_ID_PATTERN}$",
     "inspection_id": f"^{DIGEST_ID_PATTERN}$",
+    "job_id": f"^{BATCH_ID_PATTERN}$",
     "result_id": f"^{DIGEST_ID_PATTERN}$",
 }
 PAGE: Final = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}
@@ -31,6 +32,10 @@ BODY_CODES: Final = (
     "body_too_large", "too_many_images", "too_many_values", "unsupported_media_type", "invalid", "digest_mismatch", "too_many_requests", "unavailable",
 )  # fmt: skip
 """Error codes that every operation with a request body can return."""
+JSON_BODY_CODES: Final = tuple(code for code in BODY_CODES if code not in {"too_many_images", "malformed_form"})
+"""Error codes that every operation with a JSON body can return, except uploads."""
+CHANGE_IMAGE_CODES: Final = ("foreign_origin", "foreign_store", "not_found", "invalid", "precondition_failed", "database_unavailable")
+"""Error codes that every operation that changes one image can return."""
 
 _EVERY_CODES: Final = ("unauthorized", "misdirected_request", "uri_too_long", "headers_too_large", "internal_error", "database_unavailable")
 """Error codes that every operation can return. Credentials that are sent are checked in the database, also for public operations."""
@@ -158,6 +163,15 @@ def path_id(name: str) -> dict[str, Any]:
 def parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[str, Any]:
     """Describe a parameter of an operation."""
     return {"name": name, "in": where, "required": where == "path", "schema": schema}
+
+
+def if_match(subject: str) -> dict[str, Any]:
+    """Describe the header ``If-Match`` of an operation.
+
+    :param subject: what has an ETag, with its verb, for example "the image has".
+    """
+    text = f"The response is 412 unless {subject} one of these ETags."
+    return parameter("If-Match", {"type": "string", "description": text}, where="header")
 
 
 def paging_parameters(key: dict[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from types import GenericAlias
 from typing import Any, Final
 
 import mongoengine as me
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from shared.storage.schema import public_fields
 
@@ -25,7 +25,9 @@ def response_model(document: Any, *computed: tuple[str, Any], after: str | None 
     """
     fields: dict[str, Any] = {}
     for name, field in public_fields(document).items():
-        fields[name] = (_shown_type(field), ...)
+        # A field whose stored name is a keyword of Python has another name in the declaration.
+        is_renamed = not field.primary_key and field.db_field != name
+        fields[name] = (_shown_type(field), Field(alias=field.db_field) if is_renamed else ...)
         if name == after:
             fields |= dict(computed)
     return create_model(document.__name__, __doc__=document.__doc__, __module__=__name__, **fields | dict(computed))

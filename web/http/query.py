@@ -18,7 +18,7 @@ from web.http.timestamps import parse_timestamp
 MAX_PAGE: Final = 10**9
 _MAX_DIGITS: Final = 18
 _NUMBER: Final = re.compile(r"\+?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})(e-?[0-9]{1,3})?\Z", re.ASCII | re.IGNORECASE)
-_trim: Final = TypeAdapter(Annotated[str, StringConstraints(strip_whitespace=True)]).validate_python
+trim: Final[Callable[[str], str]] = TypeAdapter(Annotated[str, StringConstraints(strip_whitespace=True)]).validate_python
 """Removes the white space that uploads remove from the texts that they store. ``str.strip`` also removes U+001C to U+001F."""
 
 
@@ -47,7 +47,7 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
             )
         elif len(texts) > 1:
             errors.append(FieldError(pointer(name), "given_twice", "This parameter is repeated; send it once."))
-        elif not (trimmed := _trim(texts[0])):
+        elif not (trimmed := trim(texts[0])):
             errors.append(FieldError(pointer(name), "empty", "This parameter is empty; send a value, or omit it."))
         else:
             try:
@@ -121,11 +121,26 @@ def text(text: str) -> str:
     return text
 
 
-def fraction(text: str) -> float:
-    """Parse the value of a parameter as a number from 0 to 1."""
-    if not _NUMBER.match(text) or float(text) > 1:
-        raise ValueError("The value is invalid; send a number from 0 to 1.")
-    return float(text)
+def number(maximum: int) -> Callable[[str], float]:
+    """Return a function that parses a number from 0 to ``maximum``."""
+
+    def reader(text: str) -> float:
+        if not _NUMBER.match(text) or float(text) > maximum:
+            raise ValueError(f"The value is invalid; send a number from 0 to {maximum}.")
+        return float(text)
+
+    return reader
+
+
+fraction: Final = number(1)
+"""Parses the value of a parameter as a number from 0 to 1."""
+
+
+def boolean(text: str) -> bool:
+    """Parse the value of a parameter as ``true`` or ``false``."""
+    if text not in {"true", "false"}:
+        raise ValueError("The value is invalid; send true or false.")
+    return text == "true"
 
 
 def timestamp(text: str) -> datetime:

@@ -1,5 +1,7 @@
 """Say whether an upload would be refused for its credentials or for its rate, before a proxy has received its body.
 
+Changes of the tags of many images and of annotations are uploads in this sense, because their bodies can be large.
+
 While access is on, nginx asks this with the header ``X-Upload-Check`` in a copy of the request that has no body
 (``deploy/nginx/upload_check.conf``). The check is made by the functions that refuse the upload itself, so both have the same
 result. nginx removes the header from requests of clients, and ``web.http.trusted_proxies`` from those of peers that are no
@@ -7,12 +9,15 @@ trusted proxies. A check is logged only if it is refused, so it is nothing else 
 """
 
 import json
+import re
 from typing import Final
 
 from flask import Flask, Response, g, request
 
+from shared.ids import IMAGE_ID_PATTERN
+
 _HEADER: Final = "X-Upload-Check"
-_PATHS: Final = frozenset({"/upload_image_batch", "/img"})
+_PATHS: Final = re.compile(f"/upload_image_batch|/images|/img|/images/tags|/images/{IMAGE_ID_PATTERN}/annotations")
 _REFUSAL: Final = "X-Refusal"
 _STATUS: Final = 403
 """The status of every refusal: nginx understands only 401 and 403."""
@@ -48,4 +53,4 @@ def _put_into_header(response: Response) -> Response:
 
 def is_check() -> bool:
     """Return whether the current request only asks whether an upload would be refused."""
-    return request.path in _PATHS and _HEADER in request.headers
+    return _HEADER in request.headers and _PATHS.fullmatch(request.path) is not None

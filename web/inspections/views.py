@@ -13,11 +13,10 @@ from shared.inspections.recipes import Augment
 from shared.storage.blob_keys import inspection_key
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM, ORIGINAL
-from web import file_urls, signed_in_user
+from web import file_urls, request_bodies, signed_in_user
 from web.http import access_rules, origin, query, responses, signed_urls
 from web.http.authentication import recheck
 from web.http.file_response import file_response
-from web.http.request_body import open_request_body
 from web.http.response_cache import make_cached_response
 from web.inspections import requesters, requests, serializers, service
 from web.inspections.service import InspectionResult
@@ -41,7 +40,7 @@ def describe() -> Response:
     With ``effect=deepdream``, also return the URL of the dream that the model makes from the image.
     """
     services = current_services()
-    with open_request_body(services.body_budget, services.settings.web.body_patience_s) as body:
+    with request_bodies.open_body() as body:
         requested = requests.from_request(services.settings, body)
         key = _cache_key(recipes.job_id(requested.source, requested.recipe), "json")
         cached = _cached_response(services, key)

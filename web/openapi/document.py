@@ -7,17 +7,22 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from web.accounts import openapi as accounts
+from web.annotations import openapi as annotations
 from web.audit import openapi as audit
 from web.batches import openapi as batches
 from web.files import openapi as files
 from web.http.openapi_components import RATE_LIMIT_HEADERS, REF
 from web.http.problem_schema import Problem
+from web.images import openapi as images
 from web.inspections import openapi as inspections
+from web.jobs import openapi as jobs
 from web.openapi import openapi, security
 from web.operations import openapi as operations
 from web.pages import openapi as pages
+from web.tags import openapi as tags
 from web.uploads import openapi as uploads
 
+_RESOURCES: Final = (uploads, batches, images, tags, annotations, jobs, files, operations, openapi, pages, inspections, accounts, audit)
 _DESCRIPTION: Final = (
     "Every GET operation can also be requested with HEAD, which returns the same headers without the body. "
     "OPTIONS returns the methods of a path; any other method is refused with 405 method_not_allowed, and an unknown path with 404 not_found. "
@@ -32,10 +37,10 @@ def document(app: Flask, *, is_open: bool) -> dict[str, Any]:
 
     :param is_open: whether requests without credentials are permitted everywhere.
     """
-    models: list[type[BaseModel]] = [Problem, *uploads.MODELS, *batches.MODELS, *operations.MODELS, *inspections.MODELS, *accounts.MODELS, *audit.MODELS]
+    models: list[type[BaseModel]] = [Problem, *(model for resource in _RESOURCES for model in getattr(resource, "MODELS", ()))]
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REF)
     paths: dict[str, Any] = {}
-    for resource in (uploads, batches, files, operations, openapi, pages, inspections, accounts, audit):
+    for resource in _RESOURCES:
         for path, item in resource.paths().items():
             paths.setdefault(path, {}).update(item)  # a path can have a page of one resource and a POST of another
     return {

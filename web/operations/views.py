@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shared.errors import Environment
+from shared.jobs.records import PendingJobs
 from shared.ledger import original_checks, sums
 from web.cached_value import CachedValue
 from web.http import access_rules, problems, responses
@@ -53,7 +54,7 @@ def readyz() -> Response:
 @blueprint.get("/metrics")
 @access_rules.requires("metrics:read")
 def metrics() -> Response:
-    """Return Prometheus metrics: the ledger (images in each state), the backlog and the pending inspections."""
+    """Return Prometheus metrics: the ledger (images in each state), the backlog, and the pending inspections and jobs."""
     registry = CollectorRegistry()
     registry.register(_LedgerCollector(current_services()))
     return Response(generate_latest(registry), mimetype="text/plain; version=0.0.4")
@@ -73,11 +74,20 @@ class _LedgerCollector(Collector):
         for state, count in self._services.pending_inspections.get().items():
             inspections.add_metric([state], count)
         yield inspections
+        yield from _jobs(self._services.pending_jobs.get())
         checks = original_checks.read(self._services.db)
         yield CounterMetricFamily("shelfsight_originals_checked", "Number of times that the sweep hashed a random original.", checks.checked)
         yield CounterMetricFamily("shelfsight_originals_damaged", "Number of these checks in which the original was missing or damaged.", checks.damaged)
         yield GaugeMetricFamily("shelfsight_backlog_oldest_seconds", "Age of the oldest batch that is not finished, in seconds.", backlog.oldest_age_s)
         yield GaugeMetricFamily("shelfsight_backlog_age_seconds", "Time since the backlog was measured, in seconds.", self._services.backlog.age_s())
+
+
+def _jobs(pending: PendingJobs) -> Iterable[Metric]:
+    jobs = GaugeMetricFamily("shelfsight_jobs", "Number of jobs that are queued or running.", labels=["state"])
+    jobs.add_metric(["queued"], pending.queued)
+    jobs.add_metric(["running"], pending.running)
+    yield jobs
+    yield GaugeMetricFamily("shelfsight_jobs_oldest_queued_seconds", "Age of the oldest job that is queued, in seconds.", pending.oldest_queued_s)
 
 
 def _ledger(totals: sums.Totals) -> Iterable[Metric]:

@@ -14,9 +14,10 @@ from shared.ledger import batch_images, queries
 from shared.ledger.filters import Filters
 from shared.storage.mongo import Document
 from web import file_urls, signed_in_user
-from web.batches import filters, paging, serializers
+from web.batches import paging, parameters, serializers
 from web.http import access_rules, query, responses, streams
 from web.http.authentication import current_principal
+from web.image_serializer import ImageSerializer
 from web.inspections import views as inspections
 from web.pages import user_texts
 from web.services import current_services
@@ -53,7 +54,7 @@ def start() -> Response | str:
     if "url" in request.args:
         return inspections.augment()
     services, stores = current_services(), current_principal().stores
-    values = query.read({name: filters.PAGING[name] for name in ("page", "cursor")})
+    values = query.read({name: parameters.PAGING[name] for name in ("page", "cursor")})
     found = paging.read_page(Filters(), stores, values, _BATCHES_PER_PAGE)
     page = None if "cursor" in values else values.get("page", 1)
     return render_template(
@@ -73,18 +74,18 @@ def start() -> Response | str:
 def batch(batch_id: str) -> Response:
     """Return a page with up to 100 images of one batch, their states and what was detected in them."""
     services, stores = current_services(), current_principal().stores
-    page = query.read({"page": filters.PAGING["page"]}).get("page", 1)
+    page = query.read({"page": parameters.PAGING["page"]}).get("page", 1)
     if not is_batch_id(batch_id):
         raise NotFound("There is no such batch.")
     found = serializers.batch(queries.get_batch(services.db, batch_id, stores))
     count = sum(found["counts"].values())
     skip = min((page - 1) * _IMAGES_PER_PAGE, count)
     stored = batch_images.read_range(services.db, batch_id, stores, skip, _IMAGES_PER_PAGE, _deadline_ms(), _SHOWN_IN_BATCH)
-    urls = file_urls.relative()
+    serializer = ImageSerializer(file_urls.relative())
     parts = stream_template(
         "batches/batch.html",
         batch=found,
-        images=(serializers.image(document, urls) for document in stored),
+        images=(serializer.image(document) for document in stored),
         page=page,
         pages=-(-count // _IMAGES_PER_PAGE),
     )
@@ -96,12 +97,12 @@ def _with_first_images(batches: list[Document], stores: AllowedStores) -> list[D
     db = current_services().db
     totals = {document["_id"]: document["total"] for document in batches}
     shown = {document["_id"]: serializers.batch(document) | {"images": []} for document in batches}
-    urls = file_urls.relative()
+    serializer = ImageSerializer(file_urls.relative())
     for batch_id, image in batch_images.read_first(db, totals, stores, _IMAGES_PER_BATCH, _deadline_ms(), _SHOWN_IN_LIST):
         if image is None:
             shown[batch_id]["images_more"] = True
         else:
-            shown[batch_id]["images"].append(serializers.image(image, urls))
+            shown[batch_id]["images"].append(serializer.image(image))
     return list(shown.values())
 
 

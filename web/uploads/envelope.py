@@ -8,25 +8,27 @@ from pydantic import ValidationError
 
 from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid
-from shared.settings import Limits
 from web.http.body_limits import too_many_images
 from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS, pointer
 from web.uploads.parsed_upload import ParsedUpload
+from web.uploads.rules import UploadRules
 from web.uploads.schemas import Envelope
 
 _NOT_SUPPORTED: Final = frozenset({"webhook_url", "priority"})
 """Options that later versions support. Until then, they are refused with a code of their own."""
 
 
-def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], str]:
+def parse_envelope(tree: Any, rules: UploadRules) -> tuple[ParsedUpload, list[Any], str]:
     """Parse everything in the JSON of an upload except the images.
 
     :returns: the upload, which does not contain images yet; the array with the JSON of the images; and the JSON Pointer of
         this array.
-    :raises Invalid: when the JSON has no array of images.
+    :raises Invalid: when the JSON has no array of images or, with ``rules.is_single``, is no object.
     :raises TooLarge: when the array has too many images (``too_many_images``).
     """
+    if rules.is_single:
+        return _parse_single(tree), [tree], ""
     prefix = ""
     upload = ParsedUpload(0)
     items = tree
@@ -39,12 +41,19 @@ def parse_envelope(tree: Any, limits: Limits) -> tuple[ParsedUpload, list[Any], 
         raise Invalid(
             "The request has no array of images; send a JSON array, or an object with `images`.", errors=[error]
         )
-    if len(items) > limits.max_images:
-        raise too_many_images(limits.max_images)
+    if len(items) > rules.limits.max_images:
+        raise too_many_images(rules.limits.max_images)
     if not items:
         upload.option_errors.append(FieldError(prefix, "empty", "The request contains no images; send at least one."))
     upload.total = len(items)
     return upload, items, prefix
+
+
+def _parse_single(tree: Any) -> ParsedUpload:
+    if not isinstance(tree, dict):
+        error = FieldError("", "wrong_type", "This value is not an object; send one image as a JSON object.")
+        raise Invalid("The request is not a JSON object; send one image.", errors=[error])
+    return ParsedUpload(1, option_errors=unsupported_options(tree))
 
 
 def unknown_fields(names: Iterable[str]) -> list[FieldError]:

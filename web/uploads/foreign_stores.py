@@ -10,9 +10,9 @@ from web.http.json_body import parse_json
 from web.http.multipart import find_part
 from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody
+from web.image_fields import Name
 from web.uploads.envelope import parse_envelope
 from web.uploads.rules import UploadRules
-from web.uploads.schemas import Name
 
 _CODE: Final = "foreign_store"
 _HEAD_BYTES: Final = 256 * 1024
@@ -63,8 +63,8 @@ def refuse_foreign_form(body: RequestBody, rules: UploadRules) -> None:
         metadata = find_part(head, body.boundary, "metadata")
         if metadata is None:
             return
-        _, items, prefix = parse_envelope(parse_json(metadata, rules.limits.max_values), rules.limits)
+        _, items, prefix = parse_envelope(parse_json(metadata, rules.limits.max_values), rules)
     except BadRequest:
         return
-    errors = (find_foreign_store(item, f"{prefix}/{index}", rules.stores) for index, item in enumerate(items))
+    errors = (find_foreign_store(item, rules.image_pointer(prefix, at), rules.stores) for at, item in enumerate(items))
     refuse_foreign_stores([error for error in errors if error is not None], len(items))

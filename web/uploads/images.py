@@ -15,12 +15,13 @@ from shared.media_types import SIGNATURES, sniff
 from shared.settings import Limits
 from web.http.field_errors import field_errors
 from web.http.problems import MAX_ERRORS
+from web.image_fields import check_extra
 from web.uploads.digests import FileDigests
 from web.uploads.fingerprint import rejected_image_digest
 from web.uploads.foreign_stores import find_foreign_store, refuse_foreign_stores
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
 from web.uploads.rules import UploadRules
-from web.uploads.schemas import ImageIn, ImageMeta, check_extra, extra_fields
+from web.uploads.schemas import ImageIn, ImageMeta, extra_fields
 
 _WHITESPACE: Final = " \t\r\n\f\v"
 _WITHOUT_WHITESPACE: Final = str.maketrans("", "", _WHITESPACE)
@@ -58,7 +59,7 @@ def parse_images(
     """
     for index, item in enumerate(items):
         text = item.get("file") if rules.lenient and isinstance(item, dict) else None
-        image, errors = _parse_image(index, item, f"{prefix}/{index}", model, read_file, digests, rules)
+        image, errors = _parse_image(index, item, rules.image_pointer(prefix, index), model, read_file, digests, rules)
         items[index] = None
         if image is not None:
             upload.images.append(image)
@@ -196,7 +197,7 @@ def _raise_errors(upload: ParsedUpload, rules: UploadRules) -> None:
     code = "digest_mismatch" if all(error.code == "digest_mismatch" for error in errors) else None
     if len(errors) == 1:
         detail = errors[0].detail
-    elif upload.option_errors:
+    elif upload.option_errors or upload.total == 1:
         detail = "The request has invalid fields; see the `errors` field."
     else:
         detail = f"{len(upload.rejected)} of {upload.total} images are invalid; see the `errors` field."

@@ -44,15 +44,36 @@ class Envelope(schemas.Envelope):
 MODELS: Final[tuple[type[BaseModel], ...]] = (Accepted, schemas.ImageIn, schemas.ImageMeta, Envelope)
 
 
+_ARRAY: Final = {"anyOf": [{"type": "array", "items": ref("ImageIn")}, ref("Envelope")]}
+_METADATA_ARRAY: Final = {"anyOf": [{"type": "array", "items": ref("ImageMeta")}, {"type": "object"}]}
+
+
 def paths() -> dict[str, Any]:
     """Return the OpenAPI path items for uploads."""
-    return {"/upload_image_batch": {"post": _upload()}}
-
-
-def _upload() -> dict[str, Any]:
     return {
-        "operationId": "uploadImageBatch",
-        "summary": "Upload a batch of images",
+        "/upload_image_batch": {"post": _upload("uploadImageBatch", "Upload a batch of images", _ARRAY, _METADATA_ARRAY, {"type": "array", "items": BINARY})},
+        "/images": {"post": _upload("uploadImage", "Upload one image. The response is that to a batch with one image.", ref("ImageIn"), ref("ImageMeta"), BINARY)},
+    }
+
+
+def _upload(operation_id: str, summary: str, json_schema: dict[str, Any], metadata: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    """Describe an upload.
+
+    :param json_schema: the schema of a JSON body.
+    :param metadata: the schema of the JSON in the part ``metadata`` of a form.
+    :param file: the schema of the parts ``file`` of a form.
+    """
+    form = {
+        "type": "object",
+        "required": ["metadata", "file"],
+        "properties": {
+            "metadata": {"type": "string", "contentMediaType": "application/json", "contentSchema": metadata, "minLength": 2},
+            "file": file,
+        },
+    }
+    return {
+        "operationId": operation_id,
+        "summary": summary,
         "parameters": [
             parameter("Idempotency-Key", {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"}, where="header"),
             parameter("Prefer", {"type": "string", "examples": ["handling=lenient"]}, where="header"),
@@ -62,22 +83,8 @@ def _upload() -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": {"anyOf": [{"type": "array", "items": ref("ImageIn")}, ref("Envelope")]}},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["metadata", "file"],
-                        "properties": {
-                            "metadata": {
-                                "type": "string",
-                                "contentMediaType": "application/json",
-                                "contentSchema": {"anyOf": [{"type": "array", "items": ref("ImageMeta")}, {"type": "object"}]},
-                                "minLength": 2,
-                            },
-                            "file": {"type": "array", "items": BINARY},
-                        },
-                    }
-                },
+                "application/json": {"schema": json_schema},
+                "multipart/form-data": {"schema": form},
             },
         },
         "responses": {"202": json_content("The batch is accepted", "Accepted") | {"headers": _LOCATION, "links": _LINKS}}

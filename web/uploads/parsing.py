@@ -36,7 +36,7 @@ def parse_json_upload(body: bytes, rules: UploadRules, digests: FileDigests) -> 
     digests.clear()  # frees the files, which are decoded once more
     tree = parse_json(body, rules.limits.max_values)
     del body
-    upload, items, prefix = parse_envelope(tree, rules.limits)
+    upload, items, prefix = parse_envelope(tree, rules)
     del tree
     return parse_images(upload, items, prefix, ImageIn, file_from_base64, digests, rules)
 
@@ -54,7 +54,7 @@ def _parse_detached(detached: DetachedFiles, rules: UploadRules, digests: FileDi
         return data
 
     try:
-        upload, items, prefix = parse_envelope(parse_json(detached.json, rules.limits.max_values), rules.limits)
+        upload, items, prefix = parse_envelope(parse_json(detached.json, rules.limits.max_values), rules)
         parse_images(upload, items, prefix, ImageIn, read_file, digests, rules)
     except ShelfsightError:
         return None
@@ -86,7 +86,7 @@ def parse_form_upload(parts: Sequence[Part], rules: UploadRules, digests: FileDi
                 FieldError("/metadata", "missing", "This part is missing; send the metadata of the images as JSON.")
             ],
         )
-    upload, items, prefix = parse_envelope(tree, rules.limits)
+    upload, items, prefix = parse_envelope(tree, rules)
     upload.option_errors += unknown_fields(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:
         upload.option_errors.append(FieldError("/metadata", "given_twice", "This part is repeated; send only one."))

@@ -1,4 +1,4 @@
-"""Handle ``POST /upload_image_batch``.
+"""Handle ``POST /upload_image_batch``, and ``POST /images`` for a batch with one image.
 
 The request handler parses the upload, writes the spool (one file with all images of the batch), commits the batch,
 publishes a wakeup for the workers, and responds.
@@ -7,7 +7,6 @@ publishes a wakeup for the workers, and responds.
 import re
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -25,14 +24,15 @@ from shared.errors import (
     StoreAway,
     UnsupportedMedia,
 )
-from shared.ids import image_id, new_batch_id
+from shared.ids import image_id, new_batch_id, time_of
 from shared.ledger import commits, idempotency
 from shared.storage.blob_keys import spool_key
+from web import request_bodies
 from web.http import access_rules
 from web.http.authentication import current_principal, recheck
 from web.http.multipart import parse_form
 from web.http.problems import MAX_ERRORS
-from web.http.request_body import RequestBody, open_request_body
+from web.http.request_body import RequestBody
 from web.services import Services, current_services
 from web.uploads.digests import FileDigests
 from web.uploads.envelope import unsupported_options
@@ -52,10 +52,21 @@ _DISCARD_TIMEOUT_S: Final = 10.0
 @access_rules.requires("images:upload")
 def upload_image_batch() -> Response:
     """Accept a batch, or return all errors in it."""
+    return _upload(is_single=False)
+
+
+@blueprint.post("/images")
+@access_rules.counts_as("uploads")
+@access_rules.requires("images:upload")
+def upload_image() -> Response:
+    """Accept one image as a batch, or return all errors in it."""
+    return _upload(is_single=True)
+
+
+def _upload(*, is_single: bool) -> Response:
     services = current_services()
-    rules = UploadRules(services.settings.limits, _is_lenient(), current_principal().stores)
-    patience_s = services.settings.web.body_patience_s
-    with FileDigests(services.submit) as digests, open_request_body(services.body_budget, patience_s) as body:
+    rules = UploadRules(services.settings.limits, _is_lenient(), current_principal().stores, is_single)
+    with FileDigests(services.submit) as digests, request_bodies.open_body() as body:
         upload = _parse(services, body, rules, digests)
         _refuse_unsupported_options()
         return _accept(services, upload, rules, digests, _idempotency_key())
@@ -166,8 +177,7 @@ def _discard_spool(services: Services, batch_id: str, spool_write: Future[None])
 
 
 def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests: list[str]) -> commits.NewBatch:
-    created_at = datetime.now(UTC).replace(tzinfo=None)
-    created_at = created_at.replace(microsecond=created_at.microsecond // 1000 * 1000)
+    created_at = time_of(batch_id)  # so that the images in the order of their ids are in the order of their times
     images = []
     offset = 0
     for image, sha256 in zip(upload.images, digests, strict=True):

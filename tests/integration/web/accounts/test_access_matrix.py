@@ -8,29 +8,42 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from shared import settings
 from shared.accounts import sessions
 from shared.accounts.permissions import ROLES, SCOPES, Scope
 from shared.accounts.signing_keys import FixedSigningKeys, open_signing_keys
 from shared.accounts.tokens import TokenSigner
 from shared.storage.mongo import Db
+from tests.integration.shared.jobs.requesting import request_job
 from tests.support import accounts
 from tests.support.accounts import SIGNER, bearer, by_cookie, make_cookie, make_key, make_token, make_user
-from tests.support.web_client import image_payload, post_batch
+from tests.support.web_client import image_payload, make_client, post_batch
 
 Operation = tuple[str, str]
-Needs = Scope | Literal["nothing", "credentials", "session", "admin if a key"]
+Needs = Scope | tuple[Scope, ...] | Literal["nothing", "credentials", "session", "admin if a key"]
 
 TABLE: Final[dict[Operation, Needs]] = {
     ("POST", "/upload_image_batch"): "images:upload",
     ("GET", "/image_batches"): "images:read",
     ("GET", "/image_batches/{batch_id}"): "images:read",
     ("DELETE", "/image_batches/{batch_id}"): "images:write",
+    ("GET", "/images"): "images:read",
+    ("POST", "/images"): "images:upload",
+    ("GET", "/images/{image_id}"): "images:read",
+    ("PATCH", "/images/{image_id}"): "images:write",
+    ("DELETE", "/images/{image_id}"): "images:write",
+    ("GET", "/images/{image_id}/similar"): "images:read",
+    ("GET", "/images/{image_id}/annotations"): "images:read",
+    ("PUT", "/images/{image_id}/annotations"): "tags:write",
+    ("DELETE", "/images/{image_id}/annotations"): "tags:write",
+    ("POST", "/images/{image_id}/annotations/accept"): ("tags:write", "images:read"),
     ("GET", "/uploads/{name}"): "images:read",
     ("GET", "/uploads/{image_id}/{variant}.jpg"): "images:read",
     ("GET", "/"): "images:read",
@@ -65,6 +78,23 @@ TABLE: Final[dict[Operation, Needs]] = {
     ("POST", "/api_keys"): "admin if a key",
     ("DELETE", "/api_keys/{key_id}"): "admin if a key",
     ("GET", "/audit"): "admin",
+    ("POST", "/images/tags"): "tags:write",
+    ("GET", "/jobs"): "images:read",
+    ("GET", "/jobs/{job_id}"): "images:read",
+    ("POST", "/jobs/{job_id}/cancel"): "tags:write",
+    ("POST", "/jobs/{job_id}/undo"): "tags:write",
+    ("GET", "/tags"): "images:read",
+    ("POST", "/tags"): "tags:write",
+    ("GET", "/tags/{tag_name}"): "images:read",
+    ("PATCH", "/tags/{tag_name}"): "tags:write",
+    ("DELETE", "/tags/{tag_name}"): "tags:write",
+    ("GET", "/images/{image_id}/tags"): "images:read",
+    ("PUT", "/images/{image_id}/tags"): "tags:write",
+    ("POST", "/images/{image_id}/tags"): "tags:write",
+    ("DELETE", "/images/{image_id}/tags"): "tags:write",
+    ("DELETE", "/images/{image_id}/tags/{tag_name}"): "tags:write",
+    ("GET", "/images/{image_id}/suggestions"): "images:read",
+    ("POST", "/images/{image_id}/suggestions"): ("tags:write", "images:read"),
 }
 UNKNOWN: Final = {
     "batch_id": "0" * 32,
@@ -76,8 +106,31 @@ UNKNOWN: Final = {
     "picture": "original",
     "username": "nobody",
     "key_id": "0" * 16,
+    "job_id": "0" * 32,
+    "tag_name": "unknown",
 }
-OF_KEYS: Final = {"credentials": None, "session": "a session", "admin if a key": "admin"}
+BODIES: Final[dict[Operation, Any]] = {
+    ("PUT", "/images/{image_id}/tags"): {"tags": []},
+    ("POST", "/images/{image_id}/tags"): {"tags": []},
+    ("DELETE", "/images/{image_id}/tags"): {"tags": []},
+    ("PUT", "/images/{image_id}/annotations"): {"boxes": []},
+}
+"""The bodies of requests that are checked before the images that they name."""
+
+
+def scopes_of(needs: Needs, *, is_key: bool) -> tuple[Any, ...]:
+    """Return the scopes that an operation needs, in the order in which they are checked."""
+    if needs == "admin if a key":
+        return ("admin",) if is_key else ()
+    if isinstance(needs, tuple):
+        return needs
+    return (needs,) if needs in SCOPES else ()
+
+
+@pytest.fixture
+def closed_web(mongo: settings.Mongo, blobs_root: Path) -> FlaskClient:
+    """Return a client whose requests are not counted, because some tests send every operation with all kinds of credentials."""
+    return make_client(mongo, blobs_root, access=accounts.ACCESS, rates=settings.Rates(requests_per_minute=0, address_per_minute=0))
 
 
 @pytest.fixture(name="send")
@@ -90,7 +143,7 @@ def make_sender(closed_web: FlaskClient) -> Callable[..., TestResponse]:
     def send(operation: Operation, credentials: str | None = None, way: Callable[[str], dict[str, str]] = bearer, **ids: str) -> TestResponse:
         method, path = operation
         headers = {"Accept": "application/json"} | (way(credentials) if credentials else {})
-        body: dict[str, Any] = {} if method in {"GET", "DELETE", "HEAD"} else {"json": {}}
+        body: dict[str, Any] = {"json": BODIES.get(operation, {})} if operation in BODIES or method not in {"GET", "DELETE", "HEAD"} else {}
         return closed_web.open(path.format(**(UNKNOWN | ids)), method=method, headers=headers, **body)
 
     return send
@@ -128,8 +181,8 @@ def check_key(send: Callable[..., TestResponse], key: str, scopes: frozenset[Sco
         if needs == "session":
             assert code == "session_required", operation
             continue
-        scope = None if needs == "nothing" else OF_KEYS.get(needs, needs)
-        if scope is None or scope in scopes:
+        scope = next((scope for scope in scopes_of(needs, is_key=True) if scope not in scopes), None)
+        if scope is None:
             assert code not in {"missing_scope", "session_required"}, operation
         else:
             assert (response.status_code, code, response.get_json()["scope"]) == (403, "missing_scope", scope), operation
@@ -147,7 +200,7 @@ def test_a_person_may_use_the_operations_of_the_role_and_manage_own_keys(
             continue  # these end the session
         response = send(operation, token, way)
         code = (response.get_json(silent=True) or {}).get("code")
-        is_permitted = needs not in SCOPES or needs in ROLES[role]
+        is_permitted = set(scopes_of(needs, is_key=False)) <= ROLES[role]
         assert response.status_code != 401, operation
         assert (code == "missing_scope") == (not is_permitted), operation
 
@@ -251,7 +304,7 @@ def test_other_schemes_and_malformed_headers_are_refused(closed_web: FlaskClient
 
 def test_what_does_not_exist_is_only_told_to_those_with_credentials(send: Callable[..., TestResponse], db: Db) -> None:
     key = make_key(db, "viewer")
-    for operation in (("GET", "/no/such/path"), ("PUT", "/image_batches"), ("GET", "/tags"), ("POST", "/webhooks")):
+    for operation in (("GET", "/no/such/path"), ("PUT", "/image_batches"), ("GET", "/exports"), ("POST", "/webhooks")):
         assert send(operation).status_code == 401
         assert send(operation, key).status_code in {404, 405}
     assert send(("PUT", "/limits")).status_code == 405
@@ -271,7 +324,7 @@ def test_in_a_foreign_store_nothing_is_read_and_nothing_is_changed(closed_web: F
             continue
         response = send(operation, foreign, **ids)
         expected = (404, "not_found") if operation[0] == "GET" else (403, "foreign_store")
-        assert needs in {"images:read", "images:write"}
+        assert {"images:read", "images:write", "tags:write"}.issuperset(scopes_of(needs, is_key=False)), operation
         assert (response.status_code, response.get_json()["code"]) == expected, operation
         assert response.get_json()["detail"] == send(operation, own).get_json()["detail"] or expected[0] == 403, operation
     assert send(("GET", "/image_batches"), foreign).get_json()["batches"] == []
@@ -279,3 +332,16 @@ def test_in_a_foreign_store_nothing_is_read_and_nothing_is_changed(closed_web: F
     refused = post_batch(closed_web, [image_payload(store_name="north")], **bearer(foreign))
     assert (refused.status_code, refused.get_json()["code"]) == (403, "foreign_store")
     assert send(("DELETE", "/image_batches/{batch_id}"), own, **ids).status_code == 204
+
+
+def test_a_job_in_foreign_stores_is_not_seen_and_not_changed(send: Callable[..., TestResponse], db: Db) -> None:
+    user = make_user(db, "anna", role="admin")
+    foreign, own = (make_key(db, "admin", stores, user=user) for stores in (["south"], ["north", "south"]))
+    job_id = request_job(db, f"user:{user.id}", stores=frozenset({"north"}))["_id"]
+    for operation in TABLE:
+        if "{job_id}" in operation[1]:
+            expected = (404, "not_found") if operation[0] == "GET" else (403, "foreign_store")
+            response = send(operation, foreign, job_id=job_id)
+            assert (response.status_code, response.get_json()["code"]) == expected, operation
+    assert send(("GET", "/jobs"), foreign).get_json()["jobs"] == []
+    assert [job["status"] for job in send(("GET", "/jobs"), own).get_json()["jobs"]] == ["queued"]

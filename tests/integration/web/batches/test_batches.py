@@ -72,7 +72,7 @@ def test_a_batch_shows_every_field_of_the_contract(web: FlaskClient) -> None:
     batch = web.get(accepted["links"]["self"]).get_json()
     assert set(batch) == {"id", "status", "total", "counts", "created_at", "finished_at", "images"}
     assert batch["counts"] == {"queued": 1, "processing": 0, "done": 0, "failed": 0, "cancelled": 0}
-    expected = "id batch_id index status file_path url timestamp store_name camera_id barcode extra content_type file_size width height sha256 exif quality detections model augmentations barcodes barcode_check tags error filename created_at updated_at finished_at"
+    expected = "id batch_id index status file_path url timestamp store_name camera_id barcode extra content_type file_size width height sha256 exif quality detections model augmentations barcodes barcode_check tags annotations error filename created_at updated_at finished_at"
     assert set(batch["images"][0]) == set(expected.split())
     assert batch["images"][0]["url"] == f"http://localhost/uploads/{accepted['images'][0]['id']}.jpg"
     assert batch["images"][0]["timestamp"] == "2026-01-01T00:00:00Z"

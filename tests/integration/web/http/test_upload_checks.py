@@ -13,7 +13,7 @@ from tests.support.accounts import ACCESS, bearer, make_key
 from tests.support.web_client import image_payload, make_client, open_services, post_batch
 
 CHECK = {"X-Upload-Check": "1", "Content-Type": "application/json"}
-UPLOADS = ["/upload_image_batch", "/img"]
+UPLOADS = ["/upload_image_batch", "/images", "/img"]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from shared.queue import heartbeats
 from shared.queues import IMAGES
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
+from tests.integration.shared.jobs.requesting import request_job
 from tests.support.web_client import image_payload, make_client, make_image, open_services, post_batch
 
 pytestmark = pytest.mark.slow
@@ -39,10 +40,18 @@ def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_els
     backlog = {f"shelfsight_backlog_{name}" for name in ("images", "oldest_seconds", "age_seconds")}
     assert response.status_code == 200
     originals = {"shelfsight_originals_checked_total", "shelfsight_originals_damaged_total"}
-    assert names == backlog | originals | {"shelfsight_inspections"}
+    assert names == backlog | originals | {"shelfsight_inspections", "shelfsight_jobs", "shelfsight_jobs_oldest_queued_seconds"}
     sums.refresh(db, 0)
     names = {line.split()[0] for line in web.get("/metrics").get_data(as_text=True).splitlines()}
     assert {"shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names
+
+
+def test_the_metrics_have_the_jobs_that_have_not_ended(web: FlaskClient, db: Db) -> None:
+    request_job(db)
+    metrics = web.get("/metrics").get_data(as_text=True)
+    assert 'shelfsight_jobs{state="queued"} 1.0' in metrics
+    assert 'shelfsight_jobs{state="running"} 0.0' in metrics
+    assert "shelfsight_jobs_oldest_queued_seconds" in metrics
 
 
 def test_concurrent_and_repeated_readiness_checks_share_their_writes(web: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

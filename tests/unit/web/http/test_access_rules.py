@@ -17,7 +17,7 @@ def test_a_route_can_count_otherwise_and_keeps_what_it_requires(rate: access_rul
     app.add_url_rule("/other", "other", access_rules.requires("images:upload")(lambda: "done"))
     access_rules.install(app, public_endpoints=["static"])
     rule, other, static = (access_rules.rule_of(app, endpoint) for endpoint in ("view", "other", "static"))
-    assert (rule.scope, rule.counts_as) == ("images:upload", rate)
+    assert (rule.scopes, rule.counts_as) == (("images:upload",), rate)
     assert other.counts_as == "requests"
     assert static.counts_as is None
 

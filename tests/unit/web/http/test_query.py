@@ -6,7 +6,7 @@ from werkzeug.datastructures import MultiDict
 
 from shared.errors import Invalid
 from web.http import query
-from web.uploads.schemas import Barcode
+from web.image_fields import Barcode
 
 SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]
 

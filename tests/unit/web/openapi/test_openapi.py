@@ -70,6 +70,14 @@ def test_a_camera_is_a_number_or_a_name_of_limited_length(api: dict[str, Any]) -
     assert {part: image["store_name"][part] for part in name} == name
 
 
+def test_an_annotation_has_its_stored_names(api: dict[str, Any]) -> None:
+    schemas = api["components"]["schemas"]
+    assert list(schemas["Annotation"]["properties"]) == schemas["Annotation"]["required"] == ["id", "label", "box", "by", "at", "from"]
+    assert schemas["Annotation"]["properties"]["from"]["enum"] == ["drawn", "detection", "import"]
+    assert schemas["Image"]["properties"]["annotations"]["anyOf"][0]["items"] == {"$ref": "#/components/schemas/Annotation"}
+    assert set(schemas["SimilarImage"]["required"]) == {*schemas["Image"]["required"], "distance"}
+
+
 def test_the_document_is_built_once_for_the_json_and_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
 

@@ -1,0 +1,13 @@
+"""Check ids in the paths of requests."""
+
+from shared.errors import NotFound
+from shared.ids import is_image_id
+
+
+def check_image_id(text: str) -> None:
+    """Check that a text from a path has the form of an image id.
+
+    :raises NotFound: when it does not, as for an image that does not exist.
+    """
+    if not is_image_id(text):
+        raise NotFound("There is no such image.")

@@ -1,0 +1,1 @@
+"""List, return, change and delete images, and find images that look alike."""

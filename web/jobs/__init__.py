@@ -1,0 +1,1 @@
+"""List, cancel and undo jobs."""

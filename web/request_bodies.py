@@ -1,0 +1,24 @@
+"""Read the body of the current request, within the limits of the settings."""
+
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from web.http import json_model
+from web.http.request_body import RequestBody, open_request_body
+from web.services import current_services
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def open_body() -> AbstractContextManager[RequestBody]:
+    """Open the body of the current request. Its bytes count against the budget of the process until the context ends."""
+    services = current_services()
+    return open_request_body(services.body_budget, services.settings.web.body_patience_s)
+
+
+def read(model: type[Model], *, max_bytes: int = json_model.MAX_BYTES, max_values: int = json_model.MAX_VALUES) -> Model:
+    """Read the JSON body of the current request, as ``web.http.json_model.read_model`` describes."""
+    with open_body() as body:
+        return json_model.read_model(body, model, max_bytes=max_bytes, max_values=max_values)

@@ -1,0 +1,1 @@
+"""Create, change and delete tags, and tag images."""

@@ -10,7 +10,13 @@ mkdir -p /tmp/nginx
 origins=$(printf %s "${CORS_ORIGINS:-}" | tr -d '[][:space:]')
 cat > /tmp/nginx/installation.conf <<END
 map \$host \$cors_vary { default "${origins:+Origin}"; } # caches keep the responses to pages of other origins apart, as in web/http/cors.py
-map \$request_uri \$most_bytes { default 65536; "~^/upload_image_batch(\?|\$)" $bytes; "~^/img(\?|\$)" $((picture / 2)); }
+map \$request_uri \$most_bytes {
+    default 65536;
+    "~^/(upload_image_batch|images)(\?|\$)" $bytes;
+    "~^/img(\?|\$)" $((picture / 2));
+    "~^/images/tags(\?|\$)" $tags;
+    "~^/images/[0-9a-f]{36}/annotations(\?|\$)" $annotations;
+}
 set_real_ip_from ${TRUSTED_PROXY:-127.0.0.1};
 END
 rm -f /tmp/nginx/unbuffered.sock /tmp/nginx/errors # an nginx that is killed, or that stops gracefully, leaves them

@@ -25,7 +25,7 @@ from tests.support.nginx_front import TRUSTS_NGINX, Mounted, run_nginx
 from tests.support.web_client import image_payload
 
 pytestmark = NEEDS_NGINX
-UPLOADS = ["/upload_image_batch", "/img"]
+UPLOADS = ["/upload_image_batch", "/images", "/img"]
 SLOW_CLIENTS = 200
 
 
@@ -52,6 +52,20 @@ def test_a_permitted_upload_is_asked_for_its_body(deployment: Deployment) -> Non
         assert client.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(body)
         assert read_answer(client).status == 202
+
+
+def test_one_image_is_accepted_and_the_list_at_its_path_is_no_upload(deployment: Deployment) -> None:
+    body = json.dumps(image_payload()).encode()
+    with ExitStack() as stack:
+        for port in (deployment.nginx.port, deployment.web.port):
+            key = bearer(make_key(deployment.database, "uploader"))
+            assert read_answer(begin_upload(stack, port, "/images", len(body), body, **key)).status == 202
+    # A list, and a page to sign in for a browser, pass as they come from the web process, and so do their errors.
+    for path in ("/images", "/images?page=0"):
+        for headers in ({}, {"Accept": "text/html"}, bearer(make_key(deployment.database))):
+            of_nginx, of_web = (request(port, path, **headers) for port in (deployment.nginx.port, deployment.web.port))
+            assert (of_nginx.status, of_nginx.headers["content-type"]) == (of_web.status, of_web.headers["content-type"])
+            assert of_nginx.status in {200, 302, 303, 401, 405, 422}
 
 
 def test_a_client_cannot_ask_the_web_process_for_a_check(deployment: Deployment) -> None:
@@ -131,7 +145,7 @@ def test_slow_uploads_without_credentials_take_no_space_and_refuse_nobody(deploy
     body += b" " * (900_000 - len(body))
     headers = bearer(make_key(deployment.database, "uploader"))
     with ExitStack() as stack:
-        slow = [begin_upload(stack, deployment.nginx.port, UPLOADS[number % 2], 900_000, bytes(70_000)) for number in range(SLOW_CLIENTS)]
+        slow = [begin_upload(stack, deployment.nginx.port, UPLOADS[number % len(UPLOADS)], 900_000, bytes(70_000)) for number in range(SLOW_CLIENTS)]
         assert read_answer(begin_upload(stack, deployment.nginx.port, "/upload_image_batch", len(body), body, **headers)).status == 202
         assert {read_answer(client).status for client in slow} == {401}
         assert deployment.nginx.buffered_bytes() == []

@@ -21,7 +21,9 @@ from shared.media_types import CONTENT_TYPES
 from shared.settings import Settings
 from shared.settings.access import parse_signing_keys
 from tests.support.certificates import make_certificate
-from web.http import request_id
+from web.annotations import views as annotations
+from web.http import json_model, request_id
+from web.tags import bulk_views
 
 Owners = dict[str, int]
 
@@ -177,6 +179,14 @@ def test_nginx_has_the_body_limit_of_the_service(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("LIMITS_MAX_BODY_BYTES", raising=False)
     for file in ("docker-compose.yaml", "deploy/nginx/write_body_places.sh"):
         assert set(re.findall(r"\$\{LIMITS_MAX_BODY_BYTES:-(\d+)\}", (ROOT / file).read_text())) == {str(Settings().limits.max_body_bytes)}
+
+
+def test_nginx_has_the_limits_of_the_handlers_of_tags_annotations_and_json() -> None:
+    script = (ROOT / "deploy/nginx/write_body_places.sh").read_text()
+    assert dict(re.findall(r"^(tags|annotations)=(\d+)$", script, re.MULTILINE)) == {"tags": str(bulk_views.MAX_BYTES), "annotations": str(annotations.MAX_BYTES)}
+    (size,) = re.findall(r"^    client_max_body_size (\d+)k;", (ROOT / "deploy/nginx/shelfsight.conf").read_text(), re.MULTILINE)
+    (default,) = re.findall(r"^    default (\d+);$", (ROOT / "deploy/nginx/start.sh").read_text(), re.MULTILINE)
+    assert 1024 * int(size) == int(default) == json_model.MAX_BYTES
 
 
 def test_nginx_has_the_file_extensions_and_request_ids_of_the_service() -> None:

@@ -85,13 +85,19 @@ class Report:
         """Print a line of progress to standard error."""
         self._progress.print(f"[dim]{text}[/dim]")
 
-    def add_part(self, heading: str, measure: Callable[[], list[Row]]) -> None:
-        """Call ``measure``, print the rows that it returns under ``heading``, and add them to the report."""
+    def add_part(self, heading: str, measure: Callable[[], list[Row]], *, shown: int | None = None) -> None:
+        """Call ``measure``, print the rows that it returns under ``heading``, and add them to the report.
+
+        :param shown: how many rows to print, those with the highest ratios first. If None, all are printed in their order.
+        """
         self.log(f"{heading} ...")
         rows = measure()
         if self._extent is Extent.SMOKE:
             rows = [replace(row, target=None) for row in rows]
         self.rows += rows
+        if shown is not None and len(rows) > shown:
+            heading = f"{heading}: the {shown} highest of {len(rows)} ratios"
+            rows = sorted(rows, key=lambda row: row.ratio or 0.0, reverse=True)[:shown]
         self._out.print(_table(heading, rows))
 
     def finish(self, file: Path | None) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from pymongo.write_concern import WriteConcern
 
+from scripts.bench import seed_image_fields
+from scripts.bench.seed_image_fields import TAG
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.ledger import commits, page_index, sums
 from shared.storage.indexes import create_indexes
@@ -24,7 +26,6 @@ STORE: Final = "store-a"
 OTHER_STORES: Final = tuple(f"store-{letter}" for letter in "bcdefghij")
 LABELS: Final = tuple(f"product-{number:02d}" for number in range(24))
 RARE_LABEL: Final = "product-rare"
-TAG: Final = "checked"
 FILTERS: Final = {
     "camera_id": {"camera_id": "cam-3"},
     "barcode": {"barcode": "4000000000007"},
@@ -78,7 +79,7 @@ def seed(db: Db, batches: int, log: Callable[[str], None]) -> list[str]:
 
 
 def prepare(db: Db, log: Callable[[str], None]) -> None:
-    """Create the indexes of a filled database, and count its batches as the sweep does, until nothing is left to count.
+    """Create the indexes and the tags of a filled database, and count its batches as the sweep does, until nothing is left.
 
     :param log: function that is called with each line of progress.
     """
@@ -88,6 +89,7 @@ def prepare(db: Db, log: Callable[[str], None]) -> None:
     }
     log("creating indexes")
     create_indexes(db)
+    seed_image_fields.add_tags_and_counts(db)
     for name, step in steps.items():
         started = time.monotonic()
         while not step():
@@ -180,9 +182,11 @@ def finish_image(rng: random.Random, image: Document, finished_at: datetime) -> 
         "detections": detections,
         "model": _MODEL,
         "augmentations": [_create_augmentation(image["_id"], name, detections) for name in DEFAULT_AUGMENTATIONS],
-        "barcodes": [],
-        "barcode_check": "not_read" if image["barcode"] else "not_declared",
-        "tags": [TAG] if rng.random() < 0.02 else [],
+        "tags": seed_image_fields.random_tags(rng, finished_at),
+        "top_score": max(detection["score"] for detection in detections),
+        **seed_image_fields.random_barcode_check(rng, image["barcode"]),
+        **seed_image_fields.random_annotations(rng, LABELS, detections, finished_at),
+        **seed_image_fields.random_hashes(rng, image),
     }
 
 

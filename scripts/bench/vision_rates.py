@@ -122,7 +122,9 @@ def _time_steps(detector: detect.Detector, files: list[bytes], rounds: int) -> l
         found = timed("detect", detector.predict, decoded)
         for rgb, detections in zip(decoded, found, strict=True):
             timed("barcodes", barcode.read, rgb)
-            timed("quality", quality.measure, rgb)
+            grey = timed("luma", quality.luma, rgb)
+            timed("quality", quality.measure, grey)
+            timed("perceptual hash", quality.perceptual_hash, grey)
             variants = [timed("thumbnail", imaging.thumbnail, rgb), timed("draw boxes", imaging.draw_boxes, rgb, detections)]
             boxes = [detection["box"] for detection in detections]
             augmenter = Augmenter(rgb, image_id=f"{next(ids):036x}", device=detector.device)

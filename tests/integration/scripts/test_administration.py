@@ -58,6 +58,13 @@ def test_migrate_brings_a_database_up_to_date_and_status_says_so(empty: Db) -> N
     assert first.stdout.endswith(f"Migrations that were run: {', '.join(_NAMES)}.\n")
     assert second.stdout == "The database is up to date. Migrations that were run: none.\n"
 
+    finished = run("migrate", "--finish")
+    assert finished.exit_code == 0
+    assert finished.stdout.endswith("Images that workers of the version before had processed, and that were completed: 0.\n")
+
+    empty.images.create_index([("tags", 1), ("batch_id", -1)])
+    assert "images.tags_1_batch_id_-1 (lists the images with a tag" in run("status").stdout
+    assert list(read_status()["superseded_indexes"]) == ["images.tags_1_batch_id_-1"]
     after = read_status()
     assert (after["up_to_date"], after["pending"], after["missing_indexes"]) == (True, [], [])
     assert [record["state"] for record in after["migrations"]] == ["done"] * len(_NAMES)

@@ -14,7 +14,7 @@ _LIMIT_S = 600
 
 
 def test_the_benchmarks_are_found() -> None:
-    assert {"auth", "browse", "download", "ingest", "inspect", "vision"} <= {path.name for path in _BENCHMARKS}
+    assert {"auth", "browse", "download", "ingest", "inspect", "search", "vision"} <= {path.name for path in _BENCHMARKS}
 
 
 @pytest.mark.slow

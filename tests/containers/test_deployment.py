@@ -13,7 +13,7 @@ from tests.faults.images import draw_valid_image
 from tests.faults.upload_load import UploadLoad
 from tests.support.service_stack import wait_until
 
-SERVICES = ("nginx", "web", "worker", "inspector", "sweep", "mongodb", "redis")
+SERVICES = ("nginx", "web", "worker", "inspector", "jobs", "sweep", "mongodb", "redis")
 _CONNECT_WITHOUT_PASSWORD = """
 import pymongo, redis, sys
 from shared.settings import Settings

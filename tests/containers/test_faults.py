@@ -27,7 +27,7 @@ def is_healthy(deployment: Deployment, container: str) -> bool:
     return bool(state["Running"]) and state.get("Health", {}).get("Status", "healthy") == "healthy"
 
 
-@pytest.mark.parametrize("service", ["worker", "redis", "mongodb", "web", "inspector", "sweep", "nginx"])
+@pytest.mark.parametrize("service", ["worker", "redis", "mongodb", "web", "inspector", "jobs", "sweep", "nginx"])
 def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
     service: str, deployment: Deployment, url: str, client: httpx.Client, report: Callable[[str], None]
 ) -> None:

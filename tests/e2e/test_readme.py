@@ -34,8 +34,9 @@ def test_the_commands_of_the_readme_work_as_printed(service: Service) -> None:
     commands = commands.replace("Idempotency-Key: shelf-01", f"Idempotency-Key: {uuid.uuid4().hex}")  # an earlier run has used the original key
     completed = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert completed.returncode == 0, completed.stdout + completed.stderr
-    form, body, newest, limits, ready, inspection = parse_json_documents(completed.stdout)
+    form, body, newest, listed, limits, ready, inspection = parse_json_documents(completed.stdout)
     assert [image["store_name"] for image in newest["batches"][0]["images"]] == ["Main Street"]
+    assert (listed["page"], len(listed["images"]) <= 1) == (1, True)
     assert (limits["max_images"] > 0, ready["status"]) == (True, "ready")
     deadline = time.monotonic() + 240
     result: dict[str, Any] = {}

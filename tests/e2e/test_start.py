@@ -76,7 +76,7 @@ def test_external_servers_are_used_shown_and_not_stopped(make_command: Callable[
         mongod.start()
         redis.start()
         assert command.start().wait(300) == 0, command.err.read_text()
-        for name in ("web", "worker-1", "inspector", "sweep", "guard", "supervisor"):
+        for name in ("web", "worker-1", "inspector", "jobs", "sweep", "guard", "supervisor"):
             command.processes.add(psutil.Process(command.wait_for(name)))
         assert not [name for name in ("mongod", "redis") if (command.data / "run" / f"{name}.pid").exists()]
         assert upload_sample(f"http://127.0.0.1:{command.port}") == 202
@@ -85,7 +85,7 @@ def test_external_servers_are_used_shown_and_not_stopped(make_command: Callable[
         found = json.loads(completed.stdout)
         assert (completed.returncode, found["not_ready"], found["advice"]) == (0, {}, [])
         assert found["external"] == ["MONGODB_URL", "REDIS_URL"]
-        assert [process["name"] for process in found["processes"]] == ["supervisor", "web", "worker-1", "inspector", "sweep"]
+        assert [process["name"] for process in found["processes"]] == ["supervisor", "web", "worker-1", "inspector", "jobs", "sweep"]
         assert all(process["pid"] for process in found["processes"])
         assert found["backlog"] == {"images": 0, "bytes": 0, "oldest_age_s": 0.0}
         assert found["ledger"]["received"] == 1

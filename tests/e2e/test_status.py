@@ -34,7 +34,7 @@ def test_status_reports_every_process_and_the_backlog(stack: Stack) -> None:
     assert found["running"]
     assert found["not_ready"] == {}
     running = {process["name"]: process["pid"] for process in found["processes"]}
-    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "inspector", "sweep"}
+    assert set(running) == {"supervisor", "mongod", "redis", "web", "worker-1", "inspector", "jobs", "sweep"}
     assert all(stack.pid(name) == pid for name, pid in running.items())
     assert found["external"] == []
     assert min(before, after) - 256 * MIB <= found["disk_free"] <= max(before, after) + 256 * MIB

@@ -10,7 +10,7 @@ from tests.support.service_stack import Stack
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
-@pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "sweep", "redis", "mongod"])
+@pytest.mark.parametrize("name", ["web", "worker-1", "inspector", "jobs", "sweep", "redis", "mongod"])
 def test_a_killed_process_is_restarted_and_writes_its_pid_file(stack: Stack, name: str) -> None:
     old_pid = stack.kill(name)
     new_pid = wait_for_new_pid(stack, name, old_pid)
@@ -19,7 +19,7 @@ def test_a_killed_process_is_restarted_and_writes_its_pid_file(stack: Stack, nam
 
 
 def test_no_process_outlives_a_killed_supervisor_and_a_supervisor_killed_while_it_starts_delays_nothing(stack: Stack) -> None:
-    names = ["mongod", "redis", "web", "worker-1", "inspector", "sweep"]
+    names = ["mongod", "redis", "web", "worker-1", "inspector", "jobs", "sweep"]
     before = {name: stack.pid(name) for name in names}
     log_length = len(stack.watchdog_log())
     first = stack.kill("supervisor")

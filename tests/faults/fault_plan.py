@@ -22,6 +22,11 @@ FAILPOINTS: Final = (
     "6-finished",
     "7-before-close",
     "9-before-spool-delete",
+    "10-image-deletion-uncommitted",
+    "10-image-deletion-committed",
+    "10-image-files-deleted",
+    "11-image-move-uncommitted",
+    "11-image-move-committed",
 )
 
 

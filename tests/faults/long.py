@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _run(stack: FaultStack, wanted: FaultCounts, options: argparse.Namespace) -> tuple[str, list[str]]:
-    load = UploadLoad(stack.url, options.seed, lambda: audit.backlog(stack.db).images)
+    load = UploadLoad(stack.url, options.seed, lambda: audit.backlog(stack.db).images, changes=True)
     generator = random.Random(options.seed)
     for harmful in [draw_crashing_image(generator, "jpg"), draw_crashing_image(generator, "png"), make_decompression_bomb(generator)] * 2:
         if harmful.expected_code == "decoder_crash":
@@ -88,10 +88,12 @@ def _format_tables(injector: FaultInjector, at_failpoints: Counter[str], load: U
     rows = sorted(rows) + [(f"killed at failpoint {point}", number) for point, number in sorted(at_failpoints.items())]
     rows += [("**SIGKILLs of our processes**", injector.kill_count())]
     rows += sorted((fault, number) for fault, number in injector.counts.items() if not fault.startswith("kill "))
-    rows += [("retries of the client", load.retries.total())]
+    rows += [("retries of the client", load.retries.total() + load.changes.retries.total())]
     outcome = [
         ("batches accepted", verdict.batches),
         ("images accepted", verdict.images),
+        ("images deleted", len(load.changes.deleted)),
+        ("images moved to another store", len(load.changes.moved)),
         ("valid images done", verdict.done),
         ("**lost**", verdict.lost),
         ("**doubled**", verdict.doubled),

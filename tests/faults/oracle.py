@@ -8,12 +8,19 @@ from typing import Any, Final
 
 import httpx
 
-from shared.ledger import audit
+from shared.ids import image_id
+from shared.ledger import audit, sums
+from shared.ledger.batch_images import VISIBLE
+from shared.states import ImageState, batch_state
+from shared.storage.blob_keys import image_prefix
+from tests.faults.change_load import Changeable
 from tests.faults.images import SIZE, UploadImage
-from tests.faults.services import FaultStack
+from tests.faults.services import HARD_LIMIT_S, LEASE_S, FaultStack
 from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
 
 TERMINAL_WITHIN_S: Final = 120.0
+_DELETED_WITHIN_S: Final = 120.0 + HARD_LIMIT_S + LEASE_S
+"""The files of deleted images are deleted once more when no worker can write them any more, and then the documents."""
 _VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")
 
 
@@ -60,28 +67,46 @@ def wait_until_terminal(stack: FaultStack, load: UploadLoad, last_fault: float) 
 
 
 def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
-    """Compare all accepted batches with the service's responses, its files and its database."""
+    """Compare all accepted batches with the service's responses, its files and its database, after all deletions have ended."""
     verdict = Verdict(batches=len(load.accepted), images=sum(len(batch.images) for batch in load.accepted))
-    if load.rejections:
-        verdict.problems.append(f"responses that must not occur: {Counter(load.rejections).most_common(5)}")
+    rejections = load.rejections + load.changes.rejections
+    if rejections:
+        verdict.problems.append(f"responses that must not occur: {Counter(rejections).most_common(5)}")
+    _wait_until_deleted(stack, verdict)
     with httpx.Client(base_url=stack.url, timeout=30) as client:
         for batch in load.accepted:
-            _verify_batch(client, batch, verdict)
-    _verify_database(stack, load.accepted, verdict)
+            _verify_batch(client, batch, load, verdict)
+    _verify_database(stack, load, verdict)
+    for batch in load.accepted:
+        _verify_header(stack, batch, load, verdict)
+    _verify_deleted_files(stack, load, verdict)
     return verdict
 
 
-def _verify_batch(client: httpx.Client, batch: AcceptedBatch, verdict: Verdict) -> None:
+def _wait_until_deleted(stack: FaultStack, verdict: Verdict) -> None:
+    deadline = time.monotonic() + _DELETED_WITHIN_S
+    while left := stack.db.images.count_documents({"status": "deleting"}) + stack.db.batches.count_documents({"deleting": True}):
+        if time.monotonic() > deadline:
+            verdict.problems.append(f"{left} deleted documents are left after {_DELETED_WITHIN_S:.0f} s")
+            return
+        time.sleep(0.5)
+
+
+def _verify_batch(client: httpx.Client, batch: AcceptedBatch, load: UploadLoad, verdict: Verdict) -> None:
+    standing = load.changes.standing(Changeable(batch.batch_id, len(batch.images)))
     response = request_with_retries(client, "GET", f"/image_batches/{batch.batch_id}")
     documents = response.json().get("images", [])
-    if response.status_code != 200 or len(documents) != len(batch.images):
-        verdict.lost += len(batch.images) - len(documents)
-        verdict.problems.append(f"{batch.batch_id}: {response.status_code}, {len(documents)} of {len(batch.images)} images")
+    if response.status_code != (200 if standing else 404) or len(documents) != len(standing):
+        verdict.lost += len(standing) - len(documents)
+        verdict.problems.append(f"{batch.batch_id}: {response.status_code}, {len(documents)} of {len(standing)} images")
         return
-    for image, document in zip(batch.images, documents, strict=True):
-        problem = _verify_image(client, image, document, verdict)
+    for index, document in zip(standing, documents, strict=True):
+        name = image_id(batch.batch_id, index)
+        problem = _verify_image(client, batch.images[index], document, verdict)
+        if (document["id"], document["store_name"]) != (name, load.changes.moved.get(name, batch.store)):
+            problem = problem or f"another image, or another store: {document['id']}, {document['store_name']}"
         if problem:
-            verdict.problems.append(f"{document['id']}: {problem}")
+            verdict.problems.append(f"{name}: {problem}")
 
 
 def _verify_image(client: httpx.Client, image: UploadImage, document: dict[str, Any], verdict: Verdict) -> str:
@@ -131,9 +156,42 @@ def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: V
     return f"{path}: {response.status_code}, {len(data)} bytes, not the expected content"
 
 
-def _verify_database(stack: FaultStack, batches: list[AcceptedBatch], verdict: Verdict) -> None:
+def _verify_header(stack: FaultStack, batch: AcceptedBatch, load: UploadLoad, verdict: Verdict) -> None:
+    """Compare what the documents of a batch and of its ledger say about its images with the images that stand."""
+    standing = load.changes.standing(Changeable(batch.batch_id, len(batch.images)))
+    line = stack.db.ledger.find_one({"_id": batch.batch_id}) or {}
+    if (line.get("received"), line.get("deleted")) != (len(batch.images), len(batch.images) - len(standing)):
+        verdict.problems.append(f"{batch.batch_id}: {len(standing)} of {len(batch.images)} images stand, but the ledger has {line}")
+    header = stack.db.batches.find_one({"_id": batch.batch_id}) or {}
+    images = list(stack.db.images.find({"batch_id": batch.batch_id, "status": VISIBLE}, {"status": 1, "store_name": 1, "file_size": 1}))
+    if not header and not images:
+        return
+    states = Counter(image["status"] for image in images)
+    counts = {state.value: states[state] for state in ImageState}
+    expected = {
+        "total": len(images),
+        "bytes": sum(image["file_size"] for image in images),
+        "counts": counts,
+        "status": batch_state(counts, len(images)),
+        "stores": sorted({image["store_name"] for image in images}),
+    }
+    wrong = {name: header.get(name) for name, value in expected.items() if header.get(name) != value}
+    if wrong:
+        verdict.problems.append(f"{batch.batch_id}: the document of the batch has {wrong} instead of {expected}")
+
+
+def _verify_deleted_files(stack: FaultStack, load: UploadLoad, verdict: Verdict) -> None:
+    """Check that no file of a deleted image is left."""
+    for name in sorted(load.changes.deleted):
+        folder = stack.blobs_root / image_prefix(name)
+        left = [path for path in (*folder.parent.glob(f"{folder.name}*"), *folder.rglob("*")) if path.exists()]
+        if left:
+            verdict.problems.append(f"{name}: it was deleted, but has files: {left[:3]}")
+
+
+def _verify_database(stack: FaultStack, load: UploadLoad, verdict: Verdict) -> None:
     """Check for batches that no response named, for results that were written twice, and the balance of the ledger."""
-    db = stack.db
+    db, batches, deleted = stack.db, load.accepted, len(load.changes.deleted)
     ids = {batch.batch_id for batch in batches}
     unknown = [row["_id"] for row in db.batches.find({}, {"_id": 1}) if row["_id"] not in ids]
     verdict.doubled += len(unknown) + len(batches) - len(ids)
@@ -147,8 +205,9 @@ def _verify_database(stack: FaultStack, batches: list[AcceptedBatch], verdict: V
         verdict.doubled += len(twice)
         verdict.problems.append(f"results that were written twice: {twice[:5]}; never: {never[:5]}")
     balance = audit.balance(db)
-    if balance["received"] != verdict.images or balance["done"] + balance["failed"] != verdict.images:
-        verdict.problems.append(f"the ledger does not balance with {verdict.images} accepted images: {balance}")
+    finished = balance["done"] + balance["failed"]
+    if (balance["received"], balance["deleted"], finished) != (verdict.images, deleted, verdict.images - deleted) or sums.count_missing(balance):
+        verdict.problems.append(f"the ledger does not balance with {verdict.images} accepted and {deleted} deleted images: {balance}")
 
 
 def _count_final_writes(stack: FaultStack) -> Counter[str]:

@@ -228,11 +228,12 @@ def _process_kind(process: psutil.Process) -> str:
     ):
         if part in line:
             return name
-    for part, name in (("gunicorn", "web"), ("worker.entrypoints.images", "worker"), ("worker.entrypoints.inspections", "inspector")):
+    for part, name in (("gunicorn", "web"), ("worker.entrypoints.images", "worker"), ("worker.entrypoints.inspections", "inspector"), ("worker.entrypoints.jobs", "jobs")):
         if part in line:
             return name if by_supervisor else f"{name} child"
     if "spawn_main" in line:
-        return "inspector child" if "worker.entrypoints.inspections" in parent_line else "worker child"
+        names = {"worker.entrypoints.inspections": "inspector child", "worker.entrypoints.jobs": "jobs child"}
+        return next((name for part, name in names.items() if part in parent_line), "worker child")
     for program, name in (("mongod", "mongod"), ("valkey-server", "redis"), ("redis-server", "redis")):
         if program in line.split(" ", 1)[0]:
             return name

@@ -14,7 +14,7 @@ import pytest
 from shared.ids import image_id
 from shared.ledger import audit
 from shared.states import SOLO_LOSSES_ALLOWED
-from shared.storage.blob_keys import batch_prefix, original_key, spool_key
+from shared.storage.blob_keys import batch_prefix, image_prefix, original_key, spool_key
 from tests.faults.fault_injector import FaultCounts, FaultInjector
 from tests.faults.fault_plan import FAILPOINTS
 from tests.faults.images import (
@@ -48,7 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
 @pytest.fixture(scope="module")
 def load(stack: FaultStack) -> UploadLoad:
     """Return one load for all tests of this stack, because the oracle accounts for every batch in it."""
-    return UploadLoad(stack.url, SEED, lambda: audit.backlog(stack.db).images)
+    return UploadLoad(stack.url, SEED, lambda: audit.backlog(stack.db).images, changes=True)
 
 
 def draw_valid_images(seed: str, number: int) -> list[UploadImage]:
@@ -157,11 +157,16 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_failpoint_and_at_random
     assert verdict.lost == verdict.doubled == verdict.valid_failed == verdict.files_wrong == 0
     assert injector.kill_count() >= at_failpoints + 10
     assert injector.missing(wanted) == {}
+    assert load.changes.deleted
+    assert load.changes.moved
 
 
 def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> None:
     """Runs last. It shows that the oracle detects errors, so that the tests above prove something."""
-    batches = [load.send(draw_valid_images(f"{SEED} {number}", 4)) for number in range(5)]
+    batches = [load.send(draw_valid_images(f"{SEED} {number}", 4)) for number in range(6)]
+    wrong = batches.pop()
+    deleted = image_id(wrong.batch_id, 1)
+    load.changes.delete(deleted)
     wait_until(lambda: all(is_closed(stack, batch) for batch in batches), 240, "all batches are closed")
     # While a spool exists, the sweep repairs an original from it.
     wait_until(lambda: all(stack.blobs.stat(spool_key(batch.batch_id)) is None for batch in batches), 240, "their spools are deleted")
@@ -180,6 +185,10 @@ def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> No
     document = stack.db.batches.find_one({"_id": copied["batch_id"]})
     assert document is not None
     stack.db.batches.insert_one({**document, "_id": "f" * 32})
+    wait_until(lambda: not stack.db.images.count_documents({"_id": deleted}), HARD_LIMIT_S + LEASE_S + 120, "the document of the deleted image is deleted")
+    stack.blobs.write(f"{image_prefix(deleted)}/1/thumb.jpg", [b"file of a deleted image"])
+    stack.db.batches.update_one({"_id": wrong.batch_id}, {"$inc": {"total": 1}})
+    stack.db.ledger.update_one({"_id": wrong.batch_id}, {"$inc": {"deleted": 1}})
     verdict = verify(stack, load)
     assert verdict.lost == 1
     assert verdict.doubled >= 2
@@ -187,4 +196,6 @@ def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> No
     assert verdict.files_wrong >= 1
     problems = "\n".join(verdict.problems)
     for expected in (removed["batch_id"], repeated["_id"], failed["_id"], corrupted["_id"], "f" * 32, "does not balance"):
+        assert expected in problems
+    for expected in (f"{deleted}: it was deleted, but has files", f"{wrong.batch_id}: the document of the batch has", f"{wrong.batch_id}: 3 of 4 images stand"):
         assert expected in problems

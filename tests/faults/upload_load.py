@@ -1,4 +1,7 @@
-"""An upload load as a simple script sends it: many small batches, each retried with the same Idempotency-Key until a 202."""
+"""An upload load as a simple script sends it: many small batches, each retried with the same Idempotency-Key until a 202.
+
+With ``changes=True``, some of the accepted images are deleted or moved to another store.
+"""
 
 import base64
 import queue
@@ -14,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from shared.errors import StoreAway
+from tests.faults.change_load import Changeable, ChangeLoad
 from tests.faults.images import UploadImage, draw_valid_image
 
 _REQUEST_TIMEOUT_S: Final = 15.0
@@ -24,10 +28,11 @@ _RETRYABLE: Final = {409, 429, 500, 502, 503, 504, 507}
 
 @dataclass(frozen=True, slots=True)
 class AcceptedBatch:
-    """An accepted batch and the images that it was sent with."""
+    """An accepted batch, and the images and the store that it was sent with."""
 
     batch_id: str
     images: list[UploadImage]
+    store: str
 
 
 def request_with_retries(client: httpx.Client, method: str, path: str) -> httpx.Response:
@@ -51,12 +56,13 @@ class UploadLoad:
     """Uploads batches from several threads until ``finish`` is called. Every upload that has begun is retried until its 202."""
 
     def __init__(
-        self, url: str, seed: int, count_pending: Callable[[], int], *, threads: int = 3, max_pending: int = 60
+        self, url: str, seed: int, count_pending: Callable[[], int], *, threads: int = 3, max_pending: int = 60, changes: bool = False
     ) -> None:
         """Upload to ``url``.
 
         :param seed: determines the images of the random batches.
         :param count_pending: returns the number of unfinished images; above ``max_pending`` no new batch is sent.
+        :param changes: whether another thread deletes and moves images of accepted batches.
         """
         self._url, self._count_pending, self._max_pending = url, count_pending, max_pending
         self._stop = threading.Event()
@@ -69,9 +75,13 @@ class UploadLoad:
             threading.Thread(target=self._run, args=(random.Random(seed * 1000 + number),), daemon=True)
             for number in range(threads)
         ]
+        self.changes = ChangeLoad(url)
+        if changes:
+            arguments = (random.Random(seed * 1000 + threads), self._changeable, self._stop)
+            self._threads.append(threading.Thread(target=self.changes.run, args=arguments, daemon=True))
 
     def start(self) -> None:
-        """Start the upload threads."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -80,7 +90,7 @@ class UploadLoad:
         self._enqueued.put(images)
 
     def finish(self, within_s: float) -> bool:
-        """Start no new uploads and wait until the current ones are accepted. Return False when that takes too long."""
+        """Start no new requests and wait until the current ones have succeeded. Return False when that takes too long."""
         self._stop.set()
         deadline = time.monotonic() + within_s
         for thread in self._threads:
@@ -104,7 +114,7 @@ class UploadLoad:
             while True:
                 delay, batch_id = self._try(client, body, key)
                 if batch_id is not None:
-                    batch = AcceptedBatch(batch_id, images)
+                    batch = AcceptedBatch(batch_id, images, store)
                     with self._lock:
                         self.accepted.append(batch)
                     return batch
@@ -125,6 +135,12 @@ class UploadLoad:
         if response.status_code not in _RETRYABLE:
             raise AssertionError(f"the batch was rejected: {response.status_code} {response.text[:500]}")
         return min(_MAX_RETRY_DELAY_S, float(response.headers.get("Retry-After", 1))), None
+
+    def _changeable(self) -> list[Changeable]:
+        """Return the batches of valid images. The others stay, so that the oracle sees how each harmful image ends."""
+        with self._lock:
+            valid = [batch for batch in self.accepted if all(image.expected_code is None for image in batch.images)]
+        return [Changeable(batch.batch_id, len(batch.images)) for batch in valid]
 
     def _is_backlog_full(self) -> bool:
         try:

@@ -51,8 +51,8 @@ def test_an_account_sees_its_own_jobs_newest_first_and_an_administrator_sees_all
         undo.request(db, made[1], OF_A, owner_of("user:a"))
 
 
-@pytest.mark.parametrize("of_job", [None, frozenset({"north", "south"}), frozenset({"north"}), frozenset()], ids=str)
-@pytest.mark.parametrize("stores", [None, frozenset({"north", "south"}), frozenset({"north"}), frozenset({"west"})], ids=str)
+@pytest.mark.parametrize("of_job", [None, frozenset({"north", "south"}), frozenset({"north"}), frozenset()], ids=["all", "both", "north", "none"])
+@pytest.mark.parametrize("stores", [None, frozenset({"north", "south"}), frozenset({"north"}), frozenset({"west"})], ids=["all", "both", "north", "west"])
 def test_only_jobs_within_the_stores_of_a_reader_are_seen_cancelled_and_undone(db: Db, of_job: AllowedStores, stores: AllowedStores) -> None:
     is_within = stores is None or (of_job is not None and of_job <= stores)
     access = JobAccess("user:a", stores)

@@ -165,6 +165,28 @@ def parameter(name: str, schema: dict[str, Any], where: str = "query") -> dict[s
     return {"name": name, "in": where, "required": where == "path", "schema": schema}
 
 
+def of_image(
+    operation_id: str, summary: str, responses: dict[str, Any], *codes: str, etag_of: str | None = None, body: str | None = None, requires_body: bool = False
+) -> dict[str, Any]:
+    """Describe an operation on one image, whose id is in the path.
+
+    :param codes: the error codes that the operation can return beside those of its kind.
+    :param etag_of: for an operation that changes the image, what has an ETag, as for ``if_match``; None for one that reads.
+    :param body: the name of the model of the body, if the operation has one.
+    """
+    known: tuple[str, ...] = ("not_found", "invalid", "database_unavailable") if etag_of is None else CHANGE_IMAGE_CODES
+    known += JSON_BODY_CODES if body is not None else ()
+    described: dict[str, Any] = {
+        "operationId": operation_id,
+        "summary": summary,
+        "parameters": [path_id("image_id"), *([] if etag_of is None else [if_match(etag_of)])],
+        "responses": responses | problem_responses(*known, *codes),
+    }
+    if body is not None:
+        described["requestBody"] = {"required": requires_body, "content": {"application/json": {"schema": ref(body)}}}
+    return described
+
+
 def if_match(subject: str) -> dict[str, Any]:
     """Describe the header ``If-Match`` of an operation.
 

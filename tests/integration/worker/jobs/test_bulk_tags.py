@@ -332,9 +332,13 @@ def test_the_delay_after_environment_errors_grows_to_a_minute(db: Db, worker: Jo
     assert read_job(db, job_id)["outages"] == 0
 
 
-@pytest.mark.parametrize("error", [TooSlow("slow"), ExecutionTimeout("slow")], ids=["query", "part"])
-def test_a_job_whose_parts_always_take_too_long_fails(
-    db: Db, worker: JobPipeline, monkeypatch: pytest.MonkeyPatch, error: Exception
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TooSlow("slow"), "time_limit"), (ExecutionTimeout("slow"), "time_limit"), (ZeroDivisionError(), "internal_error")],
+    ids=["slow query", "slow part", "defect"],
+)
+def test_a_job_whose_parts_always_fail_ends_after_several_attempts(
+    db: Db, worker: JobPipeline, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
 ) -> None:
     make_images(db, 25)
     job_id = start_job(db, "sale")
@@ -348,23 +352,7 @@ def test_a_job_whose_parts_always_take_too_long_fails(
         assert read_job(db, job_id)["attempts"] == attempt
         db.jobs.update_one({"_id": job_id}, [{"$set": {"not_before": "$$NOW"}}])
     job = read_job(db, job_id)
-    assert (job["status"], job["error"]["code"]) == ("failed", "time_limit")
-
-
-def test_a_defect_fails_the_job_after_several_attempts(db: Db, worker: JobPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_images(db, 25)
-    job_id = start_job(db, "sale")
-
-    def fail(*_: object, **__: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("shared.catalog.bulk_edits.plan", fail)
-    for attempt in range(1, claims.MAX_ATTEMPTS + 1):
-        run(worker)
-        assert read_job(db, job_id)["attempts"] == attempt
-        db.jobs.update_one({"_id": job_id}, [{"$set": {"not_before": "$$NOW"}}])
-    job = read_job(db, job_id)
-    assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
     assert not any(read_tags(db).values())
 
 

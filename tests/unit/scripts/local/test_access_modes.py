@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from scripts.local import access_modes, start
+from scripts.local import access_modes, start_checks
 from scripts.local.installation import SAVED_VARIABLES, Installation, load_installation
 from scripts.local.servers.ports import is_free
 from shared.accounts import signing_key_file
@@ -36,8 +36,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def refuse(**variables: str) -> str:
     """Return the sentence with which a start is refused."""
     os.environ.update(variables)
-    with pytest.raises(start.CannotStart) as refused:
-        start.read_settings()
+    with pytest.raises(start_checks.CannotStart) as refused:
+        start_checks.read_settings()
     sentence = str(refused.value)
     assert "\n" not in sentence
     assert not [name for name, value in variables.items() if name in {"SIGNING_KEYS", "MONGODB_URL", "REDIS_URL"} and value in sentence]
@@ -45,12 +45,12 @@ def refuse(**variables: str) -> str:
 
 
 def test_development_needs_no_credentials() -> None:
-    assert not start.read_settings().access.is_on
+    assert not start_checks.read_settings().access.is_on
 
 
 def test_production_needs_credentials_but_no_keys_of_the_operator() -> None:
     os.environ.update(PRODUCTION)
-    assert start.read_settings().access.is_on
+    assert start_checks.read_settings().access.is_on
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_open_access_is_refused_on_another_address() -> None:
     assert "WEB_HOST=0.0.0.0 is not allowed while access is open" in sentence
     assert "Set SHELFSIGHT_ENV=production or ACCESS=on, so that requests need credentials" in sentence
     os.environ.update(PRODUCTION)
-    assert start.read_settings().web.host == "0.0.0.0"
+    assert start_checks.read_settings().web.host == "0.0.0.0"
 
 
 def test_an_unknown_mode_is_refused() -> None:
@@ -107,7 +107,7 @@ def test_a_database_of_another_machine_without_a_password_is_refused_in_producti
     assert "MONGODB_URL names a server on another machine and contains no password" in sentence
     assert "db.example" not in sentence
     del os.environ["SHELFSIGHT_ENV"]
-    start.read_settings()
+    start_checks.read_settings()
 
 
 def test_a_redis_of_another_machine_without_a_password_is_refused_in_production() -> None:
@@ -126,7 +126,7 @@ def test_a_redis_of_another_machine_without_a_password_is_refused_in_production(
 )
 def test_servers_that_nobody_else_can_use_are_accepted_in_production(variables: dict[str, str]) -> None:
     os.environ.update(PRODUCTION | variables)
-    start.read_settings()
+    start_checks.read_settings()
 
 
 def save(data: Path, **variables: str) -> Installation:
@@ -149,14 +149,14 @@ def test_modes_that_the_environment_sets_count(tmp_path: Path) -> None:
     save(tmp_path, SHELFSIGHT_ENV="production", ACCESS="on")
     os.environ.update(SHELFSIGHT_ENV="development", ACCESS="off")
     assert access_modes.keep_modes(tmp_path) == []
-    assert not start.read_settings().access.is_on
+    assert not start_checks.read_settings().access.is_on
 
 
 def test_open_access_is_not_kept(tmp_path: Path) -> None:
     save(tmp_path, SHELFSIGHT_ENV="development", ACCESS="off")
     os.environ.update(PRODUCTION)
     assert access_modes.keep_modes(tmp_path) == []
-    assert start.read_settings().access.is_on
+    assert start_checks.read_settings().access.is_on
 
 
 def test_the_modes_are_saved_without_keys(tmp_path: Path) -> None:
@@ -222,10 +222,10 @@ def settings_of(web: Web, environment: Literal["development", "production"] = "d
 
 
 def test_plain_http_on_another_address_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
-    start._check_transport(settings_of(Web()))
-    start._check_transport(settings_of(Web(host="0.0.0.0", public_url="https://shelf.example", trusted_proxies='["10.0.0.1"]')))
+    start_checks.check_transport(settings_of(Web()))
+    start_checks.check_transport(settings_of(Web(host="0.0.0.0", public_url="https://shelf.example", trusted_proxies='["10.0.0.1"]')))
     assert capsys.readouterr().err == ""
-    start._check_transport(settings_of(Web(host="0.0.0.0")))
+    start_checks.check_transport(settings_of(Web(host="0.0.0.0")))
     warning = capsys.readouterr().err
     assert warning.startswith("warning: WEB_HOST=0.0.0.0 is reached over plain HTTP")
     assert warning.count("\n") == 1
@@ -235,13 +235,13 @@ def test_plain_http_on_another_address_is_a_warning(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_an_https_address_without_a_trusted_proxy_is_refused_in_production(capsys: pytest.CaptureFixture[str], host: str) -> None:
     web = Web(host=host, public_url="https://shelf.example")
-    start._check_transport(settings_of(web))
+    start_checks.check_transport(settings_of(web))
     warning = capsys.readouterr().err
     assert warning.startswith("warning: PUBLIC_URL is an https address, but WEB_TRUSTED_PROXIES is empty")
     assert warning.count("\n") == 1
-    with pytest.raises(start.CannotStart, match="WEB_TRUSTED_PROXIES is empty"):
-        start._check_transport(settings_of(web, environment="production"))
-    start._check_transport(settings_of(Web(host=host, public_url="https://shelf.example", trusted_proxies='["127.0.0.1"]'), environment="production"))
+    with pytest.raises(start_checks.CannotStart, match="WEB_TRUSTED_PROXIES is empty"):
+        start_checks.check_transport(settings_of(web, environment="production"))
+    start_checks.check_transport(settings_of(Web(host=host, public_url="https://shelf.example", trusted_proxies='["127.0.0.1"]'), environment="production"))
     assert capsys.readouterr().err == ""
 
 
@@ -249,10 +249,10 @@ def test_keys_of_the_operator_that_other_users_can_read_are_a_warning(tmp_path: 
     path = tmp_path / "keys"
     signing_key_file.create(path)
     installation = Installation(tmp_path / "data", 5000, 1, variables={"SIGNING_KEYS_FILE": str(path)})
-    start._warn_of_exposed_keys(installation)
+    start_checks.warn_of_exposed_keys(installation)
     assert capsys.readouterr().err == ""
     path.chmod(0o604)
-    start._warn_of_exposed_keys(installation)
+    start_checks.warn_of_exposed_keys(installation)
     warning = capsys.readouterr().err
     assert warning.startswith(f"warning: The signing keys in {path} are open to other users (mode 0604)")
     assert warning.count("\n") == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.local import start
+from scripts.local import start_checks
 from scripts.local.installation import ROOT, Installation, Stage, data_folder, load_installation
 from scripts.local.servers.credentials import create_credentials
 from scripts.local.servers.errors import Unusable
@@ -135,7 +135,7 @@ def test_a_stage_has_the_time_waited_for_one_process(installation: Installation)
 def test_a_folder_that_holds_data_is_started_below_the_watermark_with_a_warning(
     installation: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start._check_disk(installation, 10**18, used=True)
+    start_checks.check_disk(installation, 10**18, used=True)
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1
     assert "BLOBS_MIN_FREE_BYTES" in printed
@@ -236,27 +236,27 @@ def test_a_socket_is_removed_and_any_other_file_is_not(installation: Installatio
 
 @pytest.mark.parametrize("name", ["new\nline", "tab\t", "esc\x1b[2J", "sep\u2028", os.fsdecode(b"caf\xe9")])
 def test_a_folder_whose_name_would_break_the_logs_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(start.CannotStart, match="choose another folder with --data") as refused:
-        start._check_paths(Installation(tmp_path / name, 5000, 1))
+    with pytest.raises(start_checks.CannotStart, match="choose another folder with --data") as refused:
+        start_checks.check_paths(Installation(tmp_path / name, 5000, 1))
     assert str(refused.value).isprintable()
     assert not (tmp_path / name).exists()
 
 
 def test_a_folder_in_which_another_program_keeps_its_pid_files_is_refused(tmp_path: Path) -> None:
     other = Installation(tmp_path / "var", 5000, 1)
-    start._check_paths(other)
+    start_checks.check_paths(other)
     other.prepare()
     (other.run / "lock").touch()
-    start._check_paths(other)  # an earlier start was interrupted before it had saved anything
+    start_checks.check_paths(other)  # an earlier start was interrupted before it had saved anything
     (other.run / "sshd.pid").write_text("1")
-    with pytest.raises(start.CannotStart, match=r"sshd\.pid belongs to another program"):
-        start._check_paths(other)
+    with pytest.raises(start_checks.CannotStart, match=r"sshd\.pid belongs to another program"):
+        start_checks.check_paths(other)
     (other.run / "sshd.pid").unlink()
     other.save()
     (other.run / "web.pid").write_text("1")
-    start._check_paths(other)
+    start_checks.check_paths(other)
     (other.run / "house.json").write_text("")  # a power failure may have emptied it
-    start._check_paths(other)
+    start_checks.check_paths(other)
 
 
 def test_a_loop_of_links_is_reported_when_the_folder_is_used(tmp_path: Path) -> None:

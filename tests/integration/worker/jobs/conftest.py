@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import settings
-from shared.catalog import bulk_tags
+from shared import failpoints, settings
+from shared.catalog import bulk_parts, bulk_tags
+from shared.jobs import progress
 from shared.storage.mongo import Db
 from tests.integration.worker.jobs.tagging import make_worker
 from worker.jobs.pipeline import JobPipeline
@@ -26,3 +27,12 @@ def worker(db: Db, mongo: settings.Mongo, blobs_root: Path) -> Iterator[JobPipel
     pipeline = make_worker(db, mongo, blobs_root)
     yield pipeline
     pipeline.stop()
+
+
+@pytest.fixture
+def tiny_parts(small_parts: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A part has 10 images, of which 4 are written at once, and 2 of a rest."""
+    monkeypatch.setattr(bulk_parts, "_IN_COMMAND", 4)
+    monkeypatch.setattr(progress, "MAX_REST", 2)
+    yield
+    failpoints.install(None)

@@ -6,8 +6,6 @@ twice. Finally, its document is deleted. If no other image of its batch stands, 
 
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
 
 from pymongo.client_session import ClientSession
 
@@ -19,8 +17,7 @@ from shared.ledger import closing, standing_images, sweep_claims
 from shared.storage.blob_keys import batch_prefix, image_prefix, original_key, spool_key
 from shared.storage.blobs import BlobStore
 from shared.storage.mongo import Db, Document, run_transaction, translate_errors
-
-_EPOCH: Final = datetime(1970, 1, 1)
+from shared.storage.schema import EPOCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ def claim_deletable(db: Db, longest_lease_s: float) -> str | None:
 
     After this time, no worker writes files of the image any more.
     """
-    due = {"deleting_at": {"$gt": _EPOCH}} | sweep_claims.older_than("deleting_at", longest_lease_s)
+    due = {"deleting_at": {"$gt": EPOCH}} | sweep_claims.older_than("deleting_at", longest_lease_s)
     return sweep_claims.claim_image(db, due)
 
 

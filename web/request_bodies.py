@@ -1,11 +1,13 @@
 """Read the body of the current request, within the limits of the settings."""
 
+import time
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from pydantic import BaseModel
 
-from web.http import json_model
+from shared.accounts.authenticator import MAX_AGE_S
+from web.http import authentication, json_model
 from web.http.request_body import RequestBody, open_request_body
 from web.services import current_services
 
@@ -19,6 +21,16 @@ def open_body() -> AbstractContextManager[RequestBody]:
 
 
 def read(model: type[Model], *, max_bytes: int = json_model.MAX_BYTES, max_values: int = json_model.MAX_VALUES) -> Model:
-    """Read the JSON body of the current request, as ``web.http.json_model.read_model`` describes."""
+    """Read the JSON body of the current request, as ``web.http.json_model.read_model`` describes.
+
+    A body can arrive slowly. Then the credentials are checked again, so read ``current_principal`` after this.
+
+    :raises Unauthorized: when the credentials are no longer valid.
+    :raises Forbidden: when the principal may no longer make the request.
+    """
+    began = time.monotonic()
     with open_body() as body:
-        return json_model.read_model(body, model, max_bytes=max_bytes, max_values=max_values)
+        read_body = json_model.read_model(body, model, max_bytes=max_bytes, max_values=max_values)
+    if time.monotonic() - began > MAX_AGE_S and authentication.is_protected():
+        authentication.recheck()
+    return read_body

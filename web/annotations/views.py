@@ -34,9 +34,9 @@ def get_annotations(image_id: str) -> Response:
 @access_rules.requires("tags:write")
 def replace_annotations(image_id: str) -> Response:
     """Replace all annotations of an image, and return them."""
-    services, principal = current_services(), current_principal()
     _check(image_id)
     boxes = request_bodies.read(NewAnnotations, max_bytes=MAX_BYTES, max_values=_MAX_VALUES).as_boxes()
+    services, principal = current_services(), current_principal()
     return _response(annotations.replace(services.db, image_id, principal.stores, boxes, principal.by, _check_if_match))
 
 
@@ -53,9 +53,9 @@ def delete_annotations(image_id: str) -> Response:
 @access_rules.requires("tags:write", "images:read")  # the response shows the detections
 def accept_detections(image_id: str) -> Response:
     """Add the detections of an image to its annotations, and return all of them."""
-    services, principal = current_services(), current_principal()
     _check(image_id)
     min_score = request_bodies.read(Acceptance).min_score
+    services, principal = current_services(), current_principal()
     return _response(annotations.accept_detections(services.db, image_id, principal.stores, min_score, principal.by, _check_if_match))
 
 

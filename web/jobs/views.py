@@ -50,9 +50,9 @@ def cancel_job(job_id: str) -> Response:
 @access_rules.requires("tags:write")
 def undo_job(job_id: str) -> Response:
     """Queue a job that reverts what a job has changed, within a day of its end, and nothing that was changed since."""
-    services, principal = current_services(), current_principal()
     _read_nothing()
     _check_id(job_id)
+    services, principal = current_services(), current_principal()
     owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
     made = undo.request(services.db, job_id, _access(), owner, deadline_s=services.settings.mongo.commit_deadline_s)
     services.submit(services.wakeups[JOBS].publish)

@@ -29,8 +29,8 @@ _MAX_VALUES: Final = MAX_IDS + 1000
 def tag_images() -> Response:
     """Add and remove tags of the images that ids or filters name. For many images, a job does it."""
     query.read({})
-    services, principal = current_services(), current_principal()
     wanted = _read_request(request_bodies.read(BulkTagging, max_bytes=MAX_BYTES, max_values=_MAX_VALUES))
+    services, principal = current_services(), current_principal()
     owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
     result = bulk_tags.tag_images(services.db, wanted, owner, deadline_s=services.settings.mongo.commit_deadline_s)
     if isinstance(result, Tagged):

@@ -36,7 +36,7 @@ class QueueAge:
         if wait is None or wait.seconds <= self._limit_s:
             return
         if self._reported.count_omitted(wait.batch_id) is not None:
-            telemetry.errors.warning("uploads are refused: no worker has taken up images of the store of batch %s for %.0f s", wait.batch_id, wait.seconds)
+            telemetry.errors.warning("uploads are refused: no worker has taken up images of the account of batch %s for %.0f s", wait.batch_id, wait.seconds)
         raise ReducedCapacity(
             "Images have been waiting to be processed for too long; retry later.",
             retry_after=_RETRY_AFTER_S,

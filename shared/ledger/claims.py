@@ -4,10 +4,12 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from shared.ledger import store_rotation
+from shared.ledger import claim_shares, timelines, turns
+from shared.ledger.claim_shares import Candidate, Choice
+from shared.ledger.turns import AccountTurn, Turn
 from shared.queue.leases import Lease, LeasedCollection
 from shared.states import READ_ERRORS_ALLOWED, SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED, ImageState, retry_delay_s
 from shared.storage.mongo import Db, Document, translate_errors
@@ -16,15 +18,19 @@ LEASES: Final = LeasedCollection(
     "images",
     subdocument="work",
     token_field="claim",  # noqa: S106 -- this is the name of a field, not a password
-    set_on_claim={"updated_at": "$$NOW"},
-    cleared=("claim", "lease_until"),
+    set_on_claim={"updated_at": "$$NOW"} | timelines.CLAIMED,
+    cleared=("claim", "lease_until", "claimed_at"),
     set_on_requeue={"updated_at": "$$NOW"},
     releases="releases",
+    claimable_index=turns.CLAIMABLE,
 )
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Maximum total size, in bytes, of the originals in a claim, unless the caller sets another limit."""
 _ROUNDS: Final = 12
-_STORES_PER_CLAIM: Final = 16
+_LISTED: Final = 16
+"""Maximum number of accounts that a claim considers at a time, and of stores of each."""
+_REPAIRED: Final = 16
+"""Maximum number of turns that a claim checks if it finds none in the rotation."""
 _GROWING_DELAYS: Final = 6
 
 
@@ -46,28 +52,48 @@ class Claim:
         return [LEASES.lease(image) for image in self.images]
 
 
-def claim(db: Db, owner: str, size: int, lease_s: float, *, max_bytes: int = MAX_BYTES) -> Claim:
-    """Claim up to ``size`` queued images, starting with the store that has not been served for the longest time.
+@dataclass(slots=True)
+class _Deferred:
+    """The turns, by their ids, that have queued images, none of which can be claimed yet. A claim does not list them again.
 
-    While other stores wait, the images of one store fill at most half of a claim, in images and in bytes. An image that
-    must be processed alone is claimed alone. If other workers have claimed the chosen images first, the function
-    chooses other images. An empty claim means that no image was claimable.
+    ``with_stores`` are the accounts of the stores.
+    """
+
+    accounts: set[str] = field(default_factory=set)
+    stores: set[str] = field(default_factory=set)
+    with_stores: set[str] = field(default_factory=set)
+
+
+def claim(db: Db, owner: str, size: int, lease_s: float, *, max_bytes: int = MAX_BYTES) -> Claim:
+    """Claim up to ``size`` queued images, starting with the account that has not been served for the longest time.
+
+    While other accounts wait, the images of one account fill at most half of a claim, in images and in bytes; within it,
+    priorities and stores take turns (``claim_shares``). An image that must be processed alone is claimed alone. If other
+    workers have claimed the chosen images first, the function chooses other images. Stores whose images all wait for a retry make
+    room for others of their account, also of lower priorities, up to 160 of them. An empty claim means that no image was
+    claimable, or that only such stores were found.
 
     :param lease_s: seconds until the claim ends unless it is renewed.
     :param max_bytes: maximum total size of the originals. A single image that is larger is claimed alone.
     :raises StoreAway: when MongoDB does not respond.
     """
+    listed, deferred, repaired = min(size, _LISTED), _Deferred(), False
     with translate_errors():
-        for _ in range(_ROUNDS):
-            turns = store_rotation.list_waiting(db, min(size, _STORES_PER_CLAIM))
-            if not turns:
-                break
-            choice = _choose(db, turns, size, max_bytes)
-            if choice.idle:
-                _defer_idle(db, choice.idle)
+        for left in reversed(range(_ROUNDS)):
+            waiting = turns.list_waiting(db, listed, without_accounts=deferred.accounts, without_stores=deferred.stores)
+            if not waiting:
+                if repaired or not turns.repair(db, limit=_REPAIRED)[0]:
+                    break
+                repaired = True
+                deferred.accounts.clear()  # they may have one of the restored stores
+                continue
+            choice = _choose(db, waiting, size, max_bytes, listed)
+            if _defer_idle(db, choice, listed, deferred, is_last=not left) and left:
+                listed = _LISTED
+                continue
             if not choice.images:
                 continue
-            store_rotation.move_to_end(db, choice.stores)
+            turns.move_to_end(db, choice.served_accounts, choice.served_stores)
             images = LEASES.claim_many(db, choice.images, owner, lease_s)
             if images:
                 return Claim(owner, images, choice.full)
@@ -155,7 +181,7 @@ def release(
     """
     if not leases:
         return 0
-    change: dict[str, Any] = {"work.released_for": {"$literal": reason}}
+    change: dict[str, Any] = {"work.released_for": {"$literal": reason}} | timelines.append_attempt("released", reason)
     if solo:
         change["work.solo"] = True
     if fault:
@@ -164,10 +190,10 @@ def release(
         change["work.losses"] = _increased("$work.losses", "$work.solo")
     if read_error:
         change["work.read_errors"] = _increased("$work.read_errors", condition=True)
-    stores = _stores(db, LEASES.guard_many(owner, leases))
+    waiting = _find_turns(db, LEASES.guard_many(owner, leases))
     delay_ms = _growing_delay_ms("$work.releases") if delay else 0
     released = LEASES.release(db, owner, leases, delay_ms=delay_ms, change=change)
-    store_rotation.touch(db, stores)
+    turns.touch(db, waiting)
     return released
 
 
@@ -187,15 +213,15 @@ def expire_leases(db: Db, limit: int = 1000) -> int:
     if not ids:
         return 0
     among = {"_id": {"$in": ids}}
-    stores = _stores(db, among | LEASES.expired())
+    waiting = _find_turns(db, among | LEASES.expired())
     begun = {"$and": ["$work.solo", {"$eq": ["$work.begun", "$work.fence"]}]}
     ended = LEASES.expire(
         db,
         among=among,
         delay_ms={"$cond": [begun, _growing_delay_ms("$work.losses"), 0]},
-        change={"work.solo": True, "work.losses": _increased("$work.losses", begun)},
+        change={"work.solo": True, "work.losses": _increased("$work.losses", begun)} | timelines.append_attempt("expired", None),
     )
-    store_rotation.touch(db, stores)
+    turns.touch(db, waiting)
     return ended
 
 
@@ -211,109 +237,47 @@ def _growing_delay_ms(count: str) -> Document:
     return {"$switch": {"branches": delays, "default": int(retry_delay_s(_GROWING_DELAYS) * 1000)}}
 
 
-def _stores(db: Db, images: Document) -> set[str]:
-    """Return the names of all stores with an image that matches the filter ``images``."""
+def _find_turns(db: Db, images: Document) -> set[Turn]:
+    """Return the turns of all images that match the filter ``images``."""
     with translate_errors():
-        return {image["store_name"] for image in db.images.find(images, {"store_name": 1})}
+        return {turns.turn_of(image) for image in db.images.find(images, turns.FIELDS)}
 
 
-@dataclass(slots=True)
-class _Choice:
-    """The images to claim, by id, and the stores that they belong to.
+def _choose(db: Db, waiting: list[AccountTurn], size: int, max_bytes: int, listed: int) -> Choice:
+    def read(turn: Turn, limit: int) -> list[Candidate]:
+        fields = {"work.solo": 1, "file_size": 1}
+        found = turns.find_images(db, turn, LEASES.claimable(), fields).limit(limit).batch_size(limit)
+        return [Candidate(image["_id"], image["file_size"], image["work"]["solo"]) for image in found]
 
-    ``idle`` are the turns (see ``store_rotation``) of stores without a claimable image. ``full`` is the attribute of
-    the claim.
+    return claim_shares.choose(waiting, read, size, max_bytes, listed=listed)
+
+
+def _defer_idle(db: Db, choice: Choice, listed: int, deferred: _Deferred, *, is_last: bool) -> bool:
+    """Remove turns without queued images from the rotation, and move all other turns without a claimable image to its end.
+
+    An account of which further stores may wait keeps its place, so that the next round can consider these stores.
+
+    :param deferred: gets the turns that were moved.
+    :param is_last: whether there is no next round.
+    :returns: whether there is such an account.
     """
-
-    images: list[str]
-    stores: list[str]
-    idle: list[Document]
-    full: bool = False
-
-    def add(self, store: str, images: list[str]) -> None:
-        """Add images of a store."""
-        if images:
-            self.images += images
-            self.stores.append(store)
-
-
-@dataclass(slots=True)
-class _Room:
-    """What fits into a claim besides the images that have been chosen."""
-
-    images: int
-    bytes: int
-
-    def take(self, rows: list[Document], images: int, size: int, *, least: int = 0) -> list[str]:
-        """Move the first rows to the claim that fit into it and into a share, and return their ids.
-
-        :param images: maximum number of images in the share.
-        :param size: maximum bytes of the share.
-        :param least: number of images to take regardless of their bytes.
-        """
-        images, size = min(images, self.images), min(size, self.bytes)
-        taken = total = 0
-        for row in rows[:images]:
-            if taken >= least and total + row["file_size"] > size:
-                break
-            taken += 1
-            total += row["file_size"]
-        self.images -= taken
-        self.bytes -= total
-        ids = [row["_id"] for row in rows[:taken]]
-        del rows[:taken]
-        return ids
-
-
-def _choose(db: Db, turns: list[Document], size: int, max_bytes: int) -> _Choice:
-    """Choose the images for one claim. Of each store, only as many images are read as the claim can still hold."""
-    choice, room = _Choice([], [], []), _Room(size, max_bytes)
-    left: dict[str, list[Document]] = {}
-    others_wait = False
-    for turn in turns:
-        if room.images <= 0 or room.bytes <= 0:
-            others_wait = True
-            break
-        rows = _find_claimable(db, turn["_id"], room.images)
-        if not rows:
-            choice.idle.append(turn)
-            continue
-        if rows[0]["work"]["solo"]:
-            if not left:  # no earlier store has a claimable image, and this image must be claimed alone
-                return _Choice([rows[0]["_id"]], [turn["_id"]], choice.idle, full=True)
-            others_wait = True
-            continue
-        together = [row for row in rows if not row["work"]["solo"]]
-        part = room.take(together, max(1, size // 2), max_bytes // 2, least=0 if left else 1)
-        choice.add(turn["_id"], part)
-        left[turn["_id"]] = together
-        if not part and together[0]["file_size"] > room.bytes:
-            break  # this store is served first in the next claim, so its large image does not wait long
-    for store, rows in left.items():  # fill the remaining room with further images of these stores
-        choice.add(store, room.take(rows, size, max_bytes))
-    may_be_more_stores = len(turns) == _STORES_PER_CLAIM and not choice.idle
-    choice.full = room.images <= 0 or others_wait or may_be_more_stores or any(left.values())
-    return choice
-
-
-def _find_claimable(db: Db, store: str, limit: int) -> list[Document]:
-    """Return the oldest claimable images of a store, with the fields that a claim depends on."""
-    fields = {"work.solo": 1, "file_size": 1}
-    found = db.images.find({**LEASES.claimable(), "store_name": store}, fields, hint="claimable")
-    return list(found.sort("_id", 1).limit(limit).batch_size(limit))
-
-
-def _defer_idle(db: Db, idle: list[Document]) -> None:
-    """Remove stores without queued images from the rotation, and move all other stores in ``idle`` to its end.
-
-    The other stores have queued images, but none of these images can be claimed yet.
-
-    :param idle: the turns of stores without a claimable image.
-    """
-    later = []
-    for turn in idle:
-        if db.images.find_one({"status": "queued", "store_name": turn["_id"]}, {"_id": 1}, hint="claimable") is None:
-            store_rotation.remove(db, turn)
+    waiting = []
+    for store in choice.idle_stores:
+        queued = turns.find_images(db, store.turn, {"status": ImageState.QUEUED.value}, {"_id": 1})
+        if next(iter(queued.limit(1)), None) is None:
+            turns.remove_store(db, store)
         else:
-            later.append(turn["_id"])
-    store_rotation.move_to_end(db, later)
+            waiting.append(store.turn)
+    deferred.stores.update(turn.id for turn in waiting)
+    deferred.with_stores.update(turn.account_id for turn in waiting)
+    unread = {account.id for account in choice.idle_accounts if len(account.stores) == listed}
+    idle = []
+    for account in choice.idle_accounts:
+        if account.id in deferred.with_stores or account.id in unread:
+            idle.append(account.id)
+        else:
+            turns.remove_account(db, account)
+    moved = [account for account in idle if is_last or account not in unread]
+    deferred.accounts.update(moved)
+    turns.move_to_end(db, moved, waiting)
+    return bool(unread)

@@ -11,8 +11,8 @@ A document that waits for a worker has the status ``queued``. A document that a 
 ==============  ====================================================================================================
 
 All times are set and compared with the clock of the MongoDB server (``$$NOW``), so the clocks of the workers do not
-matter. Each collection needs two partial indexes: ``claimable`` contains the queued documents in the order in which
-they are claimed, and ``leases`` contains ``lease_until`` of the held documents.
+matter. Each collection needs two partial indexes: ``claimable`` (or ``claimable_index``) contains the queued documents in the
+order in which they are claimed, and ``leases`` contains ``lease_until`` of the held documents.
 """
 
 import uuid
@@ -63,6 +63,8 @@ class LeasedCollection:
     expiries: str | None = None
     """Field that counts the attempts that ended with ``expire``, if they are counted. It can be the same field as
     ``releases``."""
+    claimable_index: str = "claimable"
+    """Name of the partial index of the queued documents."""
 
     def collection(self, db: Db) -> Collection[Document]:
         """Return the collection, with the write concern that the protocol uses."""
@@ -78,7 +80,7 @@ class LeasedCollection:
         return Lease(document["_id"], fields["fence"])
 
     def claimable(self) -> Document:
-        """Return a filter for the documents that can be claimed now. Use it with the index ``claimable``."""
+        """Return a filter for the documents that can be claimed now. Use it with the index ``claimable_index``."""
         return {"status": _QUEUED, "$expr": {"$lte": [f"${self.path('not_before')}", "$$NOW"]}}
 
     def expired(self) -> Document:
@@ -108,7 +110,7 @@ class LeasedCollection:
     def has_claimable(self, db: Db) -> bool:
         """Return whether any document can be claimed now."""
         with translate_errors():
-            return self.collection(db).find_one(self.claimable(), {"_id": 1}, hint="claimable") is not None
+            return self.collection(db).find_one(self.claimable(), {"_id": 1}, hint=self.claimable_index) is not None
 
     def holds(self, db: Db, owner: str, lease: Lease) -> bool:
         """Return whether ``owner`` still holds this lease according to the database."""
@@ -147,7 +149,8 @@ class LeasedCollection:
             if not claimed.modified_count:
                 return []
             found = self.collection(db).find({"_id": {"$in": document_ids}, token_path: token})
-            return list(found.sort("_id", 1).batch_size(len(document_ids)))
+            # A batch that is full does not show that it is the last one, so there would be another round trip.
+            return list(found.sort("_id", 1).batch_size(len(document_ids) + 1))
 
     def renew(self, db: Db, owner: str, leases: Iterable[Lease], lease_s: float) -> set[Lease]:
         """Renew leases, so that each ends ``lease_s`` seconds from now.
@@ -222,7 +225,7 @@ class LeasedCollection:
         return {
             "status": _HELD,
             **self.set_on_claim,
-            self.path("owner"): owner,
+            self.path("owner"): {"$literal": owner},
             self.path("lease_until"): now_plus(lease_s),
             fence: {"$add": [f"${fence}", 1]},
         }

@@ -78,6 +78,12 @@ class LeaseContract:
         assert queue.claim(db, "b", 9) == []
         validate_documents(db)
 
+    def test_an_owner_that_looks_like_the_path_of_a_field_is_stored_as_it_is(self, db: Db, queue: LeasedQueue) -> None:
+        queue.add(db, 1)
+        (lease,) = queue.claim(db, "$status", 1)
+        assert self.field(db, queue, lease, "owner") == "$status"
+        assert queue.renew(db, "$status", [lease]) == {lease}
+
     def test_concurrent_workers_never_claim_the_same_document_and_leave_none(self, db: Db, queue: LeasedQueue) -> None:
         queue.add(db, 60)
         claimed: list[Lease] = []

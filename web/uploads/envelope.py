@@ -15,8 +15,10 @@ from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.rules import UploadRules
 from web.uploads.schemas import Envelope
 
-_NOT_SUPPORTED: Final = frozenset({"webhook_url", "priority"})
+_NOT_SUPPORTED: Final = frozenset({"webhook_url"})
 """Options that later versions support. Until then, they are refused with a code of their own."""
+_ONLY_OF_BATCHES: Final = frozenset({"priority"})
+"""Options that would have no effect outside of the object with ``images``, and are refused there with the same code."""
 
 
 def parse_envelope(tree: Any, rules: UploadRules) -> tuple[ParsedUpload, list[Any], str]:
@@ -53,7 +55,7 @@ def _parse_single(tree: Any) -> ParsedUpload:
     if not isinstance(tree, dict):
         error = FieldError("", "wrong_type", "This value is not an object; send one image as a JSON object.")
         raise Invalid("The request is not a JSON object; send one image.", errors=[error])
-    return ParsedUpload(1, option_errors=unsupported_options(tree))
+    return ParsedUpload(1, option_errors=misplaced_options(tree))
 
 
 def unknown_fields(names: Iterable[str]) -> list[FieldError]:
@@ -66,9 +68,13 @@ def unknown_fields(names: Iterable[str]) -> list[FieldError]:
     ]
 
 
-def unsupported_options(names: Iterable[str]) -> list[FieldError]:
-    """Return an error for each of ``names`` that is an option of later versions (``not_supported``)."""
-    return unknown_fields(name for name in names if name in _NOT_SUPPORTED)
+def misplaced_options(names: Iterable[str]) -> list[FieldError]:
+    """Return an error for each of ``names`` that would be ignored outside of the object with ``images`` (``not_supported``)."""
+    found = [name for name in names if name in _NOT_SUPPORTED | _ONLY_OF_BATCHES]
+    misplaced = "`{}` has no effect here; send it beside `images` in the JSON object of an upload to /upload_image_batch."
+    return unknown_fields(name for name in found if name in _NOT_SUPPORTED) + [
+        FieldError(pointer(name), "not_supported", misplaced.format(name)) for name in found if name in _ONLY_OF_BATCHES
+    ]
 
 
 def _read_options(upload: ParsedUpload, options: dict[str, Any]) -> None:
@@ -79,7 +85,7 @@ def _read_options(upload: ParsedUpload, options: dict[str, Any]) -> None:
         upload.option_errors += field_errors(error)
         return
     upload.augmentations = None if envelope.augmentations is None else tuple(dict.fromkeys(envelope.augmentations))
-    upload.detect = envelope.detect
+    upload.detect, upload.priority = envelope.detect, envelope.priority
     upload.option_errors += [
         FieldError(
             f"/augmentations/{index}",

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from shared.priorities import NORMAL
 from web.uploads.parsed_upload import ParsedUpload
 
 
@@ -17,12 +18,14 @@ def request_fingerprint(upload: ParsedUpload, digests: list[str], *, lenient: bo
 
     :param digests: the SHA-256 digest of each image in ``upload.images``, in the same order.
     """
-    fingerprint = [
+    fingerprint: list[Any] = [
         upload.total, lenient, upload.augmentations, upload.detect,
         sorted(upload.rejected), upload.rejected_digests,
         [[i.index, i.timestamp, i.store_name, i.camera_id, i.barcode, i.filename, i.extra] for i in upload.images],
         digests,
     ]  # fmt: skip
+    if upload.priority != NORMAL:  # otherwise, the digest is that of versions before priorities, which stored it with its key
+        fingerprint.append(upload.priority)
     return hashlib.sha256(orjson.dumps(fingerprint, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

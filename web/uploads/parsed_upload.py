@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.errors import FieldError
 from shared.media_types import CONTENT_TYPES
+from shared.priorities import NORMAL, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,4 @@ class ParsedUpload:
     option_errors: list[FieldError] = field(default_factory=list)
     augmentations: tuple[str, ...] | None = None
     detect: bool = True
+    priority: Priority = NORMAL

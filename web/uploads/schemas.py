@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.priorities import NORMAL, Priority
 from web.image_fields import Barcode, CameraId, StoreName, Timestamp, without_nul
 
 _SMALL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -56,6 +57,7 @@ class Envelope(BaseModel):
 
     augmentations: Annotated[list[Annotated[str, Field(strict=True)]], Field(max_length=100)] | None = None
     detect: Annotated[bool, Field(strict=True)] = True
+    priority: Annotated[Priority, Field(description="The order of the images among the other images of the same account")] = NORMAL
 
 
 def extra_fields(item: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from web.http.problems import MAX_ERRORS
 from web.http.request_body import RequestBody
 from web.services import Services, current_services
 from web.uploads.digests import FileDigests
-from web.uploads.envelope import unsupported_options
+from web.uploads.envelope import misplaced_options
 from web.uploads.fingerprint import request_fingerprint
 from web.uploads.foreign_stores import refuse_foreign_form
 from web.uploads.parsed_upload import ParsedUpload, ValidImage
@@ -68,7 +68,7 @@ def _upload(*, is_single: bool) -> Response:
     rules = UploadRules(services.settings.limits, _is_lenient(), current_principal().stores, is_single)
     with FileDigests(services.submit) as digests, request_bodies.open_body() as body:
         upload = _parse(services, body, rules, digests)
-        _refuse_unsupported_options()
+        _refuse_misplaced_options()
         return _accept(services, upload, rules, digests, _idempotency_key())
 
 
@@ -95,9 +95,9 @@ def _with_present_rights(rules: UploadRules) -> UploadRules:
     return replace(rules, stores=recheck().stores)
 
 
-def _refuse_unsupported_options() -> None:
-    """Refuse an option in the query that this version does not support yet, because it would have no effect."""
-    errors = unsupported_options(request.args)
+def _refuse_misplaced_options() -> None:
+    """Refuse an option in the query, because it would have no effect."""
+    errors = misplaced_options(request.args)
     if errors:
         raise Invalid(errors[0].detail, code="not_supported", errors=errors)
 
@@ -152,7 +152,7 @@ def _accept(
         return _accepted_response(stored.body)
     failpoints.reach("2-committed")
     services.backlog.add(sum(image.file_size for image in batch.images))
-    services.wakeup_thread.notify({image.store_name for image in upload.images})
+    services.wakeup_thread.notify(batch.turns())
     failpoints.reach("3-rung")
     return _accepted_response(body)
 
@@ -187,7 +187,7 @@ def _new_batch(services: Services, batch_id: str, upload: ParsedUpload, digests:
     augmentations = default if upload.augmentations is None else upload.augmentations
     principal = current_principal()
     account, actor = (None, None) if principal == OPEN else (principal.account, principal.actor)
-    return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at, account, actor)
+    return commits.NewBatch(batch_id, images, augmentations, upload.detect, created_at, account, actor, upload.priority)
 
 
 def _new_image(image: ValidImage, sha256: str, offset: int) -> commits.NewImage:

@@ -10,6 +10,8 @@ from pymongo.errors import AutoReconnect
 
 from shared.errors import NotFound
 from shared.inspections import jobs
+from shared.queue import pauses
+from shared.queues import INSPECTIONS
 from shared.storage.mongo import Db
 from tests.integration.shared.inspections.requesting import claim, end_leases, finish, make_sources, request
 from tests.support.ledger import validate_documents
@@ -46,6 +48,38 @@ def test_an_inspection_that_no_inspector_claims_fails_after_a_while(db: Db) -> N
     assert (found.error["status"], found.error["code"]) == (503, "unavailable")
     assert found.error["detail"] == "No inspector was available in time; retry later."
     validate_documents(db)
+
+
+def backdate(db: Db, collection: str, field: str, seconds: int) -> None:
+    db[collection].update_many({}, [{"$set": {field: {"$subtract": ["$$NOW", 1000 * seconds]}}}])
+
+
+def test_the_time_of_a_pause_does_not_count(db: Db) -> None:
+    job, _ = request(db)
+    backdate(db, "inspections", "asked_at", 500)
+    pauses.pause(db, INSPECTIONS, None)
+    assert jobs.fail_overdue(db, 100, 10) == 0
+    pauses.resume(db, INSPECTIONS)
+    assert jobs.fail_overdue(db, 100, 10) == 0
+    validate_documents(db)
+    (claimed,) = jobs.claim(db, "w", 1, 30, resumed_at=pauses.read_state(db, INSPECTIONS).resumed_at)
+    assert (claimed.id, round(claimed.age_s, -1)) == (job.id, 0)
+    jobs.release(db, "w", [claimed.lease])
+    backdate(db, "queues", "resumed_at", 101)
+    (claimed,) = jobs.claim(db, "w", 1, 30, resumed_at=pauses.read_state(db, INSPECTIONS).resumed_at)
+    assert round(claimed.age_s, -1) == 100
+    jobs.release(db, "w", [claimed.lease])
+    assert jobs.fail_overdue(db, 100, 10) == 1
+    assert jobs.get(db, job.id).status == "failed"
+
+
+def test_a_pause_before_the_request_gives_no_more_time(db: Db) -> None:
+    pauses.pause(db, INSPECTIONS, None)
+    pauses.resume(db, INSPECTIONS)
+    backdate(db, "queues", "resumed_at", 500)
+    request(db)
+    backdate(db, "inspections", "asked_at", 101)
+    assert jobs.fail_overdue(db, 100, 10) == 1
 
 
 def test_claimed_inspections_are_returned_when_the_database_fails_at_the_next_one(

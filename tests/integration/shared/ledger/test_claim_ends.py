@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.ledger import claims, store_rotation
+from shared.ledger import claims, turns
 from shared.queue.leases import Lease
 from shared.storage.mongo import Db
 from tests.integration.shared.ledger.claiming import read_image, set_not_before
@@ -47,7 +47,7 @@ def test_releases_wait_longer_each_time_and_never_count(db: Db) -> None:
         set_not_before(db, utc_now() + timedelta(hours=1))  # a second may pass before the next line
         assert not claims.claim(db, "w", 1, 60).images
         set_not_before(db, utc_now())
-        store_rotation.repair(db)
+        turns.repair(db)
     assert delays == [1, 2, 4, 8, 16, 30, 30, 30]
     validate_documents(db)
 

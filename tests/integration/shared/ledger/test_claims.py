@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 
-from shared.ledger import claims, commits, store_rotation
+from shared.ledger import claims, commits, turns
 from shared.storage.mongo import Db
 from tests.integration.shared.ledger.claiming import read_image
 from tests.support.ledger import claimed_fences, commit_new_batch, new_batch, process_all, utc_now, validate_documents
@@ -32,11 +32,11 @@ def test_small_batches_fill_one_claim(db: Db) -> None:
     assert len(claims.claim(db, "w", 16, 60).images) == 16
 
 
-def test_a_claim_without_queued_images_is_empty_and_ends_the_stores_turn(db: Db) -> None:
+def test_a_claim_without_queued_images_is_empty_and_ends_the_turns(db: Db) -> None:
     commit_new_batch(db, 1)
     process_all(db)
     assert claims.claim(db, "w", 4, 60) == claims.Claim("w", [], full=False)
-    assert db.turns.count_documents({"pending": True}) == 0
+    assert db.store_turns.count_documents({"pending": True}) == db.account_turns.count_documents({"pending": True}) == 0
     assert not claims.has_claimable(db)
 
 
@@ -46,7 +46,7 @@ def test_a_claim_reads_only_the_images_that_it_can_hold(db: Db) -> None:
     db.command("profile", 2)
     claims.claim(db, "w", 8, 60)
     db.command("profile", 0)
-    reads = list(db["system.profile"].find({"op": "query", "ns": f"{db.name}.images", "command.hint": "claimable"}))
+    reads = list(db["system.profile"].find({"op": "query", "ns": f"{db.name}.images", "command.hint": turns.CLAIMABLE}))
     assert (
         sum(read["docsExamined"] for read in reads) <= 16
     )  # up to a whole claim of the first store, and the rest of it
@@ -73,7 +73,7 @@ def test_concurrent_workers_never_claim_the_same_image_and_leave_none(db: Db) ->
     for thread in threads:
         thread.join()
     assert len(claimed) == len(set(claimed))
-    store_rotation.repair(db)
+    turns.repair(db)
     rest = claims.claim(db, "last", 256, 60)  # a worker for which others were faster in every round may have left some
     assert len(claimed) + len(rest.images) == 240
     assert not rest.images
@@ -82,5 +82,5 @@ def test_concurrent_workers_never_claim_the_same_image_and_leave_none(db: Db) ->
 def test_a_batch_accepted_by_a_host_with_a_fast_clock_is_claimed_at_once(db: Db) -> None:
     ahead = replace(new_batch(2), created_at=utc_now() + timedelta(hours=1))
     commits.commit_batch(db, ahead)
-    store_rotation.repair(db)
+    turns.repair(db)
     assert len(claims.claim(db, "w", 4, 60).images) == 2

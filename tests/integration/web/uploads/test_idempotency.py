@@ -35,6 +35,18 @@ def test_the_same_key_returns_the_same_response_and_makes_one_batch(web: FlaskCl
     assert (gone.status_code, gone.get_json(force=True)["code"]) == (410, "batch_deleted")
 
 
+def test_the_priority_belongs_to_the_request_of_a_key(web: FlaskClient, db: Db) -> None:
+    def post(key: str, **options: str) -> tuple[int, str | None]:
+        response = post_batch(web, {"images": [image_payload()], **options}, Idempotency_Key=key)
+        return response.status_code, response.get_json(force=True).get("code")
+
+    assert post("high", priority="high") == post("high", priority="high") == (202, None)
+    assert [post("high", **options) for options in ({}, {"priority": "normal"}, {"priority": "low"})] == [(422, "idempotency_mismatch")] * 3
+    assert post("normal") == post("normal", priority="normal") == (202, None)
+    assert post("normal", priority="high") == (422, "idempotency_mismatch")
+    assert db.batches.count_documents({}) == 2
+
+
 def test_a_repetition_while_the_first_request_is_in_flight_is_409(web: FlaskClient, db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
     commit, early = commits._commit, []
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from flask.testing import FlaskClient
@@ -16,6 +16,7 @@ from shared.storage.mongo import Db
 from tests.support.web_client import image_payload, make_client, make_image, post_batch
 
 pytestmark = pytest.mark.slow
+_WRONG_PRIORITIES: Final[list[Any]] = ["urgent", "High", "", None, 1, ["high"], {}]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,8 @@ pytestmark = pytest.mark.slow
         ([image_payload(sha256=5, timestamp="x")], 422, "invalid", ["/0/timestamp", "/0/sha256"]),
         ([image_payload(), image_payload(sha256="0" * 64)], 422, "digest_mismatch", ["/1/sha256"]),
         ([image_payload(sha256="0" * 64, store_name="")], 422, "invalid", ["/0/store_name", "/0/sha256"]),
-        ({"images": [image_payload(sha256="0" * 64)], "priority": "high"}, 422, "not_supported", ["/priority", "/images/0/sha256"]),
+        ({"images": [image_payload(sha256="0" * 64)], "webhook_url": "x"}, 422, "not_supported", ["/webhook_url", "/images/0/sha256"]),
+        *(({"images": [image_payload()], "priority": wrong}, 422, "invalid", ["/priority"]) for wrong in _WRONG_PRIORITIES),
         ({"images": [image_payload()], "webhook_url": "http://example.com"}, 422, "not_supported", ["/webhook_url"]),
         ([image_payload()] * 1001, 413, "too_many_images", []),
     ],
@@ -106,13 +108,21 @@ def test_a_damaged_image_is_rejected_alone_when_lenient(web: FlaskClient) -> Non
     assert hashlib.sha256(damaged).hexdigest() in rejected["errors"][0]["detail"]
 
 
-@pytest.mark.parametrize("name", ["priority", "webhook_url"])
-def test_an_option_that_is_not_supported_is_named_and_refused_in_the_query_too(web: FlaskClient, db: Db, name: str) -> None:
-    for response in (post_batch(web, {"images": [image_payload()], name: "low"}), web.post(f"/upload_image_batch?{name}=low", json=[image_payload()])):
-        problem = response.get_json(force=True)
-        assert (problem["status"], problem["code"]) == (422, "not_supported")
-        assert [error["pointer"] for error in problem["errors"]] == [f"/{name}"]
-        assert f"`{name}`" in problem["detail"]
+@pytest.mark.parametrize(
+    ("query", "body", "name"),
+    [
+        ("", {"images": [image_payload()], "webhook_url": "x"}, "webhook_url"),
+        ("?webhook_url=x", [image_payload()], "webhook_url"),
+        ("?priority=low", [image_payload()], "priority"),
+        ("?priority=low", {"images": [image_payload()], "priority": "low"}, "priority"),
+    ],
+    ids=["unknown yet", "unknown yet, in the query", "of a batch, in the query", "in both"],
+)
+def test_an_option_that_would_be_ignored_is_named_and_refused(web: FlaskClient, db: Db, query: str, body: Any, name: str) -> None:
+    problem = web.post(f"/upload_image_batch{query}", json=body).get_json(force=True)
+    assert (problem["status"], problem["code"]) == (422, "not_supported")
+    assert [error["pointer"] for error in problem["errors"]] == [f"/{name}"]
+    assert f"`{name}`" in problem["detail"]
     assert db.batches.count_documents({}) == 0
 
 

@@ -9,7 +9,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared import settings, telemetry
-from shared.ledger import claims, store_rotation
+from shared.ledger import claims, turns
+from shared.queue import pauses
+from shared.queues import IMAGES
 from shared.storage.mongo import Db
 from tests.support.web_client import image_payload, make_client, post_batch
 
@@ -22,7 +24,7 @@ def let_wait(db: Db, seconds: float) -> None:
     past = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=seconds)
     db.batches.update_many({}, {"$set": {"created_at": past}})
     db.images.update_many({}, {"$set": {"created_at": past}})
-    db.turns.update_many({}, {"$set": {"served_at": past}})
+    db.account_turns.update_many({}, {"$set": {"served_at": past}})
 
 
 @pytest.fixture(name="start")
@@ -40,7 +42,7 @@ def make_starter(db: Db, mongo: settings.Mongo, blobs_root: Path) -> Start:
 def accepted(web: FlaskClient, db: Db) -> str:
     """Accept a batch with a key, which no worker processes; return its id."""
     batch_id = str(post_batch(web, [image_payload()], Idempotency_Key="first").get_json()["batch_id"])
-    store_rotation.touch(db, ["north"])  # the thread of the web process may not have done it yet
+    turns.repair(db)  # the thread of the web process may not have done it yet
     return batch_id
 
 
@@ -77,6 +79,15 @@ def test_old_images_of_a_store_that_a_worker_has_just_served_refuse_nothing(web:
     let_wait(db, 2 * DAY_S)
     assert claims.claim(db, "w", 1, 60).images
     assert post_batch(make_client(mongo, blobs_root), [image_payload()]).status_code == 202
+
+
+def test_the_queue_may_be_paused_for_a_day_as_its_description_says(start: Start, db: Db) -> None:
+    pauses.pause(db, IMAGES, None)
+    assert post_batch(start(DAY_S - 3600), [image_payload()]).status_code == 202
+    web = start(DAY_S + 60)
+    code = post_batch(web, [image_payload()]).get_json()["code"]
+    description = web.get("/openapi.json").get_json()["paths"]["/admin/queues/{queue_name}/pause"]["post"]["description"]
+    assert f"429 {code}" in description
 
 
 def test_the_log_names_the_batch_that_waits_once(start: Start, accepted: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_a_form_has_one_object_and_one_file(web: FlaskClient) -> None:
     [
         ({"file": "?"}, ("/file", "bad_base64")), ({"file": None}, ("/file", "missing")), ({"store_name": ""}, ("/store_name", "blank")),
         ({"timestamp": "x"}, ("/timestamp", "bad_timestamp")), ({"sha256": "0" * 64}, ("/sha256", "digest_mismatch")), ({"note": "x" * 5000}, ("/extra", "extra_too_large")),
-        ({"webhook_url": "https://example.org"}, ("/webhook_url", "not_supported")), ({"file": "R0lG"}, ("/file", "unsupported_format")),
+        ({"webhook_url": "https://example.org"}, ("/webhook_url", "not_supported")), ({"priority": "high"}, ("/priority", "not_supported")), ({"file": "R0lG"}, ("/file", "unsupported_format")),
     ],
 )  # fmt: skip
 def test_errors_point_into_the_image(web: FlaskClient, db: Db, change: dict[str, Any], expected: tuple[str, str]) -> None:

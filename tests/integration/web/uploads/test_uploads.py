@@ -36,6 +36,14 @@ def test_an_accepted_batch_is_on_disk_and_in_the_database_while_redis_is_unavail
     assert db.ledger.find_one({"_id": body["batch_id"]})["received"] == 2  # type: ignore[index]
 
 
+@pytest.mark.parametrize(("options", "stored"), [({}, None), ({"priority": "normal"}, None), ({"priority": "high"}, "high"), ({"priority": "low"}, "low")])
+def test_the_object_form_chooses_the_priority(web: FlaskClient, db: Db, options: dict[str, str], stored: str | None) -> None:
+    assert post_batch(web, {"images": [image_payload()]} | options).status_code == 202
+    (image,) = db.images.find()
+    assert image["work"].get("priority") == stored
+    assert ("priority" in image["work"]) == (stored is not None)
+
+
 def test_the_object_form_chooses_augmentations_and_detection(web: FlaskClient, db: Db) -> None:
     response = post_batch(web, {"images": [image_payload()], "augmentations": ["rotate"], "detect": False})
     stored = db.images.find_one({"_id": response.get_json()["images"][0]["id"]})

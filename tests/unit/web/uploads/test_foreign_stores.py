@@ -40,7 +40,7 @@ def test_one_foreign_store_refuses_the_upload(name: str) -> None:
 def test_a_foreign_store_precedes_all_other_errors_of_images_and_options(other: dict[str, Any]) -> None:
     for items in ([GOOD | other, FOREIGN], [FOREIGN | other]):
         with pytest.raises(Forbidden) as refused:
-            parse_items({"images": items, "detect": 1, "priority": "high"})
+            parse_items({"images": items, "detect": 1, "webhook_url": "x"})
         assert shown(refused.value.errors) == [(f"/images/{len(items) - 1}/store_name", "foreign_store")]
 
 

@@ -5,19 +5,22 @@ import signal
 import sys
 from dataclasses import asdict
 from types import FrameType
+from typing import Final
 
 import click
 
 from scripts.administration.database import FAILED, with_database
 from scripts.administration.progress_line import ProgressLine, describe_amount
-from shared.storage.migrations import runner
+from shared.storage.migrations import runner, update_end
 from shared.storage.migrations.runner import Record, Status
 from shared.storage.mongo import Db
+
+_UNFINISHED: Final = "The update is not finished. When no process of the version before is running, run scripts/admin migrate --finish."
 
 
 @click.command()
 @click.option("--wait", type=click.FloatRange(0), default=runner.WAIT_S, show_default=True, metavar="SECONDS", help="How long to wait for another process that is running migrations.")
-@click.option("--finish", is_flag=True, help="Also complete an update during which processes of the version before were running.")
+@click.option("--finish", is_flag=True, help="Also finish the update: no process of the version before is running any more.")
 @with_database
 def migrate(db: Db, wait: float, *, finish: bool) -> None:
     """Update the database for this version: create missing indexes, then run pending migrations.
@@ -30,12 +33,19 @@ def migrate(db: Db, wait: float, *, finish: bool) -> None:
     changes nothing. It can be interrupted at any moment, even with kill -9, and then continues where it was. If two are
     started, one waits for the other. A process that was killed holds the lock for up to 15 seconds.
 
-    During a rolling update, workers of the version before omit what this version adds (the field top_score, by which lists
-    of images are sorted). When the last of them has ended, run the command with --finish, which adds it. scripts/roll does so
-    itself. It visits the images that were accepted since the update began, or since the last run with --finish.
+    During a rolling update, processes of the version before omit what this version adds (the field top_score, by which lists of
+    images are sorted), and need indexes that this version does not. When the last of them has ended, run the command with
+    --finish: it visits the images that were accepted since the update began (after a return to the version before, also
+    those that were processed again), and drops these indexes. Until then, images
+    cannot be processed again (409 update_unfinished). scripts/roll and scripts/start with a MongoDB of its own do so
+    themselves. If no update is unfinished, --finish does nothing. Never use it while a process of the version before is
+    running: that process would fail.
 
     There is no way back: take a backup first if you may want to return to data as it is now. The version before this one
-    works with the updated database.
+    works with the updated database, except for images that were processed again. If the last attempt failed or was
+    cancelled, it does not find the files of the result that is shown, and deletes them if the batch finished just before. So
+    wait until all batches have been finished for some minutes before you return to it, and process images whose files are
+    missing again after the next update. What it processes again itself is put right by the next --finish.
 
     \b
     Examples:
@@ -57,12 +67,14 @@ def migrate(db: Db, wait: float, *, finish: bool) -> None:
     line = ProgressLine()
     try:
         names = runner.migrate(db, line.show, wait_s=wait)
-        changed = runner.finish_update(db, line.show, wait_s=wait) if finish else 0
+        finished = runner.finish_update(db, line.show, wait_s=wait) if finish else None
     finally:
         line.close()
     click.echo(f"The database is up to date. Migrations that were run: {', '.join(names) or 'none'}.")
-    if finish:
-        click.echo(f"Images that workers of the version before had processed, and that were completed: {changed}.")
+    if finished is not None:
+        click.echo(f"The update is finished. Images that were completed: {finished.completed}. What was dropped: {', '.join(finished.dropped) or 'nothing'}.")
+    elif not update_end.is_update_finished(db):
+        click.echo(_UNFINISHED)
 
 
 @click.command()
@@ -85,6 +97,8 @@ def status(db: Db, *, as_json: bool) -> None:
       pending             names of the migrations that it would run
       missing_indexes     names of the indexes that it would create, as collection.index
       superseded_indexes  names of the indexes of older versions that are still there, and what each was for
+      update_finished     whether no process of the version before can be running; if not, use migrate --finish
+      returned            whether the indexes of older versions are back since the update was finished; migrate records it
       newer               names of the migrations that only the database knows
       holder              the process that is running migrations now, or null
       migrations          version, name, state, started_at, finished_at, error and progress of each
@@ -107,7 +121,9 @@ def _lines(found: Status) -> list[str]:
         lines.append(f"Migrations are being run by {found.holder}.")
     if found.missing_indexes:
         lines.append(f"Missing indexes: {', '.join(found.missing_indexes)}")
-    lines += [f"Superseded index, which the next release drops: {name} ({purpose})" for name, purpose in found.superseded_indexes.items()]
+    lines += [f"Superseded index, which migrate --finish drops: {name} ({purpose})" for name, purpose in found.superseded_indexes.items()]
+    if not found.update_finished and not found.pending:
+        lines.append(_UNFINISHED)
     if found.newer:
         lines.append("A newer version has updated this database. This version works with it as before.")
     lines.append("The database is up to date." if found.up_to_date else "The database is not up to date; run scripts/admin migrate.")

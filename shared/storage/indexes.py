@@ -102,6 +102,15 @@ def find_superseded_indexes(db: Db) -> dict[str, str]:
     }
 
 
+def has_superseded_index(db: Db, collection: str) -> bool:
+    """Return whether a collection has an index of an older version, or is about to have it, because it is being built.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    with translate_errors():
+        return any(index["name"] in SUPERSEDED[collection] for index in db[collection].list_indexes())
+
+
 def _declared() -> Iterator[tuple[str, Sequence[IndexModel]]]:
     for document in schema.DOCUMENTS:
         yield document._meta["collection"], document.indexes  # noqa: SLF001 -- MongoEngine has no public API for it

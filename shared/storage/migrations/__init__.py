@@ -9,6 +9,7 @@ new code use the same database. Therefore, these rules apply:
 - What old code omits during the update is added after it, by ``runner.finish_update``.
 - What old code still needs (a field, an index) is removed by a migration of a later release.
 - An index whose declaration changes gets a new name.
+- What old code changes after a return to it is corrected by ``runner.finish_update``, too, as far as that is possible.
 - There is no way back: a migration cannot be undone. If the database has migrations that the code does not know, the
   code is the old code of a rolling update, or of a return to it, and works as before.
 - A migration can be interrupted at any moment and continues where it was. It changes documents in ranges of ids

@@ -1,17 +1,19 @@
 """One run of one migration, and its record in the collection ``migrations``.
 
-==============  ====================================================================================================
-``_id``         the version of the migration
-``name``        the name of its module
-``state``       ``running`` (also after its process has died), ``done`` or ``failed``
-``owner``       the owner of the lock under which it is run; a process that has lost the lock cannot change the record
-``started_at``  the time of the first start, by the clock of MongoDB
-``finished_at`` the time when it was done, by the clock of MongoDB; null before
-``error``       the class of the error with which the last run failed; null otherwise
-``progress``    for each collection: ``after``, the last id that is done; ``until``, the last id that is to be done;
-                ``done`` and ``total``, numbers of documents, of which ``total`` is an estimate
-``late_from``   only of migration 2: see ``late_results``
-==============  ====================================================================================================
+===================  ===============================================================================================
+``_id``              the version of the migration
+``name``             the name of its module
+``state``            ``running`` (also after its process has died), ``done`` or ``failed``
+``owner``            the owner of the lock under which it is run; a process that has lost the lock cannot change the record
+``started_at``       the time of the first start, by the clock of MongoDB
+``finished_at``      the time when it was done, by the clock of MongoDB; null before
+``error``            the class of the error with which the last run failed; null otherwise
+``progress``         for each collection: ``after``, the last id that is done; ``until``, the last id that is to be done;
+                     ``done`` and ``total``, numbers of documents, of which ``total`` is an estimate
+``late_from``        only of migration 2: see ``late_results``
+``update_finished``  only of migration 3: see ``update_end``
+``returned``         only of migration 3: see ``update_end``
+===================  ===============================================================================================
 """
 
 from collections.abc import Callable, Iterator
@@ -91,6 +93,13 @@ class Run:
         """
         text = find(self.db)
         self._update([{"$set": {name: {"$ifNull": [f"${name}", {"$literal": text}]}}}])
+
+    def store(self, name: str, value: bool) -> None:  # noqa: FBT001 -- the value of the field
+        """Set a field of the record.
+
+        :raises LockLost: when another process has taken over the lock.
+        """
+        self._update({"$set": {name: value}})
 
     def id_ranges(self, collection: str) -> Iterator[Document]:
         """Yield a condition on ``_id`` for each of the ranges that together contain all documents of a collection.

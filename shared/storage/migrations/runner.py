@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from shared.errors import Environment, ShelfsightError
 from shared.storage.indexes import IndexBuild, create_indexes, find_missing_indexes, find_superseded_indexes
-from shared.storage.migrations import late_results
+from shared.storage.migrations import late_results, late_shown, update_end
 from shared.storage.migrations.errors import Failed, Locked, MigrationError
 from shared.storage.migrations.lock import MigrationLock, find_holder
 from shared.storage.migrations.registry import Migration, find_migrations, select_pending
@@ -43,7 +43,9 @@ class Status:
 
     ``migrations`` contains all migrations that the code or the database knows. ``newer`` contains the names of those
     that only the database knows, because newer code has run them. ``superseded_indexes`` are those of older versions that the
-    database still has, with their purpose; see ``shared.storage.schema.superseded``. ``holder`` describes the process that is running
+    database still has, with their purpose; see ``shared.storage.schema.superseded``. ``update_finished`` says whether no process of
+    the version before can be running (``update_end``). ``returned`` says that they can, because somebody has returned to it after
+    the update was finished, and that ``migrate`` has not recorded this yet. ``holder`` describes the process that is running
     migrations now; None if there is none.
     """
 
@@ -52,12 +54,14 @@ class Status:
     pending: tuple[str, ...]
     missing_indexes: tuple[str, ...]
     superseded_indexes: dict[str, str]
+    update_finished: bool
+    returned: bool
     holder: str | None
 
     @property
     def up_to_date(self) -> bool:
-        """Whether no migration is pending, and no index is missing."""
-        return not self.pending and not self.missing_indexes
+        """Whether ``migrate`` has nothing to do: create indexes, run migrations, or record that an update has begun."""
+        return not self.pending and not self.missing_indexes and not self.returned
 
 
 def read_status(db: Db, known: Sequence[Migration] | None = None) -> Status:
@@ -70,6 +74,7 @@ def read_status(db: Db, known: Sequence[Migration] | None = None) -> Status:
     known = find_migrations() if known is None else known
     records = _read_records(db)
     pending = select_pending(known, [(record.version, record.name, record.state == "done") for record in records])
+    superseded = find_superseded_indexes(db)
     versions = {record.version for record in records}
     unseen = [Record(migration.version, migration.name, "pending") for migration in known if migration.version not in versions]
     return Status(
@@ -77,7 +82,9 @@ def read_status(db: Db, known: Sequence[Migration] | None = None) -> Status:
         newer=tuple(record.name for record in records if record.version > len(known)),
         pending=tuple(migration.name for migration in pending),
         missing_indexes=tuple(str(name) for name in find_missing_indexes(db)),
-        superseded_indexes=find_superseded_indexes(db),
+        superseded_indexes=superseded,
+        update_finished=update_end.is_update_finished(db),
+        returned=bool(superseded) and update_end.is_recorded(db),
         holder=find_holder(db),
     )
 
@@ -108,24 +115,43 @@ def migrate(db: Db, report: Report = lambda _: None, *, wait_s: float = WAIT_S, 
     return []
 
 
-def finish_update(db: Db, report: Report = lambda _: None, *, wait_s: float = WAIT_S) -> int:
-    """Add to documents what the processes of the version before have omitted while they ran beside this version.
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How many documents the end of an update has completed, and the names of the indexes and collections that it has dropped."""
 
-    Call this function after the last of them has ended, and after ``migrate``. See ``late_results``.
+    completed: int
+    dropped: tuple[str, ...]
+
+
+def finish_update(db: Db, report: Report = lambda _: None, *, wait_s: float = WAIT_S) -> Finished:
+    """Finish an update: complete what processes of the version before have written, and drop what only they have used.
+
+    Call this function after the last of them has ended, and after ``migrate``. If no update is unfinished, it does nothing.
+    See ``late_results``, ``late_shown`` and ``update_end``.
 
     :param report: called with the progress.
     :param wait_s: seconds to wait for another process that is running migrations.
-    :returns: the number of documents that were changed.
     :raises Locked: when another process was still running migrations after ``wait_s`` seconds.
     :raises LockLost: when this process lost the lock.
     :raises StoreAway: when MongoDB does not respond. As after all other errors, the function can be called again.
     """
+    if update_end.is_update_finished(db):
+        return Finished(0, ())
     lock = MigrationLock(db)
     until = time.monotonic() + wait_s
     while (holder := lock.acquire()) is not None:
         _wait(holder, report, until, wait_s)
     with _released(lock):
-        return late_results.add_scores(db, lock, report)
+        if update_end.is_update_finished(db):
+            return Finished(0, ())
+        update_end.record_begin(db)
+        completed = late_results.add_scores(db, lock, report)
+        if update_end.has_returned(db):
+            completed += late_shown.correct(db, lock, report)
+        dropped = update_end.drop_superseded(db, lock, report)
+        lock.keep()
+        update_end.record_end(db)
+    return Finished(completed, tuple(dropped))
 
 
 @contextmanager
@@ -171,6 +197,8 @@ def _migrate(db: Db, lock: MigrationLock, report: Report, known: Sequence[Migrat
                 run.fail(error)
             raise Failed(f"The migration {migration.name} failed: {type(error).__name__}.") from error
         run.finish()
+    if find_superseded_indexes(db):  # also after a return to the version before, which has created its indexes again
+        update_end.record_begin(db)
     return [migration.name for migration in chosen]
 
 

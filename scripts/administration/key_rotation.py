@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from scripts.administration.database import (
     reported_errors,
 )
 from scripts.administration.output import json_option, print_json
-from shared.accounts import sessions, signing_key_file
+from shared.accounts import receipt_keys, sessions, signing_key_file
 from shared.accounts.signing_key_file import CannotRotate, Rotation
 from shared.accounts.signing_keys import SigningKeyFile, SigningKeys, open_signing_keys
 from shared.errors import ShelfsightError
@@ -49,6 +49,8 @@ def rotate_keys(*, drop_old: bool, yes: bool, nginx_keys: Path | None, as_json: 
 
     If a key may be known to somebody who should not have it, such as an operator who has left, use --drop-old: what the old
     keys have signed is refused within seconds, so all sessions and signed URLs end. API keys do not depend on the signing keys.
+    The keys of receipts that are derived from the dropped keys are revoked, so the receipts that they have signed do not verify any
+    more. Without --drop-old, receipts stay valid for ever.
 
     The keys are in the file that SIGNING_KEYS_FILE names, or else in the data folder (run/secrets/signing_keys); --data counts
     as for the other commands. The database need not run, but if it does, the rotation is recorded in the security log.
@@ -77,13 +79,14 @@ def rotate_keys(*, drop_old: bool, yes: bool, nginx_keys: Path | None, as_json: 
         if drop_old and not yes:
             _confirm()
         try:
+            before = signing_key_file.read(path) if drop_old else {}
             rotation = signing_key_file.rotate(path, sessions.LIFETIME, drop_old=drop_old, url_keys=nginx_keys)
         except (CannotRotate, ValueError) as error:
             remedy = " (--drop-old)" if "drop" in str(error) else ""
             raise CommandFailed(f"{error}{remedy}") from None
         except OSError as error:
             raise CommandFailed(f"The signing keys in {path} cannot be replaced: {error.strerror}. scripts/start creates them; run this command as the user who started it.") from None
-        _record(rotation)
+        _record(rotation, before)
         if as_json:
             print_json({"id": rotation.created, "signs_at": rotation.signs_at.replace(tzinfo=None), "kept": rotation.kept, "dropped": rotation.dropped})
         else:
@@ -92,7 +95,7 @@ def rotate_keys(*, drop_old: bool, yes: bool, nginx_keys: Path | None, as_json: 
 
 def list_keys() -> Iterator[dict[str, Any]]:
     """Return the members that ``list`` shows of the signing keys, the newest first; nothing if they are not known here."""
-    keys = _open()
+    keys = open_keys()
     if keys is None:
         return
     current = keys.current()
@@ -113,13 +116,19 @@ def _confirm() -> None:
     click.confirm(f"{_DROP} Continue?", abort=True, err=True)
 
 
-def _record(rotation: Rotation) -> None:
-    """Record the rotation in the security log. If there is no database, a warning says so."""
+def _record(rotation: Rotation, compromised: Mapping[str, bytes]) -> None:
+    """Revoke the receipt keys of compromised signing keys, and record the rotation in the security log.
+
+    If there is no database, a warning says so.
+    """
     try:
         with opened_database() as db:
+            receipt_keys.revoke_derived(db, compromised, [key_id for key_id in rotation.dropped if key_id in compromised])
             changes.record(db, "signing_keys.rotated", f"signing_key:{rotation.created}", {"kept": rotation.kept, "dropped": rotation.dropped})
     except (click.UsageError, ValidationError, SettingsError, ShelfsightError):
         click.echo("warning: The rotation is not in the security log, because no database was found; see scripts/admin --help.", err=True)
+        if compromised:
+            click.echo("warning: Receipts that the dropped keys have signed are still valid; revoke their keys (scripts/admin receipt-key, revoke-receipt-key).", err=True)
 
 
 def _describe(rotation: Rotation) -> list[str]:
@@ -155,7 +164,7 @@ def _find_file() -> Path:
         return installation.signing_keys_file
 
 
-def _open() -> SigningKeys | None:
+def open_keys() -> SigningKeys | None:
     """Return the signing keys, found in the same way as the database; None if there are none, or they cannot be read."""
     given, folder = _given(), named_folder()
     try:

@@ -6,7 +6,7 @@ from pydantic_core import from_json
 
 from shared.errors import MalformedJson, TooLarge
 
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _CACHED_BYTES: Final = 128 * 1024
 """The number of bytes that are searched for all marks before the next bytes are searched."""
 _ALL_BUT_MARKS: Final = bytes(set(range(256)) - set(b',[{"'))
@@ -23,7 +23,7 @@ def parse_json(body: bytes, max_values: int) -> Any:
     """
     if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:4]:
         raise MalformedJson("The body is JSON in UTF-16 or UTF-32; encode it as UTF-8.")
-    body = body.removeprefix(_BYTE_ORDER_MARK)
+    body = body.removeprefix(BYTE_ORDER_MARK)
     _check_value_count(body, max_values)
     try:
         return from_json(body, allow_inf_nan=False, cache_strings="keys")

@@ -1,0 +1,1 @@
+"""Return the receipt of a batch, and verify receipts."""

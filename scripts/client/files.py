@@ -148,6 +148,11 @@ def _walk(source: Path, fields: dict[str, Any], found: Found) -> Iterator[Image]
             found.unread.append({"path": entry.path, "detail": error.strerror or str(error)})
 
 
+def is_system_folder(name: str) -> bool:
+    """Return whether a folder with this name is hidden, or contains what file servers and operating systems keep for themselves."""
+    return name.startswith(".") or name.lower() in _OF_FILE_SERVERS
+
+
 def _read_folder(path: str, found: Found) -> list["os.DirEntry[str]"]:
     """Return the entries of a folder, the last one by name first."""
     try:
@@ -164,7 +169,7 @@ def _kind(entry: "os.DirEntry[str]") -> str:
     :raises OSError: when its type cannot be determined.
     """
     if entry.is_dir():
-        if entry.name.startswith(".") or entry.name.lower() in _OF_FILE_SERVERS:
+        if is_system_folder(entry.name):
             return _HIDDEN
         return _LINK if entry.is_symlink() else _FOLDER
     ending = PurePath(entry.name).suffix.lower()

@@ -11,6 +11,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Self
@@ -33,6 +34,14 @@ class PendingGroup:
 
     at: float
     images: list[Image]
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredGroup:
+    """A group of images that the service has accepted: ``batch_id`` (None if it is not known), and its images with their indexes."""
+
+    batch_id: str | None
+    accepted: list[tuple[int, Image]]
 
 
 class Journal:
@@ -81,6 +90,23 @@ class Journal:
     def is_answered(self, image: Image) -> bool:
         """Return whether an earlier run recorded a result for this image."""
         return image.identity in self._answered
+
+    def answered_groups(self) -> Iterator[AnsweredGroup]:
+        """Read the file again, and yield the groups of all runs of which the service has accepted images, as they were sent."""
+        if self.path is None:
+            return
+        begun: dict[str, list[Image]] = {}
+        with self.path.open(encoding="utf-8") as file:
+            file.readline()
+            for line in file:
+                try:
+                    row = json.loads(line)
+                    if "begun" in row:
+                        begun[row["begun"]] = _images(row)
+                    else:
+                        yield from _accepted_group(row, begun.pop(row["answered"]))
+                except (ValueError, KeyError, TypeError):
+                    continue  # the line is truncated
 
     def record_start(self, key: str, images: list[Image]) -> None:
         """Record that the group with the Idempotency-Key ``key`` is about to be sent."""
@@ -133,14 +159,26 @@ class Journal:
         try:
             row = json.loads(line)
             if "begun" in row:
-                images = [Image(Path(path), size, mtime_ns, fields) for path, size, mtime_ns, fields in row["pictures"]]
-                self.pending[row["begun"]] = PendingGroup(row["at"], images)
+                self.pending[row["begun"]] = PendingGroup(row["at"], _images(row))
             else:
                 group = self.pending.pop(row.pop("answered"))
                 self._answered.update(image.identity for image in group.images)
                 self.results.append(row)
         except (ValueError, KeyError, TypeError):
             return  # the line is truncated
+
+
+def _images(row: dict[str, Any]) -> list[Image]:
+    return [Image(Path(path), size, mtime_ns, fields) for path, size, mtime_ns, fields in row["pictures"]]
+
+
+def _accepted_group(row: dict[str, Any], images: list[Image]) -> Iterator[AnsweredGroup]:
+    if not row["accepted"]:
+        return
+    rejected = {str(Path(image["path"]).absolute()) for image in row["rejected"]}
+    # Files of versions before this one have no indexes.
+    refused = set(row.get("refused_indexes", [index for index, image in enumerate(images) if str(image.path) in rejected]))
+    yield AnsweredGroup(row["batch_id"], [(index, image) for index, image in enumerate(images) if index not in refused])
 
 
 def _open_locked(path: Path) -> IO[str]:

@@ -135,6 +135,41 @@ class Sender:
             return body
         raise GaveUp(self._refusal(response, body))
 
+    def fetch_receipt(self, batch_id: str) -> dict[str, Any] | None:
+        """Request the receipt of a batch.
+
+        :returns: the receipt; None if the batch no longer exists, or is foreign.
+        :raises GaveUp: when the service does not respond in time, refuses the API key, or is an older version.
+        """
+        response = self._request(lambda: self._client.get(f"/image_batches/{batch_id}/receipt"), "The service does not respond", self._retry_for_s)
+        body = _body(response)
+        if response.status_code == httpx.codes.NOT_FOUND and body.get("code") == "not_found":
+            return None
+        if {"batch_id", "images", "balance", "signature"} <= body.keys():
+            return body
+        raise GaveUp(self._refusal(response, body))
+
+    def verify_receipt(self, receipt: dict[str, Any]) -> bool:
+        """Return whether the service confirms the signature of a receipt.
+
+        :raises GaveUp: in the same cases as ``fetch_receipt``.
+        """
+        response = self._request(lambda: self._client.post("/receipts/verify", json=receipt), "The service does not respond", self._retry_for_s)
+        body = _body(response)
+        if response.status_code == httpx.codes.OK and isinstance(body.get("valid"), bool):
+            return bool(body["valid"])
+        raise GaveUp(self._refusal(response, body))
+
+    def fetch_error(self, image_id: str) -> str:
+        """Return the code and the sentence of the error of a failed image; its status if it has none.
+
+        :raises GaveUp: in the same cases as ``fetch_receipt``.
+        """
+        response = self._request(lambda: self._client.get(f"/images/{image_id}"), "The service does not respond", self._retry_for_s)
+        body = _body(response)
+        error = body.get("error")
+        return f"{error['code']}: {error['detail']}" if isinstance(error, dict) else str(body.get("status", body.get("code", "failed")))
+
     def _refusal(self, response: httpx.Response, body: dict[str, Any], images: Sequence[Image] = ()) -> str:
         """Return why the service refuses a request, and what to do, without a full stop.
 

@@ -38,6 +38,12 @@ class Summary:
     """Images that had no result when the wait ended."""
     wait_over: str | None = None
     """Why the wait ended before all results had arrived; None if all results arrived."""
+    verified: int = 0
+    """Images whose receipt says that they are done, with the digest of the local file."""
+    problems: list[dict[str, str]] = field(default_factory=list)
+    """What ``--verify`` has found: ``path``, ``batch_id``, ``code`` and ``detail``."""
+    verify_over: str | None = None
+    """Why not all images were verified; None if all were, or none were to be."""
     labels: Counter[str] = field(default_factory=Counter)
     """Number of images in which each label was detected, by label."""
 
@@ -46,9 +52,9 @@ class Summary:
         """The command's exit code."""
         if self.gave_up is not None:
             return NOT_ACCEPTED
-        if self.wait_over is not None:
+        if self.wait_over is not None or self.verify_over is not None:
             return RESULTS_MISSING
-        return REJECTED if self.rejected or self.failed or self.unread else 0
+        return REJECTED if self.rejected or self.failed or self.unread or self.problems else 0
 
     def add_group(self, batch_id: str | None, accepted: int, rejected: list[dict[str, str]]) -> None:
         """Add the result of sending one group: its batch id, the number of accepted images, and the rejected images."""
@@ -71,23 +77,25 @@ class Summary:
             else:
                 self.failed[(image["error"] or {}).get("code", image["status"])] += 1
 
-    def show(self, console: Console, url: str, how_to_resume: str, *, waited: bool) -> None:
+    def show(self, console: Console, url: str, how_to_resume: str, *, waited: bool, verified: bool) -> None:
         """Print the summary.
 
         :param how_to_resume: a sentence that is appended to each message about an incomplete upload or wait; empty if
             the upload cannot be resumed.
         :param waited: whether the upload waited for the results.
+        :param verified: whether it has compared the receipts with the files.
         """
         lines = [f"rejected  {image['path']}: {image['code']}: {image['detail']}" for image in self.rejected]
         _show_some(console, lines)
         _show_some(console, [f"not read  {unread['path']}: {unread['detail']}" for unread in self.unread])
+        _show_some(console, [f"{problem['code']}  {problem['path'] or 'batch ' + problem['batch_id']}: {problem['detail']}" for problem in self.problems])
         table = Table(show_header=False, box=None)
         table.add_row("images found", str(self.found))
         earlier = f" ({self.skipped} answered in an earlier run)" if self.skipped else ""
-        table.add_row("accepted", f"{self.accepted} in {len(self.batches)} batches{earlier}")
+        table.add_row("accepted", f"{self.accepted} in {counted(len(self.batches), 'batch', 'batches')}{earlier}")
         table.add_row("rejected", str(len(self.rejected)))
         if self.unread:
-            table.add_row("not read", f"{len(self.unread)} files or folders")
+            table.add_row("not read", counted(len(self.unread), "file or folder", "files or folders"))
         if self.left_out:
             table.add_row("left out", Text(describe(self.left_out)))
         if waited:
@@ -95,8 +103,12 @@ class Summary:
             table.add_row("failed", ", ".join(f"{n} {code}" for code, n in self.failed.most_common()) or "0")
             detected = ", ".join(f"{label} {n}" for label, n in self.labels.most_common(12)) or "nothing"
             table.add_row("detected", Text(escape(detected)))
+        if verified:
+            codes = Counter(problem["code"] for problem in self.problems)
+            table.add_row("verified", str(self.verified))
+            table.add_row("not right", ", ".join(f"{n} {code}" for code, n in codes.most_common()) or "0")
         console.print(table)
-        for problem in (self.gave_up and f"Not all images were accepted: {self.gave_up}.", self.wait_over):
+        for problem in (self.gave_up and f"Not all images were accepted: {self.gave_up}.", self.wait_over, self.verify_over):
             if problem:
                 console.print(f"{escape(problem)}{how_to_resume}", style="red", markup=False, soft_wrap=True)
         for batch_id in list(self.batches)[:3]:
@@ -104,9 +116,14 @@ class Summary:
 
     def as_json(self) -> str:
         """Return the summary as one JSON object."""
-        names = ("found", "accepted", "skipped", "rejected", "unread", "left_out", "done", "waiting", "gave_up", "wait_over", "exit_code")
+        names = ("found", "accepted", "skipped", "rejected", "unread", "left_out", "done", "waiting", "verified", "problems", "gave_up", "wait_over", "verify_over", "exit_code")
         values = {name: getattr(self, name) for name in names}
         return json.dumps(values | {"batches": list(self.batches), "failed": dict(self.failed), "labels": dict(self.labels)})
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Return a number with the words that follow it: ``one`` after 1, else ``many``."""
+    return f"{number} {one if number == 1 else many}"
 
 
 def describe(left_out: "Counter[str]") -> str:

@@ -4,17 +4,22 @@ The pending groups of earlier runs are sent first, then the images that no earli
 """
 
 import os
-import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final
 
+from scripts.client import local_files
 from scripts.client.groups import Image, split_into_groups
 from scripts.client.journal import Journal
 from scripts.client.send_group import GaveUp, Sender, image_index
+
+_BODY_OVERHEAD: Final = 64 * 1024
+_IMAGE_OVERHEAD: Final = 16 * 1024
+"""Upper bounds on the bytes of a multipart body that do not belong to image files: ``_BODY_OVERHEAD`` for the whole
+body, plus ``_IMAGE_OVERHEAD`` for each image in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class GroupResult:
     batch_id: str | None = None
     accepted: int = 0
     rejected: list[dict[str, str]] = field(default_factory=list)
+    refused_indexes: list[int] = field(default_factory=list)
+    """The indexes of the images in the request that the service has rejected."""
 
 
 def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_bytes: int) -> Iterator[Group]:
@@ -60,6 +67,12 @@ def plan_groups(images: list[Image], journal: Journal, *, max_images: int, max_b
     new = (image for image in images if image.identity not in pending and not journal.is_answered(image))
     for group in split_into_groups(new, max_images=max_images, max_bytes=max_bytes):
         yield Group(f"upload-{uuid.uuid4().hex}", group)
+
+
+def body_limits(limits: dict[str, int], max_images: int, max_bytes: int) -> tuple[int, int]:
+    """Return how many images, and how many bytes of them, a request has at most, by the limits of the service and of the user."""
+    images = min(max_images, limits["max_images"])
+    return images, min(max_bytes, limits["max_body_bytes"] - _BODY_OVERHEAD - _IMAGE_OVERHEAD * images)
 
 
 class Upload:
@@ -128,10 +141,10 @@ class Upload:
         if group.pending is not None and body.get("code") == "idempotency_mismatch":
             result = GroupResult(accepted=len(group.pending))  # the earlier run's request was accepted with all its images
         else:
-            result = _parse_result(body, images)
+            result = parse_result(body, images)
             if group.pending not in (None, images):
                 self._journal.record_start(group.key, images)  # from now on, the key belongs to these images only
-        self._journal.record_result(group.key, {"batch_id": result.batch_id, "accepted": result.accepted, "rejected": result.rejected})
+        self._journal.record_result(group.key, asdict(result))
         return replace(result, rejected=result.rejected + unreadable)
 
     def _read(self, image: Image) -> tuple[Image, bytes]:
@@ -141,11 +154,8 @@ class Upload:
         :raises OSError: when the file cannot be read.
         :raises _UnsendableError: when the file cannot be sent.
         """
-        # Without O_NONBLOCK, opening a pipe would block. The file may have become one since it was found.
-        with os.fdopen(os.open(image.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with local_files.opened(image.path) as file:
             before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise _UnsendableError("unreadable", "It is not a regular file.")
             if before.st_size > self._max_bytes:  # checked before reading, so that no huge file is read into memory
                 raise _UnsendableError("image_too_large", f"The image has {before.st_size} bytes; at most {self._max_bytes} are allowed.")
             data = file.read(before.st_size + 1)
@@ -166,11 +176,12 @@ class _UnsendableError(Exception):
         self.code = code
 
 
-def _parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:
+def parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:
+    """Return the result in the body that ``Sender.send`` has returned for a request with ``images``."""
     if "batch_id" in body and body["http"] == 202:
         errors = [(image["index"], image["errors"][0]) for image in body["images"] if image["status"] == "rejected"]
         rejected = [_rejection(images[index], error["code"], error["detail"]) for index, error in errors]
-        return GroupResult(body["batch_id"], body["total"], rejected)
+        return GroupResult(body["batch_id"], body["total"], rejected, [index for index, _ in errors])
     by_index: dict[int, dict[str, Any]] = {}
     for error in body.get("errors", []):
         if (index := image_index(error)) is not None:
@@ -180,7 +191,7 @@ def _parse_result(body: dict[str, Any], images: list[Image]) -> GroupResult:
     for index, image in enumerate(images):
         error = by_index.get(index, whole_request)
         rejected.append(_rejection(image, error["code"], error["detail"]))
-    return GroupResult(rejected=rejected)
+    return GroupResult(rejected=rejected, refused_indexes=list(range(len(images))))
 
 
 def _rejection(image: Image, code: str, detail: str) -> dict[str, str]:

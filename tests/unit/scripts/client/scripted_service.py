@@ -51,6 +51,8 @@ class ScriptedService(ThreadingHTTPServer):
         self.stored: list[str] = []
         """Names of the accepted images, each as often as it was accepted."""
         self.responses: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.digests: dict[str, dict[int, str]] = {}
+        """The SHA-256 digests of the accepted images of each batch, by their indexes."""
         self.script: list[Reply | None] = []
         """The responses to the next uploads, one each; None sends the usual response."""
         self.on_limits: Callable[[], None] = lambda: None
@@ -112,6 +114,9 @@ class ScriptedService(ThreadingHTTPServer):
             self.stored += accepted
             response = {"batch_id": f"b{len(self.responses)}", "total": len(accepted), "images": images}
             self.responses[request.key] = (digest, response)
+            self.digests[response["batch_id"]] = {
+                image["index"]: hashlib.sha256(files[image["index"]]).hexdigest() for image in images if image["status"] == "queued"
+            }
             return 202, response
 
 
@@ -129,6 +134,10 @@ class Handler(BaseHTTPRequestHandler):
             batch_id = self.path.split("/")[2].split("?")[0]
             total = next(response["total"] for _, response in self.server.responses.values() if response["batch_id"] == batch_id)
             done = self.server.finished
+            if self.path.endswith("/receipt"):
+                stored = [{"index": index, "sha256": sha256, "status": "done" if done else "queued"} for index, sha256 in self.server.digests[batch_id].items()]
+                self._respond(200, {"batch_id": batch_id, "images": stored, "balance": {}, "signature": {}})
+                return
             image: dict[str, Any] = {"status": "done" if done else "queued", "detections": [], "error": None}
             self._respond(200, {"images": [image] * total, "finished_at": "now" if done else None})
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pymongo.client_session import ClientSession
 
 from shared.allowed_stores import AllowedStores
+from shared.catalog import corrections
 from shared.catalog.annotation_rules import MAX_ANNOTATIONS, clip_box, read_box
 from shared.catalog.image_changes import Precondition, change_image
 from shared.clock import utc_now
@@ -56,16 +57,17 @@ def replace(
     def edit(image: Document) -> list[Document]:
         return _replaced(image, boxes, by)
 
-    return _change(db, image_id, stores, edit, precondition)
+    return _change(db, image_id, stores, edit, by, precondition)
 
 
-def remove(db: Db, image_id: str, stores: AllowedStores, precondition: Precondition) -> Document:
+def remove(db: Db, image_id: str, stores: AllowedStores, by: str | None, precondition: Precondition) -> Document:
     """Remove all annotations of an image, as if nobody had looked at it, and return the image as stored.
 
+    :param by: who makes the change (``Principal.by``).
     :raises NotFound: when the image is unknown or deleted.
     :raises Forbidden: when it belongs to another store than ``stores`` (``foreign_store``).
     """
-    return _change(db, image_id, stores, lambda _: None, precondition)
+    return _change(db, image_id, stores, lambda _: None, by, precondition)
 
 
 def accept_detections(
@@ -87,18 +89,19 @@ def accept_detections(
     def edit(image: Document) -> list[Document]:
         return _with_detections(image, min_score, by)
 
-    return _change(db, image_id, stores, edit, precondition)
+    return _change(db, image_id, stores, edit, by, precondition)
 
 
-def _change(db: Db, image_id: str, stores: AllowedStores, edit: _Edit, precondition: Precondition) -> Document:
+def _change(db: Db, image_id: str, stores: AllowedStores, edit: _Edit, by: str | None, precondition: Precondition) -> Document:
     def change(image: Document, _session: ClientSession) -> Document | None:
         before, after = image.get("annotations"), edit(image)
         if after == before:
             return None
+        recorded = corrections.of_annotations(image, None if after is None else len(after), by)
         increased = {"$inc": {"annotations_revision": 1}}
         if after is None:
-            return increased | {"$set": {"annotations": None}, "$unset": {"annotated_at": ""}}
-        return increased | {"$set": {"annotations": after, "annotated_at": utc_now()}}
+            return increased | {"$set": {"annotations": None} | recorded, "$unset": {"annotated_at": ""}}
+        return increased | {"$set": {"annotations": after, "annotated_at": utc_now()} | recorded}
 
     return change_image(db, image_id, stores, change, precondition=precondition)
 

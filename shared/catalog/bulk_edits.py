@@ -1,7 +1,7 @@
 """Plans how the tags of many images change, and changes them: all in one transaction, or each on its own.
 
 A transaction has read the images with ``FIELDS``. ``write`` changes them in the same transaction. ``write_unchanged`` changes
-each of them at once, unless it was changed since. In a transaction, MongoDB reads the definitions of all indexes of the
+each of them at once, unless it was changed since. Both record the removed tags in ``Image.corrections``. In a transaction, MongoDB reads the definitions of all indexes of the
 collection for each update of an indexed field, which takes ten times as long as the update itself.
 """
 
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import bson
 from pymongo import UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 
-from shared.catalog import image_tags, tags
+from shared.catalog import corrections, image_tags, tags
 from shared.catalog.tag_rules import MAX_TAGS_PER_IMAGE
 from shared.ledger import tag_counts
 from shared.ledger.batch_images import VISIBLE
 from shared.storage.mongo import Db, Document
 
-FIELDS: Final = {"store_name": 1, "tags": 1, "revision": 1}
+FIELDS: Final = {"store_name": 1, "tags": 1, "revision": 1, "corrections": 1}
 """The projection of the images."""
 
 
@@ -35,10 +36,11 @@ class TagIds:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change of one image: the image as it was read, and its tags afterwards."""
+    """A change of one image: the image as it was read, its tags afterwards, and the ids of those that are removed."""
 
     image: Document
     tags: list[Document]
+    removed: Sequence[str]
 
     @property
     def is_too_long(self) -> bool:
@@ -55,6 +57,16 @@ class Edit:
             "plus": sorted(after - before),
             "minus": sorted(before - after),
         }
+
+    def fields(self, by: str | None, at: datetime) -> Document:
+        """Return the fields of the image to set, if ``by`` changes it at the time ``at``."""
+        recorded = corrections.of_removed_tags(self.image, self.removed, by, at) if self.removed else {}
+        return {"tags": self.tags} | recorded
+
+    def key(self) -> tuple[Any, ...]:
+        """Return what is equal for the changes of images that can be made by one update."""
+        recorded = bson.encode(self.image.get("corrections") or {}) if self.removed else b""
+        return self.image["store_name"], self.image.get("revision"), _key(self.image["tags"]), _key(self.tags), recorded
 
     def describe(self, ids: TagIds) -> Document:
         """Return what has changed, as an element of ``JobChange.images``. ``JobChange.tags`` are ``ids.add``."""
@@ -96,7 +108,7 @@ def plan(images: Sequence[Document], ids: TagIds, by: str | None, at: datetime) 
             image["tags"], ids.present, add=ids.add, keeps=lambda tag_id: tag_id not in ids.remove, by=by, at=at
         )
         if changed is not None:
-            edits.append(Edit(image, changed))
+            edits.append(Edit(image, changed, image_tags.find_removed(image["tags"], changed, ids.present)))
     return without_too_long(edits)
 
 
@@ -106,12 +118,15 @@ def without_too_long(edits: list[Edit]) -> Edits:
     return Edits(possible, len(edits) - len(possible))
 
 
-def write(db: Db, session: ClientSession, edits: Iterable[Edit]) -> None:
-    """Store the tags of images, and change the counts. Errors of the driver pass, so that the transaction is repeated."""
+def write(db: Db, session: ClientSession, edits: Iterable[Edit], by: str | None, at: datetime) -> None:
+    """Store the tags of images, and change the counts. Errors of the driver pass, so that the transaction is repeated.
+
+    :param by: who changes the images, at the time ``at``.
+    """
     updates: list[UpdateOne] = []
     deltas: Counter[tuple[str, str]] = Counter()
     for edit in edits:
-        update = {"$set": {"tags": edit.tags}, "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}}
+        update = {"$set": edit.fields(by, at), "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}}
         updates.append(UpdateOne({"_id": edit.image["_id"]}, update))
         deltas.update(tag_counts.deltas_of([edit.image | {"tags": edit.tags}], 1))
         deltas.update(tag_counts.deltas_of([edit.image], -1))
@@ -120,26 +135,25 @@ def write(db: Db, session: ClientSession, edits: Iterable[Edit]) -> None:
         tag_counts.change(db, session, deltas)
 
 
-def write_unchanged(db: Db, edits: Iterable[Edit], at: datetime) -> int:
+def write_unchanged(db: Db, edits: Iterable[Edit], by: str | None, at: datetime) -> int:
     """Store the tags of images in one command outside a transaction, and return how many were changed.
 
     An image that was changed, moved or deleted since it was read stays as it is. Images of a store that have the same tags are
-    changed by one update. The counts are the caller's. Errors of the driver pass; then, any of the images may have been changed.
+    changed by one update, if what is recorded of them is the same, too. The counts are the caller's. Errors of the driver pass; then, any of the images may have been changed.
     """
     alike: defaultdict[Any, list[Edit]] = defaultdict(list)
     for edit in edits:
-        image = edit.image
-        alike[image["store_name"], image.get("revision"), _key(image["tags"]), _key(edit.tags)].append(edit)
-    updates = [_update_of(group, at) for group in alike.values()]
+        alike[edit.key()].append(edit)
+    updates = [_update_of(group, by, at) for group in alike.values()]
     return db.images.bulk_write(updates, ordered=False).modified_count if updates else 0
 
 
-def _update_of(edits: list[Edit], at: datetime) -> UpdateMany:
+def _update_of(edits: list[Edit], by: str | None, at: datetime) -> UpdateMany:
     """Return the update of images that are alike. MongoDB makes each of them whole, or not at all."""
     image = edits[0].image
     unchanged = {"store_name": image["store_name"], "status": VISIBLE, "revision": image.get("revision"), "tags": image["tags"]}
     query = {"_id": {"$in": [edit.image["_id"] for edit in edits]}} | unchanged
-    return UpdateMany(query, {"$set": {"tags": edits[0].tags, "updated_at": at}, "$inc": {"revision": 1}}, hint="_id_")
+    return UpdateMany(query, {"$set": edits[0].fields(by, at) | {"updated_at": at}, "$inc": {"revision": 1}}, hint="_id_")
 
 
 def _key(applied: list[Document]) -> tuple[Any, ...]:

@@ -131,7 +131,7 @@ def do_rest(db: Db, job: HeldJob, plan: Plan) -> Step:
         planned = plan(session)
         if isinstance(planned, Step):
             return planned
-        bulk_edits.write(db, session, planned.edits)
+        bulk_edits.write(db, session, planned.edits, job.document["by"], planned.part.at)
         return Step(progress.advance(db, session, job, planned.part))
 
     return run_transaction(db, write, _TRANSACTION_S)
@@ -184,7 +184,7 @@ def _write(db: Db, job: HeldJob, edits: Sequence[Edit], change: Document) -> boo
         if not LEASES.holds(db, job.owner, job.lease):
             raise JobLost
         with deadline(_COMMAND_S):
-            changed += bulk_edits.write_unchanged(db, edits[start : start + _IN_COMMAND], change["at"])
+            changed += bulk_edits.write_unchanged(db, edits[start : start + _IN_COMMAND], change["by"], change["at"])
         failpoints.reach("10-bulk-part-partly-written")
     return changed == len(edits)
 

@@ -13,11 +13,11 @@ from typing import Any, Final, TypeVar
 from pymongo.client_session import ClientSession
 
 from shared.allowed_stores import AllowedStores
-from shared.catalog import bulk_edits, bulk_parts, job_rights, stored_filters, tags
+from shared.catalog import bulk_edits, bulk_parts, chosen_images, job_images, job_rights, stored_filters, tags
 from shared.catalog.bulk_parts import PlannedPart
 from shared.catalog.stored_filters import TagDeleted
 from shared.clock import utc_now
-from shared.errors import FieldError, Forbidden, Invalid, StoreAway, TooSlow
+from shared.errors import StoreAway, TooSlow
 from shared.jobs import records
 from shared.jobs.error_codes import failure
 from shared.jobs.progress import HeldJob, Part, Step
@@ -35,10 +35,6 @@ _PART: Final = 1000
 _MIN_PART: Final = 100
 _CHANGES_IN_PART: Final = 10_000
 """A part has fewer images if there are many tags, so that the document with its changes stays far below 16 MB."""
-_WINDOW: Final = 5000
-"""The number of images of the whole collection that a part searches if no index finds the images of the job in time."""
-_SEARCH_MS: Final = 2000
-_MAX_ERRORS: Final = 100
 _TAG_DELETED: Final = failure("tag_deleted")
 
 
@@ -89,7 +85,7 @@ def count(db: Db, job: HeldJob) -> int | None:
     try:
         with translate_errors():
             query = _query_of(db, None, job, stores, {"_id": {"$lte": job.document["params"]["until"]}})
-            return db.images.count_documents(query, maxTimeMS=_SEARCH_MS)
+            return db.images.count_documents(query, maxTimeMS=job_images.SEARCH_MS)
     except (TooSlow, TagDeleted):
         return None
 
@@ -138,7 +134,7 @@ def _in_transaction(
 
     def write(session: ClientSession) -> T:
         if request.ids is not None:
-            _check_ids(db, session, request.ids, owner)
+            chosen_images.check(db, session, request.ids, owner.stores)
         return do(db, session, request, owner)
 
     return run_transaction(db, write, seconds)
@@ -150,22 +146,9 @@ def _is_large(db: Db, request: BulkRequest, owner: JobOwner) -> bool:
         return len(request.ids or ()) > MAX_IN_REQUEST
     try:
         with translate_errors():
-            return db.images.count_documents(request.filters.query(owner.stores), limit=MAX_IN_REQUEST + 1, maxTimeMS=_SEARCH_MS) > MAX_IN_REQUEST
+            return db.images.count_documents(request.filters.query(owner.stores), limit=MAX_IN_REQUEST + 1, maxTimeMS=job_images.SEARCH_MS) > MAX_IN_REQUEST
     except TooSlow:
         return True
-
-
-def _check_ids(db: Db, session: ClientSession, ids: Sequence[str], owner: JobOwner) -> None:
-    found = {row["_id"]: row["store_name"] for row in db.images.find({"_id": {"$in": list(ids)}, "status": VISIBLE}, {"store_name": 1}, session=session)}
-    unknown = [FieldError(f"/ids/{n}", "unknown_image", "There is no such image.") for n, name in enumerate(ids) if name not in found]
-    if unknown:
-        raise Invalid("Some ids are those of no image; see the `errors` field.", code="unknown_image", errors=unknown[:_MAX_ERRORS])
-    if owner.stores is None:
-        return
-    detail = "The image belongs to a store that these credentials do not include."
-    foreign = [FieldError(f"/ids/{n}", "foreign_store", detail) for n, name in enumerate(ids) if found[name] not in owner.stores]
-    if foreign:
-        raise Forbidden("Some images belong to stores that these credentials do not include.", code="foreign_store", errors=foreign[:_MAX_ERRORS])
 
 
 def _create_job(db: Db, session: ClientSession, request: BulkRequest, owner: JobOwner) -> Document:
@@ -188,7 +171,7 @@ def _tag_now(db: Db, session: ClientSession, request: BulkRequest, owner: JobOwn
     images, at = list(db.images.find(query, bulk_edits.FIELDS, session=session)), utc_now()
     ids = bulk_edits.read_ids(db, session, images, add.values(), remove.values())
     edits = bulk_edits.plan(images, ids, owner.by, at)
-    bulk_edits.write(db, session, edits.possible)
+    bulk_edits.write(db, session, edits.possible, owner.by, at)
     return Tagged(len(images), len(edits.possible), edits.full)
 
 
@@ -237,23 +220,4 @@ def _find_part(db: Db, job: HeldJob, stores: AllowedStores) -> tuple[list[str], 
     size = max(_MIN_PART, min(_PART, _CHANGES_IN_PART // max(1, len(params["add"]) + len(params["remove"]))))
     if "ids" in params:
         return [name for name in params["ids"] if name > job.cursor][:size], None
-    left = {"_id": {"$gt": job.cursor, "$lte": params["until"]}}
-    try:
-        with translate_errors():
-            found = db.images.find(_query_of(db, None, job, stores, left), {"_id": 1}).sort("_id", 1).limit(size).max_time_ms(_SEARCH_MS)
-            return [row["_id"] for row in found], None
-    except TooSlow:
-        return _search_window(db, job, stores, left, size)
-
-
-def _search_window(db: Db, job: HeldJob, stores: AllowedStores, left: Document, size: int) -> tuple[list[str], str | None]:
-    """Search the next images of the whole collection, in the order of their ids. This takes a bounded time."""
-    with translate_errors():
-        window = [row["_id"] for row in db.images.find(left, {"_id": 1}).sort("_id", 1).limit(_WINDOW).hint("_id_")]
-        if not window:
-            return [], None
-        within = _query_of(db, None, job, stores, {"_id": {"$gte": window[0], "$lte": window[-1]}})
-        found = [row["_id"] for row in db.images.find(within, {"_id": 1}).sort("_id", 1).limit(size).hint("_id_")]
-    return found, None if len(found) == size else window[-1]
-
-
+    return job_images.find(db, lambda ids: _query_of(db, None, job, stores, ids), job.cursor, params["until"], size)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pymongo.client_session import ClientSession
 
-from shared.catalog import bulk_edits, bulk_parts, job_rights, tags
+from shared.catalog import bulk_edits, bulk_parts, image_tags, job_rights, tags
 from shared.catalog.bulk_edits import Edit
 from shared.catalog.bulk_parts import PlannedPart
 from shared.clock import utc_now
@@ -64,7 +64,11 @@ def _plan_undo(db: Db, session: ClientSession, change: Document, job: HeldJob, r
     removed = {entry["id"] for row in change["images"] for entry in row["removed"]}
     present = tags.find_present_ids(db, session, held.union(removed, change["tags"]))
     edits = bulk_edits.without_too_long(
-        [Edit(image, after) for image in images if (after := revert(image["tags"], rows[image["_id"]], change, present)) is not None]
+        [
+            Edit(image, after, image_tags.find_removed(image["tags"], after, present))
+            for image in images
+            if (after := revert(image["tags"], rows[image["_id"]], change, present)) is not None
+        ]
     )
     part = Part(
         undo.cursor_of(change),

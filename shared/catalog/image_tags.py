@@ -10,7 +10,7 @@ from typing import Any
 from pymongo.client_session import ClientSession
 
 from shared.allowed_stores import AllowedStores
-from shared.catalog import tags
+from shared.catalog import corrections, tags
 from shared.catalog.image_changes import change_image
 from shared.catalog.tag_names import TagNames
 from shared.catalog.tag_rules import MAX_TAGS_PER_IMAGE
@@ -79,7 +79,7 @@ def add(db: Db, image_id: str, names: Sequence[str], stores: AllowedStores, by: 
 
     :param names: names that ``tag_rules.read_name`` returned.
     :param stores: the stores in which the caller may change images.
-    :param by: who tags the image (``Principal.by``).
+    :param by: who makes the change (``Principal.by``).
     :param precondition: is called with the ``etag`` of the tags that the image has. ``change_image`` names further errors.
     :raises Invalid: when the image would have too many tags.
     :raises Conflict: when there would be too many tags (``too_many_tags``).
@@ -107,7 +107,7 @@ def replace(db: Db, image_id: str, names: Sequence[str], stores: AllowedStores, 
     return change_image(db, image_id, stores, change)
 
 
-def remove(db: Db, image_id: str, names: Sequence[str], stores: AllowedStores, precondition: Precondition) -> Document:
+def remove(db: Db, image_id: str, names: Sequence[str], stores: AllowedStores, by: str | None, precondition: Precondition) -> Document:
     """Remove tags from an image, and return it as stored. Names of tags that it does not have are ignored.
 
     Parameters and errors are those of ``add``.
@@ -116,12 +116,12 @@ def remove(db: Db, image_id: str, names: Sequence[str], stores: AllowedStores, p
     def change(image: Document, session: ClientSession) -> Document | None:
         _check(precondition, db, session, image)
         unwanted = set(tags.resolve(db, session, names, None, create=False).values())
-        return write(db, session, image, None, keeps=lambda tag_id: tag_id not in unwanted)
+        return write(db, session, image, by, keeps=lambda tag_id: tag_id not in unwanted)
 
     return change_image(db, image_id, stores, change)
 
 
-def remove_one(db: Db, image_id: str, name: str, stores: AllowedStores, precondition: Precondition) -> Document:
+def remove_one(db: Db, image_id: str, name: str, stores: AllowedStores, by: str | None, precondition: Precondition) -> Document:
     """Remove a tag from an image, and return it as stored. Parameters and errors are those of ``add``.
 
     :raises NotFound: also when the image does not have the tag.
@@ -132,7 +132,7 @@ def remove_one(db: Db, image_id: str, name: str, stores: AllowedStores, precondi
         unwanted = set(tags.resolve(db, session, [name], None, create=False).values())
         if unwanted.isdisjoint(find_present(db, session, [image]).values()):
             raise NotFound("The image does not have this tag.")
-        return write(db, session, image, None, keeps=lambda tag_id: tag_id not in unwanted)
+        return write(db, session, image, by, keeps=lambda tag_id: tag_id not in unwanted)
 
     return change_image(db, image_id, stores, change)
 
@@ -159,7 +159,8 @@ def write(
     :param pointer: the JSON pointer of the names of the tags in the request, for errors.
     :raises Invalid: when the image would have too many tags.
     """
-    changed = change_tags(image["tags"], find_present(db, session, [image]), add=add, keeps=keeps, by=by, at=utc_now())
+    present = find_present(db, session, [image])
+    changed = change_tags(image["tags"], present, add=add, keeps=keeps, by=by, at=utc_now())
     if changed is None:
         return None
     if len(changed) > MAX_TAGS_PER_IMAGE and len(changed) > len(image["tags"]):
@@ -168,12 +169,24 @@ def write(
     deltas = tag_counts.deltas_of([image | {"tags": changed}], 1)
     deltas.update(tag_counts.deltas_of([image], -1))
     tag_counts.change(db, session, deltas)
-    return {"$set": {"tags": changed}}
+    removed = find_removed(image["tags"], changed, present)
+    return {"$set": {"tags": changed} | (corrections.of_removed_tags(image, removed, by) if removed else {})}
 
 
 def find_present(db: Db, session: ClientSession, images: Iterable[Document]) -> dict[str, str]:
     """Return what the ids that stored images hold mean now (``tags.find_present_ids``). Errors of the driver pass."""
     return tags.find_present_ids(db, session, {entry["id"] for image in images for entry in image["tags"]})
+
+
+def find_removed(before: Iterable[Document], after: Iterable[Document], present: Mapping[str, str]) -> list[str]:
+    """Return the ids of the tags that an image had before a change and not after it, without those that were deleted earlier.
+
+    :param before: the tags as stored (``AppliedTag``). ``present`` is what their ids mean now.
+    :param after: the tags after the change.
+    """
+    kept = {entry["id"] for entry in after}
+    had = dict.fromkeys(present[entry["id"]] for entry in before if entry["id"] in present)
+    return [tag_id for tag_id in had if tag_id not in kept]
 
 
 def change_tags(

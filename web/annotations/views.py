@@ -45,7 +45,8 @@ def replace_annotations(image_id: str) -> Response:
 def delete_annotations(image_id: str) -> Response:
     """Remove all annotations of an image, as if nobody had looked at it."""
     _check(image_id)
-    annotations.remove(current_services().db, image_id, current_principal().stores, _check_if_match)
+    principal = current_principal()
+    annotations.remove(current_services().db, image_id, principal.stores, principal.by, _check_if_match)
     return Response(status=204)
 
 

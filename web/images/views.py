@@ -33,7 +33,9 @@ def change_image(image_id: str) -> Response:
     query.read({})
     check_image_id(image_id)
     wanted, principal = request_bodies.read(ImageChange).changes(), current_principal()
-    corrected = image_metadata.correct(current_services().db, image_id, principal.stores, wanted, precondition=_check_if_match)
+    corrected = image_metadata.correct(
+        current_services().db, image_id, principal.stores, wanted, by=principal.by, precondition=_check_if_match
+    )
     if corrected.changed:
         security_events.record("image.changed", target=f"image:{image_id}", details={"fields": corrected.changed})
     if not principal.may("images:read"):

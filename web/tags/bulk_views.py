@@ -10,8 +10,7 @@ from shared.catalog.tag_rules import key_of
 from shared.errors import FieldError, Invalid
 from shared.jobs.error_codes import omission
 from shared.jobs.records import JobOwner
-from shared.queues import JOBS
-from web import image_filters, request_bodies
+from web import image_filters, job_responses, request_bodies
 from web.http import access_rules, query, responses
 from web.http.authentication import current_principal
 from web.services import current_services
@@ -36,10 +35,7 @@ def tag_images() -> Response:
     if isinstance(result, Tagged):
         errors = [omission("too_many_image_tags", result.full)] if result.full else []
         return responses.json_response({"matched": result.matched, "changed": result.changed, "errors": errors})
-    services.submit(services.wakeups[JOBS].publish)
-    response = responses.json_response({"job_id": result}, 202)
-    response.headers["Location"] = f"/jobs/{result}"
-    return response
+    return job_responses.started(result)
 
 
 def _read_request(body: BulkTagging) -> BulkRequest:

@@ -44,8 +44,8 @@ def add_image_tags(image_id: str) -> Response:
 @access_rules.requires("tags:write")
 def remove_image_tags(image_id: str) -> Response:
     """Remove tags from an image. Names of tags that it does not have are ignored."""
-    names = _read_names(image_id)
-    return _answer(image_tags.remove(current_services().db, image_id, names, current_principal().stores, requests.precondition()))
+    names, principal = _read_names(image_id), current_principal()
+    return _answer(image_tags.remove(current_services().db, image_id, names, principal.stores, principal.by, requests.precondition()))
 
 
 @blueprint.delete("/images/<image_id>/tags/<tag_name>")
@@ -54,8 +54,8 @@ def remove_image_tag(image_id: str, tag_name: str) -> Response:
     """Remove one tag from an image."""
     query.read({})
     check_image_id(image_id)
-    name = requests.read_tag_name(tag_name)
-    return _answer(image_tags.remove_one(current_services().db, image_id, name, current_principal().stores, requests.precondition()))
+    name, principal = requests.read_tag_name(tag_name), current_principal()
+    return _answer(image_tags.remove_one(current_services().db, image_id, name, principal.stores, principal.by, requests.precondition()))
 
 
 def _read_names(image_id: str) -> list[str]:

@@ -10,19 +10,20 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from scripts.local.installation import ROOT
 from shared import settings
 from shared.bootstrap import open_stores
-from shared.ledger import audit, page_index, store_rotation, sums
+from shared.ledger import audit, page_index, sums, turns
 from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix, original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.faults.fault_plan import VARIABLE, FaultPlan
+from tests.faults import programs
+from tests.faults.fault_plan import FaultPlan
 from tests.support.gunicorn_front import WebFront, run_web_front
 from tests.support.ledger import utc_now
 from tests.support.service_stack import wait_until
@@ -30,15 +31,6 @@ from tests.support.web_client import image_payload, make_image
 from worker.sweep.sweep import Sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-INJECTED: Final = ROOT / "tests" / "faults" / "injected"
-WORKER: Final = """
-from shared.bootstrap import open_stores
-from shared.settings import Settings
-from worker.images.pipeline import ImagePipeline
-from worker.vision.detection import detect
-ImagePipeline(open_stores(Settings(), app="test"), detect.load(), "killed").run(lambda: None, 600)
-"""
-"""A worker that is killed at a failpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class Front:
         body = [image_payload(make_image(at)) for at in range(2)]
         wait_until(lambda: self.send("POST", "/upload_image_batch", body) == 202, 60, "the upload is accepted")
         (batch,) = self.db.batches.find({"listed": True}, {"_id": 1})
-        store_rotation.touch(self.db, ["north"])
+        turns.repair(self.db)
         return f"{batch['_id']}0000", f"{batch['_id']}0001"
 
     def write_files(self, image_id: str) -> None:
@@ -96,12 +88,11 @@ class Front:
 @pytest.fixture
 def front(mongo: settings.Mongo, db: Db, tmp_path: Path) -> Iterator[Front]:
     plan = FaultPlan(tmp_path / "plan")
-    environment = {"PYTHONPATH": f"{INJECTED}:{ROOT}", VARIABLE: str(plan.folder)}
     blobs = LocalBlobs(tmp_path / "blobs")
     of_sweep = Settings(mongo=mongo, blobs=settings.Blobs(root=tmp_path / "blobs", min_free_bytes=0), redis=settings.Redis(url="redis://127.0.0.1:1/0")).model_copy(
         update={"sweep": settings.Sweep(interval_s=240, clean_interval_s=0.01, orphan_age_s=3600)}
     )
-    with run_web_front(mongo, tmp_path, **environment) as web:
+    with run_web_front(mongo, tmp_path, **programs.environment(plan)) as web:
         stores = open_stores(of_sweep, app="test", db=db, blobs=blobs)
         yield Front(web, plan, db, blobs, tmp_path / "blobs", Sweep(stores))
 
@@ -154,14 +145,14 @@ def test_a_move_whose_web_process_is_killed_ends_whole_and_once(front: Front, po
     assert {row["store"]: row["n"] for row in front.db.tag_counts.find()} == {"north": 0, "south": 1}
     assert_balanced(front.db)
     front.sweep.tick()
-    assert {turn["_id"] for turn in front.db.turns.find({"pending": True})} == {"north", "south"}
+    assert {turn["store"] for turn in front.db.store_turns.find({"pending": True})} == {"north", "south"}
 
 
 @pytest.mark.parametrize("point", ["5-original-kept", "5-variants-written", "6-finished"])
 def test_an_image_whose_worker_is_killed_is_deleted_with_all_its_files(front: Front, point: str) -> None:
     first, second = front.upload()
     front.plan.kill_at(point)
-    worker = subprocess.run([sys.executable, "-c", WORKER], cwd=ROOT, env=front.web.environment, timeout=300, check=False, capture_output=True)
+    worker = subprocess.run([sys.executable, "-c", programs.WORKER], cwd=ROOT, env=front.web.environment, timeout=300, check=False, capture_output=True)
     assert (worker.returncode, front.plan.killed()) == (-9, [point]), worker.stderr
     assert front.files_of(first)
     assert front.send("DELETE", f"/images/{first}") == 204

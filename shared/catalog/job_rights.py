@@ -5,6 +5,7 @@ from typing import Final
 
 from shared.accounts import principals
 from shared.allowed_stores import AllowedStores, intersect_stores, stores_from_list
+from shared.jobs import records
 from shared.jobs.error_codes import failure
 from shared.jobs.progress import HeldJob
 from shared.storage.mongo import Db
@@ -27,13 +28,14 @@ class JobRights:
 
 
 def read(db: Db, job: HeldJob) -> JobRights:
-    """Return the rights of a job that tags images, as they are now.
+    """Return the rights of a job, as they are now.
 
     :raises StoreAway: when MongoDB does not respond.
     """
     rights = principals.rights_of(db, job.document["actor"])
     wanted = stores_from_list(job.document["stores"])
-    if rights is None or "tags:write" not in rights.scopes:
+    scope = job.document["params"].get("scope", records.SCOPES[job.document["kind"]])
+    if rights is None or scope not in rights.scopes:
         return JobRights(frozenset(), is_limited=True)
     stores = intersect_stores(wanted, rights.stores)
     return JobRights(stores, is_limited=stores != wanted)

@@ -10,7 +10,7 @@ from shared.jobs.records import KEPT_S
 from shared.queue.leases import Lease, LeasedCollection, now_plus
 from shared.storage.mongo import Db, Document, deadline, translate_errors
 
-LEASES: Final = LeasedCollection("jobs", expiries="attempts")
+LEASES: Final = LeasedCollection("jobs", expiries="attempts", set_on_claim={"claimed_at": "$$NOW"})
 MAX_ATTEMPTS: Final = 5
 """A job fails when this many attempts in succession have ended without a part that was done."""
 OUTAGE_DELAYS_S: Final = (5.0, 10.0, 20.0, 40.0, 60.0)

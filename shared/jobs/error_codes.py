@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 FAILURES: Final[Mapping[str, str]] = {
-    "rights_lost": "Whoever requested the job may no longer tag images in any of its stores.",
+    "rights_lost": "Whoever requested the job may no longer change images in any of its stores.",
     "rights_reduced": "The rights of whoever requested the undo were reduced, so the rest was left; another undo continues after it.",
     "tag_deleted": "All tags of the job, or the tag by which it chooses images, were deleted before it ended.",
     "worker_died": "The process that did the job ended several times before it had done the next part.",
@@ -14,7 +14,10 @@ FAILURES: Final[Mapping[str, str]] = {
 """Why a job failed: the sentence of each code."""
 OMISSIONS: Final[Mapping[str, str]] = {
     "rights_reduced": "The rights of whoever requested the job were reduced, so images of some stores were left as they were.",
-    "too_many_image_tags": "{count:,} images were left as they were, because they would have too many tags.",
+    "too_many_image_tags": "Number of images that were left as they were, because they would have too many tags: {count:,}.",
+    "foreign_store": "Number of images that were left as they were, because their batches also have images of other stores: {count:,}.",
+    "not_finished": "Number of images that were left as they were, because they were waiting or being processed: {count:,}.",
+    "batch_busy": "Number of images that were left as they were, because their batches were being cancelled, or other requests were changing them at that moment: {count:,}.",
 }
 """What a job that did not fail has left out."""
 

@@ -1,7 +1,8 @@
 """How a worker records that a part of a job was done, and that the job ended."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -20,6 +21,14 @@ MAX_REST: Final = 250
 
 class JobLost(Exception):
     """The worker has lost the lease of the job, so it must not write any more. Another worker does the job, or it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The ids of the images of a part, and its cursor."""
+
+    ids: tuple[str, ...]
+    cursor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,11 @@ class HeldJob:
         return self.document.get("open_change")
 
     @property
+    def chosen(self) -> "Chosen | None":
+        """The images of a part that ``choose`` has recorded, and ``conclude`` has not; None if there are none."""
+        return _chosen_of(self.document) if "chosen" in self.document else None
+
+    @property
     def rest(self) -> tuple[str, ...]:
         """The ids of the images that a part could not change, and that the next part must: at most ``MAX_REST``."""
         return tuple(self.document["rest"]["ids"][:MAX_REST]) if "rest" in self.document else ()
@@ -70,7 +84,8 @@ class Part:
 
     ``full`` is the number of images that were left as they were, because they had no place for more tags. ``images`` describes
     the changes, for ``JobChange``; ``tags`` and ``at`` are the fields of the same names there. ``is_rest`` says that the part
-    is about the ``rest`` of the job, so ``done`` is 0, because these images were counted before.
+    is about the ``rest`` of the job, so ``done`` is 0, because these images were counted before. ``omitted`` is the number of
+    images that were left, by the code of the reason (``error_codes.OMISSIONS``).
     """
 
     cursor: str
@@ -82,17 +97,20 @@ class Part:
     tags: tuple[str, ...] = ()
     images: tuple[Document, ...] = ()
     is_rest: bool = False
+    omitted: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """The outcome of an attempt to do the next part of a job: the job after this part, or None if there is nothing left to do.
 
-    ``error`` is why the job fails, as ``{code, detail}``; None if it does not.
+    ``error`` is why the job fails, as ``{code, detail}``; None if it does not. If the part cannot be done yet, ``wait_s`` is the
+    number of seconds until it is tried again, and the job waits so long without a worker.
     """
 
     job: HeldJob | None
     error: dict[str, str] | None = None
+    wait_s: float = 0.0
 
 
 def begin_part(db: Db, session: ClientSession, job: HeldJob) -> None:
@@ -159,14 +177,70 @@ def settle_ended(db: Db, session: ClientSession, job_id: str, change: Document, 
     db.jobs.update_one({"_id": job_id}, update, session=session)
 
 
-def find_unsettled(db: Db, limit: int) -> list[str]:
-    """Return the ids of jobs that have ended before a part of them has.
+def choose(db: Db, job: HeldJob, image_ids: Sequence[str], cursor: str) -> tuple[HeldJob, Chosen]:
+    """Record which images a part is about to change, and return the job. ``conclude`` records later that this was done.
+
+    This is for kinds of jobs whose images tell by themselves what the job has changed. If the worker dies in between, another
+    one repeats the part with the same images.
+
+    :param cursor: the cursor of the job after the part.
+    :raises JobLost: when the worker has lost the lease.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    chosen = {"ids": list(image_ids), "cursor": cursor}
+    with translate_errors():
+        held = _write(db, None, job, {"$set": {"chosen": chosen, "open_change": cursor}})
+    return held, _chosen_of(held.document)
+
+
+def read_lease_s(db: Db, job: HeldJob) -> float:
+    """Return for how many seconds the worker certainly still holds the lease of a job, even if it is not renewed.
+
+    No other worker can do the job in this time, and it cannot end. So a worker writes nothing too late if its time limit is this.
+
+    :raises JobLost: when the worker has lost the lease, or it has expired.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    began = time.monotonic()
+    with translate_errors():
+        found = db.jobs.find_one(LEASES.guard(job.owner, job.lease), {"left_ms": {"$subtract": ["$lease_until", "$$NOW"]}})
+    left_s = found["left_ms"] / 1000 - (time.monotonic() - began) if found else 0.0
+    if left_s <= 0:
+        raise JobLost
+    return left_s
+
+
+def conclude(db: Db, job: HeldJob, part: Part) -> HeldJob:
+    """Record that a part was done, with or without ``choose``, and return the job.
+
+    :raises JobLost: when the worker has lost the lease.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    update = _update_of(_describe(part), part.changed)
+    update["$inc"] |= {f"omitted.{code}": count for code, count in part.omitted.items() if count}
+    with translate_errors():
+        return _write(db, None, job, update | {"$unset": {"chosen": "", "open_change": ""}})
+
+
+def conclude_ended(db: Db, job: Document, part: Part) -> None:
+    """Do what ``conclude`` does for a job that has ended before its part has.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    omitted = {f"omitted.{code}": count for code, count in part.omitted.items() if count}
+    update = {"$inc": {"done": part.done, "changed": part.changed} | omitted, "$unset": {"chosen": "", "open_change": ""}}
+    with translate_errors():
+        db.jobs.update_one({"_id": job["_id"], "open_change": job["open_change"], "status": {"$in": sorted(records.ENDED)}}, update)
+
+
+def find_unsettled(db: Db, limit: int) -> list[Document]:
+    """Return the ids and the kinds of jobs that have ended before a part of them has.
 
     :raises StoreAway: when MongoDB does not respond.
     """
     query = {"open_change": {"$gt": ""}, "status": {"$in": sorted(records.ENDED)}}
     with translate_errors():
-        return [row["_id"] for row in db.jobs.find(query, {"_id": 1}, hint="open_changes").limit(limit)]
+        return list(db.jobs.find(query, {"kind": 1}, hint="open_changes").limit(limit))
 
 
 def set_total(db: Db, job: HeldJob, total: int) -> HeldJob:
@@ -223,6 +297,11 @@ def _change_of(job: HeldJob, part: Part) -> Document:
     }
 
 
+def _chosen_of(job: Document) -> Chosen:
+    stored = job["chosen"]
+    return Chosen(tuple(stored["ids"]), stored["cursor"])
+
+
 def _describe(part: Part) -> Document:
     return {"cursor": part.cursor, "done": part.done, "full": part.full, "is_limited": part.is_limited}
 
@@ -233,7 +312,7 @@ def _update_of(part: Document, changed: int) -> Document:
     return {"$set": fields, "$inc": {"done": part["done"], "changed": changed, "full": part["full"]}}
 
 
-def _write(db: Db, session: ClientSession, job: HeldJob, update: Document) -> HeldJob:
+def _write(db: Db, session: ClientSession | None, job: HeldJob, update: Document) -> HeldJob:
     stored = db.jobs.find_one_and_update(
         LEASES.guard(job.owner, job.lease), update, projection={"params": 0}, return_document=ReturnDocument.AFTER, session=session
     )

@@ -1,6 +1,6 @@
 """Creates, reads, lists, and cancels jobs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -24,9 +24,12 @@ UNDO_S: Final = changes.UNDO_S
 ENDED: Final = changes.ENDED
 UNDOABLE: Final = frozenset({"bulk_tags"})
 """The kinds of jobs that can be undone."""
+SCOPES: Final[Mapping[str, str]] = {"bulk_tags": "tags:write", "undo": "tags:write", "reprocess": "images:write"}
+"""For each kind of jobs, the scope that its actor needs for each part of it, and whoever cancels it. The parameter ``scope`` of a
+job is the scope that its actor needs instead, if there is one."""
 _DEADLINE_MS: Final = 10_000
-_WHOLE: Final = {"params": 0, "rest": 0}
-"""The projection of a job that is shown. ``params`` can have ten thousand ids, and ``rest`` a thousand."""
+_WHOLE: Final = {"params": 0, "rest": 0, "chosen": 0}
+"""The projection of a job that is shown. ``params`` can have ten thousand ids, and ``rest`` and ``chosen`` a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +146,13 @@ def list_page(db: Db, access: JobAccess, after: str | None, limit: int) -> list[
         return list(db.jobs.find(query, _WHOLE).sort("_id", -1).limit(limit).max_time_ms(_DEADLINE_MS))
 
 
-def cancel(db: Db, job_id: str, access: JobAccess, *, deadline_s: float = 10.0) -> Document:
+def cancel(db: Db, job_id: str, access: JobAccess, scopes: Collection[str] | None = None, *, deadline_s: float = 10.0) -> Document:
     """Cancel a job, and return it. A queued job ends at once, and a running one after the part that is being done.
 
+    :param scopes: the scopes of the caller; None: all.
     :raises NotFound: when there is no such job.
-    :raises Forbidden: when it changes images in stores other than those of ``access`` (``foreign_store``).
+    :raises Forbidden: when it changes images in stores other than those of ``access`` (``foreign_store``), or its kind needs
+        a scope that the caller lacks (``missing_scope``; ``extra`` names it).
     :raises Conflict: when it has ended (``job_finished``).
     :raises StoreAway: when MongoDB does not respond.
     """
@@ -158,12 +163,16 @@ def cancel(db: Db, job_id: str, access: JobAccess, *, deadline_s: float = 10.0) 
         "expires_at": {"$cond": [is_queued, {"$add": ["$$NOW", KEPT_S * 1000]}, "$$REMOVE"]},
         "cancel_requested": True,
     }
-    query = {"_id": job_id} | access.query() | {"status": {"$in": ["queued", "processing"]}}
+    kinds = [kind for kind, scope in SCOPES.items() if scopes is None or scope in scopes]
+    query = {"_id": job_id} | access.query() | {"status": {"$in": ["queued", "processing"]}, "kind": {"$in": kinds}}
     with deadline(deadline_s):  # a part that is being done keeps the job locked
         found = db.jobs.find_one_and_update(query, [{"$set": change}], projection=_WHOLE, return_document=ReturnDocument.AFTER)
     if found is None:
         with translate_errors():
-            access.check(db.jobs.find_one({"_id": job_id}, {"account": 1, "stores": 1}))
+            job = access.check(db.jobs.find_one({"_id": job_id}, {"account": 1, "stores": 1, "kind": 1}))
+        if job["kind"] not in kinds:
+            scope = SCOPES[job["kind"]]
+            raise Forbidden(f"These credentials lack the scope {scope}, which this job needs.", code="missing_scope", extra={"scope": scope})
         raise Conflict("The job has ended, so it cannot be cancelled.", code="job_finished")
     if found["status"] in ENDED:
         changes.limit(db, [job_id])
@@ -200,7 +209,8 @@ def errors_of(job: Document) -> list[dict[str, str]]:
     errors = [job["error"]] if job["error"] is not None else []
     if job["is_limited"]:
         errors.append(omission("rights_reduced"))
-    return errors + ([omission("too_many_image_tags", job["full"])] if job["full"] else [])
+    errors += [omission("too_many_image_tags", job["full"])] if job["full"] else []
+    return errors + [omission(code, count) for code, count in sorted(job.get("omitted", {}).items())]
 
 
 def _not_found() -> NotFound:

@@ -5,18 +5,24 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from shared.jobs import records
+from web.http.json_model import NoMembers
 from web.http.openapi_components import (
     ID,
     JSON_BODY_CODES,
+    job_started,
     json_content,
     paging_parameters,
     path_id,
     problem_responses,
     ref,
 )
-from web.jobs.schemas import Job, JobPage, JobStarted, NoMembers
+from web.jobs.schemas import Job, JobPage, JobStarted
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (Job, JobPage, JobStarted, NoMembers)
+_CANCEL: Final = (
+    "A running job ends after the part that it is doing. To cancel a job that processes images again needs images:write, and any other job "
+    "tags:write. Images that the job has queued stay queued."
+)
 
 
 def paths() -> dict[str, Any]:
@@ -25,23 +31,17 @@ def paths() -> dict[str, Any]:
         "/jobs": {"get": _list_jobs()},
         "/jobs/{job_id}": {"get": _get_job()},
         "/jobs/{job_id}/cancel": {
-            "post": _change("cancelJob", "Cancel a job. A running job ends after the part that it is doing.", {"200": json_content("The job", "Job")}, "job_finished")
+            "post": _change("cancelJob", "Cancel a job", {"200": json_content("The job", "Job")}, "job_finished") | {"description": _CANCEL}
         },
         "/jobs/{job_id}/undo": {
             "post": _change(
                 "undoJob",
                 f"Revert what a job has changed, within {records.UNDO_S // 3600} hours of its end, and nothing that was changed since",
-                {"202": started("The job that reverts the changes was queued")},
+                {"202": job_started("The job that reverts the changes was queued")},
                 "job_unfinished", "already_undone", "not_undoable", "too_many_jobs",
             )
         },
     }  # fmt: skip
-
-
-def started(description: str) -> dict[str, Any]:
-    """Describe the response with the id of a job that was queued."""
-    location = {"Location": {"description": "The path of the job", "schema": {"type": "string"}}}
-    return json_content(description, "JobStarted") | {"headers": location}
 
 
 def _list_jobs() -> dict[str, Any]:

@@ -3,18 +3,11 @@
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from shared.jobs.error_codes import FAILURES, OMISSIONS
 
 _CODES = f"Why a job failed: {', '.join(FAILURES)}. What it has left out: {', '.join(OMISSIONS)}."
-
-
-
-class NoMembers(BaseModel):
-    """An empty object, or no body."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class JobError(BaseModel):
@@ -34,7 +27,7 @@ class Job(BaseModel):
     """
 
     id: str
-    kind: Literal["bulk_tags", "undo"]
+    kind: Literal["bulk_tags", "undo", "reprocess"]
     status: Literal["queued", "running", "done", "failed", "cancelled"]
     total: int | None
     done: int

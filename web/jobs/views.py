@@ -8,12 +8,11 @@ from shared.errors import NotFound
 from shared.ids import is_id
 from shared.jobs import records, undo
 from shared.jobs.records import JobAccess, JobOwner
-from shared.queues import JOBS
-from web import request_bodies
+from web import job_responses, request_bodies
 from web.http import access_rules, cursor_pages, query, responses
 from web.http.authentication import current_principal
+from web.http.json_model import NoMembers
 from web.jobs import serializers
-from web.jobs.schemas import NoMembers
 from web.services import current_services
 
 blueprint = Blueprint("jobs", __name__)
@@ -38,12 +37,13 @@ def get_job(job_id: str) -> Response:
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-@access_rules.requires("tags:write")
+@access_rules.requires_any("tags:write", "images:write")
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running job ends after the part that it is doing, and what it has changed stays until it is undone."""
     _read_nothing()
     _check_id(job_id)
-    return responses.json_response(serializers.job(records.cancel(current_services().db, job_id, _access())))
+    job = records.cancel(current_services().db, job_id, _access(), current_principal().rights.scopes)
+    return responses.json_response(serializers.job(job))
 
 
 @blueprint.post("/jobs/<job_id>/undo")
@@ -55,10 +55,7 @@ def undo_job(job_id: str) -> Response:
     services, principal = current_services(), current_principal()
     owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
     made = undo.request(services.db, job_id, _access(), owner, deadline_s=services.settings.mongo.commit_deadline_s)
-    services.submit(services.wakeups[JOBS].publish)
-    response = responses.json_response({"job_id": made["_id"]}, 202)
-    response.headers["Location"] = f"/jobs/{made['_id']}"
-    return response
+    return job_responses.started(made["_id"])
 
 
 def _access() -> JobAccess:

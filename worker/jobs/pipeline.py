@@ -1,8 +1,9 @@
 """Do jobs: claim one, do its parts one after the other, and record how it ended.
 
-A job is done for some seconds and then released, so that jobs take turns. After an environment error, the job is released
-with a delay, which grows. After any other error it is released, too, but after a few of these in succession it fails. A part
-that exceeds a time limit is such an error. Otherwise, a part that always takes too long would be tried for ever.
+A job is done for some seconds and then released, so that jobs take turns. A job that must wait is released with a delay. After
+an environment error, the delay grows each time. After any other error a job is released, too, but after a few of these in
+succession it fails. A part that exceeds a time limit is such an error. Otherwise, a part that always takes too long would be
+tried for ever.
 """
 
 import logging
@@ -17,8 +18,11 @@ from shared.errors import Environment, TooSlow
 from shared.jobs import claims, progress
 from shared.jobs.error_codes import failure
 from shared.jobs.progress import HeldJob, JobLost
+from shared.queue import pauses
+from shared.queues import JOBS
 from shared.storage.mongo import Db
 from worker.jobs.kinds import KINDS
+from worker.runtime.finished_work import FinishedWork
 from worker.runtime.lease_keeper import LeaseKeeper
 
 _log = logging.getLogger("shelfsight.error")
@@ -34,12 +38,16 @@ class JobPipeline:
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
         self._db: Db = stores.db
+        self._wakeups = stores.wakeups
+        self.finished = FinishedWork()
         self._owner, self._worker = owner, stores.settings.worker
         lease_s = self._worker.lease_s
-        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
+        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s, set_busy=self.finished.set_busy)
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- more workers would not make one job faster
-        """Do jobs until none can be claimed or ``seconds`` have passed.
+        """Do jobs until none can be claimed, ``seconds`` have passed, or the queue is paused.
+
+        A job that is held when the queue is paused is continued until the time is over, and then released.
 
         :param publish_wakeup: not used.
         :param seconds: the time in seconds after which no further part is begun.
@@ -48,6 +56,8 @@ class JobPipeline:
         """
         until = time.monotonic() + seconds
         while time.monotonic() < until:
+            if pauses.is_paused(self._db, JOBS):
+                return False
             claimed = claims.claim(self._db, self._owner, self._worker.lease_s)
             if claimed is None:
                 return False
@@ -62,8 +72,9 @@ class JobPipeline:
         """Do parts of a job until it ends or the time is over, and release it in the latter case or after an error."""
         self._leases.hold([job.lease], self._worker.hard_limit_s)
         try:
-            if not self._do_parts(job, until):
-                claims.release(self._db, self._owner, [job.lease])
+            wait_s = self._do_parts(job, until)
+            if wait_s is not None:
+                claims.release(self._db, self._owner, [job.lease], wait_s)
         except JobLost:
             _log.warning("job %s was lost, so this worker does not continue it", job.id)
         except Environment as error:
@@ -81,22 +92,30 @@ class JobPipeline:
         finally:
             self._leases.drop([job.lease])
 
-    def _do_parts(self, job: HeldJob, until: float) -> bool:
-        """Do parts of a job, and return whether it has ended."""
+    def _do_parts(self, job: HeldJob, until: float) -> float | None:
+        """Do parts of a job, and return the seconds after which another worker can continue it; None if it has ended."""
         kind = KINDS[job.document["kind"]]
         if job.document["total"] is None and not job.cursor and (total := kind.count(self._db, job)) is not None:
             job = progress.set_total(self._db, job, total)
         while True:
             if job.document.get("cancel_requested"):
-                progress.finish(self._db, job, "cancelled" if kind.has_more(self._db, job) else "done")
-                return True
+                self._finish(job, "cancelled" if kind.has_more(self._db, job) else "done")
+                return None
             step = kind.do_part(self._db, job)
             if step.error is not None or step.job is None:
-                progress.finish(self._db, job, "done" if step.error is None else "failed", step.error)
-                return True
+                self._finish(job, "done" if step.error is None else "failed", step.error)
+                return None
             job = step.job
+            if step.wait_s:
+                return step.wait_s
+            if kind.feeds is not None:
+                self._wakeups[kind.feeds].publish()
             if time.monotonic() >= until:
-                return False
+                return 0.0
+
+    def _finish(self, job: HeldJob, status: str, error: dict[str, str] | None = None) -> None:
+        if progress.finish(self._db, job, status, error):
+            self.finished.add()
 
     def _release_after(self, job: HeldJob, error: Environment) -> None:
         try:

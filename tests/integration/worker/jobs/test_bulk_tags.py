@@ -6,7 +6,7 @@ from pymongo.errors import AutoReconnect, ExecutionTimeout
 
 from shared.accounts import api_keys
 from shared.accounts.permissions import ROLES, Rights
-from shared.catalog import bulk_tags, retired_tags, tag_changes, tags
+from shared.catalog import bulk_tags, job_images, retired_tags, tag_changes, tags
 from shared.catalog.tag_changes import Change
 from shared.errors import TooSlow
 from shared.jobs import claims, records
@@ -279,7 +279,7 @@ def test_a_search_that_is_too_slow_goes_on_in_windows(db: Db, worker: JobPipelin
     for _ in range(4):
         others += make_images(db, 7, "south")
         wanted += make_images(db, 9, "north")
-    monkeypatch.setattr(bulk_tags, "_WINDOW", 5)
+    monkeypatch.setattr(job_images, "_WINDOW", 5)
 
     def fail(*_: object) -> None:
         raise TooSlow("slow")

@@ -153,7 +153,7 @@ def test_a_job_that_ends_with_an_open_part_is_settled_and_undone_as_far_as_it_ca
     die_in_part(db, point)
     assert records.cancel(db, job_id, ALL_JOBS)["status"] == "cancelled"
     if sweeps:
-        assert progress.find_unsettled(db, 5) == [job_id]
+        assert [job["_id"] for job in progress.find_unsettled(db, 5)] == [job_id]
         stores = open_stores(settings.Settings(mongo=mongo, redis=settings.Redis(url=redis_url)), app="test", db=db)
         assert job_sweep.repair(stores)
         for publisher in stores.wakeups.values():

@@ -1,0 +1,1 @@
+"""Process many images again."""

@@ -27,6 +27,7 @@ from shared import settings
 from shared.accounts.signing_key_file import describe_exposure
 from shared.errors import ShelfsightError
 from shared.ledger import audit, sums
+from shared.queue import pauses
 from shared.storage.mongo import connect
 
 NOT_READY: Final = 1
@@ -65,9 +66,10 @@ class Status:
     ``MONGODB_URL`` if that variable is set, and likewise ``REDIS_URL``, because ``scripts/start`` does not start such
     servers. It contains only these names, not the URLs, which may include a password. ``servers`` contains the versions
     of the embedded servers. ``not_ready`` contains the reasons for failed checks, by the name of the check; it is None
-    when the web front does not respond. ``backlog``, ``ledger`` and ``failed`` are None when MongoDB does not respond.
+    when the web front does not respond. ``backlog``, ``ledger``, ``failed`` and ``paused`` are None when MongoDB does not respond.
     ``ledger``, which the sweep counted ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the
-    first time. ``failed`` counts the newest 10,000 failed images by error code. The two ``disk_`` values are in bytes.
+    first time. ``failed`` counts the newest 10,000 failed images by error code. ``paused`` has the seconds since each paused queue was paused, and
+    ``unbalanced`` some batches that lack image documents. The two ``disk_`` values are in bytes.
     ``access`` says who can use the service. ``has_administrator`` is None when no credentials are needed, or MongoDB does not
     respond.
     """
@@ -85,6 +87,8 @@ class Status:
     ledger: dict[str, int] | None
     ledger_age_s: float | None
     failed: dict[str, int] | None
+    paused: dict[str, float] | None
+    unbalanced: list[str]
     access: str
     needs_credentials: bool
     has_administrator: bool | None
@@ -126,7 +130,7 @@ def read_status(installation: Installation) -> Status:
     running = installation.find_lock_holder() is not None
     stage = installation.read_stage() if running else None
     url = installation.url
-    backlog, ledger, failed = _read_ledger(installation) if running else (None, None, None)
+    backlog, ledger, failed, paused = _read_database(installation) if running else (None, None, None, None)
     blobs = settings.Blobs()
     status = Status(
         running=running,
@@ -142,6 +146,8 @@ def read_status(installation: Installation) -> Status:
         ledger=None if ledger is None else ledger.counts,
         ledger_age_s=None if ledger is None else ledger.age_s,
         failed=failed,
+        paused=paused,
+        unbalanced=[] if ledger is None else list(ledger.unbalanced),
         access=access_modes.describe(installation),
         needs_credentials=installation.needs_credentials,
         has_administrator=access_modes.has_administrator(installation) if running and installation.needs_credentials else None,
@@ -167,7 +173,12 @@ def advise(status: Status, installation: Installation) -> list[str]:
     advice += _advise_on_readiness(status, installation)
     advice += _advise_on_signing_keys(status, installation)
     if status.ledger is not None and (missing := sums.count_missing(status.ledger)):
-        advice.append(f"The ledger does not balance: {missing} accepted images have no document, so documents were removed by hand. Restore a backup.")
+        batches = f" (batches {', '.join(status.unbalanced)})" if status.unbalanced else ""
+        advice.append(f"The ledger does not balance: {missing} accepted images have no document{batches}, so documents were removed by hand. Restore a backup.")
+    advice += [
+        f"The queue {name} has been paused for {_duration(seconds)}, so nothing in it is processed; resume it with POST /admin/queues/{name}/resume"
+        for name, seconds in (status.paused or {}).items()
+    ]
     if status.backlog is not None and status.backlog.oldest_age_s > _OLD_S:
         advice.append("The oldest batch has been waiting for more than five minutes. Start with more --workers, or add machines.")
     if status.has_administrator is False:
@@ -225,13 +236,16 @@ def _read_process(installation: Installation, name: str) -> ProcessStatus:
     return ProcessStatus(name, None, 0.0, 0, restarts)
 
 
-def _read_ledger(installation: Installation) -> tuple[audit.Backlog | None, sums.Totals | None, dict[str, int] | None]:
+def _read_database(
+    installation: Installation,
+) -> tuple[audit.Backlog | None, sums.Totals | None, dict[str, int] | None, dict[str, float] | None]:
     try:
         db = connect(settings.Mongo(url=installation.mongodb_url()), app="status")
         with db.client:
-            return audit.backlog(db), sums.read_totals(db), audit.failures_by_code(db)
+            paused = {queue.label: pause.age_s for queue, pause in pauses.read_pauses(db).items()}
+            return audit.backlog(db), sums.read_totals(db), audit.failures_by_code(db), paused
     except (ShelfsightError, PyMongoError, Unusable):
-        return None, None, None
+        return None, None, None, None
 
 
 def _show(status: Status) -> None:
@@ -250,10 +264,12 @@ def _show(status: Status) -> None:
     if status.external:
         console.print(f"Servers   set by {' and '.join(status.external)}; scripts/stop does not stop them")
     if status.backlog is not None:
-        waiting = f"{status.backlog.images} images are waiting"
+        waiting = f"{status.backlog.images} image{' is' if status.backlog.images == 1 else 's are'} waiting"
         console.print(f"Backlog   {waiting}, the oldest batch for {_duration(status.backlog.oldest_age_s)}" if status.backlog.images else "Backlog   none")
         ledger = ", ".join(f"{state} {count:,}" for state, count in (status.ledger or {}).items())
         console.print(f"Ledger    {ledger or 'not counted yet'}")
+        if status.paused:
+            console.print(f"Paused    {', '.join(f'{name} for {_duration(seconds)}' for name, seconds in status.paused.items())}")
         failed = ", ".join(f"{code} {count:,}" for code, count in (status.failed or {}).items())
         console.print(f"Failed    {failed or 'none'}")
     console.print(f"Disk      {status.disk_free / 1e9:.1f} GB free, uploads are refused below {status.disk_watermark / 1e9:.1f} GB")

@@ -9,6 +9,7 @@ the client requests it again. ``shared.queue.leases`` defines how a claim is hel
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import ReturnDocument
@@ -19,14 +20,17 @@ from pymongo.write_concern import WriteConcern
 from shared.errors import Environment, InspectionLost, NotFound, ShelfsightError, StoreAway
 from shared.inspections import recipes
 from shared.inspections.recipes import Describe, Recipe, Source
+from shared.queue import pauses
 from shared.queue.leases import Lease, LeasedCollection, now_plus
+from shared.queues import INSPECTIONS
 from shared.storage.mongo import Db, Document, translate_errors
 
-LEASES: Final = LeasedCollection("inspections", write_concern=WriteConcern(w=1), expiries="losses")
+LEASES: Final = LeasedCollection("inspections", write_concern=WriteConcern(w=1), expiries="losses", set_on_claim={"claimed_at": "$$NOW"})
 _MAX_LOSSES: Final = 3
 _ROUNDS: Final = 12
 MAX_WAIT_S: Final = 300
-"""Seconds after its request at which an inspection fails if it still waits for an inspector, or for its turn in one."""
+"""Seconds after its request at which an inspection fails if it still waits for an inspector, or for its turn in one. If the queue
+was paused since the request, they begin when it is resumed."""
 UNKNOWN: Final = "This inspection does not exist or is no longer kept."
 NOT_IN_TIME: Final = "No inspector was available in time; retry later."
 _LOST: Final = InspectionLost("Every worker that started this inspection ended before the inspection was done.")
@@ -67,8 +71,8 @@ class Job:
     validators: Validators | None
     fence: int
     age_s: float
-    """Seconds from the request to the claim, according to the database's clock, if ``claim`` returned this object.
-    Otherwise, the value is 0."""
+    """Seconds from the request, or from the end of a later pause of the queue, to the claim, according to the database's clock, if
+    ``claim`` returned this object. Otherwise, the value is 0."""
 
     @property
     def lease(self) -> Lease:
@@ -176,12 +180,15 @@ def request(
     return get(db, job_id), False
 
 
-def claim(db: Db, owner: str, size: int, lease_s: float, *, max_dreams: int | None = None) -> list[Job]:
+def claim(
+    db: Db, owner: str, size: int, lease_s: float, *, max_dreams: int | None = None, resumed_at: datetime | None = None
+) -> list[Job]:
     """Claim up to ``size`` inspections, in the order in which they were requested.
 
     :param lease_s: seconds until the claims end unless they are renewed.
     :param max_dreams: maximum number of inspections with a dream. Further ones are left for another claim, and younger
         inspections are claimed in their place. By default, there is no limit.
+    :param resumed_at: when the queue was last resumed (``pauses.State``). The time before does not count as waiting.
     :raises StoreAway: when MongoDB does not respond before any inspection has been claimed.
     """
     claimed: list[Job] = []
@@ -200,7 +207,8 @@ def claim(db: Db, owner: str, size: int, lease_s: float, *, max_dreams: int | No
             if found is None:
                 lost = True
             else:
-                age_s = (found["lease_until"] - found["asked_at"]).total_seconds() - lease_s
+                since = found["asked_at"] if resumed_at is None else max(found["asked_at"], resumed_at)
+                age_s = (found["lease_until"] - since).total_seconds() - lease_s
                 claimed.append(_read(found, age_s))
         if not lost or len(claimed) == size:  # otherwise, another inspector was faster, so look for more
             break
@@ -286,13 +294,18 @@ def expire_leases(db: Db, failed_s: float) -> int:
 def fail_overdue(db: Db, after_s: float, failed_s: float) -> int:
     """Fail inspections that are still queued ``after_s`` seconds after they were requested (called by the sweep).
 
-    The cause is that too few inspectors are running, or none.
+    The cause is that too few inspectors are running, or none. While their queue is paused, none fails, and those that were requested
+    before fail ``after_s`` seconds after it is resumed.
 
     :param failed_s: seconds for which requests for a failed inspection return its error.
     :returns: the number of inspections that this call failed.
     :raises StoreAway: when MongoDB does not respond.
     """
-    overdue = {"status": "queued", "$expr": {"$lt": ["$asked_at", {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
+    queue = pauses.read_state(db, INSPECTIONS)
+    if queue.is_paused:
+        return 0
+    since = {"$max": ["$asked_at", queue.resumed_at]}
+    overdue = {"status": "queued", "$expr": {"$lt": [since, {"$subtract": ["$$NOW", int(after_s * 1000)]}]}}
     change = {"status": "failed", "error": {"$literal": _problem(_TIMED_OUT)}, "fresh_until": now_plus(failed_s)}
     with translate_errors():
         return _jobs(db).update_many(overdue, [{"$set": change}]).modified_count
@@ -307,6 +320,17 @@ def count_pending(db: Db) -> dict[str, int]:
     with translate_errors():
         groups = _jobs(db).aggregate([{"$match": _PENDING_FILTER}, {"$group": by_status}], hint="pending")
         return dict.fromkeys(_PENDING, 0) | {group["_id"]: group["n"] for group in groups}
+
+
+def oldest_queued_s(db: Db) -> float:
+    """Return for how many seconds the oldest queued inspection has waited since it was requested; 0 without one.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    age = {"age_ms": {"$subtract": ["$$NOW", "$asked_at"]}}
+    with translate_errors():
+        found = _jobs(db).find_one({"status": "queued"}, age, sort=[("asked_at", 1)], hint="claimable")
+    return 0.0 if found is None else max(0.0, found["age_ms"] / 1000)
 
 
 def has_claimable(db: Db) -> bool:

@@ -6,7 +6,8 @@ segment are called the head. One small document, the totals, has the sum of all 
 
 The sweep calls ``refresh`` at each tick. It adds new segments, recounts some of the existing ones, and counts the head.
 Segments with pending images and segments in which something was deleted are recounted at once. All others are recounted
-in rotation, which shows a document that was removed by hand.
+in rotation, which shows a document that was removed by hand. Where a sum is wrong, the batches concerned are looked for
+(``shared.ledger.imbalances``) and kept with the segment, and such segments are recounted more often than others.
 
 All numbers of one interval are read from one snapshot, because otherwise images that change their state between two
 reads could look like lost images. Therefore, the numbers of each interval balance, and so do the totals.
@@ -14,14 +15,17 @@ reads could look like lost images. Therefore, the numbers of each interval balan
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.read_concern import ReadConcern
 
 from shared.ids import smallest_batch_id
+from shared.ledger.imbalances import BALANCED, NAMED, UnbalancedBatches, find_unbalanced
 from shared.storage.mongo import Db, Document, run_raw_transaction, translate_errors
 from shared.storage.schema import RARE_STATES
 
@@ -37,14 +41,21 @@ are 86,400 segments a day: 22 million batches, or 690 million images if the batc
 _RECOUNT_AFTER_S: Final = 12 * 3600
 """A tick recounts further segments if their counts are older than this number of seconds and it has time left."""
 _CANDIDATES: Final = 64
+_UNBALANCED: Final = 2
+"""Number of segments with missing documents that each tick recounts, so that a repair soon shows."""
+_MAX_UNBALANCED: Final = 1000
+_MARKED_AT_ONCE: Final = 1000
 _DEADLINE_S: Final = 10.0
 _TOTALS: Final = "totals"
+_OFF: Final = {"imbalance.batches": {"$gt": 0}}
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
     """The counts of all images: ``received`` and ``OUTCOMES``.
 
+    ``missing`` is the number of missing image documents, and ``unbalanced_batches`` of the batches that lack documents or have
+    too many; ``unbalanced`` names the newest of them. If that concerns more than 1,000 segments, the numbers are those of 1,000.
     ``age_s`` is the number of seconds since the sweep updated the counts. ``oldest_recount_age_s`` is the number of
     seconds since the segment was counted whose last count was the longest time ago.
     """
@@ -52,18 +63,23 @@ class Totals:
     counts: dict[str, int]
     age_s: float
     oldest_recount_age_s: float
+    missing: int
+    unbalanced_batches: int
+    unbalanced: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Imbalance:
-    """The number of missing images among the batches with ids in ``(after, newest]``, if it differs from before.
+    """What is wrong among the batches with ids in ``(after, newest]``, if it differs from before.
 
-    If ``newest`` is None, these are all batches after ``after``.
+    If ``newest`` is None, these are all batches after ``after``. ``missing`` is the number of missing images in the interval, and
+    ``batches`` says which batches lack them. They are none if the interval was repaired after it was counted, and is counted again.
     """
 
     after: str
     newest: str | None
     missing: int
+    batches: UnbalancedBatches
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +130,47 @@ def count_missing(counts: dict[str, int]) -> int:
 def read_totals(db: Db) -> Totals | None:
     """Read the totals, which are one small document. They are None until the sweep has counted for the first time.
 
+    The segments with missing documents are read, too.
+
     :raises StoreAway: when MongoDB does not respond.
     """
     ages = {name: {"$subtract": ["$$NOW", f"${name}"]} for name in ("counted_at", "oldest_counted_at")}
     with translate_errors():
         found = db.ledger_totals.find_one(
-            {"_id": _TOTALS, "counted_at": {"$ne": None}}, {"segments": 1, "head": 1} | ages
+            {"_id": _TOTALS, "counted_at": {"$ne": None}}, {"segments": 1, "head": 1, "head_imbalance": 1} | ages
         )
-    if found is None:
-        return None
+        if found is None:
+            return None
+        segments = db.ledger_segments.find(_OFF, {"imbalance": 1}).limit(_MAX_UNBALANCED)
+        documents = [found.get("head_imbalance"), *(segment["imbalance"] for segment in segments)]
     counts = {name: found["segments"][name] + found["head"][name] for name in ("received", *OUTCOMES)}
     age_s, oldest_age_s = (max(0, found[name]) / 1000 for name in ages)
-    return Totals(counts, age_s, oldest_age_s)
+    off = [UnbalancedBatches.from_document(document) for document in documents]
+    named = sorted((batch_id for batches in off for batch_id, _ in batches.named), reverse=True)
+    missing = max(0, count_missing(counts), sum(batches.missing for batches in off))
+    return Totals(counts, age_s, oldest_age_s, missing, sum(batches.count for batches in off), tuple(named[:NAMED]))
 
 
 def mark_changed(db: Db, session: ClientSession, batch_id: str) -> None:
     """Have the segment of a batch recounted soon, in the transaction that deletes images of the batch."""
-    db.ledger_segments.update_one(
-        {"_id": {"$gte": batch_id}, "after": {"$lt": batch_id}},
-        {"$set": {"due": True}, "$inc": {"changes": 1}},
-        session=session,
-    )
+    db.ledger_segments.update_one(*_mark(batch_id), session=session)
+
+
+def mark_due(db: Db, batch_ids: Iterable[str]) -> None:
+    """Have the segments of batches recounted soon, because images of the batches wait for a worker again.
+
+    Call this after the images were queued, outside a transaction. Without it, the counts would still balance, but show these
+    images as finished until the segment is recounted in rotation.
+    """
+    ids = sorted(set(batch_ids))
+    for start in range(0, len(ids), _MARKED_AT_ONCE):
+        marks = [UpdateOne(*_mark(batch_id)) for batch_id in ids[start : start + _MARKED_AT_ONCE]]
+        db.ledger_segments.bulk_write(marks, ordered=False)
+
+
+def _mark(batch_id: str) -> tuple[Document, Document]:
+    """Return the filter for the segment of a batch, and the update that discards a recount that has begun already."""
+    return {"_id": {"$gte": batch_id}, "after": {"$lt": batch_id}}, {"$set": {"due": True}, "$inc": {"changes": 1}}
 
 
 def refresh(db: Db, until: float, *, now: datetime | None = None) -> Refreshed:
@@ -190,6 +226,7 @@ def _append_segment(db: Db, after: str, newest: str) -> list[Imbalance]:
     :returns: the missing images of the segment, unless they were already missing when the head was counted.
     """
     counts = count_interval(db, after, newest)
+    missing, batches = _find_missing(db, after, newest, counts)
     moved = {f"segments.{name}": count for name, count in counts.items()}
     moved |= {f"head.{name}": -count for name, count in counts.items()}
 
@@ -198,40 +235,40 @@ def _append_segment(db: Db, after: str, newest: str) -> list[Imbalance]:
         change = {"$set": {"segmented_to": newest}, "$inc": moved}
         found = db.ledger_totals.find_one_and_update(first, change, {"head": 1}, session=session)
         if found is not None:
-            segment = {"$set": {"after": after, "counts": counts, "due": True, "changes": 0}}
-            current = {"$currentDate": {"counted_at": True}}
-            db.ledger_segments.update_one({"_id": newest}, segment | current, upsert=True, session=session)
+            fields = {"after": after, "counts": counts, "due": True, "changes": 0}
+            db.ledger_segments.update_one({"_id": newest}, _counted(fields, batches), upsert=True, session=session)
         return found
 
-    before, missing = run_raw_transaction(db, write, _DEADLINE_S), count_missing(counts)
+    before = run_raw_transaction(db, write, _DEADLINE_S)
     if before is None or missing == 0 or 0 < missing <= _known_missing(before):
         return []
-    return [Imbalance(after, newest, missing)]
+    return [Imbalance(after, newest, missing, batches)]
 
 
 def _recount(db: Db, until: float, now: datetime) -> list[Imbalance]:
-    recounted: list[tuple[Document, dict[str, int]]] = []
+    recounted: list[tuple[Document, dict[str, int], int, UnbalancedBatches]] = []
     for number, segment in enumerate(_recount_candidates(db, now)):
         if number >= _ROTATION and time.monotonic() > until:
             break
-        recounted.append((segment, count_interval(db, segment["after"], segment["_id"])))
+        counts = count_interval(db, segment["after"], segment["_id"])
+        recounted.append((segment, counts, *_find_missing(db, segment["after"], segment["_id"], counts)))
     if not recounted:
         return []
 
     def write(session: ClientSession) -> list[Imbalance]:
         change: Counter[str] = Counter()
-        imbalances = []
-        for segment, counts in recounted:
+        imbalances: list[Imbalance] = []
+        for segment, counts, missing, batches in recounted:
             # If the segment was changed since it was read, the counts may be outdated, and it is recounted later.
             unchanged = {name: segment[name] for name in ("_id", "changes", "counted_at")}
-            fields = {"counts": counts, "due": counts["pending"] > 0}
-            update = {"$set": fields, "$currentDate": {"counted_at": True}}
-            if not db.ledger_segments.update_one(unchanged, update, session=session).matched_count:
+            # If no batch was found, it was repaired in the meantime.
+            fields = {"counts": counts, "due": counts["pending"] > 0 or (missing != 0 and batches.count == 0)}
+            if not db.ledger_segments.update_one(unchanged, _counted(fields, batches), session=session).matched_count:
                 continue
             change.update({f"segments.{name}": count - segment["counts"][name] for name, count in counts.items()})
-            missing = count_missing(counts)
-            if missing != count_missing(segment["counts"]):
-                imbalances.append(Imbalance(segment["after"], segment["_id"], missing))
+            known = count_missing(segment["counts"]), UnbalancedBatches.from_document(segment.get("imbalance"))
+            if (missing, batches) != known:
+                imbalances.append(Imbalance(segment["after"], segment["_id"], missing, batches))
         differences = {name: difference for name, difference in change.items() if difference}
         if differences:
             db.ledger_totals.update_one({"_id": _TOTALS}, {"$inc": differences}, session=session)
@@ -240,26 +277,53 @@ def _recount(db: Db, until: float, now: datetime) -> list[Imbalance]:
     return run_raw_transaction(db, write, _DEADLINE_S)
 
 
+def _find_missing(db: Db, after: str, newest: str | None, counts: dict[str, int]) -> tuple[int, UnbalancedBatches]:
+    """Return how many images are missing in an interval, and the batches that lack them. Nothing is read if none is missing."""
+    missing = count_missing(counts)
+    return missing, find_unbalanced(db, after, newest) if missing else BALANCED
+
+
+def _counted(fields: Document, batches: UnbalancedBatches) -> Document:
+    """Return the update that stores the new counts of a segment."""
+    update: Document = {"$set": fields, "$currentDate": {"counted_at": True}}
+    if batches.count:
+        update["$set"] = fields | {"imbalance": batches.to_document()}
+    else:
+        update["$unset"] = {"imbalance": ""}
+    return update
+
+
 def _recount_candidates(db: Db, now: datetime) -> list[Document]:
-    """Return the segments to recount: first ``_ROTATION`` in rotation, then those that are due, then those with old counts."""
+    """Return the segments to recount.
+
+    These are first ``_ROTATION`` in rotation, then some with missing documents, then those that are due, then those with old
+    counts.
+    """
     # The read concern is that of the snapshots. So if ``changes`` includes a deletion, a snapshot taken later does, too.
     segments = db.get_collection("ledger_segments", read_concern=ReadConcern("majority"))
     oldest = list(segments.find().sort("counted_at", 1).limit(_CANDIDATES))
+    off = list(segments.find(_OFF).sort("counted_at", 1).limit(_UNBALANCED))
     due = list(segments.find({"due": True}).sort("counted_at", 1).limit(_CANDIDATES))
     before = now - timedelta(seconds=_RECOUNT_AFTER_S)
     old = [segment for segment in oldest if segment["counted_at"] < before]
-    return list({segment["_id"]: segment for segment in (*oldest[:_ROTATION], *due, *old)}.values())
+    return list({segment["_id"]: segment for segment in (*oldest[:_ROTATION], *off, *due, *old)}.values())
 
 
 def _count_head(db: Db, segmented_to: str) -> list[Imbalance]:
     head = count_interval(db, segmented_to)
+    missing, batches = _find_missing(db, segmented_to, None, head)
     oldest = db.ledger_segments.find_one({}, {"counted_at": 1}, sort=[("counted_at", 1)])
-    fields = {"head": head, "counted_at": "$$NOW", "oldest_counted_at": oldest["counted_at"] if oldest else "$$NOW"}
+    fields = {
+        "head": head,
+        "head_imbalance": {"$literal": batches.to_document()} if batches.count else "$$REMOVE",
+        "counted_at": "$$NOW",
+        "oldest_counted_at": oldest["counted_at"] if oldest else "$$NOW",
+    }
     current = {"_id": _TOTALS, "segmented_to": segmented_to}
-    before, missing = db.ledger_totals.find_one_and_update(current, [{"$set": fields}], {"head": 1}), count_missing(head)
+    before = db.ledger_totals.find_one_and_update(current, [{"$set": fields}], {"head": 1})
     if before is None or max(0, missing) == _known_missing(before):
         return []
-    return [Imbalance(segmented_to, None, missing)]
+    return [Imbalance(segmented_to, None, missing, batches)]
 
 
 def _known_missing(totals: Document) -> int:

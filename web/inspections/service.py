@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shared.errors import Busy, NotFound
+from shared.errors import Busy, NotFound, QueuePaused
 from shared.inspections import jobs, recipes, results
 from shared.inspections.jobs import Job
+from shared.queue import pauses
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import incoming_key
 from web.http.problems import StoredProblem
@@ -19,6 +20,7 @@ from web.inspections.requests import InspectionRequest
 from web.services import Services
 
 _RETRY_AFTER_S: Final = 5
+_PAUSED_RETRY_AFTER_S: Final = 60
 _POLL_S: Final = 0.5
 """Interval at which a waiting thread reads the job, because the notification that the job has ended can be lost."""
 
@@ -40,6 +42,7 @@ def request_inspection(services: Services, requested: InspectionRequest) -> Job 
 
     :returns: the result, or the pending job.
     :raises StoredProblem: when the same inspection failed recently.
+    :raises QueuePaused: when a new inspection would be queued, and the queue is paused.
     :raises Busy: when the limits for the account or the address, or the limits for all together, are reached.
     :raises StoreAway: when MongoDB or the blob store does not respond.
     :raises DiskFull: when there is too little disk space for an uploaded image.
@@ -50,6 +53,8 @@ def request_inspection(services: Services, requested: InspectionRequest) -> Job 
     known = _outcome(services, job) if job is not None and job.fresh else None
     if known is not None:
         return known
+    if pauses.is_paused(services.db, INSPECTIONS):
+        raise QueuePaused("No images are inspected now, because an administrator has paused this; retry later.", retry_after=_PAUSED_RETRY_AFTER_S)
     if not quotas.count(services, requested.recipe):
         known = _outcome(services, job) if job is not None and job.error is None else None
         if known is not None:
@@ -81,13 +86,14 @@ def request_inspection(services: Services, requested: InspectionRequest) -> Job 
 def wait_for_result(services: Services, job: Job, seconds: float) -> Job | InspectionResult:
     """Wait until an inspection ends, but at most ``seconds`` seconds.
 
-    Do not wait if too many threads are already waiting.
+    Do not wait if too many threads are already waiting, or if the inspection is queued in a paused queue.
 
     :returns: the result, or the job if it is still pending.
     :raises StoredProblem: when the inspection failed.
     :raises NotFound: when the inspection or its result has been deleted.
     """
-    if job.pending and services.wait_slots.acquire(blocking=False):
+    is_held_up = job.status == "queued" and seconds > 0 and pauses.is_paused(services.db, INSPECTIONS)
+    if job.pending and not is_held_up and services.wait_slots.acquire(blocking=False):
         try:
             job = _wait_until_ended(services, job, seconds)
         finally:

@@ -8,7 +8,7 @@ from web.http.openapi_components import json_content, problem_responses, simple_
 from web.operations.response_schemas import UploadLimits
 
 MODELS: Final[tuple[type[BaseModel], ...]] = (UploadLimits,)
-_READY: Final = "Check whether uploads are accepted and processed: whether MongoDB and its indexes, Redis, the blob store, the disk, a worker and its model are available, and whether this process is being drained"
+_READY: Final = "Checks whether MongoDB and its indexes, Redis, the blob store, the disk, a worker and its model are available, and whether this process is being drained."
 
 
 def paths() -> dict[str, Any]:
@@ -22,6 +22,6 @@ def paths() -> dict[str, Any]:
             }
         },
         "/healthz": {"get": simple_operation("getHealth", "Check whether this process responds")},
-        "/readyz": {"get": simple_operation("getReadiness", _READY, "not_ready")},
+        "/readyz": {"get": simple_operation("getReadiness", "Check whether uploads are accepted and processed", "not_ready") | {"description": _READY}},
         "/metrics": {"get": simple_operation("getMetrics", "Get the metrics for Prometheus", "database_unavailable", media_type="text/plain")},
     }

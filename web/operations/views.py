@@ -11,6 +11,8 @@ from prometheus_client.registry import Collector
 from shared.errors import Environment
 from shared.jobs.records import PendingJobs
 from shared.ledger import original_checks, sums
+from shared.queue import heartbeats, pauses
+from shared.queues import QUEUES
 from web.cached_value import CachedValue
 from web.http import access_rules, problems, responses
 from web.operations import readiness
@@ -75,6 +77,7 @@ class _LedgerCollector(Collector):
             inspections.add_metric([state], count)
         yield inspections
         yield from _jobs(self._services.pending_jobs.get())
+        yield from _queues(self._services)
         checks = original_checks.read(self._services.db)
         yield CounterMetricFamily("shelfsight_originals_checked", "Number of times that the sweep hashed a random original.", checks.checked)
         yield CounterMetricFamily("shelfsight_originals_damaged", "Number of these checks in which the original was missing or damaged.", checks.damaged)
@@ -90,6 +93,17 @@ def _jobs(pending: PendingJobs) -> Iterable[Metric]:
     yield GaugeMetricFamily("shelfsight_jobs_oldest_queued_seconds", "Age of the oldest job that is queued, in seconds.", pending.oldest_queued_s)
 
 
+def _queues(services: Services) -> Iterable[Metric]:
+    paused = GaugeMetricFamily("shelfsight_queue_paused", "1 if the queue is paused, so that workers claim nothing from it; otherwise 0.", labels=["queue"])
+    workers = GaugeMetricFamily("shelfsight_workers", "Number of workers that consume the queue, are alive, and can work.", labels=["queue"])
+    pauses_now = pauses.read_pauses(services.db)
+    for queue in QUEUES:
+        paused.add_metric([queue.label], int(queue in pauses_now))
+        workers.add_metric([queue.label], heartbeats.count_workers(services.db, queue))
+    yield paused
+    yield workers
+
+
 def _ledger(totals: sums.Totals) -> Iterable[Metric]:
     """Yield the metrics of the ledger. They are missing until the sweep has counted for the first time."""
     ledger = GaugeMetricFamily(
@@ -100,6 +114,14 @@ def _ledger(totals: sums.Totals) -> Iterable[Metric]:
     for state, count in totals.counts.items():
         ledger.add_metric([state], count)
     yield ledger
+    yield GaugeMetricFamily(
+        "shelfsight_ledger_missing_images", "Number of image documents that are missing, so they were removed by hand or lost. 0 if the ledger balances.", totals.missing
+    )
+    yield GaugeMetricFamily(
+        "shelfsight_ledger_unbalanced_batches",
+        "Number of batches that lack image documents, or have too many. The log of the sweep names them.",
+        totals.unbalanced_batches,
+    )
     yield GaugeMetricFamily("shelfsight_ledger_age_seconds", "Time since the sweep updated the numbers of images in each state, in seconds.", totals.age_s)
     yield GaugeMetricFamily(
         "shelfsight_ledger_oldest_recount_seconds",

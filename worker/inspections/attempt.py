@@ -30,7 +30,7 @@ class Attempt:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the inspection was requested."""
+        """Seconds since the inspection was requested, or since its queue was resumed after that."""
         return self.job.age_s + time.monotonic() - self._began
 
     @contextmanager
@@ -38,7 +38,7 @@ class Attempt:
         """Wait for one of the places, and occupy it during a step. After the step, another step begins.
 
         :param step_limit_s: time limit of the step in seconds, if it differs from that of the other steps.
-        :raises Environment: when the inspection has got no place ``jobs.MAX_WAIT_S`` seconds after it was requested.
+        :raises Environment: when the inspection has got no place, and ``age_s`` is ``jobs.MAX_WAIT_S`` or more.
         """
         self._leases.limit(self.job.lease, None)
         if not places.acquire(timeout=max(0.0, jobs.MAX_WAIT_S - self.age_s)):

@@ -29,12 +29,15 @@ from shared.inspections.jobs import Job, Validators
 from shared.inspections.notifications import Publisher
 from shared.inspections.recipes import Augment, Dream
 from shared.media_types import sniff
+from shared.queue import pauses
 from shared.queue.leases import Lease
+from shared.queues import INSPECTIONS
 from shared.states import SOLO_DEATHS_ALLOWED
 from shared.storage.blob_keys import incoming_key, inspection_key, inspection_prefix
 from shared.storage.blobs import BlobMissing
 from shared.variants import DREAM
 from worker.inspections.attempt import Attempt
+from worker.runtime.finished_work import FinishedWork
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox import requests
 from worker.sandbox.parent import Sandbox
@@ -84,6 +87,7 @@ class InspectionPipeline:
         :param owner: the owner name of the claims. No other pipeline must ever use the same name.
         """
         settings = stores.settings
+        self.finished = FinishedWork()
         self._settings, self._db, self._owner = settings, stores.db, owner
         self._blobs, self._identity = stores.blobs, stores.identity
         self._detector, self._fetcher, self._notifications = detector, fetcher, Publisher(settings.redis)
@@ -105,7 +109,7 @@ class InspectionPipeline:
         self._changed = threading.Event()
         lease_s = settings.inspect.lease_s
         self._running = LeaseKeeper(
-            lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, self._replace_process
+            lambda leases: jobs.renew(self._db, owner, leases, lease_s), lease_s, self._replace_process, set_busy=self.finished.set_busy
         )
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:  # noqa: ARG002 -- see the docstring
@@ -139,13 +143,16 @@ class InspectionPipeline:
         return bool(self._running.leases()) or time.monotonic() < self._due_at or jobs.has_claimable(self._db)
 
     def _claim(self, room: int) -> list[Job]:
-        """Claim inspections. Dreams that would only wait in this process stay queued.
+        """Claim inspections, none while the queue is paused. Dreams that would only wait in this process stay queued.
 
         No wakeup is published for them. Another process that is running claims them by itself, as this process does
         when one of its dreams has ended, and a process that is idle gets the wakeup of a request or of the sweep.
         """
-        inspect = self._settings.inspect
-        claimed = jobs.claim(self._db, self._owner, room, inspect.lease_s, max_dreams=_MAX_DREAMS - len(self._dreams))
+        queue = pauses.read_state(self._db, INSPECTIONS)
+        if queue.is_paused:
+            return []
+        lease_s, max_dreams = self._settings.inspect.lease_s, _MAX_DREAMS - len(self._dreams)
+        claimed = jobs.claim(self._db, self._owner, room, lease_s, max_dreams=max_dreams, resumed_at=queue.resumed_at)
         self._dreams |= {job.lease for job in claimed if job.has_dream}
         return claimed
 
@@ -198,6 +205,7 @@ class InspectionPipeline:
                 self._db, self._owner, job, result, validators, fresh_s=inspect.fresh_s, keep_s=inspect.keep_s
             )
         if ended:
+            self.finished.add()
             self._delete_upload(job)
         self._notifications.publish(job.id)
 

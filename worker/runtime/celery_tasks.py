@@ -22,9 +22,10 @@ from shared.errors import ShelfsightError
 from shared.queue import heartbeats
 from shared.queue.celery_app import make_celery_app
 from shared.queue.wakeups import WakeupPublisher
-from shared.queues import WorkQueue
+from shared.queues import IMAGES, WorkQueue
 from shared.settings import Settings
 from shared.storage.identity import StoreIdentity
+from worker.runtime.finished_work import FinishedWork
 
 _MODEL_RETRY_S: Final = 30.0
 """Seconds that a pool child with an unusable model waits before it ends. Then the next child tries to load the model.
@@ -36,6 +37,10 @@ _START_RETRY_S: Final = 5.0
 
 class Pipeline(Protocol):
     """Claims and processes the work that is queued for one work queue."""
+
+    @property
+    def finished(self) -> FinishedWork:
+        """What counts the finished work, for the heartbeats."""
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
         """Claim and process work until nothing is claimable or ``seconds`` have passed.
@@ -116,7 +121,9 @@ def _make_pool_child(work_queue: WorkQueue, make_pipeline: PipelineFactory, name
     stores = open_stores(settings, app="worker")
     detector = _load_detector(settings, partial(heartbeats.send_heartbeat, stores.db, owner, work_queue)) if needs_detector else None
     child = PoolChild(settings, make_pipeline(stores, detector, owner), stores.wakeups[work_queue])
-    threading.Thread(target=_send_heartbeats, args=(stores, owner, work_queue), name="heartbeat", daemon=True).start()
+    model = detector.info if detector is not None and work_queue == IMAGES else None
+    heartbeat = partial(heartbeats.send_heartbeat, stores.db, owner, work_queue, model=model)
+    threading.Thread(target=_send_heartbeats, args=(heartbeat, stores.identity, child.pipeline.finished), name="heartbeat", daemon=True).start()
     signal.signal(signal.SIGTERM, _handle_sigterm)  # the pool sends SIGTERM after the soft shutdown
     return child
 
@@ -157,10 +164,10 @@ def _stop_pool_child(**_: Any) -> None:
         _pool_child.pipeline.stop()
 
 
-def _send_heartbeats(stores: Stores, owner: str, work_queue: WorkQueue) -> None:
+def _send_heartbeats(send_heartbeat: Callable[..., None], identity: StoreIdentity, finished: FinishedWork) -> None:
     while True:
         with suppress(ShelfsightError):  # the failure is noticed because the heartbeats stop
-            heartbeats.send_heartbeat(stores.db, owner, work_queue, _find_impediment(stores.identity))
+            send_heartbeat(_find_impediment(identity), finished=finished.read(), busy=finished.read_busy())
         time.sleep(heartbeats.HEARTBEAT_INTERVAL_S)  # until the next heartbeat is due
 
 

@@ -25,6 +25,8 @@ class LeaseKeeper:
         renew: Callable[[Sequence[Lease]], Collection[Lease]],
         lease_s: float,
         on_overrun: Callable[[Collection[Lease]], None] | None = None,
+        *,
+        set_busy: Callable[[bool], object] = lambda _: None,
     ) -> None:
         """Start the thread that renews the leases. It runs until ``stop`` is called or the process ends.
 
@@ -33,7 +35,9 @@ class LeaseKeeper:
             because the fence prevents a worker that has lost a lease from storing a result.
         :param on_overrun: called in the thread that renews the leases, before a renewal, with the leases that were not
             dropped within their time limits, if there are any.
+        :param set_busy: called after each change with whether any lease is held. It must be brief.
         """
+        self._set_busy = set_busy
         self._renew, self._lease_s, self._on_overrun = renew, lease_s, on_overrun
         self._items: dict[Lease, _Item] = {}
         self._lock = threading.Lock()
@@ -49,6 +53,7 @@ class LeaseKeeper:
                 if lease.id in ids:  # the document was claimed again under a higher fence
                     item.lost = True
             self._items |= added
+            self._set_busy(bool(self._items))
 
     def limit(self, lease: Lease, time_limit_s: float | None) -> None:
         """Replace the time limit of a lease, if it has not been dropped.
@@ -66,6 +71,7 @@ class LeaseKeeper:
         with self._lock:
             for lease in leases:
                 self._items.pop(lease, None)
+            self._set_busy(bool(self._items))
 
     def holds(self, lease: Lease) -> bool:
         """Return whether a lease was passed to ``hold`` and has since been neither dropped nor found to be lost."""

@@ -26,6 +26,8 @@ class Inspection(me.Document):
     fence = me.IntField(required=True, min_value=0)
     losses = me.IntField(required=True, min_value=0)
     lease_until = me.DateTimeField()
+    # When the last claim was made.
+    claimed_at = me.DateTimeField()
     result = me.StringField()
     error = me.DictField(null=True)
     seen = me.DictField()

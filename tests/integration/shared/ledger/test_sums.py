@@ -4,11 +4,12 @@ import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from shared.errors import NotFound
-from shared.ledger import audit, claims, deletion, results, sums
+from shared.ledger import audit, claims, deletion, reprocessing, results, sums
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from tests.support.ledger import (
@@ -234,6 +235,25 @@ def test_a_deletion_during_a_recount_is_counted_at_the_next_refresh(db: Db, monk
     assert db.ledger_segments.count_documents({"due": True}) == 1
     refresh(db)
     assert totals(db)["deleted"] == 4
+
+
+def test_a_reprocessing_during_a_recount_is_counted_at_the_next_refresh(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = commit_old_batches(db, 3)
+    process_all(db)
+    refresh(db)
+    count_interval = sums.count_interval
+
+    def count_then_reprocess(*arguments: Any) -> dict[str, int]:
+        counts = count_interval(*arguments)
+        reprocessing.reprocess(db, batches[0], {}, reprocessing.Options(), None)
+        return counts
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sums, "count_interval", count_then_reprocess)
+        refresh(db)
+    monkeypatch.setattr(sums, "_ROTATION", 0)  # only what is due
+    refresh(db)
+    assert (totals(db)["done"], totals(db)["pending"]) == (8, 4)
 
 
 def test_a_deletion_while_a_segment_is_added_is_counted(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from pymongo.errors import ExecutionTimeout
 from shared import settings
 from shared.errors import DiskFull, StoreAway
 from shared.ledger import audit, sums
-from shared.queue import heartbeats
-from shared.queues import IMAGES
+from shared.queue import heartbeats, pauses
+from shared.queues import IMAGES, INSPECTIONS
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.shared.jobs.requesting import request_job
@@ -31,6 +31,27 @@ def test_a_document_removed_by_hand_shows_in_the_metrics(web: FlaskClient, db: D
     metrics = web.get("/metrics").get_data(as_text=True)
     assert 'state="received"} 2.0' in metrics
     assert 'state="pending"} 1.0' in metrics
+    assert "shelfsight_ledger_missing_images 1.0" in metrics
+    assert "shelfsight_ledger_unbalanced_batches 1.0" in metrics
+
+
+def test_the_metrics_have_the_paused_queues_and_the_workers_that_can_work(web: FlaskClient, db: Db) -> None:
+    pauses.pause(db, INSPECTIONS, None)
+    heartbeats.send_heartbeat(db, "a worker", IMAGES)
+    heartbeats.send_heartbeat(db, "another", IMAGES, "model_unusable")
+    lines = web.get("/metrics").get_data(as_text=True).splitlines()
+    found = {line for line in lines if line.startswith(("shelfsight_queue_paused{", "shelfsight_workers{"))}
+    assert found == {
+        'shelfsight_queue_paused{queue="images"} 0.0', 'shelfsight_queue_paused{queue="inspections"} 1.0', 'shelfsight_queue_paused{queue="jobs"} 0.0',
+        'shelfsight_workers{queue="images"} 1.0', 'shelfsight_workers{queue="inspections"} 0.0', 'shelfsight_workers{queue="jobs"} 0.0',
+    }  # fmt: skip
+
+
+def test_the_service_is_ready_while_a_queue_is_paused(web: FlaskClient, db: Db) -> None:
+    heartbeats.send_heartbeat(db, "a worker", IMAGES)
+    pauses.pause(db, IMAGES, None)
+    checks = web.get("/readyz").get_json()["checks"]
+    assert [name for name, check in checks.items() if not check["ok"]] == ["redis"]
 
 
 def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_else(web: FlaskClient, db: Db) -> None:
@@ -40,10 +61,12 @@ def test_until_the_sweep_has_counted_the_metrics_lack_the_ledger_and_nothing_els
     backlog = {f"shelfsight_backlog_{name}" for name in ("images", "oldest_seconds", "age_seconds")}
     assert response.status_code == 200
     originals = {"shelfsight_originals_checked_total", "shelfsight_originals_damaged_total"}
-    assert names == backlog | originals | {"shelfsight_inspections", "shelfsight_jobs", "shelfsight_jobs_oldest_queued_seconds"}
+    assert names == backlog | originals | {
+        "shelfsight_inspections", "shelfsight_jobs", "shelfsight_jobs_oldest_queued_seconds", "shelfsight_queue_paused", "shelfsight_workers",
+    }  # fmt: skip
     sums.refresh(db, 0)
     names = {line.split()[0] for line in web.get("/metrics").get_data(as_text=True).splitlines()}
-    assert {"shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names
+    assert {"shelfsight_ledger_missing_images", "shelfsight_ledger_unbalanced_batches", "shelfsight_ledger_age_seconds", "shelfsight_ledger_oldest_recount_seconds"} <= names
 
 
 def test_the_metrics_have_the_jobs_that_have_not_ended(web: FlaskClient, db: Db) -> None:

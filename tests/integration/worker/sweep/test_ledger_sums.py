@@ -26,12 +26,21 @@ def test_a_tick_counts_the_ledger_and_reports_a_missing_document_once(
     totals = sums.read_totals(db)
     assert totals is not None
     assert totals.counts == audit.balance(db)
-    db.images.delete_one({"batch_id": ids[0]})
+    removed = db.images.find_one_and_delete({"batch_id": ids[0]})
     with caplog.at_level(logging.CRITICAL, "shelfsight.error"):
         sweep.tick()
         sweep.tick()
     assert [record.getMessage() for record in caplog.records if "documents are missing" in record.getMessage()] == [
-        f"sweep: 1 image documents are missing in the batches after '' up to '{ids[1]}', so documents were removed by hand or lost; restore a backup"
+        f"sweep: 1 image documents are missing in the batches after '' up to '{ids[1]}', so documents were removed by hand or lost; restore a backup. Batches: {ids[0]} (1 missing)"
+    ]
+    caplog.clear()
+    assert removed is not None
+    db.images.insert_one(removed)
+    with caplog.at_level(logging.WARNING, "shelfsight.error"):
+        sweep.tick()
+        sweep.tick()
+    assert [record.getMessage() for record in caplog.records if "complete again" in record.getMessage()] == [
+        f"sweep: the batches after '' up to '{ids[1]}' are complete again"
     ]
 
 
@@ -45,5 +54,5 @@ def test_a_missing_document_of_a_new_batch_is_reported_once(
         sweep.tick()
         sweep.tick()
     assert [record.getMessage() for record in caplog.records if "documents are missing" in record.getMessage()] == [
-        "sweep: 1 image documents are missing in the batches after '' up to the newest, so documents were removed by hand or lost; restore a backup"
+        f"sweep: 1 image documents are missing in the batches after '' up to the newest, so documents were removed by hand or lost; restore a backup. Batches: {batch_id} (1 missing)"
     ]

@@ -158,3 +158,16 @@ def test_a_stopped_keeper_renews_nothing(database: Database, keeper: LeaseKeeper
     renewals = len(database.renewals)
     assert not any(thread.is_alive() for thread in threads)
     assert len(database.renewals) == renewals
+
+
+def test_the_keeper_tells_whether_anything_is_held(database: Database) -> None:
+    told: list[bool] = []
+    keeper = LeaseKeeper(database.renew, LEASE_S, set_busy=told.append)
+    try:
+        keeper.hold([], 600)
+        keeper.hold([A, B], 600)
+        keeper.drop([B])
+        keeper.drop([A])
+    finally:
+        keeper.stop()
+    assert told == [False, True, True, False]

@@ -16,6 +16,7 @@ map \$request_uri \$most_bytes {
     "~^/img(\?|\$)" $((picture / 2));
     "~^/images/tags(\?|\$)" $tags;
     "~^/images/[0-9a-f]{36}/annotations(\?|\$)" $annotations;
+    "~^/receipts/verify(\?|\$)" $receipt;
 }
 set_real_ip_from ${TRUSTED_PROXY:-127.0.0.1};
 END

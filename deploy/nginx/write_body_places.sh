@@ -3,6 +3,7 @@ bytes=${LIMITS_MAX_BODY_BYTES:-67108864}
 picture=$((${INSPECT_MAX_SOURCE_BYTES:-4194304} * 2)) # bodies that are a little too large reach the web processes, which return a more detailed error than nginx
 tags=1048576
 annotations=4194304
+receipt=$((65536 + 1024 * ${LIMITS_MAX_IMAGES:-1000}))
 UPLOAD_BUFFER=${UPLOAD_BUFFER:-1g}
 case "$UPLOAD_BUFFER" in
     *[gG]) buffer=$((${UPLOAD_BUFFER%[gG]} * 1024)) ;;
@@ -14,7 +15,8 @@ case "$UPLOAD_BUFFER" in
 esac
 # Places for bodies (see body_places.conf), in megabytes. The places of all sizes together fit into the buffer.
 larger=$((bytes > picture ? bytes : picture))
-largest=$(((larger > annotations ? larger : annotations) / 1048576 + 1))
+larger=$((larger > annotations ? larger : annotations))
+largest=$(((larger > receipt ? larger : receipt) / 1048576 + 1))
 if [ "$buffer" -lt $((largest + 11)) ]; then
     echo "error: UPLOAD_BUFFER=$UPLOAD_BUFFER is too small for a body of each size. Set at least UPLOAD_BUFFER=$((largest + 11))m." >&2
     exit 1
@@ -43,3 +45,4 @@ echo "client_max_body_size $bytes;" > /tmp/nginx/upload.conf
 echo "client_max_body_size $picture;" > /tmp/nginx/picture.conf
 echo "client_max_body_size $tags;" > /tmp/nginx/tags.conf
 echo "client_max_body_size $annotations;" > /tmp/nginx/annotations.conf
+echo "client_max_body_size $receipt;" > /tmp/nginx/receipt.conf

@@ -23,6 +23,7 @@ from shared.settings.access import parse_signing_keys
 from tests.support.certificates import make_certificate
 from web.annotations import views as annotations
 from web.http import json_model, request_id
+from web.receipts import views as receipts
 from web.tags import bulk_views
 
 Owners = dict[str, int]
@@ -179,6 +180,13 @@ def test_nginx_has_the_body_limit_of_the_service(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("LIMITS_MAX_BODY_BYTES", raising=False)
     for file in ("docker-compose.yaml", "deploy/nginx/write_body_places.sh"):
         assert set(re.findall(r"\$\{LIMITS_MAX_BODY_BYTES:-(\d+)\}", (ROOT / file).read_text())) == {str(Settings().limits.max_body_bytes)}
+
+
+def test_nginx_lets_the_receipt_of_the_largest_batch_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIMITS_MAX_IMAGES", raising=False)
+    for file in ("docker-compose.yaml", "deploy/nginx/write_body_places.sh"):
+        assert re.findall(r"\$\{LIMITS_MAX_IMAGES:-(\d+)\}", (ROOT / file).read_text()) == [str(Settings().limits.max_images)]
+    assert f"receipt=$(({receipts.MAX_BYTES} + {receipts.MAX_BYTES_PER_IMAGE} * ${{" in (ROOT / "deploy/nginx/write_body_places.sh").read_text()
 
 
 def test_nginx_has_the_limits_of_the_handlers_of_tags_annotations_and_json() -> None:

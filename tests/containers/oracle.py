@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import httpx
@@ -48,9 +48,12 @@ def wait_until_finished(client: httpx.Client, batch_id: str) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def find_problems(client: httpx.Client, batches: Sequence[AcceptedBatch], before: dict[str, int], *, other_images: int = 0) -> list[str]:
-    """Return what is wrong. Each image of each accepted batch must exist once, be done, and have an unchanged original.
+def find_problems(
+    client: httpx.Client, batches: Sequence[AcceptedBatch], before: dict[str, int], *, other_images: int = 0, cancelled: Collection[str] = ()
+) -> list[str]:
+    """Return what is wrong. Each image of each accepted batch must exist once, be done, and have its files and an unchanged original.
 
+    :param cancelled: the ids of the batches whose images may be cancelled instead.
     :param before: the ledger before the load.
     :param other_images: number of images that other uploads have added since.
     """
@@ -61,10 +64,15 @@ def find_problems(client: httpx.Client, batches: Sequence[AcceptedBatch], before
             problems.append(f"{sent_batch.batch_id}: the images differ from those sent")
         for document, image in zip(batch["images"], sent_batch.images, strict=False):
             original = client.get(f"/uploads/{document['id']}.{image.extension}")
-            if document["status"] != "done":
+            is_cancelled = document["status"] == "cancelled" and sent_batch.batch_id in cancelled
+            if document["status"] != "done" and not is_cancelled:
                 problems.append(f"{document['id']}: {document['status']} {document['error']}")
             elif original.status_code != 200 or hashlib.sha256(original.content).hexdigest() != image.sha256:
                 problems.append(f"{document['id']}: the original is wrong: {original.status_code}")
+            for name in [] if is_cancelled else ["thumb", "boxes", *(made["name"] for made in document["augmentations"])]:
+                status = client.get(f"/uploads/{document['id']}/{name}.jpg").status_code
+                if status != 200:
+                    problems.append(f"{document['id']}: {name} is wrong: {status}")
     after = read_ledger(client)
     accepted = sum(len(sent_batch.images) for sent_batch in batches) + other_images
     if after["received"] - before["received"] != accepted:

@@ -1,4 +1,4 @@
-"""``kill -9`` of whole containers while uploads run: nothing is lost and nothing is doubled."""
+"""``kill -9`` of whole containers while batches are uploaded, cancelled and reprocessed: nothing is lost and nothing is doubled."""
 
 import contextlib
 import time
@@ -37,13 +37,19 @@ def test_a_container_is_killed_under_load_and_nothing_is_lost_or_doubled(
     wait_until(lambda: len(load.accepted) >= 3, 60, "the load is running")
     victim = deployment.containers(service)[0]
     starts = deployment.inspect(victim)["RestartCount"]
+    for batch in load.accepted[:3]:
+        load.changes.reprocess(batch.batch_id, "all", ["grayscale"])
+    load.changes.cancel(load.accepted[-1].batch_id)
     kill(deployment, victim)
+    load.changes.reprocess(load.accepted[0].batch_id, "all", [])  # its outcome may be unknown
+    load.changes.cancel(load.accepted[1].batch_id)
     wait_until(lambda: deployment.inspect(victim)["RestartCount"] > starts, _RECOVERY_S, f"{service} is restarted")
     accepted_before = len(load.accepted)
     wait_until(lambda: len(load.accepted) >= accepted_before + 3, _RECOVERY_S, "uploads continue")
     wait_until(lambda: is_healthy(deployment, victim), _RECOVERY_S, f"{service} is healthy")
     assert load.finish(60)
     began = time.monotonic()
-    assert find_problems(client, load.accepted, before) == []
-    assert load.rejections == []
+    cancelled = [batch.batch_id for batch in load.accepted if load.changes.is_cancelled(batch.batch_id)]
+    assert find_problems(client, load.accepted, before, cancelled=cancelled) == []
+    assert load.rejections + load.changes.rejections == []
     report(f"{service}: {len(load.accepted)} batches, {sum(load.retries.values())} retries, all finished {time.monotonic() - began:.1f} s later")

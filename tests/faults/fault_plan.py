@@ -27,6 +27,15 @@ FAILPOINTS: Final = (
     "10-image-files-deleted",
     "11-image-move-uncommitted",
     "11-image-move-committed",
+    "12-cancellation-marked",
+    "12-cancellation-ended",
+    "13-reprocessing-chosen",
+    "13-reprocessing-marked",
+    "13-reprocessing-queued",
+    "13-reprocessing-unmarked",
+    "14-files-published",
+    "14-before-old-files-deleted",
+    "14-old-files-deleted",
 )
 
 

@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _run(stack: FaultStack, wanted: FaultCounts, options: argparse.Namespace) -> tuple[str, list[str]]:
-    load = UploadLoad(stack.url, options.seed, lambda: audit.backlog(stack.db).images, changes=True)
+    load = UploadLoad(stack.url, options.seed, lambda: audit.backlog(stack.db).images, changes=True, blobs_root=stack.blobs_root)
     generator = random.Random(options.seed)
     for harmful in [draw_crashing_image(generator, "jpg"), draw_crashing_image(generator, "png"), make_decompression_bomb(generator)] * 2:
         if harmful.expected_code == "decoder_crash":
@@ -74,7 +74,7 @@ def _run(stack: FaultStack, wanted: FaultCounts, options: argparse.Namespace) ->
         settled_s = wait_until_terminal(stack, load, last)
     except AssertionError as error:
         return _format_tables(injector, Counter(stack.plan.killed()), load, verify(stack, load)), [str(error), *missing]
-    verdict = verify(stack, load)
+    verdict = verify(stack, load, cleaned=True)
     verdict.settled_after_s = settled_s
     return _format_tables(injector, Counter(stack.plan.killed()), load, verdict), verdict.problems + missing
 
@@ -94,7 +94,12 @@ def _format_tables(injector: FaultInjector, at_failpoints: Counter[str], load: U
         ("images accepted", verdict.images),
         ("images deleted", len(load.changes.deleted)),
         ("images moved to another store", len(load.changes.moved)),
+        ("batches cancelled", sum(operation.action == "cancel" and operation.status == 202 for operation in load.changes.operations)),
+        ("requests to reprocess a batch, with unknown outcome", _count_reprocessings(load)),
+        ("images queued again", verdict.queued_again),
+        ("images with a result read completely meanwhile", verdict.read_meanwhile),
         ("valid images done", verdict.done),
+        ("valid images cancelled", verdict.cancelled),
         ("**lost**", verdict.lost),
         ("**doubled**", verdict.doubled),
         ("**valid images failed**", verdict.valid_failed),
@@ -105,6 +110,11 @@ def _format_tables(injector: FaultInjector, at_failpoints: Counter[str], load: U
     lines = ["| fault | times |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     lines += ["", "| outcome | |", "|---|---|", *(f"| {name} | {value} |" for name, value in outcome)]
     return "\n".join(lines)
+
+
+def _count_reprocessings(load: UploadLoad) -> str:
+    statuses = Counter(operation.status for operation in load.changes.operations if operation.action == "reprocess")
+    return f"{statuses[202]}, {statuses[None]}"
 
 
 def _replace_tables(page: Path, tables: str) -> None:

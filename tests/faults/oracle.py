@@ -13,15 +13,16 @@ from shared.ledger import audit, sums
 from shared.ledger.batch_images import VISIBLE
 from shared.states import ImageState, batch_state
 from shared.storage.blob_keys import image_prefix
+from tests.faults import stored_results
 from tests.faults.change_load import Changeable
-from tests.faults.images import SIZE, UploadImage
+from tests.faults.images import SIZE
 from tests.faults.services import HARD_LIMIT_S, LEASE_S, FaultStack
-from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
+from tests.faults.upload_load import AUGMENTATIONS, AcceptedBatch, UploadLoad, request_with_retries
 
 TERMINAL_WITHIN_S: Final = 120.0
 _DELETED_WITHIN_S: Final = 120.0 + HARD_LIMIT_S + LEASE_S
 """The files of deleted images are deleted once more when no worker can write them any more, and then the documents."""
-_VARIANTS: Final = ("thumb", "boxes", "horizontal_flip")
+_VARIANTS: Final = ("thumb", "boxes")
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Verdict:
     batches: int = 0
     images: int = 0
     done: int = 0
+    cancelled: int = 0
+    queued_again: int = 0
+    read_meanwhile: int = 0
     harmful: int = 0
     lost: int = 0
     doubled: int = 0
@@ -66,8 +70,11 @@ def wait_until_terminal(stack: FaultStack, load: UploadLoad, last_fault: float) 
     )
 
 
-def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
-    """Compare all accepted batches with the service's responses, its files and its database, after all deletions have ended."""
+def verify(stack: FaultStack, load: UploadLoad, *, cleaned: bool = False) -> Verdict:
+    """Compare all accepted batches with the service's responses, its files and its database, after all deletions have ended.
+
+    :param cleaned: also wait until the sweep has cleaned up, and check each file of the blob store.
+    """
     verdict = Verdict(batches=len(load.accepted), images=sum(len(batch.images) for batch in load.accepted))
     rejections = load.rejections + load.changes.rejections
     if rejections:
@@ -80,6 +87,14 @@ def verify(stack: FaultStack, load: UploadLoad) -> Verdict:
     for batch in load.accepted:
         _verify_header(stack, batch, load, verdict)
     _verify_deleted_files(stack, load, verdict)
+    if cleaned:
+        left = stored_results.wait_until_cleaned(stack)
+        wrong = [left] if left else list(stored_results.find_wrong_files(stack, [batch.batch_id for batch in load.accepted]))
+        verdict.files_wrong += len(wrong)
+        verdict.problems += wrong
+    for reader in load.readers:
+        verdict.read_meanwhile += reader.read
+        verdict.problems += reader.problems
     return verdict
 
 
@@ -102,15 +117,18 @@ def _verify_batch(client: httpx.Client, batch: AcceptedBatch, load: UploadLoad, 
         return
     for index, document in zip(standing, documents, strict=True):
         name = image_id(batch.batch_id, index)
-        problem = _verify_image(client, batch.images[index], document, verdict)
+        problem = _verify_image(client, batch, index, document, load, verdict)
         if (document["id"], document["store_name"]) != (name, load.changes.moved.get(name, batch.store)):
             problem = problem or f"another image, or another store: {document['id']}, {document['store_name']}"
         if problem:
             verdict.problems.append(f"{name}: {problem}")
 
 
-def _verify_image(client: httpx.Client, image: UploadImage, document: dict[str, Any], verdict: Verdict) -> str:
+def _verify_image(
+    client: httpx.Client, batch: AcceptedBatch, index: int, document: dict[str, Any], load: UploadLoad, verdict: Verdict
+) -> str:
     """Return what is wrong with one image, or an empty string."""
+    image = batch.images[index]
     if document["sha256"] != image.sha256:
         return "the digest of another image"
     status, error = document["status"], document["error"]
@@ -119,18 +137,36 @@ def _verify_image(client: httpx.Client, image: UploadImage, document: dict[str, 
         verdict.harmful += 1
         failed_as_expected = status == "failed" and error["code"] == image.expected_code
         return problem if failed_as_expected else f"a harmful image ended {status} {error} instead of failed / {image.expected_code}"
+    if status == "cancelled" and load.changes.is_cancelled(batch.batch_id):
+        verdict.cancelled += 1
+        return problem or _verify_no_file(client, f"/uploads/{document['id']}/thumb.jpg")
     if status not in {"done", "failed"}:
         verdict.lost += 1
         return f"ended {status}"
     if status == "failed":
         verdict.valid_failed += 1
         return f"a valid image failed: {error}"
+    return _verify_done(client, batch, document, load, verdict) or problem
+
+
+def _verify_done(client: httpx.Client, batch: AcceptedBatch, document: dict[str, Any], load: UploadLoad, verdict: Verdict) -> str:
     verdict.done += 1
-    if (document["width"], document["height"]) != SIZE or document["model"] is None or not document["finished_at"] or error:
+    if (document["width"], document["height"]) != SIZE or document["model"] is None or not document["finished_at"] or document["error"]:
         return f"done without its result: {document}"
-    for name in _VARIANTS:
+    made = [made["name"] for made in document["augmentations"]]
+    requested = [operation.body.get("augmentations") for operation in load.changes.operations_on(batch.batch_id)]
+    if sorted(made) not in [sorted(names) for names in (AUGMENTATIONS, *requested) if names is not None]:
+        return f"it has augmentations that nobody has requested: {made}"
+    problem = ""
+    for name in (*_VARIANTS, *made):
         problem = problem or _verify_file(client, f"/uploads/{document['id']}/{name}.jpg", None, verdict)
     return problem
+
+
+def _verify_no_file(client: httpx.Client, path: str) -> str:
+    response = request_with_retries(client, "GET", path)
+    is_refused = response.status_code == 404 and response.json()["code"] == "image_cancelled"
+    return "" if is_refused else f"{path}: {response.status_code}, although the image was cancelled"
 
 
 def _verify_file(client: httpx.Client, path: str, sha256: str | None, verdict: Verdict) -> str:
@@ -198,21 +234,13 @@ def _verify_database(stack: FaultStack, load: UploadLoad, verdict: Verdict) -> N
     if verdict.doubled:
         verdict.problems.append(f"batches that no response named, or that two responses named: {unknown[:5]}")
     image_ids = {row["_id"] for row in db.images.find({}, {"_id": 1})}
-    write_counts = _count_final_writes(stack)
-    twice = [image_id for image_id, number in write_counts.items() if number > 1]
-    never = [image_id for image_id in image_ids if not write_counts[image_id]]
+    attempts = stored_results.read_attempts(stack)
+    twice, never = sorted(attempts.doubled | attempts.early), sorted(image_ids - attempts.ended)
+    verdict.queued_again = attempts.queued_again
     if twice or never:
         verdict.doubled += len(twice)
         verdict.problems.append(f"results that were written twice: {twice[:5]}; never: {never[:5]}")
     balance = audit.balance(db)
-    finished = balance["done"] + balance["failed"]
+    finished = balance["done"] + balance["failed"] + balance["cancelled"]
     if (balance["received"], balance["deleted"], finished) != (verdict.images, deleted, verdict.images - deleted) or sums.count_missing(balance):
         verdict.problems.append(f"the ledger does not balance with {verdict.images} accepted and {deleted} deleted images: {balance}")
-
-
-def _count_final_writes(stack: FaultStack) -> Counter[str]:
-    """Return how often a final state was written to each image, by the replica set's operation log."""
-    final_states = ["done", "failed"]
-    query = {"ns": f"{stack.db.name}.images", "op": "u", "o.diff.u.status": {"$in": final_states}}
-    with stack.connect_as_member() as client:
-        return Counter(str(entry["o2"]["_id"]) for entry in client["local"]["oplog.rs"].find(query, {"o2": 1}))

@@ -25,7 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
 
 
 def test_nothing_is_lost_or_doubled_when_the_primary_fails(stack: FaultStack) -> None:
-    load = UploadLoad(stack.url, _SEED, lambda: audit.backlog(stack.db).images, changes=True)
+    load = UploadLoad(stack.url, _SEED, lambda: audit.backlog(stack.db).images, changes=True, blobs_root=stack.blobs_root)
     load.start()
     injector = FaultInjector(stack, _SEED)
     wanted = FaultCounts(kills=3, flushes=1, mongo_kills=1, redis_outages=0, disk_fills=0)

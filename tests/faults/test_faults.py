@@ -11,8 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from shared.ids import image_id
+from shared.ids import batch_of, image_id
 from shared.ledger import audit
+from shared.ledger.shown_results import shown_fence
 from shared.states import SOLO_LOSSES_ALLOWED
 from shared.storage.blob_keys import batch_prefix, image_prefix, original_key, spool_key
 from tests.faults.fault_injector import FaultCounts, FaultInjector
@@ -28,6 +29,7 @@ from tests.faults.images import (
 )
 from tests.faults.oracle import verify, wait_until_terminal
 from tests.faults.services import HARD_LIMIT_S, LEASE_S, FaultStack
+from tests.faults.stored_results import find_wrong_files
 from tests.faults.upload_load import AcceptedBatch, UploadLoad, request_with_retries
 from tests.support.service_stack import wait_until
 
@@ -48,7 +50,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStack]:
 @pytest.fixture(scope="module")
 def load(stack: FaultStack) -> UploadLoad:
     """Return one load for all tests of this stack, because the oracle accounts for every batch in it."""
-    return UploadLoad(stack.url, SEED, lambda: audit.backlog(stack.db).images, changes=True)
+    return UploadLoad(stack.url, SEED, lambda: audit.backlog(stack.db).images, changes=True, blobs_root=stack.blobs_root)
 
 
 def draw_valid_images(seed: str, number: int) -> list[UploadImage]:
@@ -152,13 +154,15 @@ def test_nothing_is_lost_or_doubled_under_kills_at_every_failpoint_and_at_random
     wanted = FaultCounts(kills=at_failpoints + 10, flushes=2, mongo_kills=1, redis_outages=1, disk_fills=1)
     last = injector.run(wanted, pause_s=1.0, limit_s=400)
     wait_until_terminal(stack, load, last)
-    verdict = verify(stack, load)
+    verdict = verify(stack, load, cleaned=True)
     assert verdict.problems == []
     assert verdict.lost == verdict.doubled == verdict.valid_failed == verdict.files_wrong == 0
     assert injector.kill_count() >= at_failpoints + 10
     assert injector.missing(wanted) == {}
     assert load.changes.deleted
     assert load.changes.moved
+    assert {("cancel", 202), ("reprocess", 202)} <= {(operation.action, operation.status) for operation in load.changes.operations}
+    assert min(verdict.queued_again, verdict.cancelled, verdict.read_meanwhile) > 0
 
 
 def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> None:
@@ -190,6 +194,21 @@ def test_the_oracle_detects_tampering(stack: FaultStack, load: UploadLoad) -> No
     stack.db.batches.update_one({"_id": wrong.batch_id}, {"$inc": {"total": 1}})
     stack.db.ledger.update_one({"_id": wrong.batch_id}, {"$inc": {"deleted": 1}})
     verdict = verify(stack, load)
+    with_old_files, without_files, published, kept_spool = (image["_id"] for image in (removed, repeated, corrupted, copied))
+    stack.blobs.write(f"{image_prefix(with_old_files)}/1/thumb.jpg", [b"file of an image without a document"])
+    stack.blobs.write(f"{image_prefix(published)}/999/thumb.jpg", [b"file of another fence"])
+    stack.blobs.publish(image_prefix(published), "999")
+    stack.blobs.delete_tree(f"{image_prefix(without_files)}/{shown_fence(repeated)}")
+    stack.blobs.write(spool_key(batch_of(kept_spool)), [b"a spool"])
+    unexplained = "\n".join(find_wrong_files(stack, ids))
+    for expected in (
+        f"{image_prefix(with_old_files)}: a file of no image",
+        f"{published}: it has the files of the fences",
+        f"{published}: the files of 999 are published",
+        f"{without_files}: it has the files of the fences [], but",
+        f"{batch_of(kept_spool)}: its spool is left",
+    ):
+        assert expected in unexplained
     assert verdict.lost == 1
     assert verdict.doubled >= 2
     assert verdict.valid_failed == 1

@@ -1,6 +1,7 @@
 """An upload load as a simple script sends it: many small batches, each retried with the same Idempotency-Key until a 202.
 
-With ``changes=True``, some of the accepted images are deleted or moved to another store.
+With ``changes=True``, accepted batches are cancelled and reprocessed, some of their images are deleted or moved to another
+store, and all of it is read continuously.
 """
 
 import base64
@@ -12,6 +13,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -19,10 +21,15 @@ import httpx
 from shared.errors import StoreAway
 from tests.faults.change_load import Changeable, ChangeLoad
 from tests.faults.images import UploadImage, draw_valid_image
+from tests.faults.readers import ReadableImages, Reader
 
+AUGMENTATIONS: Final = ("horizontal_flip",)
+"""What each upload requests."""
 _REQUEST_TIMEOUT_S: Final = 15.0
 _MAX_RETRY_DELAY_S: Final = 3.0
 _RETRY_FOR_S: Final = 60.0
+_READERS: Final = 2
+_READ_PAUSE_S: Final = 0.2
 _RETRYABLE: Final = {409, 429, 500, 502, 503, 504, 507}
 
 
@@ -56,13 +63,22 @@ class UploadLoad:
     """Uploads batches from several threads until ``finish`` is called. Every upload that has begun is retried until its 202."""
 
     def __init__(
-        self, url: str, seed: int, count_pending: Callable[[], int], *, threads: int = 3, max_pending: int = 60, changes: bool = False
+        self,
+        url: str,
+        seed: int,
+        count_pending: Callable[[], int],
+        *,
+        threads: int = 3,
+        max_pending: int = 60,
+        changes: bool = False,
+        blobs_root: Path = Path(),
     ) -> None:
         """Upload to ``url``.
 
         :param seed: determines the images of the random batches.
         :param count_pending: returns the number of unfinished images; above ``max_pending`` no new batch is sent.
-        :param changes: whether another thread deletes and moves images of accepted batches.
+        :param changes: whether another thread changes accepted batches, and two others read them.
+        :param blobs_root: the folder of the service's blobs, which is needed to compare what is read.
         """
         self._url, self._count_pending, self._max_pending = url, count_pending, max_pending
         self._stop = threading.Event()
@@ -79,6 +95,10 @@ class UploadLoad:
         if changes:
             arguments = (random.Random(seed * 1000 + threads), self._changeable, self._stop)
             self._threads.append(threading.Thread(target=self.changes.run, args=arguments, daemon=True))
+        self.readers = [Reader(url, blobs_root, self.changes.deleted.__contains__) for _ in range(_READERS if changes else 0)]
+        for number, reader in enumerate(self.readers):
+            choose = ReadableImages(url, random.Random(seed * 1000 + threads + 1 + number), self._changeable).choose
+            self._threads.append(threading.Thread(target=reader.run, args=(choose, self._stop, _READ_PAUSE_S), daemon=True))
 
     def start(self) -> None:
         """Start the threads."""
@@ -109,7 +129,7 @@ class UploadLoad:
             }
             for image in images
         ]
-        body = {"images": entries, "augmentations": ["horizontal_flip"], "detect": True}
+        body = {"images": entries, "augmentations": list(AUGMENTATIONS), "detect": True}
         with httpx.Client(base_url=self._url, timeout=_REQUEST_TIMEOUT_S) as client:
             while True:
                 delay, batch_id = self._try(client, body, key)

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
@@ -32,7 +33,8 @@ def _hook(name: str) -> None:
         with open(f"{path}.new", "w") as file:  # noqa: PTH123 -- as above
             file.write(str(os.getpid()))
         os.replace(f"{path}.new", path)  # noqa: PTH105 -- as above
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # A signal to the process could be handled by another thread, and this one would go on for a moment.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 def _take(kind: str, failpoint: str) -> bool:

@@ -15,11 +15,11 @@
     │   └── UrlRefused             422 bad_url | blocked_host | blocked_address | unresolvable_host
     ├── NotAnImage                 415 not_an_image
     ├── BadPicture                 422 the image's own code: truncated | corrupt | too_many_pixels | ...
-    ├── NotFound                   404 not_found | image_pending | image_failed
+    ├── NotFound                   404 not_found | image_pending | image_failed | image_cancelled
     ├── PreconditionFailed         412 precondition_failed
     ├── Gone                       410 batch_deleted | bad_link
     ├── Conflict                   409 last_admin | too_many_keys | too_many_tags | image_not_processed |
-    │   │                          too_many_jobs | job_finished | job_unfinished | already_undone | not_undoable
+    │   │                          batch_closed | batch_cancelling | update_unfinished | too_many_jobs | job_finished | job_unfinished | already_undone | not_undoable
     │   ├── AlreadyExists          409 already_exists
     │   ├── IdempotencyMismatch    422 idempotency_mismatch
     │   └── InFlight               409 request_in_flight, Retry-After
@@ -35,7 +35,9 @@
         ├── StoreAway              503 database_unavailable | blobs_unavailable
         │   └── StoreMisconfigured 503 database_misconfigured | blobs_misconfigured; an operator must act
         ├── CommitUnknown          503 commit_unknown, with the batch that may have been accepted
+        ├── QueuePaused            503 queue_paused; an administrator has paused the queue of the request
         ├── TooSlow                503 query_too_slow
+        ├── ModelUnknown           503 model_unknown
         └── DiskFull               507 disk_full
 """
 
@@ -331,6 +333,18 @@ class TooSlow(Environment):
     """A listing exceeded its time limit; the client can use ``cursor=`` or a narrower filter."""
 
     default_code = "query_too_slow"
+
+
+class QueuePaused(Environment):
+    """An administrator has paused the queue that the request would wait in."""
+
+    default_code = "queue_paused"
+
+
+class ModelUnknown(Environment):
+    """No worker has named the active model, because none has been alive for a while."""
+
+    default_code = "model_unknown"
 
 
 class DiskFull(Environment):

@@ -6,8 +6,12 @@ from shared import telemetry
 from shared.settings import Settings
 from web import security_events
 from web.accounts import api_keys, sign_in, users
+from web.admin import dead_letters as admin_dead_letters
+from web.admin import queues as admin_queues
+from web.admin import workers as admin_workers
 from web.annotations import views as annotations
 from web.audit import views as audit
+from web.batches import change_views as batch_changes
 from web.batches import views as batches
 from web.files import views as files
 from web.http import (
@@ -29,7 +33,7 @@ from web.http import (
 )
 from web.http.authentication import CredentialChecks
 from web.http.trusted_proxies import TrustedProxies
-from web.images import list_views, similar_views
+from web.images import list_views, similar_views, timeline_views
 from web.images import views as images
 from web.inspections import views as inspections
 from web.jobs import views as jobs
@@ -39,6 +43,8 @@ from web.operations import views as operations
 from web.pages import account_views as account_pages
 from web.pages import error_pages
 from web.pages import views as pages
+from web.receipts import views as receipts
+from web.reprocessing import views as reprocessing
 from web.services import Services
 from web.tags import bulk_views, image_views, suggestion_views
 from web.tags import views as tags
@@ -80,8 +86,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     security_headers.install(app)
     error_pages.install(app, pages.blueprint, account_pages.blueprint, inspections.blueprint)
     for module in (
-        uploads, batches, list_views, images, similar_views, tags, image_views, bulk_views, suggestion_views, annotations, jobs, files,
-        inspections, limits, operations, openapi, pages, account_pages, sign_in, users, api_keys, audit,
+        uploads, batches, batch_changes, receipts, list_views, images, similar_views, timeline_views, tags, image_views, bulk_views,
+        suggestion_views, annotations, jobs, reprocessing, files, inspections, limits, operations, openapi, pages, account_pages,
+        sign_in, users, api_keys, audit, admin_queues, admin_workers, admin_dead_letters,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     access_rules.install(app, public_endpoints=[f"{pages.blueprint.name}.static"])

@@ -147,6 +147,11 @@ def read_object(db: Db, value: Any, prefix: str = "/filters") -> Filters:
     return to_filters(db, values, prefix)
 
 
+def describe(value: dict[str, Any]) -> list[str]:
+    """Return the filters of a JSON object that was read as texts for the security log, such as ``store_name=north``."""
+    return [f"{name}={member}" for name, member in value.items()]
+
+
 def _read_member(name: str, member: Any, at: str) -> Any:
     """Return the value of a filter. The functions in ``IMAGE_FILTERS`` read a JSON value as the text that it is in a query."""
     if name not in IMAGE_FILTERS:

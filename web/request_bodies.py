@@ -1,7 +1,8 @@
 """Read the body of the current request, within the limits of the settings."""
 
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -28,9 +29,23 @@ def read(model: type[Model], *, max_bytes: int = json_model.MAX_BYTES, max_value
     :raises Unauthorized: when the credentials are no longer valid.
     :raises Forbidden: when the principal may no longer make the request.
     """
+    with _rechecked_body() as body:
+        return json_model.read_model(body, model, max_bytes=max_bytes, max_values=max_values)
+
+
+def read_json(*, max_bytes: int, max_values: int) -> bytes:
+    """Read the JSON body of the current request like ``read``, and return its text without a byte order mark.
+
+    It is the text that the client has sent, so that the caller can see what a parser would hide, such as repeated members.
+    """
+    with _rechecked_body() as body:
+        return json_model.read_text(body, max_bytes=max_bytes, max_values=max_values)
+
+
+@contextmanager
+def _rechecked_body() -> Iterator[RequestBody]:
     began = time.monotonic()
     with open_body() as body:
-        read_body = json_model.read_model(body, model, max_bytes=max_bytes, max_values=max_values)
+        yield body
     if time.monotonic() - began > MAX_AGE_S and authentication.is_protected():
         authentication.recheck()
-    return read_body

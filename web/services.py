@@ -24,7 +24,8 @@ from shared.inspections import jobs
 from shared.inspections.notifications import Subscriber
 from shared.inspections.requesters import Requesters
 from shared.jobs import records
-from shared.ledger import audit, store_rotation, waits
+from shared.ledger import audit, turns, waits
+from shared.ledger.turns import Turn
 from shared.queue.wakeups import WakeupThread
 from shared.queues import IMAGES
 from shared.settings import Settings
@@ -83,7 +84,7 @@ class Services:
         self.settings, self.db, self.blobs = settings, stores.db, stores.blobs
         self.identity, self.wakeups = stores.identity, stores.wakeups
         self.audit_log = AuditLog(self.db, write_deadline_s=settings.mongo.commit_deadline_s)
-        signing_keys = inherited_signing_keys.get(settings.access)
+        self.signing_keys = signing_keys = inherited_signing_keys.get(settings.access)
         self.token_signer = TokenSigner(signing_keys)
         self.csrf_tokens = CsrfTokens(signing_keys)
         self.url_signer = UrlSigner(signing_keys, settings.access.signed_url_lifetime_s) if settings.access.is_on else None
@@ -106,9 +107,9 @@ class Services:
         self.pending_inspections = CachedValue(_PENDING_MAX_AGE_S, lambda: jobs.count_pending(self.db))
         self.pending_jobs = CachedValue(_PENDING_MAX_AGE_S, lambda: records.read_pending(self.db))
 
-    def _publish_wakeup(self, stores: set[str]) -> None:
+    def _publish_wakeup(self, new: set[Turn]) -> None:
         try:
-            store_rotation.touch(self.db, stores)
+            turns.touch(self.db, new)
         finally:
             self.wakeups[IMAGES].publish()
 

@@ -23,7 +23,9 @@ EventType = Literal[
     "user.signed_up", "user.created", "user.signed_in", "sign_in.failed", "sign_in.throttled", "token.reused",
     "user.signed_out", "user.password_changed", "user.password_reset", "user.changed", "api_key.created",
     "api_key.deleted", "api_key.used", "invitation.created", "reset_link.created", "signing_keys.rotated",
-    "batch.deleted", "image.changed", "image.deleted", "tag.changed", "tag.deleted", "request.refused",
+    "receipt_key.shown", "receipt_key.revoked",
+    "batch.deleted", "batch.cancelled", "batch.reprocessed", "images.reprocessed", "image.changed", "image.deleted", "tag.changed", "tag.deleted",
+    "queue.paused", "queue.resumed", "request.refused",
 ]  # fmt: skip
 Detail = str | int | bool | Sequence[str] | None
 

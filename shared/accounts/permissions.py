@@ -21,13 +21,13 @@ SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 SCOPE_MEANINGS: Final[Mapping[Scope, str]] = {
     "images:read": "See batches and images with their results, download files, and inspect single images.",
     "images:upload": "Upload batches of images.",
-    "images:write": "Change and delete batches and images.",
+    "images:write": "Change and delete batches and images, cancel batches, and process images again.",
     "originals:read": "Download originals in stores whose policy is to blur images.",
     "tags:write": "Create, change and delete tags and annotations.",
     "exports:read": "Create and download exports.",
     "webhooks:write": "Create, change and delete webhooks.",
     "metrics:read": "Read the metrics.",
-    "admin": "Manage users, invitations, the API keys of others and the service, and read the audit log.",
+    "admin": "Manage users, invitations, the API keys of others and the service, read the audit log, see and pause work queues, see workers, and see and retry failed images.",
 }
 """What each scope permits."""
 _VIEWER: Final[frozenset[Scope]] = frozenset({"images:read", "exports:read"})

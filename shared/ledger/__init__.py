@@ -3,9 +3,11 @@
 =================== ===============================================================================
 ``idempotency``     stores which request an ``Idempotency-Key`` belongs to
 ``commits``         accepts a batch in one transaction
-``store_rotation``  determines the store whose images are claimed next
+``turns``           determines the account and the store whose images are claimed next
+``claim_shares``    how accounts, priorities and stores share a claim
 ``claims``          claims images for a worker, renews leases, and releases images that are not finished
 ``results``         stores each result once
+``timelines``       records the attempts and the requests of an image
 ``closing``         closes a batch after its last result
 ``filters``         the conditions of a list of batches or of images
 ``queries``         reads lists of batches (by page or by cursor), single batches, and single images
@@ -14,6 +16,11 @@
 ``page_index``      finds the first batch of page N without scanning all earlier pages
 ``segments``        counts batches in segments for the page index
 ``open_counts``     counts the images of batches by state, for responses
+``shown_results``   which files of an image are shown: those of its last successful attempt
+``cancellation``    ends the queued images of a batch
+``reprocessing``    queues finished images again
+``whole_batches``   the rule for changes of a whole batch
+``dead_letters``    lists the images that have failed
 ``settlement``      what remains to be done for a closed batch: its spool, and the files of lost claims
 ``sweep_claims``    how sweep processes share the work on batches and images
 ``deletion``        deletes a batch: removes it from all lists, then deletes its files, then its documents
@@ -21,6 +28,7 @@
 ``tag_counts``      how many images of each store have a tag
 ``audit``           checks that every accepted image is accounted for
 ``sums``            keeps the sums of the ledger, so that nothing is counted when they are shown
+``imbalances``      finds the batches of which image documents are missing
 ``original_checks`` chooses the originals to check, and counts those that were damaged
 ``waits``           how long the work that waits for workers has not been taken up
 =================== ===============================================================================

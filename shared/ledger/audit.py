@@ -3,19 +3,23 @@
 from dataclasses import dataclass
 from typing import Final
 
+from shared.allowed_stores import AllowedStores
 from shared.ledger import sums
 from shared.storage.mongo import Db, deadline, translate_errors
 
 _BACKLOG_DEADLINE_S: Final = 30.0
-_FAILURES_READ: Final = 10_000
+FAILURES_READ: Final = 10_000
+"""The number of images that ``failures_by_code`` reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """The images that wait for a worker or are being processed.
 
-    ``bytes`` is the size of all originals in all open batches, including the originals of finished images.
-    ``oldest_age_s`` is the age of the oldest open batch in seconds.
+    ``bytes`` is the size of all originals in all open batches, including the originals of finished images. Of a batch that was
+    opened again, only the originals of the images that are processed again count.
+    ``oldest_age_s`` is for how many seconds the batch has been open that has been open for the longest time: since it was
+    accepted or, if it was later, since its images were last queued again.
     """
 
     images: int
@@ -41,7 +45,7 @@ def backlog(db: Db) -> Backlog:
 
     :raises StoreAway: also when the reads take longer than 30 seconds.
     """
-    open_batches = {"_id": None, "bytes": {"$sum": "$bytes"}, "oldest": {"$min": "$created_at"}}
+    open_batches = {"_id": None, "bytes": {"$sum": {"$ifNull": ["$open_bytes", "$bytes"]}}, "oldest": {"$min": {"$ifNull": ["$opened_at", "$created_at"]}}}
     age = {"bytes": 1, "age": {"$subtract": ["$$NOW", "$oldest"]}}
     with deadline(_BACKLOG_DEADLINE_S):
         images = sum(
@@ -51,23 +55,31 @@ def backlog(db: Db) -> Backlog:
         )
         batches = db.batches.aggregate(
             [{"$match": {"open": True}}, {"$group": open_batches}, {"$project": age}],
-            hint="backlog",
+            hint="open_batches",
         )
         found = next(iter(batches), {"bytes": 0, "age": 0})
     return Backlog(images, found["bytes"], max(0.0, found["age"] / 1000))
 
 
-def failures_by_code(db: Db) -> dict[str, int]:
-    """Count the newest failed images, at most ``_FAILURES_READ``, by error code, in descending order of the count."""
+def failures_by_code(db: Db, stores: AllowedStores = None, *, deadline_s: float = 30.0) -> dict[str, int]:
+    """Count the newest failed images, at most ``FAILURES_READ``, by error code, in descending order of the count.
+
+    :param stores: the stores whose images are counted. Those of all stores are read.
+    :raises TooSlow: when this takes longer than ``deadline_s``.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    within = [] if stores is None else [{"$match": {"store_name": {"$in": sorted(stores)}}}]
     with translate_errors():
         groups = db.images.aggregate(
             [
                 {"$match": {"status": "failed"}},
                 {"$sort": {"batch_id": -1, "_id": -1}},
-                {"$limit": _FAILURES_READ},
+                {"$limit": FAILURES_READ},
+                *within,
                 {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
                 {"$sort": {"n": -1}},
             ],
             hint="rare_states",
+            maxTimeMS=int(deadline_s * 1000),
         )
         return {str(group["_id"]): group["n"] for group in groups}

@@ -18,13 +18,14 @@ def close_batches(db: Db, batch_ids: Iterable[str]) -> list[str]:
     all results. If a worker crashes between writing its results and this call, the sweep closes the batch.
 
     The number of round trips does not depend on the number of batches. The images of a batch are counted only when none
-    of them is unfinished, so a batch that is processed in many claims is usually counted once.
+    of them is unfinished, so a batch that is processed in many claims is usually counted once. A batch whose images are about
+    to be queued again (``shared.ledger.reprocessing``) is not closed.
 
     :returns: the ids of the batches that this call has closed, in ascending order. If another call has closed one of
         them at the same time, both calls can return it.
     """
     with translate_errors():
-        of_batches = {"_id": {"$in": sorted(set(batch_ids))}, "open": True}
+        of_batches = {"_id": {"$in": sorted(set(batch_ids))}, "open": True, "reprocessing": None}
         headers = {row["_id"]: row for row in db.batches.find(of_batches, {"total": 1, "generation": 1})}
         if not headers:
             return []
@@ -47,10 +48,10 @@ def _close(header: Document, counts: dict[str, int]) -> UpdateOne:
     final = {state.value: counts.get(state.value, 0) for state in ImageState}
     change = {"status": batch_state(counts, header["total"]).value, "counts": final}
     return UpdateOne(
-        # A smaller total means that an image has been deleted since, which may have been counted. Whoever deletes an image
+        # A reprocessing that has begun in the meantime has increased the generation. A smaller total means that an image has been deleted since, which may have been counted. Whoever deletes an image
         # closes its batch afterwards.
         {"_id": header["_id"], "open": True, "generation": header["generation"], "total": header["total"]},
-        {"$set": change, "$unset": {"open": ""}, "$currentDate": {"finished_at": True}},
+        {"$set": change, "$unset": {"open": "", "cancelling": "", "cancelled_by": ""}, "$currentDate": {"finished_at": True}},
     )
 
 

@@ -16,6 +16,8 @@ from shared.errors import CommitUnknown, StoreAway, TooSlow
 from shared.ids import image_id
 from shared.ledger import idempotency
 from shared.ledger.idempotency import RequestKey, StoredResponse
+from shared.ledger.turns import Turn
+from shared.priorities import NORMAL, Priority
 from shared.storage import mongo_errors, schema
 from shared.storage.mongo import Db, Document, linearizable, session_with_rollback, translate_errors
 
@@ -59,6 +61,11 @@ class NewBatch:
     created_at: datetime
     account: str | None = None
     created_by: str | None = None
+    priority: Priority = NORMAL
+
+    def turns(self) -> set[Turn]:
+        """Return the turns of the images (``shared.ledger.turns``)."""
+        return {Turn(self.account, self.priority, image.store_name) for image in self.images}
 
 
 def commit_batch(
@@ -73,8 +80,8 @@ def commit_batch(
     """Write the ledger document, the batch, its images, and the idempotency record in one transaction.
 
     When the function returns, a majority of the replica set has journalled these documents. The caller must then call
-    ``store_rotation.touch`` with the stores of the images. If that call fails, the sweep repairs the rotation, so the
-    caller need not wait for it.
+    ``turns.touch`` with the turns of the batch. If that call fails, the sweep repairs the rotation, so the caller need not
+    wait for it.
 
     :param request_key: the ``Idempotency-Key`` of the request, if it has one.
     :param response_body: body of the 202 response, which is stored for later requests with the same key.
@@ -201,6 +208,8 @@ def image_document(batch: NewBatch, image: NewImage) -> Document:
         "augmentations": list(batch.augmentations),
         "detect": batch.detect,
     }
+    if batch.priority != NORMAL:
+        work["priority"] = batch.priority
     document = _IMAGE | {
         "_id": image_id(batch.id, image.index),
         "batch_id": batch.id,

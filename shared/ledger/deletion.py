@@ -5,13 +5,12 @@ twice. Finally, its documents are deleted.
 """
 
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from pymongo.client_session import ClientSession
 
-from shared.allowed_stores import AllowedStores, within_query
-from shared.errors import Forbidden, NotFound
-from shared.ledger import claims, page_index, sums, sweep_claims, tag_counts
+from shared.allowed_stores import AllowedStores
+from shared.ledger import claims, page_index, sums, sweep_claims, tag_counts, whole_batches
 from shared.storage.mongo import Db, Document, run_transaction, translate_errors
 
 _TAG_PARTS: Final = 40
@@ -35,17 +34,10 @@ def begin_delete(db: Db, batch_id: str, stores: AllowedStores, *, deadline_s: fl
     :raises StoreAway: when MongoDB does not respond. The deletion may still have taken place; if so, another call
         raises ``NotFound``.
     """
-    query: dict[str, Any] = {"_id": batch_id, "listed": True}
-
     def write(session: ClientSession) -> None:
-        if mark_deleted(db, session, query | within_query(stores)):
+        if mark_deleted(db, session, whole_batches.query(batch_id, stores)):
             return
-        if db.batches.find_one(query, {"_id": 1}, session=session) is None:
-            raise NotFound("There is no such batch.")
-        raise Forbidden(
-            "The batch has images of stores that these credentials do not include; ask somebody with access to all its stores.",
-            code="foreign_store",
-        )
+        raise whole_batches.refusal(db, batch_id, session)
 
     run_transaction(db, write, deadline_s)
 
@@ -57,7 +49,7 @@ def mark_deleted(db: Db, session: ClientSession, listed: Document) -> bool:
     :returns: False if no batch matches the filter. Then nothing is changed.
     """
     # Only the batches that a part of the sweep has to handle may be in the index of this part.
-    unset = dict.fromkeys(("listed", "open", "spooled", "unswept"), "")
+    unset = dict.fromkeys(("listed", "open", "spooled", "unswept", "cancelling", "cancelled_by", "reprocessing"), "")
     flags = {"deleting": True, "uncleared": True}
     change = {"$unset": unset, "$set": flags, "$currentDate": {"deleting_at": True}}
     header = db.batches.find_one_and_update(listed, change, {"stores": 1}, session=session)

@@ -1,18 +1,22 @@
 """Stores the result of an image, once, and only from the worker that still holds the image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pymongo import UpdateOne
 
 from shared.barcode_checks import check
-from shared.ledger import claims
+from shared.ledger import claims, timelines
+from shared.ledger.shown_results import make_shown
+from shared.ledger.timelines import Measured
 from shared.queue.leases import Lease
 from shared.states import ImageState
 from shared.storage.mongo import Db, Document, translate_errors
 
 _ROUNDS: Final = 4
+_OPTIONAL: Final = frozenset({"top_score"})
+"""The fields that some results have and others have not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,10 @@ class Result:
 
     ``fields`` are the fields to store. If processing failed, ``error`` is a stable error code and a sentence.
     ``stored`` says that the original is stored durably under its own key, and that its bytes were verified. ``barcode`` is
-    the declared barcode with which the ``barcode_check`` among the fields was made.
+    the declared barcode with which the ``barcode_check`` among the fields was made. ``is_again`` says that the image had a
+    successful result when it was claimed. It keeps this result if it cannot be processed again; then ``fields`` are
+    ``shown_results.options_of`` the image.
+    ``measured`` is for the timeline of the image.
     """
 
     image_id: str
@@ -30,6 +37,8 @@ class Result:
     error: tuple[str, str] | None = None
     stored: bool = False
     barcode: str | None = None
+    is_again: bool = False
+    measured: Measured = field(default_factory=Measured)
 
 
 def finish(db: Db, owner: str, results: Sequence[Result]) -> set[str]:
@@ -81,17 +90,23 @@ def _has_check(result: Result) -> bool:
 
 
 def _update(owner: str, result: Result) -> "UpdateOne":
-    fields: Document = dict(result.fields or {})
+    update = timelines.record_attempt(owner, result.fence, result.error, result.measured)
+    fields: Document = update.setdefault("$set", {})
+    fields |= claims.LEASES.unheld() | {"work.finisher": owner}
+    if result.stored:
+        fields["work.stored"] = True
+    update["$currentDate"] = {"updated_at": True}
+    fields |= result.fields or {}
+    if result.error is None or not result.is_again:
+        update["$currentDate"]["finished_at"] = True
     if result.error is None:
-        fields |= {"status": ImageState.DONE.value, "error": None}
+        fields |= {"status": ImageState.DONE.value, "error": None, "shown": make_shown(result.fence)}
+        if result.is_again:
+            update["$unset"] = dict.fromkeys(_OPTIONAL - fields.keys(), "")
+    elif result.is_again:
+        fields["status"] = ImageState.DONE.value
     else:
         code, detail = result.error
         fields |= {"status": ImageState.FAILED.value, "error": {"code": code, "detail": detail}}
-    if result.stored:
-        fields["work.stored"] = True
-    fields |= claims.LEASES.unheld() | {"work.finisher": owner}
     guard = claims.LEASES.guard(owner, Lease(result.image_id, result.fence))
-    return UpdateOne(
-        guard | {"barcode": result.barcode} if _has_check(result) else guard,
-        {"$set": fields, "$currentDate": {"finished_at": True, "updated_at": True}},
-    )
+    return UpdateOne(guard | {"barcode": result.barcode} if _has_check(result) else guard, update)

@@ -53,7 +53,7 @@ def remove_image(db: Db, session: ClientSession, image: Document) -> bool:
 def move_image(db: Db, session: ClientSession, image: Document, store: str) -> None:
     """Do what a move of an image to another store needs beside the change of its ``store_name``, which is the caller's.
 
-    If the image is queued, the caller must call ``store_rotation.touch`` with the new store after the transaction.
+    If the image is queued, the caller must call ``turns.touch`` with its new turn after the transaction.
 
     :param image: the stored image, read in this transaction, with its present store.
     :raises NotFound: when the batch does not exist.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -26,6 +26,7 @@ _ENOUGH_WAKEUPS: Final = 8
 _MAX_BACKLOG: Final = 1000
 _INTERVAL_S: Final = 0.1
 _log = logging.getLogger("shelfsight.error")
+T = TypeVar("T")
 
 
 class WakeupPublisher:
@@ -94,33 +95,33 @@ class WakeupPublisher:
         return result
 
 
-class WakeupThread:
+class WakeupThread(Generic[T]):
     """A thread that announces new work, so that no request waits for Redis.
 
     An announcement takes 1.5 ms of processor time, in this process, MongoDB and Redis. So the thread combines all calls of
     ``notify`` within an interval into one announcement. The first announcement after a pause is made at once.
     """
 
-    def __init__(self, announce: Callable[[set[str]], object], interval_s: float = _INTERVAL_S) -> None:
+    def __init__(self, announce: Callable[[set[T]], object], interval_s: float = _INTERVAL_S) -> None:
         """Start the thread.
 
-        :param announce: function that is called with the names of the stores that have new work. It can raise any
-            exception; in this case, the sweep finds the waiting work.
+        :param announce: function that is called with everything of which ``notify`` was called since the last announcement.
+            It can raise any exception; in this case, the sweep finds the waiting work.
         :param interval_s: minimum number of seconds between two announcements.
         """
         self._announce, self._interval_s = announce, interval_s
-        self._backlog: queue.Queue[set[str]] = queue.Queue(_MAX_BACKLOG)
+        self._backlog: queue.Queue[set[T]] = queue.Queue(_MAX_BACKLOG)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wakeups", daemon=True)
         self._thread.start()
 
-    def notify(self, stores: set[str]) -> None:
-        """Announce soon that these stores have new work.
+    def notify(self, new: set[T]) -> None:
+        """Announce soon that there is new work, which belongs to what ``new`` contains.
 
         If too many calls are waiting for this thread, the call has no effect, and the sweep finds the work.
         """
         with suppress(queue.Full):
-            self._backlog.put_nowait(stores)
+            self._backlog.put_nowait(new)
 
     def close(self) -> None:
         """End the thread, after it has announced the new work of which it was notified before this call."""
@@ -131,14 +132,14 @@ class WakeupThread:
     def _run(self) -> None:
         next_at = 0.0
         while not (self._closed.is_set() and self._backlog.empty()):
-            stores = self._backlog.get()
+            new = set(self._backlog.get())
             self._closed.wait(max(0.0, next_at - time.monotonic()))
             next_at = time.monotonic() + self._interval_s
             for _ in range(self._backlog.qsize()):
-                stores |= self._backlog.get()
-            if not stores:  # close() puts an empty set
+                new |= self._backlog.get()
+            if not new:  # close() puts an empty set
                 continue
             try:
-                self._announce(stores)
+                self._announce(new)
             except Exception as error:  # noqa: BLE001 -- no failed announcement may end the thread
                 _log.warning("cannot announce new work: %s", type(error).__name__)

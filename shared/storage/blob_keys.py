@@ -6,7 +6,7 @@
     spool/<batch>                                  all originals of a batch, concatenated
     files/<xx>/<batch>/<index>.<ext>               an original, byte for byte
     files/<xx>/<batch>/<index>/<fence>/<name>.jpg  a variant written under one claim: thumb, boxes, rendition, augmentations
-    files/<xx>/<batch>/<index>/live                a link to the folder of the valid fence, if the image is done
+    files/<xx>/<batch>/<index>/live                a link to the folder of the fence that is shown, if there is one
     inspections/<xx>/<folder>/<name>.jpg           an image made for an inspection; each run writes to its own folder
     inspections/incoming/<job>                     an image that was uploaded for an inspection, until it has been processed
     files/probe, ready/web                         blobs that are written to check whether the blob store works
@@ -15,7 +15,8 @@
 files are spread evenly over 256 folders. The fence separates the files of a worker that has lost its claim from the
 files of the worker that holds the claim. The link ``live`` leads a plain file server to the files of an image that it
 may serve, so the file server needs no query to the database. Variants are at ``live/<name>.jpg``, and the original is
-at ``live/../../<index>.<ext>``. These paths exist only after the image is done; for a failed image, they never exist.
+at ``live/../../<index>.<ext>``. These paths exist only after the first successful result of the image
+(``shared.ledger.shown_results``); for a failed image, they never exist.
 """
 
 from typing import Final

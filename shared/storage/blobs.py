@@ -83,9 +83,9 @@ class BlobStore(Protocol):
         folder, and ``live`` need not survive a power failure. The same version can be published repeatedly, at a low
         cost. In a blob store that no file server reads, this method need not do anything.
 
-        If calls with different versions overlap, any of the versions can become ``live``. Therefore, the caller must
-        publish a version only after its result is final, and must not make another version final before the published
-        version has been withdrawn.
+        If calls with different versions overlap, any of the versions can become ``live``. Therefore, the caller must find
+        out afterwards whether its version is still the right one, and must keep the folder of a version for as long as a
+        late call can publish it.
         """
 
     def free_bytes(self) -> int:

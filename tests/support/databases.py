@@ -12,7 +12,7 @@ from pymongo.errors import InvalidOperation
 
 from shared import settings
 from shared.ids import new_batch_id
-from shared.storage.indexes import create_indexes
+from shared.storage.migrations import runner
 from shared.storage.mongo import Db, connect
 from shared.storage.schema import DOCUMENTS
 
@@ -21,7 +21,7 @@ _COLLECTIONS: Final[list[str]] = [document._meta["collection"] for document in D
 
 
 class Databases:
-    """Lends databases with all indexes and without documents.
+    """Lends databases with all indexes, after all migrations, and without other documents.
 
     After a test, its database rests while the next ``_RESTING`` tests use others. So a thread that writes after the end of
     its test affects no other test. Collections that are not declared are dropped after the test. A database is dropped if
@@ -34,6 +34,7 @@ class Databases:
         self._shared: Db | None = None
         self._resting: deque[settings.Mongo] = deque()
         self._definitions: dict[str, Any] = {}
+        self._records: list[dict[str, Any]] = []
 
     def new_settings(self) -> settings.Mongo:
         """Return the settings of a database that does not exist yet."""
@@ -90,14 +91,17 @@ class Databases:
     def _create(self) -> settings.Mongo:
         mongo = self.new_settings()
         db = self._client[mongo.database]
-        create_indexes(db)
+        runner.migrate(db)
+        db.drop_collection("leases")  # which is otherwise kept, with the leases of other tests
+        self._records = self._records or list(db.migrations.find())
         self._definitions = self._definitions or _read_definitions(db)
         return mongo
 
     def _empty(self, db: Db) -> None:
-        for collection in _COLLECTIONS:
+        for collection in (*_COLLECTIONS, db.migrations.name):
             db[collection].delete_many({})
             db.command("planCacheClear", collection)  # plans that were chosen for the documents of another test
+        db.migrations.insert_many(self._records)
 
 
 def _is_closed(db: Db) -> bool:

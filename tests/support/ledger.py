@@ -1,13 +1,15 @@
 """Helpers for the tests of the ledger: create batches without an upload, and process them without a worker."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.ids import new_batch_id
-from shared.ledger import claims, closing, commits, results, store_rotation
+from shared.ledger import claims, closing, commits, results, turns
 from shared.ledger.claims import Claim
 from shared.ledger.results import Result
+from shared.ledger.shown_results import options_of, shown_fence
 from shared.queue.leases import Lease
 from shared.storage.mongo import Db
 from shared.storage.schema import DOCUMENTS
@@ -24,9 +26,10 @@ def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: o
 
     :param images: the number of images if all of them belong to one store.
     :param store: the store of all images, or a sequence with one store for each image.
-    :param fields: field values for every image. Only ``id`` is different: it is the id of the batch.
+    :param fields: field values for every image. Only ``id``, ``account`` and ``priority`` are those of the batch.
     """
     at = utc_now()
+    of_batch: dict[str, Any] = {name: fields.pop(name) for name in ("account", "priority") if name in fields}
     batch_id = str(fields.pop("id", None) or new_batch_id())
     stores = [store] * images if isinstance(store, str) else list(store)
     common: dict[str, Any] = {
@@ -39,14 +42,14 @@ def new_batch(images: int = 4, store: str | Sequence[str] = "north", **fields: o
         **fields,
     }
     new_images = [commits.NewImage(index=n, offset=n * 1000, store_name=name, **common) for n, name in enumerate(stores)]
-    return commits.NewBatch(batch_id, new_images, ("rotate",), detect=True, created_at=at)
+    return commits.NewBatch(batch_id, new_images, ("rotate",), detect=True, created_at=at, **of_batch)
 
 
 def commit_new_batch(db: Db, images: int = 4, store: str | Sequence[str] = "north", **fields: object) -> str:
     """Commit a new batch, and return its id. The parameters are those of ``new_batch``."""
     committed = new_batch(images, store, **fields)
     commits.commit_batch(db, committed)
-    store_rotation.touch(db, {image.store_name for image in committed.images})
+    turns.touch(db, committed.turns())
     return committed.id
 
 
@@ -63,7 +66,16 @@ def claimed_fences(claim: Claim) -> list[Lease]:
 
 def successful_results(claim: Claim, **fields: object) -> list[Result]:
     """Return a successful result for every image in a claim. ``fields`` are added to each result."""
-    return [Result(name, fence, {"width": 1, "height": 1, **fields}) for name, fence in claimed_fences(claim)]
+    return [
+        Result(image["_id"], image["work"]["fence"], {"width": 1, "height": 1, **fields}, is_again=shown_fence(image) is not None)
+        for image in claim.images
+    ]
+
+
+def failed_results(claim: Claim, code: str = "corrupt") -> list[Result]:
+    """Return a failure for every image in a claim."""
+    fields = ({"model": None} if shown_fence(image) is None else options_of(image) for image in claim.images)
+    return [replace(result, fields=values, error=(code, "Broken.")) for result, values in zip(successful_results(claim), fields, strict=True)]
 
 
 def process_all(db: Db, owner: str = "worker", size: int = 32) -> int:

@@ -17,12 +17,16 @@ from shared.bootstrap import Stores
 from shared.queues import IMAGES
 from worker.runtime.celery_tasks import Pipeline, make_worker_app
 from worker.runtime.celery_worker import run
+from worker.runtime.finished_work import FinishedWork
 
 _FOLDER = Path(os.environ["WAITING_WORKER"])
 
 
 class WaitingPipeline:
     """Waits instead of processing images."""
+
+    def __init__(self) -> None:
+        self.finished = FinishedWork()
 
     def run(self, _publish_wakeup: Callable[[], object], seconds: float) -> bool:
         """Wait until the file ``end`` exists."""

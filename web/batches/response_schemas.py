@@ -27,3 +27,21 @@ class BatchPage(BaseModel):
     pages: int | None = None
     next_cursor: str | None
     batches: list[Batch]
+
+
+class CancelledBatch(BaseModel):
+    """How many images a request to cancel has ended, and how many workers were processing at that moment."""
+
+    cancelled: int
+    running: int
+
+
+class ReprocessedBatch(BaseModel):
+    """How many images were queued again.
+
+    ``queued`` is 0 if no finished image was chosen, for example because all wait or are being processed. ``generation`` increases
+    with each request that queues images of the batch.
+    """
+
+    queued: int
+    generation: int

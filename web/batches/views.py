@@ -8,8 +8,7 @@ from typing import Any, Final
 from flask import Blueprint, Response
 
 from shared.allowed_stores import AllowedStores
-from shared.errors import NotFound, ShelfsightError
-from shared.ids import is_batch_id
+from shared.errors import ShelfsightError
 from shared.ledger import batch_images, deletion, queries
 from shared.storage.blob_keys import batch_prefix, spool_key
 from shared.storage.mongo import Document
@@ -17,6 +16,7 @@ from web import image_filters, security_events
 from web.batches import paging, parameters, serializers
 from web.http import access_rules, cursor_pages, numbered_pages, query, responses, streams
 from web.http.authentication import current_principal, recheck
+from web.http.path_ids import check_batch_id
 from web.image_serializer import ImageSerializer
 from web.services import current_services
 
@@ -54,7 +54,7 @@ def get_batch(batch_id: str) -> Response:
     """
     db, stores = current_services().db, current_principal().stores
     values = query.read({"wait": query.WAIT, "images_per_batch": parameters.PAGING["images_per_batch"]})
-    _check_id(batch_id)
+    check_batch_id(batch_id)
     if values.get("wait"):
         _wait_until_closed(batch_id, stores, values["wait"])
         stores = recheck().stores
@@ -75,7 +75,7 @@ def delete_batch(batch_id: str) -> Response:
     """
     services = current_services()
     query.read({})
-    _check_id(batch_id)
+    check_batch_id(batch_id)
     deletion.begin_delete(services.db, batch_id, current_principal().stores)
     # The spool is deleted first, because a process that settles it restores missing originals from it.
     for delete, key in (
@@ -108,11 +108,6 @@ def _deadline_ms() -> int:
 
 def _base_url() -> str:
     return responses.base_url(current_services().settings.web.public_url)
-
-
-def _check_id(batch_id: str) -> None:
-    if not is_batch_id(batch_id):
-        raise NotFound("There is no such batch.")
 
 
 def _wait_until_closed(batch_id: str, stores: AllowedStores, seconds: int) -> None:

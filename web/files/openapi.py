@@ -12,8 +12,8 @@ def paths() -> dict[str, Any]:
     name = parameter("name", {"type": "string"}, where="path")
     variant = parameter("variant", {"type": "string", "enum": [THUMB, BOXES, *AUGMENTATIONS]}, where="path")
     return {
-        "/uploads/{name}": {"get": file_operation("getFile", "Get the stored image", [name], "image_pending", "image_failed")},
+        "/uploads/{name}": {"get": file_operation("getFile", "Get the stored image", [name], "image_pending", "image_failed", "image_cancelled")},
         "/uploads/{image_id}/{variant}.jpg": {
-            "get": file_operation("getVariant", "Get a variant of the image", [path_id("image_id"), variant], "image_pending", "image_failed")
+            "get": file_operation("getVariant", "Get a variant of the image", [path_id("image_id"), variant], "image_pending", "image_failed", "image_cancelled")
         },
     }

@@ -22,7 +22,7 @@ Rate = Literal["requests", "uploads", "failures"]
 class AccessRule:
     """What a route requires: nothing (``is_public``), or a principal.
 
-    The principal must have all ``scopes``. An API key must have ``key_scope``, if it is set. With
+    The principal must have all ``scopes``, and one of ``any_scopes``, if there are some. An API key must have ``key_scope``, if it is set. With
     ``needs_session``, the principal must be a person who has signed in. With ``accepts_signature``, the signature in the URL
     can take the place of credentials.
 
@@ -32,6 +32,7 @@ class AccessRule:
 
     is_public: bool = False
     scopes: tuple[Scope, ...] = ()
+    any_scopes: tuple[Scope, ...] = ()
     key_scope: Scope | None = None
     needs_session: bool = False
     accepts_signature: bool = False
@@ -58,6 +59,15 @@ def requires(*scopes: Scope, or_signature: bool = False) -> Callable[[View], Vie
 
     def declare(view: View) -> View:
         return _declare(view, AccessRule(scopes=scopes, accepts_signature=or_signature))
+
+    return declare
+
+
+def requires_any(*scopes: Scope) -> Callable[[View], View]:
+    """Declare that a route needs credentials with at least one of ``scopes``. Which of them is enough, the view decides."""
+
+    def declare(view: View) -> View:
+        return _declare(view, AccessRule(any_scopes=scopes))
 
     return declare
 
@@ -115,7 +125,7 @@ def rule_of(app: Flask, endpoint: str) -> AccessRule:
 def scopes_in_use(app: Flask) -> frozenset[Scope]:
     """Return the scopes that routes require. The others have no effect in this version."""
     rules: Iterable[AccessRule] = app.extensions[_RULES].values()
-    return frozenset(scope for rule in rules for scope in (*rule.scopes, rule.key_scope) if scope is not None)
+    return frozenset(scope for rule in rules for scope in (*rule.scopes, *rule.any_scopes, rule.key_scope) if scope is not None)
 
 
 def match_endpoint(adapter: MapAdapter | None, routed: Rule | None, error: Exception | None) -> str | None:

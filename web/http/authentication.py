@@ -182,7 +182,8 @@ def _enforce(rule: AccessRule, principal: Principal) -> None:
     if rule.needs_session and principal.session_id is None:
         raise Forbidden("This needs a person who has signed in.", code="session_required")
     of_key = () if principal.key is None or rule.key_scope is None else (rule.key_scope,)
-    scope = next((scope for scope in (*rule.scopes, *of_key) if not principal.may(scope)), None)
+    of_any = () if any(map(principal.may, rule.any_scopes)) else rule.any_scopes[:1]
+    scope = next((scope for scope in (*rule.scopes, *of_key, *of_any) if not principal.may(scope)), None)
     if scope is not None:
         raise Forbidden(
             f"These credentials lack the scope {scope}; ask an administrator for it. GET /me lists the scopes that they have.",

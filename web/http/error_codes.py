@@ -33,7 +33,8 @@ CODES: Final[dict[str, ErrorCode]] = {
     "foreign_origin": ErrorCode(403, "The request comes from a page of another site."),
     "not_found": ErrorCode(404, "The requested resource does not exist."),
     "image_pending": ErrorCode(404, "The file does not exist yet. The Retry-After header says when to retry."),
-    "image_failed": ErrorCode(404, "The image could not be processed, so this file was not created. To download the original, end the URL with the extension of its format, for example `.png`."),
+    "image_failed": ErrorCode(404, "The image could not be processed, so this file was not created. The `detail` field contains the path of the original."),
+    "image_cancelled": ErrorCode(404, "The processing of the image was cancelled, so this file was not created. The `detail` field contains the path of the original."),
     "method_not_allowed": ErrorCode(405, "The resource does not support this method. The Allow header lists the supported methods."),
     "body_too_slow": ErrorCode(408, "No bytes of the body arrived for too long, the average rate of the body is too low, or the body was the slowest while other requests waited. The Retry-After header says when to retry."),
     "already_exists": ErrorCode(409, "The user name, the email address, or the name of the tag is already taken."),
@@ -41,6 +42,9 @@ CODES: Final[dict[str, ErrorCode]] = {
     "too_many_keys": ErrorCode(409, "The account has the maximum number of API keys. Delete those that are not used."),
     "too_many_tags": ErrorCode(409, "The service has the maximum number of tags. Delete those that are not used, or merge some."),
     "too_many_jobs": ErrorCode(409, "The account has the maximum number of unfinished jobs. Wait until one ends, or cancel one."),
+    "batch_closed": ErrorCode(409, "All images of the batch have ended, so it cannot be cancelled."),
+    "batch_cancelling": ErrorCode(409, "The batch is being cancelled. The Retry-After header says when to retry; `GET /image_batches/<id>?wait=30` answers as soon as the batch is finished."),
+    "update_unfinished": ErrorCode(409, "The service was updated, and processes of the version before can still be running, which could delete old results. When they have ended, the operator runs `scripts/admin migrate --finish`."),
     "job_finished": ErrorCode(409, "The job has ended, so it cannot be cancelled."),
     "job_unfinished": ErrorCode(409, "The job has not ended yet, so it cannot be undone. Cancel it first, or wait."),
     "already_undone": ErrorCode(409, "The job was undone before, by the job in the `undone_by` field."),
@@ -94,6 +98,8 @@ CODES: Final[dict[str, ErrorCode]] = {
     "blobs_misconfigured": ErrorCode(503, "The service may not access a file of the blob store, or the file system of the blob store is read-only, so nothing was accepted. The operator must act: `/readyz` names the remedy, and the log contains the path."),
     "signing_keys_missing": ErrorCode(503, "Nobody can sign in, because the operator has set neither SIGNING_KEYS nor SIGNING_KEYS_FILE."),
     "commit_unknown": ErrorCode(503, "MongoDB became unreachable during the commit, so the batch in the `batch_id` field may or may not have been accepted. Retry with the same Idempotency-Key."),
+    "model_unknown": ErrorCode(503, "The active model is not known, because no worker has been alive for an hour. Start a worker, and retry."),
+    "queue_paused": ErrorCode(503, "An administrator has paused the queue of inspections, so none is processed until it is resumed. Stored results are still returned."),
     "query_too_slow": ErrorCode(503, "The list exceeded the time limit. Use a narrower filter; in lists of batches and of images, also cursor=newest."),
     "helper_killed": ErrorCode(503, "The process that processed the image was killed from outside several times. The image is not the cause. Retry later."),
     "upstream_timeout": ErrorCode(504, "The server at the URL did not send its complete response in time."),
@@ -105,7 +111,7 @@ INSPECTION_CODES: Final = frozenset(
         "no_source", "bad_url", "blocked_host", "blocked_address", "unresolvable_host",
         "source_too_large", "upstream_status", "upstream_error", "upstream_timeout",
         "not_an_image", "truncated", "corrupt", "too_many_pixels", "out_of_memory", "decoder_crash", "bytes_missing",
-        "inspection_lost", "helper_killed",
+        "inspection_lost", "helper_killed", "queue_paused",
     }
 )  # fmt: skip
 """Error codes that only inspections return."""

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from shared.ids import BATCH_ID_PATTERN, DIGEST_ID_PATTERN, IMAGE_ID_PATTERN
+from shared.queues import QUEUES
 from web.http import cursor_pages
 from web.http.error_codes import CODES
 from web.http.query import MAX_PAGE
@@ -13,6 +14,7 @@ ID: Final = {
     "image_id": f"^{IMAGE_ID_PATTERN}$",
     "inspection_id": f"^{DIGEST_ID_PATTERN}$",
     "job_id": f"^{BATCH_ID_PATTERN}$",
+    "queue_name": f"^({'|'.join(queue.label for queue in QUEUES)})$",
     "result_id": f"^{DIGEST_ID_PATTERN}$",
 }
 PAGE: Final = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE}
@@ -69,6 +71,12 @@ RATE_LIMIT_HEADERS: Final = {
 """The headers of responses to requests that count against a quota. They belong to the components of the document."""
 RATE_LIMIT: Final = {name: {"$ref": f"#/components/headers/{name}"} for name in RATE_LIMIT_HEADERS}
 RETRY_AFTER: Final = {"Retry-After": {"description": "Number of seconds to wait before a retry. The header is present only if a retry can succeed.", "schema": {"type": "integer"}}}
+
+
+def job_started(description: str) -> dict[str, Any]:
+    """Describe the response with the id of a job that was queued."""
+    location = {"Location": {"description": "The path of the job", "schema": {"type": "string"}}}
+    return json_content(description, "JobStarted") | {"headers": location}
 
 
 def or_html(responses: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,16 @@
 """Check ids in the paths of requests."""
 
 from shared.errors import NotFound
-from shared.ids import is_image_id
+from shared.ids import is_batch_id, is_image_id
+
+
+def check_batch_id(text: str) -> None:
+    """Check that a text from a path has the form of a batch id.
+
+    :raises NotFound: when it does not, as for a batch that does not exist.
+    """
+    if not is_batch_id(text):
+        raise NotFound("There is no such batch.")
 
 
 def check_image_id(text: str) -> None:

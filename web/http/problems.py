@@ -8,7 +8,7 @@ from pymongo.errors import PyMongoError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
 
 from shared import telemetry
-from shared.errors import ShelfsightError
+from shared.errors import QueuePaused, ShelfsightError
 from web.http.challenges import challenge
 from web.http.error_codes import CODES
 
@@ -87,7 +87,7 @@ def _problem_response(status: int, title: str, code: str, detail: str, members: 
 
 
 def _handle_domain_error(error: ShelfsightError) -> Response:
-    if error.status >= 500 and not isinstance(error, StoredProblem):
+    if error.status >= 500 and not isinstance(error, StoredProblem | QueuePaused):
         # shared.storage.mongo_errors logs the causes in MongoDB, less often than once per request.
         cause = None if isinstance(error.__cause__, PyMongoError) else error.__cause__
         telemetry.errors.error(

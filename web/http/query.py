@@ -33,18 +33,13 @@ def read(readers: dict[str, Callable[[str], Any]], query: MultiDict[str, str] | 
     """
     values: dict[str, Any] = {}
     errors = []
+    known = f"Valid names: {', '.join(sorted(readers))}." if readers else "Requests of this kind have no query parameters; omit it."
     not_utf8 = _names_of_other_encodings() if query is None else set()
     for name, texts in (request.args if query is None else query).lists():
         if name in not_utf8:
             errors.append(FieldError(pointer(name), "bad_value", "This parameter is not UTF-8 text; encode it as UTF-8."))
         elif name not in readers:
-            errors.append(
-                FieldError(
-                    pointer(name),
-                    "unknown_parameter",
-                    f"This parameter is unknown. Valid names: {', '.join(sorted(readers))}.",
-                )
-            )
+            errors.append(FieldError(pointer(name), "unknown_parameter", f"This parameter is unknown. {known}"))
         elif len(texts) > 1:
             errors.append(FieldError(pointer(name), "given_twice", "This parameter is repeated; send it once."))
         elif not (trimmed := trim(texts[0])):

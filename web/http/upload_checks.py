@@ -1,6 +1,7 @@
 """Say whether an upload would be refused for its credentials or for its rate, before a proxy has received its body.
 
-Changes of the tags of many images and of annotations are uploads in this sense, because their bodies can be large.
+Changes of the tags of many images and of annotations, and receipts to verify, are uploads in this sense, because their bodies
+can be large.
 
 While access is on, nginx asks this with the header ``X-Upload-Check`` in a copy of the request that has no body
 (``deploy/nginx/upload_check.conf``). The check is made by the functions that refuse the upload itself, so both have the same
@@ -17,7 +18,7 @@ from flask import Flask, Response, g, request
 from shared.ids import IMAGE_ID_PATTERN
 
 _HEADER: Final = "X-Upload-Check"
-_PATHS: Final = re.compile(f"/upload_image_batch|/images|/img|/images/tags|/images/{IMAGE_ID_PATTERN}/annotations")
+_PATHS: Final = re.compile(f"/upload_image_batch|/images|/img|/images/tags|/images/{IMAGE_ID_PATTERN}/annotations|/receipts/verify")
 _REFUSAL: Final = "X-Refusal"
 _STATUS: Final = 403
 """The status of every refusal: nginx understands only 401 and 403."""

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from web.accounts import openapi as accounts
+from web.admin import openapi as admin
 from web.annotations import openapi as annotations
 from web.audit import openapi as audit
 from web.batches import openapi as batches
@@ -19,10 +20,15 @@ from web.jobs import openapi as jobs
 from web.openapi import openapi, security
 from web.operations import openapi as operations
 from web.pages import openapi as pages
+from web.receipts import openapi as receipts
+from web.reprocessing import openapi as reprocessing
 from web.tags import openapi as tags
 from web.uploads import openapi as uploads
 
-_RESOURCES: Final = (uploads, batches, images, tags, annotations, jobs, files, operations, openapi, pages, inspections, accounts, audit)
+_RESOURCES: Final = (
+    uploads, batches, receipts, images, tags, annotations, jobs, reprocessing, files, operations, openapi, pages, inspections, accounts, audit,
+    admin,
+)  # fmt: skip
 _DESCRIPTION: Final = (
     "Every GET operation can also be requested with HEAD, which returns the same headers without the body. "
     "OPTIONS returns the methods of a path; any other method is refused with 405 method_not_allowed, and an unknown path with 404 not_found. "

@@ -102,15 +102,16 @@ def _with_rule(method: str, operation: dict[str, Any], rule: access_rules.Access
         responses = with_rate_limit(with_code(responses, "too_many_requests"))
     if rule.is_public:
         return operation | {"security": [], "responses": responses}
-    of_person = list(rule.scopes)
-    of_key = [rule.key_scope] if rule.key_scope else of_person
-    requirements: list[dict[str, Any]] = [*([] if rule.needs_session else [{_API_KEY: of_key}]), {_OAUTH2: of_person}]
-    requirements.append({_SESSION_COOKIE: of_person} | ({} if method == "get" else {_CSRF: []}))
+    requirements: list[dict[str, Any]] = []
+    for of_person in [[scope] for scope in rule.any_scopes] or [list(rule.scopes)]:
+        of_key = [rule.key_scope] if rule.key_scope else of_person
+        requirements += [*([] if rule.needs_session else [{_API_KEY: of_key}]), {_OAUTH2: of_person}]
+        requirements.append({_SESSION_COOKIE: of_person} | ({} if method == "get" else {_CSRF: []}))
     if rule.accepts_signature:
         requirements.append({_SIGNED_URL: []})
         operation = operation | {"parameters": [*operation.get("parameters", []), *_SIGNATURE]}
     anonymous: list[dict[str, Any]] = [{}] if is_open else []  # an empty requirement means that credentials are optional
-    if rule.scopes or rule.key_scope:
+    if rule.scopes or rule.any_scopes or rule.key_scope:
         responses = with_code(responses, "missing_scope")
     if rule.needs_session:
         responses = with_code(responses, "session_required")

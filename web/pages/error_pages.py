@@ -53,6 +53,7 @@ ERROR_PAGES: Final[dict[str, ErrorPage]] = {
     "blobs_misconfigured": ErrorPage("Service unavailable", _REPORT),
     "unavailable": ErrorPage("Service unavailable", _RETRY),
     "query_too_slow": ErrorPage("This request took too long", "Try again in a moment."),
+    "queue_paused": ErrorPage("Inspections are paused", "Try again later. Images that were inspected lately are still shown."),
     "helper_killed": ErrorPage("The inspection of this image was interrupted", _RETRY),
     "disk_full": ErrorPage("The storage is full", "Report this to the operator of this service."),
     "inspection_lost": ErrorPage("The inspection of this image failed", _OTHER_IMAGE),

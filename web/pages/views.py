@@ -8,15 +8,15 @@ from typing import Any, Final
 from flask import Blueprint, Response, render_template, request, stream_template
 
 from shared.allowed_stores import AllowedStores
-from shared.errors import NotFound
-from shared.ids import is_batch_id
 from shared.ledger import batch_images, queries
 from shared.ledger.filters import Filters
+from shared.ledger.shown_results import FIELDS, shown_fence
 from shared.storage.mongo import Document
 from web import file_urls, signed_in_user
 from web.batches import paging, parameters, serializers
 from web.http import access_rules, query, responses, streams
 from web.http.authentication import current_principal
+from web.http.path_ids import check_batch_id
 from web.image_serializer import ImageSerializer
 from web.inspections import views as inspections
 from web.pages import user_texts
@@ -35,12 +35,12 @@ def _describe_user() -> dict[str, Any]:
 _BATCHES_PER_PAGE: Final = 20
 _IMAGES_PER_BATCH: Final = 8
 _IMAGES_PER_PAGE: Final = 100
-_SHOWN_IN_LIST: Final = dict.fromkeys(("batch_id", "index", "status", "filename", "store_name"), 1)
+_SHOWN_IN_LIST: Final = dict.fromkeys(("batch_id", "index", "filename", "store_name", *FIELDS), 1)
 """The fields of an image that the start page uses."""
 _SHOWN_IN_BATCH: Final = dict.fromkeys(
     (
-        "batch_id", "index", "status", "filename", "store_name", "camera_id", "timestamp", "width", "height",
-        "detections", "model", "barcodes", "barcode_check", "augmentations.name", "augmentations.file_path", "error",
+        "batch_id", "index", "filename", "store_name", "camera_id", "timestamp", "width", "height", "detections", "model",
+        "barcodes", "barcode_check", "augmentations.name", "augmentations.file_path", "error", *FIELDS,
     ),
     1,
 )  # fmt: skip
@@ -75,8 +75,7 @@ def batch(batch_id: str) -> Response:
     """Return a page with up to 100 images of one batch, their states and what was detected in them."""
     services, stores = current_services(), current_principal().stores
     page = query.read({"page": parameters.PAGING["page"]}).get("page", 1)
-    if not is_batch_id(batch_id):
-        raise NotFound("There is no such batch.")
+    check_batch_id(batch_id)
     found = serializers.batch(queries.get_batch(services.db, batch_id, stores))
     count = sum(found["counts"].values())
     skip = min((page - 1) * _IMAGES_PER_PAGE, count)
@@ -85,7 +84,7 @@ def batch(batch_id: str) -> Response:
     parts = stream_template(
         "batches/batch.html",
         batch=found,
-        images=(serializer.image(document) for document in stored),
+        images=(_with_result(document, serializer) for document in stored),
         page=page,
         pages=-(-count // _IMAGES_PER_PAGE),
     )
@@ -102,8 +101,14 @@ def _with_first_images(batches: list[Document], stores: AllowedStores) -> list[D
         if image is None:
             shown[batch_id]["images_more"] = True
         else:
-            shown[batch_id]["images"].append(serializer.image(image))
+            shown[batch_id]["images"].append(_with_result(image, serializer))
     return list(shown.values())
+
+
+def _with_result(image: Document, serializer: ImageSerializer) -> Document:
+    """Convert a stored image to the form that the pages show. ``has_result`` says whether it has a result, which can be an earlier one."""
+    has_result = shown_fence(image) is not None
+    return serializer.image(image) | {"has_result": has_result}
 
 
 def _deadline_ms() -> int:

@@ -12,6 +12,7 @@ from shared.storage.blob_keys import spool_key
 from shared.storage.blobs import BlobMissing
 from shared.storage.disk_errors import describe
 from shared.storage.mongo import Document
+from worker.images.attempt_times import AttemptTimes
 from worker.images.claim_end import ClaimEnd
 from worker.images.file_writer import FileWriter
 from worker.images.stages import LoadedImage
@@ -24,15 +25,19 @@ _log = logging.getLogger("shelfsight.error")
 class OriginalLoader:
     """Loads the originals of images that were claimed under one owner name."""
 
-    def __init__(self, stores: Stores, owner: str, leases: LeaseKeeper, claim_end: ClaimEnd, file_writer: FileWriter) -> None:
+    def __init__(
+        self, stores: Stores, owner: str, leases: LeaseKeeper, times: AttemptTimes, claim_end: ClaimEnd, file_writer: FileWriter
+    ) -> None:
         """Set where the originals are.
 
         :param leases: the leases that the owner holds. The lease of an image is dropped if it turns out to be lost.
+        :param times: gets the time that each image takes.
         :param claim_end: releases the images that cannot be read now.
         :param file_writer: stores the originals.
         """
         self._db, self._blobs, self._identity = stores.db, stores.blobs, stores.identity
-        self._owner, self._leases, self._claim_end, self._file_writer = owner, leases, claim_end, file_writer
+        self._owner, self._leases, self._times = owner, leases, times
+        self._claim_end, self._file_writer = claim_end, file_writer
 
     def load(self, images: list[Document]) -> list[LoadedImage]:
         """Read the original of each image, and store it under its own key unless it is already stored there.
@@ -44,14 +49,19 @@ class OriginalLoader:
         :raises StoreAway: when the blob store does not work, not only for some of the images, or MongoDB does not respond.
         :raises DiskFull: when there is no room for the files.
         """
-        loaded = [original for image in images if (original := self._load(image)) is not None]
+        loaded = [original for image in images if (original := self._load_measured(image)) is not None]
         found = [original for original in loaded if original.fault is None]
-        wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
-        failed = self._file_writer.write((original.image, [(originals.key(original.image), [original.data])]) for original in wrong)
+        with self._times.measure("load_ms", [original.image for original in found]):
+            wrong = [original for original in found if not originals.contains(self._blobs, original.image, original.data)]
+            failed = self._file_writer.write((original.image, [(originals.key(original.image), [original.data])]) for original in wrong)
         for original in found:
             original.image["work"]["stored"] = True  # the image's result will record it
         failpoints.reach("5-original-kept")
         return [original for original in loaded if original.image["_id"] not in failed]
+
+    def _load_measured(self, image: Document) -> LoadedImage | None:
+        with self._times.measure("load_ms", [image]):
+            return self._load(image)
 
     def _load(self, image: Document) -> LoadedImage | None:
         """Read the original of an image. Return None if it cannot be read now, and the image has been released."""

@@ -26,13 +26,17 @@ from shared import failpoints
 from shared.bootstrap import Stores
 from shared.errors import Environment, ShelfsightError
 from shared.ledger import claims
+from shared.queue import pauses
+from shared.queues import IMAGES
 from shared.storage.mongo import Document
+from worker.images.attempt_times import AttemptTimes
 from worker.images.claim_end import ClaimEnd
 from worker.images.claim_size import ClaimSize
 from worker.images.file_writer import FileWriter
 from worker.images.group_writer import GroupWriter
 from worker.images.original_loader import OriginalLoader
 from worker.images.stages import DetectedGroup, ImageStages, LoadedClaim
+from worker.runtime.finished_work import FinishedWork
 from worker.runtime.lease_keeper import LeaseKeeper
 from worker.sandbox.parent import SandboxKilled
 from worker.spools.settler import Settler
@@ -67,19 +71,20 @@ class ImagePipeline:
         """
         self._settings, self._db = stores.settings, stores.db
         self._identity, self._detector, self._owner = stores.identity, detector, owner
+        self.finished = FinishedWork()
         lease_s = stores.settings.worker.lease_s
-        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s)
-        self._settler = Settler(stores)
-        self._claim_end = ClaimEnd(stores, owner, self._leases, self._settler)
+        self._leases = LeaseKeeper(lambda leases: claims.renew(self._db, owner, leases, lease_s), lease_s, set_busy=self.finished.set_busy)
+        self._settler, self._times = Settler(stores), AttemptTimes()
+        self._claim_end = ClaimEnd(stores, owner, self._leases, self._times, self._settler)
         file_writer = FileWriter(stores, self._claim_end)
-        self._loader = OriginalLoader(stores, owner, self._leases, self._claim_end, file_writer)
-        self._group_writer = GroupWriter(stores, detector, owner, self._leases, file_writer)
+        self._loader = OriginalLoader(stores, owner, self._leases, self._times, self._claim_end, file_writer)
+        self._group_writer = GroupWriter(stores, detector, owner, self._leases, self._times, file_writer)
         self._claim_size = ClaimSize(self._db, least=detector.batch_size, most=stores.settings.worker.claim_size)
         self._claimer = ThreadPoolExecutor(1, thread_name_prefix="claim")
         self._start_stages()
 
     def _start_stages(self) -> None:
-        self._stages = ImageStages(self._settings, self._detector, self._is_held)
+        self._stages = ImageStages(self._settings, self._detector, self._is_held, self._times)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def run(self, publish_wakeup: Callable[[], object], seconds: float) -> bool:
@@ -127,6 +132,8 @@ class ImagePipeline:
     def claim_next(self, ahead: _ClaimAhead | None = None) -> LoadedClaim:
         """Claim the next images, start to renew their leases, store their originals, and start to decode them.
 
+        While the queue is paused, the claim is empty.
+
         Whenever this method raises an error, the images that it has claimed are released.
 
         :param ahead: the state of the claim, if the main thread can abandon it.
@@ -134,9 +141,12 @@ class ImagePipeline:
         :raises RuntimeError: when ``stop`` was called, or the claim or the previous one was aborted during this call.
         """
         self._identity.check()
+        if pauses.is_paused(self._db, IMAGES):
+            return LoadedClaim(claims.Claim(self._owner, [], full=False))
         worker, ahead = self._settings.worker, ahead or _ClaimAhead()
         size = self._claim_size.choose()
         claim = claims.claim(self._db, self._owner, size, worker.lease_s, max_bytes=worker.claim_bytes)
+        self._times.begin(claim.images)
         self._leases.hold(claim.leases, worker.hard_limit_s)
         ahead.claimed = claim
         if ahead.abandoned:
@@ -203,6 +213,7 @@ class ImagePipeline:
             self._claim_end.release(left.values(), "time_over", delay=False)
         finally:
             self._leases.drop(claim.leases)
+            self._times.drop(claim.leases)
         self._claim_end.close_batches(claim)
 
     def stop(self) -> None:
@@ -263,16 +274,21 @@ class ImagePipeline:
         try:
             for group in groups:
                 if writing is not None:
-                    _remove(left, writing.result())
+                    self._remove(left, writing.result())
                 writing = self._writer.submit(self._group_writer.write, group)
         except BaseException:
             # Raise the error that caused the abort, and ignore errors that follow from it. If the group
             # is stored too late, the fence prevents it from changing anything.
             with suppress(Exception):
-                _remove(left, writing.result(self._abort_wait_s) if writing is not None else set())
+                self._remove(left, writing.result(self._abort_wait_s) if writing is not None else set())
             raise
         if writing is not None:
-            _remove(left, writing.result())
+            self._remove(left, writing.result())
+
+    def _remove(self, left: dict[str, Document], stored: set[str]) -> None:
+        self.finished.add(len(stored))
+        for image_id in stored:
+            left.pop(image_id, None)
 
     def _begin_solo(self, image: Document) -> bool:
         lease = claims.LEASES.lease(image)
@@ -307,8 +323,3 @@ class ImagePipeline:
 def _is_lack_of_threads(error: Exception) -> bool:
     """Return whether an error means that the machine has no thread left. Python has no type for it."""
     return isinstance(error, RuntimeError) and "start new thread" in str(error)
-
-
-def _remove(left: dict[str, Document], stored: set[str]) -> None:
-    for image_id in stored:
-        left.pop(image_id, None)

@@ -18,6 +18,7 @@ from shared.ledger import claims
 from shared.ledger.claims import Claim
 from shared.settings import Settings
 from shared.storage.mongo import Document
+from worker.images.attempt_times import AttemptTimes
 from worker.sandbox.parent import Sandbox
 from worker.sandbox.requests import FinishImage, PrepareImage
 from worker.vision import image_steps, imaging
@@ -98,14 +99,15 @@ class ImageStages:
     One thread may call ``split`` and ``start_decoding`` while another thread calls ``detect``.
     """
 
-    def __init__(self, settings: Settings, detector: Detector, is_held: Callable[[Document], bool]) -> None:
+    def __init__(self, settings: Settings, detector: Detector, is_held: Callable[[Document], bool], times: AttemptTimes) -> None:
         """Create the executors and the sandbox. Threads and the sandbox process are started on first use.
 
         :param is_held: returns whether the claim on an image is still held. Images for which it returns False are
             skipped.
+        :param times: gets the time that each step takes for an image. The time in which it waits for its turn does not count.
         """
         worker, self._max_pixels = settings.worker, settings.limits.max_pixels
-        self._detector, self._is_held = detector, is_held
+        self._detector, self._is_held, self._times = detector, is_held, times
         self._sandbox = Sandbox(worker.child_memory_bytes, worker.child_timeout_s)
         self._decoder = ThreadPoolExecutor(1, thread_name_prefix="decode")  # only this thread uses the sandbox
         self._threads = ThreadPoolExecutor(settings.vision.threads, thread_name_prefix="image")
@@ -137,12 +139,12 @@ class ImageStages:
 
     def detect(self, decoded: DecodedGroup) -> DetectedGroup:
         """Run the model on a group, and start to draw and encode its images."""
-        wanted = [(image["_id"], prepared.rgb) for image, prepared in decoded.prepared if image["work"]["detect"]]
+        wanted = [(image, prepared.rgb) for image, prepared in decoded.prepared if image["work"]["detect"]]
         detections: dict[str, list[dict[str, Any]]] = {}
         if wanted:  # if no image needs detection, there is no need to wait for a turn
-            with self._turn:
+            with self._turn, self._times.measure("detect_ms", [image for image, _ in wanted]):
                 predicted = self._detector.predict([rgb for _, rgb in wanted])
-            detections = dict(zip((image_id for image_id, _ in wanted), predicted, strict=True))
+            detections = dict(zip((image["_id"] for image, _ in wanted), predicted, strict=True))
         finishing = [
             (image, self._threads.submit(self._finish, image, prepared, detections.get(image["_id"], [])))
             for image, prepared in decoded.prepared
@@ -168,9 +170,11 @@ class ImageStages:
         prepared = self._decoder.submit(self._prepare, loaded, sandboxed=True).result()
         if not isinstance(prepared, PreparedImage):
             return DetectedGroup([(image, prepared)], [])
-        detections = self._detector.predict([prepared.rgb])[0] if image["work"]["detect"] else []
-        finish = FinishImage(prepared, detections, image["work"]["augmentations"])
-        return DetectedGroup([], [(image, self._decoder.submit(self._sandbox.run, finish))])
+        detections: list[dict[str, Any]] = []
+        if image["work"]["detect"]:
+            with self._times.measure("detect_ms", [image]):
+                detections = self._detector.predict([prepared.rgb])[0]
+        return DetectedGroup([], [(image, self._decoder.submit(self._finish_sandboxed, image, prepared, detections))])
 
     def close(self) -> None:
         """Cancel calls that have not started, and kill the sandbox process.
@@ -182,8 +186,12 @@ class ImageStages:
         self._sandbox.close()
 
     def _finish(self, image: Document, prepared: PreparedImage, detections: list[dict[str, Any]]) -> PreparedImage:
-        with self._turn:
+        with self._turn, self._times.measure("finish_ms", [image]):
             return image_steps.finish(prepared, detections, image["work"]["augmentations"], self._detector.device)
+
+    def _finish_sandboxed(self, image: Document, prepared: PreparedImage, detections: list[dict[str, Any]]) -> PreparedImage:
+        with self._times.measure("finish_ms", [image]):
+            return self._sandbox.run(FinishImage(prepared, detections, image["work"]["augmentations"]))
 
     def _decode(self, group: list[LoadedImage]) -> DecodedGroup:
         """Decode the images of a group and prepare them for the model. Drop the bytes of their originals."""
@@ -217,8 +225,9 @@ class ImageStages:
         failpoints.reach(f"5-looking:{image_id}")
         try:
             if sandboxed:
-                return self._sandbox.run(PrepareImage(loaded.data, image_id, declared, self._max_pixels))
-            with self._turn:
+                with self._times.measure("decode_ms", [loaded.image]):
+                    return self._sandbox.run(PrepareImage(loaded.data, image_id, declared, self._max_pixels))
+            with self._turn, self._times.measure("decode_ms", [loaded.image]):
                 decoded = imaging.decode(loaded.data, max_pixels=self._max_pixels)
                 return image_steps.prepare(decoded, image_id=image_id, declared=declared)
         except VisionError as error:

@@ -1,8 +1,9 @@
 """Check and restore single originals in the blob store. An image is given by its document."""
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from shared.bootstrap import Stores
 from shared.errors import StoreAway
@@ -13,6 +14,7 @@ from shared.storage.blobs import BlobMissing, BlobStore
 from shared.storage.mongo import Document
 
 _READ_BYTES: Final = 1024 * 1024
+T = TypeVar("T")
 
 
 def key(image: Document) -> str:
@@ -38,16 +40,29 @@ def is_intact(blobs: BlobStore, image: Document) -> bool:
     return has_right_size(blobs, image) and _digest(blobs, key(image)) == image["sha256"]
 
 
-def restore(blobs: BlobStore, image: Document) -> bool:
-    """Write an original with its bytes from the spool. Return False if these bytes are missing or damaged."""
+def read_from_spool(blobs: BlobStore, image: Document) -> bytes | None:
+    """Return the bytes of an original from the spool, or None if they are missing or damaged there."""
     try:
         data = blobs.read(spool_key(batch_of(image["_id"])), image["work"]["offset"], image["file_size"])
     except BlobMissing:
-        return False
-    if hashlib.sha256(data).hexdigest() != image["sha256"]:
-        return False
-    blobs.write(key(image), [data])
-    return True
+        return None
+    return data if hashlib.sha256(data).hexdigest() == image["sha256"] else None
+
+
+def attempt(image: Document, call: Callable[[], T]) -> T | None:
+    """Return the result of a call that reads or writes the bytes of an image while its spool is settled.
+
+    If that is impossible, and a worker has failed the image for this reason after minutes, the settlement does not wait
+    for them, and the result is None.
+
+    :raises StoreAway: when it is impossible otherwise.
+    """
+    try:
+        return call()
+    except StoreAway:
+        if (image.get("error") or {}).get("code") != "bytes_missing":
+            raise
+        return None
 
 
 def is_lost(stores: Stores, image: Document) -> bool:

@@ -5,15 +5,17 @@ import time
 from typing import Final
 
 from shared.bootstrap import Stores
-from shared.ledger import claims, closing, store_rotation
+from shared.ledger import claims, closing, turns
+from shared.ledger.turns import Turn
+from shared.queue import pauses
 from shared.queues import IMAGES
 
 _log = logging.getLogger("shelfsight.error")
 _LEASES_AT_ONCE: Final = 200
 _BATCHES_AT_ONCE: Final = 20
-_STORES_AT_ONCE: Final = 50
+_TURNS_AT_ONCE: Final = 50
 _MAX_LEASES: Final = 1000
-_MAX_STORES: Final = 500
+_MAX_TURNS: Final = 500
 
 
 class ImageSweep:
@@ -26,7 +28,7 @@ class ImageSweep:
     def __init__(self, stores: Stores) -> None:
         self._db, self._wakeups = stores.db, stores.wakeups[IMAGES]
         self._closable: list[str] = []
-        self._checked_to = ""
+        self._checked_to: Turn | None = None
 
     def expire_leases(self, until: float) -> bool:
         """Requeue images whose leases have expired, and return whether any image was requeued."""
@@ -55,12 +57,12 @@ class ImageSweep:
     def publish_wakeup(self, until: float) -> bool:
         """Publish a wakeup if images are claimable but no wakeup is in the queue. Return whether one was published.
 
-        Each call also checks whether some stores have lost their turns (see ``store_rotation``), and restores these.
+        While the queue is paused, none is. Each call also checks whether some turns were lost (see ``shared.ledger.turns``), and restores these.
         """
-        for _ in range(0, _MAX_STORES, _STORES_AT_ONCE):
-            _, self._checked_to = store_rotation.repair(self._db, self._checked_to, _STORES_AT_ONCE)
-            if not self._checked_to or time.monotonic() > until:
+        for _ in range(0, _MAX_TURNS, _TURNS_AT_ONCE):
+            _, self._checked_to = turns.repair(self._db, self._checked_to, _TURNS_AT_ONCE)
+            if self._checked_to is None or time.monotonic() > until:
                 break
-        if not claims.has_claimable(self._db):
+        if not claims.has_claimable(self._db) or pauses.is_paused(self._db, IMAGES):
             return False
         return self._wakeups.count_waiting() == 0 and self._wakeups.publish()

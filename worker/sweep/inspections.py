@@ -5,6 +5,7 @@ from typing import Final
 
 from shared.bootstrap import Stores
 from shared.inspections import jobs, results
+from shared.queue import pauses
 from shared.queues import INSPECTIONS
 from shared.storage.blob_keys import INCOMING, INSPECTION_FILES, SHARDS, inspection_prefix, shard_prefix
 from worker.sweep.listing import Listing, delete_old
@@ -35,7 +36,7 @@ class InspectionSweep:
         """
         ended = jobs.expire_leases(self._db, self._settings.failed_s)
         ended += jobs.fail_overdue(self._db, jobs.MAX_WAIT_S, self._settings.failed_s)
-        if jobs.has_claimable(self._db) and self._wakeups.count_waiting() == 0:
+        if jobs.has_claimable(self._db) and not pauses.is_paused(self._db, INSPECTIONS) and self._wakeups.count_waiting() == 0:
             self._wakeups.publish()
         return bool(ended)
 

@@ -17,12 +17,12 @@ from worker.sweep.listing import Listing
 def settle_left(stores: Stores, until: float) -> bool:
     """Settle spools whose batches have been closed for a while. Normally, the worker has settled them.
 
-    :param until: time limit, in ``time.monotonic`` seconds.
+    :param until: time limit, in ``time.monotonic`` seconds. A batch that takes longer is continued by the next call.
     :returns: whether there may be more to do.
     """
 
     def settle_one(batch_id: str) -> None:
-        settle(stores, [batch_id])
+        settle(stores, [batch_id], until)
 
     return clean_each(partial(settlement.claim_unsettled, stores.db), settle_one, until)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from shared.bootstrap import Stores
 from worker.sweep import deletions, jobs, ledger_sums, lost_claims, page_index, samples, spools
+from worker.sweep.batch_requests import BatchRequests
 from worker.sweep.failures import succeeds
 from worker.sweep.images import ImageSweep
 from worker.sweep.inspections import InspectionSweep
@@ -48,6 +49,7 @@ class Sweep:
         self._stores = stores
         self._leader = Leader(stores)
         self._images = ImageSweep(stores)
+        self._requests = BatchRequests(stores)
         self._inspections = InspectionSweep(stores)
         self._shared = (
             _CleanUp(partial(spools.settle_left, stores)),
@@ -79,7 +81,9 @@ class Sweep:
                 self._clean(part)
 
     def _repair(self) -> None:
-        for repair in (self._images.expire_leases, self._images.close_batches, self._images.publish_wakeup):
+        for repair in (
+            self._images.expire_leases, self._requests.complete, self._images.close_batches, self._images.publish_wakeup
+        ):  # fmt: skip
             succeeds(repair, self._after(_REPAIR_SHARE))
         succeeds(self._inspections.repair)
         succeeds(jobs.repair, self._stores)

@@ -7,8 +7,9 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the validation of documents in the tests
 - the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
-There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``store_rotation``,
-``page_index``, ``inspections``, ``tags``, ``jobs``, ``accounts``, and ``audit``. The module ``fields`` reads the declarations of a document, and
+There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``turns``,
+``page_index``, ``inspections``, ``tags``, ``jobs``, ``queues``, ``accounts``, ``receipts``, and ``audit``. The module ``timelines`` declares what
+images remember of their past. The module ``fields`` reads the declarations of a document, and
 ``superseded`` names indexes of older versions.
 
 Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),
@@ -39,8 +40,10 @@ from shared.storage.schema.inspections import Inspection, InspectionRequester, I
 from shared.storage.schema.jobs import Job, JobChange
 from shared.storage.schema.ledger import LedgerLine, LedgerSegment, LedgerTotals
 from shared.storage.schema.page_index import Segment, SegmentGroup
-from shared.storage.schema.store_rotation import Turn
+from shared.storage.schema.queues import Queue
+from shared.storage.schema.receipts import ReceiptKey
 from shared.storage.schema.tags import Tag, TagCount
+from shared.storage.schema.turns import AccountTurn, StoreTurn
 
 __all__ = [
     "BARCODE_CHECKS",
@@ -71,7 +74,8 @@ DOCUMENTS: Final = (
     LedgerSegment,
     LedgerTotals,
     IdempotencyRecord,
-    Turn,
+    AccountTurn,
+    StoreTurn,
     Segment,
     SegmentGroup,
     Inspection,
@@ -86,4 +90,6 @@ DOCUMENTS: Final = (
     TagCount,
     Job,
     JobChange,
+    Queue,
+    ReceiptKey,
 )

@@ -8,6 +8,7 @@ from pymongo import IndexModel
 
 from shared.ids import IMAGE_ID_PATTERN, SHA256_PATTERN
 from shared.states import ImageState
+from shared.storage.schema.timelines import Corrections, History
 
 MAX_NAME_LENGTH: Final = 200
 """Maximum length, in characters, of the names of stores and cameras."""
@@ -51,6 +52,16 @@ class Annotation(me.EmbeddedDocument):
     origin = me.StringField(required=True, db_field="from", choices=["drawn", "detection", "import"], shown_as=Literal["drawn", "detection", "import"])
 
 
+class Shown(me.EmbeddedDocument):
+    """The last successful result of an image. ``fence`` is that of its claim, which names the folder with its files.
+
+    ``version`` is the ``PROCESSING_VERSION`` that made it. Missing: the version before, which did not write it.
+    """
+
+    fence = me.IntField(required=True, min_value=1)
+    version = me.IntField(min_value=1)
+
+
 class Work(me.EmbeddedDocument):
     """The fields of an image that only claims and workers use."""
 
@@ -61,6 +72,8 @@ class Work(me.EmbeddedDocument):
     finisher = me.StringField()
     claim = me.StringField(null=True)
     lease_until = me.DateTimeField(null=True)
+    # When the present claim was made; null or missing while there is none, or if the version before has made it.
+    claimed_at = me.DateTimeField(null=True, set_later=True)
     # Claims compare this time with MongoDB's clock. The initial value is not the time of the web host, because a clock
     # that is ahead would delay the first claim needlessly.
     not_before = me.DateTimeField(required=True, initial=EPOCH)
@@ -76,7 +89,11 @@ class Work(me.EmbeddedDocument):
     read_errors = me.IntField(min_value=0)
     augmentations = me.ListField(me.StringField())
     detect = me.BooleanField(required=True)
+    # The generation of the batch in which the image was last queued, and when that was if it was not at the commit.
     generation = me.IntField(required=True, min_value=0, initial=0)
+    queued_at = me.DateTimeField()
+    # Missing if the priority is normal. See ``shared.priorities``.
+    priority = me.StringField(choices=["high", "low"])
     # Written with the result: the worker has stored the original under its own key and verified its bytes.
     stored = me.BooleanField()
 
@@ -129,18 +146,26 @@ class Image(me.Document):
     top_score = me.FloatField(public=False)
     phash = me.StringField(public=False)
     phash_bands = me.ListField(me.IntField(), public=False, set_later=True)
+    shown = me.EmbeddedDocumentField(Shown, public=False)
     # While the image is being deleted on its own, not with its batch.
     deleting_at = me.DateTimeField(public=False)
     uncleared = me.BooleanField(public=False)
     sweep_until = me.DateTimeField(public=False)
+    # For the timeline of the image; see ``shared.ledger.timelines`` and ``shared.catalog.corrections``.
+    history = me.EmbeddedDocumentField(History, public=False)
+    corrections = me.EmbeddedDocumentField(Corrections, public=False)
     work = me.EmbeddedDocumentField(Work, required=True, public=False)
 
     meta: ClassVar[dict[str, Any]] = {"collection": "images", "auto_create_index": False}
     indexes: ClassVar[list[IndexModel]] = [
         IndexModel([("batch_id", 1), ("index", 1)]),
-        # This index is for claims. It contains the queued images of each store, the oldest first. A claimed image is
-        # not in the index.
-        IndexModel([("store_name", 1), ("_id", 1)], name="claimable", partialFilterExpression={"status": "queued"}),
+        # This index is for claims. It contains the queued images of each turn (``shared.ledger.turns``), the oldest first. A
+        # claimed image is not in the index.
+        IndexModel(
+            [("account", 1), ("work.priority", 1), ("store_name", 1), ("_id", 1)],
+            name="claimable_by_turn",
+            partialFilterExpression={"status": "queued"},
+        ),
         IndexModel([("work.lease_until", 1)], name="leases", partialFilterExpression={"status": "processing"}),
         # This index covers all states except ``done``, because nearly all images end in that state. The number of
         # done images is the number of all images minus the number of all images in this index. Lists by state sort by the

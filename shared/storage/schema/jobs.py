@@ -13,11 +13,13 @@ class Job(me.Document):
 
     ``params`` are what the kind of the job needs. ``cursor`` is how far it has come. ``open_change`` is the id of the
     ``JobChange`` of a part that has begun and not ended. ``rest`` are the ids of images that a part could not change, because
-    others changed them at the same time, and the ``cursor`` of that part.
+    others changed them at the same time, and the ``cursor`` of that part. ``chosen`` are the ids of the images of a part that
+    has begun and not ended, if the images themselves tell what it has changed, with its ``cursor`` and when it began (``at``).
+    Then ``open_change`` is the cursor.
     """
 
     id = me.StringField(primary_key=True)
-    kind = me.StringField(required=True, choices=["bulk_tags", "undo"])
+    kind = me.StringField(required=True, choices=["bulk_tags", "undo", "reprocess"])
     status = me.StringField(required=True, choices=JOB_STATES)
     total = me.IntField(null=True, min_value=0)
     done = me.IntField(required=True, min_value=0)
@@ -27,6 +29,8 @@ class Job(me.Document):
     error = me.DictField(null=True, public=False)
     full = me.IntField(required=True, min_value=0, public=False)
     is_limited = me.BooleanField(required=True, public=False)
+    # The number of images that were left as they were, by the code of the reason (``shared.jobs.error_codes``).
+    omitted = me.DictField(public=False, set_later=True)
     created_at = me.DateTimeField(required=True)
     finished_at = me.DateTimeField(null=True)
     undone_by = me.StringField(null=True)
@@ -41,9 +45,12 @@ class Job(me.Document):
     parts = me.IntField(required=True, min_value=0, initial=0, public=False)
     open_change = me.StringField(public=False)
     rest = me.DictField(public=False, set_later=True)
+    chosen = me.DictField(public=False, set_later=True)
     cancel_requested = me.BooleanField(public=False)
     owner = me.StringField(null=True, public=False)
     lease_until = me.DateTimeField(null=True, public=False)
+    # When the last claim was made.
+    claimed_at = me.DateTimeField(public=False)
     fence = me.IntField(required=True, min_value=0, public=False)
     not_before = me.DateTimeField(required=True, public=False)
     # The number of attempts that have ended without a result since the last part was done.

@@ -50,7 +50,7 @@ def read_status(*arguments: str) -> dict[str, Any]:
 def test_migrate_brings_a_database_up_to_date_and_status_says_so(empty: Db) -> None:
     before = read_status()
     assert (before["pending"], before["newer"], before["holder"]) == (_NAMES, [], None)
-    assert "images.claimable" in before["missing_indexes"]
+    assert "images.claimable_by_turn" in before["missing_indexes"]
     assert "not up to date" in run("status").stdout
 
     first, second = run("migrate"), run("migrate")
@@ -60,16 +60,27 @@ def test_migrate_brings_a_database_up_to_date_and_status_says_so(empty: Db) -> N
 
     finished = run("migrate", "--finish")
     assert finished.exit_code == 0
-    assert finished.stdout.endswith("Images that workers of the version before had processed, and that were completed: 0.\n")
+    assert finished.stdout.endswith("The update is finished. Images that were completed: 0. What was dropped: nothing.\n")
 
-    empty.images.create_index([("tags", 1), ("batch_id", -1)])
-    assert "images.tags_1_batch_id_-1 (lists the images with a tag" in run("status").stdout
-    assert list(read_status()["superseded_indexes"]) == ["images.tags_1_batch_id_-1"]
     after = read_status()
-    assert (after["up_to_date"], after["pending"], after["missing_indexes"]) == (True, [], [])
+    assert (after["up_to_date"], after["pending"], after["missing_indexes"], after["update_finished"]) == (True, [], [], True)
     assert [record["state"] for record in after["migrations"]] == ["done"] * len(_NAMES)
     assert after["migrations"][0]["finished_at"].endswith("Z")
     assert run("status").stdout.endswith("The database is up to date.\n")
+
+
+def test_an_update_is_finished_by_hand_after_processes_of_the_version_before_could_run(empty: Db) -> None:
+    empty.images.create_index([("tags", 1), ("batch_id", -1)])
+    unfinished = "The update is not finished. When no process of the version before is running, run scripts/admin migrate --finish.\n"
+    assert run("migrate").stdout.endswith(unfinished)
+    found = read_status()
+    assert (found["up_to_date"], found["update_finished"], list(found["superseded_indexes"])) == (True, False, ["images.tags_1_batch_id_-1"])
+    shown = run("status").stdout
+    assert "images.tags_1_batch_id_-1 (lists the images with a tag" in shown
+    assert unfinished in shown
+    assert run("migrate", "--finish").stdout.endswith("What was dropped: images.tags_1_batch_id_-1.\n")
+    assert read_status()["update_finished"]
+    assert "not finished" not in run("status").stdout + run("migrate").stdout
 
 
 def test_status_of_old_code_names_the_migrations_of_newer_code(empty: Db) -> None:

@@ -23,7 +23,7 @@ def upload(web: FlaskClient, db: Db, body: Any) -> Any:
     """
     batch = post_batch(web, body).get_json()
     deadline = time.monotonic() + 120
-    while db.turns.find_one({"pending": True}) is None:
+    while db.account_turns.find_one({"pending": True}) is None:
         assert time.monotonic() < deadline
         time.sleep(0.002)
     return batch

@@ -227,6 +227,7 @@ def test_a_failure_is_remembered_for_some_minutes_unless_the_folder_needs_this_v
     assert fetch(cache, retry=False).exists()
 
 
+@pytest.mark.slow
 def test_an_unreachable_site_is_given_up_within_seconds(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unanswered:  # a connection is made, and then nothing happens
         monkeypatch.setenv("MONGOD_DOWNLOAD", f"http://user:secret@127.0.0.1:{unanswered.getsockname()[1]}")

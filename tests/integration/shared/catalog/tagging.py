@@ -38,7 +38,7 @@ def replace(db: Db, image: str, *names: str, by: str | None = "anna") -> list[st
 
 def remove(db: Db, image: str, *names: str) -> list[str]:
     """Remove tags from an image, and return the names of the others."""
-    return names_of(db, image_tags.remove(db, image, names, None, no_precondition))
+    return names_of(db, image_tags.remove(db, image, names, None, None, no_precondition))
 
 
 def shown(db: Db, image: str) -> list[str]:

@@ -130,6 +130,7 @@ def test_a_list_with_one_filter_or_none_scans_no_collection(stored: Stored, stor
     refuse_scans(db, read_all)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", range(len(_READERS)), ids=_READERS)
 @pytest.mark.parametrize("order", range(len(_SORTS)), ids=_SORTS)
 def test_a_list_with_two_filters_scans_no_collection(stored: Stored, reader: int, order: int) -> None:

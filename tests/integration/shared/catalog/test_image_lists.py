@@ -83,12 +83,14 @@ def test_a_list_has_all_images_of_the_reader_in_its_order(stored: Stored, sort: 
     check(stored, Filters(), stores, sort, 50)
 
 
+@pytest.mark.slow
 def test_each_filter_in_each_order_gives_what_a_scan_gives(stored: Stored) -> None:
     for name, values in filter_values(stored[1]).items():
         for value, sort in product(values, ORDERS):
             check(stored, Filters(**{name: value}), None, sort, 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skipped", [200, -1], ids=["together", "positions-first"])
 def test_each_pair_of_filters_gives_what_a_scan_gives(stored: Stored, monkeypatch: pytest.MonkeyPatch, skipped: int) -> None:
     monkeypatch.setattr(image_lists, "_SKIPPED_DOCUMENTS", skipped)

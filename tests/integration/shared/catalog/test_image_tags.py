@@ -105,11 +105,11 @@ def test_only_the_fields_that_are_shown_are_read(db: Db) -> None:
 def test_one_tag_is_removed_and_a_second_time_it_is_not_found(db: Db) -> None:
     (image,) = commit_images(db)
     add(db, image, "a", "b")
-    image_tags.remove_one(db, image, "A", None, no_precondition)
+    image_tags.remove_one(db, image, "A", None, None, no_precondition)
     assert shown(db, image) == ["b"]
     for name in ("a", "unknown"):
         with pytest.raises(NotFound):
-            image_tags.remove_one(db, image, name, None, no_precondition)
+            image_tags.remove_one(db, image, name, None, None, no_precondition)
     assert remove(db, image, "a", "b", "unknown") == []
 
 

@@ -116,7 +116,7 @@ def test_frequent_hashes_do_not_hide_others(db: Db, monkeypatch: pytest.MonkeyPa
     assert page(db, first, per_page=1000).is_complete
 
 
-@pytest.mark.parametrize("max_distance", [1, 2, 3, 4, 6, 10])
+@pytest.mark.parametrize("max_distance", [6, *(pytest.param(most, marks=pytest.mark.slow) for most in (1, 2, 3, 4, 10))])
 @pytest.mark.parametrize("own", [(), (0, 1, 2), (0, 17, 33), (0, 16, 17, 32, 48, 49)], ids=["as most", "one band", "three bands", "all bands"])
 def test_of_a_fixed_camera_all_images_are_found(db: Db, monkeypatch: pytest.MonkeyPatch, own: tuple[int, ...], max_distance: int) -> None:
     """Each band has too many entries to be read at once, so that the bands with the fewest entries are searched further."""

@@ -294,7 +294,7 @@ def tag_many(db: Db, session: ClientSession, image: str) -> None:
     images = list(db.images.find({"_id": image}, bulk_edits.FIELDS, session=session))
     ids = bulk_edits.read_ids(db, session, images, tags.resolve(db, session, ["a"], None, create=True).values(), [])
     at = utc_now()
-    bulk_edits.write(db, session, bulk_edits.plan(images, ids, None, at).possible)
+    bulk_edits.write(db, session, bulk_edits.plan(images, ids, None, at).possible, None, at)
 
 
 @pytest.mark.parametrize("how", ["delete", "merge", "rename"])

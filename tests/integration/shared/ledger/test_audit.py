@@ -96,6 +96,17 @@ def test_the_backlog_counts_what_waits(db: Db) -> None:
     assert audit.backlog(db) == audit.Backlog(0, 0, 0.0)
 
 
+@pytest.mark.parametrize(("accepted_h", "opened_h", "expected_h"), [(50, None, 50), (50, 2, 2), (50, 60, 60)])
+def test_a_batch_that_was_opened_again_is_as_old_as_that(db: Db, accepted_h: int, opened_h: int | None, expected_h: int) -> None:
+    batch_id = commit_new_batch(db, 1)
+    commit_new_batch(db, 1)
+    times = {"created_at": utc_now() - timedelta(hours=accepted_h)}
+    if opened_h is not None:
+        times["opened_at"] = utc_now() - timedelta(hours=opened_h)
+    db.batches.update_one({"_id": batch_id}, {"$set": times})
+    assert round(audit.backlog(db).oldest_age_s / 3600) == expected_h
+
+
 def test_a_deleted_batch_is_hidden_at_once_and_removed_later(db: Db) -> None:
     batch_id, other = commit_new_batch(db, 3), commit_new_batch(db, 2)
     process_all(db)

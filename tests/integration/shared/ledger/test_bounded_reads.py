@@ -3,7 +3,9 @@
 The profiler of MongoDB says how many each operation has read.
 """
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,14 +21,16 @@ from shared.ledger import (
     open_counts,
     queries,
     results,
-    store_rotation,
     sums,
+    turns,
     waits,
 )
 from shared.ledger.filters import Filters
 from shared.ledger.results import Result
+from shared.ledger.turns import Turn
+from shared.priorities import PRIORITIES, Priority
 from shared.storage.mongo import Db
-from tests.support.ledger import commit_new_batch, new_batch, process_all, successful_results
+from tests.support.ledger import commit_new_batch, new_batch, process_all, successful_results, utc_now
 
 
 def reads(db: Db, call: Callable[[], Any]) -> tuple[int, int, int]:
@@ -51,13 +55,74 @@ def test_the_backlog_is_measured_from_indexes_alone(db: Db) -> None:
     assert keys <= 5 + 1 + 4
 
 
-def test_the_wait_of_the_oldest_image_is_read_from_two_documents(db: Db) -> None:
-    for number in range(6):
-        commit_new_batch(db, 30, store=f"store {number}")
-    store_rotation.touch(db, [f"store {number}" for number in range(6)])
+@pytest.mark.parametrize(("accounts", "listed"), [(1, 1), (30, 16)])
+def test_the_wait_of_the_oldest_image_is_read_from_it_and_the_turns_of_the_accounts(db: Db, accounts: int, listed: int) -> None:
+    for number in range(30):
+        commit_new_batch(db, 10, store=f"store {number}", account=f"user:{number % accounts}")
     commands, keys, documents = reads(db, lambda: waits.find_wait(db))
-    assert (commands, documents) == (1, 2)
-    assert keys <= 3
+    assert (commands, documents) == (2, 2 + listed)
+    assert keys <= 3 + listed + 1
+
+
+def test_if_another_image_may_have_waited_longer_a_limited_number_of_images_of_its_account_is_read(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "_IMAGES", 5)
+    for store in range(12):
+        for priority in PRIORITIES:
+            commit_new_batch(db, 10, store=f"store {store}", priority=priority)
+    db.images.update_many({}, {"$set": {"work.queued_at": utc_now()}})
+    commands, keys, documents = reads(db, lambda: waits.find_wait(db))
+    assert commands == 2 + 1 + 4
+    assert documents <= 3 + 4 + 4 * 5
+    assert keys <= 4 + 4 + len(PRIORITIES) + 4 * 5
+
+
+@pytest.mark.parametrize(("account", "priority"), [(None, "normal"), ("user:a", "high")])
+def test_a_claim_reads_the_index_entries_of_its_images_alone(db: Db, account: str | None, priority: Priority) -> None:
+    for other in (None, "user:a", "user:b"):
+        for of_other in PRIORITIES:
+            commit_new_batch(db, 30, ["north", "south", "west"] * 10, account=other, priority=of_other)
+    explained = turns.find_images(db, Turn(account, priority, "south"), claims.LEASES.claimable(), {"file_size": 1}).limit(4).explain()
+    assert (explained["executionStats"]["totalKeysExamined"], explained["executionStats"]["totalDocsExamined"]) == (4, 4)
+    plan = str(explained["queryPlanner"]["winningPlan"])
+    assert turns.CLAIMABLE in plan
+    assert not re.search("SORT|COLLSCAN|OR", plan.replace(turns.CLAIMABLE, ""))
+    images = list(turns.find_images(db, Turn(account, priority, "south"), {"status": "queued"}, {}))
+    assert [turns.turn_of(image) for image in images] == [Turn(account, priority, "south")] * 10
+    assert [image["_id"] for image in images] == sorted(image["_id"] for image in images)
+
+
+def test_the_cost_of_a_claim_does_not_grow_with_the_number_of_accounts_and_stores(db: Db) -> None:
+    counts = []
+    for number in (10, 40):
+        for account in range(number):
+            commit_new_batch(db, store=[f"store {store}" for store in range(number)] * 8, account=f"user:{account}")
+        counts.append(reads(db, lambda: claims.claim(db, "w", 8, 60)))
+    (commands, keys, documents), (commands_of_many, keys_of_many, documents_of_many) = counts
+    assert commands == 1 + 4 + 2 + 2  # the turns, two stores of each of two accounts, moving both, claiming and reading
+    assert documents <= 8 * (1 + 8) + 6 * 8  # eight accounts with eight stores each, and the images
+    assert commands_of_many == commands
+    assert keys_of_many - keys <= 8  # where a scan begins in an index can cost an entry
+    assert documents_of_many - documents <= 8
+
+
+def test_a_claim_without_queued_images_is_two_reads(db: Db) -> None:
+    commit_new_batch(db, 20)
+    process_all(db)
+    commands, keys, documents = reads(db, lambda: claims.claim(db, "w", 8, 60))
+    assert (commands, documents) == (2, 0)
+    assert keys <= 2
+
+
+def test_the_cost_of_a_claim_among_images_that_wait_for_a_retry_does_not_grow_with_their_number(db: Db) -> None:
+    counts: list[tuple[int, int, int]] = []
+    for _ in range(2):
+        for store in range(200):
+            commit_new_batch(db, 1, f"{len(counts)} {store}", priority="high")
+        db.images.update_many({}, {"$set": {"work.not_before": utc_now() + timedelta(hours=1)}})
+        counts.append(reads(db, lambda: claims.claim(db, "w", 16, 60)))
+    assert counts[1][0] <= counts[0][0]
+    assert counts[1][1] <= 2 * counts[0][1]
+    assert counts[1][0] <= 12 * (1 + 16 * 2 + 2) + 16 + 2
 
 
 def test_images_are_counted_from_indexes_alone(db: Db) -> None:
@@ -110,24 +175,25 @@ def test_the_search_for_batches_to_close_does_not_count_their_images(db: Db) -> 
     assert keys + documents <= 40
 
 
-def test_the_totals_are_one_document(db: Db) -> None:
+def test_the_totals_are_one_document_and_the_segments_that_balance_are_not_read(db: Db) -> None:
     commit_new_batch(db, 50)
     sums.refresh(db, 0)
     commands, _, documents = reads(db, lambda: sums.read_totals(db))
-    assert (commands, documents) == (1, 1)
+    assert (commands, documents) == (2, 1)
 
 
 def test_a_repair_of_the_rotation_checks_a_limited_number_of_stores_and_the_next_one_continues(db: Db) -> None:
     stores = [f"store-{number:02}" for number in range(10)]
     commit_new_batch(db, store=[store for store in stores for _ in range(20)])
-    db.turns.delete_many({})
-    found: list[tuple[list[str], str]] = []
-    commands, keys, documents = reads(db, lambda: found.append(store_rotation.repair(db, limit=4)))
-    assert found == [(stores[:4], "store-03")]
-    assert keys + documents <= 40
-    assert commands <= 12
-    assert store_rotation.repair(db, "store-03", limit=4) == (stores[4:8], "store-07")
-    assert store_rotation.repair(db, "store-07", limit=4) == (stores[8:], "")
+    db.store_turns.delete_many({})
+    expected = [Turn(None, "normal", store) for store in stores]
+    found: list[tuple[list[Turn], Turn | None]] = []
+    commands, keys, documents = reads(db, lambda: found.append(turns.repair(db, limit=4)))
+    assert found == [(expected[:4], expected[3])]
+    assert keys + documents <= 20
+    assert commands <= 4 + 2 + 4 + 1  # the stores, which turns they have, and the new turns of the stores and of the account
+    assert turns.repair(db, expected[3], limit=4) == (expected[4:8], expected[7])
+    assert turns.repair(db, expected[7], limit=4) == (expected[8:], None)
 
 
 @pytest.mark.parametrize("pending", [0, 3])
@@ -143,7 +209,7 @@ def test_only_pending_inspections_are_counted(db: Db, pending: int) -> None:
 
 
 def test_the_failures_by_code_are_those_of_the_newest_images(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_FAILURES_READ", 5)
+    monkeypatch.setattr(audit, "FAILURES_READ", 5)
     for code in ("corrupt", "truncated"):
         claim_batch = commit_new_batch(db, 4)
         db.images.update_many({"batch_id": claim_batch}, {"$set": {"status": "failed", "error": {"code": code}}})

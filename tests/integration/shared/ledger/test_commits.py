@@ -11,7 +11,7 @@ from scripts.local.temporary_servers import Mongod
 from shared import settings
 from shared.errors import CommitUnknown, StoreAway
 from shared.ids import new_batch_id
-from shared.ledger import audit, claims, commits, idempotency, store_rotation
+from shared.ledger import audit, claims, commits, idempotency, turns
 from shared.storage.mongo import Db, connect
 from tests.support.ledger import commit_new_batch, new_batch, validate_documents
 from tests.support.mongo_proxy import CommitFault, CommitFaultProxy
@@ -60,7 +60,7 @@ def test_a_commit_stores_all_documents_of_a_batch(db: Db) -> None:
     assert header is not None
     assert header["stores"] == ["a", "b"]
     assert header["bytes"] == 3000
-    assert {turn["_id"] for turn in db.turns.find({"pending": True})} == {"a", "b"}
+    assert {turn["store"] for turn in db.store_turns.find({"pending": True})} == {"a", "b"}
     assert validate_documents(db) >= 7
 
 
@@ -72,7 +72,7 @@ def test_a_commit_whose_response_was_lost_is_found_to_have_taken_place(
     commits.commit_batch(connect_through("lose_answer"), batch)  # no error: the batch was accepted
     assert connect_through.proxies[0].cuts >= 2  # the driver's own retry was cut as well
     assert count_documents(db, batch.id) == (1, 1, 4)
-    store_rotation.touch(db, {image.store_name for image in batch.images})  # as the caller of the commit does
+    turns.touch(db, batch.turns())  # as the caller of the commit does
     assert len(claims.claim(db, "w", 32, 60).images) == 4
 
 

@@ -125,7 +125,7 @@ def test_pages_and_cursors_return_what_a_scan_returns(filled: Db, fields: dict[s
     assert by_cursor == expected_ids
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_the_page_index_stays_correct_while_batches_are_added_and_deleted(
     db: Db, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

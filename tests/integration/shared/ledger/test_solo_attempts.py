@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from shared.ledger import claims, store_rotation
+from shared.ledger import claims, turns
 from shared.queue.leases import Lease
 from shared.states import READ_ERRORS_ALLOWED, SOLO_DEATHS_ALLOWED, SOLO_LOSSES_ALLOWED
 from shared.storage.mongo import Db
@@ -38,7 +38,7 @@ def test_images_that_must_be_tried_alone_do_not_delay_the_others(db: Db) -> None
 def claim_alone(db: Db, owner: str = "w") -> claims.Claim:
     """Claim the only image, which is tried alone, as if its delay had passed."""
     set_not_before(db, utc_now() - timedelta(seconds=1))
-    store_rotation.repair(db)
+    turns.repair(db)
     claim = claims.claim(db, owner, 8, 60)
     assert [image["work"]["solo"] for image in claim.images] == [True]
     return claim

@@ -44,7 +44,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 def test_a_missing_index_is_reported_until_migrate_has_created_it(web: FlaskClient, db: Db, log: pytest.LogCaptureFixture) -> None:
     runner.migrate(db)
-    db.images.drop_index("claimable")
+    db.images.drop_index("claimable_by_turn")
     with pytest.raises(StoreMisconfigured, match="scripts/admin migrate"):
         claims.has_claimable(db)
     assert "hint provided does not correspond to an existing index" in log.text
@@ -62,7 +62,7 @@ def test_a_missing_index_is_reported_until_migrate_has_created_it(web: FlaskClie
 
 def test_the_sweep_logs_what_is_missing_and_how_it_is_repaired(db: Db, mongo: settings.Mongo, blobs_root: Path, redis_url: str, log: pytest.LogCaptureFixture) -> None:
     stores = open_stores(Settings(mongo=mongo, blobs=settings.Blobs(root=blobs_root), redis=settings.Redis(url=redis_url)), app="test", db=db)
-    db.images.drop_index("claimable")
+    db.images.drop_index("claimable_by_turn")
     Sweep(stores).tick()
     failed = [record.getMessage() for record in log.records if record.getMessage().startswith("sweep: ")]
     assert any("database_misconfigured" in message and "scripts/admin migrate" in message for message in failed)

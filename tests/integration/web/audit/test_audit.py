@@ -13,7 +13,7 @@ from shared.storage.mongo import Db
 from tests.support.accounts import bearer, make_key
 from tests.support.web_client import open_services
 
-NOON = datetime(2026, 1, 1, 12)
+NOON = datetime(2036, 1, 1, 12)
 
 
 def listed(web: FlaskClient, admin: dict[str, str], **parameters: Any) -> list[dict[str, Any]]:
@@ -30,7 +30,7 @@ def test_an_event_is_shown_with_all_its_members(closed_web: FlaskClient, admin: 
     (document,) = db.audit_events.find()
     assert listed(closed_web, admin) == [
         {
-            "id": document["_id"], "type": "user.changed", "at": "2026-01-01T12:00:00Z", "last_at": "2026-01-01T12:00:00Z", "count": 1,
+            "id": document["_id"], "type": "user.changed", "at": "2036-01-01T12:00:00Z", "last_at": "2036-01-01T12:00:00Z", "count": 1,
             "actor": "key:k1", "account": "user:1", "username": "ada", "key_id": "k1", "address": "2001:db8::7", "last_address": "2001:db8::7",
             "request_id": "r-1", "target": "user:2", "details": {"old": ["north"], "new": None},
         }
@@ -46,7 +46,7 @@ def test_a_counted_event_has_its_last_time_and_address(closed_web: FlaskClient, 
         log.count(Event("request.refused", address=f"2001:db8::{second}", request_id=f"r-{second}", details={"code": "unauthorized"}))
     log.flush()
     (event,) = listed(closed_web, admin)
-    assert (event["at"], event["last_at"], event["count"]) == ("2026-01-01T12:00:01Z", "2026-01-01T12:00:05Z", 2)
+    assert (event["at"], event["last_at"], event["count"]) == ("2036-01-01T12:00:01Z", "2036-01-01T12:00:05Z", 2)
     assert (event["address"], event["last_address"], event["request_id"]) == ("2001:db8::1", "2001:db8::5", "r-1")
     assert event["actor"] is event["account"] is event["username"] is event["key_id"] is event["target"] is None
 
@@ -83,7 +83,7 @@ def test_filters_select_by_type_user_key_address_target_and_time(closed_web: Fla
     assert found(key_id="k2") == ["2"]
     assert found(address="2001:DB8:0:2:ffff::5") == found(address="2001:db8:0:2::/64") == ["2"]
     assert found(target="user:1") == ["1"]
-    assert found(since="2026-01-01T13:00:00Z", until="2026-01-01T14:00:00Z") == ["2", "1"]
+    assert found(since="2036-01-01T13:00:00Z", until="2036-01-01T14:00:00Z") == ["2", "1"]
     assert found(type="user.changed", username="Zoë大", since=(NOON - datetime(1970, 1, 1)).total_seconds()) == ["2"]
     assert found(type="user.signed_in") == []
 

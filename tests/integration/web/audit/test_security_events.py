@@ -21,7 +21,7 @@ Flush = Callable[[], None]
 @pytest.fixture(autouse=True)
 def _one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let all events happen at the same time, so that their counts are in one window."""
-    monkeypatch.setattr(audit_log, "utc_now", lambda: datetime(2026, 1, 1, 12))
+    monkeypatch.setattr(audit_log, "utc_now", lambda: datetime(2036, 1, 1, 12))
 
 
 def stored(db: Db) -> list[Document]:

@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from shared.errors import StoreAway
-from shared.ledger import batch_images, deletion, queries, store_rotation, sums
+from shared.ledger import batch_images, deletion, queries, sums, turns
 from shared.storage.blob_keys import batch_prefix, original_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -282,7 +282,7 @@ def test_a_wait_is_limited_to_30_seconds(web: FlaskClient, monkeypatch: pytest.M
 
 def test_a_waiting_request_responds_when_the_batch_is_finished(web: FlaskClient, db: Db) -> None:
     accepted = post_batch(web, [image_payload()]).get_json()
-    store_rotation.repair(db)
+    turns.repair(db)
     worker = threading.Timer(1, process_all, [db])
     began = time.monotonic()
     worker.start()

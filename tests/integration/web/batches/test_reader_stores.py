@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from shared.ledger import audit, queries, store_rotation
+from shared.ledger import audit, queries, turns
 from shared.storage.mongo import Db
 from tests.support.accounts import bearer, make_key
 from tests.support.ledger import process_all
@@ -41,7 +41,7 @@ def links(response: TestResponse) -> dict[str, dict[str, list[str]]]:
 
 def test_each_principal_sees_their_part_of_a_batch_with_its_own_total_counts_and_status(web: FlaskClient, db: Db) -> None:
     batch = upload(web, "north", "south", "north")
-    store_rotation.repair(db)
+    turns.repair(db)
     process_all(db)
     db.images.update_one({"_id": batch["images"][2]["id"]}, {"$set": {"status": "failed"}})
     db.batches.update_one({}, {"$set": {"status": "partial", "counts.done": 2, "counts.failed": 1}})

@@ -27,7 +27,7 @@ Make = Callable[..., FlaskClient]
 @pytest.fixture(autouse=True)
 def _freeze_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     rate_windows.freeze(monkeypatch)
-    monkeypatch.setattr(audit_log, "utc_now", lambda: datetime(2026, 1, 1, 12))
+    monkeypatch.setattr(audit_log, "utc_now", lambda: datetime(2036, 1, 1, 12))
 
 
 @pytest.fixture(name="make")

@@ -13,6 +13,8 @@ import pytest
 from shared.accounts import sessions
 from shared.accounts.signing_keys import FixedSigningKeys
 from shared.accounts.tokens import TokenSigner
+from shared.queue import heartbeats
+from shared.queues import IMAGES
 from shared.storage.mongo import connect
 from tests.support.accounts import SIGNING_KEYS, bearer, by_cookie, make_cookie, make_user
 from tests.support.databases import Databases
@@ -43,11 +45,12 @@ class Front(NamedTuple):
 
 @pytest.fixture(scope="module")
 def front(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """Run a web front with an administrator."""
+    """Run a web front with an administrator. The active model is known, from the heartbeat of a worker that has ended."""
     mongo = databases.lend()
     db = connect(mongo, app="test")
     signer = TokenSigner(FixedSigningKeys({name: secret.encode() for name, secret in SIGNING_KEYS.items()}))
     root = make_user(db, "root", "admin")
+    heartbeats.send_heartbeat(db, "worker", IMAGES, model={"name": "m", "version": "1", "weights_sha256": "a" * 64})
     token, cookie = sessions.start(db, signer, root).access_token, make_cookie(db, root)
     with run_web_front(mongo, tmp_path_factory.mktemp("front"), ACCESS="on", SIGNING_KEYS=json.dumps(SIGNING_KEYS), **_NO_LIMITS) as running:
         yield Front(running.url, token, cookie)

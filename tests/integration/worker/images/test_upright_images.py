@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from PIL import Image, ImageOps
 
 from shared import perceptual_hashes
-from shared.ledger import store_rotation
+from shared.ledger import turns
 from shared.storage.mongo import Db
 from tests.integration.worker.running import run, upload
 from tests.support import paths
@@ -39,7 +39,7 @@ def test_boxes_are_in_pixels_of_the_upright_image_and_stay_when_it_is_processed_
     assert (refused.status_code, "480 x 640" in refused.get_json(force=True)["errors"][0]["detail"]) == (422, True)
     annotations = web.put(path, json={"boxes": [low]}).get_json()["annotations"]
     db.images.update_one({"_id": image_id}, {"$set": {"status": "queued"}})
-    store_rotation.touch(db, {"north"})
+    turns.repair(db)
     run(pipeline)
     again = web.get(f"/images/{image_id}").get_json()
     assert (again["status"], again["annotations"], again["annotations"][0]["box"]) == ("done", annotations, low["box"])

@@ -35,6 +35,12 @@ def upload_two(web: FlaskClient, db: Db) -> Any:
     return upload(web, db, [image_payload(make_image(1)), image_payload(make_image(2))])
 
 
+def close(db: Db, status: str = "done", **fields: object) -> None:
+    """Close all batches. Their images get a state, and ``fields``."""
+    db.images.update_many({}, {"$set": {"status": status, **fields}})
+    db.batches.update_many({}, {"$unset": {"open": ""}, "$currentDate": {"finished_at": True}})
+
+
 def is_settled(db: Db, blobs: LocalBlobs, batch_id: str) -> bool:
     """Return whether the spool is deleted and no process has to look at the batch again."""
     marked = db.batches.count_documents({"_id": batch_id, "spooled": {"$exists": True}})
@@ -108,8 +114,7 @@ def test_an_image_that_ended_without_an_original_gets_it_from_the_spool(
     web: FlaskClient, db: Db, blobs: LocalBlobs, stores: Stores
 ) -> None:
     accepted = upload_two(web, db)
-    db.images.update_many({}, {"$set": {"status": "cancelled"}})
-    db.batches.update_many({}, {"$unset": {"open": ""}, "$currentDate": {"finished_at": True}})
+    close(db, "cancelled")
     settle(stores, [accepted["batch_id"]])
     kept = [blobs.read(original_key(image["id"], "jpg")) for image in accepted["images"]]
     assert kept == [make_image(1), make_image(2)]
@@ -133,6 +138,7 @@ def test_a_spool_without_image_documents_is_kept_and_reported(
     web: FlaskClient, db: Db, blobs: LocalBlobs, stores: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch_id = upload_two(web, db)["batch_id"]
+    close(db)
     db.images.delete_many({})
     assert settle(stores, [batch_id]) == {batch_id}
     assert blobs.stat(spool_key(batch_id)) is not None
@@ -184,11 +190,12 @@ def test_no_original_is_restored_that_a_deletion_has_just_removed(
     spool, first = blobs.read(spool_key(batch_id)), original_key(accepted["images"][0]["id"], "jpg")
     if at != "check":  # the settlement restores this original, and meanwhile the batch is deleted
         blobs.delete(first)
-    method, key = {"check": ("stat", first), "read": ("read", spool_key(batch_id)), "write": ("write", first)}[at]
+    method, key = {"check": ("stat", first), "read": ("read", spool_key(batch_id)), "write": ("write_many", first)}[at]
     call = getattr(LocalBlobs, method)
 
-    def delete_then_call(self: LocalBlobs, called_key: str, *arguments: Any) -> Any:
-        if called_key == key and db.batches.count_documents({"deleting": True}) == 0:
+    def delete_then_call(self: LocalBlobs, called_key: Any, *arguments: Any) -> Any:
+        called = called_key if isinstance(called_key, str) else called_key[0][0]
+        if called == key and db.batches.count_documents({"deleting": True}) == 0:
             assert web.delete(accepted["links"]["self"]).status_code == 204
             blobs.write(spool_key(batch_id), [spool])  # as if the deletion had not come to it yet
         return call(self, called_key, *arguments)
@@ -263,7 +270,7 @@ def test_a_settlement_that_was_killed_is_repeated(
 
     with monkeypatch.context() as patched:
         if at == "restore":
-            patched.setattr(LocalBlobs, "write", kill)
+            patched.setattr(LocalBlobs, "write_many", kill)
         elif at == "delete":
             failpoints.install(lambda name: kill() if name == "9-before-spool-delete" else None)
         else:

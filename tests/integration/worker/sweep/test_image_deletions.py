@@ -148,13 +148,13 @@ def test_an_image_that_is_deleted_while_its_original_is_restored_has_no_file(
     first, _ = upload_two(web, db)
     run(pipeline)
     blobs.delete(original_key(first, "jpg"))
-    restore = originals.restore
+    read_from_spool = originals.read_from_spool
 
-    def delete_before(*arguments: object) -> bool:
+    def delete_before(*arguments: object) -> bytes | None:
         assert web.delete(f"/images/{first}").status_code == 204
-        return restore(*arguments)  # type: ignore[arg-type]
+        return read_from_spool(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(originals, "restore", delete_before)
+    monkeypatch.setattr(originals, "read_from_spool", delete_before)
     settle(stores, [first[:32]])
     assert not files_of(blobs_root, first)
     assert settle(stores, [first[:32]]) == {first[:32]}

@@ -18,7 +18,7 @@ NO_LIMIT = float("inf")
 @pytest.fixture
 def sweep(db: Db, blobs: LocalBlobs, worker_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> ImageSweep:
     """Return a sweep that repairs two leases, batches or stores at once."""
-    for name in ("_LEASES_AT_ONCE", "_BATCHES_AT_ONCE", "_STORES_AT_ONCE"):
+    for name in ("_LEASES_AT_ONCE", "_BATCHES_AT_ONCE", "_TURNS_AT_ONCE"):
         monkeypatch.setattr(images, name, 2)
     return ImageSweep(open_stores(worker_settings, app="test", db=db, blobs=blobs))
 
@@ -57,7 +57,7 @@ def test_closable_batches(db: Db, sweep: ImageSweep, until: float, closed: list[
 def test_lost_turns(db: Db, sweep: ImageSweep, until: float, restored: list[int]) -> None:
     for number in range(5):
         commit_new_batch(db, 1, f"store {number}")
-    db.turns.delete_many({})
+    db.store_turns.delete_many({})
     for expected in restored:
         assert not sweep.publish_wakeup(until)  # Redis is away
-        assert db.turns.count_documents({"pending": True}) == expected
+        assert db.store_turns.count_documents({"pending": True}) == expected

@@ -185,7 +185,7 @@ def test_documents_are_deleted_although_there_are_always_batches_whose_files_mus
 def test_only_the_files_of_lost_claims_are_deleted(db: Db, stores: Stores, blobs: LocalBlobs) -> None:
     (batch_id,) = close_batches(db, 1)
     image: Any = db.images.find_one({"batch_id": batch_id})
-    db.images.update_one({"_id": image["_id"]}, {"$set": {"work.fence": 3}})
+    db.images.update_one({"_id": image["_id"]}, {"$set": {"work.fence": 3, "shown.fence": 3}})
     blobs.write_many([(variant_key(image["_id"], fence, "thumb"), [b"x"]) for fence in (1, 2, 3)])
     finish_earlier(db, 3600)
     assert not lost_claims.clean(stores, NO_LIMIT)

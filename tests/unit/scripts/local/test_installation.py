@@ -62,6 +62,7 @@ def test_the_lock_holder_of_a_folder_is_found_by_its_pid_until_it_ends(installat
     assert installation.find_lock_holder() is None
 
 
+@pytest.mark.slow
 def test_a_query_for_the_lock_holder_never_prevents_a_start(installation: Installation) -> None:
     (installation.run / "lock").touch()
     with start_process(QUERY_LOCK, installation) as other:

@@ -1,5 +1,6 @@
 """``scripts/status``: what it advises while the service runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from shared.accounts import signing_key_file
 KEYS_FILE = Path("run/secrets/signing_keys")
 RUNNING = Status(
     running=True, starting=None, url="http://127.0.0.1:5000", processes=[], external=[], servers=[], not_ready={}, disk_free=2, disk_watermark=1,
-    backlog=None, ledger=None, ledger_age_s=None, failed=None, access="production", needs_credentials=True, has_administrator=True, advice=[],
+    backlog=None, ledger=None, ledger_age_s=None, failed=None, paused={}, unbalanced=[], access="production", needs_credentials=True, has_administrator=True, advice=[],
 )  # fmt: skip
 
 
@@ -24,6 +25,15 @@ def installation(tmp_path: Path) -> Installation:
 
 def test_there_is_no_advice_without_a_problem(installation: Installation) -> None:
     assert advise(RUNNING, installation) == []
+
+
+def test_a_paused_queue_and_the_batches_that_do_not_balance_are_shown(installation: Installation) -> None:
+    ledger = {"received": 5, "done": 3, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 0}
+    status = replace(RUNNING, paused={"images": 7300.0}, ledger=ledger, unbalanced=["b1", "b2"])
+    unbalanced, paused = advise(status, installation)
+    assert "2 accepted images have no document (batches b1, b2)" in unbalanced
+    assert paused.startswith("The queue images has been paused for 2 h")
+    assert "POST /admin/queues/images/resume" in paused
 
 
 @pytest.mark.parametrize("content", ["{", None], ids=["damaged", "missing"])

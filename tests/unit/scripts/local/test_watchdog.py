@@ -30,3 +30,20 @@ def test_a_database_that_cannot_be_updated_prevents_the_start_and_the_reason_is_
     assert stage is not None
     assert stage.text.startswith("Updating the database: error: ")
     assert stage.since is not None  # the time limit of the start does not include this wait
+
+
+@pytest.mark.parametrize(("url", "finishes"), [(None, True), ("mongodb://db.example/", False)])
+def test_only_the_update_of_its_own_mongodb_is_finished_because_others_may_have_further_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str | None, finishes: bool) -> None:  # noqa: FBT001 -- a parameter of the test
+    if url is None:
+        monkeypatch.delenv("MONGODB_URL", raising=False)
+    else:
+        monkeypatch.setenv("MONGODB_URL", url)
+    arguments = tmp_path / "arguments"
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$@" > {arguments}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    installation = Installation(tmp_path / "data", 1, 1)
+    installation.prepare()
+    Watchdog(installation)._migrate()
+    assert arguments.read_text().split() == ["-m", "scripts.administration", "migrate", *(["--finish"] if finishes else [])]

@@ -8,7 +8,7 @@ from shared.queue.wakeups import WakeupThread
 
 
 @contextmanager
-def wakeup_thread(announce: Callable[[set[str]], object], interval_s: float) -> Iterator[WakeupThread]:
+def wakeup_thread(announce: Callable[[set[str]], object], interval_s: float) -> Iterator[WakeupThread[str]]:
     thread = WakeupThread(announce, interval_s)
     yield thread
     thread.close()

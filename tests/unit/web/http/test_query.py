@@ -25,6 +25,17 @@ def test_a_text_is_found_as_it_is_stored(space: str) -> None:
         assert query.read({"barcode": query.text}, MultiDict({"barcode": asked})) == {"barcode": stored}
 
 
+@pytest.mark.parametrize(
+    ("names", "rest"),
+    [(["b", "a"], "Valid names: a, b."), ([], "Requests of this kind have no query parameters; omit it.")],
+    ids=["some", "none"],
+)
+def test_the_error_of_an_unknown_parameter_lists_the_known_ones(names: list[str], rest: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        query.read(dict.fromkeys(names, query.text), MultiDict({"x": "1"}))
+    assert [(error.pointer, error.detail) for error in raised.value.errors] == [("/x", f"This parameter is unknown. {rest}")]
+
+
 @pytest.mark.parametrize("value", ["", " ", "\n", "\u3000"])
 def test_a_parameter_of_spaces_alone_is_empty(value: str) -> None:
     with pytest.raises(Invalid) as raised:

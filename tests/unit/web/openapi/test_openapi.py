@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from pydantic import BaseModel
 
+from shared.augmentations import AUGMENTATIONS
 from tests.support.applications import open_app
+from web.admin.schemas import DeadLetterRetry
 from web.http.error_codes import CODES
 from web.openapi import views
 from web.openapi.document import document
+from web.receipts.schemas import ClaimedReceipt
+from web.reprocessing.schemas import BulkReprocessing
+from web.reprocessing_options import Reprocessing
 
 UNLISTED = {"method_not_allowed", "no_answer"}
 """Returned for a method that no operation has, and by nginx alone."""
@@ -21,6 +27,10 @@ EVERYWHERE = {
 @pytest.fixture(scope="module")
 def api(app: Flask) -> dict[str, Any]:
     return document(app, is_open=False)
+
+
+def operations(api: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(path, operation) for path, methods in api["paths"].items() for operation in methods.values()]
 
 
 def codes(operation: dict[str, Any]) -> set[str]:
@@ -41,8 +51,7 @@ def test_an_operation_lists_the_codes_that_it_can_return(api: dict[str, Any]) ->
 
 
 def test_every_code_belongs_to_an_operation(api: dict[str, Any]) -> None:
-    operations = [operation for methods in api["paths"].values() for operation in methods.values()]
-    assert set(CODES) - UNLISTED == set().union(*map(codes, operations))
+    assert set(CODES) - UNLISTED == set().union(*(codes(operation) for _, operation in operations(api)))
 
 
 def test_what_the_server_refuses_before_a_page_is_known_is_never_described_as_a_page(api: dict[str, Any]) -> None:
@@ -76,6 +85,46 @@ def test_an_annotation_has_its_stored_names(api: dict[str, Any]) -> None:
     assert schemas["Annotation"]["properties"]["from"]["enum"] == ["drawn", "detection", "import"]
     assert schemas["Image"]["properties"]["annotations"]["anyOf"][0]["items"] == {"$ref": "#/components/schemas/Annotation"}
     assert set(schemas["SimilarImage"]["required"]) == {*schemas["Image"]["required"], "distance"}
+
+
+def test_a_summary_is_short(api: dict[str, Any]) -> None:
+    summaries = [operation["summary"] for _, operation in operations(api)]
+    assert [summary for summary in summaries if len(summary) > 120] == []
+
+
+def test_the_life_of_a_batch_has_summaries_of_one_phrase(api: dict[str, Any]) -> None:
+    about = re.compile("/admin/|/reprocess$|/cancel$|/timeline$|/receipt$|^/receipts/")
+    found = [operation["summary"] for path, operation in operations(api) if about.search(path)]
+    assert len(found) == 13
+    assert [summary for summary in found if "." in summary] == []
+
+
+def test_the_events_of_a_timeline_are_told_apart_by_their_types(api: dict[str, Any]) -> None:
+    schemas = api["components"]["schemas"]
+    events = schemas["Timeline"]["properties"]["events"]["items"]
+    mapping = events["discriminator"]["mapping"]
+    assert (events["discriminator"]["propertyName"], sorted(mapping.values())) == ("type", sorted(one["$ref"] for one in events["oneOf"]))
+    assert set(mapping) == {"received", "attempt", "reprocess_requested", "cancelled", "corrected", "annotated", "tagged", "untagged"}
+
+
+def test_a_retry_has_either_ids_or_filters(api: dict[str, Any]) -> None:
+    schema = api["components"]["schemas"]["DeadLetterRetry"]
+    assert schema["oneOf"] == [{"required": ["ids"]}, {"required": ["filters"]}]
+    assert (schema["properties"]["ids"]["minItems"], schema["properties"]["ids"]["maxItems"]) == (1, 1000)
+    assert [schema["properties"][name]["type"] for name in ("ids", "filters")] == ["array", "object"]
+
+
+@pytest.mark.parametrize("name", ["Reprocessing", "BulkReprocessing"])
+def test_a_reprocessing_names_the_augmentations(api: dict[str, Any], name: str) -> None:
+    augmentations = api["components"]["schemas"][name]["properties"]["augmentations"]
+    assert augmentations["anyOf"][0]["items"]["enum"] == list(AUGMENTATIONS)
+    assert "empty list means none" in augmentations["description"]
+
+
+@pytest.mark.parametrize("model", [Reprocessing, BulkReprocessing, DeadLetterRetry, ClaimedReceipt])
+def test_the_examples_of_bodies_are_valid(api: dict[str, Any], model: type[BaseModel]) -> None:
+    examples = api["components"]["schemas"][model.__name__]["examples"]
+    assert [model.model_validate(example).model_dump(exclude_unset=True) for example in examples] == examples
 
 
 def test_the_document_is_built_once_for_the_json_and_the_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,14 +29,17 @@ def test_every_operation_requires_the_scope_of_its_route_with_each_kind_of_crede
     endpoints = security.endpoints_by_operation(app)
     for key, operation in operations(api).items():
         rule = access_rules.rule_of(app, endpoints[key])
-        scopes: list[str] = list(rule.scopes)
-        expected = [] if rule.needs_session else [{"api_key": [rule.key_scope] if rule.key_scope else scopes}]
-        signature: list[dict[str, list[str]]] = [{"signed_url": []}] if rule.accepts_signature else []
-        cookie: dict[str, list[str]] = {"session_cookie": scopes} | ({} if key[1] == "get" else {"csrf_token": []})
-        assert operation["security"] == ([] if rule.is_public else [*expected, {"oauth2": scopes}, cookie, *signature]), key
+        expected: list[dict[str, list[str]]] = []
+        alternatives: list[list[str]] = [[scope] for scope in rule.any_scopes] or [list(rule.scopes)]
+        for scopes in alternatives:
+            key_scopes = [rule.key_scope] if rule.key_scope else scopes
+            expected += [*([] if rule.needs_session else [{"api_key": [*key_scopes]}]), {"oauth2": scopes}]
+            expected.append({"session_cookie": scopes} | ({} if key[1] == "get" else {"csrf_token": []}))
+        expected += [{"signed_url": []}] if rule.accepts_signature else []
+        assert operation["security"] == ([] if rule.is_public else expected), key
         assert (sum(parameter["name"] in {"signature", "expires"} for parameter in operation.get("parameters", [])) == 2) == rule.accepts_signature, key
         assert "unauthorized" in operation["responses"]["401"]["x-error-codes"], key
-        assert ("missing_scope" in operation["responses"].get("403", {}).get("x-error-codes", ())) == bool(rule.scopes or rule.key_scope), key
+        assert ("missing_scope" in operation["responses"].get("403", {}).get("x-error-codes", ())) == bool(rule.scopes or rule.any_scopes or rule.key_scope), key
         assert ("session_required" in operation["responses"].get("403", {}).get("x-error-codes", ())) == rule.needs_session, key
 
 

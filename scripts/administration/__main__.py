@@ -2,7 +2,7 @@
 
 import click
 
-from scripts.administration import account_list, api_keys, key_rotation, migrations, users
+from scripts.administration import account_list, api_keys, key_rotation, migrations, receipt_keys, users
 from scripts.administration.database import data_option
 
 
@@ -42,6 +42,8 @@ for command in (
     api_keys.revoke_key,
     account_list.list_accounts,
     key_rotation.rotate_keys,
+    receipt_keys.receipt_key,
+    receipt_keys.revoke_receipt_key,
     migrations.migrate,
     migrations.status,
 ):

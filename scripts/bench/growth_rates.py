@@ -18,7 +18,7 @@ from shared import settings
 from shared.augmentations import DEFAULT_AUGMENTATIONS
 from shared.bootstrap import open_stores
 from shared.ids import new_batch_id
-from shared.ledger import audit, claims, closing, commits, deletion, results, store_rotation
+from shared.ledger import audit, claims, closing, commits, deletion, results, turns
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
 from web.operations import readiness
@@ -208,7 +208,7 @@ def let_stores_wait(db: Db, stores: int) -> None:
 
 def _commit(db: Db, batch: commits.NewBatch) -> None:
     commits.commit_batch(db, batch)
-    store_rotation.touch(db, {image.store_name for image in batch.images})
+    turns.touch(db, batch.turns())
 
 
 def _new_batch(stores: Iterable[str]) -> commits.NewBatch:

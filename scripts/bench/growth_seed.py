@@ -16,7 +16,9 @@ from pymongo.write_concern import WriteConcern
 
 from scripts.bench import seed_database
 from shared import settings
-from shared.ledger import store_rotation
+from shared.ledger import turns
+from shared.ledger.turns import Turn
+from shared.priorities import NORMAL
 from shared.storage.mongo import Db, Document, connect
 
 STORES: Final = 20_000
@@ -94,5 +96,6 @@ def _stores_of(number: int) -> list[str]:
 def _add_turns(db: Db) -> None:
     """Add the turns of all stores, which stay in the database when a store has no queued images."""
     for begin in range(0, STORES, _TOUCHED_AT_ONCE):
-        store_rotation.touch(db, map(store_name, range(begin, begin + _TOUCHED_AT_ONCE)))
-    db.turns.update_many({}, {"$set": {"pending": False}})
+        turns.touch(db, (Turn(None, NORMAL, store_name(store)) for store in range(begin, begin + _TOUCHED_AT_ONCE)))
+    for collection in (db.account_turns, db.store_turns):
+        collection.update_many({}, {"$set": {"pending": False}})

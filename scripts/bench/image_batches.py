@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from shared.ids import new_batch_id
-from shared.ledger import commits, store_rotation
+from shared.ledger import commits, turns
+from shared.ledger.turns import Turn
+from shared.priorities import NORMAL
 from shared.storage.mongo import Db
 
 STORE: Final = "bench"
@@ -27,4 +29,4 @@ def commit_images(db: Db, images: Sequence[bytes], *, augmentations: tuple[str, 
 
 def touch_store(db: Db) -> None:
     """Give the store of the batches its turn."""
-    store_rotation.touch(db, {STORE})
+    turns.touch(db, [Turn(None, NORMAL, STORE)])

@@ -4,8 +4,8 @@ The web containers are replaced first, then the workers, inspectors and workers 
 containers are being replaced, temporary containers of the new image (web-next) serve the requests. First, the temporary
 containers are started and become ready. Next, the old containers report that they are not ready, and nginx switches to
 web-next. Then the old containers complete their requests and are replaced. Finally, nginx switches back. A worker
-releases its claim when it is stopped. When all workers are replaced, what the old ones have written in the meantime is completed
-(``scripts/admin migrate --finish``). An interrupted rolling restart can be run again.
+releases its claim when it is stopped. When all services are replaced, the update is finished (``scripts/admin migrate --finish``):
+what the old containers have written in the meantime is completed, and what only they have used is dropped. An interrupted rolling restart can be run again.
 """
 
 import argparse
@@ -52,9 +52,11 @@ def roll(deployment: Deployment, services: Sequence[str], log: Log) -> None:
     if "sweep" in services:
         log("sweep: replacing the container")
         deployment.compose("up", "--detach", "--no-deps", "--force-recreate", "--wait", "sweep", limit_s=_START_S)
-    if "worker" in services:
-        log("completing the data that the old workers have written in the meantime")
+    if set(services) >= set(SERVICES):
+        log("finishing the update: completing what the old containers have written in the meantime, and dropping what only they have used")
         _migrate(deployment, "--finish")
+    else:
+        log("the update is not finished before all services are replaced; then run migrate --finish, or scripts/roll without arguments")
 
 
 def _migrate(deployment: Deployment, *options: str) -> None:

@@ -124,11 +124,13 @@ class Watchdog:
     def _migrate(self) -> None:
         """Run the migrations, which create the indexes, too; there is no time limit while the command runs.
 
+        No process of an older version uses this installation's own MongoDB, so the update is finished, too.
+
         :raises Unusable: when the command failed.
         """
         began, last = time.monotonic(), ""
         self._installation.write_stage(Stage("Updating the database", began))
-        command = [sys.executable, "-m", "scripts.administration", "migrate"]
+        command = [sys.executable, "-m", "scripts.administration", "migrate"] + ["--finish"] * self._installation.embedded_mongodb
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout is not None  # noqa: S101 -- stdout is a pipe
             try:

@@ -11,7 +11,7 @@ import pytest
 from scripts.local.installation import ROOT
 from shared import settings
 from shared.accounts import users
-from shared.ledger import claims, closing, results, store_rotation
+from shared.ledger import claims, closing, results, turns
 from shared.storage.blob_keys import variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db, connect
@@ -77,7 +77,7 @@ def upload(front: WebFront, db: Db, *, is_processed: bool) -> str:
     sent = httpx.post(f"{front.url}/upload_image_batch", data={"metadata": json.dumps(metadata)}, files={"file": picture}, headers=bearer(make_key(db)), timeout=60)
     batch_id = str(sent.json()["batch_id"])
     if is_processed:
-        store_rotation.touch(db, {"north"})  # the web front does this in another thread
+        turns.repair(db)  # the web front does this in another thread
         claim = claims.claim(db, "w", 10, 60)
         results.finish(db, "w", successful_results(claim))
         blobs = LocalBlobs(Path(front.environment["BLOBS_ROOT"]))

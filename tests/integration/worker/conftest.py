@@ -1,11 +1,12 @@
 """Fixtures for the worker tests: an image pipeline that uses real servers, its settings, blob store, and detector."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from shared import settings
+from shared import failpoints, settings
+from shared.bootstrap import Stores, open_stores
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -44,6 +45,18 @@ def pipeline(
     pipeline = make_pipeline(worker_settings, db, blobs, detector, "worker-a")
     yield pipeline
     pipeline.stop()
+
+
+@pytest.fixture
+def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
+    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
+
+
+@pytest.fixture
+def failpoint() -> Iterator[Callable[[Callable[[str], None] | None], None]]:
+    """Return a function that installs a hook for failpoints, or removes it (None). At the end of the test, it is removed."""
+    yield failpoints.install
+    failpoints.install(None)
 
 
 @pytest.fixture

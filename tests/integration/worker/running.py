@@ -16,6 +16,10 @@ from worker.vision.detection.detect import Detector
 _FORMATS = ("PNG", "JPEG")
 
 
+class Killed(BaseException):
+    """Stands for the end of the process at this point."""
+
+
 def upload(web: FlaskClient, db: Db, body: Any) -> Any:
     """Post a batch, and return the response body once the batch is claimable.
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.ledger import results
-from shared.settings import Settings
 from shared.storage.blob_keys import spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -24,11 +23,6 @@ from tests.support.web_client import make_image
 from worker.images.pipeline import ImagePipeline
 from worker.spools.settlement import settle
 from worker.sweep.sweep import Sweep
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def test_the_original_of_a_cancelled_image_is_written_from_the_spool_and_can_be_processed(

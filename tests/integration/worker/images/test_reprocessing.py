@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.ledger import results, settlement
-from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix, original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -28,11 +27,6 @@ from worker.images.group_writer import GroupWriter
 from worker.images.pipeline import ImagePipeline
 from worker.spools.settlement import settle
 from worker.sweep.sweep import Sweep
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def test_old_files_are_served_until_the_new_result_is_stored_and_deleted_after_the_longest_write(

@@ -1,20 +1,18 @@
 """Tests that a large batch is settled in parts, each of which takes a bounded number of accesses, and that none is lost or repeated."""
 
 import logging
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from shared import failpoints
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.ids import image_id
 from shared.ledger import settlement as ledger
-from shared.settings import Settings
 from shared.storage.blob_keys import IDENTITY, image_prefix, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker import stored_batches
+from tests.integration.worker.running import Killed
 from tests.support.ledger import validate_documents
 from worker.spools import settlement
 from worker.spools.settlement import settle
@@ -30,21 +28,10 @@ DONE = {"status": "done", "work.fence": 1, "shown": {"fence": 1, "version": 1}}
 
 
 @pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> Stores:
+def stores(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Stores:
     monkeypatch.setattr(settlement, "_AT_ONCE", PART)
-    stores = open_stores(worker_settings, app="test", db=db, blobs=blobs)
     stores.identity.check()
     return stores
-
-
-@pytest.fixture
-def failpoint() -> Iterator[Callable[[Callable[[str], None] | None], None]]:
-    yield failpoints.install
-    failpoints.install(None)
-
-
-class _Killed(BaseException):
-    """The process is killed at this point."""
 
 
 def _cancel(db: Db, blobs: LocalBlobs) -> str:
@@ -104,7 +91,7 @@ def test_a_settlement_that_is_killed_in_any_part_is_continued_by_another_sweep(
         assert spools.settle_left(stores, AT_ONCE)
 
     def kill(*_: object, **__: object) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patched:
         if point == "write":
@@ -113,7 +100,7 @@ def test_a_settlement_that_is_killed_in_any_part_is_continued_by_another_sweep(
             patched.setattr(ledger, "record_settled_to" if point == "progress" else "record_settled", kill)
         else:
             failpoint(lambda name: kill() if name == point else None)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             spools.settle_left(stores, AT_ONCE)
         failpoint(None)
     assert _has_spool(blobs, batch_id) is (point != "record")

@@ -15,7 +15,7 @@ from shared.settings import Settings
 from shared.storage.blob_keys import IDENTITY, batch_prefix, original_key, spool_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
-from tests.integration.worker.running import run, upload
+from tests.integration.worker.running import Killed, run, upload
 from tests.support.service_stack import wait_until
 from tests.support.web_client import image_payload, make_image
 from worker.images.pipeline import ImagePipeline
@@ -252,10 +252,6 @@ def test_a_blob_store_that_disappears_while_it_is_checked_loses_nothing(
     assert is_settled(db, blobs, batch_id)
 
 
-class _Killed(BaseException):
-    """The process is killed at this point."""
-
-
 @pytest.mark.usefixtures("without_settling")
 @pytest.mark.parametrize("at", ["restore", "delete", "record"])
 def test_a_settlement_that_was_killed_is_repeated(
@@ -266,7 +262,7 @@ def test_a_settlement_that_was_killed_is_repeated(
     blobs.delete(original_key(accepted["images"][0]["id"], "jpg"))
 
     def kill(*_: object, **__: object) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patched:
         if at == "restore":
@@ -276,7 +272,7 @@ def test_a_settlement_that_was_killed_is_repeated(
         else:
             patched.setattr(ledger, "record_settled", kill)
         try:
-            with pytest.raises(_Killed):
+            with pytest.raises(Killed):
                 settle(stores, [accepted["batch_id"]])
         finally:
             failpoints.install(None)

@@ -12,6 +12,7 @@ from shared.ledger import cancellation, reprocessing
 from shared.settings import Settings
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
+from tests.integration.worker.running import Killed
 from tests.support.ledger import commit_new_batch, process_all
 from worker.sweep import batch_requests
 from worker.sweep.batch_requests import BatchRequests
@@ -20,10 +21,6 @@ pytestmark = pytest.mark.slow
 BATCHES = 5
 OVER = 0.0
 EVERYWHERE: AllowedStores = None
-
-
-class _Killed(BaseException):
-    """The process is killed at this point."""
 
 
 @pytest.fixture
@@ -36,11 +33,11 @@ def requests(worker_settings: Settings, db: Db, blobs: LocalBlobs, monkeypatch: 
 def _kill_at(point: str, request: Any) -> None:
     def kill(name: str) -> None:
         if name == point:
-            raise _Killed
+            raise Killed
 
     failpoints.install(kill)
     try:
-        with suppress(_Killed):
+        with suppress(Killed):
             request()
     finally:
         failpoints.install(None)

@@ -8,10 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from shared import failpoints
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.catalog import image_deletion
 from shared.ledger import audit, deletion, original_checks, settlement, sums, tag_counts
-from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -24,11 +23,6 @@ from worker.spools.settlement import settle
 from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def upload_two(web: FlaskClient, db: Db) -> tuple[str, str]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.ids import new_batch_id
-from shared.settings import Settings
 from shared.storage.blob_keys import FILES, INCOMING, INSPECTION_FILES, SHARDS, shard_prefix, spool_key
 from shared.storage.local_blobs import TEMP, LocalBlobs
 from shared.storage.mongo import Db
@@ -19,11 +18,6 @@ from worker.sweep.spools import OrphanedSpools
 
 pytestmark = pytest.mark.slow
 NO_TIME = 0.0
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def make_older(root: Path) -> None:

@@ -1,20 +1,18 @@
 """Tests that the clean-up of a large batch is done in parts, each of which takes a bounded number of accesses."""
 
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from shared import failpoints
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.errors import StoreAway
 from shared.ids import image_id
 from shared.ledger import settlement as ledger
-from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.worker import stored_batches
+from tests.integration.worker.running import Killed
 from tests.support.ledger import finish_earlier, validate_documents
 from worker.sweep import lost_claims
 
@@ -28,21 +26,10 @@ LEFT = {"$or": [{name: {"$exists": True}} for name in ("unswept", "swept_to", "s
 
 
 @pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs, monkeypatch: pytest.MonkeyPatch) -> Stores:
+def stores(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> Stores:
     monkeypatch.setattr(lost_claims, "_AT_ONCE", PART)
-    stores = open_stores(worker_settings, app="test", db=db, blobs=blobs)
     stores.identity.check()
     return stores
-
-
-@pytest.fixture
-def failpoint() -> Iterator[Callable[[Callable[[str], None] | None], None]]:
-    yield failpoints.install
-    failpoints.install(None)
-
-
-class _Killed(BaseException):
-    """The process is killed at this point."""
 
 
 @pytest.fixture
@@ -99,14 +86,14 @@ def test_a_clean_up_that_is_killed_in_any_part_is_continued_by_another_sweep(
         assert lost_claims.clean(stores, AT_ONCE)
 
     def kill(*_: object, **__: object) -> None:
-        raise _Killed
+        raise Killed
 
     with monkeypatch.context() as patched:
         if point in {"progress", "record"}:
             patched.setattr(ledger, "record_swept_to" if point == "progress" else "record_swept", kill)
         else:
             failpoint(lambda name: kill() if name == point else None)
-        with pytest.raises(_Killed):
+        with pytest.raises(Killed):
             lost_claims.clean(stores, AT_ONCE)
         failpoint(None)
     assert not lost_claims.clean(stores, AT_ONCE)  # the dead sweep holds the batch

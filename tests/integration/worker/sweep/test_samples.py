@@ -29,11 +29,6 @@ pytestmark = pytest.mark.slow
 NO_LIMIT = float("inf")
 
 
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
-
-
 def test_a_damaged_original_is_reported_and_counted(
     web: FlaskClient,
     db: Db,

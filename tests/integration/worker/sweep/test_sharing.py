@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.errors import StoreAway
 from shared.ledger import deletion, settlement
-from shared.settings import Settings
 from shared.storage.blob_keys import image_prefix, original_key, spool_key, variant_key
 from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
@@ -25,11 +24,6 @@ from worker.sweep.sweep import Sweep
 
 pytestmark = pytest.mark.slow
 NO_LIMIT = float("inf")
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def close_batches(db: Db, number: int) -> list[str]:

@@ -2,12 +2,10 @@
 
 import pytest
 
-from shared.bootstrap import Stores, open_stores
+from shared.bootstrap import Stores
 from shared.catalog import retired_tags, tag_changes, tags
 from shared.errors import ShelfsightError
 from shared.ledger import tag_recounts
-from shared.settings import Settings
-from shared.storage.local_blobs import LocalBlobs
 from shared.storage.mongo import Db
 from tests.integration.shared.catalog.tagging import add, commit_images, recount, retire_earlier, stored_counts
 from worker.sweep import tags as module
@@ -15,11 +13,6 @@ from worker.sweep.sweep import Sweep
 from worker.sweep.tags import TagSweep
 
 NO_LIMIT = float("inf")
-
-
-@pytest.fixture
-def stores(worker_settings: Settings, db: Db, blobs: LocalBlobs) -> Stores:
-    return open_stores(worker_settings, app="test", db=db, blobs=blobs)
 
 
 def test_a_tick_of_the_sweep_cleans_up_a_deleted_tag(db: Db, stores: Stores) -> None:

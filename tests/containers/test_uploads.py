@@ -138,4 +138,4 @@ def test_only_uploads_may_have_a_large_body(client: httpx.Client) -> None:
     for path in ("/limits", f"/uploads/{'0' * 36}.jpg"):
         response = client.post(path, content=b" " * 70_000)
         assert (response.status_code, response.headers["content-type"]) == (413, "application/problem+json")
-        assert (response.json()["limit"], response.json()["value"]) == ("max_body_bytes", 65536)
+        assert (response.json()["limit"], response.json()["value"]) == ("max_json_bytes", 65536)

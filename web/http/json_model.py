@@ -4,7 +4,8 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from shared.errors import FieldError, Invalid, UnsupportedMedia
+from shared.errors import FieldError, Invalid, TooLarge, UnsupportedMedia
+from web.http.body_limits import too_large
 from web.http.field_errors import field_errors
 from web.http.json_body import BYTE_ORDER_MARK, parse_json
 from web.http.problems import MAX_ERRORS
@@ -44,7 +45,10 @@ def _read(body: RequestBody, max_bytes: int, max_values: int) -> tuple[bytes, An
     """Return the text of a JSON body, and its value."""
     if not body.is_json:
         raise UnsupportedMedia("Unsupported content type; send application/json.", extra={"accepted": ["application/json"]})
-    content = body.read(max_bytes).removeprefix(BYTE_ORDER_MARK) or b"{}"
+    try:
+        content = body.read(max_bytes).removeprefix(BYTE_ORDER_MARK) or b"{}"
+    except TooLarge:
+        raise too_large(max_bytes, "max_json_bytes") from None
     return content, parse_json(content, max_values)
 
 

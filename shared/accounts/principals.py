@@ -49,6 +49,24 @@ def rights_of(db: Db, actor: str) -> Rights | None:
     return None if principal is None else principal.rights
 
 
+def name_of(db: Db, actor: str) -> str:
+    """Return the name under which what an actor does is shown: the name of the user, also if a key of the user did it.
+
+    If the user does not exist, or the key has none, it is ``actor`` itself.
+
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    kind, _, user_id = actor.partition(":")
+    if kind == "key":
+        key = api_keys.find(db, user_id)
+        if key is None or key.user_id is None:
+            return actor
+        user_id = key.user_id
+    elif kind != "user":
+        return actor
+    return users.find_names(db, [user_id]).get(user_id, actor)
+
+
 def find_by_key(db: Db, key_id: str) -> Principal | None:
     """Return the principal of a key; None if the key or its user does not exist, is disabled, or has expired."""
     key = api_keys.find(db, key_id)

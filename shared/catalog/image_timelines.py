@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from shared.accounts import principals
 from shared.allowed_stores import AllowedStores
 from shared.catalog import image_tags
 from shared.catalog.tag_names import TagNames
@@ -50,6 +51,8 @@ def read(db: Db, image_id: str, stores: AllowedStores) -> Timeline:
     :raises StoreAway: when MongoDB does not respond.
     """
     image = image_tags.read_fields(db, image_id, stores, _FIELDS)
+    if image.get("created_by") is not None:
+        image["created_by"] = principals.name_of(db, image["created_by"])
     names = TagNames(db)
     names.load(_tag_ids(image))
     return build(image, names.show, stores)

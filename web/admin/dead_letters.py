@@ -11,8 +11,7 @@ from shared.catalog import bulk_reprocessing, dead_letter_retries
 from shared.catalog.bulk_reprocessing import BulkReprocessing
 from shared.errors import FieldError, Invalid
 from shared.ids import is_image_id
-from shared.jobs.records import JobOwner
-from shared.ledger import audit, dead_letters
+from shared.ledger import dead_letters
 from shared.ledger.filters import Filters
 from shared.ledger.reprocessing import Options
 from shared.queues import IMAGES
@@ -41,7 +40,7 @@ def list_dead_letters() -> Response:
     stores = intersect_stores(current_principal().stores, named)
     deadline_s = services.settings.mongo.query_deadline_s
     found = dead_letters.list_page(services.db, stores, paging.after, paging.per_page, code=values.get("code"), deadline_s=deadline_s)
-    codes = audit.failures_by_code(services.db, stores, deadline_s=deadline_s)
+    codes = dead_letters.failures_by_code(services.db, stores, deadline_s=deadline_s)
     return responses.json_response({"dead_letters": list(map(serializers.dead_letter, found.images)), "next_cursor": found.after, "codes": codes})
 
 
@@ -84,7 +83,7 @@ def _describe(queued: Mapping[str, int]) -> dict[str, Detail]:
 def _retry_many(members: dict[str, Any]) -> Response:
     filters, code = _read_filters(members)
     services, principal = current_services(), current_principal()
-    owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
+    owner = job_responses.current_owner()
     wanted = BulkReprocessing(filters, dead_letter_retries.FAILED, Options(by=principal.by), error_code=code, scope="admin")
     job_id = bulk_reprocessing.request(services.db, wanted, owner, deadline_s=services.settings.mongo.commit_deadline_s)
     details = {"only": dead_letter_retries.FAILED, "filters": image_filters.describe(members)}

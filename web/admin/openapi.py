@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from shared.catalog.dead_letter_retries import MAX_IDS
 from shared.ledger.dead_letters import MAX_SEARCHED
+from shared.queues import QUEUES
 from web.admin.schemas import DeadLetterPage, DeadLetterRetry, DeadLettersQueued, Queue, QueueList, Worker, WorkerPage
 from web.admin.workers import MAX_ID_LENGTH
 from web.http.json_model import NoMembers
@@ -62,7 +63,9 @@ def _list_queues() -> dict[str, Any]:
         "operationId": "listQueues",
         "summary": "List the work queues",
         "description": "Shows what waits, how fast it is processed, when it will be finished, and who has paused the queues.",
-        "responses": {"200": json_content("The queues", "QueueList")} | problem_responses("all_stores_required", "invalid", "database_unavailable"),
+        "parameters": paging_parameters({"type": "string", "enum": [queue.label for queue in QUEUES]}),
+        "responses": {"200": json_content("The queues", "QueueList")}
+        | problem_responses("all_stores_required", "invalid", "bad_cursor", "database_unavailable"),
     }
 
 

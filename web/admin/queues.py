@@ -1,6 +1,7 @@
 """Show the work queues, pause and resume them."""
 
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 from flask import Blueprint, Response, current_app
 from flask.blueprints import BlueprintSetupState
@@ -11,7 +12,7 @@ from shared.queues import QUEUES, WorkQueue
 from web import request_bodies, security_events
 from web.admin import measurements, serializers
 from web.cached_value import CachedValue
-from web.http import access_rules, authentication, query, responses
+from web.http import access_rules, authentication, cursor_pages, query, responses
 from web.http.json_model import NoMembers
 from web.services import Services, current_services
 
@@ -29,11 +30,18 @@ def _prepare(state: BlueprintSetupState) -> None:
 @access_rules.requires("admin")
 def list_queues() -> Response:
     """Return the work queues: what waits, how fast it is processed, when it will be finished, and who has paused them."""
-    query.read({})
+    labels = [queue.label for queue in QUEUES]
+    paging = cursor_pages.read_paging(query.read(cursor_pages.PARAMETERS), is_key=labels.__contains__)
     authentication.require_all_stores()
     measured = current_app.extensions[_MEASURED].get()
     paused = pauses.read_pauses(current_services().db)
-    return responses.json_response({"queues": [serializers.queue(queue, measured[queue], paused.get(queue)) for queue in QUEUES]})
+    begin = 0 if paging.after is None else labels.index(paging.after) + 1
+    found = QUEUES[begin : begin + paging.limit]
+
+    def show(queue: WorkQueue) -> dict[str, Any]:
+        return serializers.queue(queue, measured[queue], paused.get(queue))
+
+    return cursor_pages.page("queues", found, paging, key_of=attrgetter("label"), show=show)
 
 
 @blueprint.post("/admin/queues/<queue_name>/pause")

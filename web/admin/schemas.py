@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.catalog.dead_letter_retries import MAX_IDS
 from shared.ids import IMAGE_ID_PATTERN
-from shared.ledger.audit import FAILURES_READ
+from shared.ledger.dead_letters import FAILURES_READ
 
 _ImageId = Annotated[str, StringConstraints(strict=True, pattern=f"^{IMAGE_ID_PATTERN}$")]
 _FILTERS = (
@@ -51,6 +51,7 @@ class QueueList(BaseModel):
     """The work queues."""
 
     queues: list[Queue]
+    next_cursor: str | None
 
 
 class WorkerModel(BaseModel):

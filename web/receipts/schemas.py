@@ -7,11 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _RECEIPT: dict[str, Any] = {
     "batch_id": "0123456789abcdef0123456789abcdef",
-    "issued_at": "2026-01-15T09:00:08.000000Z",
+    "issued_at": "2026-01-15T09:00:08.000Z",
     "images": [
         {
             "id": "0123456789abcdef0123456789abcdef0000", "index": 0, "sha256": "ab" * 32, "status": "done",
-            "received_at": "2026-01-15T09:00:01.775000Z", "finished_at": "2026-01-15T09:00:07.993000Z",
+            "received_at": "2026-01-15T09:00:01.775Z", "finished_at": "2026-01-15T09:00:07.993Z",
         }
     ],
     "balance": {"received": 1, "done": 1, "failed": 0, "cancelled": 0, "pending": 0, "deleted": 0},
@@ -34,10 +34,10 @@ class ReceiptImage(BaseModel):
 class Balance(BaseModel):
     """The images of a batch by outcome. ``pending`` are those that are queued or processed.
 
-    ``received`` is the number that was written when the batch was accepted, apart from the documents of the images. The other
+    ``received`` is the number that was written when the batch was accepted, separately from the documents of the images. The other
     numbers are counted. If ``received`` is not their sum, documents of images are missing.
 
-    For a reader of some stores of the batch, ``received`` is the number of images of these stores that stand, and ``deleted`` is 0.
+    For a reader of some stores of the batch, ``received`` is the number of images of these stores that are not deleted, and ``deleted`` is 0.
     """
 
     received: int

@@ -77,6 +77,11 @@ def misplaced_options(names: Iterable[str]) -> list[FieldError]:
     ]
 
 
+def unknown_parts(names: Iterable[str]) -> list[FieldError]:
+    """Return an error for each of the parts of a form that are neither its metadata nor a file."""
+    return [error for name in islice(names, MAX_ERRORS) for error in misplaced_options([name]) or unknown_fields([name])]
+
+
 def _read_options(upload: ParsedUpload, options: dict[str, Any]) -> None:
     upload.option_errors += unknown_fields(name for name in options if name not in Envelope.model_fields)
     try:

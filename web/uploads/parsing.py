@@ -9,7 +9,7 @@ from web.http.json_body import parse_json
 from web.http.multipart import Part
 from web.uploads.digests import FileDigests
 from web.uploads.embedded_files import DetachedFiles, detach_files
-from web.uploads.envelope import parse_envelope, unknown_fields
+from web.uploads.envelope import parse_envelope, unknown_parts
 from web.uploads.images import file_from_base64, parse_images
 from web.uploads.parsed_upload import ParsedUpload
 from web.uploads.rules import UploadRules
@@ -87,7 +87,7 @@ def parse_form_upload(parts: Sequence[Part], rules: UploadRules, digests: FileDi
             ],
         )
     upload, items, prefix = parse_envelope(tree, rules)
-    upload.option_errors += unknown_fields(part.name for part in parts if part.name not in {"metadata", "file"})
+    upload.option_errors += unknown_parts(part.name for part in parts if part.name not in {"metadata", "file"})
     if len(metadata) > 1:
         upload.option_errors.append(FieldError("/metadata", "given_twice", "This part is repeated; send only one."))
     if len(files) != len(items):

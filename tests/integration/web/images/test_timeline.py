@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 from shared.catalog import image_tags
 from shared.ledger import claims, results, turns
 from shared.storage.mongo import Db
-from tests.support.accounts import bearer, make_key
+from tests.support.accounts import bearer, make_key, make_token, make_user
 from tests.support.ledger import expire_leases, failed_results, process_all, successful_results
 from tests.support.web_client import image_payload, post_batch
 
@@ -112,6 +112,17 @@ def test_a_retry_of_a_failed_image_leaves_its_priority(web: FlaskClient, db: Db)
     assert web.post("/admin/dead-letters/retry", json={"ids": [image_id]}).get_json() == {"queued": 1}
     (event,) = (event for event in timeline_of(web, image_id)["events"] if event["type"] == "reprocess_requested")
     assert (event["only"], event["priority"], event["job_id"]) == ("failed", None, None)
+
+
+@pytest.mark.parametrize("by", ["person", "key of a person", "key"])
+def test_who_uploaded_an_image_has_the_same_name_as_who_changes_it(closed_web: FlaskClient, db: Db, by: str) -> None:
+    user = make_user(db, "anna", role="admin")
+    credentials = {"person": lambda: make_token(db, user), "key of a person": lambda: make_key(db, user=user), "key": lambda: make_key(db)}[by]()
+    headers = bearer(credentials)
+    image_id = upload(closed_web, headers)
+    closed_web.patch(f"/images/{image_id}", json={"camera_id": "another"}, headers=headers)
+    received, corrected = timeline_of(closed_web, image_id, headers)["events"]
+    assert received["by"] == corrected["by"] == (f"key:{credentials.split('_')[1]}" if by == "key" else "anna")
 
 
 def test_what_people_change_is_shown_with_their_names(closed_web: FlaskClient, db: Db) -> None:

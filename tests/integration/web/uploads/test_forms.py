@@ -70,7 +70,7 @@ def test_the_metadata_of_a_form_can_have_digests(web: FlaskClient, db: Db) -> No
     ("parts", "code", "errors"),
     [
         ({"webhook_url": "http://x"}, "not_supported", [("/webhook_url", "not_supported")]),
-        ({"priority": "high"}, "invalid", [("/priority", "unknown_field")]),
+        ({"priority": "high"}, "not_supported", [("/priority", "not_supported")]),
         ({"detect": "false", "files": "x"}, "invalid", [("/detect", "unknown_field"), ("/files", "unknown_field")]),
         ({"metadata": ["[]", "[]"]}, "invalid", [("/metadata", "given_twice"), ("", "empty"), ("/file", "count_mismatch")]),
         ({"metadata": json.dumps([image_payload()])}, "invalid", [("/0/file", "unknown_field")]),

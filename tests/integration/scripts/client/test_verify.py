@@ -68,7 +68,7 @@ def test_everything_that_is_not_right_is_named(upload: Upload, front: WebFront, 
 
 
 @pytest.mark.usefixtures("processing")
-def test_an_upload_of_an_earlier_run_is_verified_until_all_is_right(upload: Upload, folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_was_changed_after_an_earlier_run_is_named_and_the_resume_file_is_kept(upload: Upload, folder: Path, tmp_path: Path) -> None:
     arguments = [str(folder), "--batch-size", "2"]
     assert upload(*arguments, "--keep-resume").code == 0
     kept = resume_file(tmp_path)

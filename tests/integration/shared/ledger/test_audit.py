@@ -8,7 +8,7 @@ import pytest
 
 from scripts.local.temporary_servers import Mongod
 from shared.errors import NotFound, StoreAway
-from shared.ledger import audit, claims, deletion, queries, results
+from shared.ledger import audit, claims, dead_letters, deletion, queries, results
 from shared.ledger.filters import Filters
 from shared.ledger.results import Result
 from shared.storage.mongo import Db
@@ -35,7 +35,7 @@ def test_every_image_is_in_exactly_one_part_of_the_balance(db: Db) -> None:
     (first, fence), *_ = claimed_fences(claim)
     results.finish(db, "w", [Result(first, fence, None, ("corrupt", "x")), *successful_results(claim)[1:2]])
     assert audit.balance(db) == {"received": 5, "done": 1, "failed": 1, "cancelled": 0, "pending": 3, "deleted": 0}
-    assert audit.failures_by_code(db) == {"corrupt": 1}
+    assert dead_letters.failures_by_code(db) == {"corrupt": 1}
 
 
 @pytest.mark.parametrize("status", ["queued", "processing", "done", "failed"])

@@ -18,6 +18,7 @@ from shared.ledger import (
     claims,
     closing,
     commits,
+    dead_letters,
     open_counts,
     queries,
     results,
@@ -209,12 +210,12 @@ def test_only_pending_inspections_are_counted(db: Db, pending: int) -> None:
 
 
 def test_the_failures_by_code_are_those_of_the_newest_images(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "FAILURES_READ", 5)
+    monkeypatch.setattr(dead_letters, "FAILURES_READ", 5)
     for code in ("corrupt", "truncated"):
         claim_batch = commit_new_batch(db, 4)
         db.images.update_many({"batch_id": claim_batch}, {"$set": {"status": "failed", "error": {"code": code}}})
     found: list[dict[str, int]] = []
-    _, _, documents = reads(db, lambda: found.append(audit.failures_by_code(db)))
+    _, _, documents = reads(db, lambda: found.append(dead_letters.failures_by_code(db)))
     assert found == [{"truncated": 4, "corrupt": 1}]
     assert documents == 5
 

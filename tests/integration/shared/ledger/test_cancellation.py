@@ -123,6 +123,7 @@ def test_a_late_cancellation_does_not_end_images_that_were_queued_again_since(db
 
 def test_cancellations_while_workers_claim_and_finish_leave_no_image_behind(db: Db) -> None:
     batch_id = commit_new_batch(db, 60)
+    held = claims.claim(db, "slow", 1, 60)  # so that the batch stays open until the requests have been made
     answers: list[int] = []
 
     def cancel() -> None:
@@ -137,8 +138,10 @@ def test_cancellations_while_workers_claim_and_finish_leave_no_image_behind(db: 
         thread.start()
     for thread in threads:
         thread.join()
+    results.finish(db, "slow", successful_results(held))
     cancellation.end_queued(db, cancellation.find_cancelling(db, "", 10))
     closing.close_batches(db, [batch_id])
     header = queries.get_batch(db, batch_id, None)
+    assert len(answers) == 3
     assert header["counts"]["done"] + header["counts"]["cancelled"] == 60
     assert sum(answers) == header["counts"]["cancelled"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.ledger import audit, dead_letters, reprocessing
+from shared.ledger import dead_letters, reprocessing
 from shared.ledger.reprocessing import Options
 from shared.storage.mongo import Db
 from tests.integration.shared.ledger.test_bounded_reads import reads
@@ -71,8 +71,8 @@ def test_failures_are_counted_by_code_among_the_newest(db: Db, monkeypatch: pyte
     make_failed(db, 3, code="truncated")
     make_failed(db, 2, "south")
     make_failed(db, 1, "south", "truncated")
-    assert audit.failures_by_code(db) == {"truncated": 4, "corrupt": 2}
-    assert audit.failures_by_code(db, frozenset({"south"})) == {"corrupt": 2, "truncated": 1}
-    assert audit.failures_by_code(db, frozenset()) == {}
-    monkeypatch.setattr(audit, "FAILURES_READ", 2)
-    assert audit.failures_by_code(db) == {"truncated": 1, "corrupt": 1}
+    assert dead_letters.failures_by_code(db) == {"truncated": 4, "corrupt": 2}
+    assert dead_letters.failures_by_code(db, frozenset({"south"})) == {"corrupt": 2, "truncated": 1}
+    assert dead_letters.failures_by_code(db, frozenset()) == {}
+    monkeypatch.setattr(dead_letters, "FAILURES_READ", 2)
+    assert dead_letters.failures_by_code(db) == {"truncated": 1, "corrupt": 1}

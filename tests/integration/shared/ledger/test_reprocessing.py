@@ -292,11 +292,12 @@ def test_images_of_several_batches_are_queued_together(db: Db) -> None:
     assert reprocessing.reprocess_images(db, chosen, {}, Options(), None) == {}
 
 
-def test_nothing_is_reprocessed_until_an_update_of_the_service_is_finished(db: Db) -> None:
+def test_nothing_is_reprocessed_or_cancelled_until_an_update_of_the_service_is_finished(db: Db) -> None:
     batch_id = commit_new_batch(db, 1)
     _finish(db)
+    waiting = commit_new_batch(db, 1)
     update_end.record_begin(db)
-    for request in (lambda: _all(db, batch_id), lambda: reprocessing.reprocess_images(db, [f"{batch_id}0000"], {}, Options(), None)):
+    for request in (lambda: _all(db, batch_id), lambda: reprocessing.reprocess_images(db, [f"{batch_id}0000"], {}, Options(), None), lambda: cancellation.cancel(db, waiting, None)):
         with pytest.raises(Conflict) as caught:
             request()
         assert caught.value.code == "update_unfinished"
@@ -359,7 +360,7 @@ class MarkReads(CommandListener):
         """Record nothing."""
 
 
-def test_marks_are_read_such_that_no_failover_undoes_them(db: Db, mongo: settings.Mongo) -> None:
+def test_marks_are_read_with_the_read_concern_majority(db: Db, mongo: settings.Mongo) -> None:
     batch_id, recorder = commit_new_batch(db, 1), MarkReads()
     with pymongo.MongoClient[dict[str, Any]](mongo.url, event_listeners=[recorder]) as client:
         listening = client.get_database(db.name)

@@ -184,7 +184,7 @@ def test_a_step_that_is_repeated_records_a_request_once(db: Db) -> None:
     batch_id = commit_new_batch(db, 1)
     process_all(db)
     reprocessing.reprocess(db, batch_id, {}, Options(), None)
-    mark = {"token": "t", "generation": 1, "indexes": [0], "augmentations": None, "detect": None, "by": None, "job": None, "priority": None}
+    mark = {"generation": 1, "indexes": [0], "augmentations": None, "detect": None, "by": None, "job": None, "only": None, "priority": None}
     db.batches.update_one({}, {"$set": {"reprocessing": mark}})  # as if the process had died before it removed the mark
     reprocessing.complete(db, [batch_id])
     assert only_image(db)["history"]["requested"] == 1

@@ -83,7 +83,7 @@ def test_the_wait_of_an_image_that_was_queued_again_lasts_since_then(db: Db, que
     assert waited(db) == (batch_id, expected)
 
 
-def test_images_that_wait_behind_those_of_a_higher_priority_do_not_refuse_the_uploads_of_all(db: Db) -> None:
+def test_images_behind_those_of_a_higher_priority_wait_no_longer_than_their_account(db: Db) -> None:
     low = commit_new_batch(db, 1, priority="low", store="south")
     commit_new_batch(db, 10, priority="high")
     set_age(db, low, 48)
@@ -121,7 +121,7 @@ def test_an_old_batch_that_is_processed_again_does_not_hide_images_that_wait(db:
 
 
 @pytest.mark.parametrize("store", ["north", "south"])
-def test_nor_does_one_of_the_same_account(db: Db, store: str) -> None:
+def test_an_old_batch_of_the_same_account_does_not_hide_images_that_wait(db: Db, store: str) -> None:
     old = commit_new_batch(db, 3, store, priority="high")
     process_all(db)
     waiting = commit_new_batch(db, 2)

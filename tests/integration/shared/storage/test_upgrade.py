@@ -31,6 +31,7 @@ from shared.storage.mongo import Db
 from tests.integration.shared.storage.old_release import (
     RELEASE,
     delete_as_old_code,
+    insert_as_old_code,
     insert_copies,
 )
 from tests.support.ledger import (
@@ -105,7 +106,7 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
     insert_copies(old, utc_now() - timedelta(days=1))
     before, old_ids = _terminal(old), [image["_id"] for image in old.images.find({}, {"_id": 1})]
 
-    def insert_as_old_code() -> None:
+    def upload_as_old_code() -> None:
         insert_as_old_code(old)
 
     def upload_and_process() -> None:
@@ -113,7 +114,7 @@ def test_data_of_the_release_before_is_upgraded_under_load(old: Db) -> None:
         process_all(old, "worker")
 
     create_indexes(old)  # this version does not start without its indexes
-    with Load(insert_as_old_code, upload_and_process) as load:
+    with Load(upload_as_old_code, upload_and_process) as load:
         load.wait_for_calls(2)
         # The ranges of a migration take turns with the load, so that both change the same database.
         assert runner.migrate(old, lambda _: load.wait_for_calls(1))[0] == "m0001_accounts"

@@ -148,7 +148,8 @@ def test_all_images_with_a_code_are_retried_in_a_job_that_keeps_options_and_prio
     job = web.get(f"/jobs/{job_id}").get_json()
     assert (job["kind"], job["status"], job["total"], job["done"], job["changed"], job["errors"], job["undo_until"]) == ("reprocess", "done", 4, 4, 4, [], None)
     assert times_queued(db) == dict.fromkeys(truncated, 1)
-    assert {image["work"]["priority"] for image in db.images.find({"_id": {"$in": truncated}})} == {"high"}
+    works = [image["work"] for image in db.images.find({"_id": {"$in": truncated}})]
+    assert [(work["priority"], work["augmentations"], work["detect"]) for work in works] == [("high", ["rotate"], True)] * 4
     fail_all(db)
     everything = retry(web, {"filters": {}})["job_id"]
     do_jobs(db, mongo, blobs_root)

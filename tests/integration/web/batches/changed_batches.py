@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,9 +155,12 @@ class Scene:
         finish_earlier(self.db, 3600)
 
     @contextmanager
-    def watched(self, *, deleted: bool = False) -> Iterator[None]:
-        """Let somebody read all images all the time, each of which has a result. What is shown must always be whole."""
-        reader = Reader(self.web.url, self.root / "blobs", lambda _: deleted)
+    def watched(self, *, deleted: Collection[str] = ()) -> Iterator[None]:
+        """Let somebody read all images all the time, each of which has a result. What is shown must always be whole.
+
+        :param deleted: the ids of images that are deleted meanwhile.
+        """
+        reader = Reader(self.web.url, self.root / "blobs", deleted.__contains__)
         stop = threading.Event()
         thread = threading.Thread(target=reader.run, args=(lambda: self.ids, stop))
         thread.start()
@@ -214,6 +217,10 @@ class Scene:
             assert response.content == SENT[image["index"]]
         assert self.stores.blobs.stat(spool_key(self.batch_id)) is None
         self.check_balance()
+
+    def deleted_by(self, change: str) -> list[str]:
+        """Return the ids of the images that a change deletes."""
+        return {"delete batch": self.ids, "delete image": self.ids[:1]}.get(change, [])
 
     def make(self, change: str) -> None:
         """Change the batch otherwise (``CHANGES``)."""

@@ -138,7 +138,7 @@ def test_old_files_whose_clean_up_is_killed_are_deleted_later(scene: Scene, poin
 @pytest.mark.parametrize("point", OF_REPROCESSING[1:])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_batch_whose_reprocessing_was_interrupted_is_changed(scene: Scene, point: str, change: str) -> None:
-    with scene.watched(deleted=change != "move image"):
+    with scene.watched(deleted=scene.deleted_by(change)):
         scene.plan.kill_at(point)
         assert scene.change("reprocess", AGAIN) is None
         scene.make(change)

@@ -47,7 +47,7 @@ def test_the_metrics_have_the_paused_queues_and_the_workers_that_can_work(web: F
     }  # fmt: skip
 
 
-def test_the_service_is_ready_while_a_queue_is_paused(web: FlaskClient, db: Db) -> None:
+def test_a_paused_queue_does_not_make_the_service_unready(web: FlaskClient, db: Db) -> None:
     heartbeats.send_heartbeat(db, "a worker", IMAGES)
     pauses.pause(db, IMAGES, None)
     checks = web.get("/readyz").get_json()["checks"]

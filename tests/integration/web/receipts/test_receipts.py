@@ -92,22 +92,25 @@ def test_receipts_balance_while_images_are_processed_and_deleted(web: FlaskClien
     stop = threading.Event()
 
     def work() -> None:
-        for number in range(20):
-            claim = claims.claim(db, "worker", 1, 60)
-            results.finish(db, "worker", [Result(name, fence, {"width": 1, "height": 1}) for name, fence in claimed_fences(claim)])
-            web.delete(f"/images/{batch_id}{39 - number:04x}")
-        closing.close_batches(db, {batch_id})
-        stop.set()
+        try:
+            for number in range(20):
+                claim = claims.claim(db, "worker", 1, 60)
+                results.finish(db, "worker", [Result(name, fence, {"width": 1, "height": 1}) for name, fence in claimed_fences(claim)])
+                web.delete(f"/images/{batch_id}{39 - number:04x}")
+            closing.close_batches(db, {batch_id})
+        finally:
+            stop.set()
 
     thread = threading.Thread(target=work)
     thread.start()
-    read = 0
-    while not stop.is_set() or not read:
+    deleted: set[int] = set()
+    while not stop.is_set():
         receipt = receipt_of(web, batch_id)
         counts = receipt["balance"]
         assert len(receipt["images"]) == counts["received"] - counts["deleted"]
-        read += 1
+        deleted.add(counts["deleted"])
     thread.join()
+    assert deleted & set(range(1, 20))
     assert receipt_of(web, batch_id)["balance"]["deleted"] == 20
 
 

@@ -119,7 +119,7 @@ def test_after_idle_time_the_time_until_a_queue_is_done_is_true_from_the_first_s
             assert eta_s is not None
             assert left_s / 2 <= eta_s <= 2 * left_s, (now, left_s, eta_s)
             checked += 1
-    assert checked >= 100 or kind.seconds > 10
+    assert checked >= 100
     if idle_s:
         rate = measured[0][1].rate_per_minute
         assert rate is not None
@@ -132,9 +132,11 @@ def test_workers_that_have_never_finished_anything_know_it_soon_after_their_firs
     service.idle(600)
     measured = list(service.do(int(120 / kind.seconds * kind.size * kind.threads * kind.workers)))
     assert measured[0][1].eta_s(is_paused=False) is None
-    done_at = measured[-1][0]
+    done_at, checked = measured[-1][0], 0
     for now, found in measured:
         left_s, eta_s = done_at - now, found.eta_s(is_paused=False)
         if now >= 600 + 3 * kind.seconds + 3 and found.waiting and left_s >= 10:
             assert eta_s is not None
             assert left_s / 2 <= eta_s <= 2 * left_s, (now, left_s, eta_s)
+            checked += 1
+    assert checked

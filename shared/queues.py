@@ -11,7 +11,8 @@ from typing import Final
 class WorkQueue:
     """A work queue: the Redis list that holds the wakeups, and the Celery task that a wakeup starts.
 
-    The task takes no arguments. ``label`` is the name of the queue in the API, in metrics and in the database.
+    The task takes no arguments. ``label`` is the name of the queue in the API, in metrics and in the
+    collection ``queues``; heartbeats have ``name``.
     """
 
     name: str

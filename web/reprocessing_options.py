@@ -7,12 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from shared.augmentations import AUGMENTATIONS
 from shared.errors import FieldError, Invalid, ModelUnknown
 from shared.ledger import reprocessing
+from shared.ledger.reprocessing import Only
 from shared.queue import heartbeats
 from web.http.authentication import current_principal
 from web.services import current_services
 
-Only = Literal["failed", "all", "stale", "cancelled"]
-ONLY: Final = "failed, cancelled, all finished ones, or those that another model, another recipe or an older version of this service has processed"
+ONLY: Final = "failed, cancelled, all finished ones, or those that another model, other options or an older version of this service has processed"
 """What the values of ``only`` mean."""
 _AUGMENTATIONS: Final = "The augmentations to make. An empty list means none; null or no list means those of the last time."
 _Augmentation = Annotated[str, Field(strict=True, json_schema_extra={"enum": list(AUGMENTATIONS)})]

@@ -36,8 +36,8 @@ def migrate(db: Db, wait: float, *, finish: bool) -> None:
     During a rolling update, processes of the version before omit what this version adds (the field top_score, by which lists of
     images are sorted), and need indexes that this version does not. When the last of them has ended, run the command with
     --finish: it visits the images that were accepted since the update began (after a return to the version before, also
-    those that were processed again), and drops these indexes. Until then, images
-    cannot be processed again (409 update_unfinished). scripts/roll and scripts/start with a MongoDB of its own do so
+    those that were processed again), and drops these indexes. Until then, batches
+    cannot be cancelled and images cannot be processed again (409 update_unfinished). scripts/roll and scripts/start with a MongoDB of its own do so
     themselves. If no update is unfinished, --finish does nothing. Never use it while a process of the version before is
     running: that process would fail.
 

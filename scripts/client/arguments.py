@@ -30,7 +30,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="maximum number of images in a batch (default: %(default)s)")
     parser.add_argument("--batch-bytes", type=_positive, default=16 * 1024 * 1024, metavar="N", help="maximum size of a batch in bytes (default: 16 MiB)")
     parser.add_argument("--parallel", type=_positive, default=2, metavar="N", help="number of batches that are sent at the same time (default: %(default)s)")
-    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="for how many seconds to retry a batch that is not accepted (default: %(default)s)")
+    parser.add_argument("--retry-for", type=float, default=300.0, metavar="S", help="for how many seconds to retry a batch that is not accepted (default: %(default)s; with --watch: at most 20, and then again later)")
     parser.add_argument("--watch", type=Path, metavar="FOLDER", help="watch a folder, and upload the images that appear in it, until Ctrl-C; no PATH can be named")
     parser.add_argument("--delete", action="store_true", help="with --watch: remove each file whose image is done, if it is still the file that was uploaded")
     parser.add_argument("--settle", type=_seconds, default=5.0, metavar="S", help="with --watch: for how many seconds a file must stay as it is (default: %(default)s)")
@@ -41,7 +41,7 @@ def parse_arguments(description: str) -> argparse.Namespace:
         metavar="FILE",
         help=(
             "resume file, which records the images that were sent and the responses; it is removed when everything is done "
-            "(default: a file in the current folder, whose name is derived from the PATHs, --url, --store, --camera and --timestamp); with --watch, the file that remembers what was uploaded"
+            "(default: a file in the current folder, whose name is derived from the PATHs, --url, --store, --camera and --timestamp); with --watch, the file that records what was uploaded"
         ),
     )
     resume.add_argument("--no-resume", action="store_true", help="do not use a resume file; a later run then uploads everything again")

@@ -106,7 +106,7 @@ class Summary:
         if verified:
             codes = Counter(problem["code"] for problem in self.problems)
             table.add_row("verified", str(self.verified))
-            table.add_row("not right", ", ".join(f"{n} {code}" for code, n in codes.most_common()) or "0")
+            table.add_row("problems", ", ".join(f"{n} {code}" for code, n in codes.most_common()) or "0")
         console.print(table)
         for problem in (self.gave_up and f"Not all images were accepted: {self.gave_up}.", self.wait_over, self.verify_over):
             if problem:

@@ -11,7 +11,6 @@ from scripts.client import local_files
 from scripts.client.groups import Image
 from scripts.client.journal import AnsweredGroup
 from scripts.client.send_group import Sender
-from scripts.client.summary import counted
 
 Problem = dict[str, str]
 """What is not right about an image or a batch: ``path`` of the file (empty for a whole batch), ``batch_id``, ``code`` and ``detail``."""
@@ -60,9 +59,9 @@ def _check_receipt(sender: Sender, batch_id: str, receipt: dict[str, Any]) -> li
     balance, states = receipt["balance"], Counter(image["status"] for image in receipt["images"])
     pending = states["queued"] + states["processing"]
     expected = {"done": states["done"], "failed": states["failed"], "cancelled": states["cancelled"], "pending": pending}
-    missing = balance["received"] - balance["deleted"] - len(receipt["images"])
-    if missing or any(balance[name] != number for name, number in expected.items()):
-        detail = f"The balance is off: {counted(missing, 'image of the batch is', 'images of the batch are')} missing."
+    received, deleted, standing = balance["received"], balance["deleted"], len(receipt["images"])
+    if received - deleted != standing or any(balance[name] != number for name, number in expected.items()):
+        detail = f"The balance does not add up: {received} received, {deleted} deleted, {standing} in the receipt. Documents were removed or added by hand."
         problems.append({"path": "", "batch_id": batch_id, "code": "unbalanced", "detail": detail})
     return problems
 

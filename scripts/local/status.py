@@ -26,7 +26,7 @@ from scripts.local.start import failed_checks
 from shared import settings
 from shared.accounts.signing_key_file import describe_exposure
 from shared.errors import ShelfsightError
-from shared.ledger import audit, sums
+from shared.ledger import audit, dead_letters, sums
 from shared.queue import pauses
 from shared.storage.mongo import connect
 
@@ -69,7 +69,7 @@ class Status:
     when the web front does not respond. ``backlog``, ``ledger``, ``failed`` and ``paused`` are None when MongoDB does not respond.
     ``ledger``, which the sweep counted ``ledger_age_s`` seconds ago, is also None until the sweep has counted for the
     first time. ``failed`` counts the newest 10,000 failed images by error code. ``paused`` has the seconds since each paused queue was paused, and
-    ``unbalanced`` some batches that lack image documents. The two ``disk_`` values are in bytes.
+    ``unbalanced`` some batches that lack image documents, or have too many. The two ``disk_`` values are in bytes.
     ``access`` says who can use the service. ``has_administrator`` is None when no credentials are needed, or MongoDB does not
     respond.
     """
@@ -172,9 +172,10 @@ def advise(status: Status, installation: Installation) -> list[str]:
         advice.append(f"These processes are not running, because they are being restarted or fail repeatedly: {', '.join(down)}; see {installation.logs}/<name>.log")
     advice += _advise_on_readiness(status, installation)
     advice += _advise_on_signing_keys(status, installation)
-    if status.ledger is not None and (missing := sums.count_missing(status.ledger)):
+    if status.ledger is not None and ((missing := sums.count_missing(status.ledger)) or status.unbalanced):
         batches = f" (batches {', '.join(status.unbalanced)})" if status.unbalanced else ""
-        advice.append(f"The ledger does not balance: {missing} accepted images have no document{batches}, so documents were removed by hand. Restore a backup.")
+        what = f"{missing} accepted images have no document" if missing > 0 else "there are documents that belong to no accepted image, or others are missing instead"
+        advice.append(f"The ledger does not balance: {what}{batches}, so documents were changed by hand. Restore a backup.")
     advice += [
         f"The queue {name} has been paused for {_duration(seconds)}, so nothing in it is processed; resume it with POST /admin/queues/{name}/resume"
         for name, seconds in (status.paused or {}).items()
@@ -243,7 +244,7 @@ def _read_database(
         db = connect(settings.Mongo(url=installation.mongodb_url()), app="status")
         with db.client:
             paused = {queue.label: pause.age_s for queue, pause in pauses.read_pauses(db).items()}
-            return audit.backlog(db), sums.read_totals(db), audit.failures_by_code(db), paused
+            return audit.backlog(db), sums.read_totals(db), dead_letters.failures_by_code(db), paused
     except (ShelfsightError, PyMongoError, Unusable):
         return None, None, None, None
 

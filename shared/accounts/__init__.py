@@ -2,6 +2,7 @@
 
 ========================== =======================================================================================
 ``permissions``            scopes, roles, and the rights of the principal of a request
+``common_passwords``       passwords that nobody may choose
 ``passwords``              rules for passwords, and their hashes
 ``tokens``                 access tokens, refresh tokens, and the tokens in cookies
 ``signing_keys``           the keys that sign tokens and URLs
@@ -11,9 +12,12 @@
 ``csrf_tokens``            tokens that show that a page of this service sends a request
 ``key_format``             the text of an API key
 ``api_keys``               keys for scripts
+``key_usage``              when keys were last used
+``receipt_keys``           the keys that sign receipts of batches
 ``users``                  the people with a user name and a password
 ``sessions``               what a person has from signing in until signing out
 ``one_time_links``         invitations, and links that set a new password
+``principals``             makes principals from stored users and keys
 ``authenticator``          finds the principal of a request from its credentials
 ``audit_log``              what is kept of sign-ins, refusals, and changes of rights
 ``audit_events``           the events of this log

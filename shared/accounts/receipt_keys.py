@@ -20,12 +20,11 @@ from typing import Final
 
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError
-from pymongo.read_concern import ReadConcern
 
 from shared.accounts.signing_keys import KeySet
 from shared.clock import utc_now
 from shared.errors import Environment, NotFound
-from shared.storage.mongo import Db, Document, deadline, translate_errors
+from shared.storage.mongo import Db, Document, deadline, majority, translate_errors
 
 PURPOSE: Final = "shelfsight receipts 1"
 """For ``KeySet.derive``."""
@@ -163,7 +162,7 @@ def _keep(db: Db, key: ReceiptKey, signing_id: str | None) -> Document:
 
 
 def _majority(db: Db) -> Collection[Document]:
-    return db.get_collection("receipt_keys", read_concern=ReadConcern("majority"))
+    return majority(db, "receipt_keys")
 
 
 def _key(prefix: str, secret: bytes) -> ReceiptKey:

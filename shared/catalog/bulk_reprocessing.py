@@ -52,7 +52,7 @@ _REMOVED: Final = "deleting"
 class BulkReprocessing:
     """Which images to process again, and how.
 
-    ``only`` is one of ``reprocessing.CHOICES``. ``weights_sha256`` is the digest of the weights of the active model, which
+    ``only`` is one of ``reprocessing.Only``. ``weights_sha256`` is the digest of the weights of the active model, which
     ``stale`` needs. ``error_code`` limits the images to those that failed with this code. ``scope`` is the scope that the actor
     needs for each part, if it is not that of the kind.
     """
@@ -162,12 +162,11 @@ def settle_ended(db: Db, job_id: str) -> bool:
         job = db.jobs.find_one({"_id": job_id, "status": {"$in": sorted(records.ENDED)}, "chosen": {"$exists": True}}, {"params": 0})
     if job is None:
         return False
-    held = HeldJob("", job)
-    assert held.chosen is not None  # noqa: S101 -- the query says so
-    reprocessing.complete(db, {batch_of(name) for name in held.chosen.ids})
+    chosen = progress.chosen_of(job)
+    reprocessing.complete(db, {batch_of(name) for name in chosen.ids})
     with translate_errors():
-        queued = _read_outcome(db, held, held.chosen).queued
-    progress.conclude_ended(db, job, Part(held.chosen.cursor, utc_now(), done=queued, changed=queued))
+        queued = _read_outcome(db, job_id, chosen).queued
+    progress.conclude_ended(db, job, Part(chosen.cursor, utc_now(), done=queued, changed=queued))
     return True
 
 
@@ -188,7 +187,7 @@ def _do_chosen(db: Db, job: HeldJob, chosen: Chosen, rights: job_rights.JobRight
     reprocessing.reprocess_images(db, chosen.ids, choice, options, rights.stores, deadline_s=deadline_s)
     failpoints.reach("15-reprocessing-part-queued")
     with translate_errors():
-        outcome = _read_outcome(db, job, chosen)
+        outcome = _read_outcome(db, job.id, chosen)
         omitted = _count_omitted(db, outcome, choice, rights.stores)
     part = Part(
         chosen.cursor,
@@ -201,9 +200,9 @@ def _do_chosen(db: Db, job: HeldJob, chosen: Chosen, rights: job_rights.JobRight
     return progress.conclude(db, job, part)
 
 
-def _read_outcome(db: Db, job: HeldJob, chosen: Chosen) -> _Outcome:
+def _read_outcome(db: Db, job_id: str, chosen: Chosen) -> _Outcome:
     """Return what has become of the images of a part. Errors of the driver pass."""
-    fields = {"status": 1, "is_queued": {"$in": [job.id, {"$ifNull": ["$history.requests.job", []]}]}}
+    fields = {"status": 1, "is_queued": {"$in": [job_id, {"$ifNull": ["$history.requests.job", []]}]}}
     query = {"_id": {"$in": list(chosen.ids)}, "status": {"$ne": _REMOVED}}
     rows = list(db.images.find(query, fields, hint="_id_"))
     left = {row["_id"]: row["status"] in ENDED_STATES for row in rows if not row["is_queued"]}

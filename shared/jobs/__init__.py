@@ -9,6 +9,6 @@
 ``error_codes``  the errors of jobs
 ===============  ===================================================================================================
 
-What the parts of each kind of job do is described in ``shared.catalog``. A part ends with a transaction, which also advances
-the cursor of the job. If its worker dies before, another worker finds out what the part has done, and does the rest of it.
+What the parts of each kind of job do is described in ``shared.catalog``. Each part advances the cursor of the job at
+its end, most of them in a transaction with what they have changed. If its worker dies before, another worker finds out what the part has done, and does the rest of it.
 """

@@ -55,13 +55,13 @@ class HeldJob:
 
     @property
     def open_change(self) -> str | None:
-        """The id of the change of a part that has begun and not ended; None if there is none."""
+        """The id of the ``JobChange`` of a part that has begun and not ended or, with ``chosen``, its cursor; None without such a part."""
         return self.document.get("open_change")
 
     @property
     def chosen(self) -> "Chosen | None":
         """The images of a part that ``choose`` has recorded, and ``conclude`` has not; None if there are none."""
-        return _chosen_of(self.document) if "chosen" in self.document else None
+        return chosen_of(self.document) if "chosen" in self.document else None
 
     @property
     def rest(self) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ def choose(db: Db, job: HeldJob, image_ids: Sequence[str], cursor: str) -> tuple
     chosen = {"ids": list(image_ids), "cursor": cursor}
     with translate_errors():
         held = _write(db, None, job, {"$set": {"chosen": chosen, "open_change": cursor}})
-    return held, _chosen_of(held.document)
+    return held, chosen_of(held.document)
 
 
 def read_lease_s(db: Db, job: HeldJob) -> float:
@@ -297,7 +297,8 @@ def _change_of(job: HeldJob, part: Part) -> Document:
     }
 
 
-def _chosen_of(job: Document) -> Chosen:
+def chosen_of(job: Document) -> Chosen:
+    """Return the images of a part of a stored job that ``choose`` has recorded."""
     stored = job["chosen"]
     return Chosen(tuple(stored["ids"]), stored["cursor"])
 

@@ -20,7 +20,8 @@
 ``cancellation``    ends the queued images of a batch
 ``reprocessing``    queues finished images again
 ``whole_batches``   the rule for changes of a whole batch
-``dead_letters``    lists the images that have failed
+``dead_letters``    lists the images that have failed, and counts them by their error
+``receipts``        what the ledger says about a batch, signed
 ``settlement``      what remains to be done for a closed batch: its spool, and the files of lost claims
 ``sweep_claims``    how sweep processes share the work on batches and images
 ``deletion``        deletes a batch: removes it from all lists, then deletes its files, then its documents
@@ -28,8 +29,10 @@
 ``tag_counts``      how many images of each store have a tag
 ``audit``           checks that every accepted image is accounted for
 ``sums``            keeps the sums of the ledger, so that nothing is counted when they are shown
-``imbalances``      finds the batches of which image documents are missing
+``imbalances``      finds the batches that have too few or too many image documents
 ``original_checks`` chooses the originals to check, and counts those that were damaged
+``tag_recounts``    counts the images of a tag again
+``waiting_images``  how many images wait for a worker, by store
 ``waits``           how long the work that waits for workers has not been taken up
 =================== ===============================================================================
 """

@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from typing import Final
 
-from shared.allowed_stores import AllowedStores
 from shared.ledger import sums
 from shared.storage.mongo import Db, deadline, translate_errors
 
 _BACKLOG_DEADLINE_S: Final = 30.0
-FAILURES_READ: Final = 10_000
-"""The number of images that ``failures_by_code`` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +56,3 @@ def backlog(db: Db) -> Backlog:
         )
         found = next(iter(batches), {"bytes": 0, "age": 0})
     return Backlog(images, found["bytes"], max(0.0, found["age"] / 1000))
-
-
-def failures_by_code(db: Db, stores: AllowedStores = None, *, deadline_s: float = 30.0) -> dict[str, int]:
-    """Count the newest failed images, at most ``FAILURES_READ``, by error code, in descending order of the count.
-
-    :param stores: the stores whose images are counted. Those of all stores are read.
-    :raises TooSlow: when this takes longer than ``deadline_s``.
-    :raises StoreAway: when MongoDB does not respond.
-    """
-    within = [] if stores is None else [{"$match": {"store_name": {"$in": sorted(stores)}}}]
-    with translate_errors():
-        groups = db.images.aggregate(
-            [
-                {"$match": {"status": "failed"}},
-                {"$sort": {"batch_id": -1, "_id": -1}},
-                {"$limit": FAILURES_READ},
-                *within,
-                {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
-                {"$sort": {"n": -1}},
-            ],
-            hint="rare_states",
-            maxTimeMS=int(deadline_s * 1000),
-        )
-        return {str(group["_id"]): group["n"] for group in groups}

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from pymongo import UpdateMany
-from pymongo.read_concern import ReadConcern
 
 from shared import failpoints
 from shared.allowed_stores import AllowedStores
 from shared.errors import Conflict, StoreAway
 from shared.ledger import closing, reprocessing, shown_results, timelines, whole_batches
 from shared.states import ImageState
-from shared.storage.mongo import Db, Document, deadline
+from shared.storage.mongo import Db, Document, deadline, majority
 
 _TRIES: Final = 8
 _PAUSE_S: Final = 0.03
@@ -74,7 +73,7 @@ def find_cancelling(db: Db, after: str, limit: int) -> dict[str, Mark]:
     :raises StoreAway: when MongoDB does not respond.
     """
     with deadline(_REPAIR_S):
-        batches = db.get_collection("batches", read_concern=ReadConcern("majority"))  # a failover must not undo a mark
+        batches = majority(db, "batches")  # a failover must not undo a mark
         marked = batches.find({"cancelling": True, "_id": {"$gt": after}}, {"generation": 1, "cancelled_by": 1}, hint="cancelling")
         return {row["_id"]: Mark(row["generation"], row.get("cancelled_by")) for row in marked.sort("_id", 1).limit(limit)}
 

@@ -70,7 +70,7 @@ def claim(db: Db, owner: str, size: int, lease_s: float, *, max_bytes: int = MAX
     While other accounts wait, the images of one account fill at most half of a claim, in images and in bytes; within it,
     priorities and stores take turns (``claim_shares``). An image that must be processed alone is claimed alone. If other
     workers have claimed the chosen images first, the function chooses other images. Stores whose images all wait for a retry make
-    room for others of their account, also of lower priorities, up to 160 of them. An empty claim means that no image was
+    room for others of their account, also of lower priorities. An empty claim means that no image was
     claimable, or that only such stores were found.
 
     :param lease_s: seconds until the claim ends unless it is renewed.

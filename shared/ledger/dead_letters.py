@@ -1,4 +1,4 @@
-"""Lists the images that have failed and have no result, the newest first."""
+"""Lists the images that have failed and have no result, the newest first, and counts them by their error."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,6 +10,8 @@ from shared.storage.mongo import Db, Document, translate_errors
 
 MAX_SEARCHED: Final = 5000
 """The number of failed images among which one call searches for those that meet conditions."""
+FAILURES_READ: Final = 10_000
+"""The number of images that ``failures_by_code`` reads."""
 _ORDER: Final = [("batch_id", -1), ("_id", -1)]
 _INDEX: Final = "rare_states"
 _FIELDS: Final = dict.fromkeys(("batch_id", "index", "store_name", "camera_id", "error", "finished_at", "work.fence"), 1)
@@ -52,6 +54,30 @@ def list_page(
     if len(found) > limit:
         return DeadLetters(found[:limit], found[limit - 1]["_id"])
     return DeadLetters(found, last)
+
+
+def failures_by_code(db: Db, stores: AllowedStores = None, *, deadline_s: float = 30.0) -> dict[str, int]:
+    """Count the newest failed images, at most ``FAILURES_READ``, by error code, in descending order of the count.
+
+    :param stores: the stores whose images are counted. Those of all stores are read.
+    :raises TooSlow: when this takes longer than ``deadline_s``.
+    :raises StoreAway: when MongoDB does not respond.
+    """
+    within = [] if stores is None else [{"$match": {"store_name": {"$in": sorted(stores)}}}]
+    with translate_errors():
+        groups = db.images.aggregate(
+            [
+                {"$match": {"status": ImageState.FAILED.value}},
+                {"$sort": dict(_ORDER)},
+                {"$limit": FAILURES_READ},
+                *within,
+                {"$group": {"_id": "$error.code", "n": {"$sum": 1}}},
+                {"$sort": {"n": -1}},
+            ],
+            hint=_INDEX,
+            maxTimeMS=int(deadline_s * 1000),
+        )
+        return {str(group["_id"]): group["n"] for group in groups}
 
 
 def _find_last(db: Db, query: Document, deadline_s: float) -> str | None:

@@ -39,7 +39,7 @@ class Ambiguous(ValueError):
 def read(db: Db, batch_id: str, stores: AllowedStores, deadline_ms: int) -> Document:
     """Return the receipt of a batch, without a signature.
 
-    For a reader who is limited to some stores, the batch is their part: ``received`` is the number of its images that stand,
+    For a reader who is limited to some stores, the batch is their part: ``received`` is the number of its images that are not deleted,
     and ``deleted`` is 0, because the ledger does not count by store. For all other readers, both are those of the ledger.
 
     :raises NotFound: when the batch is unknown or deleted, or has no image of ``stores``.
@@ -64,7 +64,7 @@ def sign(receipt: Document, key_id: str, secret: bytes) -> Document:
 
 
 def parse(text: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8 of which no two programs have different opinions.
+    """Return the value of a JSON text in UTF-8 of which all JSON parsers read alike.
 
     The caller has checked that it is JSON, and limits its size and its depth.
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from pymongo import UpdateMany, UpdateOne
-from pymongo.collection import Collection
-from pymongo.read_concern import ReadConcern
 
 from shared import failpoints
 from shared.allowed_stores import AllowedStores
@@ -27,7 +25,7 @@ from shared.ids import batch_of, image_id, new_id
 from shared.ledger import shown_results, sums, timelines, turns, whole_batches
 from shared.states import BatchState, ImageState
 from shared.storage.migrations import update_end
-from shared.storage.mongo import Db, Document, deadline
+from shared.storage.mongo import Db, Document, deadline, majority
 from shared.storage.schema import ENDED_STATES
 
 _TRIES: Final = 8
@@ -60,6 +58,10 @@ _AT_LEAST_NORMAL: Final = {"$cond": [{"$eq": ["$work.priority", "low"]}, "$$REMO
 _REMOVED: Final = ("work.losses", "work.begun", "work.read_errors", "work.released_for")
 
 
+Only = Literal["failed", "all", "stale", "cancelled"]
+"""Which finished images a request chooses; see ``choose``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How images are processed again. None means: as the last time.
@@ -74,10 +76,6 @@ class Options:
     job: str | None = None
     priority: Literal["normal", "low"] | None = None
     only: str | None = None
-
-
-CHOICES: Final = ("failed", "all", "stale", "cancelled")
-"""What ``only`` of a request can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +157,7 @@ def reprocess_images(
     with deadline(deadline_s):
         check_update(db)
         for attempt in range(_TRIES_OF_MANY):
-            time.sleep(attempt * _PAUSE_S)
+            time.sleep(attempt * _PAUSE_S)  # until a majority has the marks of other requests
             query = whole_batches.query_many(left, stores) | {"cancelling": None}
             headers = {row["_id"]: row for row in db.batches.find(query, {"generation": 1, "reprocessing.generation": 1})}
             busy = {batch_id for batch_id, header in headers.items() if "reprocessing" in header}
@@ -181,7 +179,7 @@ def find_marked(db: Db, limit: int) -> list[str]:
     :raises StoreAway: when MongoDB does not respond.
     """
     with deadline(_REPAIR_S):
-        marked = _majority(db).find({"reprocessing.generation": {"$gt": 0}}, {"_id": 1}, hint="reprocessing")
+        marked = majority(db, "batches").find({"reprocessing.generation": {"$gt": 0}}, {"_id": 1}, hint="reprocessing")
         return [row["_id"] for row in marked.limit(limit)]
 
 
@@ -228,11 +226,10 @@ def _read_chosen(db: Db, among: Document, choice: Mapping[str, Any], generations
     :param generations: the batches, with their generations.
     """
     images = {"$and": [among | {"status": {"$in": ENDED_STATES}}, choice]}
-    chosen: dict[str, _Chosen] = {}
+    sizes: dict[str, dict[int, int]] = {}
     for row in db.images.find(images, {"batch_id": 1, "index": 1, "file_size": 1}, hint=hint):
-        found = chosen.get(row["batch_id"], _Chosen(generations[row["batch_id"]], [], 0))
-        chosen[row["batch_id"]] = _Chosen(found.generation, [*found.indexes, row["index"]], found.bytes + row["file_size"])
-    return chosen
+        sizes.setdefault(row["batch_id"], {})[row["index"]] = row["file_size"]
+    return {batch_id: _Chosen(generations[batch_id], list(of_batch), sum(of_batch.values())) for batch_id, of_batch in sizes.items()}
 
 
 def _mark(db: Db, chosen: Mapping[str, _Chosen], options: Options, stores: AllowedStores) -> list[str]:
@@ -266,11 +263,6 @@ def _open_bytes(more: int) -> Document:
     return {"$cond": [_IS_OPEN, of_open, more]}
 
 
-def _majority(db: Db) -> Collection[Document]:
-    """Return the batches for reads that no failover undoes. A mark that is undone must not queue any image."""
-    return db.get_collection("batches", read_concern=ReadConcern("majority"))
-
-
 def _describe(options: Options) -> Document:
     augmentations = None if options.augmentations is None else list(options.augmentations)
     described = {"by": options.by, "job": options.job, "priority": options.priority, "only": options.only}
@@ -280,7 +272,7 @@ def _describe(options: Options) -> Document:
 def _complete(db: Db, batch_ids: Several[str]) -> None:
     """Queue the images that the marks of batches name, and remove the marks."""
     query = {"_id": {"$in": list(batch_ids)}, "reprocessing.generation": {"$gt": 0}}
-    marks = {row["_id"]: row["reprocessing"] for row in _majority(db).find(query, {"reprocessing": 1})}
+    marks = {row["_id"]: row["reprocessing"] for row in majority(db, "batches").find(query, {"reprocessing": 1})}
     if not marks:
         return
     chosen = [image_id(batch_id, index) for batch_id, mark in marks.items() for index in mark["indexes"]]
@@ -309,7 +301,7 @@ def _queue(batch_id: str, mark: Document) -> UpdateMany:
     chosen = {name: mark[name] for name in ("augmentations", "detect") if mark[name] is not None}
     for name, value in chosen.items():
         fields[f"work.{name}"] = {"$literal": value}
-    wanted = chosen | {name: value for name in ("only", "priority") if (value := mark.get(name)) is not None}
+    wanted = chosen | {name: mark[name] for name in ("only", "priority") if mark[name] is not None}
     fields |= timelines.append_request("reprocess", mark["by"], generation=generation, options=wanted, job=mark["job"])
     if mark["priority"] is not None:
         fields["work.priority"] = "low" if mark["priority"] == "low" else _AT_LEAST_NORMAL

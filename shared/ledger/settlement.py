@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pymongo import UpdateMany
-from pymongo.read_concern import ReadConcern
 
 from shared.ledger import shown_results, sweep_claims
 from shared.states import ImageState
-from shared.storage.mongo import Db, Document, deadline, linearizable, translate_errors
+from shared.storage.mongo import Db, Document, deadline, linearizable, majority, translate_errors
 from shared.storage.schema import ENDED_STATES
 
 _LEFT_AFTER_S: Final = 10
@@ -88,7 +87,7 @@ def read_rest(db: Db, batch_id: str, batch: Closed, *, has_spool: bool) -> Itera
 
 
 def _read_images(db: Db, query: Document) -> Iterator[Document]:
-    images = db.get_collection("images", read_concern=ReadConcern("majority"))
+    images = majority(db, "images")
     with translate_errors():
         found = images.find(query | {"status": {"$ne": "deleting"}}, dict.fromkeys(_FIELDS, 1)).sort(_BY_INDEX)
         yield from found.batch_size(_PER_ROUND_TRIP)
@@ -123,7 +122,7 @@ def read_reclaimed_images(db: Db, batch_id: str, batch: Closed) -> Iterator[Docu
 
     The documents have only the index, the state and the fences. No failover undoes what is returned.
     """
-    images = db.get_collection("images", read_concern=ReadConcern("majority"))
+    images = majority(db, "images")
     lost = {"status": ImageState.CANCELLED.value, "work.fence": {"$gt": 0}}
     claimed_again = {"status": {"$in": ENDED_STATES}, "work.fence": {"$gt": 1}}
     query: Document = {"batch_id": batch_id, "index": {"$gte": batch.swept_to}, "$or": [claimed_again, lost]}
@@ -160,7 +159,7 @@ def find_deleted(db: Db, image_ids: Collection[str]) -> set[str]:
     After ``is_kept``, a deletion that a majority of the replica set has confirmed is seen, unless the primary changes
     between the two calls.
     """
-    images = db.get_collection("images", read_concern=ReadConcern("majority"))
+    images = majority(db, "images")
     with translate_errors():
         kept = images.find({"_id": {"$in": list(image_ids)}, "status": {"$ne": "deleting"}}, {"_id": 1})
         return set(image_ids) - {image["_id"] for image in kept}

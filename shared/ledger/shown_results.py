@@ -10,10 +10,8 @@ Images that the version before has processed have no ``shown``. While such an im
 from collections.abc import Collection
 from typing import Any, Final
 
-from pymongo.read_concern import ReadConcern
-
 from shared.states import ImageState
-from shared.storage.mongo import Db, Document, translate_errors
+from shared.storage.mongo import Db, Document, majority, translate_errors
 
 PROCESSING_VERSION: Final = 1
 """The version of everything that is made from an image, apart from the model. Increase it when the same image would get
@@ -91,7 +89,7 @@ def read_shown_fences(db: Db, image_ids: Collection[str]) -> dict[str, int]:
 
     :raises StoreAway: when MongoDB does not respond.
     """
-    images = db.get_collection("images", read_concern=ReadConcern("majority"))
+    images = majority(db, "images")
     query = {"_id": {"$in": list(image_ids)}, "status": {"$ne": "deleting"}}
     with translate_errors():
         fences = {image["_id"]: shown_fence(image) for image in images.find(query, dict.fromkeys(FIELDS, 1))}

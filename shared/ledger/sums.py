@@ -5,7 +5,7 @@ ids in the interval ``(after, _id]``, and the segments are contiguous. The batch
 segment are called the head. One small document, the totals, has the sum of all segments and the counts of the head.
 
 The sweep calls ``refresh`` at each tick. It adds new segments, recounts some of the existing ones, and counts the head.
-Segments with pending images and segments in which something was deleted are recounted at once. All others are recounted
+Segments with pending images and segments in which something was deleted or reprocessed are recounted at once. All others are recounted
 in rotation, which shows a document that was removed by hand. Where a sum is wrong, the batches concerned are looked for
 (``shared.ledger.imbalances``) and kept with the segment, and such segments are recounted more often than others.
 
@@ -22,11 +22,10 @@ from typing import Final
 
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.read_concern import ReadConcern
 
 from shared.ids import smallest_batch_id
 from shared.ledger.imbalances import BALANCED, NAMED, UnbalancedBatches, find_unbalanced
-from shared.storage.mongo import Db, Document, run_raw_transaction, translate_errors
+from shared.storage.mongo import Db, Document, majority, run_raw_transaction, translate_errors
 from shared.storage.schema import RARE_STATES
 
 OUTCOMES: Final = ("done", "failed", "cancelled", "pending", "deleted")
@@ -42,7 +41,7 @@ _RECOUNT_AFTER_S: Final = 12 * 3600
 """A tick recounts further segments if their counts are older than this number of seconds and it has time left."""
 _CANDIDATES: Final = 64
 _UNBALANCED: Final = 2
-"""Number of segments with missing documents that each tick recounts, so that a repair soon shows."""
+"""Number of segments that do not balance that each tick recounts, so that a repair soon shows."""
 _MAX_UNBALANCED: Final = 1000
 _MARKED_AT_ONCE: Final = 1000
 _DEADLINE_S: Final = 10.0
@@ -55,7 +54,7 @@ class Totals:
     """The counts of all images: ``received`` and ``OUTCOMES``.
 
     ``missing`` is the number of missing image documents, and ``unbalanced_batches`` of the batches that lack documents or have
-    too many; ``unbalanced`` names the newest of them. If that concerns more than 1,000 segments, the numbers are those of 1,000.
+    too many; ``unbalanced`` names some of them, the newest first. If that concerns more than 1,000 segments, the numbers are those of 1,000.
     ``age_s`` is the number of seconds since the sweep updated the counts. ``oldest_recount_age_s`` is the number of
     seconds since the segment was counted whose last count was the longest time ago.
     """
@@ -296,11 +295,11 @@ def _counted(fields: Document, batches: UnbalancedBatches) -> Document:
 def _recount_candidates(db: Db, now: datetime) -> list[Document]:
     """Return the segments to recount.
 
-    These are first ``_ROTATION`` in rotation, then some with missing documents, then those that are due, then those with old
+    These are first ``_ROTATION`` in rotation, then some that do not balance, then those that are due, then those with old
     counts.
     """
     # The read concern is that of the snapshots. So if ``changes`` includes a deletion, a snapshot taken later does, too.
-    segments = db.get_collection("ledger_segments", read_concern=ReadConcern("majority"))
+    segments = majority(db, "ledger_segments")
     oldest = list(segments.find().sort("counted_at", 1).limit(_CANDIDATES))
     off = list(segments.find(_OFF).sort("counted_at", 1).limit(_UNBALANCED))
     due = list(segments.find({"due": True}).sort("counted_at", 1).limit(_CANDIDATES))

@@ -10,7 +10,7 @@ from shared.storage.mongo import Db, translate_errors
 
 NAMED: Final = 10
 _MAX_HELD: Final = 10_000
-"""A worker holds two claims at most, so this is enough for more than a hundred workers."""
+"""A worker holds two claims at most, so with claims of 32 images, this is enough for 150 workers. Of more, some are not counted."""
 _DEADLINE_MS: Final = 5000
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pymongo
 from pymongo import MongoClient
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
@@ -60,6 +61,11 @@ def linearizable(db: Db) -> Db:
     it may be outdated without any sign.
     """
     return db.with_options(read_concern=ReadConcern("linearizable"))
+
+
+def majority(db: Db, name: str) -> Collection[Document]:
+    """Return a collection for reads that no failover undoes: they show what a majority of the replica set has."""
+    return db.get_collection(name, read_concern=ReadConcern("majority"))
 
 
 @contextmanager

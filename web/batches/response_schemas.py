@@ -30,7 +30,7 @@ class BatchPage(BaseModel):
 
 
 class CancelledBatch(BaseModel):
-    """How many images a request to cancel has ended, and how many workers were processing at that moment."""
+    """How many images a request to cancel has ended, and how many images were being processed at that moment."""
 
     cancelled: int
     running: int

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from shared.ledger.reprocessing import Only
 from shared.states import ImageState
-from web.reprocessing_options import Only
 
 
 class _Event(BaseModel):
@@ -104,7 +104,7 @@ class CorrectedEvent(_RequestEvent):
 
 
 class AnnotatedEvent(_RequestEvent):
-    """The annotations were changed. ``boxes`` is their number since then; null: none any more, as if nobody had looked."""
+    """The annotations were changed. ``boxes`` is their number after the change (0: an empty list); null: they were deleted."""
 
     type: Literal["annotated"]
     boxes: int | None

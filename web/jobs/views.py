@@ -4,14 +4,14 @@ from operator import itemgetter
 
 from flask import Blueprint, Response
 
-from shared.errors import NotFound
 from shared.ids import is_id
 from shared.jobs import records, undo
-from shared.jobs.records import JobAccess, JobOwner
+from shared.jobs.records import JobAccess
 from web import job_responses, request_bodies
 from web.http import access_rules, cursor_pages, query, responses
 from web.http.authentication import current_principal
 from web.http.json_model import NoMembers
+from web.http.path_ids import check_job_id
 from web.jobs import serializers
 from web.services import current_services
 
@@ -32,7 +32,7 @@ def list_jobs() -> Response:
 def get_job(job_id: str) -> Response:
     """Return a job."""
     query.read({})
-    _check_id(job_id)
+    check_job_id(job_id)
     return responses.json_response(serializers.job(records.get(current_services().db, job_id, _access())))
 
 
@@ -41,7 +41,7 @@ def get_job(job_id: str) -> Response:
 def cancel_job(job_id: str) -> Response:
     """Cancel a job. A running job ends after the part that it is doing, and what it has changed stays until it is undone."""
     _read_nothing()
-    _check_id(job_id)
+    check_job_id(job_id)
     job = records.cancel(current_services().db, job_id, _access(), current_principal().rights.scopes)
     return responses.json_response(serializers.job(job))
 
@@ -51,9 +51,9 @@ def cancel_job(job_id: str) -> Response:
 def undo_job(job_id: str) -> Response:
     """Queue a job that reverts what a job has changed, within a day of its end, and nothing that was changed since."""
     _read_nothing()
-    _check_id(job_id)
-    services, principal = current_services(), current_principal()
-    owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
+    check_job_id(job_id)
+    services = current_services()
+    owner = job_responses.current_owner()
     made = undo.request(services.db, job_id, _access(), owner, deadline_s=services.settings.mongo.commit_deadline_s)
     return job_responses.started(made["_id"])
 
@@ -68,8 +68,3 @@ def _access() -> JobAccess:
 def _read_nothing() -> None:
     query.read({})
     request_bodies.read(NoMembers)
-
-
-def _check_id(job_id: str) -> None:
-    if not is_id(job_id):
-        raise NotFound("There is no such job.")

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from web.reprocessing_options import ONLY, Only, ReprocessingOptions
+from shared.ledger.reprocessing import Only
+from web.reprocessing_options import ONLY, ReprocessingOptions
 
 
 class BulkReprocessing(ReprocessingOptions):

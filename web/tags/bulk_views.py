@@ -9,10 +9,8 @@ from shared.catalog.bulk_tags import MAX_IDS, BulkRequest, Tagged
 from shared.catalog.tag_rules import key_of
 from shared.errors import FieldError, Invalid
 from shared.jobs.error_codes import omission
-from shared.jobs.records import JobOwner
 from web import image_filters, job_responses, request_bodies
 from web.http import access_rules, query, responses
-from web.http.authentication import current_principal
 from web.services import current_services
 from web.tags.bulk_schemas import BulkTagging
 from web.tags.schemas import MAX_NAMES
@@ -29,8 +27,8 @@ def tag_images() -> Response:
     """Add and remove tags of the images that ids or filters name. For many images, a job does it."""
     query.read({})
     wanted = _read_request(request_bodies.read(BulkTagging, max_bytes=MAX_BYTES, max_values=_MAX_VALUES))
-    services, principal = current_services(), current_principal()
-    owner = JobOwner(principal.account, principal.actor, principal.by, principal.stores)
+    services = current_services()
+    owner = job_responses.current_owner()
     result = bulk_tags.tag_images(services.db, wanted, owner, deadline_s=services.settings.mongo.commit_deadline_s)
     if isinstance(result, Tagged):
         errors = [omission("too_many_image_tags", result.full)] if result.full else []

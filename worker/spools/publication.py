@@ -14,7 +14,7 @@ _log = logging.getLogger("shelfsight.error")
 _ROUNDS: Final = 4
 
 
-def publish(stores: Stores, fences: Mapping[str, int]) -> bool:
+def publish(stores: Stores, fences: Mapping[str, int], *, may_be_newer: bool = True) -> bool:
     """Publish the variants of images, each under the fence with which they are shown.
 
     Meanwhile, another worker may have stored and published a newer result of an image. So the fences are read again
@@ -22,6 +22,8 @@ def publish(stores: Stores, fences: Mapping[str, int]) -> bool:
     is frozen or dies in between, the sweep publishes the newer files (``worker.sweep.lost_claims``).
 
     :param fences: for each image, the fence that was read or stored for it.
+    :param may_be_newer: False if a newer result of any of the images is published later in any case, so that the fences need not
+        be read again.
     :returns: False if something could not be published. A missing link only makes requests slower, because the web process
         serves the files then.
     """
@@ -36,6 +38,8 @@ def publish(stores: Stores, fences: Mapping[str, int]) -> bool:
             _log.warning("the variants of image %s, and of further images, were not published: %s", image_id, error.code)
             return False
         failpoints.reach("14-files-published")
+        if not may_be_newer:
+            break
         current = read_shown_fences(stores.db, left)
         left = {image_id: fence for image_id, fence in current.items() if fence > left[image_id]}
     return True

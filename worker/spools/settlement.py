@@ -19,7 +19,7 @@ from shared.ledger import settlement
 from shared.ledger.settlement import Closed
 from shared.ledger.shown_results import shown_fence
 from shared.states import TERMINAL
-from shared.storage.blob_keys import image_prefix, spool_key
+from shared.storage.blob_keys import spool_key
 from shared.storage.mongo import Document
 from worker.spools import originals
 from worker.spools.publication import publish
@@ -117,7 +117,7 @@ def _settle(stores: Stores, batch_id: str, batch: Closed, images: Iterator[Docum
         part = _take(stores, images)
         is_last = part.is_last
         is_swept = is_swept and not any(map(settlement.has_lost_claims, part.images))
-        _publish(stores, batch_id, batch, part)
+        _publish(stores, batch, part)
         is_damaged = not _secure(stores, batch_id, part)
         failpoints.reach("9-part-settled")
         batch = replace(batch, settled_to=part.images[-1]["index"] + 1 if part.images else batch.settled_to, is_damaged=batch.is_damaged or is_damaged)
@@ -160,21 +160,13 @@ def _is_stored(stores: Stores, image: Document) -> bool:
     return bool(originals.attempt(image, lambda: check(stores.blobs, image)))
 
 
-def _publish(stores: Stores, batch_id: str, batch: Closed, part: _Part) -> None:
+def _publish(stores: Stores, batch: Closed, part: _Part) -> None:
     """Publish what is shown of images, in case a worker died before it published its results.
 
-    Images that are processed once get no newer result meanwhile, so their fences are not read again afterwards. If the batch is
-    reprocessed now, it is settled and swept again.
+    A batch that is reprocessed for the first time from now on is settled and swept again, so its newer results are published then.
     """
     fences = {image["_id"]: fence for image in part.images if (fence := shown_fence(image)) is not None}
-    if batch.generation:
-        publish(stores, fences)
-        return
-    try:
-        for image_id, fence in fences.items():
-            stores.blobs.publish(image_prefix(image_id), str(fence))
-    except ShelfsightError as error:
-        _log.warning("variants of batch %s were not published: %s", batch_id, error.code)
+    publish(stores, fences, may_be_newer=bool(batch.generation))
 
 
 def _secure(stores: Stores, batch_id: str, part: _Part) -> bool:

@@ -7,7 +7,7 @@ new code use the same database. Therefore, these rules apply:
 - A migration only adds: fields, documents, indexes. New code treats a missing field like null, because old code writes
   documents without it until the update is complete, also after the migration has finished.
 - What old code omits during the update is added after it, by ``runner.finish_update``.
-- What old code still needs (a field, an index) is removed by a migration of a later release.
+- What only old code needs (a field, an index, a collection) is dropped by ``runner.finish_update``, when that code no longer runs.
 - An index whose declaration changes gets a new name.
 - What old code changes after a return to it is corrected by ``runner.finish_update``, too, as far as that is possible.
 - There is no way back: a migration cannot be undone. If the database has migrations that the code does not know, the

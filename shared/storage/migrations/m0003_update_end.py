@@ -14,4 +14,4 @@ SUMMARY: Final = "it is recorded whether processes of the version before can sti
 
 def apply(run: Run) -> None:
     """Record it: they can if the database has indexes that only older versions use."""
-    run.store("update_finished", not find_superseded_indexes(run.db))
+    run.store("update_finished", value=not find_superseded_indexes(run.db))

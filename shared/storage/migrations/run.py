@@ -94,7 +94,7 @@ class Run:
         text = find(self.db)
         self._update([{"$set": {name: {"$ifNull": [f"${name}", {"$literal": text}]}}}])
 
-    def store(self, name: str, value: bool) -> None:  # noqa: FBT001 -- the value of the field
+    def store(self, name: str, *, value: bool) -> None:
         """Set a field of the record.
 
         :raises LockLost: when another process has taken over the lock.

@@ -8,8 +8,8 @@ The service itself reads and writes plain dictionaries, which are faster. The de
 - the indexes, which ``scripts/admin migrate`` creates before any other program starts (``shared.storage.indexes``)
 
 There is one module for each purpose: ``images``, ``batches``, ``ledger``, ``idempotency``, ``turns``,
-``page_index``, ``inspections``, ``tags``, ``jobs``, ``queues``, ``accounts``, ``receipts``, and ``audit``. The module ``timelines`` declares what
-images remember of their past. The module ``fields`` reads the declarations of a document, and
+``page_index``, ``inspections``, ``tags``, ``jobs``, ``queues``, ``accounts``, ``receipts``, and ``audit``. The module ``timelines`` declares the
+history of images. The module ``fields`` reads the declarations of a document, and
 ``superseded`` names indexes of older versions.
 
 Six small collections have no fixed fields and are not declared: ``workers`` (the heartbeats of pool children),

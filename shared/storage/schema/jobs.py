@@ -14,7 +14,7 @@ class Job(me.Document):
     ``params`` are what the kind of the job needs. ``cursor`` is how far it has come. ``open_change`` is the id of the
     ``JobChange`` of a part that has begun and not ended. ``rest`` are the ids of images that a part could not change, because
     others changed them at the same time, and the ``cursor`` of that part. ``chosen`` are the ids of the images of a part that
-    has begun and not ended, if the images themselves tell what it has changed, with its ``cursor`` and when it began (``at``).
+    has begun and not ended, if what it has changed can be read from the images themselves, and its ``cursor``.
     Then ``open_change`` is the cursor.
     """
 

@@ -29,8 +29,8 @@ class LedgerSegment(me.Document):
     """The images of the batches whose ids are in the interval ``(after, _id]``, by outcome.
 
     See ``shared.ledger.sums``. ``due`` is true if the segment must be recounted soon. ``changes`` is increased by each
-    deletion in the interval, so that a recount that began before the deletion is discarded. ``imbalance`` is set only while
-    documents are missing: what ``shared.ledger.imbalances`` has found.
+    deletion and each reprocessing in the interval, so that a recount that began before is discarded. ``imbalance`` is set only
+    while batches have too few or too many documents: what ``shared.ledger.imbalances`` has found.
     """
 
     id = me.StringField(primary_key=True, regex=f"^{BATCH_ID_PATTERN}$")

@@ -1,4 +1,4 @@
-"""What an image remembers of its past: the attempts to process it, the requests about it, and the corrections."""
+"""The history of an image: the attempts to process it, the requests about it, and the corrections."""
 
 from typing import Final
 
